@@ -1,0 +1,327 @@
+"""Checkpoints on disk: written to the side, checksummed, committed by rename, verified when read.
+
+A run directory (`<checkpoint_dir>/<run_name>/`) holds
+
+    iter_00000500/model.safetensors   weights
+    iter_00000500/optimizer.pt        optimizer and random state of every rank (read with weights_only=True)
+    iter_00000500/state.json          step, config, fingerprints, money spent, results so far
+    iter_00000500/manifest.json       SHA-256 and size of the three files above, written last
+    best.json                         the step with the fewest validation bits per byte
+
+A checkpoint is first written under `.partial-…` and gets its name only when every byte is on the disk, so a
+killed run leaves either a whole checkpoint or none. Nothing here needs Ray, and a checkpoint does not depend
+on the number of workers that wrote it, except for the random state, which is only restored on as many workers.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.gpt import GPT, GPTConfig
+
+FORMAT = 1
+WEIGHTS, OPTIMIZER, STATE, MANIFEST, BEST = (
+    "model.safetensors",
+    "optimizer.pt",
+    "state.json",
+    "manifest.json",
+    "best.json",
+)
+STEP_DIRECTORY = re.compile(r"iter_(\d{8,})")
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, damaged or of another format."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One verified checkpoint. The big parts are read when asked for."""
+
+    path: Path
+    state: dict[str, Any]  # state.json
+
+    @property
+    def step(self) -> int:
+        """Iters done when it was written."""
+        return int(self.state["step"])
+
+    def weights(self, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
+        """The model's state dict."""
+        return load_file(self.path / WEIGHTS, device=str(device))
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """`{"optimizer": ..., "random": [one dict of tensors a rank]}`, tensors on the CPU."""
+        return torch.load(self.path / OPTIMIZER, map_location="cpu", weights_only=True)
+
+
+def step_directory(run_dir: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies."""
+    return run_dir / f"iter_{step:08d}"
+
+
+def save_checkpoint(
+    run_dir: Path,
+    weights: dict[str, torch.Tensor],
+    optimizer_state: dict[str, Any],
+    state: dict[str, Any],
+    keep: int,
+) -> Path:
+    """Write the checkpoint of `state["step"]`, then drop all but the last `keep` and the best.
+
+    Args:
+        run_dir: created if it does not exist.
+        weights: full (unsharded) state dict of the bare model.
+        optimizer_state: tensors, numbers, strings and containers of them only.
+        state: JSON; `state["best"]` (`{"step", "bits_per_byte"}` or None) says which checkpoint is the best.
+        keep: how many of the latest stay, at least 1.
+
+    Returns: the committed directory.
+    Raises: UserError when the disk is full or not writable; nothing half-written is left.
+    """
+    assert keep >= 1
+    run_dir = Path(run_dir)
+    final = step_directory(run_dir, state["step"])
+    partial = run_dir / f".partial-{final.name}-{uuid.uuid4().hex[:8]}"
+    try:
+        partial.mkdir(parents=True)
+        save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
+        with open(partial / OPTIMIZER, "wb") as file:
+            torch.save(optimizer_state, file)
+        _write_json(partial / STATE, {"format": FORMAT, **state})
+        files = {}
+        for name in (WEIGHTS, OPTIMIZER, STATE):
+            _fsync(partial / name)
+            files[name] = {"sha256": _sha256(partial / name), "bytes": (partial / name).stat().st_size}
+        _write_json(partial / MANIFEST, {"format": FORMAT, "step": state["step"], "files": files})
+        _fsync(partial / MANIFEST)
+        _fsync(partial)
+        if final.exists():  # a damaged one, or the same step done again: the new one takes its place
+            os.rename(final, run_dir / f".partial-old-{final.name}-{uuid.uuid4().hex[:8]}")
+        os.rename(partial, final)
+        _fsync(run_dir)
+        if state.get("best"):
+            write_best(run_dir, state["best"])
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        # A full disk shows as OSError from Python, as RuntimeError from torch and as SafetensorError.
+        if isinstance(error, OSError) or "space left" in str(error) or "iostream" in str(error):
+            raise UserError(
+                f"{run_dir}: the checkpoint of iter {state['step']} cannot be written ({_reason(error)}); "
+                "free some space or choose another --checkpoint-dir, then run the same command again"
+            ) from error
+        raise
+    prune(run_dir, keep)
+    return final
+
+
+def write_best(run_dir: Path, best: dict[str, Any]) -> None:
+    """Commit `best.json` by rename."""
+    partial = run_dir / f".partial-{BEST}-{uuid.uuid4().hex[:8]}"
+    _write_json(partial, best)
+    _fsync(partial)
+    os.replace(partial, run_dir / BEST)
+    _fsync(run_dir)
+
+
+def read_best(run_dir: Path) -> dict[str, Any] | None:
+    """`{"step", "bits_per_byte"}` of the best checkpoint, None when there is none (yet)."""
+    try:
+        best = json.loads((Path(run_dir) / BEST).read_text())
+        int(best["step"])
+        return best
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        print(f"{run_dir / BEST}: damaged, ignored", file=sys.stderr)
+        return None
+
+
+def prune(run_dir: Path, keep: int) -> None:
+    """Delete what a killed run left half-written, and all checkpoints but the last `keep` and the best."""
+    for leftover in run_dir.glob(".partial-*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+    best = read_best(run_dir)
+    for path in list_checkpoints(run_dir)[:-keep]:
+        if best is None or path != step_directory(run_dir, int(best["step"])):
+            # Renamed first: an interrupted deletion must not look like a damaged checkpoint.
+            doomed = run_dir / f".partial-old-{path.name}-{uuid.uuid4().hex[:8]}"
+            os.rename(path, doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+
+
+def list_checkpoints(run_dir: Path) -> list[Path]:
+    """Committed checkpoints, earliest first, not verified."""
+    if not Path(run_dir).is_dir():
+        return []
+    found = [
+        path for path in Path(run_dir).iterdir() if STEP_DIRECTORY.fullmatch(path.name) and path.is_dir()
+    ]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("iter_")))
+
+
+def latest_checkpoint(run_dir: Path) -> Path | None:
+    """The latest checkpoint that is whole. Damaged ones are named on stderr and passed over."""
+    for path in reversed(list_checkpoints(run_dir)):
+        try:
+            verify_checkpoint(path)
+        except CheckpointError as error:
+            print(f"damaged checkpoint passed over: {error}", file=sys.stderr)
+        else:
+            return path
+    return None
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Compare every file with the manifest.
+
+    Raises: CheckpointError that names the file.
+    """
+    path = Path(path)
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files, format_ = manifest["files"], manifest["format"]
+        expected = [
+            (name, int(files[name]["bytes"]), str(files[name]["sha256"]))
+            for name in (WEIGHTS, OPTIMIZER, STATE)
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path / MANIFEST}: missing or damaged, so this is not a whole checkpoint"
+        ) from error
+    if format_ != FORMAT:
+        raise CheckpointError(f"{path}: written in format {format_}, this version reads format {FORMAT}")
+    for name, size, digest in expected:
+        file = path / name
+        if not file.is_file():
+            raise CheckpointError(f"{file}: missing")
+        if file.stat().st_size != size:
+            raise CheckpointError(f"{file}: {file.stat().st_size} bytes instead of {size}")
+        if _sha256(file) != digest:
+            raise CheckpointError(
+                f"{file}: SHA-256 differs from the manifest's; the file was changed or damaged"
+            )
+
+
+def load_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
+    """Read one checkpoint directory.
+
+    Raises: CheckpointError when it is missing or damaged.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no checkpoint here")
+    if verify:
+        verify_checkpoint(path)
+    return Checkpoint(path, json.loads((path / STATE).read_text()))
+
+
+def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
+    """A checkpoint directory as it is; of a run directory the best, or the latest where there is no best.
+
+    Raises: CheckpointError when there is nothing usable, with the runs found below `path_or_run_dir`.
+    """
+    path = Path(path_or_run_dir)
+    if (path / MANIFEST).exists() or STEP_DIRECTORY.fullmatch(path.name):
+        return load_checkpoint(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such directory; give a checkpoint or the directory of a run")
+    best = read_best(path)
+    if best is not None:
+        try:
+            return load_checkpoint(step_directory(path, int(best["step"])))
+        except CheckpointError as error:
+            print(f"the best checkpoint cannot be used, taking the latest: {error}", file=sys.stderr)
+    latest = latest_checkpoint(path)
+    if latest is None:
+        runs = sorted(child.name for child in path.iterdir() if child.is_dir() and list_checkpoints(child))
+        hint = f"; runs in it: {', '.join(runs[:8])}" if runs else "; train one with jobs/train.py"
+        raise CheckpointError(f"{path}: no usable checkpoint{hint}")
+    return load_checkpoint(latest, verify=False)
+
+
+def load_model(path_or_run_dir: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, dict[str, Any]]:
+    """The trained model, in evaluation mode, and the checkpoint's state.
+
+    Args:
+        path_or_run_dir: a checkpoint directory, or a run directory (its best, else its latest checkpoint).
+        device: where the weights go.
+
+    Returns: the model and `state.json` (`step`, `config`, `model_config`, `tokenizer`, `data`, ...) with
+        `state["path"]`, the checkpoint's directory.
+    Raises: CheckpointError (a UserError) when there is none or it is damaged.
+    """
+    checkpoint = find_checkpoint(path_or_run_dir)
+    model = GPT(GPTConfig(**checkpoint.state["model_config"]))
+    model.load_state_dict(checkpoint.weights())
+    model.to(device).eval()
+    return model, {**checkpoint.state, "path": str(checkpoint.path)}
+
+
+def check_tokenizer(state: dict[str, Any], name: str, fingerprint: str) -> None:
+    """Refuse to use a model with a tokenizer it was not trained with.
+
+    Raises: UserError naming both.
+    """
+    trained = state["tokenizer"]
+    if trained["fingerprint"] != fingerprint:
+        raise UserError(
+            f"the checkpoint at iter {state['step']} was trained with tokenizer {trained['name']!r} "
+            f"({trained['fingerprint'][:12]}), but this is {name!r} ({fingerprint[:12]}); use the one it was trained with"
+        )
+
+
+@contextmanager
+def exclusive(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory, so that two jobs of one name do not write over each other.
+
+    Raises: UserError when another process on this machine holds it.
+    """
+    import fcntl
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with open(run_dir / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{run_dir}: another job trains under this name; wait, or choose another --run-name"
+            ) from error
+        yield
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
