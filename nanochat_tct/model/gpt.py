@@ -1,0 +1,299 @@
+"""The model: a decoder-only transformer in the manner of nanochat, with packed documents and position tokens.
+
+What is not plain GPT-2: rotary embeddings instead of learned positions, RMSNorm without parameters, normalised
+queries and keys, no biases, a head that is not tied to the embedding, relu(x)^2 in the MLP, zero-initialised output
+projections (each block starts as the identity), and logits bounded softly to (-15, 15).
+
+A row of tokens holds one document or several. Each begins with a position token, an id of `vocab_size + position`,
+where position is how many tokens of the document come before this row. Attention is causal and never crosses from
+one document to another.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.utils.checkpoint import checkpoint
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.kv_cache import KVCache
+from nanochat_tct.model.soft_capped_loss import soft_capped_nats
+
+LOGIT_CAP = 15.0
+ROTARY_BASE = 10_000.0
+EMBEDDING_STD = 0.02
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a model. `context_size` counts the tokens of a row, position tokens included."""
+
+    vocab_size: int = 8192
+    context_size: int = 512
+    n_layer: int = 6
+    n_head: int = 6
+    n_embd: int = 384
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_size", "n_layer", "n_head", "n_embd"):
+            value = getattr(self, name)
+            if value < 1:
+                raise UserError(f"{name} is {value}: it must be at least 1")
+        if self.context_size < 2:
+            raise UserError(
+                "context_size is 1: a row needs a position token and at least one more, so at least 2"
+            )
+        if self.n_embd % (2 * self.n_head):
+            raise UserError(
+                f"n_embd {self.n_embd} does not divide into n_head {self.n_head} heads of even width: "
+                f"take a multiple of {2 * self.n_head}"
+            )
+        if not 0.0 <= self.dropout < 1.0:
+            raise UserError(f"dropout is {self.dropout}: it must be in [0, 1)")
+
+    @property
+    def head_dim(self) -> int:
+        return self.n_embd // self.n_head
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Position tokens
+
+
+def position_bucket_starts() -> list[int]:
+    """The smallest position of every bucket: 0 for itself, then four buckets to each doubling up to 2^17.
+
+    1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... 2^17: below 8 every position has its bucket. What lies beyond
+    2^17 shares the last one.
+    """
+    octaves = (2**octave * quarter for octave in range(18) for quarter in (1.0, 1.25, 1.5, 1.75))
+    return [0, *sorted({math.ceil(start) for start in octaves if start <= 2**17})]
+
+
+NUM_POSITION_BUCKETS = len(position_bucket_starts())
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Attention
+
+
+def norm(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.size(-1),))
+
+
+def rotary_tables(length: int, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angles by which position t turns the channel pairs: each (length, head_dim / 2)."""
+    frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
+    return angles.cos().float(), angles.sin().float()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn channel pairs (i, i + head_dim / 2) of x (B, T, n_head, head_dim) by cos, sin (..., T, 1, head_dim / 2)."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1).to(x.dtype)
+
+
+def attention_mask(tokens: Tensor, vocab_size: int) -> Tensor | BlockMask | None:
+    """What each token of a packed row may attend to: itself and what comes before it in its own document.
+
+    Computed once a forward pass, shared by all layers. tokens: (B, T) int64.
+
+    Returns:
+        None: plain causal attention is right, as every row is one document. Only looked for on CPU, since on CUDA
+            the look would wait for the device.
+        A block mask for flex attention: on CUDA inside `torch.compile`, which flex attention needs to be fast.
+        A boolean mask (B, 1, T, T), True where attention is allowed: everywhere else.
+    """
+    B, T = tokens.shape
+    starts = tokens >= vocab_size
+    if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(starts[:, 1:].any()):
+        return None
+    documents = starts.cumsum(dim=1)  # (B, T): which document of the row a token belongs to
+    if tokens.device.type == "cuda" and torch.compiler.is_compiling():
+        return document_block_mask(documents)
+    same_document = documents[:, :, None] == documents[:, None, :]
+    return same_document.tril()[:, None]  # (B, 1, T, T)
+
+
+def document_block_mask(documents: Tensor) -> BlockMask:
+    """The same mask as a sparse one for flex attention, which skips the blocks that are all masked."""
+    B, T = documents.shape
+
+    def allowed(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (documents[b, query] == documents[b, key])
+
+    return create_block_mask(allowed, B, None, T, T, device=str(documents.device))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
+    """Softmax attention over q, k, v (B, n_head, T, head_dim); the mask is one of `attention_mask` or of a cache."""
+    if mask is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if isinstance(mask, BlockMask):
+        output = flex_attention(q, k, v, block_mask=mask)
+        assert isinstance(output, Tensor)
+        return output
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Layers
+
+
+def linear(in_features: int, out_features: int) -> nn.Linear:
+    """A projection without bias whose weights are still to be filled by `GPT.initialize`."""
+    layer = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=False)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+class Attention(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.n_head = config.n_head
+        self.head_dim = config.head_dim
+        self.c_qkv = linear(config.n_embd, 3 * config.n_embd)
+        self.c_proj = linear(config.n_embd, config.n_embd)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None, cache: KVCache | None
+    ) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = (
+            self.c_qkv(x).view(B, T, 3, self.n_head, self.head_dim).unbind(2)
+        )  # each (B, T, n_head, head_dim)
+        # Rotary attention sees differences of positions only, so counting from the start of the row does as well as
+        # counting from the start of each document in it.
+        q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        q, k, v = (
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2).to(k.dtype),
+        )  # (B, n_head, T, head_dim)
+        if cache is not None:
+            k, v = cache.append(self.layer, k, v)  # (B, n_head, S, head_dim), S = room of the cache
+        y = attend(q, k, v, mask)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.c_fc = linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = linear(4 * config.n_embd, config.n_embd)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c_proj(F.relu(self.c_fc(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | BlockMask | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        x = x + self.dropout(self.attention(norm(x), cos, sin, mask, cache))
+        return x + self.dropout(self.mlp(norm(x)))
+
+
+class GPT(nn.Module):
+    """The whole model. Dropout, where asked for, is on the embedding and on what each layer adds to the stream."""
+
+    def __init__(self, config: GPTConfig, seed: int = 0, checkpoint_activations: bool = False) -> None:
+        """Args:
+        config: the shape.
+        seed: of the initial weights; the same seed gives the same weights, and the global random state is unused.
+        checkpoint_activations: keep only the inputs of blocks for the backward pass and compute the rest again.
+        """
+        super().__init__()
+        self.config = config
+        self.checkpoint_activations = checkpoint_activations
+        self.token_embedding = nn.utils.skip_init(nn.Embedding, config.vocab_size, config.n_embd)
+        self.position_embedding = nn.utils.skip_init(nn.Embedding, NUM_POSITION_BUCKETS, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
+        self.head = linear(config.n_embd, config.vocab_size)
+        cos, sin = rotary_tables(config.context_size, config.head_dim)
+        self.register_buffer("rotary_cos", cos, persistent=False)  # (context_size, head_dim / 2)
+        self.register_buffer("rotary_sin", sin, persistent=False)
+        bucket_starts = torch.tensor(position_bucket_starts())
+        self.register_buffer(
+            "position_bucket_starts", bucket_starts, persistent=False
+        )  # (NUM_POSITION_BUCKETS,)
+        self.initialize(seed)
+
+    @torch.no_grad()
+    def initialize(self, seed: int) -> None:
+        """Fill all weights from a seed. The projections that end a branch start at zero, the head next to it."""
+        generator = torch.Generator().manual_seed(seed)
+        self.token_embedding.weight.normal_(std=EMBEDDING_STD, generator=generator)
+        self.position_embedding.weight.normal_(std=EMBEDDING_STD, generator=generator)
+        bound = math.sqrt(3 / self.config.n_embd)  # uniform of standard deviation 1 / sqrt(n_embd)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.attention.c_qkv.weight.uniform_(-bound, bound, generator=generator)
+            block.attention.c_proj.weight.zero_()
+            block.mlp.c_fc.weight.uniform_(-bound, bound, generator=generator)
+            block.mlp.c_proj.weight.zero_()
+        self.head.weight.normal_(std=0.001, generator=generator)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """(B, T) ids, of the vocabulary or position tokens, to (B, T, n_embd)."""
+        vocab_size = self.config.vocab_size
+        is_position = tokens >= vocab_size
+        bucket = (
+            torch.bucketize((tokens - vocab_size).clamp(min=0), self.position_bucket_starts, right=True) - 1
+        )
+        content = self.token_embedding(tokens.clamp(max=vocab_size - 1))
+        return torch.where(is_position[..., None], self.position_embedding(bucket), content)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+        """Predict at every place the token that follows.
+
+        Args:
+            tokens: (B, T) int64, T <= context_size; ids from vocab_size up are position tokens.
+            targets: (B, T) int64 or None; -1 is no target.
+            cache: keys and values of what went before in each row; tokens go on from there. A row is then taken to
+                be one document.
+
+        Returns:
+            With targets, the sum over targets other than -1 of nats, a float32 scalar.
+            Without, logits (B, T, vocab_size) in float32.
+        """
+        T = tokens.size(1)
+        assert T <= self.config.context_size, f"{T} tokens in a row, context_size {self.config.context_size}"
+        mask: Tensor | BlockMask | None
+        if cache is None:
+            cos, sin = self.rotary_cos[:T, None], self.rotary_sin[:T, None]  # (T, 1, head_dim / 2)
+            mask = attention_mask(tokens, self.config.vocab_size)
+        else:
+            positions = cache.positions(T)  # (B, T)
+            cos, sin = self.rotary_cos[positions][:, :, None], self.rotary_sin[positions][:, :, None]
+            mask = cache.mask(T)  # (B, 1, T, S)
+        x = norm(self.dropout(self.embed(tokens)))  # (B, T, n_embd)
+        for block in self.blocks:
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, mask, cache, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, mask, cache)
+        x = norm(x)
+        if cache is not None:
+            cache.advance(T)
+        if targets is not None:
+            return soft_capped_nats(x.flatten(0, 1), self.head.weight, targets.flatten(), LOGIT_CAP)
+        return LOGIT_CAP * torch.tanh(self.head(x).float() / LOGIT_CAP)
