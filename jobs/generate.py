@@ -1,0 +1,8 @@
+"""`nanochat-tct generate` as a script (for `ray job submit`)."""
+
+import sys
+
+from nanochat_tct.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["generate", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""`nanochat-tct train` as a script (for `ray job submit`)."""
+
+import sys
+
+from nanochat_tct.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,1 @@
+"""Train and tune small language models of GitHub Actions workflows on Ray, on a schema-aware tokenizer."""

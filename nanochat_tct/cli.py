@@ -1,0 +1,66 @@
+"""The ``nanochat-tct`` command: picks a job by name; a user's mistake becomes one line and exit code 2."""
+
+import errno
+import importlib
+import os
+import sys
+
+from nanochat_tct.config import suggest
+from nanochat_tct.errors import UserError
+
+# name: (function, one line for --help); a job is imported only when it is called
+COMMANDS = {
+    "prepare": ("nanochat_tct.data.prepare:command", "turn workflow files into a token store"),
+    "synthesize": ("nanochat_tct.data.synthesize:command", "write synthetic workflows"),
+    "train": ("nanochat_tct.training.launch:command", "train a model on a token store"),
+    "evaluate": ("nanochat_tct.evaluation.evaluate:command", "measure a checkpoint: bits per byte, validity"),
+    "generate": (
+        "nanochat_tct.generation.generate:command",
+        "write workflows, or complete half-written ones",
+    ),
+    "tokenize": ("nanochat_tct.tokenizer.show:command", "show the tokens of a workflow"),
+    "train-tokenizer": ("nanochat_tct.tokenizer.train:command", "learn a vocabulary file from workflows"),
+    "doctor": ("nanochat_tct.doctor:command", "check that this machine is set up"),
+}
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one job. Returns the exit code: 0 when it did what it was asked, 2 for bad usage or bad input."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `nanochat-tct tokenize FILE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (UserError, OSError) as error:
+        # Ray raises what a task raised as a subclass of it, with the original in `cause`
+        original = getattr(error, "cause", None) or error
+        if isinstance(original, OSError):
+            if original.errno not in OUT_OF_SPACE:
+                raise
+            original = UserError(
+                f"the disk is full: {original.filename or original}; free some space and run again"
+            )
+        print(f"error: {original}", file=sys.stderr)
+        return 2
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: nanochat-tct COMMAND [--help] [flags]\n")
+        for name, (_, summary) in COMMANDS.items():
+            print(f"  {name:<16} {summary}")
+        return 0 if argv else 2
+    name, *rest = argv
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}{suggest(name, COMMANDS)} (see nanochat-tct --help)")
+    module, function = COMMANDS[name][0].split(":")
+    return getattr(importlib.import_module(module), function)(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

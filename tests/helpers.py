@@ -1,0 +1,51 @@
+"""Helpers that several test files share."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: exit code, and what it printed."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run_cli(
+    *arguments: object, timeout: float = 240, env: dict[str, str] | None = None, cwd: object = None
+) -> Finished:
+    """Runs ``nanochat-tct ARGUMENTS`` in a process of its own (``env`` is added to this one's)."""
+    return run_python("-m", "nanochat_tct.cli", *arguments, timeout=timeout, env=env, cwd=cwd)
+
+
+def run_python(
+    *arguments: object, timeout: float = 240, env: dict[str, str] | None = None, cwd: object = None
+) -> Finished:
+    """Runs this Python with ``arguments`` in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, *(str(argument) for argument in arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
+        cwd=None if cwd is None else str(cwd),
+    )
+    return Finished(result.returncode, result.stdout, result.stderr)
+
+
+def assert_user_error(result: Finished, *parts: str) -> None:
+    """It ended as it must on a user's mistake: exit code 2, one line on stderr that holds ``parts``."""
+    assert result.code == 2, (result.code, result.stdout, result.stderr)
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    for part in parts:
+        assert part in lines[0], (part, lines[0])
