@@ -1,12 +1,13 @@
-"""The model: a decoder-only transformer in the manner of nanochat, with packed documents and position tokens.
+"""The model: a decoder-only transformer in the manner of nanochat, for packed documents and position tokens.
 
-What is not plain GPT-2: rotary embeddings instead of learned positions, RMSNorm without parameters, normalised
-queries and keys, no biases, a head that is not tied to the embedding, relu(x)^2 in the MLP, zero-initialised output
-projections (each block starts as the identity), and logits bounded softly to (-15, 15).
+What is not plain GPT-2: rotary embeddings instead of learned positions, RMSNorm without parameters,
+normalised queries and keys, no biases, a head that is not tied to the embedding, relu(x)^2 in the MLP,
+zero-initialised output projections (each block starts as the identity), and logits bounded softly to
+(-15, 15).
 
-A row of tokens holds one document or several. Each begins with a position token, an id of `vocab_size + position`,
-where position is how many tokens of the document come before this row. Attention is causal and never crosses from
-one document to another.
+A row of tokens holds one document or several. Each begins with a position token, an id of
+`vocab_size + position`, where position is how many tokens of the document come before this row. Attention is
+causal and never crosses from one document to another.
 """
 
 import math
@@ -60,15 +61,15 @@ class GPTConfig:
         return self.n_embd // self.n_head
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------
 # Position tokens
 
 
 def position_bucket_starts() -> list[int]:
-    """The smallest position of every bucket: 0 for itself, then four buckets to each doubling up to 2^17.
+    """The smallest position of every bucket: one for 0 alone, then four to each doubling, up to 2^17.
 
-    1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... 2^17: below 8 every position has its bucket. What lies beyond
-    2^17 shares the last one.
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... 2^17: below 8 every position has its own. What lies
+    beyond 2^17 shares the last one.
     """
     octaves = (2**octave * quarter for octave in range(18) for quarter in (1.0, 1.25, 1.5, 1.75))
     return [0, *sorted({math.ceil(start) for start in octaves if start <= 2**17})]
@@ -77,23 +78,27 @@ def position_bucket_starts() -> list[int]:
 NUM_POSITION_BUCKETS = len(position_bucket_starts())
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------
 # Attention
 
 
 def norm(x: Tensor) -> Tensor:
-    return F.rms_norm(x, (x.size(-1),))
+    """RMSNorm without parameters, in the dtype of x."""
+    return F.rms_norm(x, (x.size(-1),)).to(x.dtype)
 
 
 def rotary_tables(length: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles by which position t turns the channel pairs: each (length, head_dim / 2)."""
+    """Cosines and sines of the angles by which place t turns channel pairs: each (length, head_dim / 2)."""
     frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn channel pairs (i, i + head_dim / 2) of x (B, T, n_head, head_dim) by cos, sin (..., T, 1, head_dim / 2)."""
+    """Turn the pairs of channels (i, i + head_dim / 2) of x.
+
+    x: (B, T, n_head, head_dim); cos, sin: (T, 1, head_dim / 2) or (B, T, 1, head_dim / 2).
+    """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1).to(x.dtype)
 
@@ -104,12 +109,11 @@ def attention_mask(tokens: Tensor, vocab_size: int) -> Tensor | BlockMask | None
     Computed once a forward pass, shared by all layers. tokens: (B, T) int64.
 
     Returns:
-        None: plain causal attention is right, as every row is one document. Only looked for on CPU, since on CUDA
-            the look would wait for the device.
-        A block mask for flex attention: on CUDA inside `torch.compile`, which flex attention needs to be fast.
+        None: plain causal attention is right, as every row is one document. Only looked for on CPU, since on
+            CUDA the look would wait for the device.
+        A block mask for flex attention: on CUDA inside `torch.compile`, without which flex is slow.
         A boolean mask (B, 1, T, T), True where attention is allowed: everywhere else.
     """
-    B, T = tokens.shape
     starts = tokens >= vocab_size
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(starts[:, 1:].any()):
         return None
@@ -131,7 +135,7 @@ def document_block_mask(documents: Tensor) -> BlockMask:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
-    """Softmax attention over q, k, v (B, n_head, T, head_dim); the mask is one of `attention_mask` or of a cache."""
+    """Softmax attention over q, k, v (B, n_head, T, head_dim), by the mask of `attention_mask` or a cache."""
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     if isinstance(mask, BlockMask):
@@ -141,7 +145,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> 
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
-# --------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------------
 # Layers
 
 
@@ -165,11 +169,10 @@ class Attention(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None, cache: KVCache | None
     ) -> Tensor:
         B, T, C = x.shape
-        q, k, v = (
-            self.c_qkv(x).view(B, T, 3, self.n_head, self.head_dim).unbind(2)
-        )  # each (B, T, n_head, head_dim)
-        # Rotary attention sees differences of positions only, so counting from the start of the row does as well as
-        # counting from the start of each document in it.
+        qkv = self.c_qkv(x).view(B, T, 3, self.n_head, self.head_dim)
+        q, k, v = qkv.unbind(2)  # each (B, T, n_head, head_dim)
+        # Rotary attention sees only differences of places, so counting places from the start of the row does
+        # as well as counting them from the start of each document in it.
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = (
             q.transpose(1, 2),
@@ -212,14 +215,20 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The whole model. Dropout, where asked for, is on the embedding and on what each layer adds to the stream."""
+    """The whole model.
+
+    Args:
+        config: its shape. Dropout, where asked for, is on the embedding and on what each layer adds to it.
+        seed: of the initial weights: the same seed, the same weights. The global random state is not used.
+        checkpoint_activations: keep only the inputs of blocks for the backward pass, and compute the rest of
+            what it needs again.
+    """
+
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+    position_bucket_starts: Tensor
 
     def __init__(self, config: GPTConfig, seed: int = 0, checkpoint_activations: bool = False) -> None:
-        """Args:
-        config: the shape.
-        seed: of the initial weights; the same seed gives the same weights, and the global random state is unused.
-        checkpoint_activations: keep only the inputs of blocks for the backward pass and compute the rest again.
-        """
         super().__init__()
         self.config = config
         self.checkpoint_activations = checkpoint_activations
@@ -239,7 +248,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Fill all weights from a seed. The projections that end a branch start at zero, the head next to it."""
+        """Fill all weights from a seed. Projections that end a branch start at zero, the head close to it."""
         generator = torch.Generator().manual_seed(seed)
         self.token_embedding.weight.normal_(std=EMBEDDING_STD, generator=generator)
         self.position_embedding.weight.normal_(std=EMBEDDING_STD, generator=generator)
@@ -268,15 +277,15 @@ class GPT(nn.Module):
         Args:
             tokens: (B, T) int64, T <= context_size; ids from vocab_size up are position tokens.
             targets: (B, T) int64 or None; -1 is no target.
-            cache: keys and values of what went before in each row; tokens go on from there. A row is then taken to
-                be one document.
+            cache: keys and values of what went before in each row; tokens go on from there. A row is then
+                taken to be one document.
 
         Returns:
             With targets, the sum over targets other than -1 of nats, a float32 scalar.
             Without, logits (B, T, vocab_size) in float32.
         """
         T = tokens.size(1)
-        assert T <= self.config.context_size, f"{T} tokens in a row, context_size {self.config.context_size}"
+        assert self.config.context_size >= T, f"a row of {T} tokens, context_size {self.config.context_size}"
         mask: Tensor | BlockMask | None
         if cache is None:
             cos, sin = self.rotary_cos[:T, None], self.rotary_sin[:T, None]  # (T, 1, head_dim / 2)

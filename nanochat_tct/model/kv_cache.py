@@ -7,8 +7,8 @@ from torch import Tensor
 class KVCache:
     """Room for `room` tokens in each of `batch_size` rows; the rows may hold different numbers of tokens.
 
-    Attention always runs over the whole room, with the unused part masked: every step has the same shapes, whatever
-    is in the other rows, and so a row's numbers do not depend on its neighbours.
+    Attention always runs over the whole room, with the unused part masked: every step has the same shapes,
+    whatever is in the other rows, and so a row's numbers do not depend on its neighbours.
     """
 
     def __init__(
@@ -37,7 +37,11 @@ class KVCache:
         return (places <= self.positions(num_tokens)[:, :, None])[:, None]
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep (B, n_head, T, head_dim) of one layer; returns that layer's whole room, (B, n_head, room, head_dim)."""
+        """Keep the next (B, n_head, T, head_dim) of one layer.
+
+        Returns:
+            Keys and values of that layer's whole room, (B, n_head, room, head_dim).
+        """
         rows = torch.arange(keys.size(0), device=keys.device)[:, None]  # (B, 1), beside positions (B, T)
         positions = self.positions(keys.size(2))
         self.keys[layer][rows, :, positions] = keys.transpose(1, 2).to(self.keys.dtype)
