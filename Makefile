@@ -1,0 +1,59 @@
+# make train    set up .venv if needed, then train the small demo model here
+# make test     set up .venv if needed, then run the tests
+# Another Python (3.11, 3.12 or 3.13): make train PYTHON=/path/to/python3.12. Flags: make train ARGS="--max-iters 50"
+
+.PHONY: help setup train test test-slow lint format
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+ARGS :=
+
+help:
+	@echo "make setup      create .venv and install what constraints.txt pins (the targets below do it when needed)"
+	@echo "make train      train the demo model on two local Ray workers; ARGS=\"...\" adds flags"
+	@echo "make test       run the tests"
+	@echo "make test-slow  run the tests that take longer"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff format the code"
+
+setup: $(INSTALLED)
+
+train: $(INSTALLED)
+	$(BIN)/python jobs/train.py $(ARGS)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# The first Python that is in range and can make a virtual environment (a name on PATH may be an empty shim).
+PYTHON :=
+CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  in_range=; \
+	  for python in $(CANDIDATES); do \
+	    $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 || continue; \
+	    in_range=$$python; \
+	    $$python -c 'import venv, ensurepip' >/dev/null 2>&1 || continue; \
+	    echo "Creating .venv with $$($$python --version) ($$python)"; \
+	    exec $$python -m venv .venv; \
+	  done; \
+	  if [ -n "$$in_range" ]; then echo "error: $$in_range cannot make virtual environments; install its venv module (Debian, Ubuntu: apt install python3-venv)" >&2; \
+	  else echo "error: no Python 3.11, 3.12 or 3.13 among: $(CANDIDATES); install one, or name it: make PYTHON=/path/to/python3" >&2; fi; \
+	  exit 1; \
+	fi
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
