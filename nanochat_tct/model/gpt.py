@@ -174,11 +174,7 @@ class Attention(nn.Module):
         # Rotary attention sees only differences of places, so counting places from the start of the row does
         # as well as counting them from the start of each document in it.
         q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
-        q, k, v = (
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2).to(k.dtype),
-        )  # (B, n_head, T, head_dim)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # each (B, n_head, T, head_dim)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, n_head, S, head_dim), S = room of the cache
         y = attend(q, k, v, mask)
