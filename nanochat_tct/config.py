@@ -10,14 +10,13 @@ import ast
 import dataclasses
 import difflib
 import math
-import re
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
+from nanochat_tct.data.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.errors import UserError
 
 Config = TypeVar("Config")
@@ -56,10 +55,9 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
     parser = _build_parser(fields, hints, command, description)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
         is_flag = unknown[0].startswith("-")
         what = f"unknown flag {unknown[0]}" if is_flag else f"unexpected argument {unknown[0]!r}"
-        suggestion = suggest(unknown[0].split("=")[0], flags) if is_flag else ""
+        suggestion = suggest(unknown[0].split("=")[0], [_flag(name) for name in fields]) if is_flag else ""
         raise UserError(f"{what}{suggestion} (see {parser.prog} --help)")
 
     values: dict[str, Any] = {}
@@ -80,10 +78,7 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
-    """The keys and values of a flat YAML file, or of a ``.py`` file of literal assignments (never executed).
-
-    The numbers of a YAML file come as text: the type of their field says what they are.
-    """
+    """The keys and values of a flat YAML file, or of a ``.py`` file of literal assignments (not executed)."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -100,9 +95,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def write_yaml(config: Any, path: str | Path) -> None:
     """Writes a config as a file that ``--config`` reads back to an equal one."""
-    Path(path).write_text(
-        yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
+    Path(path).write_text(to_yaml(to_dict(config)), encoding="utf-8")
 
 
 # ----------------------------------------------------------------------------- command line
@@ -137,14 +130,12 @@ def _build_parser(
         if kind is bool:
             arguments["action"] = argparse.BooleanOptionalAction
         else:
-            if choices:
-                arguments["metavar"] = "{" + ",".join(str(choice) for choice in choices) + "}"
-            else:
-                arguments["metavar"] = (
-                    name.upper() if field.metadata.get("positional") else kind.__name__.upper()
-                )
+            metavar = name.upper() if field.metadata.get("positional") else _METAVARS[kind]
+            arguments["metavar"] = "{" + ",".join(map(str, choices)) + "}" if choices else metavar
         if field.metadata.get("positional"):
-            arguments["nargs"] = "+" if is_list and _is_required(field) else "*" if is_list else "?"
+            arguments["nargs"] = (
+                "*" if is_list else "?"
+            )  # it may stand in the file: required is checked later
             parser.add_argument(name, **arguments)
         else:
             if is_list:
@@ -184,37 +175,13 @@ def _is_required(field: Any) -> bool:
 # ----------------------------------------------------------------------------- files
 
 
-class _Loader(yaml.SafeLoader):
-    """Only `null`, `true` and `false` are not text, so that `off` and `1.10` stay as written."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key_node.value for key_node, _ in node.value]
-        for name, (key_node, _) in zip(names, node.value, strict=True):
-            if names.count(name) > 1:
-                raise yaml.MarkedYAMLError(
-                    problem=f"the key '{name}' comes twice", problem_mark=key_node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile("^(?:null|~|)$"), None)
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), None)
-
-
 def _read_yaml(text: str, path: str | Path) -> dict[str, Any]:
     try:
-        values = yaml.load(text, Loader=_Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{path}{line}: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise UserError(f"{path} must hold `name: value` lines, not a {type(values).__name__}")
-    return values
+        return read_workflow(text, "yaml")
+    except DocumentError as error:
+        if error.reason == "empty":
+            return {}
+        raise UserError(f"cannot read the config file {path}: {error}") from error
 
 
 def _read_python(text: str, path: str | Path) -> dict[str, Any]:
@@ -227,16 +194,14 @@ def _read_python(text: str, path: str | Path) -> dict[str, Any]:
     for statement in statements:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # a docstring
-        targets = (
-            statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
-        )
-        value = getattr(statement, "value", None)
         try:
-            if not isinstance(statement, ast.Assign | ast.AnnAssign) or value is None:
-                raise ValueError
-            if len(targets) != 1 or not isinstance(targets[0], ast.Name):
-                raise ValueError
-            values[targets[0].id] = ast.literal_eval(value)
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    values[name] = ast.literal_eval(value)
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    values[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError("not an assignment")
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{path} line {statement.lineno}: only `name = literal` is read here; nothing is executed"
@@ -275,6 +240,7 @@ def _convert(value: Any, hint: Any, field: Any, where: str) -> Any:
     return _convert_one(value, kind, field, where)
 
 
+_METAVARS = {int: "N", float: "X", str: "TEXT"}
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -284,7 +250,8 @@ def _convert_one(value: Any, kind: type, field: Any, where: str) -> Any:
     if kind is bool:
         result = value if isinstance(value, bool) else None
     elif isinstance(value, str) or is_number:
-        result = str(value) if kind is str else _to_number(value, kind)
+        is_exact = not isinstance(value, float)  # `1.10` would become 1.1: text must be quoted
+        result = _to_number(value, kind) if kind is not str else str(value) if is_exact else None
     if result is None:
         raise UserError(f"{where} must be {_NAMES[kind]}, not {value!r}")
     choices = field.metadata.get("choices")
@@ -312,9 +279,8 @@ def _to_number(value: str | int | float, kind: type) -> int | float | None:
     return int(number) if number.is_integer() else None
 
 
-def suggest(name: str, known: Any) -> str:
-    names = [str(item) for item in known]
-    close = difflib.get_close_matches(name, names, n=1) or difflib.get_close_matches(
-        name.replace("-", "_"), names, n=1
-    )
-    return f"; did you mean {close[0]}?" if close else ""
+def suggest(name: str, known: Iterable[Any]) -> str:
+    """The end of an error message about ``name``: the known name that is close to it, if there is one."""
+    names = {str(item).replace("_", "-").lstrip("-"): str(item) for item in known}
+    close = difflib.get_close_matches(name.replace("_", "-").lstrip("-"), names, n=1)
+    return f"; did you mean {names[close[0]]}?" if close else ""

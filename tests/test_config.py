@@ -1,0 +1,157 @@
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from nanochat_tct.config import REQUIRED, option, parse_arguments, read_config_file, to_dict, write_yaml
+from nanochat_tct.errors import UserError
+
+
+@dataclass(frozen=True)
+class Example:
+    input: list[str] = option(REQUIRED, "what to read", positional=True)
+    max_iters: int = option(100, "length", unit="iters")
+    learning_rate: float = option(3e-4, "peak, 100% of it")
+    use_gpu: bool = option(False, "on GPUs")
+    compile: bool = option(True, "compile")
+    run_name: str | None = option(None, "name")
+    parallel: str = option("ddp", "how", choices=("ddp", "fsdp"))
+    betas: tuple[float, ...] = option((0.9, 0.95), "of Adam")
+    seed: int | None = option(0, "seed")
+
+    def __post_init__(self) -> None:
+        if self.max_iters < 1:
+            raise UserError(f"--max-iters is {self.max_iters}: it must be at least 1")
+
+
+def parse(*argv: str) -> Example:
+    return parse_arguments(Example, list(argv), "example", "An example.")
+
+
+def test_defaults() -> None:
+    assert parse("a") == Example(input=["a"])
+
+
+def test_every_kind_of_flag() -> None:
+    flags = (
+        "--max-iters 1e3 --learning-rate .5 --use-gpu --no-compile --run-name x --parallel fsdp --betas 0 1"
+    )
+    assert parse("a", "b", *flags.split()) == Example(
+        ["a", "b"], 1000, 0.5, True, False, "x", "fsdp", (0.0, 1.0), 0
+    )
+    assert parse("a", "--seed", "none").seed is None
+    assert parse("a", "--learning-rate=-1").learning_rate == -1
+    assert parse("a", "--learning-rate", "-1").learning_rate == -1
+
+
+def test_file_then_flags(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "input: a\nmax_iters: 7\nlearning_rate: 3e-5\nrun_name: off\nbetas: [0.5, 1]\nuse_gpu: true\n"
+    )
+    expected = Example(["a"], 7, 3e-5, True, run_name="off", betas=(0.5, 1.0))
+    assert parse("--config", str(file)) == expected
+    changed = parse("b", "--config", str(file), "--max-iters", "8", "--no-use-gpu")
+    assert (changed.input, changed.max_iters, changed.use_gpu, changed.run_name) == (["b"], 8, False, "off")
+
+
+def test_python_file_is_read_and_not_executed(tmp_path: Path) -> None:
+    file = tmp_path / "config.py"
+    file.write_text(
+        '"""A run."""\n# comment\nmax_iters = 7\nseed: int = 3\nbetas = (0.5, 1)\nrun_name = None\n'
+    )
+    assert parse("a", "--config", str(file)) == Example(["a"], 7, betas=(0.5, 1.0), seed=3)
+    marker = tmp_path / "marker"
+    for line in (
+        f"open({str(marker)!r}, 'w')",
+        f"max_iters = len(open({str(marker)!r}, 'w').name)",
+        "a = b = 1",
+    ):
+        file.write_text(f"seed = 1\n{line}\n")
+        with pytest.raises(UserError, match=r"config.py line 2: only `name = literal`"):
+            parse("a", "--config", str(file))
+    assert not marker.exists()
+
+
+def test_written_config_reads_back(tmp_path: Path) -> None:
+    config = parse("a: b", "--learning-rate", "1e-5", "--run-name", "007", "--seed", "none")
+    write_yaml(config, tmp_path / "run.yaml")
+    assert parse("--config", str(tmp_path / "run.yaml")) == config
+    assert to_dict(config)["betas"] == [0.9, 0.95]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            "a --max-iter 5",
+            "unknown flag --max-iter; did you mean --max-iters? (see nanochat-tct example --help)",
+        ),
+        ("a --nonsense", "unknown flag --nonsense (see"),
+        ("a --max-iters six", "--max-iters must be a whole number, not 'six'"),
+        ("a --max-iters 1.5", "--max-iters must be a whole number, not '1.5'"),
+        ("a --max-iters 0", "--max-iters is 0: it must be at least 1"),
+        ("a --max-iters none", "--max-iters must be a whole number, not 'none'"),
+        ("a --max-iters", "argument --max-iters: expected one argument"),
+        ("a --learning-rate nan", "--learning-rate must be a number, not 'nan'"),
+        ("a --parallel fdsp", "--parallel must be one of ddp, fsdp, not 'fdsp'; did you mean fsdp?"),
+        ("a --use-gpu=maybe", "ignored explicit argument 'maybe'"),
+        ("--max-iters 5", "INPUT is missing: what to read"),
+        ("a --config missing.yaml", "cannot read the config file missing.yaml: No such file or directory"),
+    ],
+)
+def test_wrong_use_of_flags(argv: str, message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        parse(*argv.split())
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_iter: 5", "unknown key 'max_iter' in {file}; did you mean max_iters?"),
+        ("max-iters: 5", "unknown key 'max-iters' in {file}; did you mean max_iters?"),
+        ("max_iters: six", "'max_iters' in {file} must be a whole number, not 'six'"),
+        ("max_iters: true", "'max_iters' in {file} must be a whole number, not True"),
+        ("max_iters: [5]", "'max_iters' in {file} must be a whole number, not [5]"),
+        ("max_iters:", "'max_iters' in {file} must be a whole number, and is empty"),
+        ("use_gpu: yes", "'use_gpu' in {file} must be true or false, not 'yes'"),
+        ("run_name: 1.10", "'run_name' in {file} must be text, not 1.1"),
+        ("betas: [x]", "'betas' in {file} must be a number, not 'x'"),
+        ("- max_iters", "{file}: the document is a list"),
+        ("max_iters: 5\nmax_iters: 6", "the key 'max_iters' stands twice"),
+        ("max_iters: [5", "{file}: line 2"),
+    ],
+)
+def test_wrong_use_of_files(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as raised:
+        parse("a", "--config", str(file))
+    assert message.format(file=file) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_empty_file_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("# nothing yet\n")
+    assert read_config_file(tmp_path / "run.yaml") == {}
+
+
+def test_help_tells_unit_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse("--help")
+    assert stopped.value.code == 0
+    help = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "INPUT what to read (required)",
+        "--max-iters N length [iters] (default: 100)",
+        "--learning-rate X peak, 100% of it (default: 0.0003)",
+        "--use-gpu, --no-use-gpu on GPUs (default: no)",
+        "--run-name TEXT name (default: none)",
+        "--parallel {ddp,fsdp} how (default: ddp)",
+        "of Adam (default: 0.9 0.95)",
+        "--seed N seed (default: 0)",
+        "--config FILE",
+    ):
+        assert part in help
