@@ -1,10 +1,7 @@
 """What a model costs, from its shape alone: parameters, FLOPs a token, bytes; and what a device can do."""
 
 import re
-import time
 from dataclasses import dataclass
-
-import torch
 
 from nanochat_tct.model.gpt import NUM_POSITION_BUCKETS, GPTConfig
 
@@ -115,29 +112,10 @@ PEAK_FLOPS: list[tuple[str, float]] = [
 def peak_flops(device_name: str) -> float | None:
     """Dense bf16 FLOPs a second of a device, by the name that `torch.cuda.get_device_name` gives.
 
-    None for one that is not in the table, a CPU for example: see `measured_flops`.
+    None for one that is not in the table, a CPU for example.
     """
     words = set(re.findall(r"[a-z0-9]+", device_name.lower()))
     for name, flops in PEAK_FLOPS:
         if set(name.lower().split()) <= words:
             return flops
     return None
-
-
-def measured_flops(device: torch.device | str, dtype: torch.dtype = torch.float32, size: int = 1024) -> float:
-    """FLOPs a second of the best of a few square matrix products, measured now, in well under a second.
-
-    Stands in for the peak of a device that is not in the table; to be called measured wherever it is shown.
-    """
-    device = torch.device(device)
-    a = torch.randn(size, size, device=device, dtype=dtype)
-    best = float("inf")
-    for _ in range(5):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        a @ a
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
