@@ -1,0 +1,265 @@
+"""`nanochat-tct doctor`: walks the set-up checklist; a line for each item, and what to do where one fails."""
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanochat_tct.config import option, parse_arguments
+from nanochat_tct.errors import UserError
+from nanochat_tct.ray_session import start_ray
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tracking.tracker import wandb_mode
+
+GIB = 2**30
+MIN_GLIBC = (2, 28)  # what the wheels of torch and Ray are built for
+MIN_DISK_BYTES = 2 * GIB
+MIN_SHARED_MEMORY_BYTES = GIB // 2
+EXAMPLE = {
+    "name": "CI",
+    "on": {"push": {"branches": ["main"]}, "pull_request": None},
+    "permissions": {"contents": "read"},
+    "jobs": {
+        "test": {
+            "runs-on": "ubuntu-latest",
+            "strategy": {"matrix": {"python": ["3.12", "3.13"], "retries": [1, 1.0]}},
+            "steps": [
+                {"uses": "actions/checkout@v4"},
+                {"uses": "actions/setup-python@v5", "with": {"python-version": "${{ matrix.python }}"}},
+                {"name": "Tests ✓", "run": "pip install -e .\npytest\n"},
+            ],
+        }
+    },
+}
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """What to look at."""
+
+    data_dir: str | None = option(None, "a token store to check too; none: skipped")
+    tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file")
+    train: bool = option(True, "train for 2 iters (the slowest check)")
+
+
+class Skipped(Exception):
+    """There is nothing to check here."""
+
+
+def check_python(config: DoctorConfig) -> str:
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        raise UserError(
+            f"{platform.python_version()}; install Python 3.11, 3.12 or 3.13 and make .venv with it"
+        )
+    return f"{platform.python_version()} ({sys.executable})"
+
+
+def check_glibc(config: DoctorConfig) -> str:
+    library, version = platform.libc_ver()
+    if library != "glibc":
+        raise Skipped(f"{platform.system()} has no glibc")
+    if tuple(int(part) for part in version.split(".")[:2]) < MIN_GLIBC:
+        wanted = ".".join(map(str, MIN_GLIBC))
+        raise UserError(f"{version}, but torch and Ray need {wanted}; use a newer system or a container")
+    return version
+
+
+def check_disk(config: DoctorConfig) -> str:
+    told = []
+    for place in (Path.cwd(), Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(place).free
+        if free < MIN_DISK_BYTES:
+            raise UserError(f"{free / GIB:.1f} GiB free in {place}; free some, 2 GiB at least")
+        told.append(f"{free / GIB:.0f} GiB free in {place}")
+    return ", ".join(told)
+
+
+def check_shared_memory(config: DoctorConfig) -> str:
+    place = Path("/dev/shm")
+    if not place.is_dir():
+        raise Skipped("no /dev/shm on this system")
+    free = shutil.disk_usage(place).free
+    if free < MIN_SHARED_MEMORY_BYTES:
+        raise UserError(
+            f"{free / 2**20:.0f} MiB free in /dev/shm, where Ray and NCCL exchange data; "
+            "give 512 MiB at least (in a container: docker run --shm-size=2g)"
+        )
+    return f"{free / GIB:.1f} GiB free in /dev/shm"
+
+
+def check_torch(config: DoctorConfig) -> str:
+    import torch
+
+    devices = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        ones = torch.ones(64, 64, device=f"cuda:{index}", dtype=torch.bfloat16)
+        assert (ones @ ones)[0, 0].item() == 64
+        properties = torch.cuda.get_device_properties(index)
+        devices.append(f"{properties.name} {properties.total_memory / GIB:.0f} GiB")
+    if not devices and shutil.which("nvidia-smi"):
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        raise UserError(
+            f"torch {torch.__version__} ({build}) sees no GPU, though nvidia-smi is here; update "
+            "the driver, or install the build of torch that fits it (pytorch.org, Get Started)"
+        )
+    return f"{torch.__version__}, " + (", ".join(devices) or "no GPU: training runs on CPU")
+
+
+def check_ray(config: DoctorConfig) -> str:
+    start_ray()
+    import ray
+
+    try:
+        assert ray.get(ray.remote(num_cpus=1)(sum).remote([1, 2]), timeout=120) == 3
+        resources = ray.cluster_resources()
+        where = os.environ.get("RAY_ADDRESS") or "started here"
+        return f"{ray.__version__}, {where}, {resources['CPU']:.0f} CPUs, {resources.get('GPU', 0):.0f} GPUs"
+    finally:
+        ray.shutdown()
+
+
+def check_tokenizer(config: DoctorConfig) -> str:
+    tokenizer = load_tokenizer(config.tokenizer)
+    if tokenizer.vocab_size() != 8192:
+        raise UserError(
+            f"{tokenizer.name} has {tokenizer.vocab_size()} tokens, not 8192; use another version"
+        )
+    return f"{tokenizer.name}, {tokenizer.vocab_size()} tokens, fingerprint {tokenizer.fingerprint[:12]}"
+
+
+def check_wheel(config: DoctorConfig) -> str:
+    if importlib.util.find_spec("tct_github_workflow") is None:
+        raise Skipped("tct_github_workflow is not installed; the built-in tokenizer needs nothing")
+    wheel = load_tokenizer("wheel")
+    text, _, _ = wheel.decode(wheel.encode(json.dumps(EXAMPLE)))
+    if json.loads(text) != EXAMPLE:
+        raise UserError(
+            "tct_github_workflow changes a workflow that goes through it; use the built-in tokenizer"
+        )
+    return f"{wheel.name}, {wheel.vocab_size()} tokens; use it with --tokenizer wheel"
+
+
+def check_round_trip(config: DoctorConfig) -> str:
+    tokenizer = load_tokenizer(config.tokenizer)
+    text = json.dumps(EXAMPLE, separators=(",", ":"), ensure_ascii=False)
+    tokens = tokenizer.encode(text)
+    decoded, consumed, total = tokenizer.decode(tokens)
+    # The wheel sorts keys; the built-in tokenizer keeps their order.
+    is_same = json.loads(decoded) == EXAMPLE if config.tokenizer == "wheel" else decoded == text
+    if not is_same or (consumed, total) != (len(tokens), len(tokens)):
+        raise UserError(
+            f"{tokenizer.name} changes a workflow that goes through it; install the package again"
+        )
+    return f"{len(text.encode())} bytes of JSON, {len(tokens)} tokens, and back unchanged"
+
+
+def check_window(config: DoctorConfig) -> str:
+    tokenizer = load_tokenizer(config.tokenizer)
+    tokens = tokenizer.encode(json.dumps(EXAMPLE))
+    window = tokenizer.extract_window(tokens, 4, 12)
+    if window != [4, *tokens[4:12]]:
+        raise UserError(
+            f"{window} is not a position followed by the tokens from there; use another tokenizer"
+        )
+    return f"position {window[0]}, then {len(window) - 1} tokens"
+
+
+def check_tiktoken(config: DoctorConfig) -> str:
+    raise Skipped("to come")
+
+
+def check_wandb(config: DoctorConfig) -> str:
+    import wandb
+
+    mode = wandb_mode("auto")
+    hint = {"offline": "; `wandb login` sends runs to wandb.ai", "off": ""}.get(mode, "")
+    return f"{wandb.__version__}, {mode}{hint}"
+
+
+def check_store(config: DoctorConfig) -> str:
+    if config.data_dir is None:
+        raise Skipped("--data-dir DIR checks a token store")
+    from nanochat_tct.data.store import TokenStore
+
+    store = TokenStore.open(config.data_dir)
+    expected = load_tokenizer(config.tokenizer)
+    if store.tokenizer_fingerprint != expected.fingerprint:
+        raise UserError(
+            f"{config.data_dir} was prepared with another tokenizer than {expected.name}; prepare it again"
+        )
+    return f"{config.data_dir}: {len(store.tokens)} tokens, checksums right"
+
+
+def check_training(config: DoctorConfig) -> str:
+    if not config.train:
+        raise Skipped("--no-train")
+    flags = ["--max-iters", "2", "--num-samples", "0", "--wandb", "off", "--tokenizer", config.tokenizer]
+    if config.data_dir is not None:
+        flags += ["--data-dir", str(Path(config.data_dir).absolute())]
+    package = Path(__file__).resolve().parent.parent
+    paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with tempfile.TemporaryDirectory(prefix="nanochat-tct-doctor-") as folder:
+        result = subprocess.run(
+            [sys.executable, "-m", "nanochat_tct.cli", "train", *flags],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+    if result.returncode != 0:
+        last = (result.stderr.strip() or result.stdout.strip() or "no output").splitlines()[-1]
+        command = f"nanochat-tct train {' '.join(flags)}"
+        raise UserError(f"exit code {result.returncode}: {last.removeprefix('error: ')}; see `{command}`")
+    return "2 iters on two local workers"
+
+
+CHECKS: dict[str, Callable[[DoctorConfig], str]] = {
+    "Python": check_python,
+    "glibc": check_glibc,
+    "disk": check_disk,
+    "shared memory": check_shared_memory,
+    "torch": check_torch,
+    "Ray": check_ray,
+    "tokenizer": check_tokenizer,
+    "tokenizer wheel": check_wheel,
+    "round trip": check_round_trip,
+    "window": check_window,
+    "tiktoken": check_tiktoken,
+    "W&B": check_wandb,
+    "store": check_store,
+    "training": check_training,
+}
+
+
+def run_check(check: Callable[[DoctorConfig], str], config: DoctorConfig) -> tuple[str, str]:
+    """Returns "ok", "FAIL" or "skip", and one line that says what was found, or what to do."""
+    try:
+        return "ok", check(config)
+    except Skipped as reason:
+        return "skip", str(reason)
+    except UserError as error:
+        return "FAIL", str(error)
+    except (
+        Exception
+    ) as error:  # whatever is broken on this machine must not keep the other checks from running
+        return "FAIL", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def command(argv: list[str]) -> int:
+    """Runs every check. Returns 0 only when none failed, otherwise 1."""
+    config = parse_arguments(DoctorConfig, argv, "doctor", "Check that this machine is set up.")
+    failed = 0
+    for name, check in CHECKS.items():
+        status, text = run_check(check, config)
+        print(f"{status:<4}  {name:<15}  {text}", flush=True)
+        failed += status == "FAIL"
+    print(f"{failed} of {len(CHECKS)} checks failed" if failed else "all is well")
+    return 1 if failed else 0

@@ -1,0 +1,131 @@
+import errno
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+from nanochat_tct.cli import COMMANDS, main
+from nanochat_tct.errors import UserError
+from tests.helpers import REPOSITORY, assert_user_error, run_cli, run_python
+
+# The flags that users were promised; a command may have more.
+FLAGS = {
+    "prepare": "input output context-size stride windowing train-split concurrency max-rejected export-pt",
+    "synthesize": "count output format seed",
+    "train": (
+        "config data-dir max-iters batch-size gradient-accumulation learning-rate n-layer n-head n-embd "
+        "context-size parallel num-workers use-gpu precision checkpoint-dir run-name train-samples resume "
+        "vocab-size dropout weight-decay beta1 beta2 grad-clip warmup-iters lr-decay-iters min-lr "
+        "eval-interval save-interval log-interval eval-iters log-dir wandb-project wandb-run-name"
+    ),
+    "evaluate": "checkpoint data-dir num-samples json",
+    "generate": "checkpoint prompt num-samples temperature top-p seed format output",
+    "tokenize": "",
+    "train-tokenizer": "input vocab-size output",
+    "doctor": "data-dir",
+}
+
+
+def help_entries(text: str) -> dict[str, str]:
+    """First flag (or positional) of each entry of a --help -> its text on one line."""
+    entries: dict[str, str] = {}
+    for line in text.splitlines():
+        start = re.match(r"  (-\S+?|[A-Z_]+),? ", line + " ")
+        if start:
+            name = (re.search(r"--[a-z0-9-]+", line) or start)[0].strip()
+            entries[name] = line.strip()
+        elif entries and line.startswith("   "):
+            entries[name] += " " + line.strip()
+    return entries
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_lists_every_flag_with_its_default(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    entries = help_entries(capsys.readouterr().out)
+    assert {"--" + name for name in FLAGS[command].split()} <= set(entries)
+    for name, text in entries.items():
+        assert name in ("--help", "--config") or re.search(r"\((default: .+|required)\)$", text), text
+        if name in ("--context-size", "--stride"):
+            assert "[tokens]" in text
+        if name in ("--max-iters", "--warmup-iters", "--save-interval"):
+            assert "[iters]" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_wrong_use_is_one_line(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text("nonsense_key: 1\n")
+    for argv, part in (
+        (["--nonsense-flag", "1"], "unknown flag --nonsense-flag"),
+        (["--config", str(tmp_path / "run.yaml")], f"unknown key 'nonsense_key' in {tmp_path / 'run.yaml'}"),
+        (["--config", str(tmp_path / "missing.yaml")], "cannot read the config file"),
+    ):
+        assert main([command, *argv]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        assert part in err
+
+
+def test_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(f"  {name} " in out for name in COMMANDS)
+    assert main([]) == 2
+    capsys.readouterr()
+    assert main(["trian"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: unknown command 'trian'; did you mean train? (see nanochat-tct --help)\n"
+    )
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py")))
+def test_jobs_are_the_commands(script: str, tmp_path: Path) -> None:
+    result = run_python(REPOSITORY / "jobs" / script, "--nonsense", cwd=tmp_path)
+    name = script.removesuffix(".py").replace("_", "-")
+    assert_user_error(result, "unknown flag --nonsense", f"nanochat-tct {name} --help")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_installed_command() -> None:
+    scripts = {
+        script.name: script.value for script in importlib.metadata.entry_points(group="console_scripts")
+    }
+    assert scripts["nanochat-tct"] == "nanochat_tct.cli:main"
+    assert run_cli("--help").code == 0
+
+
+def job_of_a_user_error(argv: list[str]) -> int:
+    raise UserError("no such thing; do this")
+
+
+def job_that_fills_the_disk(argv: list[str]) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device", "/data/tokens.npy")
+
+
+def job_with_a_bug(argv: list[str]) -> int:
+    raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+
+def job_that_is_interrupted(argv: list[str]) -> int:
+    raise KeyboardInterrupt
+
+
+def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for job in (job_of_a_user_error, job_that_fills_the_disk, job_with_a_bug, job_that_is_interrupted):
+        monkeypatch.setitem(COMMANDS, job.__name__, (f"{__name__}:{job.__name__}", ""))
+    assert main(["job_of_a_user_error"]) == 2
+    assert capsys.readouterr().err == "error: no such thing; do this\n"
+    assert main(["job_that_fills_the_disk"]) == 2
+    assert (
+        capsys.readouterr().err
+        == "error: the disk is full: /data/tokens.npy; free some space and run again\n"
+    )
+    assert main(["job_that_is_interrupted"]) == 130
+    with pytest.raises(FileNotFoundError):  # ours: a traceback
+        main(["job_with_a_bug"])
