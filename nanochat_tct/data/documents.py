@@ -1,8 +1,9 @@
-"""Read workflow documents (YAML 1.2 or JSON) into JSON values, and write them back as compact JSON or clean YAML.
+"""Read workflow documents (YAML 1.2 or JSON) into JSON values; write them as compact JSON or clean YAML.
 
-YAML is read by the core schema of YAML 1.2: `on` and `yes` are strings, `3.10` is a float unless it is quoted, there
-are no dates and no base-60 numbers. Anchors and merge keys (`<<`) are resolved. Everything that is not one clean JSON
-object is refused with a reason: see DocumentError. Documents come from strangers, so each step is bounded by Limits.
+YAML is read by the core schema of YAML 1.2: `on` and `yes` are strings, `3.10` is a float unless it is
+quoted, there are no dates and no base-60 numbers. Anchors and merge keys (`<<`) are resolved. What is not
+one clean JSON object is refused with a reason: see DocumentError. Documents come from strangers, so each
+step is bounded by Limits.
 """
 
 import json
@@ -24,8 +25,8 @@ class DocumentError(UserError):
 
     Attributes:
         reason: a short code for counting, one of: too-large, not-utf8, yaml-syntax, json-syntax, empty,
-            several-documents, not-a-mapping, duplicate-key, bad-key, bad-merge, bad-alias, unknown-tag, bad-number,
-            too-deep, too-many-nodes, alias-expansion, not-yaml (to_yaml only).
+            several-documents, not-a-mapping, duplicate-key, bad-key, bad-merge, bad-alias, unknown-tag,
+            bad-number, too-deep, too-many-nodes, alias-expansion, not-yaml (to_yaml only).
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -48,7 +49,7 @@ MAX_NUMBER_CHARACTERS = 1000  # Python refuses integers of more than 4300 digits
 
 
 def to_json(value: Any) -> str:
-    """Returns the compact JSON of a value, key order kept: the form that is hashed and whose bytes are counted."""
+    """Returns the compact JSON of a value, key order kept: the form that is hashed and measured."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -93,7 +94,7 @@ def read_workflow(
     return _read_yaml(text, limits)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # JSON
 
 
@@ -162,7 +163,7 @@ def _check_limits(value: Any, limits: Limits) -> None:
         raise DocumentError("too-many-nodes", f"more than {limits.max_nodes} values")
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # YAML
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
@@ -225,7 +226,7 @@ def _read_yaml(text: str, limits: Limits) -> dict[str, Any]:
 
 
 class _YamlReader:
-    """Builds the value straight from libyaml's events: no recursion, and limits hold before anything is expanded."""
+    """Builds the value from libyaml's events: no recursion, and limits hold before anything is expanded."""
 
     def __init__(self, loader: Any, limits: Limits, restore: dict[int, str]) -> None:
         self.loader = loader
@@ -442,7 +443,7 @@ def _kind(value: Any) -> str:
     return names[type(value)]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ----------------------------------------------------------------------------------------------------
 # Writing YAML
 
 # Plain scalars that a reader of YAML 1.1 or 1.2 takes for something other than a string.
@@ -450,17 +451,17 @@ _NOT_A_STRING = re.compile(
     r"""
     |~|null|Null|NULL|true|True|TRUE|false|False|FALSE
     |y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF
-    |[-+]?[0-9][0-9_]*                                                        # integers; 1.1 has 0777 and 1_000
+    |[-+]?[0-9][0-9_]*                                                 # integers; 1.1 has 0777 and 1_000
     |[-+]?0[bB][01_]+|[-+]?0[oO][0-7_]+|[-+]?0[xX][0-9a-fA-F_]+
-    |[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?       # floats
-    |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?                        # base 60
+    |[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?  # floats
+    |[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?                   # base 60
     |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)
-    |[0-9]{4}-[0-9][0-9]?-[0-9][0-9]?(?:[Tt \t].*)?                          # dates
+    |[0-9]{4}-[0-9][0-9]?-[0-9][0-9]?(?:[Tt \t].*)?                     # dates
     |=|<<
     """,
     re.VERBOSE | re.ASCII,
 )
-# A first character that starts something else, or `- `, `? `, `: `; and `: ` or ` #` or a final colon anywhere.
+# A first character that starts something else, or `- `, `? `, `: `; `: ` or ` #` or a final colon anywhere.
 _NOT_PLAIN = re.compile(r"[,\[\]{}#&*!|>'\"%@`]|[-?:](?:[ \t]|$)|---|\.\.\.|.*(?::(?:[ \t]|$)|[ \t]#)")
 # Characters that need an escape: not printable in YAML, or a line break to some reader, or a byte-order mark.
 _NEEDS_ESCAPE = re.compile(
@@ -482,13 +483,14 @@ _ESCAPES |= {"\x1b": "\\e", '"': '\\"', "\\": "\\\\", "\x85": "\\N", "\u2028": "
 
 
 def to_yaml(value: Any) -> str:
-    """Returns clean YAML that read_workflow reads back as an equal value, and YAML 1.1 readers do too (but for `on`).
+    """Returns clean YAML that reads back as an equal value, also in YAML 1.1 readers (but for the key `on`).
 
-    Lists and mappings are in block style, strings of several lines are block scalars where YAML allows it, quotes
-    stand only where they are needed, lines are never wrapped, key order is kept, the top-level key `on` is bare.
+    Lists and mappings are in block style, strings of several lines are block scalars where YAML allows it,
+    quotes stand only where they are needed, lines are never wrapped, key order is kept, the top-level key
+    `on` is bare.
 
     Raises:
-        DocumentError: the value cannot be written as YAML (lone surrogates, numbers that are not finite, too deep).
+        DocumentError: YAML cannot hold the value (lone surrogates, numbers that are not finite, too deep).
     """
     lines = list(_value_lines(value, indent=0, depth=0, top=True))
     first = lines[0].removeprefix(" ")
@@ -500,7 +502,7 @@ def to_yaml(value: Any) -> str:
 
 
 def _value_lines(value: Any, indent: int, depth: int, top: bool = False) -> Iterator[str]:
-    """Yields a value's lines. The first is what follows its key or dash on the same line (empty, or " text")."""
+    """Yields a value's lines; the first is what follows its key or dash there (empty, or " text")."""
     if depth > DEFAULT_LIMITS.max_depth:
         raise DocumentError("too-deep", f"nested deeper than {DEFAULT_LIMITS.max_depth} levels")
     pad = " " * indent
@@ -526,7 +528,7 @@ def _value_lines(value: Any, indent: int, depth: int, top: bool = False) -> Iter
     elif isinstance(value, str) and _fits_block_scalar(value):
         content = value.rstrip("\n")
         newlines = len(value) - len(content)
-        # Without an indicator the first line that is not empty tells the indentation: it may not start with a blank.
+        # Without an indicator the first line that is not empty tells the indentation: no blank may lead it.
         indicator = "2" if content.lstrip("\n")[0] in " \t" else ""
         yield f" |{indicator}{'-' if newlines == 0 else '+' if newlines > 1 else ''}"
         block_pad = " " * max(indent, 2)

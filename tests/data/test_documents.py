@@ -1,11 +1,8 @@
 """Reading YAML 1.2 and JSON documents, their limits, and writing them back."""
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -246,16 +243,18 @@ def test_alias_bombs_are_refused() -> None:
     assert reason_of(deep) == "too-deep"
 
 
+ODD_CHARACTERS = (
+    "ab :#-?!&*|>'\"%@`{}[],\t\n\r\\$=~<0123456789.eExo_yn\x00\x07\x7f\x85\ufeff\u2028\u00e9\U0001f600"
+)
+NOT_STRINGS = """yes no on off y n true null ~ 1e3 0o7 0777 0x1F 12:30 1:2:3.4 2020-01-01 3.10 1_000
+    .5 1. +1 -1 .inf .nan << = --- ... - ? : -a ?a :a a:b a: #a"""
 ODD_STRINGS = st.one_of(
     st.text(),
-    st.text(alphabet=st.sampled_from(list("ab :#-?!&*|>'\"%@`{}[],\t\n\r\\$=~<0123456789.eExo_yn\x00\x07\x7f\x85\ufeff\u2028é\U0001f600"))),
-    st.text(alphabet=st.sampled_from(list("a \t\n")), max_size=12),
-    st.sampled_from(
-        "yes no on off y n true null ~ 1e3 0o7 0777 0x1F 12:30 1:2:3.4 2020-01-01 3.10 1_000 .5 1. +1 -1 .inf .nan << = "
-        "--- ... - ? : -a ?a :a a:b a: #a".split()
-        + ["", " ", "a #b", "a: b", "---a", "- b", "key: |", "x" * 2000, "ü" * 600]
-    ),
-)  # fmt: skip
+    st.text(alphabet=st.sampled_from(ODD_CHARACTERS)),
+    st.text(alphabet=st.sampled_from("a \t\n"), max_size=12),
+    st.sampled_from(NOT_STRINGS.split()),
+    st.sampled_from(["", " ", "a #b", "a: b", "---a", "- b", "key: |", "x" * 2000, "\u00fc" * 600]),
+)
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), ODD_STRINGS
 )
@@ -265,7 +264,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.dictionaries(ODD_STRINGS, VALUES, max_size=4))
 def test_to_yaml_reads_back_equal(value: dict[str, Any]) -> None:
     text = to_yaml(value)
@@ -273,7 +272,7 @@ def test_to_yaml_reads_back_equal(value: dict[str, Any]) -> None:
     assert to_json(read_workflow(to_json(value), "json")) == to_json(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.dictionaries(ODD_STRINGS, VALUES, max_size=4))
 def test_yaml_1_1_readers_agree(value: dict[str, Any]) -> None:
     value.pop("on", None)
@@ -352,17 +351,13 @@ def test_lone_surrogates_live_in_json_only() -> None:
     assert caught.value.reason == "not-yaml"
 
 
-CORPUS = os.environ.get("NANOCHAT_TCT_CORPUS", "")
-
-
-@pytest.mark.skipif(not CORPUS, reason="NANOCHAT_TCT_CORPUS does not name a folder with the real corpus")
-def test_real_corpus_reads_back_equal() -> None:
+def test_real_corpus_reads_back_equal(corpus: Any) -> None:
     accepted = 0
-    for row in pq.read_table(Path(CORPUS) / "workflows.parquet", columns=["text"]).column("text").to_pylist():
+    for text in corpus.column("text").to_pylist():
         try:
-            value = read_workflow(row, "yaml")
+            value = read_workflow(text, "yaml")
         except DocumentError:
             continue
         accepted += 1
         assert to_json(read_workflow(to_yaml(value), "yaml")) == to_json(value)
-    assert accepted > 10_000
+    assert accepted > 0.99 * len(corpus)

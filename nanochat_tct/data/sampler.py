@@ -1,0 +1,55 @@
+"""The order in which training sees its windows: a pure function of (seed, step) over the global batch.
+
+Nothing is remembered between steps, so a run goes on from any step with a number and no state, and the order
+does not depend on how many workers share a batch. The shuffle is our own and fixed: a newer NumPy or torch
+does not change it.
+"""
+
+import hashlib
+
+import numpy as np
+
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+class WindowSampler:
+    """Deals the windows 0 .. num_windows - 1: every epoch all of them once, in an order of its own."""
+
+    def __init__(self, num_windows: int, seed: int) -> None:
+        assert num_windows > 0, "a sampler needs at least one window"
+        self.num_windows = num_windows
+        self.seed = seed
+        self._epochs: dict[int, np.ndarray] = {}  # the permutations in use: a cache, not a state
+
+    def indices(self, step: int, global_batch: int) -> np.ndarray:
+        """The windows of iter `step`, int64 (global_batch,). Batches run on across the borders of epochs."""
+        position = step * global_batch
+        end = position + global_batch
+        pieces = []
+        while position < end:
+            epoch, offset = divmod(position, self.num_windows)
+            piece = self._permutation(epoch)[offset : offset + end - position]
+            pieces.append(piece)
+            position += len(piece)
+        return np.concatenate(pieces)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch not in self._epochs:
+            while len(self._epochs) >= 2:  # a batch may straddle two epochs
+                del self._epochs[min(self._epochs)]
+            self._epochs[epoch] = shuffled(self.num_windows, self.seed, epoch)
+        return self._epochs[epoch]
+
+
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+    """A permutation of range(count), int64: the numbers sorted by a 64-bit hash of (seed, epoch, number)."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "little")
+    hashes = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)  # splitmix64
+    hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.argsort(hashes ^ (hashes >> np.uint64(31)), kind="stable")
+
+
+def batch_hash(rows: np.ndarray) -> str:
+    """The SHA-256 of a batch of windows, to compare runs: hex."""
+    return hashlib.sha256(np.ascontiguousarray(rows, dtype="<i8").tobytes()).hexdigest()

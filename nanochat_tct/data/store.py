@@ -1,0 +1,189 @@
+"""The token store: what `prepare` writes and training reads.
+
+A folder with
+
+- tokens.bin: the token ids of all documents, one after the other, uint16 little-endian;
+- documents.parquet: one row a document, in that order, see DOCUMENT_SCHEMA;
+- rejected.parquet: what was not taken in, and why, see REJECTED_SCHEMA;
+- metadata.json: the keys that scripts expect (context_size, num_windows, ...);
+- manifest.json: size and SHA-256 of each file, tokenizer, counts, settings; written last;
+- train.pt and val.pt, if asked for.
+
+Tokens are memory-mapped: opening costs no memory, and all workers of a machine share one copy.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet
+
+from nanochat_tct.errors import UserError
+
+MANIFEST = "manifest.json"
+TOKENS = "tokens.bin"
+DOCUMENTS = "documents.parquet"
+REJECTED = "rejected.parquet"
+METADATA = "metadata.json"
+REQUIRED_FILES = (TOKENS, DOCUMENTS, REJECTED, METADATA)
+FORMAT = "nanochat-tct token store"
+FORMAT_VERSION = 1
+
+DOCUMENT_SCHEMA = pa.schema(
+    [
+        ("start", pa.int64()),  # in tokens.bin, in tokens
+        ("length", pa.int64()),  # in tokens
+        ("json_bytes", pa.int64()),  # of the compact JSON
+        ("content_hash", pa.binary(32)),  # SHA-256 of the compact JSON
+        ("source", pa.string()),
+        ("repo", pa.string()),  # null where the source does not tell it
+        ("split", pa.string()),  # train or val
+    ]
+)
+REJECTED_SCHEMA = pa.schema(
+    [("source", pa.string()), ("repo", pa.string()), ("reason", pa.string()), ("message", pa.string())]
+)
+
+
+class TokenStore:
+    """An opened store: read-only, safe to share between processes.
+
+    Attributes:
+        folder: where it is.
+        manifest: the content of manifest.json.
+        tokens: all token ids, uint16 (num_tokens,), memory-mapped.
+        documents: the table of documents (pyarrow), see DOCUMENT_SCHEMA.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Use `TokenStore.open`. This maps the files of a folder whose manifest is known to be good."""
+        self.folder = folder
+        self.manifest = manifest
+        self.documents = pyarrow.parquet.read_table(folder / DOCUMENTS)
+        self.tokens = np.memmap(folder / TOKENS, dtype="<u2", mode="r")
+
+    @classmethod
+    def open(cls, data_dir: str | Path, verify: bool = True) -> "TokenStore":
+        """Opens a finished store.
+
+        Args:
+            verify: compare the SHA-256 of every file (about a second for each GB); sizes always are.
+
+        Raises:
+            UserError: no store there, not finished, of another version, or damaged.
+        """
+        folder = Path(data_dir)
+        manifest = _read_manifest(folder)
+        for name, expected in manifest["files"].items():
+            _check_file(folder, name, expected, verify)
+        store = cls(folder, manifest)
+        lengths = store.documents.column("length").to_numpy()
+        if lengths.sum() != len(store.tokens):
+            raise UserError(f"{folder / TOKENS} does not hold what {DOCUMENTS} says; run prepare again")
+        return store
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells data sets apart: the SHA-256 of tokenizer and content, wherever the store lies. Hex."""
+        files = self.manifest["files"]
+        identity = {
+            "format_version": self.manifest["format_version"],
+            "tokenizer": self.tokenizer_fingerprint,
+            "files": {name: files[name]["sha256"] for name in (TOKENS, DOCUMENTS)},
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What `load_tokenizer` takes to load the tokenizer that wrote the tokens."""
+        return self.manifest["tokenizer"]["name"]
+
+    @property
+    def tokenizer_fingerprint(self) -> str:
+        return self.manifest["tokenizer"]["fingerprint"]
+
+    @property
+    def vocab_size(self) -> int:
+        return self.manifest["tokenizer"]["vocab_size"]
+
+    @property
+    def pad_token(self) -> int:
+        return self.manifest["tokenizer"]["pad_token"]
+
+    def split(self, name: Literal["train", "val"]) -> pa.Table:
+        """The rows of `documents` that belong to a split, in the store's order."""
+        assert name in ("train", "val"), name
+        return self.documents.filter(pyarrow.compute.equal(self.documents.column("split"), name))
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Raises UserError if the tokens were written by another tokenizer than this one."""
+        if tokenizer.fingerprint != self.tokenizer_fingerprint:
+            raise UserError(
+                f"{self.folder} was prepared with the tokenizer '{self.tokenizer_name}' "
+                f"({self.tokenizer_fingerprint[:12]}), not with '{tokenizer.name}' "
+                f"({tokenizer.fingerprint[:12]}): prepare it again, or use that tokenizer"
+            )
+
+    def document_tokens(self, index: int) -> np.ndarray:
+        """The token ids of one document, uint16 (length,)."""
+        start = self.documents.column("start")[index].as_py()
+        return self.tokens[start : start + self.documents.column("length")[index].as_py()]
+
+
+def file_sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_sha256(manifest: dict[str, Any]) -> str:
+    """The manifest's own check sum, kept in it under "sha256": over all its other keys."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: run prepare with --output {folder} first")
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UserError(f"{folder} holds no finished token store ({MANIFEST} is missing): run prepare first")
+    try:
+        manifest = json.loads(path.read_bytes())
+        valid = (
+            manifest["format"] == FORMAT
+            and manifest["sha256"] == manifest_sha256(manifest)
+            and all(isinstance(manifest["tokenizer"][key], str) for key in ("name", "fingerprint"))
+            and all(isinstance(manifest["tokenizer"][key], int) for key in ("vocab_size", "pad_token"))
+            and all(name in manifest["files"] for name in REQUIRED_FILES)
+            and all(
+                isinstance(file["size"], int) and isinstance(file["sha256"], str)
+                for file in manifest["files"].values()
+            )
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        valid = False
+    if not valid:
+        raise UserError(f"{path} is damaged or not of a token store; run prepare again")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        version = manifest.get("format_version")
+        raise UserError(
+            f"{path} is of format version {version}, this program reads {FORMAT_VERSION}: run prepare again"
+        )
+    return manifest
+
+
+def _check_file(folder: Path, name: str, expected: dict[str, Any], verify: bool) -> None:
+    path = folder / name
+    if Path(name).name != name or path.resolve().parent != folder.resolve():
+        raise UserError(f"{folder / MANIFEST} names a file outside its folder: {name!r}")
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run prepare again")
+    size = path.stat().st_size
+    if size != expected["size"]:
+        raise UserError(f"{path} has {size} bytes, not {expected['size']}: it is damaged; run prepare again")
+    if verify and file_sha256(path) != expected["sha256"]:
+        raise UserError(f"{path} has another SHA-256 than {MANIFEST} says: it is damaged; run prepare again")

@@ -1,0 +1,368 @@
+"""Writes a token store so that a half-written one is never taken for a finished one.
+
+Everything is written into `<output>/.partial` first. Only when all is on disk are the files moved up, the
+manifest last; an older manifest is taken away before the first move. A killed run leaves `.partial` behind,
+which the next run clears. A run that fails leaves an older store as it was.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from nanochat_tct.data import store as layout
+from nanochat_tct.data.documents import json_bytes
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.windows import Windowing, Windows, check_windowing, count_windows
+from nanochat_tct.errors import UserError
+
+PARTIAL = ".partial"
+ROW_GROUP = 65_536  # documents
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+EXPORT_ROWS = 4096  # windows built at a time
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What decides the content of a store, besides documents and tokenizer.
+
+    The tokens do not depend on the windowing: it says what metadata.json counts and what is exported.
+    """
+
+    context_size: int = 512
+    windowing: Windowing = "stream"
+    stride: int | None = None
+    train_split: float = 0.8
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_windowing(self.context_size, self.windowing, self.stride)
+        if not 0 <= self.train_split <= 1:
+            raise UserError(f"train_split is {self.train_split}: it is a fraction from 0 to 1")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedDocument:
+    """A document that is fit for the store; `tokens` are uint16 little-endian."""
+
+    source: str
+    repo: str | None
+    content_hash: bytes
+    json_bytes: int
+    tokens: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedDocument:
+    """A document that is not, with a short code for counting and the message."""
+
+    source: str
+    repo: str | None
+    reason: str
+    message: str
+
+
+class StoreWriter:
+    """Takes documents in a stable order; use as a context manager and end with `commit`.
+
+    Attributes:
+        duplicates: documents left out because one of the same content came before.
+        reasons: rejected documents by reason.
+    """
+
+    def __init__(self, output: str | Path, tokenizer: Any, settings: StoreSettings) -> None:
+        self.output = Path(output)
+        self.partial = self.output / PARTIAL
+        self.tokenizer = tokenizer
+        self.settings = settings
+        self.duplicates = 0
+        self.reasons: Counter[str] = Counter()
+        self.lengths = array("q")  # of the documents taken in, in tokens
+        self._num_tokens = 0
+        self._json_bytes = 0
+        self._split_counts: Counter[str] = Counter()
+        self._seen: set[bytes] = set()
+        self._documents: dict[str, list[Any]] = {name: [] for name in layout.DOCUMENT_SCHEMA.names}
+        self._rejected: list[RejectedDocument] = []
+        assert tokenizer.vocab_size() <= 1 << 16, "token ids are stored in 16 bits"
+
+    def __enter__(self) -> "StoreWriter":
+        self._created_output = not self.output.exists()
+        with writing_to(self.output):
+            _claim(self.output)
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.partial / "lock", "w")
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._lock.close()
+                raise UserError(f"another prepare writes to {self.output}: wait for it, or end it") from None
+            for left_over in self.partial.iterdir():
+                if left_over.name != "lock":
+                    left_over.unlink()
+            self._tokens_file = open(self.partial / layout.TOKENS, "wb")
+            self._documents_file = pa.parquet.ParquetWriter(
+                self.partial / layout.DOCUMENTS, layout.DOCUMENT_SCHEMA, compression="zstd"
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()
+        if self.partial.exists():  # not committed: leave no trace
+            for file in (self._tokens_file, self._documents_file):
+                with suppress(OSError):  # a full disk, again; the error that ended the run says so
+                    file.close()
+            shutil.rmtree(self.partial)
+            if self._created_output:
+                self.output.rmdir()
+
+    def add(self, document: EncodedDocument) -> None:
+        """Takes a document in, unless one of the same content came before."""
+        if document.content_hash in self._seen:
+            self.duplicates += 1
+            return
+        self._seen.add(document.content_hash)
+        length = len(document.tokens) // 2
+        assert length > 0, document.source
+        split = split_of(document.repo, document.content_hash, self.settings)
+        row = {
+            "start": self._num_tokens,
+            "length": length,
+            "json_bytes": document.json_bytes,
+            "content_hash": document.content_hash,
+            "source": document.source,
+            "repo": document.repo,
+            "split": split,
+        }
+        for name, value in row.items():
+            self._documents[name].append(value)
+        self.lengths.append(length)
+        self._num_tokens += length
+        self._json_bytes += document.json_bytes
+        self._split_counts[split] += 1
+        with writing_to(self.output):
+            self._tokens_file.write(document.tokens)
+            if len(self._documents["start"]) == ROW_GROUP:
+                self._write_row_group()
+
+    def reject(self, document: RejectedDocument) -> None:
+        self.reasons[document.reason] += 1
+        self._rejected.append(document)
+
+    def commit(self, input_identity: dict[str, Any], export_pt: bool = False) -> TokenStore:
+        """Puts the finished store in place.
+
+        Args:
+            input_identity: what a later run compares to see that nothing changed; part of the manifest.
+            export_pt: also write train.pt and val.pt.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        with writing_to(self.output):
+            self._write_row_group()
+            self._documents_file.close()
+            self._tokens_file.close()
+            pa.parquet.write_table(
+                pa.Table.from_pylist([asdict(row) for row in self._rejected], layout.REJECTED_SCHEMA),
+                self.partial / layout.REJECTED,
+                compression="zstd",
+            )
+            manifest = self._describe(input_identity)
+            staged = TokenStore(self.partial, manifest)
+            names = [*layout.REQUIRED_FILES]
+            if export_pt:
+                names += [export(staged, split, self.settings) for split in ("train", "val")]
+            metadata = self._metadata(staged, export_pt)
+            (self.partial / layout.METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
+            for name in names:
+                path = self.partial / name
+                manifest["files"][name] = {
+                    "size": path.stat().st_size,
+                    "sha256": layout.file_sha256(path),
+                }
+                _sync(path)
+            manifest["counts"]["windows"] = metadata["num_windows"]
+            manifest["sha256"] = layout.manifest_sha256(manifest)
+            (self.partial / layout.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            _sync(self.partial / layout.MANIFEST)
+            self._move_into_place(names)
+        return TokenStore(self.output, manifest)
+
+    def _move_into_place(self, names: list[str]) -> None:
+        (self.output / layout.MANIFEST).unlink(missing_ok=True)
+        _sync(self.output)
+        for name in ("train.pt", "val.pt"):  # of an older store
+            (self.output / name).unlink(missing_ok=True)
+        for name in names:
+            os.replace(self.partial / name, self.output / name)
+        _sync(self.output)
+        os.replace(self.partial / layout.MANIFEST, self.output / layout.MANIFEST)
+        _sync(self.output)
+        shutil.rmtree(self.partial)
+
+    def _write_row_group(self) -> None:
+        if self._documents["start"]:
+            self._documents_file.write_table(pa.table(self._documents, schema=layout.DOCUMENT_SCHEMA))
+            self._documents = {name: [] for name in layout.DOCUMENT_SCHEMA.names}
+
+    def _describe(self, input_identity: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "format": layout.FORMAT,
+            "format_version": layout.FORMAT_VERSION,
+            "tokenizer": {
+                "name": self.tokenizer.name,
+                "fingerprint": self.tokenizer.fingerprint,
+                "vocab_size": self.tokenizer.vocab_size(),
+                "pad_token": self.tokenizer.pad_token(),
+            },
+            "settings": asdict(self.settings),
+            "counts": {
+                "documents": len(self.lengths),
+                "train_documents": self._split_counts["train"],
+                "val_documents": self._split_counts["val"],
+                "tokens": self._num_tokens,
+                "json_bytes": self._json_bytes,
+                "duplicates": self.duplicates,
+                "rejected": sum(self.reasons.values()),
+                "rejected_by_reason": dict(sorted(self.reasons.items())),
+            },
+            "input": input_identity,
+            "files": {},
+        }
+
+    def _metadata(self, staged: TokenStore, export_pt: bool) -> dict[str, Any]:
+        settings = self.settings
+        counts = {
+            split: count_windows(
+                staged.split(split).column("length").to_numpy(),
+                settings.context_size,
+                settings.windowing,
+                settings.stride,
+            )
+            for split in ("train", "val")
+        }
+        metadata = {
+            "context_size": settings.context_size,
+            "stride": settings.stride or settings.context_size,
+            "train_split": settings.train_split,
+            "num_workflows": len(self.lengths),
+            "num_windows": counts["train"] + counts["val"],
+            "num_train": counts["train"],
+            "num_val": counts["val"],
+            "window_shape": [settings.context_size + 1],
+            "windowing": settings.windowing,
+            "vocab_size": self.tokenizer.vocab_size(),
+            "pad_token": self.tokenizer.pad_token(),
+        }
+        if export_pt:
+            raw = settings.windowing == "per-document"
+            metadata["exported_position_tokens"] = "position" if raw else "vocab_size + position"
+        return metadata
+
+
+def write_store(
+    output: str | Path, values: list[Any], tokenizer: Any, settings: StoreSettings | None = None
+) -> TokenStore:
+    """Writes a store of parsed workflows that are at hand, in this process and without Ray.
+
+    Args:
+        values: parsed workflows; each is taken for a repository of its own.
+    """
+    with StoreWriter(output, tokenizer, settings or StoreSettings()) as writer:
+        for index, value in enumerate(values):
+            writer.add(encode_document(f"#{index}", None, value, tokenizer))
+        return writer.commit({})
+
+
+def encode_document(source: str, repo: str | None, value: Any, tokenizer: Any) -> EncodedDocument:
+    """Raises TokenizerError if the tokenizer refuses the value."""
+    tokens = np.array(tokenizer.encode_value(value), dtype="<u2").tobytes()
+    compact = json_bytes(value)
+    return EncodedDocument(source, repo, hashlib.sha256(compact).digest(), len(compact), tokens)
+
+
+def split_of(repo: str | None, content_hash: bytes, settings: StoreSettings) -> str:
+    """train or val, by a hash of the repository if it is known and else of the content.
+
+    So documents of one repository stay together, and adding documents moves none that is there.
+    """
+    group = f"repo {repo}".encode() if repo is not None else b"content " + content_hash
+    digest = hashlib.sha256(f"{settings.split_seed} ".encode() + group).digest()
+    return "train" if int.from_bytes(digest[:8], "big") < settings.train_split * 2**64 else "val"
+
+
+def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
+    """Writes all windows of a split as one int64 tensor (num_windows, context_size + 1). Returns its name.
+
+    Rows of per-document windowing are what `extract_window` gives: the position as a plain number, then
+    tokens. Rows of a stream hold several documents, so their position tokens are vocab_size + position.
+    """
+    import torch  # only an export needs it
+
+    windows = Windows(staged, split, settings.context_size, settings.windowing, settings.stride)
+    rows = torch.empty((len(windows), settings.context_size + 1), dtype=torch.int64)
+    for first in range(0, len(windows), EXPORT_ROWS):
+        indices = np.arange(first, min(first + EXPORT_ROWS, len(windows)))
+        rows[first : first + len(indices)] = torch.from_numpy(windows.get(indices))
+    if settings.windowing == "per-document":
+        rows[:, 0] -= staged.vocab_size
+    name = f"{split}.pt"
+    torch.save(rows, staged.folder / name)
+    return name
+
+
+@contextmanager
+def writing_to(output: Path) -> Iterator[None]:
+    """Turns the errors of a file system that is full or refuses us into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OUT_OF_SPACE:
+            raise UserError(
+                f"no space left to write {output}: free some, or choose another --output"
+            ) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+            raise UserError(f"cannot write to {output}: {error.strerror}; choose another --output") from error
+        if error.errno == errno.EROFS:
+            raise UserError(f"cannot write to {output}: read-only; choose another --output") from error
+        raise
+    except RuntimeError as error:  # torch's zip writer does not say more
+        if "PytorchStreamWriter" in str(error) or "file write failed" in str(error):
+            raise UserError(f"cannot write to {output}: is the disk full?") from error
+        raise
+
+
+def _claim(output: Path) -> None:
+    """Only an empty folder, a store, or what a killed run left is written into."""
+    if output.is_dir():
+        names = {path.name for path in output.iterdir()}
+        if names and layout.MANIFEST not in names and PARTIAL not in names:
+            raise UserError(
+                f"{output} holds other files and no token store: give --output a new or empty folder"
+            )
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,186 @@
+"""Training rows over a token store: arithmetic, not copies.
+
+A row has context_size + 1 elements and begins with a position token: `vocab_size + p`, where p tells how many
+tokens of the document come before the row. Model input is `row[:-1]`, targets are `row[1:]`.
+
+`stream` takes the documents of a split one after the other, each as [position 0] + its tokens, and cuts the
+stream into rows; a row that begins inside a document begins with the position token of that place. So every
+token of the split is a target exactly once; only the last row is padded.
+
+`per-document` takes every window of context_size tokens at the given stride inside one document, and drops
+documents that are shorter.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from nanochat_tct.errors import UserError
+
+if TYPE_CHECKING:
+    from nanochat_tct.data.store import TokenStore
+
+Windowing = Literal["stream", "per-document"]
+WINDOWINGS = ("stream", "per-document")
+
+
+class Windows:
+    """The rows of one split.
+
+    Attributes:
+        num_targets: target tokens in all rows (stream: the tokens of the split).
+        num_bytes: bytes of the compact JSON of all documents of the split, for bits per byte.
+    """
+
+    def __init__(
+        self,
+        store: "TokenStore",
+        split: Literal["train", "val"],
+        context_size: int,
+        windowing: Windowing = "stream",
+        stride: int | None = None,
+    ) -> None:
+        """Works out where each row starts.
+
+        Args:
+            stride: of per-document windows, in tokens; None: context_size.
+
+        Raises:
+            UserError: a context size or stride that makes no rows.
+        """
+        check_windowing(context_size, windowing, stride)
+        documents = store.split(split)
+        self.context_size = context_size
+        self.windowing = windowing
+        self.vocab_size = store.vocab_size
+        self.pad_token = store.pad_token
+        self.num_bytes = int(np.sum(documents.column("json_bytes").to_numpy()))
+        self._tokens = store.tokens
+        self._starts = documents.column("start").to_numpy()  # of each document in the store
+        self._lengths = documents.column("length").to_numpy()
+        if windowing == "stream":
+            self._rows = _stream_row_starts(self._lengths, context_size)
+            self.num_targets = int(self._lengths.sum())
+        else:
+            # (n, 2): the row's document, and the token in it where the row starts
+            self._rows = _per_document_row_starts(self._lengths, context_size, stride or context_size)
+            self.num_targets = len(self._rows) * context_size
+        # Where the position token of each document stands in the stream of a split.
+        self._stream_starts = _stream_document_starts(self._lengths)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, indices: np.ndarray) -> np.ndarray:
+        """The rows `indices`: int64 (n, context_size + 1)."""
+        rows = np.full((len(indices), self.context_size + 1), self.pad_token, dtype=np.int64)
+        fill = self._fill_stream_row if self.windowing == "stream" else self._fill_document_row
+        for row, index in zip(rows, indices, strict=True):
+            fill(row, int(index))
+        return rows
+
+    def _fill_document_row(self, row: np.ndarray, index: int) -> None:
+        document, offset = self._rows[index]
+        start = self._starts[document] + offset
+        row[0] = self.vocab_size + offset
+        row[1:] = self._tokens[start : start + self.context_size]
+
+    def _fill_stream_row(self, row: np.ndarray, index: int) -> None:
+        first = self._rows[index]
+        document = int(np.searchsorted(self._stream_starts, first, side="right")) - 1
+        offset = int(first - self._stream_starts[document]) - 1  # tokens of the document before this row
+        filled = 0
+        while filled < len(row) and document < len(self._lengths):
+            row[filled] = self.vocab_size + offset
+            filled += 1
+            count = min(len(row) - filled, int(self._lengths[document]) - offset)
+            start = int(self._starts[document]) + offset
+            row[filled : filled + count] = self._tokens[start : start + count]
+            filled += count
+            document += 1
+            offset = 0
+
+
+def targets_of(rows: np.ndarray, vocab_size: int, pad_token: int) -> np.ndarray:
+    """What the model is to predict: rows[:, 1:] with position tokens and padding as -1.
+
+    Args:
+        rows: int64 (n, context_size + 1).
+
+    Returns:
+        int64 (n, context_size).
+    """
+    targets = rows[:, 1:].copy()
+    targets[(targets >= vocab_size) | (targets == pad_token)] = -1
+    return targets
+
+
+def count_windows(
+    lengths: np.ndarray, context_size: int, windowing: Windowing, stride: int | None = None
+) -> int:
+    """How many rows documents of these lengths (in tokens) give."""
+    if windowing == "stream":
+        return len(_stream_row_starts(lengths, context_size))
+    return len(_per_document_row_starts(lengths, context_size, stride or context_size))
+
+
+def check_windowing(context_size: int, windowing: str, stride: int | None) -> None:
+    """Raises UserError for a context size, windowing or stride that cannot be."""
+    if context_size < 1:
+        raise UserError(f"context_size is {context_size}: a window needs at least 1 token; 512 is usual")
+    if windowing not in WINDOWINGS:
+        raise UserError(f"windowing is {windowing!r}: it is one of {', '.join(WINDOWINGS)}")
+    if stride is not None and windowing == "stream":
+        raise UserError("stride is for per-document windowing: leave it out, or add windowing per-document")
+    if stride is not None and stride < 1:
+        raise UserError(f"stride is {stride}: it must be at least 1 token")
+
+
+def _stream_document_starts(lengths: np.ndarray) -> np.ndarray:
+    """Where each document's position token stands in the stream [position, tokens..., position, ...]."""
+    ends = np.cumsum(lengths.astype(np.int64) + 1)
+    return np.concatenate([np.zeros(1, dtype=np.int64), ends])[:-1]
+
+
+def _stream_row_starts(lengths: np.ndarray, context_size: int) -> np.ndarray:
+    """Where in the stream the first token of each row stands, after its position token: int64 (n,).
+
+    A row holds a position token and `context_size` elements of the stream, so the next one starts
+    `context_size` later; where a document begins exactly there, its own position token is the row's, and the
+    row starts one later still. These shifts are rare, one in context_size documents, so only they are looped
+    over.
+    """
+    if len(lengths) == 0:
+        return np.zeros(0, dtype=np.int64)
+    assert lengths.min() >= 1, "a document has at least one token"
+    document_starts = _stream_document_starts(lengths)
+    total = int(document_starts[-1] + 1 + lengths[-1])
+
+    # With b shifts so far, rows start at 1 + b + k * context_size: the next shift is at the first document
+    # further on that starts at such a place.
+    residues = (document_starts[1:] - 1) % context_size
+    by_residue = np.argsort(residues, kind="stable")
+    sorted_residues = residues[by_residue]
+    shift_rows: list[int] = []  # rows that start one later
+    last = -1
+    while True:
+        shifts = len(shift_rows)
+        left, right = np.searchsorted(sorted_residues, [shifts % context_size, shifts % context_size + 1])
+        candidates = by_residue[left:right]
+        place = int(np.searchsorted(candidates, last, side="right"))
+        if place == len(candidates):
+            break
+        last = int(candidates[place])
+        shift_rows.append((int(document_starts[1 + last]) - 1 - shifts) // context_size)
+    num_rows = -(-(total - 1 - len(shift_rows)) // context_size)
+    rows = np.arange(num_rows, dtype=np.int64)
+    return 1 + rows * context_size + np.searchsorted(np.array(shift_rows, dtype=np.int64), rows, side="right")
+
+
+def _per_document_row_starts(lengths: np.ndarray, context_size: int, stride: int) -> np.ndarray:
+    """Document and offset of each row: int64 (n, 2)."""
+    counts = np.where(lengths >= context_size, (lengths - context_size) // stride + 1, 0)
+    documents = np.repeat(np.arange(len(lengths), dtype=np.int64), counts)
+    firsts = np.repeat(np.cumsum(counts) - counts, counts)
+    offsets = (np.arange(len(documents), dtype=np.int64) - firsts) * stride
+    return np.stack([documents, offsets], axis=1)

@@ -1,0 +1,211 @@
+"""The store: opening, and noticing whatever is wrong with it. Writing: all or nothing."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from nanochat_tct.data.documents import json_bytes
+from nanochat_tct.data.store import TokenStore, manifest_sha256
+from nanochat_tct.data.store_writer import (
+    EncodedDocument,
+    RejectedDocument,
+    StoreSettings,
+    StoreWriter,
+    encode_document,
+    split_of,
+    write_store,
+)
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import load_tokenizer
+
+
+def workflow(index: int) -> dict[str, Any]:
+    step = {"run": f"echo {index}\n"}
+    return {"on": "push", "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": [step] * (1 + index % 3)}}}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "store"
+    write_store(folder, [workflow(index) for index in range(50)], load_tokenizer())
+    return folder
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "store"))
+
+
+def test_holds_every_document(made: Path) -> None:
+    store = TokenStore.open(made)
+    tokenizer = load_tokenizer()
+    assert store.tokens.dtype == np.uint16
+    assert store.tokenizer_fingerprint == tokenizer.fingerprint
+    assert (store.vocab_size, store.pad_token) == (tokenizer.vocab_size(), tokenizer.pad_token())
+    for index, row in enumerate(store.documents.to_pylist()):
+        tokens = store.document_tokens(index)
+        assert tokenizer.decode_value(tokens.tolist()) == workflow(index)
+        assert row["length"] == len(tokens)
+        assert row["json_bytes"] == len(json_bytes(workflow(index)))
+    splits = [len(store.split(split)) for split in ("train", "val")]
+    assert sum(splits) == 50
+    assert min(splits) > 0
+    metadata = json.loads((made / "metadata.json").read_text())
+    known = [
+        "context_size",
+        "stride",
+        "train_split",
+        "num_workflows",
+        "num_windows",
+        "num_train",
+        "num_val",
+        "window_shape",
+    ]
+    assert set(known) <= set(metadata)
+    assert metadata["num_workflows"] == 50
+    assert metadata["num_windows"] == metadata["num_train"] + metadata["num_val"]
+
+
+def test_same_content_has_the_same_fingerprint(made: Path, tmp_path: Path) -> None:
+    again = write_store(tmp_path / "a", [workflow(index) for index in range(50)], load_tokenizer())
+    other = write_store(tmp_path / "b", [workflow(index) for index in range(49)], load_tokenizer())
+    assert again.fingerprint == TokenStore.open(made).fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    "name", ["tokens.bin", "documents.parquet", "rejected.parquet", "metadata.json", "manifest.json"]
+)
+def test_one_flipped_byte_is_noticed(copy: Path, name: str) -> None:
+    path = copy / name
+    content = bytearray(path.read_bytes())
+    for place in (0, len(content) // 2, len(content) - 2):
+        flipped = content.copy()
+        flipped[place] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(UserError, match=name) as caught:
+            TokenStore.open(copy)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "documents.parquet", "manifest.json"])
+def test_a_missing_or_cut_file_is_noticed_without_hashing(copy: Path, name: str) -> None:
+    content = (copy / name).read_bytes()
+    (copy / name).write_bytes(content[:-2])
+    with pytest.raises(UserError, match=name):
+        TokenStore.open(copy, verify=False)
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=name):
+        TokenStore.open(copy, verify=False)
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no folder"):
+        TokenStore.open(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"manifest\.json is missing"):
+        TokenStore.open(tmp_path)
+
+
+def rewrite(folder: Path, change: Any) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    manifest["sha256"] = manifest_sha256(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "inner/../../outside", "..", "link"])
+def test_paths_stay_in_the_folder(copy: Path, name: str) -> None:
+    (copy.parent / "outside").write_text("x")
+    os.symlink(copy.parent / "outside", copy / "link")
+    rewrite(copy, lambda manifest: manifest["files"].update({name: {"size": 1, "sha256": ""}}))
+    with pytest.raises(UserError, match="outside its folder"):
+        TokenStore.open(copy)
+
+
+def test_other_versions_are_refused(copy: Path) -> None:
+    rewrite(copy, lambda manifest: manifest.update(format_version=99))
+    with pytest.raises(UserError, match="version 99"):
+        TokenStore.open(copy)
+
+
+def test_another_tokenizer_is_refused_by_name(copy: Path) -> None:
+    TokenStore.open(copy).check_tokenizer(load_tokenizer())
+    rewrite(copy, lambda manifest: manifest["tokenizer"].update(name="wheel", fingerprint="ab" * 32))
+    with pytest.raises(UserError, match=r"'wheel' \(abababababab\)"):
+        TokenStore.open(copy).check_tokenizer(load_tokenizer())
+
+
+def test_duplicates_and_rejections(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer()
+    with StoreWriter(tmp_path / "store", tokenizer, StoreSettings()) as writer:
+        writer.add(encode_document("a", "x/y", workflow(0), tokenizer))
+        writer.add(encode_document("b", "z", workflow(0), tokenizer))
+        writer.reject(RejectedDocument("c", None, "yaml-syntax", "line 1: no"))
+        store = writer.commit({})
+    assert store.documents.column("source").to_pylist() == ["a"]
+    assert store.manifest["counts"]["duplicates"] == 1
+    assert store.manifest["counts"]["rejected_by_reason"] == {"yaml-syntax": 1}
+    rejected = pyarrow.parquet.read_table(tmp_path / "store" / "rejected.parquet").to_pylist()
+    assert rejected == [{"source": "c", "repo": None, "reason": "yaml-syntax", "message": "line 1: no"}]
+
+
+def test_split_keeps_repositories_together_and_is_stable() -> None:
+    settings = StoreSettings(train_split=0.8)
+    hashes = [index.to_bytes(32, "big") for index in range(5000)]
+    by_content = [split_of(None, hash_, settings) for hash_ in hashes]
+    assert 0.77 < by_content.count("train") / 5000 < 0.83
+    assert len({split_of("a/b", hash_, settings) for hash_ in hashes}) == 1
+    smaller = [split_of(None, hash_, StoreSettings(train_split=0.5)) for hash_ in hashes]
+    pairs = set(zip(smaller, by_content, strict=True))
+    assert ("train", "val") not in pairs, "a larger fraction moves documents one way only"
+    assert {split_of(None, hash_, StoreSettings(train_split=1.0)) for hash_ in hashes} == {"train"}
+    assert {split_of(None, hash_, StoreSettings(train_split=0.0)) for hash_ in hashes} == {"val"}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_failed_run_leaves_nothing_or_the_old_store(copy: Path, tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    for output in (copy, tmp_path / "new"):
+        with pytest.raises(Interrupted), StoreWriter(output, load_tokenizer(), StoreSettings()) as writer:
+            writer.add(EncodedDocument("x", None, b"x" * 32, 1, b"\1\0"))
+            raise Interrupted
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_a_killed_run_left_is_no_store_and_is_cleared(tmp_path: Path) -> None:
+    output = tmp_path / "store"
+    (output / ".partial").mkdir(parents=True)
+    (output / ".partial" / "tokens.bin").write_bytes(b"half")
+    (output / ".partial" / "train.pt").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"manifest\.json is missing"):
+        TokenStore.open(output)
+    write_store(output, [workflow(0)], load_tokenizer())
+    assert TokenStore.open(output)
+    assert not (output / ".partial").exists()
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(UserError, match="holds other files"):
+        write_store(tmp_path, [workflow(0)], load_tokenizer())
+    with pytest.raises(UserError, match="cannot write to"):
+        write_store(tmp_path / "thesis.tex", [workflow(0)], load_tokenizer())
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+    with (
+        StoreWriter(tmp_path / "store", load_tokenizer(), StoreSettings()),
+        pytest.raises(UserError, match="another prepare"),
+        StoreWriter(tmp_path / "store", load_tokenizer(), StoreSettings()),
+    ):
+        pass

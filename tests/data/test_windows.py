@@ -1,0 +1,135 @@
+"""Rows over a store: every token is a target once, rows say where they start, nothing crosses a split."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.store_writer import EncodedDocument, StoreSettings, StoreWriter
+from nanochat_tct.data.windows import Windows, _stream_row_starts, count_windows, targets_of
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import load_tokenizer
+
+VOCAB_SIZE = load_tokenizer().vocab_size()
+PAD = load_tokenizer().pad_token()
+
+
+def store_of_lengths(folder: Path, lengths: list[int], train_split: float = 1.0) -> TokenStore:
+    """A store whose tokens tell where they stand: document in the hundreds, place in it below."""
+    with StoreWriter(folder, load_tokenizer(), StoreSettings(train_split=train_split)) as writer:
+        for index, length in enumerate(lengths):
+            tokens = (300 + 100 * (index % 70) + np.arange(length) % 100).astype("<u2")
+            hash_ = index.to_bytes(32, "big")
+            writer.add(EncodedDocument(f"#{index}", None, hash_, 10 * length, tokens.tobytes()))
+        return writer.commit({})
+
+
+def rows_by_hand(documents: list[list[int]], context_size: int) -> list[list[int]]:
+    """Stream windowing, element by element."""
+    elements: list[tuple[int, int]] = []  # (position in its document, token); -1 for a position token
+    for tokens in documents:
+        elements.append((0, -1))
+        elements += [(place, token) for place, token in enumerate(tokens)]
+    rows = []
+    at = 0
+    while at < len(elements):
+        place, token = elements[at]
+        row = [VOCAB_SIZE + place]
+        if token == -1:
+            at += 1
+        for _, token in elements[at : at + context_size]:
+            row.append(VOCAB_SIZE if token == -1 else token)
+        at += context_size
+        rows.append(row + [PAD] * (context_size + 1 - len(row)))
+    return rows
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=60), st.integers(1, 20))
+def test_stream_row_starts(lengths: list[int], context_size: int) -> None:
+    expected = rows_by_hand([[7] * length for length in lengths], context_size)
+    starts = _stream_row_starts(np.array(lengths), context_size)
+    assert len(starts) == len(expected)
+    document_starts = np.concatenate([[0], np.cumsum(np.array(lengths) + 1)[:-1]])
+    for start, row in zip(starts, expected, strict=True):
+        document = np.searchsorted(document_starts, start, side="right") - 1
+        assert VOCAB_SIZE + start - document_starts[document] - 1 == row[0]
+
+
+@pytest.mark.parametrize("context_size", [1, 2, 3, 7, 16, 512])
+def test_stream_rows(tmp_path: Path, context_size: int) -> None:
+    lengths = [5, 1, 1, 7, 30, 2, 16, 15, 14, 6, 13]
+    store = store_of_lengths(tmp_path / "store", lengths)
+    documents = [store.document_tokens(index).tolist() for index in range(len(lengths))]
+    windows = Windows(store, "train", context_size)
+    rows = windows.get(np.arange(len(windows)))
+    assert rows.dtype == np.int64
+    assert rows.tolist() == rows_by_hand(documents, context_size)
+    targets = targets_of(rows, VOCAB_SIZE, PAD)
+    flat = [token for document in documents for token in document]
+    assert targets[targets != -1].tolist() == flat
+    assert windows.num_targets == len(flat) == sum(lengths)
+    assert windows.num_bytes == 10 * sum(lengths)
+    assert (rows[:-1] != PAD).all(), "only the last row is padded"
+
+
+def test_each_split_is_a_stream_of_its_own(tmp_path: Path) -> None:
+    store = store_of_lengths(tmp_path / "store", list(range(1, 60)), train_split=0.5)
+    seen = []
+    for split in ("train", "val"):
+        windows = Windows(store, split, 8)
+        targets = targets_of(windows.get(np.arange(len(windows))), VOCAB_SIZE, PAD)
+        table = store.split(split)
+        assert 0 < len(table) < 59
+        starts, lengths = table.column("start").to_pylist(), table.column("length").to_pylist()
+        expected = [store.tokens[start : start + n] for start, n in zip(starts, lengths, strict=True)]
+        assert targets[targets != -1].tolist() == np.concatenate(expected).tolist()
+        seen += table.column("source").to_pylist()
+    assert sorted(seen) == sorted(f"#{index}" for index in range(59))
+
+
+@pytest.mark.parametrize(("stride", "counts"), [(None, [0, 1, 1, 2]), (4, [0, 1, 1, 3]), (1, [0, 1, 2, 9])])
+def test_per_document_rows(tmp_path: Path, stride: int | None, counts: list[int]) -> None:
+    store = store_of_lengths(tmp_path / "store", [7, 8, 9, 16])
+    windows = Windows(store, "train", 8, "per-document", stride)
+    assert len(windows) == sum(counts) == count_windows(np.array([7, 8, 9, 16]), 8, "per-document", stride)
+    tokenizer = load_tokenizer()
+    expected = []
+    for index, count in enumerate(counts):
+        tokens = store.document_tokens(index).tolist()
+        for window in range(count):
+            start = window * (stride or 8)
+            position, *content = tokenizer.extract_window(tokens, start, start + 8)
+            expected.append([VOCAB_SIZE + position, *content])
+    assert windows.get(np.arange(len(windows))).tolist() == expected
+    assert windows.num_targets == 8 * len(windows)
+
+
+def test_empty_split(tmp_path: Path) -> None:
+    store = store_of_lengths(tmp_path / "store", [5, 6], train_split=1.0)
+    for windowing in ("stream", "per-document"):
+        windows = Windows(store, "val", 4, windowing)  # type: ignore[arg-type]
+        assert len(windows) == windows.num_targets == windows.num_bytes == 0
+        assert windows.get(np.arange(0)).shape == (0, 5)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(0, "stream", None), (8, "stream", 4), (8, "per-document", 0), (8, "other", None)]
+)
+def test_impossible_windows(tmp_path: Path, arguments: Any) -> None:
+    store = store_of_lengths(tmp_path / "store", [5])
+    with pytest.raises(UserError):
+        Windows(store, "train", *arguments)
+
+
+def test_large_stores_open_and_deal_quickly() -> None:
+    lengths = np.random.default_rng(0).integers(1, 2000, 200_000)
+    begin = time.perf_counter()
+    starts = _stream_row_starts(lengths, 512)
+    assert time.perf_counter() - begin < 2
+    assert len(starts) > 350_000
