@@ -1,0 +1,186 @@
+"""`evaluate`: bits per byte of held-out workflows, and how many of a model's own workflows are valid."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from nanochat_tct.config import REQUIRED, option, parse_arguments
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.windows import Windows
+from nanochat_tct.errors import UserError
+from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.generation.engine import SamplingConfig
+from nanochat_tct.generation.generate import in_order, load
+from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import Tokenizer
+
+
+def bits_per_byte(nats: float, num_bytes: int) -> float:
+    """Nats over documents, in bits, by the bytes of their compact JSON: comparable across tokenizers."""
+    return nats / math.log(2) / num_bytes
+
+
+def evaluate_loss(
+    model: GPT,
+    windows: Windows,
+    batch_size: int = 16,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    show_progress: bool = False,
+) -> dict[str, Any]:
+    """Loss over all of a split, each token once.
+
+    Args:
+        model: on the device.
+        windows: of the split, in stream windowing.
+        batch_size: rows at a time.
+        precision: "fp32", or "bf16" by autocast.
+
+    Returns:
+        targets, bytes: what the split holds; nats: of all targets; loss: nats a target;
+        perplexity: exp(loss); bits_per_byte.
+
+    Raises:
+        UserError: there is nothing in the split.
+    """
+    assert windows.windowing == "stream", "only stream windows hold every token once"
+    if len(windows) == 0:
+        raise UserError(
+            "the validation split is empty: prepare with a smaller --train-split or more documents"
+        )
+
+    def batches() -> Iterator[np.ndarray]:
+        for start in range(0, len(windows), batch_size):
+            yield windows.get(np.arange(start, min(start + batch_size, len(windows))))
+
+    num_batches = -(-len(windows) // batch_size)
+    rows = told(batches(), num_batches, "evaluating") if show_progress else batches()
+    was_training = model.training
+    model.eval()
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        nats, targets = sum_nats(model, rows, windows.vocab_size, windows.pad_token, device)
+    model.train(was_training)
+    assert targets == windows.num_targets
+    loss = nats / targets
+    return {
+        "targets": targets,
+        "bytes": windows.num_bytes,
+        "nats": nats,
+        "loss": loss,
+        "perplexity": math.exp(loss),
+        "bits_per_byte": bits_per_byte(nats, windows.num_bytes),
+    }
+
+
+def evaluate_samples(
+    model: GPT, tokenizer: Tokenizer, num_samples: int, sampling: SamplingConfig, show_progress: bool = False
+) -> dict[str, Any]:
+    """What the workflows are like that a model writes from nothing.
+
+    Returns:
+        num_samples; valid: share that the workflow schema accepts; completed_by_itself: share that the model
+        ended before max_tokens, so that nothing was closed for it; distinct: share of different documents;
+        mean_tokens; problems: what the schema objects to in those that are not valid.
+    """
+    samples = in_order(model, tokenizer, [], num_samples, sampling)
+    done = [sample for _, sample in (told(samples, num_samples, "generating") if show_progress else samples)]
+    return {
+        "num_samples": num_samples,
+        "valid": sum(sample.valid for sample in done) / num_samples,
+        "completed_by_itself": sum(sample.completed_by == "model" for sample in done) / num_samples,
+        "distinct": len({sample.json for sample in done}) / num_samples,
+        "mean_tokens": sum(len(sample.tokens) for sample in done) / num_samples,
+        "problems": [sample.problem for sample in done if sample.problem is not None],
+    }
+
+
+def told(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
+    """The items, with a line on stderr that counts them where someone is looking."""
+    start = time.monotonic()
+    for number, item in enumerate(items):
+        if number and sys.stderr.isatty():
+            left = (time.monotonic() - start) / number * (count - number)
+            print(f"\r{what} {number}/{count}, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
+        yield item
+    if sys.stderr.isatty():
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The flags of `evaluate`."""
+
+    checkpoint: str = option(REQUIRED, "checkpoint, or the directory of a run: its best")
+    data_dir: str = option(REQUIRED, "token store; its validation split is what is measured on")
+    batch_size: int = option(16, "at a time", unit="windows")
+    precision: str = option("fp32", "of the loss", choices=("fp32", "bf16"))
+    num_samples: int = option(20, "workflows to generate and check; 0: none", unit="workflows")
+    temperature: float = option(1.0, "of sampling; 1: as the model has learned")
+    top_p: float = option(1.0, "draw among the most probable tokens that together have this share")
+    seed: int = option(0, "of sampling")
+    max_tokens: int = option(2048, "longest workflow; longer ones are closed", unit="tokens")
+    json: bool = option(False, "print one JSON object instead of text")
+    tokenizer: str | None = option(None, "builtin, wheel, or a vocabulary file; none: the checkpoint's")
+    device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch_size is {self.batch_size}: it must be at least 1")
+        if self.num_samples < 0:
+            raise UserError(f"num_samples is {self.num_samples}: it must be 0 or more")
+        self.sampling()
+
+    def sampling(self) -> SamplingConfig:
+        return SamplingConfig(self.temperature, self.top_p, self.seed, self.max_tokens)
+
+
+def command(argv: list[str]) -> int:
+    """Run `evaluate` with command-line arguments; 0 when everything was measured."""
+    config = parse_arguments(
+        EvaluateConfig, argv, "evaluate", "Measure a checkpoint on the validation split of a token store."
+    )
+    store = TokenStore.open(config.data_dir)
+    model, tokenizer, state = load(config.checkpoint, config.tokenizer, config.device)
+    store.check_tokenizer(tokenizer)
+    device = model.head.weight.device
+    windows = Windows(store, "val", model.config.context_size)
+    result: dict[str, Any] = {
+        "checkpoint": state["path"],
+        "step": state["step"],
+        "data_dir": config.data_dir,
+        "documents": store.split("val").num_rows,
+        **evaluate_loss(model, windows, config.batch_size, device, config.precision, show_progress=True),
+    }
+    if config.num_samples:
+        result["samples"] = evaluate_samples(
+            model, tokenizer, config.num_samples, config.sampling(), show_progress=True
+        )
+    print(json.dumps(result) if config.json else as_text(result))
+    return 0
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The result of `evaluate` for a person."""
+    lines = [
+        f"checkpoint     {result['checkpoint']} (iter {result['step']})",
+        f"validation     {result['documents']:,} workflows of {result['data_dir']}:"
+        f" {result['targets']:,} tokens, {result['bytes']:,} bytes",
+        f"bits per byte  {result['bits_per_byte']:.4f}",
+        f"loss           {result['loss']:.4f} nats a token, perplexity {result['perplexity']:.2f}",
+    ]
+    samples = result.get("samples")
+    if samples:
+        lines.append(
+            f"samples        {samples['num_samples']}: {samples['valid']:.0%} valid,"
+            f" {samples['completed_by_itself']:.0%} completed by the model itself,"
+            f" {samples['distinct']:.0%} distinct, {samples['mean_tokens']:.0f} tokens on average"
+        )
+        lines += [f"not valid      {problem}" for problem in samples["problems"][:5]]
+    return "\n".join(lines)

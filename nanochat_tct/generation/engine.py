@@ -1,0 +1,226 @@
+"""Sampling workflows token by token, under the grammar, with a key-value cache.
+
+A batch has always the same number of rows, each at its own place in its own document. A row that is done
+takes the next sample. Shapes never change and every sample has a random stream of its own, so that a sample
+is the same whatever else is sampled with it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.gpt import GPT
+from nanochat_tct.model.kv_cache import KVCache
+from nanochat_tct.tokenizer import Cursor, Tokenizer
+
+NUM_ROWS = 8
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How tokens are drawn."""
+
+    temperature: float = 1.0  # 0: always the most probable
+    top_p: float = 1.0  # draw among the most probable tokens that together have this share
+    seed: int = 0
+    max_tokens: int = 2048  # of one document, prompt included
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise UserError(f"temperature is {self.temperature}: it must be 0 or more")
+        if not 0.0 < self.top_p <= 1.0:
+            raise UserError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
+        if self.max_tokens < 1:
+            raise UserError(f"max_tokens is {self.max_tokens}: it must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}: it must be 0 or more")
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Content tokens of one document, prompt included; complete, or cut off at max_tokens."""
+
+    tokens: list[int]
+    is_complete: bool
+
+
+def generate_tokens(
+    model: GPT, tokenizer: Tokenizer, prompt: list[int], num_samples: int, sampling: SamplingConfig
+) -> Iterator[tuple[int, Generated]]:
+    """Continue a prompt num_samples times.
+
+    Args:
+        model: its weights' device is where the work is done.
+        prompt: content tokens of an open document, without a position token; may be empty.
+
+    Yields:
+        (index of the sample, its tokens), as they are done.
+    """
+    assert tokenizer.vocab_size() == model.config.vocab_size
+    was_training = model.training
+    model.eval()
+    try:
+        yield from _Batch(model, tokenizer, prompt, sampling).run(num_samples)
+    finally:
+        model.train(was_training)
+
+
+class _Row:
+    """One sample on its way."""
+
+    def __init__(self, index: int, prompt: list[int], cursor: Cursor, seed: int) -> None:
+        self.index = index
+        self.tokens = list(prompt)
+        self.cursor = cursor
+        for token in prompt:
+            cursor.advance(token)
+        self.random = np.random.default_rng([seed, index])
+        self.places_used = 0  # of its row in the cache
+
+
+class _Batch:
+    """The rows and their cache."""
+
+    def __init__(self, model: GPT, tokenizer: Tokenizer, prompt: list[int], sampling: SamplingConfig) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.sampling = sampling
+        self.device = model.head.weight.device
+        self.rows: list[_Row | None] = [None] * NUM_ROWS
+        self.cache = self.new_cache(NUM_ROWS)
+        self.logits = np.zeros(
+            (NUM_ROWS, model.config.vocab_size)
+        )  # of the token that comes next in each row
+        self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # the same for all samples
+
+    def run(self, num_samples: int) -> Iterator[tuple[int, Generated]]:
+        waiting = iter(range(num_samples))
+        while True:
+            for place in range(NUM_ROWS):
+                # Most rows stay in their place; a row that is done leaves it to the next sample.
+                row = self.rows[place]
+                if row is not None and not self.is_done(row):
+                    continue
+                if row is not None:
+                    yield row.index, Generated(row.tokens, row.cursor.is_complete)
+                self.rows[place] = None
+                for index in waiting:
+                    row = _Row(index, self.prompt, self.tokenizer.cursor(), self.sampling.seed)
+                    if not self.is_done(row):
+                        self.rows[place] = row
+                        self.start_window(place, row)
+                        break
+                    yield index, Generated(row.tokens, row.cursor.is_complete)
+            if not any(self.rows):
+                return
+            self.step()
+
+    def is_done(self, row: _Row) -> bool:
+        return row.cursor.is_complete or len(row.tokens) >= self.sampling.max_tokens
+
+    def step(self) -> None:
+        """Choose one token in every row; run the model on them unless that was the row's last."""
+        tokens = np.zeros((NUM_ROWS, 1), dtype=np.int64)
+        full = []
+        for place, row in enumerate(self.rows):
+            if row is None:
+                self.cache.lengths[place] = 0  # an empty row runs along, always in its first place
+                continue
+            scores = score_tokens(
+                self.logits[place], self.sampling.temperature, self.sampling.top_p, row.random
+            )
+            token = choose_legal(scores, row.cursor)
+            row.cursor.advance(token)
+            row.tokens.append(token)
+            tokens[place] = token
+            if row.places_used == self.cache.room:
+                self.cache.lengths[place] = 0  # what this step computes in the row is of no use
+                full.append(place)
+            row.places_used += 1
+        self.logits = self.forward(tokens, self.cache)
+        for place in full:
+            row = self.rows[place]
+            if row is not None and not self.is_done(row):
+                self.start_window(place, row)
+
+    def start_window(self, place: int, row: _Row) -> None:
+        """Fill the cache of a row: with its whole document, or the last part of it, as a training row has it.
+
+        When a document outgrows the context, the window starts again with as much of it as fills half: a
+        position token that tells how much came before, and the content.
+        """
+        room = self.cache.room
+        at_prompt = len(row.tokens) == len(self.prompt)
+        if self.prompt_window is None or not at_prompt:
+            start = 0 if len(row.tokens) < room else len(row.tokens) - room // 2
+            window = [self.model.config.vocab_size + start, *row.tokens[start:]]
+            cache = self.new_cache(1)
+            logits = self.forward(np.array([window], dtype=np.int64), cache)
+            window_length = len(window)
+        else:
+            cache, logits, window_length = self.prompt_window
+        if at_prompt:
+            self.prompt_window = cache, logits, window_length
+        self.cache.copy_row(place, cache)
+        self.logits[place] = logits[0]
+        row.places_used = window_length
+
+    def new_cache(self, num_rows: int) -> KVCache:
+        config = self.model.config
+        return KVCache(
+            config.n_layer, num_rows, config.n_head, config.context_size, config.head_dim, self.device
+        )
+
+    @torch.inference_mode()
+    def forward(self, tokens: np.ndarray, cache: KVCache) -> np.ndarray:
+        """(B, T) tokens to float64 logits (B, vocab_size) of what follows the last of them."""
+        logits: Tensor = self.model(torch.from_numpy(tokens).to(self.device), cache=cache)
+        return logits[:, -1].double().cpu().numpy()
+
+
+def score_tokens(
+    logits: np.ndarray, temperature: float, top_p: float, random: np.random.Generator
+) -> np.ndarray:
+    """Scores by whose order tokens are drawn: the highest is a draw, the next one from the rest, and so on.
+
+    Gumbel noise on log-probabilities does that: going through tokens by score is sampling without putting
+    back. So a token that turns out illegal is passed over, and what is taken in the end is drawn from the
+    distribution over the legal ones. Tokens outside the top_p nucleus come after all inside, by probability.
+
+    Args:
+        logits: (vocab_size,) float64.
+
+    Returns:
+        (vocab_size,) float64.
+    """
+    if temperature == 0:
+        return logits.copy()
+    log_weights = logits / temperature
+    scores = log_weights + random.gumbel(size=len(logits))
+    if top_p < 1:
+        order = np.argsort(-log_weights, kind="stable")
+        weights = np.exp(log_weights[order] - log_weights[order[0]])
+        share_before = np.cumsum(weights) / weights.sum() - weights / weights.sum()
+        outside = order[share_before >= top_p]
+        scores[outside] = log_weights[outside] - 1e9
+    return scores
+
+
+def choose_legal(scores: np.ndarray, cursor: Cursor) -> int:
+    """The token of the highest score that the grammar allows here. Spoils scores."""
+    for attempt in range(len(scores)):
+        if attempt == 16:  # few are legal here: sort once instead of looking for the next maximum each time
+            break
+        token = int(scores.argmax())
+        if cursor.allows(token):
+            return token
+        scores[token] = -np.inf
+    for token in np.argsort(-scores, kind="stable").tolist():
+        if scores[token] > -np.inf and cursor.allows(token):
+            return int(token)
+    raise AssertionError("the grammar allows no token here, though the document is not complete")

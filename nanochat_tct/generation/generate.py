@@ -1,0 +1,176 @@
+"""`generate`: workflows written by a checkpoint, from nothing or from what a user began to write."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from nanochat_tct.config import REQUIRED, option, parse_arguments
+from nanochat_tct.data.documents import to_json, to_yaml
+from nanochat_tct.errors import UserError
+from nanochat_tct.evaluation.validity import schema_problem
+from nanochat_tct.generation.engine import Generated, SamplingConfig, generate_tokens
+from nanochat_tct.generation.prompt import encode_prompt, read_prompt
+from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
+from nanochat_tct.training.checkpoint import check_tokenizer, load_model
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated workflow."""
+
+    value: Any
+    json: str  # compact
+    tokens: list[int]  # content tokens as sampled, prompt included
+    completed_by: Literal["model", "decode_prefix"]  # the latter closes what max_tokens cut off
+    problem: str | None  # what the schema objects to, None if nothing
+
+    @property
+    def valid(self) -> bool:
+        return self.problem is None
+
+
+def generate_workflows(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt_tokens: list[int] | None = None,
+    num_samples: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    max_tokens: int = 2048,
+) -> list[Sample]:
+    """Sample workflows, in the order of their indices.
+
+    Args:
+        model: with the tokenizer's vocabulary; works on the device it is on.
+        prompt_tokens: content tokens of an open document to go on from.
+        temperature: 0 takes the most probable legal token each time.
+        top_p: draws among the most probable tokens that together have this share.
+        seed: sample i is a function of (weights, prompt, temperature, top_p, seed, i).
+        max_tokens: of a document, prompt included; longer ones are cut and closed in the shortest valid way.
+    """
+    sampling = SamplingConfig(temperature, top_p, seed, max_tokens)
+    return [sample for _, sample in in_order(model, tokenizer, prompt_tokens or [], num_samples, sampling)]
+
+
+def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
+    """The workflow that tokens stand for, completed if they were cut off."""
+    if generated.is_complete:
+        text, _, _ = tokenizer.decode(generated.tokens)
+    else:
+        text, _, _ = tokenizer.decode_prefix(generated.tokens)
+    value = json.loads(text)
+    return Sample(
+        value=value,
+        json=to_json(value),
+        tokens=generated.tokens,
+        completed_by="model" if generated.is_complete else "decode_prefix",
+        problem=schema_problem(value),
+    )
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """The flags of `generate`."""
+
+    checkpoint: str = option(REQUIRED, "checkpoint, or the directory of a run: its best")
+    prompt: str = option("", "file ('-': stdin) or text to go on from: a partial workflow, YAML or JSON")
+    num_samples: int = option(1, "workflows to write", unit="workflows")
+    temperature: float = option(0.8, "0: always the most probable token; 1: as the model has learned")
+    top_p: float = option(0.95, "draw among the most probable tokens that together have this share")
+    seed: int = option(0, "the same seed writes the same workflows")
+    max_tokens: int = option(2048, "longest workflow, prompt included; longer ones are closed", unit="tokens")
+    format: str = option("yaml", "how workflows are printed", choices=("yaml", "json"))
+    output: str | None = option(None, "folder to write a file a workflow to; none: printed")
+    tokenizer: str | None = option(None, "builtin, wheel, or a vocabulary file; none: the checkpoint's")
+    device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise UserError(f"num_samples is {self.num_samples}: it must be at least 1")
+        self.sampling()
+
+    def sampling(self) -> SamplingConfig:
+        return SamplingConfig(self.temperature, self.top_p, self.seed, self.max_tokens)
+
+
+def command(argv: list[str]) -> int:
+    """Run `generate` with command-line arguments; 0 when every workflow was written and is valid."""
+    config = parse_arguments(
+        GenerateConfig, argv, "generate", "Write workflows, from nothing or from a partial one."
+    )
+    folder = Path(config.output) if config.output else None
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file: give a folder")
+    model, tokenizer, _ = load(config.checkpoint, config.tokenizer, config.device)
+    text, name = read_prompt(config.prompt)
+    prompt = encode_prompt(text, tokenizer, name)
+    if prompt.dropped:
+        lines = prompt.dropped.splitlines()
+        more = f" and {len(lines) - 1} lines more" if len(lines) > 1 else ""
+        print(f"left out of the prompt: {lines[0].strip()!r}{more} ({prompt.reason})", file=sys.stderr)
+    if len(prompt.tokens) >= config.max_tokens:
+        raise UserError(
+            f"{name} has {len(prompt.tokens)} tokens, --max-tokens is {config.max_tokens}: it must be more"
+        )
+    all_valid = True
+    for index, sample in in_order(model, tokenizer, prompt.tokens, config.num_samples, config.sampling()):
+        show(index, sample, config, folder)
+        all_valid = all_valid and sample.valid
+    return 0 if all_valid else 1
+
+
+def load(checkpoint: str, tokenizer_name: str | None, device: str) -> tuple[GPT, Tokenizer, dict[str, Any]]:
+    """A checkpoint's model on the device, the tokenizer that it was trained with, and its state.
+
+    Raises:
+        UserError: no usable checkpoint; another tokenizer; no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; take --device cpu")
+    model, state = load_model(checkpoint, device)
+    tokenizer = load_tokenizer(tokenizer_name or state["tokenizer"]["name"])
+    check_tokenizer(state, tokenizer.name, tokenizer.fingerprint)
+    return model, tokenizer, state
+
+
+def in_order(
+    model: GPT, tokenizer: Tokenizer, prompt: list[int], num_samples: int, sampling: SamplingConfig
+) -> Iterator[tuple[int, Sample]]:
+    """Samples by index, each as soon as it and those before it are done."""
+    done: dict[int, Generated] = {}
+    next_index = 0
+    for index, generated in generate_tokens(model, tokenizer, prompt, num_samples, sampling):
+        done[index] = generated
+        while next_index in done:
+            yield next_index, finish(tokenizer, done.pop(next_index))
+            next_index += 1
+
+
+def show(index: int, sample: Sample, config: GenerateConfig, folder: Path | None) -> None:
+    """Print one sample, or write it into the folder."""
+    is_yaml = config.format == "yaml"
+    text = to_yaml(sample.value) if is_yaml else sample.json + "\n"
+    closed = "" if sample.completed_by == "model" else f", cut off at {config.max_tokens} and closed"
+    about = f"workflow {index + 1} of {config.num_samples}: {len(sample.tokens)} tokens{closed}"
+    if sample.problem is not None:
+        print(f"workflow {index + 1} is not valid: {sample.problem}", file=sys.stderr)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"workflow_{index + 1:04d}.{'yml' if is_yaml else 'json'}"
+        path.write_text(text, encoding="utf-8")
+        print(f"{path}: {about}")
+    elif is_yaml:
+        if config.num_samples > 1:
+            print(f"--- # {about}")
+        print(text, end="", flush=True)
+    else:
+        print(text, end="", flush=True)

@@ -1,0 +1,100 @@
+"""What a user begins to write, as tokens to go on from: a file or a text, YAML or JSON, cut off anywhere."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanochat_tct.data.documents import read_workflow
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import Tokenizer
+
+MAX_ATTEMPTS = 500  # each drops a line more (YAML) or a value more (JSON)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The beginning of a document."""
+
+    tokens: list[int]  # content tokens, without a position token; the document is left open at their end
+    dropped: str  # the end of the text, which they leave out; "" if nothing
+    reason: str  # why; "" if nothing
+
+
+def read_prompt(prompt: str) -> tuple[str, str]:
+    """The text that `--prompt` means, and a name for it: of a file, of stdin ("-"), or the argument itself.
+
+    Raises:
+        UserError: it looks like the name of a file, and there is none, or it cannot be read.
+    """
+    if prompt == "-":
+        return sys.stdin.read(), "stdin"
+    if not prompt.strip() or any(mark in prompt for mark in ("\n", ":", "{")):
+        return prompt, "the prompt"
+    try:
+        return Path(prompt).read_text(encoding="utf-8"), prompt
+    except FileNotFoundError:
+        raise UserError(
+            f"no file {prompt}: --prompt takes a file, or the beginning of a workflow such as 'name: CI'"
+        ) from None
+    except UnicodeDecodeError:
+        raise UserError(f"{prompt} is not UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"cannot read the prompt {prompt}: {error.strerror}") from None
+
+
+def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> Prompt:
+    """Tokens of the open document that a text begins.
+
+    The text may be cut off in the middle of a line, a string or a list, and lack keys that a workflow must
+    have: as little is dropped from its end as lets the rest be read and encoded.
+
+    Raises:
+        UserError: no part of the text is the beginning of a workflow.
+    """
+    if not text.strip():
+        return Prompt([], "", "")
+    first_error: UserError | None = None
+    beginnings = _json_beginnings(text) if text.lstrip().startswith("{") else _yaml_beginnings(text)
+    for _, (kept, beginning) in zip(range(MAX_ATTEMPTS), beginnings, strict=False):
+        try:
+            tokens = tokenizer.encode_prefix(read_workflow(beginning))
+        except UserError as error:
+            first_error = first_error or error
+            continue
+        reason = str(first_error) if first_error else ""
+        return Prompt(tokens, text[kept:].strip(), reason)
+    raise UserError(f"{name} is not the beginning of a workflow: {first_error}")
+
+
+def _yaml_beginnings(text: str) -> Iterator[tuple[int, str]]:
+    """The text, then with one line less each time: (characters kept, text to read)."""
+    lines = text.splitlines(keepends=True)
+    for count in range(len(lines), 0, -1):
+        beginning = "".join(lines[:count])
+        if lines[count - 1].strip():
+            yield len(beginning), beginning
+
+
+def _json_beginnings(text: str) -> Iterator[tuple[int, str]]:
+    """The text, what is open closed, then with a value less each time: (characters kept, text to read)."""
+    closers: list[str] = []
+    beginnings: list[tuple[int, str]] = []  # of the whole text that ends before a comma or after a bracket
+    in_string = escaped = False
+    for place, character in enumerate(text):
+        if in_string:
+            in_string = escaped or character != '"'
+            escaped = character == "\\" and not escaped
+        elif character == '"':
+            in_string = True
+        elif character in "{[":
+            closers.append("}" if character == "{" else "]")
+            beginnings.append((place + 1, "".join(reversed(closers))))
+        elif character in "}]" and closers:
+            closers.pop()
+        elif character == ",":
+            beginnings.append((place, "".join(reversed(closers))))
+    end = len(text) - 1 if escaped else len(text)  # half an escape cannot stay
+    yield end, text[:end] + ('"' if in_string else "") + "".join(reversed(closers))
+    for kept, closing in reversed(beginnings):
+        yield kept, text[:kept] + closing
