@@ -35,6 +35,8 @@ def start_ray(num_cpus: int | None = None) -> None:
                 f"cannot join Ray at RAY_ADDRESS={address}: {reason}; unset it to run locally"
             ) from error
         return
+    # It would warn that a token guards this Ray, as it should.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(
         address="local",
         num_cpus=num_cpus,
