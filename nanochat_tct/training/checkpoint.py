@@ -8,9 +8,9 @@ A run directory (`<checkpoint_dir>/<run_name>/`) holds
     iter_00000500/manifest.json       SHA-256 and size of the three files above, written last
     best.json                         the step with the fewest validation bits per byte
 
-A checkpoint is first written under `.partial-…` and gets its name only when every byte is on the disk, so a
+A checkpoint is first written under `.partial-...` and gets its name only when every byte is on the disk, so a
 killed run leaves either a whole checkpoint or none. Nothing here needs Ray, and a checkpoint does not depend
-on the number of workers that wrote it, except for the random state, which is only restored on as many workers.
+on the number of workers that wrote it, except for the random state, which needs as many workers again.
 """
 
 import hashlib
@@ -283,7 +283,7 @@ def check_tokenizer(state: dict[str, Any], name: str, fingerprint: str) -> None:
     if trained["fingerprint"] != fingerprint:
         raise UserError(
             f"the checkpoint at iter {state['step']} was trained with tokenizer {trained['name']!r} "
-            f"({trained['fingerprint'][:12]}), but this is {name!r} ({fingerprint[:12]}); use the one it was trained with"
+            f"({trained['fingerprint'][:12]}), but this is {name!r} ({fingerprint[:12]}); use the one of then"
         )
 
 

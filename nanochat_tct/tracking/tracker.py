@@ -1,0 +1,166 @@
+"""Where a run's numbers go: the terminal, metrics.jsonl, TensorBoard, W&B."""
+
+import json
+import netrc
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.tracking.line import evaluation_line, log_line
+
+METRICS = "metrics.jsonl"
+
+
+class Tracker:
+    """Takes the numbers of iters and evaluations and hands them to everyone who wants them."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        log_dir: Path | None = None,
+        say: Callable[[str], None] = print,
+        tensorboard: bool = False,
+        wandb: str = "off",
+        wandb_project: str = "nanochat-tct",
+        wandb_run_name: str | None = None,
+        config: dict[str, Any] | None = None,
+        first_iter: int = 0,
+    ) -> None:
+        """Args:
+        run_dir: gets metrics.jsonl; what it holds of later iters than first_iter is dropped.
+        log_dir: gets the TensorBoard events and W&B's folder.
+        say: prints a line.
+        wandb: online, offline or off (`wandb_mode` makes one of these of "auto").
+        config: shown by W&B. No secrets.
+        first_iter: iters done before, when a run goes on.
+        """
+        self.say = say
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path = run_dir / METRICS
+        kept = [entry for entry in read_metrics(run_dir) if entry["iter"] <= first_iter] if first_iter else []
+        partial = run_dir / f".partial-{METRICS}"
+        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        os.replace(partial, path)
+        self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed by close)
+        self._board: Any = None
+        self._wandb: Any = None
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            assert log_dir is not None
+            self._board = SummaryWriter(str(log_dir), purge_step=first_iter + 1 if first_iter else None)
+        if wandb != "off":
+            assert log_dir is not None
+            self._wandb = _start_wandb(wandb, wandb_project, wandb_run_name, run_dir, log_dir, config or {})
+
+    def iteration(self, metrics: dict[str, Any]) -> None:
+        """`iter loss lr grad_norm tokens_per_second mfu cost_usd eta_seconds skipped_iters`."""
+        self.say(log_line(metrics))
+        self._record("train", metrics)
+
+    def evaluation(self, metrics: dict[str, Any]) -> None:
+        """`iter bits_per_byte loss perplexity is_best`."""
+        self.say(evaluation_line(metrics))
+        self._record("validation", metrics)
+
+    def _record(self, kind: str, metrics: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"kind": kind, **metrics}) + "\n")
+        numbers = {f"{kind}/{name}": value for name, value in metrics.items() if name != "iter"}
+        if self._board is not None:
+            for name, value in numbers.items():
+                self._board.add_scalar(name, float(value), metrics["iter"])
+        if self._wandb is not None:
+            self._wandb.log({"iter": metrics["iter"], **numbers})
+
+    def close(self) -> None:
+        """Everything to the disk."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
+    """The entries of metrics.jsonl; a last line cut off by a kill is left out."""
+    path = Path(run_dir) / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line.endswith("}")]
+
+
+def wandb_mode(choice: str) -> str:
+    """Make `online`, `offline` or `off` of the choice: auto is online when logged in, offline otherwise.
+
+    WANDB_MODE counts where the choice is auto.
+    """
+    if choice != "auto":
+        return choice
+    wanted = os.environ.get("WANDB_MODE", "").lower()
+    if wanted in ("disabled", "dryrun", "offline", "online"):
+        return {"disabled": "off", "dryrun": "offline"}.get(wanted, wanted)
+    return "online" if _is_logged_in() else "offline"
+
+
+def _is_logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    for name in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        path = Path(name).expanduser() if name else None
+        if path is not None and path.is_file():
+            try:
+                return netrc.netrc(path).authenticators(host) is not None
+            except (netrc.NetrcParseError, OSError):
+                return False
+    return False
+
+
+def _start_wandb(
+    mode: str, project: str, name: str | None, run_dir: Path, log_dir: Path, config: dict[str, Any]
+) -> Any:
+    import wandb
+
+    id_file = run_dir / "wandb_id"  # so that a run that goes on is one run there too
+    if not id_file.exists():
+        id_file.write_text(uuid.uuid4().hex[:8])
+    run_id = id_file.read_text()
+    log_dir.mkdir(parents=True, exist_ok=True)
+    # No console capture, no machine data, no code: only our own numbers leave the process.
+    settings = wandb.Settings(
+        console="off", silent=mode == "offline", x_disable_meta=True, disable_git=True, save_code=False
+    )
+    try:
+        run = wandb.init(
+            project=project,
+            name=name,
+            id=run_id,
+            resume="allow" if mode == "online" else None,
+            dir=str(log_dir),
+            mode="online" if mode == "online" else "offline",
+            config=config,
+            settings=settings,
+        )
+    except wandb.Error as error:
+        if mode == "online":
+            reason = str(error).splitlines()[0]
+            raise UserError(f"W&B: {reason}; log in again, or use --wandb offline or off") from error
+        raise
+    run.define_metric("*", step_metric="iter")
+    return run
+
+
+class SilentTracker:
+    """For ranks other than 0."""
+
+    def say(self, text: str) -> None: ...
+
+    def iteration(self, metrics: dict[str, Any]) -> None: ...
+
+    def evaluation(self, metrics: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,204 @@
+"""The settings of a training run, and what follows from them when they are left open."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from nanochat_tct.config import option, to_dict
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.gpt import GPTConfig
+from nanochat_tct.model.presets import PRESETS
+
+SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
+# What a run cannot change half-way: it would no longer be the same run.
+FIXED = (*SHAPE, "dropout", "tokenizer", "train_samples", "windowing", "stride", "seed")
+# What changes the numbers of a run; the name of a run that was not given one is made of these.
+MATHEMATICS = (
+    *FIXED,
+    *("batch_size", "gradient_accumulation", "num_workers", "precision", "learning_rate", "weight_decay"),
+    *("beta1", "beta2", "grad_clip", "warmup_iters", "lr_decay_iters", "min_lr", "data_dir"),
+)
+AT_LEAST_ONE = (
+    *("max_iters", "batch_size", "gradient_accumulation", "num_workers", "eval_interval", "save_interval"),
+    *(
+        "log_interval",
+        "keep_checkpoints",
+        "train_samples",
+        "stride",
+        "max_bad_iters",
+        "lr_decay_iters",
+        *SHAPE,
+    ),
+)
+NOT_NEGATIVE = (
+    *("eval_iters", "warmup_iters", "weight_decay", "grad_clip", "learning_rate", "min_lr", "seed"),
+    *("gpu_hourly_usd", "cpu_hourly_usd", "num_samples", "max_failures"),
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything `train` can be told. None means: derived from the rest (`resolve`)."""
+
+    # what is trained, on what
+    preset: str = option("demo", "size of the model", choices=tuple(PRESETS))
+    data_dir: str | None = option(None, "token store written by prepare; none: bundled synthetic workflows")
+    tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file")
+    vocab_size: int | None = option(None, "must be the tokenizer's; none: the tokenizer's", unit="tokens")
+    context_size: int | None = option(None, "length of a row; none: the preset's", unit="tokens")
+    n_layer: int | None = option(None, "layers; none: the preset's")
+    n_head: int | None = option(None, "attention heads; none: the preset's")
+    n_embd: int | None = option(None, "width; none: the preset's")
+    dropout: float | None = option(None, "share of activations dropped; none: the preset's")
+    windowing: str | None = option(
+        None, "how rows are cut; none: as prepare was told", choices=("stream", "per-document")
+    )
+    stride: int | None = option(None, "of per-document windows; none: as prepare was told", unit="tokens")
+    train_samples: int | None = option(None, "train on the first N only, to overfit", unit="windows")
+
+    # how long, how fast
+    max_iters: int = option(300, "length of the run", unit="iters")
+    batch_size: int = option(8, "per worker and micro-step", unit="windows")
+    gradient_accumulation: int = option(1, "micro-steps of a worker in an iter")
+    learning_rate: float | None = option(None, "peak; none: 0.004 at width 96, falling with its square root")
+    min_lr: float | None = option(None, "learning rate at the end; none: a tenth of the peak")
+    warmup_iters: int | None = option(None, "none: a twentieth of the run, 200 at most", unit="iters")
+    lr_decay_iters: int | None = option(None, "when min_lr is reached; none: max_iters", unit="iters")
+    weight_decay: float = option(0.1, "of matrices")
+    beta1: float = option(0.9, "AdamW")
+    beta2: float = option(0.95, "AdamW")
+    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no limit")
+    seed: int = option(0, "of initial weights, order of windows, dropout")
+    max_bad_iters: int = option(5, "stop after so many in a row without a finite loss", unit="iters")
+
+    # when to look, what to keep
+    eval_interval: int = option(100, "between evaluations", unit="iters")
+    eval_iters: int = option(0, "global batches of an evaluation; 0: the whole validation split")
+    log_interval: int = option(10, "between log lines", unit="iters")
+    save_interval: int = option(100, "between checkpoints", unit="iters")
+    keep_checkpoints: int = option(2, "the last so many stay, and the best")
+    checkpoint_dir: str = option("checkpoints", "runs are folders in it")
+    run_name: str | None = option(None, "use it again to go on with a run; none: made of the settings")
+    resume: bool = option(False, "fail if there is nothing to go on with")
+
+    # on what machine
+    num_workers: int = option(2, "processes; one GPU each with --use-gpu")
+    use_gpu: bool = option(False, "train on GPUs")
+    parallel: str = option("ddp", "copies of the model, or slices", choices=("ddp", "fsdp"))
+    precision: str | None = option(None, "none: bf16 on GPU, fp32 on CPU", choices=("bf16", "fp32"))
+    compile: bool = option(False, "torch.compile the model")
+    checkpoint_activations: bool = option(False, "less memory, a third more time")
+    max_failures: int = option(3, "restarts after a lost worker before giving up")
+
+    # what is told to whom
+    log_dir: str = option("logs", "for TensorBoard and W&B")
+    tensorboard: bool = option(True, "write TensorBoard events")
+    wandb: str = option(
+        "auto", "auto: online when logged in, else offline", choices=("auto", "online", "offline", "off")
+    )
+    wandb_project: str = option("nanochat-tct", "W&B project")
+    wandb_run_name: str | None = option(None, "W&B name; none: the run's")
+    gpu_hourly_usd: float = option(3.0, "price of a GPU", unit="USD/hour")
+    cpu_hourly_usd: float = option(0.0, "price of a worker without GPU", unit="USD/hour")
+    num_samples: int = option(1, "workflows to generate when done")
+
+    def __post_init__(self) -> None:
+        for name in (*AT_LEAST_ONE, *NOT_NEGATIVE):
+            value, least = getattr(self, name), 1 if name in AT_LEAST_ONE else 0
+            if value is not None and value < least:
+                raise UserError(f"--{name.replace('_', '-')} is {value}: it must be at least {least}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"--{name} is {getattr(self, name)}: it must be in [0, 1)")
+        if self.run_name is not None and (not self.run_name.strip(". ") or "/" in self.run_name):
+            raise UserError(f"--run-name {self.run_name!r} must be the name of a folder")
+
+    @property
+    def global_batch(self) -> int:
+        """Windows of one iter, over all workers as configured."""
+        return self.batch_size * self.gradient_accumulation * self.num_workers
+
+    def model(self) -> GPTConfig:
+        """The model's shape; of a resolved config only."""
+        return GPTConfig(dropout=self.dropout or 0.0, **{name: getattr(self, name) for name in SHAPE})
+
+
+def resolve(config: TrainConfig, vocab_size: int) -> TrainConfig:
+    """Fill in what was left open, except `data_dir`, `windowing` and `stride`, which the data decides.
+
+    Raises: UserError when the numbers do not fit each other.
+    """
+    if config.vocab_size not in (None, vocab_size):
+        raise UserError(
+            f"--vocab-size is {config.vocab_size}, but tokenizer {config.tokenizer!r} has {vocab_size}; "
+            "leave it out"
+        )
+    preset = PRESETS[config.preset]
+    values: dict[str, Any] = {"vocab_size": vocab_size}
+    for name in ("context_size", "n_layer", "n_head", "n_embd", "dropout"):
+        values[name] = getattr(preset, name) if getattr(config, name) is None else getattr(config, name)
+    values["learning_rate"] = config.learning_rate
+    if config.learning_rate is None:
+        values["learning_rate"] = float(f"{0.004 * (96 / values['n_embd']) ** 0.5:.2g}")
+    values["lr_decay_iters"] = config.lr_decay_iters or config.max_iters
+    values["warmup_iters"] = config.warmup_iters
+    if config.warmup_iters is None:
+        values["warmup_iters"] = min(200, values["lr_decay_iters"] // 20)
+    values["min_lr"] = values["learning_rate"] / 10 if config.min_lr is None else config.min_lr
+    values["precision"] = config.precision or ("bf16" if config.use_gpu else "fp32")
+    values["run_name"] = config.run_name or default_run_name(config)
+    values["wandb_run_name"] = config.wandb_run_name or values["run_name"]
+    resolved = dataclasses.replace(config, **values)
+    resolved.model()  # refuses impossible shapes
+    if resolved.warmup_iters and resolved.warmup_iters > (resolved.lr_decay_iters or 0):
+        raise UserError(
+            f"--warmup-iters {resolved.warmup_iters} is more than --lr-decay-iters {resolved.lr_decay_iters}"
+        )
+    return resolved
+
+
+def default_run_name(config: TrainConfig) -> str:
+    """The preset's name, with a short hash where anything that changes the numbers was set: so that the same
+    command goes on with its run, and another command never runs into it."""
+    default = TrainConfig(preset=config.preset)
+    given = {name: getattr(config, name) for name in MATHEMATICS}
+    changed = {name: value for name, value in given.items() if value != getattr(default, name)}
+    if not changed:
+        return config.preset
+    digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
+    return f"{config.preset}-{digest[:6]}"
+
+
+def refuse_other_run(
+    config: TrainConfig, data_fingerprint: str, tokenizer_fingerprint: str, state: dict[str, Any]
+) -> None:
+    """Compare a resolved config with the checkpoint that the run would go on from.
+
+    Raises: UserError that names the first thing that matters and differs.
+    """
+    was, now = state["config"], to_dict(config)
+    advice = "take that again, or another --run-name for a new run"
+    where = f"run {config.run_name!r} at iter {state['step']}"
+    if state["tokenizer"]["fingerprint"] != tokenizer_fingerprint:
+        raise UserError(
+            f"{where} was trained with tokenizer {state['tokenizer']['name']!r} "
+            f"({state['tokenizer']['fingerprint'][:12]}), not {config.tokenizer!r} "
+            f"({tokenizer_fingerprint[:12]}); {advice}"
+        )
+    if state["data"]["fingerprint"] != data_fingerprint:
+        raise UserError(
+            f"{where} was trained on the data in {was['data_dir']} ({state['data']['fingerprint'][:12]}), "
+            f"not on {config.data_dir} as it is now ({data_fingerprint[:12]}); {advice}"
+        )
+    for name in FIXED:
+        if name != "tokenizer" and was[name] != now[name]:
+            raise UserError(f"{where} was started with {name} {was[name]}, not {now[name]}; {advice}")
+    # With other workers each accumulates more or less, so what was configured per worker may stay as it was.
+    per_worker = config.batch_size * config.gradient_accumulation
+    if state["global_batch"] not in (config.global_batch, per_worker * was["num_workers"]):
+        raise UserError(
+            f"{where} was started with a global batch of {state['global_batch']} windows, "
+            f"not {config.global_batch} (batch_size x gradient_accumulation x num_workers); {advice}"
+        )

@@ -1,0 +1,370 @@
+"""The training loop, in plain PyTorch. Who starts it (Ray Train, torchrun, a test) tells it its rank."""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nanochat_tct.config import to_dict
+from nanochat_tct.data.sampler import WindowSampler
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.windows import Windowing, Windows, targets_of
+from nanochat_tct.errors import UserError
+from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tracking.cost import CostMeter
+from nanochat_tct.tracking.tracker import SilentTracker, Tracker
+from nanochat_tct.training import checkpoint
+from nanochat_tct.training.config import TrainConfig, refuse_other_run
+from nanochat_tct.training.optimizer import learning_rate, make_optimizer
+from nanochat_tct.training.parallel import (
+    StoppedTogether,
+    Worker,
+    distribute,
+    full_state,
+    gather,
+    gradient_sync,
+    load_full_state,
+    raise_together,
+    random_state,
+    seed_worker,
+    set_random_state,
+    share,
+    share_of,
+    sum_over_workers,
+)
+from nanochat_tct.training.speed import Speed, peak_of
+
+
+@dataclass(frozen=True)
+class Reporter:
+    """How the loop is heard: `say` prints a line (rank 0 calls it), `report` hands on the numbers of an
+    evaluation (every worker calls it, at the same place)."""
+
+    say: Callable[[str], None] = print
+    report: Callable[[dict[str, Any]], None] = lambda numbers: None
+
+
+@dataclass
+class Progress:
+    """What a run knows of itself, apart from weights; goes into the checkpoint."""
+
+    step: int = 0  # iters done
+    skipped_iters: int = 0
+    skipped_in_a_row: int = 0
+    first_evaluation: dict[str, float] | None = None
+    last_evaluation: dict[str, float] | None = None
+    best: dict[str, Any] | None = None  # {"step", "bits_per_byte"}
+
+
+def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, Any]:
+    """Train until `config.max_iters`, going on from the run's latest checkpoint where there is one.
+
+    Args:
+        config: resolved (training/config.py), paths absolute, the same on every worker.
+        worker: this process; where there are several, torch.distributed has been initialised.
+        reporter: who hears about it.
+
+    Returns: `run_dir checkpoint cost_usd is_finished_before` and all of Progress.
+    Raises: UserError for what the user can mend; StoppedTogether when all workers raise it at once.
+    """
+    device, run_dir = worker.device, Path(config.checkpoint_dir) / str(config.run_name)
+
+    # -- what is trained on
+    tokenizer = load_tokenizer(config.tokenizer)
+    assert config.data_dir is not None
+    store = TokenStore.open(config.data_dir, verify=False)  # whoever started the loop has verified it
+    training, validation = (open_windows(store, config, split) for split in ("train", "val"))
+    num_windows = min(len(training), config.train_samples or len(training))
+    sampler = WindowSampler(num_windows, config.seed)
+
+    # -- where the run stands
+    path = share(str(checkpoint.latest_checkpoint(run_dir) or "") if worker.is_first else None, worker)
+    previous = checkpoint.load_checkpoint(Path(path), verify=False) if path else None
+    if previous is not None:
+        refuse_other_run(config, store.fingerprint, tokenizer.fingerprint, previous.state)
+    progress = Progress(**previous.state["progress"]) if previous else Progress()
+    global_batch = previous.state["global_batch"] if previous else config.global_batch
+    if global_batch < worker.world_size:
+        raise StoppedTogether(
+            f"the global batch of {global_batch} windows is too small for {worker.world_size} workers; "
+            "raise --batch-size or take fewer workers"
+        )
+    spent = previous.state["cost"] if previous else {}
+    cost = CostMeter(
+        worker.world_size, config.gpu_hourly_usd if device.type == "cuda" else config.cpu_hourly_usd, **spent
+    )
+
+    # -- the model and what moves it
+    model = GPT(config.model(), config.seed, config.checkpoint_activations).to(device)
+    if config.compile:
+        model.compile()
+    trained = distribute(model, worker, config.parallel, str(config.precision))
+    optimizer = make_optimizer(trained, config)
+    micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token())
+    micro.warm_up()
+    peak = peak_of(device)
+    seed_worker(config.seed, progress.step, worker)
+    if previous is not None:
+        saved = previous.optimizer_state()
+        load_full_state(trained, optimizer, previous.weights(), saved["optimizer"])
+        if len(saved["random"]) == worker.world_size:
+            set_random_state(saved["random"][worker.rank], device)
+        del saved
+
+    tracker = start_tracker(config, reporter, progress.step) if worker.is_first else SilentTracker()
+
+    def evaluate() -> bool:
+        """Measure the validation split; True when it was never so good."""
+        numbers = validation_loss(micro, model, validation, bytes_per_token(store), config, worker)
+        is_best = progress.step > 0 and (
+            progress.best is None or numbers["bits_per_byte"] < progress.best["bits_per_byte"]
+        )
+        if is_best:
+            progress.best = {"step": progress.step, "bits_per_byte": numbers["bits_per_byte"]}
+        progress.first_evaluation = progress.first_evaluation or numbers
+        progress.last_evaluation = numbers
+        tracker.evaluation({"iter": progress.step, **numbers, "is_best": is_best})
+        reporter.report({"iter": progress.step, "cost_usd": cost.usd, **numbers})
+        return is_best
+
+    def save() -> None:
+        """Commit a checkpoint of this moment."""
+        weights, optimizer_state = full_state(trained, optimizer)
+        random_states = gather(random_state(device), worker)
+        error = None
+        if worker.is_first:
+            state = {
+                "step": progress.step,
+                "progress": vars(progress),
+                "best": progress.best,
+                "config": to_dict(config),
+                "model_config": vars(config.model()),
+                "tokenizer": {"name": config.tokenizer, "fingerprint": tokenizer.fingerprint},
+                "data": {"fingerprint": store.fingerprint},
+                "global_batch": global_batch,
+                "world_size": worker.world_size,
+                "cost": {"spent_usd": cost.usd, "worker_seconds": cost.worker_seconds},
+                "torch": torch.__version__,
+            }
+            both = {"optimizer": optimizer_state, "random": random_states}
+            try:
+                checkpoint.save_checkpoint(run_dir, weights, both, state, config.keep_checkpoints)
+            except UserError as problem:
+                error = str(problem)
+        raise_together(error, worker)
+
+    # -- the loop
+    try:
+        is_finished_before = progress.step >= config.max_iters
+        speed = Speed(config, global_batch, peak * worker.world_size, progress.step)
+        if progress.step == 0:
+            evaluate()
+        batches = read_ahead(
+            lambda step: training.get(share_of_batch(sampler, step, global_batch, worker)),
+            range(progress.step, config.max_iters),
+        )
+        for rows in batches:  # (this worker's windows of the global batch, context_size + 1)
+            speed.start_iter()
+            lr = learning_rate(progress.step, config)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            loss, grad_norm = micro.gradients(rows)
+            is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
+            if is_finite:
+                optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            progress.step += 1
+            progress.skipped_in_a_row = 0 if is_finite else progress.skipped_in_a_row + 1
+            progress.skipped_iters += not is_finite
+            speed.end_iter()
+
+            if not is_finite:
+                tracker.say(
+                    f"iter {progress.step}: loss {loss:.3f}, gradient norm {grad_norm:.3f}: step skipped, "
+                    f"{progress.skipped_iters} so far"
+                )
+                if progress.skipped_in_a_row >= config.max_bad_iters:
+                    raise StoppedTogether(
+                        f"stopped at iter {progress.step}: {progress.skipped_in_a_row} iters in a row without "
+                        f"finite loss and gradient; lower --learning-rate (now {lr:.2g}) and run again"
+                    )
+            is_last = progress.step == config.max_iters
+            if progress.step % config.log_interval == 0 or progress.step == 1 or is_last:
+                numbers = {"iter": progress.step, "loss": loss, "lr": lr, "grad_norm": grad_norm}
+                numbers |= {**speed.numbers(), "cost_usd": cost.usd, "skipped_iters": progress.skipped_iters}
+                tracker.iteration(numbers)
+            is_best = (progress.step % config.eval_interval == 0 or is_last) and evaluate()
+            if is_best or progress.step % config.save_interval == 0 or is_last:
+                save()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the GPU's memory is full at --batch-size {config.batch_size}: take half of it and twice the "
+            f"--gradient-accumulation ({config.gradient_accumulation}), which is the same mathematics, "
+            "or --checkpoint-activations"
+        ) from error
+    finally:
+        tracker.close()
+    return {
+        "run_dir": str(run_dir),
+        "checkpoint": str(checkpoint.step_directory(run_dir, progress.step)),
+        "cost_usd": cost.usd,
+        "is_finished_before": is_finished_before,
+        **vars(progress),
+    }
+
+
+class MicroSteps:
+    """Forward and backward passes over rows, a micro-batch at a time."""
+
+    def __init__(
+        self, trained: nn.Module, config: TrainConfig, worker: Worker, global_batch: int, pad_token: int
+    ) -> None:
+        self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
+        self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
+        # FSDP computes in bf16 by its own policy.
+        is_autocast = config.precision == "bf16" and config.parallel != "fsdp"
+        self.autocast = torch.autocast(worker.device.type, torch.bfloat16, enabled=is_autocast)
+
+    def to_device(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Rows (n, T + 1) to tokens and targets, (n, T) int64 each."""
+        tokens = torch.from_numpy(rows[:, :-1])
+        targets = torch.from_numpy(targets_of(rows, self.vocab_size, self.pad_token))
+        if self.worker.device.type == "cuda":
+            tokens, targets = tokens.pin_memory(), targets.pin_memory()
+        device = self.worker.device
+        return tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+
+    def gradients(self, rows: np.ndarray) -> tuple[float, float]:
+        """Leave in `.grad` the gradient of (nats summed over the global batch / its targets), clipped.
+
+        Args:
+            rows: (n, context_size + 1) int64, this worker's windows of the global batch.
+        Returns: loss of the global batch (nats a target) and norm of its gradient before clipping.
+        """
+        self.trained.train()
+        tokens, targets = self.to_device(rows)
+        num_targets = (targets != -1).sum().to(torch.float64)
+        sum_over_workers(num_targets, self.worker)
+        # Gradients are averaged over workers on their way: times world_size makes that a sum again.
+        scale = (self.worker.world_size / num_targets.clamp(min=1)).to(torch.float32)
+        nats = torch.zeros((), dtype=torch.float64, device=self.worker.device)
+        starts = range(0, len(rows), self.config.batch_size)
+        for start in starts:
+            micro = slice(start, start + self.config.batch_size)
+            with gradient_sync(self.trained, is_last=start == starts[-1]):
+                with self.autocast:
+                    micro_nats = self.trained(tokens[micro], targets[micro])
+                (micro_nats * scale).backward()
+            nats += micro_nats.detach().to(torch.float64)
+        sum_over_workers(nats, self.worker)
+        limit = self.config.grad_clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), limit)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        return float(nats / num_targets.clamp(min=1)), float(norm)
+
+    def warm_up(self) -> None:
+        """One micro-step for nothing: compiles, allocates, and makes DDP lay out its buckets for good.
+
+        So a resumed run adds gradients in the same order as one that was never stopped.
+        """
+        assert self.config.context_size is not None
+        num_rows = min(self.config.batch_size, len(share_of(self.global_batch, self.worker)))
+        rows = np.zeros((num_rows, self.config.context_size + 1), dtype=np.int64)
+        rows[:, 0] = self.vocab_size  # a position token
+        self.gradients(rows)
+        self.trained.zero_grad(set_to_none=True)
+
+
+def share_of_batch(sampler: WindowSampler, step: int, global_batch: int, worker: Worker) -> np.ndarray:
+    """This worker's windows of the global batch of one iter: contiguous, in order."""
+    part = share_of(global_batch, worker)
+    return sampler.indices(step, global_batch)[part.start : part.stop]
+
+
+def read_ahead(read: Callable[[int], np.ndarray], steps: range) -> Iterator[np.ndarray]:
+    """Yield read(step) for every step; the next one is read while the caller works."""
+    if not steps:
+        return
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(read, steps[0])
+        for step in steps[1:]:
+            rows = coming.result()
+            coming = thread.submit(read, step)
+            yield rows
+        yield coming.result()
+
+
+def validation_loss(
+    micro: MicroSteps,
+    model: GPT,
+    windows: Windows,
+    bytes_per_token: float,
+    config: TrainConfig,
+    worker: Worker,
+) -> dict[str, float]:
+    """Loss, perplexity and bits per byte of the validation split, or of as much as eval_iters says.
+
+    The workers share the batches; each gets as many, the last one empty if need be (FSDP needs all to come).
+    """
+    num_rows = len(windows)
+    if config.eval_iters:
+        num_rows = min(num_rows, config.eval_iters * micro.global_batch)
+    starts = list(range(0, num_rows, config.batch_size))
+
+    def batches() -> Iterator[np.ndarray]:
+        for turn in range(0, len(starts), worker.world_size):
+            if turn + worker.rank < len(starts):
+                start = starts[turn + worker.rank]
+                yield windows.get(np.arange(start, min(start + config.batch_size, num_rows)))
+            else:
+                yield np.full((1, windows.context_size + 1), micro.pad_token, dtype=np.int64)
+
+    evaluated = micro.trained if config.parallel == "fsdp" else model
+    evaluated.eval()
+    with micro.autocast:
+        nats, num_targets = sum_nats(evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device)
+    sums = torch.tensor([nats, num_targets], dtype=torch.float64, device=worker.device)
+    nats, num_targets = sum_over_workers(sums, worker).tolist()
+    loss = nats / max(1, num_targets)
+    # Over the whole split in a stream this is nats / ln 2 / bytes; over a part of it, that part's estimate.
+    return {
+        "loss": loss,
+        "perplexity": math.exp(min(loss, 700)),
+        "bits_per_byte": loss / math.log(2) / bytes_per_token,
+    }
+
+
+def open_windows(store: TokenStore, config: TrainConfig, split: Literal["train", "val"]) -> Windows:
+    """The rows of a split, as a resolved config wants them."""
+    assert config.context_size is not None
+    return Windows(store, split, config.context_size, cast(Windowing, config.windowing), config.stride)
+
+
+def bytes_per_token(store: TokenStore) -> float:
+    """Of the validation split's documents: bytes of compact JSON over tokens."""
+    documents = store.split("val")
+    return sum(documents["json_bytes"].to_pylist()) / sum(documents["length"].to_pylist())
+
+
+def start_tracker(config: TrainConfig, reporter: Reporter, step: int) -> Tracker:
+    """The run's tracker, on rank 0."""
+    log_dir = Path(config.log_dir) / str(config.run_name)
+    return Tracker(
+        Path(config.checkpoint_dir) / str(config.run_name),
+        log_dir,
+        reporter.say,
+        config.tensorboard,
+        config.wandb,
+        config.wandb_project,
+        config.wandb_run_name,
+        to_dict(config),
+        step,
+    )

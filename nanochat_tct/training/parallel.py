@@ -1,0 +1,151 @@
+"""What several workers do together: copies or slices of the model, sums, agreement, whole states."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.gpt import GPT
+
+
+class StoppedTogether(UserError):
+    """A user's error that every worker raises at the same place."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Which worker this process is. The process group exists already where there are several."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.Module:
+    """The model that the workers train together: wrapped in DDP, cut by FSDP2, or as it is for one worker.
+
+    The GPT itself stays usable: with `ddp` it is the wrapper's inside, with `fsdp` it is the same object.
+    """
+    if parallel == "fsdp":
+        assert dist.is_initialized()
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        for block in model.blocks:
+            fully_shard(block, mp_policy=policy)
+        fully_shard(model, mp_policy=policy)
+        return model
+    if worker.world_size > 1:
+        device_ids = [worker.device] if worker.device.type == "cuda" else None
+        return DistributedDataParallel(
+            model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
+    return model
+
+
+@contextmanager
+def gradient_sync(model: nn.Module, is_last: bool) -> Iterator[None]:
+    """Workers exchange gradients in the last micro-step of an iter only."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(is_last)
+        yield
+    elif isinstance(model, DistributedDataParallel) and not is_last:
+        with model.no_sync():
+            yield
+    else:
+        yield
+
+
+def sum_over_workers(values: Tensor, worker: Worker) -> Tensor:
+    """The sum, in place, on every worker; bit for bit the same on all."""
+    if worker.world_size > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def share(value: Any, worker: Worker) -> Any:
+    """Rank 0's value, on every worker."""
+    if worker.world_size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=worker.device)
+    return box[0]
+
+
+def gather(value: Any, worker: Worker) -> list[Any]:
+    """Every worker's value, by rank, on every worker."""
+    if worker.world_size == 1:
+        return [value]
+    values: list[Any] = [None] * worker.world_size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def raise_together(error: str | None, worker: Worker) -> None:
+    """Raise on every worker when rank 0 has an error. Raises: StoppedTogether."""
+    error = share(error, worker)
+    if error is not None:
+        raise StoppedTogether(error)
+
+
+def share_of(total: int, worker: Worker) -> range:
+    """The worker's contiguous part of `total` things, as even as can be."""
+    return range(total * worker.rank // worker.world_size, total * (worker.rank + 1) // worker.world_size)
+
+
+def full_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and optimizer state, whole, keyed by parameter name. All call it; with FSDP rank 0 gets it."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=isinstance(model, FSDPModule))
+    weights = get_model_state_dict(model, options=options)
+    return cast(dict[str, Tensor], weights), get_optimizer_state_dict(model, optimizer, options=options)
+
+
+def load_full_state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    weights: dict[str, Tensor],
+    optimizer_state: dict[str, Any],
+) -> None:
+    """The way back, on any number of workers. Every worker gives the whole state."""
+    options = StateDictOptions(full_state_dict=True)
+    set_model_state_dict(model, dict(weights), options=options)
+    set_optimizer_state_dict(model, optimizer, optimizer_state, options=options)
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of all random numbers that training uses (dropout)."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    """The way back."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def seed_worker(seed: int, step: int, worker: Worker) -> None:
+    """Random numbers of its own for each worker, when there is no state to go on with."""
+    torch.manual_seed(((seed * 1_000_003 + step) * 100_003 + worker.rank) % 2**63)

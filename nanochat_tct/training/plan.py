@@ -1,0 +1,133 @@
+"""What a run will be: a config made complete with its data, and printed before anything is spent."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.accounting import flops_per_token, parameter_count
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tracking.line import duration
+from nanochat_tct.tracking.tracker import wandb_mode
+from nanochat_tct.training import checkpoint
+from nanochat_tct.training.config import TrainConfig, refuse_other_run, resolve
+from nanochat_tct.training.loop import open_windows
+from nanochat_tct.training.speed import peak_of
+
+EXPECTED_UTILIZATION = {"cpu": 0.6, "cuda": 0.3}  # of the peak; for the estimate of time only
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A complete config, with absolute paths, and where the run stands."""
+
+    config: TrainConfig
+    lines: list[str]  # to print
+    previous: checkpoint.Checkpoint | None  # what the run goes on from
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.config.checkpoint_dir) / str(self.config.run_name)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.previous is not None and self.previous.step >= self.config.max_iters
+
+
+def make_plan(config: TrainConfig) -> Plan:
+    """Check a config against tokenizer, data, machine and earlier checkpoints; fill in what was left open.
+
+    Raises: UserError for everything that would make the run fail later and can be seen now.
+    """
+    data_dir = config.data_dir
+    assert data_dir is not None
+    if config.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
+        raise UserError(
+            "--use-gpu, but torch sees no GPU here; leave it out, or set RAY_ADDRESS to a cluster"
+        )
+    tokenizer = load_tokenizer(config.tokenizer)
+    config = resolve(config, tokenizer.vocab_size())
+    store = TokenStore.open(data_dir)
+    store.check_tokenizer(tokenizer)
+    settings = store.manifest["settings"]
+    windowing = config.windowing or settings["windowing"]
+    is_like_prepared = windowing == settings["windowing"]
+    config = dataclasses.replace(
+        config,
+        windowing=windowing,
+        stride=config.stride or (settings["stride"] if is_like_prepared else None),
+        data_dir=str(Path(data_dir).resolve()),
+        checkpoint_dir=str(Path(config.checkpoint_dir).resolve()),
+        log_dir=str(Path(config.log_dir).resolve()),
+        wandb=wandb_mode(config.wandb),
+    )
+    num_windows = {
+        "train": len(open_windows(store, config, "train")),
+        "val": len(open_windows(store, config, "val")),
+    }
+    for split, number in num_windows.items():
+        if number == 0:
+            raise UserError(
+                f"{config.data_dir} has no {split} windows of {config.context_size} tokens; prepare more "
+                "workflows, or take a smaller --context-size"
+            )
+    run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+    path = checkpoint.latest_checkpoint(run_dir)
+    previous = checkpoint.load_checkpoint(path, verify=False) if path else None
+    if previous is not None:
+        refuse_other_run(config, store.fingerprint, tokenizer.fingerprint, previous.state)
+    elif config.resume:
+        raise UserError(f"--resume, but {run_dir} holds no checkpoint; leave --resume out to start anew")
+    return Plan(config, describe(config, num_windows, previous), previous)
+
+
+def describe(
+    config: TrainConfig, num_windows: dict[str, int], previous: checkpoint.Checkpoint | None
+) -> list[str]:
+    """Everything that was derived, in a few lines."""
+    shape = config.model()
+    flops = flops_per_token(shape)
+    global_batch = previous.state["global_batch"] if previous else config.global_batch
+    batch_tokens = global_batch * shape.context_size
+    trained_windows = min(num_windows["train"], config.train_samples or num_windows["train"])
+    done = previous.step if previous else 0
+    left = max(0, config.max_iters - done)
+    device = "cuda" if config.use_gpu else "cpu"
+    if config.use_gpu and torch.cuda.is_available():
+        peak = peak_of(torch.device("cuda")) * config.num_workers
+    elif config.use_gpu:
+        peak = 0.0  # the GPUs are elsewhere
+    else:
+        peak = peak_of(torch.device("cpu"))  # of all cores, which the workers share
+    start = f"going on from iter {done}" if previous else "new"
+    price = config.gpu_hourly_usd if config.use_gpu else config.cpu_hourly_usd
+    lines = [
+        f"run        {config.run_name} ({start}), in {Path(config.checkpoint_dir) / str(config.run_name)}",
+        f"model      {config.preset}: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
+        f"context {shape.context_size}: {parameter_count(shape):,} parameters, {flops / 1e6:.1f}M FLOPs a token",
+        f"data       {config.data_dir}: {trained_windows:,} windows for training, "
+        f"{num_windows['val']:,} for validation",
+        f"iter       {global_batch} windows = {batch_tokens:,} tokens (batch_size {config.batch_size} "
+        f"x gradient_accumulation {config.gradient_accumulation} x num_workers {config.num_workers})",
+        f"length     {config.max_iters} iters = {config.max_iters * batch_tokens:,} tokens = "
+        f"{config.max_iters * global_batch / trained_windows:.1f} epochs",
+        f"learning   rate {config.learning_rate:g} after {config.warmup_iters} iters of warm-up, down to "
+        f"{config.min_lr:g} at iter {config.lr_decay_iters}",
+        f"workers    {config.num_workers} {'GPUs' if config.use_gpu else 'processes on CPU'}, "
+        f"{config.parallel}, {config.precision}, ${price:g} an hour each; W&B {config.wandb}",
+    ]
+    if peak:
+        seconds = left * batch_tokens * flops / (peak * EXPECTED_UTILIZATION[device])
+        dollars = seconds / 3600 * price * config.num_workers
+        lines.append(f"estimate   {duration(seconds)} of training, ${dollars:.2f}")
+    if previous is not None:
+        before = previous.state["config"]
+        same = ("data_dir", "checkpoint_dir", "log_dir", "run_name", "wandb_run_name", "resume")
+        for name in (field.name for field in dataclasses.fields(config) if field.name not in same):
+            if name in before and before[name] != getattr(config, name):
+                lines.append(f"changed    {name}: was {before[name]}, is {getattr(config, name)}")
+    return lines

@@ -1,0 +1,30 @@
+"""Shows at the end of a run what its model writes."""
+
+from pathlib import Path
+
+from nanochat_tct.data.documents import to_yaml
+from nanochat_tct.generation.generate import generate_workflows
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.training.checkpoint import load_model
+from nanochat_tct.training.config import TrainConfig
+
+MAX_TOKENS = 512
+
+
+def print_samples(run_dir: Path, config: TrainConfig) -> None:
+    """Print `num_samples` workflows from the run's best checkpoint, in YAML."""
+    model, _ = load_model(run_dir)
+    samples = generate_workflows(
+        model,
+        load_tokenizer(config.tokenizer),
+        num_samples=config.num_samples,
+        temperature=0.8,
+        top_p=0.95,
+        seed=config.seed,
+        max_tokens=MAX_TOKENS,
+    )
+    for sample in samples:
+        verdict = "valid" if sample.valid else f"not valid: {sample.problem}"
+        closed = "" if sample.completed_by == "model" else f", cut off at {MAX_TOKENS} and closed"
+        print(f"a generated workflow ({verdict}; {len(sample.tokens)} tokens{closed}):\n")
+        print(to_yaml(sample.value), flush=True)

@@ -1,0 +1,65 @@
+"""How fast training is, and how fast this device could be."""
+
+import time
+
+import torch
+
+from nanochat_tct.model.accounting import flops_per_token, peak_flops
+from nanochat_tct.training.config import TrainConfig
+
+
+def peak_of(device: torch.device) -> float:
+    """FLOPs a second: of a known GPU its data sheet's, of the rest what a matrix product reaches here."""
+    known = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return known or measured_flops(device)
+
+
+def measured_flops(device: torch.device, size: int = 1024, repeats: int = 5) -> float:
+    """FLOPs a second of the fastest of a few float32 (size, size) matrix products, with torch's threads."""
+    matrix = torch.ones(size, size, device=device)
+    fastest = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        float((matrix @ matrix)[0, 0])  # waits for the device
+        fastest = min(fastest, time.perf_counter() - start)
+    return 2 * size**3 / fastest
+
+
+class Speed:
+    """Tokens a second, share of the peak (model FLOPs utilization), time left."""
+
+    def __init__(self, config: TrainConfig, global_batch: int, peak: float, step: int) -> None:
+        """Args:
+        global_batch: windows of an iter.
+        peak: FLOPs a second of all workers together.
+        step: iters done before.
+        """
+        shape = config.model()
+        self.tokens = global_batch * shape.context_size
+        self.flops = flops_per_token(shape)
+        self.peak = peak
+        self.first = self.step = step
+        self.max_iters = config.max_iters
+        self.start = time.monotonic()
+        self.iters, self.seconds = 0, 0.0
+
+    def start_iter(self) -> None:
+        """An iter begins."""
+        self.iter_start = time.monotonic()
+
+    def end_iter(self) -> None:
+        """It is done."""
+        self.seconds += time.monotonic() - self.iter_start
+        self.iters += 1
+        self.step += 1
+
+    def numbers(self) -> dict[str, float]:
+        """Speed since the last call; time left at the pace so far, evaluations and checkpoints included."""
+        tokens_per_second = self.iters * self.tokens / max(self.seconds, 1e-9)
+        self.iters, self.seconds = 0, 0.0
+        elapsed = time.monotonic() - self.start
+        return {
+            "tokens_per_second": tokens_per_second,
+            "mfu": tokens_per_second * self.flops / self.peak,
+            "eta_seconds": elapsed / (self.step - self.first) * (self.max_iters - self.step),
+        }

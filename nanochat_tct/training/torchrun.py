@@ -1,0 +1,57 @@
+"""The same run without Ray:
+
+python -m torch.distributed.run --nproc-per-node 2 -m nanochat_tct.training.torchrun --data-dir data/mine
+"""
+
+import dataclasses
+import os
+import sys
+
+import torch
+import torch.distributed as dist
+
+from nanochat_tct.config import parse_arguments
+from nanochat_tct.errors import UserError
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.loop import Reporter, train
+from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.plan import make_plan
+
+
+def command(argv: list[str]) -> int:
+    """One worker of the run; torchrun's --nproc-per-node takes the place of --num-workers."""
+    config = parse_arguments(TrainConfig, argv, "train", "train a model on a token store, without Ray")
+    if config.data_dir is None:
+        raise UserError("--data-dir is missing: give a token store written by `nanochat-tct prepare`")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    plan = make_plan(dataclasses.replace(config, num_workers=world_size))
+    config = plan.config
+    device = torch.device("cuda", local_rank) if config.use_gpu else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
+    if "RANK" in os.environ:
+        dist.init_process_group("nccl" if config.use_gpu else "gloo")
+    worker = Worker(int(os.environ.get("RANK", "0")), world_size, device)
+    if worker.is_first:
+        print("\n".join(plan.lines), flush=True)
+    try:
+        result = train(config, worker, Reporter(say=lambda line: print(line, flush=True)))
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    if worker.is_first:
+        print(f"checkpoint: {result['checkpoint']}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(command(sys.argv[1:]))
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
