@@ -193,12 +193,8 @@ def check_store(config: DoctorConfig) -> str:
     from nanochat_tct.data.store import TokenStore
 
     store = TokenStore.open(config.data_dir)
-    expected = load_tokenizer(config.tokenizer)
-    if store.tokenizer_fingerprint != expected.fingerprint:
-        raise UserError(
-            f"{config.data_dir} was prepared with another tokenizer than {expected.name}; prepare it again"
-        )
-    return f"{config.data_dir}: {len(store.tokens)} tokens, checksums right"
+    store.check_tokenizer(load_tokenizer(config.tokenizer))
+    return f"{config.data_dir}: {store.documents.num_rows:,} documents, {len(store.tokens):,} tokens"
 
 
 def check_training(config: DoctorConfig) -> str:
