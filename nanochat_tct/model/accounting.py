@@ -59,8 +59,9 @@ def memory_bytes(
         checkpoint_activations: only the inputs of blocks are kept, and one block's insides at a time.
         num_shards: over how many devices FSDP spreads weights, gradients and optimizer state; 1 for DDP.
 
-    The activations are those that autograd keeps, counted from the layers in gpt.py; kernels' workspaces, the
-    allocator's slack and CUDA's own context (about 0.5 GiB) come on top.
+    With bf16, the weights include their copies in that precision. The activations are those that autograd
+    keeps, counted from the layers in gpt.py; kernels' workspaces, the allocator's slack and CUDA's own context
+    (about 0.5 GiB) come on top.
     """
     assert precision in ("bf16", "fp32"), precision
     size = 2 if precision == "bf16" else 4
@@ -73,11 +74,10 @@ def memory_bytes(
     block = 2 * stream + (2 + 3 + 2 + 2 + 2 + 8) * size * tokens * config.n_embd
     blocks = config.n_layer * stream + block if checkpoint_activations else config.n_layer * block
     mask = batch_size * config.context_size**2
-    head = (
-        2 * stream + 4 * config.vocab_size * config.n_embd
-    )  # and the head's gradient, taken in the forward pass
+    head = 2 * stream + 4 * config.vocab_size * config.n_embd  # with its gradient, taken in the forward pass
+    bf16_copies = 2 * matmul_parameter_count(config) if precision == "bf16" else 0
     return MemoryEstimate(
-        weights=4 * parameters // num_shards,
+        weights=(4 * parameters + bf16_copies) // num_shards,
         gradients=4 * parameters // num_shards,
         optimizer=8 * parameters // num_shards,
         activations=blocks + mask + head,

@@ -1,0 +1,70 @@
+"""The chunked loss against the formula it stands for."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanochat_tct.model import soft_capped_loss
+from nanochat_tct.model.soft_capped_loss import soft_capped_nats
+
+CAP = 15.0
+
+
+def formula(x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    logits = CAP * torch.tanh(F.linear(x, weight).float() / CAP)
+    return F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+
+
+def example(scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 16, generator=generator, requires_grad=True)
+    weight = (scale * torch.randn(100, 16, generator=generator)).requires_grad_()
+    targets = torch.randint(0, 100, (50,), generator=generator)
+    targets[::7] = -1
+    return x, weight, targets
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50, 1000])
+def test_value_and_gradients(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(soft_capped_loss.CHUNK_NUMBERS, "cpu", rows * 100)
+    x, weight, targets = example()
+    expected = formula(x, weight, targets)
+    nats = soft_capped_nats(x, weight, targets, CAP)
+    torch.testing.assert_close(nats, expected)
+    for gradient, wanted in zip(
+        torch.autograd.grad(nats / 3, (x, weight)),
+        torch.autograd.grad(expected / 3, (x, weight)),
+        strict=True,
+    ):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_logits_far_beyond_the_cap() -> None:
+    x, weight, targets = example(scale=1000.0)
+    nats = soft_capped_nats(x, weight, targets, CAP)
+    torch.testing.assert_close(nats, formula(x, weight, targets))
+    nats.backward()
+    assert x.grad is not None and x.grad.isfinite().all()
+
+
+def test_no_gradient_is_taken_where_none_is_wanted() -> None:
+    x, weight, targets = example()
+    with torch.no_grad():
+        torch.testing.assert_close(soft_capped_nats(x, weight, targets, CAP), formula(x, weight, targets))
+
+
+def test_without_targets_all_is_zero() -> None:
+    x, weight, targets = example()
+    nats = soft_capped_nats(x, weight, torch.full_like(targets, -1), CAP)
+    nats.backward()
+    assert nats.item() == 0
+    assert x.grad is not None and weight.grad is not None
+    assert not x.grad.any() and not weight.grad.any()
+
+
+def test_a_non_finite_input_shows_in_the_loss() -> None:
+    x, weight, targets = example()
+    with torch.no_grad():
+        x[3] = float("nan")
+    assert soft_capped_nats(x, weight, targets, CAP).isnan()
