@@ -161,6 +161,10 @@ class StoreWriter:
             if len(self._documents["start"]) == ROW_GROUP:
                 self._write_row_group()
 
+    @property
+    def first_rejected(self) -> RejectedDocument | None:
+        return self._rejected[0] if self._rejected else None
+
     def reject(self, document: RejectedDocument) -> None:
         self.reasons[document.reason] += 1
         self._rejected.append(document)

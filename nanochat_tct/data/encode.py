@@ -1,0 +1,87 @@
+"""What a task of the preparation does: one part of the input in, a table of encoded documents out."""
+
+import functools
+import pickle
+from typing import Any
+
+import pyarrow as pa
+
+from nanochat_tct.data.documents import DocumentError, Limits, read_workflow
+from nanochat_tct.data.sources import LINE_OVERHEAD, RawDocument, read_part
+from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, encode_document
+from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
+
+# One row a document. A rejected one has a reason and a message, the others content_hash and tokens.
+ENCODED_SCHEMA = pa.schema(
+    [
+        ("source", pa.string()),
+        ("repo", pa.string()),
+        ("content_hash", pa.binary()),
+        ("json_bytes", pa.int64()),
+        ("tokens", pa.large_binary()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+    ]
+)
+
+
+def encode_parts(batch: pa.Table, tokenizer_name: str, fingerprint: str, limits: Limits) -> pa.Table:
+    """The function that Ray Data maps over the parts: reads, parses, checks and encodes their documents.
+
+    Args:
+        batch: a column `part` of pickled Part.
+        fingerprint: of the tokenizer that the driver has; that of this machine must be the same.
+
+    Returns:
+        A table of ENCODED_SCHEMA, in the order of the input.
+    """
+    tokenizer = _tokenizer(tokenizer_name)
+    assert tokenizer.fingerprint == fingerprint, "a worker has another tokenizer than the driver"
+    columns: dict[str, list[Any]] = {name: [] for name in ENCODED_SCHEMA.names}
+    for pickled in batch.column("part").to_pylist():
+        for raw in read_part(pickle.loads(pickled), limits):
+            document = encode_raw(raw, tokenizer, limits)
+            for name, values in columns.items():
+                values.append(getattr(document, name, None))
+    return pa.table(columns, schema=ENCODED_SCHEMA)
+
+
+def encode_raw(raw: RawDocument, tokenizer: Any, limits: Limits) -> EncodedDocument | RejectedDocument:
+    """Parses, checks and encodes one document; what is wrong with it comes back as a RejectedDocument."""
+    repo = raw.repo
+    try:
+        if raw.error is not None:
+            raise raw.error
+        if raw.format == "json-line":
+            value, repo = _read_line(raw.text, limits)
+        else:
+            value = read_workflow(raw.text, raw.format, limits)
+        return encode_document(raw.source, repo, value, tokenizer)
+    except DocumentError as error:
+        return RejectedDocument(raw.source, repo, error.reason, _storable(error))
+    except TokenizerError as error:
+        return RejectedDocument(raw.source, repo, "schema", _storable(error))
+
+
+def _read_line(line: str | bytes, limits: Limits) -> tuple[Any, str | None]:
+    """A line holds a workflow, or an object with its `text` and perhaps its `repo`."""
+    wide = Limits(
+        limits.max_bytes * LINE_OVERHEAD, limits.max_depth, limits.max_nodes, limits.max_expanded_characters
+    )
+    value = read_workflow(line, "json", wide)
+    if isinstance(value.get("text"), str) and "jobs" not in value:
+        repo = value.get("repo")
+        return read_workflow(value["text"], "auto", limits), repo if isinstance(repo, str) and repo else None
+    if len(line) > limits.max_bytes:
+        raise DocumentError("too-large", f"{len(line)} bytes, more than the limit of {limits.max_bytes}")
+    return value, None
+
+
+def _storable(error: Exception) -> str:
+    """A message as one line of text that Arrow takes: it may quote the document, lone surrogates included."""
+    return " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()[:500]
+
+
+@functools.cache
+def _tokenizer(name: str) -> Any:
+    return load_tokenizer(name)

@@ -1,0 +1,253 @@
+"""The `prepare` job: read -> parse -> check -> encode (Ray Data tasks) -> de-duplicate -> split -> write.
+
+Tasks get parts of the input of a few MB and give back tables of encoded documents; Ray Data hands these over
+in the order of the input, whatever the number of tasks, and this process writes them to the store one after
+the other. So the output does not depend on the parallelism, and no process ever holds more than some parts.
+"""
+
+import dataclasses
+import json
+import logging
+import pickle
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nanochat_tct.config import REQUIRED, option, parse_arguments
+from nanochat_tct.data.documents import DEFAULT_LIMITS, Limits
+from nanochat_tct.data.encode import encode_parts
+from nanochat_tct.data.sources import Part, find_sources, plan_parts, sources_fingerprint, total_documents
+from nanochat_tct.data.store import REJECTED, TokenStore
+from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, StoreSettings, StoreWriter
+from nanochat_tct.data.windows import WINDOWINGS
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import load_tokenizer
+
+QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """The flags of `prepare`."""
+
+    input: list[str] = option(
+        REQUIRED, "folders, globs, files (.json .yml .yaml .jsonl .parquet) or s3:// and gs:// URIs of them"
+    )
+    output: str = option(REQUIRED, "the folder of the token store to write")
+    context_size: int = option(512, "content of a window; the store serves every other size too", "tokens")
+    windowing: str = option(
+        "stream", "stream: pack documents, drop nothing; per-document: windows inside one", choices=WINDOWINGS
+    )
+    stride: int | None = option(None, "between per-document windows; none: context_size", "tokens")
+    train_split: float = option(0.8, "part of the repositories (or else documents) to train on", "fraction")
+    split_seed: int = option(0, "another seed, another split")
+    tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file")
+    max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
+    concurrency: int | None = option(None, "tasks at a time; none: one a CPU")
+    export_pt: bool = option(False, "also write train.pt and val.pt: int64 (num_windows, context_size + 1)")
+    max_file_bytes: int = option(DEFAULT_LIMITS.max_bytes, "larger documents are rejected", "bytes")
+    max_depth: int = option(DEFAULT_LIMITS.max_depth, "deeper documents are rejected", "levels")
+    max_nodes: int = option(DEFAULT_LIMITS.max_nodes, "documents of more values are rejected", "values")
+
+    def __post_init__(self) -> None:
+        self.settings()  # checks context_size, windowing, stride, train_split
+        if self.concurrency is not None and self.concurrency < 1:
+            raise UserError(f"concurrency is {self.concurrency}: it must be at least 1 task")
+        if not 0 <= self.max_rejected <= 1:
+            raise UserError(f"max_rejected is {self.max_rejected}: it is a fraction from 0 to 1")
+        for name in ("max_file_bytes", "max_depth", "max_nodes"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
+
+    def settings(self) -> StoreSettings:
+        assert self.windowing in WINDOWINGS
+        return StoreSettings(
+            self.context_size,
+            self.windowing,  # type: ignore[arg-type]
+            self.stride,
+            self.train_split,
+            self.split_seed,
+        )
+
+    def limits(self) -> Limits:
+        return dataclasses.replace(
+            DEFAULT_LIMITS, max_bytes=self.max_file_bytes, max_depth=self.max_depth, max_nodes=self.max_nodes
+        )
+
+
+def command(argv: list[str]) -> int:
+    """The command line."""
+    prepare(parse_arguments(PrepareConfig, argv, "prepare", "Turn workflow files into a token store."))
+    return 0
+
+
+def prepare(config: PrepareConfig) -> TokenStore:
+    """Writes the token store that `config` asks for, unless it is there already. Prints what it did.
+
+    Starts Ray if this process has none.
+
+    Raises:
+        UserError: nothing to read, too many bad documents, or a place that cannot be written.
+    """
+    begin = time.monotonic()
+    tokenizer = load_tokenizer(config.tokenizer)
+    sources = find_sources(config.input)
+    identity = {
+        "files": len(sources),
+        "fingerprint": sources_fingerprint(sources),
+        "limits": dataclasses.asdict(config.limits()),
+        "export_pt": config.export_pt,
+    }
+    if (store := _unchanged(config, tokenizer, identity)) is not None:
+        documents = store.manifest["counts"]["documents"]
+        print(f"{config.output} is up to date: {documents:,} documents; nothing to do")
+        return store
+    with StoreWriter(config.output, tokenizer, config.settings()) as writer:
+        parts = plan_parts(sources)
+        with _Progress(total_documents(parts)) as progress:
+            for table in _encoded(parts, config, tokenizer):
+                _write(table, writer)
+                progress.advance(len(table))
+        _check_rejected(writer, config)
+        store = writer.commit(identity, config.export_pt)
+    _print_summary(store, np.array(writer.lengths), time.monotonic() - begin)
+    return store
+
+
+def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterator[pa.Table]:
+    """Runs the tasks; yields their tables in the order of the parts."""
+    from nanochat_tct.ray_session import start_ray
+
+    start_ray()
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    blocks = [pa.table({"part": pa.array([pickle.dumps(part)], pa.binary())}) for part in parts]
+    dataset = ray.data.from_arrow(blocks).map_batches(
+        encode_parts,
+        batch_format="pyarrow",
+        batch_size=None,  # a block, that is one part, for each task
+        fn_kwargs={
+            "tokenizer_name": config.tokenizer,
+            "fingerprint": tokenizer.fingerprint,
+            "limits": config.limits(),
+        },
+        concurrency=config.concurrency,
+    )
+    dataset.context.execution_options.preserve_order = True
+    dataset.context.enable_progress_bars = False  # ours counts documents
+    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _write(table: pa.Table, writer: StoreWriter) -> None:
+    columns = (table.column(name).to_pylist() for name in table.column_names)
+    for source, repo, content_hash, json_bytes, tokens, reason, message in zip(*columns, strict=True):
+        if reason is None:
+            writer.add(EncodedDocument(source, repo, content_hash, json_bytes, tokens))
+        else:
+            writer.reject(RejectedDocument(source, repo, reason, message))
+
+
+def _unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]) -> TokenStore | None:
+    """The finished store that this very run would write again, if it is there and whole."""
+    if not Path(config.output).is_dir():
+        return None
+    try:
+        store = TokenStore.open(config.output)
+    except UserError:
+        return None  # nothing there, half-written or damaged: written anew
+    same = (
+        store.manifest["input"] == json.loads(json.dumps(identity))
+        and store.manifest["settings"] == dataclasses.asdict(config.settings())
+        and store.tokenizer_fingerprint == tokenizer.fingerprint
+    )
+    return store if same else None
+
+
+def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
+    rejected = writer.reasons.total()
+    documents = len(writer.lengths) + writer.duplicates + rejected
+    if documents == 0:
+        raise UserError(f"--input {' '.join(config.input)}: the files hold no document")
+    why = ", ".join(f"{count:,} {reason}" for reason, count in writer.reasons.most_common())
+    first = writer.first_rejected
+    example = f"; the first: {first.source}: {first.message}" if first else ""
+    if rejected == documents:
+        raise UserError(f"none of the {documents:,} documents is usable ({why}){example}")
+    if rejected > config.max_rejected * documents:
+        raise UserError(
+            f"{rejected:,} of {documents:,} documents are bad ({why}), more than "
+            f"--max-rejected {config.max_rejected:g} allows{example}"
+        )
+
+
+class _Progress:
+    """Documents done, documents/s and time left: a bar on a terminal, else a line now and then, on stderr."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.begin = self.last_line = time.monotonic()
+        self.bar = Progress(
+            TextColumn("preparing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("documents  {task.fields[rate]:,.0f}/s"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self.task = self.bar.add_task("", total=total, rate=0.0)
+
+    def __enter__(self) -> "_Progress":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def advance(self, documents: int) -> None:
+        self.done += documents
+        now = time.monotonic()
+        rate = self.done / (now - self.begin)
+        self.bar.update(self.task, completed=self.done, rate=rate)
+        if self.bar.disable and now - self.last_line > QUIET_PROGRESS_SECONDS:
+            self.last_line = now
+            left = (self.total - self.done) / rate
+            line = f"preparing: {self.done:,} of {self.total:,} documents, {rate:,.0f}/s, {left:,.0f} s left"
+            print(line, file=sys.stderr, flush=True)
+
+
+def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float) -> None:
+    counts, settings = store.manifest["counts"], store.manifest["settings"]
+    metadata = json.loads((store.folder / "metadata.json").read_text())
+    size = sum(file["size"] for file in store.manifest["files"].values())
+    read = counts["documents"] + counts["duplicates"] + counts["rejected"]
+    p5, p50, p95 = np.percentile(lengths, [5, 50, 95])
+    repositories = len(store.documents.column("repo").unique().drop_null())
+    of_repositories = f" of {repositories:,} repositories" if repositories else ""
+    lines = [
+        f"prepared {store.folder} in {seconds:.1f} s ({read / seconds:,.0f} documents/s)",
+        f"  documents  {counts['documents']:,}{of_repositories} (train {counts['train_documents']:,}, "
+        f"val {counts['val_documents']:,}); {counts['duplicates']:,} duplicates left out",
+        f"  tokens     {counts['tokens']:,}; a document has {lengths.mean():,.0f} on average, "
+        f"5% {p5:,.0f}, 50% {p50:,.0f}, 95% {p95:,.0f}, at most {lengths.max():,}",
+        f"  windows    {counts['windows']:,} of {settings['context_size']} + 1, {settings['windowing']} "
+        f"(train {metadata['num_train']:,}, val {metadata['num_val']:,})",
+        f"  rejected   {counts['rejected']:,} of {read:,}"
+        + "".join(f", {count:,} {reason}" for reason, count in counts["rejected_by_reason"].items())
+        + (f": see {store.folder / REJECTED}" if counts["rejected"] else ""),
+        f"  bytes      {counts['json_bytes']:,} of compact JSON, {2 * counts['tokens']:,} of tokens, "
+        f"{size:,} in all files",
+        f"  tokenizer  {store.tokenizer_name}, fingerprint {store.tokenizer_fingerprint[:12]}; "
+        f"data fingerprint {store.fingerprint[:12]}",
+    ]
+    print("\n".join(lines), flush=True)
