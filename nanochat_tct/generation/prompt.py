@@ -1,5 +1,6 @@
 """What a user begins to write, as tokens to go on from: a file or a text, YAML or JSON, cut off anywhere."""
 
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> 
     """Tokens of the open document that a text begins.
 
     The text may be cut off in the middle of a line, a string or a list, and lack keys that a workflow must
-    have: as little is dropped from its end as lets the rest be read and encoded.
+    have: as little is dropped from its end as lets the rest be read and encoded. A last string or number
+    stays open, to be gone on with, unless the text closes it by a quote or the end of the line.
 
     Raises:
         UserError: no part of the text is the beginning of a workflow.
@@ -56,9 +58,9 @@ def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> 
         return Prompt([], "", "")
     first_error: UserError | None = None
     beginnings = _json_beginnings(text) if text.lstrip().startswith("{") else _yaml_beginnings(text)
-    for _, (kept, beginning) in zip(range(MAX_ATTEMPTS), beginnings, strict=False):
+    for kept, beginning, open_scalar in itertools.islice(beginnings, MAX_ATTEMPTS):
         try:
-            tokens = tokenizer.encode_prefix(read_workflow(beginning))
+            tokens = tokenizer.encode_prefix(read_workflow(beginning), open_scalar)
         except UserError as error:
             first_error = first_error or error
             continue
@@ -67,17 +69,24 @@ def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> 
     raise UserError(f"{name} is not the beginning of a workflow: {first_error}")
 
 
-def _yaml_beginnings(text: str) -> Iterator[tuple[int, str]]:
-    """The text, then with one line less each time: (characters kept, text to read)."""
+def _yaml_beginnings(text: str) -> Iterator[tuple[int, str, bool]]:
+    """The text, then with one line less each time: (characters kept, text to read, last scalar is open).
+
+    The whole text is also tried with a quote or bracket closed, in case it ends inside one.
+    """
+    is_open = not text.endswith(("\n", '"', "'"))
+    yield len(text), text, is_open
+    for closing in ("]", "}", '"', "'", '"]', "']", '"}', "'}"):
+        yield len(text), text + closing, is_open or closing[0] in "\"'"
     lines = text.splitlines(keepends=True)
-    for count in range(len(lines), 0, -1):
-        beginning = "".join(lines[:count])
+    for count in range(len(lines) - 1, 0, -1):
         if lines[count - 1].strip():
-            yield len(beginning), beginning
+            beginning = "".join(lines[:count])
+            yield len(beginning), beginning, False
 
 
-def _json_beginnings(text: str) -> Iterator[tuple[int, str]]:
-    """The text, what is open closed, then with a value less each time: (characters kept, text to read)."""
+def _json_beginnings(text: str) -> Iterator[tuple[int, str, bool]]:
+    """The text, what is open closed, then with a value less each time: as `_yaml_beginnings`."""
     closers: list[str] = []
     beginnings: list[tuple[int, str]] = []  # of the whole text that ends before a comma or after a bracket
     in_string = escaped = False
@@ -95,6 +104,7 @@ def _json_beginnings(text: str) -> Iterator[tuple[int, str]]:
         elif character == ",":
             beginnings.append((place, "".join(reversed(closers))))
     end = len(text) - 1 if escaped else len(text)  # half an escape cannot stay
-    yield end, text[:end] + ('"' if in_string else "") + "".join(reversed(closers))
+    is_open = in_string or text[-1:].isalnum()
+    yield end, text[:end] + ('"' if in_string else "") + "".join(reversed(closers)), is_open
     for kept, closing in reversed(beginnings):
-        yield kept, text[:kept] + closing
+        yield kept, text[:kept] + closing, False

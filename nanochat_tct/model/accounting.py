@@ -60,8 +60,8 @@ def memory_bytes(
         num_shards: over how many devices FSDP spreads weights, gradients and optimizer state; 1 for DDP.
 
     With bf16, the weights include their copies in that precision. The activations are those that autograd
-    keeps, counted from the layers in gpt.py; kernels' workspaces, the allocator's slack and CUDA's own context
-    (about 0.5 GiB) come on top.
+    keeps, counted from the layers in gpt.py; kernels' workspaces, the allocator's slack and CUDA's own
+    context (about 0.5 GiB) come on top.
     """
     assert precision in ("bf16", "fp32"), precision
     size = 2 if precision == "bf16" else 4
