@@ -1,56 +1,123 @@
-"""TEMPORARY STAND-IN (bytes as tokens, no schema). The lead replaces it; write against the API only."""
-import hashlib, json
-from typing import Any
-from nanochat_tct.errors import UserError
+"""Type-constrained tokenization: workflows to token ids along their schema, and back.
 
-class TokenizerError(UserError):
-    def __init__(self, pointer: str, problem: str) -> None:
-        super().__init__(f"{pointer or '/'}: {problem}")
-        self.pointer = pointer
+    >>> from nanochat_tct import tokenizer
+    >>> tokens = tokenizer.encode('{"on":"push","jobs":{"build":{"uses":"./.github/workflows/build.yml"}}}')
+    >>> tokenizer.decode(tokens)[0]
+    '{"on":"push","jobs":{"build":{"uses":"./.github/workflows/build.yml"}}}'
 
-END = 257
+The functions of this module are those of the built-in tokenizer, made when first used; ``load_tokenizer`` gives it,
+the one of a vocabulary file, or an installed wheel's as an object.
+"""
 
-class Cursor:
-    def __init__(self) -> None:
-        self.is_complete = False
-        self.bytes = bytearray()
-    def allows(self, token: int) -> bool:
-        return not self.is_complete and (token < 256 or token == END)
-    def advance(self, token: int) -> None:
-        if not self.allows(token):
-            raise TokenizerError("", f"token {token} is not legal here")
-        if token == END:
-            self.is_complete = True
-        else:
-            self.bytes.append(token)
+from __future__ import annotations
 
-class Tokenizer:
-    name = "builtin"
-    fingerprint = hashlib.sha256(b"stand-in").hexdigest()
-    def vocab_size(self) -> int: return 8192
-    def pad_token(self) -> int: return 256
-    def encode_value(self, value: Any) -> list[int]:
-        if not isinstance(value, dict) or "jobs" not in value:
-            raise TokenizerError("", "missing 'jobs'")
-        return [*json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass"), END]
-    def encode(self, json_str: str) -> list[int]:
-        return self.encode_value(json.loads(json_str))
-    def decode(self, tokens: list[int]) -> tuple[str, int, int]:
-        tokens = list(tokens)
-        if END not in tokens: raise TokenizerError("", "incomplete")
-        i = tokens.index(END)
-        return bytes(tokens[:i]).decode("utf-8", "surrogatepass"), i + 1, len(tokens)
-    def decode_value(self, tokens: list[int]) -> Any:
-        return json.loads(self.decode(tokens)[0])
-    def decode_prefix(self, tokens: list[int]) -> tuple[str, int, bool]:
-        try:
-            return self.decode(tokens)[0], 1, True
-        except ValueError:
-            return '{"on":"push","jobs":{"build":{"runs-on":"ubuntu-latest","steps":[{"run":"true"}]}}}', 0, False
-    def extract_window(self, tokens: list[int], start: int, end: int) -> list[int]:
-        return [start, *tokens[start:end]]
-    def cursor(self) -> Cursor: return Cursor()
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
 
-def load_tokenizer(name: str = "builtin") -> Tokenizer: return Tokenizer()
-_t = Tokenizer()
-encode, decode, decode_prefix, extract_window, vocab_size, pad_token = _t.encode, _t.decode, _t.decode_prefix, _t.extract_window, _t.vocab_size, _t.pad_token
+from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
+from nanochat_tct.tokenizer.vocabulary import BUILTIN
+
+__all__ = [
+    "Cursor",
+    "SchemaError",
+    "Tokenizer",
+    "TokenizerError",
+    "decode",
+    "decode_prefix",
+    "encode",
+    "extract_window",
+    "load_tokenizer",
+    "pad_token",
+    "vocab_size",
+]
+
+
+class Cursor(Protocol):
+    """A place in a document that is being written."""
+
+    @property
+    def is_complete(self) -> bool: ...
+
+    def allows(self, token: int) -> bool: ...
+
+    def advance(self, token: int) -> None: ...
+
+
+class Tokenizer(Protocol):
+    """What the rest of the package needs of a tokenizer; see tokenizer.py for the meaning of each."""
+
+    name: str
+    fingerprint: str
+
+    def vocab_size(self) -> int: ...
+
+    def pad_token(self) -> int: ...
+
+    def encode(self, json_str: str) -> list[int]: ...
+
+    def encode_value(self, value: Any) -> list[int]: ...
+
+    def encode_prefix(self, value: Any, open_scalar: bool = True) -> list[int]: ...
+
+    def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]: ...
+
+    def decode_value(self, tokens: Sequence[int]) -> Any: ...
+
+    def decode_prefix(self, tokens: Sequence[int]) -> tuple[str, int, bool]: ...
+
+    def extract_window(self, tokens: Sequence[int], start: int, end: int) -> list[int]: ...
+
+    def describe(self, token: int) -> str: ...
+
+    def cursor(self) -> Cursor: ...
+
+
+@cache
+def load_tokenizer(name: str = "builtin") -> Tokenizer:
+    """The tokenizer of that name.
+
+    Args:
+        name: "builtin"; "wheel" for an installed ``tct_github_workflow``; or the path of a vocabulary file.
+
+    Raises:
+        UserError: there is no such file, or no such wheel.
+    """
+    if name == "wheel":
+        from nanochat_tct.tokenizer.wheel import WheelTokenizer
+
+        return WheelTokenizer()
+    from nanochat_tct.tokenizer.tokenizer import Tokenizer as BuiltinTokenizer
+
+    return BuiltinTokenizer(BUILTIN if name == "builtin" else Path(name))
+
+
+def encode(json_str: str) -> list[int]:
+    """Token ids of a workflow's JSON; TokenizerError with the JSON pointer for a value outside the schema."""
+    return load_tokenizer().encode(json_str)
+
+
+def decode(tokens: Sequence[int]) -> tuple[str, int, int]:
+    """Compact JSON, tokens consumed, tokens given; surplus tokens are left over."""
+    return load_tokenizer().decode(tokens)
+
+
+def decode_prefix(tokens: Sequence[int]) -> tuple[str, int, bool]:
+    """JSON completed to the shortest valid workflow, fields decoded, whether it was complete."""
+    return load_tokenizer().decode_prefix(tokens)
+
+
+def extract_window(tokens: Sequence[int], start: int, end: int) -> list[int]:
+    """``[start] + tokens[start:end]``: one position token, then content."""
+    return load_tokenizer().extract_window(tokens, start, end)
+
+
+def vocab_size() -> int:
+    """Number of token ids."""
+    return load_tokenizer().vocab_size()
+
+
+def pad_token() -> int:
+    """The padding id."""
+    return load_tokenizer().pad_token()

@@ -1,0 +1,141 @@
+"""Types to a grammar: the numbered nodes, in plain JSON values, that a vocabulary file stores.
+
+A node is what may stand at one place of a document. Its alternatives are numbered (bits of a mask), so that "which
+alternatives are still possible" is an integer everywhere. Where several object shapes give one key different types,
+the key's node holds the alternatives of all of them, and each shape a mask of its own: the tokens of a value depend
+on the node alone, while the masks narrow what is valid.
+
+    {"alternatives": [["null"], ["true"], ["false"], ["number", A], ["text", A], ["enum", [...]],
+                      ["array", minimum, maximum, item_mask], ["object", [required], minimum, maximum]],
+     "item": node, "known": {key: [node, [mask for each object alternative]]},
+     "patterns": [A, ...], "free": {class: [node, [mask for each object alternative]]}}
+
+``A`` is the number of an automaton. A free key's class is the set of patterns that it matches, as a bit mask.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nanochat_tct.tokenizer.automaton import Automaton
+from nanochat_tct.tokenizer.errors import SchemaError
+from nanochat_tct.tokenizer.schema import (
+    Alternative,
+    Compiler,
+    Constant,
+    Fields,
+    Items,
+    Lazy,
+    Number,
+    Text,
+    Type,
+    all_of,
+)
+
+MAX_PATTERNS = 8  # patterns of free keys at one place: their classes are enumerated
+
+
+def compile_schema(schema: Any) -> tuple[dict[str, Any], list[str]]:
+    """Compiles a JSON Schema document (draft 4 to 2020-12, references inside the document only).
+
+    Returns:
+        The grammar ``{"nodes": [...], "automata": [...], "literals": [...]}``; node 0 is the whole document. And the
+        places of the schema that it does not enforce exactly, one line each.
+
+    Raises:
+        SchemaError: the schema is malformed, or no value is valid under it.
+    """
+    compiler = Compiler(schema)
+    builder = _Builder(compiler)
+    builder.node_of([compiler.resolve(("schema", ""))])
+    for index, alternatives in enumerate(builder.order):  # grows while we walk
+        builder.nodes.append(builder.describe(alternatives))
+        assert len(builder.nodes) == index + 1
+    if not builder.nodes[0]["alternatives"]:
+        raise SchemaError("no value is valid under this schema")
+    literals: dict[str, None] = {}
+    for node in builder.nodes:
+        literals.update(dict.fromkeys(node.get("known", {})))
+        texts = [a for a in node["alternatives"] if a[0] in ("enum", "text")]
+        if texts and all(a[0] == "enum" for a in texts):
+            literals.update(dict.fromkeys(value for a in texts for value in a[1]))
+    automata = [
+        {"accepting": list(a.accepting), "edges": [list(sum(row, ())) for row in a.edges]}
+        for a in builder.automata
+    ]
+    return {"nodes": builder.nodes, "automata": automata, "literals": sorted(literals)}, compiler.unenforced
+
+
+class _Builder:
+    def __init__(self, compiler: Compiler) -> None:
+        self.compiler = compiler
+        self.order: list[Type] = []
+        self.numbers: dict[Type, int] = {}
+        self.nodes: list[dict[str, Any]] = []
+        self.automata: list[Automaton] = []
+
+    def node_of(self, types: list[Type]) -> tuple[int, list[int]]:
+        """The node that holds the alternatives of all the types, and each type's mask in it."""
+        merged = tuple(dict.fromkeys(a for t in types for a in t))
+        if merged not in self.numbers:
+            self.numbers[merged] = len(self.order)
+            self.order.append(merged)
+        masks = [sum(1 << merged.index(a) for a in t) for t in types]
+        return self.numbers[merged], masks
+
+    def automaton(self, automaton: Automaton) -> int:
+        if automaton not in self.automata:
+            self.automata.append(automaton)
+        return self.automata.index(automaton)
+
+    def describe(self, alternatives: Type) -> dict[str, Any]:
+        node: dict[str, Any] = {}
+        arrays = [a for a in alternatives if isinstance(a, Items)]
+        item_masks: dict[Alternative, int] = {}
+        if arrays:
+            node["item"], masks = self.node_of([self.compiler.resolve(a.item) for a in arrays])
+            item_masks = dict(zip(arrays, masks, strict=True))
+        shapes = [a for a in alternatives if isinstance(a, Fields)]
+        if shapes:
+            self._describe_keys(node, shapes)
+        described: list[list[Any]] = []
+        for a in alternatives:
+            if isinstance(a, Constant):
+                described.append([{None: "null", True: "true", False: "false"}[a.value]])
+            elif isinstance(a, Number):
+                described.append(["number", self.automaton(a.text)])
+            elif isinstance(a, Text):
+                described.append(
+                    ["text", self.automaton(a.pattern)] if a.values is None else ["enum", list(a.values)]
+                )
+            elif isinstance(a, Items):
+                described.append(["array", a.minimum, a.maximum, item_masks[a]])
+            else:
+                order = {key: i for i, (key, _) in enumerate(a.known)}
+                required = sorted(a.required, key=lambda key: (order.get(key, len(order)), key))
+                described.append(["object", required, a.minimum, a.maximum])
+        return {"alternatives": described, **node}
+
+    def _describe_keys(self, node: dict[str, Any], shapes: list[Fields]) -> None:
+        keys = dict.fromkeys(key for shape in shapes for key, _ in shape.known)
+        keys.update(dict.fromkeys(key for shape in shapes for key in sorted(shape.required)))
+        node["known"] = {key: list(self._merged([shape.type_of(key) for shape in shapes])) for key in keys}
+        patterns = list(dict.fromkeys(p for shape in shapes for p, _ in shape.patterns))
+        patterns += [s.names for s in shapes if s.names is not None and s.names not in patterns]
+        if len(patterns) > MAX_PATTERNS:
+            raise SchemaError(f"an object has {len(patterns)} patterns of keys, more than {MAX_PATTERNS}")
+        node["patterns"] = [self.automaton(pattern) for pattern in patterns]
+        node["free"] = {}
+        for matched in range(1 << len(patterns)):
+            types: list[Lazy] = []
+            for shape in shapes:
+                found = [lazy for p, lazy in shape.patterns if matched >> patterns.index(p) & 1]
+                allowed = shape.names is None or matched >> patterns.index(shape.names) & 1
+                lazy = all_of(found) if found else shape.additional
+                types.append(lazy if allowed else ("any", ()))
+            child, masks = self._merged(types)
+            if any(masks):
+                node["free"][str(matched)] = [child, masks]
+
+    def _merged(self, lazies: list[Lazy]) -> tuple[int, list[int]]:
+        return self.node_of([self.compiler.resolve(lazy) for lazy in lazies])

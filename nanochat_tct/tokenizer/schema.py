@@ -1,0 +1,626 @@
+"""JSON Schema to types: every combination of keywords brought to one form, a list of alternatives of one kind each.
+
+A type is a tuple of alternatives; a value belongs to it when it belongs to one of them:
+
+- ``Constant``: null, true or false;
+- ``Number``: any JSON number (or integers only);
+- ``Text``: an enumeration, or the strings of an automaton;
+- ``Items``: an array shape;
+- ``Fields``: an object shape.
+
+``allOf`` intersects, ``anyOf`` unites, ``oneOf`` and ``not`` are worked out per kind: exactly for constants, numbers
+and strings, and for objects as far as the presence of keys and the types of named keys tell alternatives apart. What
+cannot be enforced exactly is named in ``Compiler.unenforced``, never dropped silently.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+from urllib.parse import unquote
+
+from nanochat_tct.tokenizer import automaton
+from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton
+from nanochat_tct.tokenizer.errors import SchemaError
+
+MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
+MAX_ALTERNATIVES = 64
+
+# An integer has at most 309 digits and a fraction's text is one that Python's repr can write: then every text of the
+# language is a finite number.
+_INTEGER = r"-?(0|[1-9][0-9]{0,308})"
+_FRACTION = r"-?(0|[1-9][0-9]{0,16})\.[0-9]{1,22}"
+_EXPONENT = r"-?[0-9](\.[0-9]{1,17})?e(-[0-9]{2,3}|\+[0-9]{2}|\+[12][0-9]{2}|\+30[0-7])|-?1(\.[0-6][0-9]{0,16})?e\+308"
+NUMBER_TEXT = automaton.from_pattern(f"^({_INTEGER}|{_FRACTION}|{_EXPONENT})$")
+INTEGER_TEXT = automaton.from_pattern(rf"^({_INTEGER}|-?(0|[1-9][0-9]{{0,16}})\.0)$")
+
+
+@dataclass(frozen=True)
+class Constant:
+    value: bool | None
+
+
+@dataclass(frozen=True)
+class Number:
+    text: Automaton = NUMBER_TEXT
+
+
+@dataclass(frozen=True)
+class Text:
+    """Strings: the listed ones in order, or when ``values`` is None all that the automaton accepts."""
+
+    values: tuple[str, ...] | None = None
+    pattern: Automaton = ANY_STRING
+
+    @cached_property
+    def language(self) -> Automaton:
+        return self.pattern if self.values is None else automaton.from_strings(self.values)
+
+
+# A type that is not worked out yet: ("schema", pointer), ("all", frozenset of types) or ("any", tuple of types).
+Lazy = tuple[str, Any]
+ANY: Lazy = ("all", frozenset())
+NEVER: Lazy = ("any", ())
+
+
+@dataclass(frozen=True)
+class Items:
+    item: Lazy = ANY
+    minimum: int = 0
+    maximum: int | None = None
+
+
+@dataclass(frozen=True)
+class Fields:
+    """An object shape. A key's type: all of its own and its patterns' types, or ``additional`` when it has none."""
+
+    known: tuple[tuple[str, Lazy], ...] = ()
+    patterns: tuple[tuple[Automaton, Lazy], ...] = ()
+    additional: Lazy = ANY
+    names: Automaton | None = None  # what keys may look like; None: anything
+    required: frozenset[str] = frozenset()
+    minimum: int = 0
+    maximum: int | None = None
+
+    @cached_property
+    def types(self) -> dict[str, Lazy]:
+        return dict(self.known)
+
+    def type_of(self, key: str) -> Lazy:
+        encoded = key.encode("utf-8")
+        if self.names is not None and not self.names.accepts(encoded):
+            return NEVER
+        found = [self.types[key]] if key in self.types else []
+        found += [lazy for pattern, lazy in self.patterns if pattern.accepts(encoded)]
+        return all_of(found) if found else self.additional
+
+    def with_key(self, key: str, lazy: Lazy) -> Fields:
+        return replace(self, known=tuple({**self.types, key: lazy}.items()))
+
+
+Alternative = Constant | Number | Text | Items | Fields
+Type = tuple[Alternative, ...]
+EVERYTHING: Type = (Constant(None), Constant(True), Constant(False), Number(), Text(), Items(), Fields())
+
+
+def all_of(types: Iterable[Lazy]) -> Lazy:
+    flat: set[Lazy] = set()
+    for lazy in types:
+        flat |= lazy[1] if lazy[0] == "all" else {lazy}
+    if NEVER in flat:
+        return NEVER
+    return next(iter(flat)) if len(flat) == 1 else ("all", frozenset(flat))
+
+
+def any_of(types: Iterable[Lazy]) -> Lazy:
+    flat: list[Lazy] = []
+    for lazy in types:
+        for member in lazy[1] if lazy[0] == "any" else (lazy,):
+            if member not in flat:
+                flat.append(member)
+    if ANY in flat:
+        return ANY
+    return flat[0] if len(flat) == 1 else ("any", tuple(flat))
+
+
+ANNOTATIONS = frozenset(
+    "$schema $id $comment $defs definitions title description default examples deprecated readOnly writeOnly format "
+    "contentMediaType contentEncoding markdownDescription enumDescriptions markdownEnumDescriptions".split()
+)
+KEYWORDS = frozenset(
+    "$ref type enum const allOf anyOf oneOf not if then else pattern minLength maxLength items additionalItems "
+    "minItems maxItems properties patternProperties additionalProperties propertyNames required minProperties "
+    "maxProperties dependencies dependentRequired dependentSchemas".split()
+)
+UNENFORCED = frozenset(
+    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf uniqueItems contains unevaluatedProperties "
+    "unevaluatedItems minContains maxContains prefixItems".split()
+)
+
+
+class Compiler:
+    """Works out the types of one schema document.
+
+    Attributes:
+        unenforced: "pointer: keyword ..." for everything that the types do not state exactly.
+    """
+
+    def __init__(self, schema: Any) -> None:
+        self.schema = schema
+        self.unenforced: list[str] = []
+        self._resolved: dict[Lazy, Type] = {}
+        self._working: set[Lazy] = set()
+        draft = schema.get("$schema", "") if isinstance(schema, dict) else ""
+        # since draft 2019-09 keywords beside $ref count; before, and in draft 7, they are ignored
+        self.ref_has_siblings = "2019-09" in draft or "2020-12" in draft
+
+    def resolve(self, lazy: Lazy) -> Type:
+        """The alternatives of a type.
+
+        Raises:
+            SchemaError: the schema refers to itself without anything in between, or is not a schema.
+        """
+        if lazy in self._resolved:
+            return self._resolved[lazy]
+        if lazy in self._working:
+            raise SchemaError(f"{_place(lazy)}: refers to itself without a property or item in between")
+        self._working.add(lazy)
+        try:
+            if lazy[0] == "schema":
+                result = self._compile(lazy[1])
+            elif lazy[0] == "all":
+                result = EVERYTHING
+                for member in sorted(lazy[1], key=repr):
+                    result = self._intersect(result, self.resolve(member))
+            else:
+                result = self._unite([self.resolve(member) for member in lazy[1]])
+        finally:
+            self._working.discard(lazy)
+        self._resolved[lazy] = result
+        return result
+
+    # ---- one schema ----
+
+    def _lookup(self, pointer: str) -> Any:
+        here = self.schema
+        for part in pointer.split("/")[1:]:
+            part = unquote(part).replace("~1", "/").replace("~0", "~")
+            try:
+                here = here[int(part)] if isinstance(here, list) else here[part]
+            except (KeyError, IndexError, ValueError, TypeError):
+                raise SchemaError(f"{pointer}: $ref points to nothing in this schema") from None
+        return here
+
+    def _compile(self, pointer: str) -> Type:
+        schema = self._lookup(pointer)
+        if schema is True:
+            return EVERYTHING
+        if schema is False:
+            return ()
+        if not isinstance(schema, dict):
+            raise SchemaError(f"{pointer or '/'}: a schema is an object, true or false")
+        if "$ref" in schema:
+            target = schema["$ref"]
+            if not isinstance(target, str) or not target.startswith("#"):
+                raise SchemaError(
+                    f"{pointer}: only references inside the document can be compiled, not {target!r}"
+                )
+            referred = self.resolve(("schema", target[1:]))
+            if not self.ref_has_siblings:
+                return referred
+        else:
+            referred = EVERYTHING
+        for keyword in schema:
+            if keyword in UNENFORCED and not (keyword == "uniqueItems" and schema[keyword] is False):
+                self._note(pointer, keyword)
+            elif keyword not in KEYWORDS and keyword not in ANNOTATIONS and not keyword.startswith("x-"):
+                self._note(pointer, f"unknown keyword {keyword!r}")
+
+        result = self._intersect(referred, self._own_keywords(schema, pointer))
+        subschemas = {
+            name: [("schema", f"{pointer}/{name}/{i}") for i in range(len(schema[name]))]
+            for name in ("allOf", "anyOf", "oneOf")
+            if name in schema
+        }
+        for member in subschemas.get("allOf", []):
+            result = self._intersect(result, self.resolve(member))
+        if "anyOf" in schema:
+            result = self._intersect(result, self._unite([self.resolve(m) for m in subschemas["anyOf"]]))
+        if "oneOf" in schema:
+            members = [self._intersect(result, self.resolve(m)) for m in subschemas["oneOf"]]
+            result = self._exactly_one(members, f"{pointer}/oneOf")
+        if "not" in schema:
+            result = self._subtract(result, self.resolve(("schema", f"{pointer}/not")), f"{pointer}/not")
+        if "if" in schema:
+            condition = self.resolve(("schema", f"{pointer}/if"))
+            then = self.resolve(("schema", f"{pointer}/then")) if "then" in schema else EVERYTHING
+            otherwise = self.resolve(("schema", f"{pointer}/else")) if "else" in schema else EVERYTHING
+            met = self._intersect(self._intersect(result, condition), then)
+            unmet = self._intersect(self._subtract(result, condition, f"{pointer}/if"), otherwise)
+            result = self._unite([met, unmet])
+        for keyword in ("dependencies", "dependentRequired", "dependentSchemas"):
+            for key, needed in schema.get(keyword, {}).items():
+                if isinstance(needed, list):
+                    demanded: Type = (Fields(required=frozenset(needed)),)
+                else:
+                    demanded = self.resolve(("schema", f"{pointer}/{keyword}/{_escape(key)}"))
+                absent = Fields(known=((key, NEVER),))
+                others = tuple(a for a in EVERYTHING if not isinstance(a, Fields))
+                result = self._intersect(result, self._unite([(*others, *demanded), (absent,)]))
+        return result
+
+    def _own_keywords(self, schema: dict[str, Any], pointer: str) -> Type:
+        kinds = schema.get("type", ["null", "boolean", "number", "string", "array", "object"])
+        kinds = {kinds} if isinstance(kinds, str) else set(kinds)
+        result: list[Alternative] = []
+        if "null" in kinds:
+            result.append(Constant(None))
+        if "boolean" in kinds:
+            result += [Constant(True), Constant(False)]
+        if "number" in kinds:
+            result.append(Number())
+        elif "integer" in kinds:
+            result.append(Number(INTEGER_TEXT))
+        if "string" in kinds:
+            result.append(self._text(schema, pointer))
+        if "array" in kinds:
+            result.append(self._items(schema, pointer))
+        if "object" in kinds:
+            result.append(self._fields(schema, pointer))
+        values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+        return tuple(result) if values is None else self._only(tuple(result), values, pointer)
+
+    def _text(self, schema: dict[str, Any], pointer: str) -> Text:
+        pattern = ANY_STRING
+        try:
+            if "pattern" in schema:
+                pattern = automaton.from_pattern(schema["pattern"])
+            if schema.get("minLength", 0) or "maxLength" in schema:
+                limit = automaton.from_length(int(schema.get("minLength", 0)), schema.get("maxLength"))
+                pattern = automaton.intersection(pattern, limit)
+        except SchemaError as error:
+            self._note(pointer, str(error))
+        return Text(pattern=pattern)
+
+    def _items(self, schema: dict[str, Any], pointer: str) -> Items:
+        item: Lazy = ANY
+        if isinstance(schema.get("items"), list):
+            self._note(pointer, "items of different types by position")
+            members: list[Lazy] = [("schema", f"{pointer}/items/{i}") for i in range(len(schema["items"]))]
+            item = (
+                any_of([*members, ("schema", f"{pointer}/additionalItems")])
+                if "additionalItems" in schema
+                else ANY
+            )
+        elif "items" in schema:
+            item = self._lazy(schema["items"], f"{pointer}/items")
+        return Items(item, int(schema.get("minItems", 0)), schema.get("maxItems"))
+
+    def _fields(self, schema: dict[str, Any], pointer: str) -> Fields:
+        known = {
+            key: self._lazy(value, f"{pointer}/properties/{_escape(key)}")
+            for key, value in schema.get("properties", {}).items()
+        }
+        patterns: list[tuple[Automaton, Lazy]] = []
+        for text, value in schema.get("patternProperties", {}).items():
+            lazy = self._lazy(value, f"{pointer}/patternProperties/{_escape(text)}")
+            pattern = automaton.from_pattern(text)
+            finite = pattern.strings(MAX_FINITE_PATTERN)
+            if finite is None:
+                patterns.append((pattern, lazy))
+            for key in finite or []:
+                known[key] = all_of([known[key], lazy]) if key in known else lazy
+        additional = self._lazy(schema.get("additionalProperties", True), f"{pointer}/additionalProperties")
+        names = None
+        if "propertyNames" in schema:
+            texts = [a for a in self.resolve(("schema", f"{pointer}/propertyNames")) if isinstance(a, Text)]
+            names = texts[0].language if texts else automaton.EMPTY
+        required = schema.get("required", [])
+        return Fields(
+            known=tuple(known.items()),
+            patterns=tuple(patterns),
+            additional=additional,
+            names=names,
+            required=frozenset(required if isinstance(required, list) else []),
+            minimum=int(schema.get("minProperties", 0)),
+            maximum=schema.get("maxProperties"),
+        )
+
+    def _lazy(self, schema: Any, pointer: str) -> Lazy:
+        if schema is True or schema == {}:
+            return ANY
+        if schema is False:
+            return NEVER
+        if (
+            isinstance(schema, dict)
+            and set(schema) - ANNOTATIONS == {"$ref"}
+            and str(schema["$ref"]).startswith("#")
+        ):
+            return ("schema", schema["$ref"][1:])  # one name for one type, wherever it is used
+        return ("schema", pointer)
+
+    def _only(self, alternatives: Type, values: list[Any], pointer: str) -> Type:
+        result: list[Alternative] = []
+        texts = [a for a in alternatives if isinstance(a, Text)]
+        strings = [
+            v for v in values if isinstance(v, str) and any(t.language.accepts(v.encode()) for t in texts)
+        ]
+        if strings:
+            result.append(Text(values=tuple(dict.fromkeys(strings))))
+        result += [a for a in alternatives if isinstance(a, Constant) and any(v is a.value for v in values)]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if numbers and any(isinstance(a, Number) for a in alternatives):
+            spelled = {json.dumps(v) for v in numbers}
+            spelled |= {json.dumps(float(v)) for v in numbers} | {str(int(v)) for v in numbers if v == int(v)}
+            result.append(Number(automaton.from_strings(sorted(spelled))))
+        if any(isinstance(v, list | dict) for v in values):
+            self._note(pointer, "an enumeration of arrays or objects")
+            result += [a for a in alternatives if isinstance(a, Items | Fields)]
+        return tuple(result)
+
+    # ---- algebra of types ----
+
+    def _unite(self, types: list[Type]) -> Type:
+        """One text and one number alternative, and the shapes that no other shape contains."""
+        constants = [c for c in EVERYTHING if isinstance(c, Constant) and any(c in t for t in types)]
+        result: list[Alternative] = list(constants)
+        numbers = {a.text for t in types for a in t if isinstance(a, Number)}
+        if numbers:
+            joined = NUMBER_TEXT if NUMBER_TEXT in numbers else automaton.EMPTY
+            for text in numbers if joined is automaton.EMPTY else ():
+                joined = automaton.union(joined, text)
+            result.append(Number(joined))
+        texts = [a for t in types for a in t if isinstance(a, Text)]
+        if texts:
+            result.append(_join_texts(texts))
+        shapes: list[Alternative] = []
+        for alternative in (a for t in types for a in t if isinstance(a, Items | Fields)):
+            if not any(_contains(other, alternative) for other in shapes):
+                shapes = [other for other in shapes if not _contains(alternative, other)] + [alternative]
+        if len(shapes) > MAX_ALTERNATIVES:
+            raise SchemaError(
+                f"a type has {len(shapes)} alternatives, more than {MAX_ALTERNATIVES}; simplify it"
+            )
+        return (*result, *shapes)
+
+    def _intersect(self, left: Type, right: Type) -> Type:
+        if left is EVERYTHING or right is EVERYTHING:
+            return right if left is EVERYTHING else left
+        result: list[Type] = []
+        for a in left:
+            for b in right:
+                if type(a) is type(b):
+                    both = self._intersect_pair(a, b)
+                    if both is not None:
+                        result.append((both,))
+        return self._unite(result)
+
+    def _intersect_pair(self, a: Alternative, b: Alternative) -> Alternative | None:
+        if a == b:
+            return a
+        if isinstance(a, Number) and isinstance(b, Number):
+            text = automaton.intersection(a.text, b.text)
+            return None if text.is_empty else Number(text)
+        if isinstance(a, Text) and isinstance(b, Text):
+            if b.values is not None and a.values is None:
+                a, b = b, a
+            if a.values is not None:
+                kept = tuple(v for v in a.values if b.language.accepts(v.encode()))
+                return Text(values=kept) if kept else None
+            both = automaton.intersection(a.pattern, b.pattern)
+            return None if both.is_empty else Text(pattern=both)
+        if isinstance(a, Items) and isinstance(b, Items):
+            maximum = _least(a.maximum, b.maximum)
+            minimum = max(a.minimum, b.minimum)
+            if maximum is not None and minimum > maximum:
+                return None
+            return Items(all_of([a.item, b.item]), minimum, maximum)
+        if isinstance(a, Fields) and isinstance(b, Fields):
+            return self._intersect_fields(a, b)
+        return None
+
+    def _intersect_fields(self, a: Fields, b: Fields) -> Fields | None:
+        if (
+            (a.patterns or b.patterns)
+            and a.patterns != b.patterns
+            and not (a.additional == b.additional == ANY)
+        ):
+            # a key that matches a pattern of one side takes the other side's additional type: split by pattern
+            return self._intersect_patterned(a, b)
+        keys = list(dict.fromkeys([key for key, _ in a.known] + [key for key, _ in b.known]))
+        known = tuple((key, all_of([a.type_of(key), b.type_of(key)])) for key in keys)
+        patterns = a.patterns if a.patterns == b.patterns else a.patterns + b.patterns
+        names = a.names if b.names is None else b.names
+        if a.names is not None and b.names is not None:
+            names = automaton.intersection(a.names, b.names)
+        required = a.required | b.required
+        result = Fields(
+            known,
+            patterns,
+            all_of([a.additional, b.additional]),
+            names,
+            required,
+            max(a.minimum, b.minimum),
+            _least(a.maximum, b.maximum),
+        )
+        impossible = any(result.type_of(key) == NEVER for key in required)
+        return None if impossible else result
+
+    def _intersect_patterned(self, a: Fields, b: Fields) -> Fields | None:
+        """Both sides rewritten over patterns that exclude each other, so that types can be intersected one by one."""
+        distinct = list(dict.fromkeys([p for p, _ in a.patterns] + [p for p, _ in b.patterns]))
+        cells: list[tuple[Automaton, frozenset[int]]] = [(ANY_STRING, frozenset())]
+        for index, pattern in enumerate(distinct):
+            cells = [
+                cell
+                for part, members in cells
+                for cell in (
+                    (automaton.intersection(part, pattern), members | {index}),
+                    (automaton.difference(part, pattern), members),
+                )
+                if not cell[0].is_empty
+            ]
+
+        def cell_type(side: Fields, members: frozenset[int]) -> Lazy:
+            found = [lazy for pattern, lazy in side.patterns if distinct.index(pattern) in members]
+            return all_of(found) if found else side.additional
+
+        keys = list(dict.fromkeys([key for key, _ in a.known] + [key for key, _ in b.known]))
+        known = tuple((key, all_of([a.type_of(key), b.type_of(key)])) for key in keys)
+        own = automaton.from_strings(keys)
+        patterns = tuple(
+            (automaton.difference(part, own), all_of([cell_type(a, members), cell_type(b, members)]))
+            for part, members in cells
+            if members
+        )
+        merged = self._intersect_fields(replace(a, known=(), patterns=()), replace(b, known=(), patterns=()))
+        assert merged is not None
+        result = replace(merged, known=known, patterns=patterns)
+        return None if any(result.type_of(key) == NEVER for key in result.required) else result
+
+    def _exactly_one(self, members: list[Type], pointer: str) -> Type:
+        kept: list[Type] = []
+        for index, member in enumerate(members):
+            for j, other in enumerate(members):
+                if j != index:
+                    member = self._subtract(member, other, pointer)
+            kept.append(member)
+        return self._unite(kept)
+
+    def _subtract(self, left: Type, right: Type, pointer: str) -> Type:
+        """The values of left that are not in right; what cannot be taken away exactly is noted and kept."""
+        result: list[Type] = []
+        for a in left:
+            remaining: list[Alternative] = [a]
+            for b in right:
+                if type(a) is type(b):
+                    remaining = [piece for r in remaining for piece in self._subtract_pair(r, b, pointer)]
+            result += [(piece,) for piece in remaining]
+        return self._unite(result)
+
+    def _subtract_pair(self, a: Alternative, b: Alternative, pointer: str) -> list[Alternative]:
+        if _contains(b, a):
+            return []
+        if isinstance(a, Constant):
+            return [a]
+        if isinstance(a, Number) and isinstance(b, Number):
+            text = automaton.difference(a.text, b.text)
+            return [] if text.is_empty else [Number(text)]
+        if isinstance(a, Text) and isinstance(b, Text):
+            if a.values is not None:
+                kept = tuple(v for v in a.values if not b.language.accepts(v.encode()))
+                return [Text(values=kept)] if kept else []
+            rest = automaton.difference(a.pattern, b.language)
+            return [] if rest.is_empty else [Text(pattern=rest)]
+        if isinstance(a, Items) and isinstance(b, Items):
+            return self._subtract_items(a, b, pointer)
+        assert isinstance(a, Fields) and isinstance(b, Fields)
+        return self._subtract_fields(a, b, pointer)
+
+    def _subtract_items(self, a: Items, b: Items, pointer: str) -> list[Alternative]:
+        result: list[Alternative] = []
+        if b.minimum > a.minimum:
+            result.append(replace(a, maximum=_least(a.maximum, b.minimum - 1)))
+        if b.maximum is not None and (a.maximum is None or a.maximum > b.maximum):
+            result.append(replace(a, minimum=max(a.minimum, b.maximum + 1)))
+        if b.item in (ANY, a.item):
+            return result
+        if min(a.minimum, 1) and min(b.minimum, 1) and not self.resolve(all_of([a.item, b.item])):
+            return [a]  # no array is in both
+        self._note(pointer, "two array alternatives that overlap")
+        return [a]
+
+    def _subtract_fields(self, a: Fields, b: Fields, pointer: str) -> list[Alternative]:
+        if self._disjoint(a, b):
+            return [a]
+        open_ended = b.patterns or b.additional not in (ANY, a.additional) or b.names not in (None, a.names)
+        if open_ended:
+            self._note(pointer, "two object alternatives that overlap")
+            return [a]
+        result: list[Fields] = []
+        for key in sorted(b.required - a.required):
+            result.append(a.with_key(key, NEVER))  # lacks what b demands
+        for key, lazy in b.known:
+            if lazy not in (ANY, a.type_of(key)):
+                outside = self._subtract(self.resolve(a.type_of(key)), self.resolve(lazy), pointer)
+                if outside:
+                    fresh: Lazy = ("type", outside)
+                    self._resolved[fresh] = outside
+                    shape = replace(a.with_key(key, fresh), required=a.required | {key})
+                    result.append(shape)
+        if b.minimum > a.minimum:
+            result.append(replace(a, maximum=_least(a.maximum, b.minimum - 1)))
+        if b.maximum is not None and (a.maximum is None or a.maximum > b.maximum):
+            result.append(replace(a, minimum=max(a.minimum, b.maximum + 1)))
+        return list(result)
+
+    def _disjoint(self, a: Fields, b: Fields) -> bool:
+        for key in a.required | b.required:
+            both = all_of([a.type_of(key), b.type_of(key)])
+            if both == NEVER:
+                return True
+            if (
+                key in a.required
+                and key in b.required
+                and both not in self._working
+                and not self.resolve(both)
+            ):
+                return True
+        return False
+
+    def _note(self, pointer: str, what: str) -> None:
+        note = f"{pointer or '/'}: {what}"
+        if note not in self.unenforced:
+            self.unenforced.append(note)
+
+
+def _join_texts(texts: list[Text]) -> Text:
+    if all(text.values is not None for text in texts):
+        return Text(values=tuple(dict.fromkeys(v for text in texts for v in text.values or ())))
+    joined = automaton.EMPTY
+    for language in dict.fromkeys(text.language for text in texts):
+        if language == ANY_STRING:
+            return Text()
+        joined = automaton.union(joined, language)
+    return Text(pattern=joined)
+
+
+def _contains(a: Alternative, b: Alternative) -> bool:
+    """Whether every value of b is surely one of a (False where it is not obvious)."""
+    if a == b:
+        return True
+    if isinstance(a, Items) and isinstance(b, Items):
+        return (
+            a.item in (ANY, b.item)
+            and a.minimum <= b.minimum
+            and (a.maximum is None or (b.maximum is not None and b.maximum <= a.maximum))
+        )
+    if isinstance(a, Fields) and isinstance(b, Fields):
+        if not a.required <= b.required or a.minimum > b.minimum or a.names not in (None, b.names):
+            return False
+        if a.maximum is not None and (b.maximum is None or b.maximum > a.maximum):
+            return False
+        if a.additional not in (ANY, b.additional) and b.additional != NEVER:
+            return False
+        if a.patterns and a.patterns != b.patterns:
+            return False
+        if not a.patterns and b.patterns and a.additional != ANY:
+            return False
+        keys = set(a.types) | set(b.types)
+        return all(a.type_of(key) in (ANY, b.type_of(key)) or b.type_of(key) == NEVER for key in keys)
+    return False
+
+
+def _least(a: int | None, b: int | None) -> int | None:
+    return b if a is None else a if b is None else min(a, b)
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1").replace("%", "%25")
+
+
+def _place(lazy: Lazy) -> str:
+    return lazy[1] or "/" if lazy[0] == "schema" else "a combination of schemas"

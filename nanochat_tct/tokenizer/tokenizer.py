@@ -1,0 +1,266 @@
+"""The tokenizer that ships with the package: JSON values to token ids and back, along the workflow schema."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, State, Walker
+from nanochat_tct.tokenizer.errors import TokenizerError
+from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar
+from nanochat_tct.tokenizer.merges import Merges
+from nanochat_tct.tokenizer.prefix import open_end
+from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
+
+
+class Tokenizer:
+    """Type-constrained tokens of one vocabulary file.
+
+    Attributes:
+        name: "builtin", or the path of the vocabulary file.
+        fingerprint: SHA-256 (hex) of the vocabulary; equal fingerprints mean equal token ids.
+    """
+
+    def __init__(self, path: Path = BUILTIN) -> None:
+        content, self.fingerprint = load_vocabulary(path)
+        self.name = "builtin" if path == BUILTIN else str(path)
+        try:
+            self.grammar = Grammar(content["grammar"])
+            self.walker = Walker(self.grammar)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise TokenizerError(
+                "", f"{path}: the grammar in this vocabulary file is damaged ({error})"
+            ) from error
+        flat = content["merges"]
+        pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        self.merges = Merges(self.grammar.base_size, pairs, content["word_merges"])
+
+    def vocab_size(self) -> int:
+        return len(self.merges.expansions)
+
+    def pad_token(self) -> int:
+        """The id that fills rows; it never stands in a document."""
+        return PAD
+
+    def encode(self, json_str: str) -> list[int]:
+        """Token ids of a document given as JSON text.
+
+        Raises:
+            TokenizerError: the text is not JSON, or its value is not valid under the schema (with the JSON pointer).
+        """
+        try:
+            value = json.loads(json_str, parse_constant=_refuse_constant, object_pairs_hook=_object)
+        except TokenizerError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise TokenizerError("", f"not JSON: {error}") from None
+        return self.encode_value(value)
+
+    def encode_value(self, value: Any) -> list[int]:
+        """Token ids of a document given as a parsed JSON value; see ``encode``."""
+        return self.merges.encode(self.grammar.write(value))
+
+    def encode_prefix(self, value: Any, open_scalar: bool = True) -> list[int]:
+        """Token ids of a half-written document, left open at its end.
+
+        The last array or object of each level stays open, and so does the last text or number (unless
+        ``open_scalar`` is False); a last key whose value is null and may not be null waits for its value.
+
+        Raises:
+            TokenizerError: no valid document begins like this; it names the place.
+        """
+        base, pointers = open_end(self.grammar, value, open_scalar)
+        state: State | None = self.walker.start
+        for index, token in enumerate(base):
+            try:
+                if state is None:
+                    raise Illegal
+                state = self.walker.step(state, token)
+            except Illegal:
+                place = max((start, pointer) for start, pointer in pointers if start <= index)[1]
+                raise TokenizerError(place, "no valid workflow begins like this") from None
+        return self.merges.encode(base)
+
+    def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
+        """The document that tokens begin with.
+
+        Returns:
+            Its compact JSON, how many tokens it took, and how many were given.
+
+        Raises:
+            TokenizerError: the tokens are cut off, out of range, or not those of a valid document.
+        """
+        value, consumed = self._decode(tokens)
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False), consumed, len(tokens)
+
+    def decode_value(self, tokens: Sequence[int]) -> Any:
+        """The value of exactly one whole document; see ``decode``."""
+        value, consumed = self._decode(tokens)
+        if consumed != len(tokens):
+            raise TokenizerError("", f"the document ends after {consumed} of {len(tokens)} tokens")
+        return value
+
+    def _decode(self, tokens: Sequence[int]) -> tuple[Any, int]:
+        self._check_range(tokens)
+        value, length = self.grammar.read(self.merges.decode(tokens))
+        position = 0
+        for index, token in enumerate(tokens):
+            if position == length:
+                return value, index
+            position += len(self.merges.expansions[token])
+        if position != length:
+            raise TokenizerError("", "a token reaches beyond the end of the document")
+        return value, len(tokens)
+
+    def decode_prefix(self, tokens: Sequence[int]) -> tuple[str, int, bool]:
+        """A cut-off sequence, completed to the shortest valid document.
+
+        Reading stops at the first token that no valid document has at its place; a character cut in the middle is
+        left out.
+
+        Returns:
+            Compact JSON, the number of fields (keys with the beginning of a value) that the tokens gave, and whether
+            they were a complete document by themselves.
+        """
+        self._check_range(tokens)
+        state: State | None = self.walker.start
+        kept: list[str] = []
+        fields = 0
+        for token in tokens:
+            if state is None:
+                break
+            expansion = self.merges.expansions[token]
+            moved = self._advance(state, expansion)
+            if moved is None:
+                break
+            state, more = moved
+            fields += more
+            kept.append(expansion)
+        base = "".join(kept)
+        if state is None:
+            value, _ = self.grammar.read(base)
+            return json.dumps(value, separators=(",", ":"), ensure_ascii=False), fields, True
+        cut = _incomplete_character(base)
+        if cut:
+            base = base[:-cut]
+            state = self.walker.start
+            for character in base:
+                assert state is not None
+                state = self.walker.step(state, character)
+        value, _ = self.grammar.read(base + self.walker.complete(state))
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False), fields, False
+
+    def _advance(self, state: State, expansion: str) -> tuple[State | None, int] | None:
+        """The state after a token and the number of keys in it; None when the token is not legal."""
+        fields = 0
+        here: State | None = state
+        try:
+            for character in expansion:
+                if here is None:
+                    return None
+                owner = here
+                here = self.walker.step(here, character)
+                if isinstance(owner, Object) and character != OBJECT_END and not isinstance(here, FreeKey):
+                    fields += 1
+                elif isinstance(owner, FreeKey) and character == END:
+                    fields += 1
+        except Illegal:
+            return None
+        return here, fields
+
+    def extract_window(self, tokens: Sequence[int], start: int, end: int) -> list[int]:
+        """``[start] + tokens[start:end]``: one position token, then content.
+
+        Raises:
+            TokenizerError: start and end are not a range of the tokens.
+        """
+        if not 0 <= start <= end <= len(tokens):
+            raise TokenizerError("", f"no window from {start} to {end} in {len(tokens)} tokens")
+        return [start, *tokens[start:end]]
+
+    def cursor(self) -> Cursor:
+        """A cursor before the first token of a document."""
+        return Cursor(self)
+
+    def describe(self, token: int) -> str:
+        """A token as a person reads it."""
+        parts: list[str] = []
+        for character in self.merges.expansions[token]:
+            if character == END:
+                parts.append("⏎")
+            elif ord(character) > 255:
+                parts.append(f"‹{self.grammar.name(character)}›")
+            else:
+                parts.append(character)
+        text = "".join(parts)
+        try:
+            text = text.encode("latin-1").decode("utf-8") if max(map(ord, text)) < 256 else text
+        except UnicodeDecodeError:
+            pass  # a part of a character: its bytes are shown one by one
+        return text.replace("\n", "↵").replace(" ", "·").replace("\t", "→")
+
+    def _check_range(self, tokens: Sequence[int]) -> None:
+        size = len(self.merges.expansions)
+        for index, token in enumerate(tokens):
+            if not 0 <= token < size:
+                raise TokenizerError("", f"token {index} is {token}, not an id from 0 to {size - 1}")
+
+
+class Cursor:
+    """Walks through a document token by token, as generation does."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._state: State | None = tokenizer.walker.start
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the document is complete, so that no token may follow."""
+        return self._state is None
+
+    def allows(self, token: int) -> bool:
+        """Whether some valid document goes on with this token."""
+        return self._moved(token) is not None
+
+    def advance(self, token: int) -> None:
+        """Reads a token.
+
+        Raises:
+            TokenizerError: no valid document goes on with it.
+        """
+        moved = self._moved(token)
+        if moved is None:
+            raise TokenizerError("", f"no valid workflow has the token {token} at this place")
+        self._state = moved[0]
+
+    def _moved(self, token: int) -> tuple[State | None, int] | None:
+        if self._state is None or not 0 <= token < self._tokenizer.vocab_size():
+            return None
+        return self._tokenizer._advance(self._state, self._tokenizer.merges.expansions[token])
+
+
+def _refuse_constant(text: str) -> Any:
+    raise TokenizerError("", f"{text} is not a JSON number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise TokenizerError("", f"the key {twice!r} stands twice in one object")
+    return value
+
+
+def _incomplete_character(base: str) -> int:
+    """Number of bytes at the end that begin a UTF-8 character without ending it."""
+    for back in range(1, min(4, len(base)) + 1):
+        code = ord(base[-back])
+        if code >= 0x100 or code < 0x80:
+            return 0
+        if code >= 0xC0:
+            needed = 2 if code < 0xE0 else 3 if code < 0xF0 else 4
+            return back if back < needed else 0
+    return 0

@@ -1,0 +1,125 @@
+"""Trains a vocabulary: compiles the schema and learns merges from workflows."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.config import option, parse_arguments
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import merges
+from nanochat_tct.tokenizer.compile import compile_schema
+from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
+from nanochat_tct.tokenizer.grammar import Grammar
+from nanochat_tct.tokenizer.vocabulary import save_vocabulary
+
+WORD_SHARE = 0.5  # share of merges inside words; measured in docs/LOG.md
+
+
+@dataclass(frozen=True)
+class TrainTokenizerConfig:
+    input: list[str] = option(
+        (), "workflows to learn from: folders, globs, .json, .yml, .jsonl, .parquet files"
+    )  # type: ignore[assignment]
+    output: str = option("vocabulary.json", "the vocabulary file to write")
+    vocab_size: int = option(8192, "number of token ids, special ones included")
+    schema: str = option("", "a JSON Schema file; the default is the workflow schema of check-jsonschema")
+
+
+def workflow_schema() -> Any:
+    """The GitHub workflow schema that the check-jsonschema package carries."""
+    path = files("check_jsonschema") / "builtin_schemas/vendor/github-workflows.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def train_vocabulary(
+    documents: Iterable[tuple[str, Any]], schema: Any, vocab_size: int, output: Path
+) -> dict[str, Any]:
+    """Learns a vocabulary and writes it.
+
+    A piece counts by the square root of how often it occurs in one group, summed over groups, so that a repository
+    that repeats itself does not buy tokens for itself alone.
+
+    Args:
+        documents: (group, value): values that belong together, such as those of one repository, share a group.
+        schema: a JSON Schema document.
+        vocab_size: number of ids.
+        output: the vocabulary file.
+
+    Returns:
+        Counts: documents, refused (by problem), merges, unenforced (lines about the schema).
+
+    Raises:
+        UserError: there is nothing to learn from, the size is too small, or the file cannot be written.
+    """
+    compiled, unenforced = compile_schema(schema)
+    grammar = Grammar(compiled)
+    if vocab_size <= grammar.base_size:
+        raise UserError(
+            f"--vocab-size {vocab_size}: this schema has {grammar.base_size} base tokens; ask for more"
+        )
+    groups: dict[str, Counter[str]] = {}
+    refused: Counter[str] = Counter()
+    accepted = 0
+    for group, value in documents:
+        try:
+            base = grammar.write(value)
+        except TokenizerError as error:
+            refused[error.problem] += 1
+            continue
+        accepted += 1
+        groups.setdefault(group, Counter()).update(merges.PIECE.findall(base))
+    if not accepted:
+        raise UserError("--input: no document there is valid under the schema; nothing to learn from")
+    counts: Counter[str] = Counter()
+    for group in sorted(groups):
+        for piece, count in groups[group].items():
+            if piece:
+                counts[piece] += round(10 * math.sqrt(count))
+    ordered = Counter(dict(sorted(counts.items())))
+    pairs, word_merges = merges.learn(ordered, grammar.base_size, vocab_size, WORD_SHARE)
+    if grammar.base_size + len(pairs) != vocab_size:
+        raise UserError(
+            f"--vocab-size {vocab_size}: the input only yields {grammar.base_size + len(pairs)} tokens; "
+            "give more documents or ask for fewer"
+        )
+    save_vocabulary(output, compiled, pairs, word_merges)
+    return {"documents": accepted, "refused": refused, "merges": len(pairs), "unenforced": unenforced}
+
+
+def command(argv: list[str]) -> int:
+    """``nanochat-tct train-tokenizer``."""
+    config = parse_arguments(
+        TrainTokenizerConfig, argv, "train-tokenizer", "Train a vocabulary of typed tokens."
+    )
+    from nanochat_tct.data.sources import read_documents
+
+    if not config.input:
+        raise UserError("--input: name the workflows to learn from (a folder, a glob, .jsonl or .parquet)")
+    if config.schema:
+        try:
+            schema = json.loads(Path(config.schema).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SchemaError(f"--schema {config.schema}: cannot be read as JSON: {error}") from error
+    else:
+        schema = workflow_schema()
+    started = time.monotonic()
+    summary = train_vocabulary(read_documents(config.input), schema, config.vocab_size, Path(config.output))
+    for line in summary["unenforced"]:
+        print(f"not enforced: {line}", file=sys.stderr)
+    refused = summary["refused"]
+    print(
+        f"{config.output}: {config.vocab_size} ids, {summary['merges']} merges learned from {summary['documents']} "
+        f"documents in {time.monotonic() - started:.0f} s; {refused.total()} refused by the schema"
+    )
+    for problem, count in refused.most_common(5):
+        print(f"  {count} x {problem}")
+    return 0
