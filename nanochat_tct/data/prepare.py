@@ -127,12 +127,13 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
     from nanochat_tct.ray_session import start_ray
 
     start_ray()
-    import ray
+    import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
     blocks = [pa.table({"part": pa.array([pickle.dumps(part)], pa.binary())}) for part in parts]
     dataset = ray.data.from_arrow(blocks).map_batches(
-        encode_parts,
+        encode_parts,  # type: ignore[arg-type]  # its own stubs do not know fn_kwargs
         batch_format="pyarrow",
         batch_size=None,  # a block, that is one part, for each task
         fn_kwargs={
@@ -140,7 +141,7 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
             "fingerprint": tokenizer.fingerprint,
             "limits": config.limits(),
         },
-        concurrency=config.concurrency,
+        compute=ray.data.TaskPoolStrategy(size=config.concurrency),
     )
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False  # ours counts documents

@@ -174,9 +174,8 @@ def _find_remote(given: str) -> Iterator[Source]:
         listed = filesystem.get_file_info(pa.fs.FileSelector(path, recursive=True))
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"--input {given}: {_one_line(error)}") from error
-    checkouts = {
-        entry.path.split("/.git/")[0].removesuffix("/.git") for entry in listed if "/.git" in entry.path
-    } - {path}
+    marked = (re.match(r"(.*?)/\.git(/|$)", entry.path) for entry in listed)
+    checkouts = {match[1] for match in marked if match} - {path}
     # The pattern, in the file system's own form of paths, which has no scheme.
     own_pattern = path + pattern[len(uri) :] if pattern else ""
     for entry in listed:
