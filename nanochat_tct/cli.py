@@ -18,8 +18,8 @@ COMMANDS = {
         "nanochat_tct.generation.generate:command",
         "write workflows, or complete half-written ones",
     ),
-    "tokenize": ("nanochat_tct.tokenizer.show:command", "show the tokens of a workflow"),
-    "train-tokenizer": ("nanochat_tct.tokenizer.train:command", "learn a vocabulary file from workflows"),
+    "tokenize": ("nanochat_tct.evaluation.tokens:command", "show the tokens of a workflow"),
+    "train-tokenizer": ("nanochat_tct.data.train_tokenizer:command", "learn a vocabulary file from workflows"),
     "doctor": ("nanochat_tct.doctor:command", "check that this machine is set up"),
 }
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}

@@ -50,17 +50,25 @@ def encode_raw(raw: RawDocument, tokenizer: Any, limits: Limits) -> EncodedDocum
     """Parses, checks and encodes one document; what is wrong with it comes back as a RejectedDocument."""
     repo = raw.repo
     try:
-        if raw.error is not None:
-            raise raw.error
-        if raw.format == "json-line":
-            value, repo = _read_line(raw.text, limits)
-        else:
-            value = read_workflow(raw.text, raw.format, limits)
+        value, repo = parse_raw(raw, limits)
         return encode_document(raw.source, repo, value, tokenizer)
     except DocumentError as error:
         return RejectedDocument(raw.source, repo, error.reason, _storable(error))
     except TokenizerError as error:
         return RejectedDocument(raw.source, repo, "schema", _storable(error))
+
+
+def parse_raw(raw: RawDocument, limits: Limits) -> tuple[Any, str | None]:
+    """The value of a document and its repository, where it is known.
+
+    Raises:
+        DocumentError: it cannot be read, or is not a workflow document.
+    """
+    if raw.error is not None:
+        raise raw.error
+    if raw.format == "json-line":
+        return _read_line(raw.text, limits)
+    return read_workflow(raw.text, raw.format, limits), raw.repo
 
 
 def _read_line(line: str | bytes, limits: Limits) -> tuple[Any, str | None]:

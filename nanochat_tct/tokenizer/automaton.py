@@ -8,6 +8,7 @@ deterministic one.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -235,12 +236,12 @@ def _minimise(accepting: list[bool], edges: list[list[tuple[int, int, int]]]) ->
     numbers, order = {group[0]: 0}, [group[0]]
     rows = []
     for g in order:
-        row = _join((low, high, group[t]) for low, high, t in edges[representative[g]] if live[t])
-        for _, _, target in row:
+        joined = _join((low, high, group[t]) for low, high, t in edges[representative[g]] if live[t])
+        for _, _, target in joined:
             if target not in numbers:
                 numbers[target] = len(order)
                 order.append(target)
-        rows.append(tuple((low, high, numbers[target]) for low, high, target in row))
+        rows.append(tuple((low, high, numbers[target]) for low, high, target in joined))
     return Automaton(tuple(accepting[representative[g]] for g in order), tuple(rows))
 
 
@@ -266,7 +267,7 @@ def _pairs(left: Automaton, right: Automaton, both_needed: bool, accept: object)
         row: list[tuple[int, int, tuple[int, int]]] = []
         for byte in range(256):
             target = (a[byte], b[byte])
-            if target[0] < 0 and (both_needed or target[1] < 0) or both_needed and target[1] < 0:
+            if (target[0] < 0 and target[1] < 0) or (both_needed and min(target) < 0):
                 continue
             if row and row[-1][2] == target and row[-1][1] == byte - 1:
                 row[-1] = (row[-1][0], byte, target)
@@ -576,7 +577,7 @@ def from_pattern(pattern: str) -> Automaton:
         moves = [edge for member in state[1] for edge in byte_edges.get(member, ())]
         borders = sorted({low for low, _, _ in moves} | {high + 1 for _, high, _ in moves})
         row = []
-        for low, upper in zip(borders, borders[1:], strict=False):
+        for low, upper in itertools.pairwise(borders):
             targets = [target for first, last, target in moves if first <= low <= last]
             if targets:
                 row.append((low, upper - 1, (False, closure(targets, ""))))

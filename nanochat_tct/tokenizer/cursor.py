@@ -390,12 +390,12 @@ class Walker:
                     options.append(rest.decode("latin-1") + END + self._shortest_value(key.child, mask))
             return min(options, key=len)
         assert type(state) is Object
-        options = [
+        shapes = [
             self._rest_of_shape(state, index)
             for index, (bit, *_) in enumerate(state.node.objects)
             if state.alive & bit
         ]
-        return min([option for option in options if option is not None], key=len)
+        return min((option for option in shapes if option is not None), key=len)
 
     def _mask_of(self, owner: Object, key: Key) -> int:
         mask = 0

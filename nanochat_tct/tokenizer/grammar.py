@@ -102,7 +102,7 @@ class Node:
                 else:
                     self.texts.append((bit, from_strings(details[0])))
             elif kind == "array":
-                self.arrays.append((bit, *details))  # type: ignore[arg-type]
+                self.arrays.append((bit, *details))
             else:
                 self.objects.append((bit, tuple(details[0]), details[1], details[2]))
         kinds = [bool(self.constants), bool(self.numbers), bool(self.texts or self.literals)]
@@ -391,7 +391,7 @@ class Grammar:
             depth += 1
             name = ""
             try:
-                for (prefix, walk, narrows), (name, child) in zip(fields, value.items(), strict=True):
+                for (prefix, walk, narrows), (name, child) in zip(fields, value.items(), strict=True):  # noqa: B007
                     emit(prefix)
                     accepted = walk(child, emit, depth)
                     if narrows is not None:
@@ -420,7 +420,7 @@ class Grammar:
             alive = node.array_bits
             index = 0
             try:
-                for index, item in enumerate(value):
+                for index, item in enumerate(value):  # noqa: B007
                     accepted = walk(item, emit, depth)
                     if node.item_narrows:
                         alive = node.narrow_items(alive, accepted)

@@ -9,6 +9,7 @@ is left. Few distinct words make up many distinct pieces, so most of the work is
 from __future__ import annotations
 
 import heapq
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -93,7 +94,7 @@ def _apply(symbols: list[int], made: dict[tuple[int, int], int]) -> list[int]:
         return _apply_long(symbols, made)
     get = made.get
     symbols = list(symbols)
-    ranks = [get(pair, NO_MERGE) for pair in zip(symbols, symbols[1:], strict=False)]
+    ranks = [get(pair, NO_MERGE) for pair in itertools.pairwise(symbols)]
     while ranks and (best := min(ranks)) != NO_MERGE:
         place = ranks.index(best)
         symbols[place : place + 2] = [best]
@@ -113,7 +114,7 @@ def _apply_long(symbols: list[int], made: dict[tuple[int, int], int]) -> list[in
     before = list(range(-1, count - 1))
     heap = [
         (token, place)
-        for place, token in enumerate(map(made.get, zip(symbols, symbols[1:], strict=False)))
+        for place, token in enumerate(map(made.get, itertools.pairwise(symbols)))
         if token is not None
     ]
     heapq.heapify(heap)

@@ -126,19 +126,23 @@ def any_of(types: Iterable[Lazy]) -> Lazy:
     return flat[0] if len(flat) == 1 else ("any", tuple(flat))
 
 
-ANNOTATIONS = frozenset(
-    "$schema $id $comment $defs definitions title description default examples deprecated readOnly writeOnly format "
-    "contentMediaType contentEncoding markdownDescription enumDescriptions markdownEnumDescriptions".split()
-)
-KEYWORDS = frozenset(
-    "$ref type enum const allOf anyOf oneOf not if then else pattern minLength maxLength items additionalItems "
-    "minItems maxItems properties patternProperties additionalProperties propertyNames required minProperties "
-    "maxProperties dependencies dependentRequired dependentSchemas".split()
-)
-UNENFORCED = frozenset(
-    "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf uniqueItems contains unevaluatedProperties "
-    "unevaluatedItems minContains maxContains prefixItems".split()
-)
+# fmt: off
+ANNOTATIONS = frozenset([
+    "$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples",
+    "deprecated", "readOnly", "writeOnly", "format", "contentMediaType", "contentEncoding",
+    "markdownDescription", "enumDescriptions", "markdownEnumDescriptions",
+])
+KEYWORDS = frozenset([
+    "$ref", "type", "enum", "const", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "pattern",
+    "minLength", "maxLength", "items", "additionalItems", "minItems", "maxItems", "properties",
+    "patternProperties", "additionalProperties", "propertyNames", "required", "minProperties",
+    "maxProperties", "dependencies", "dependentRequired", "dependentSchemas",
+])
+UNENFORCED = frozenset([
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems",
+    "contains", "unevaluatedProperties", "unevaluatedItems", "minContains", "maxContains", "prefixItems",
+])
+# fmt: on
 
 
 class Compiler:

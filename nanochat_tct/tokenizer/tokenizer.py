@@ -162,9 +162,10 @@ class Tokenizer:
                     return None
                 owner = here
                 here = self.walker.step(here, character)
-                if isinstance(owner, Object) and character != OBJECT_END and not isinstance(here, FreeKey):
-                    fields += 1
-                elif isinstance(owner, FreeKey) and character == END:
+                known_key = (
+                    isinstance(owner, Object) and character != OBJECT_END and not isinstance(here, FreeKey)
+                )
+                if known_key or (isinstance(owner, FreeKey) and character == END):
                     fields += 1
         except Illegal:
             return None
@@ -195,10 +196,9 @@ class Tokenizer:
             else:
                 parts.append(character)
         text = "".join(parts)
-        try:
-            text = text.encode("latin-1").decode("utf-8") if max(map(ord, text)) < 256 else text
-        except UnicodeDecodeError:
-            pass  # a part of a character: its bytes are shown one by one
+        if max(map(ord, text)) < 256:
+            # the bytes of a character cut in two are shown by their codes
+            text = text.encode("latin-1").decode("utf-8", "backslashreplace")
         return text.replace("\n", "↵").replace(" ", "·").replace("\t", "→")
 
     def _check_range(self, tokens: Sequence[int]) -> None:

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import merges
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
+from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import Grammar
 from nanochat_tct.tokenizer.vocabulary import save_vocabulary
 
 WORD_SHARE = 0.5  # share of merges inside words; measured in docs/LOG.md
-
-
-@dataclass(frozen=True)
-class TrainTokenizerConfig:
-    input: list[str] = option(
-        (), "workflows to learn from: folders, globs, .json, .yml, .jsonl, .parquet files"
-    )  # type: ignore[assignment]
-    output: str = option("vocabulary.json", "the vocabulary file to write")
-    vocab_size: int = option(8192, "number of token ids, special ones included")
-    schema: str = option("", "a JSON Schema file; the default is the workflow schema of check-jsonschema")
 
 
 def workflow_schema() -> Any:
@@ -93,33 +79,3 @@ def train_vocabulary(
         )
     save_vocabulary(output, compiled, pairs, word_merges)
     return {"documents": accepted, "refused": refused, "merges": len(pairs), "unenforced": unenforced}
-
-
-def command(argv: list[str]) -> int:
-    """``nanochat-tct train-tokenizer``."""
-    config = parse_arguments(
-        TrainTokenizerConfig, argv, "train-tokenizer", "Train a vocabulary of typed tokens."
-    )
-    from nanochat_tct.data.sources import read_documents
-
-    if not config.input:
-        raise UserError("--input: name the workflows to learn from (a folder, a glob, .jsonl or .parquet)")
-    if config.schema:
-        try:
-            schema = json.loads(Path(config.schema).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SchemaError(f"--schema {config.schema}: cannot be read as JSON: {error}") from error
-    else:
-        schema = workflow_schema()
-    started = time.monotonic()
-    summary = train_vocabulary(read_documents(config.input), schema, config.vocab_size, Path(config.output))
-    for line in summary["unenforced"]:
-        print(f"not enforced: {line}", file=sys.stderr)
-    refused = summary["refused"]
-    print(
-        f"{config.output}: {config.vocab_size} ids, {summary['merges']} merges learned from {summary['documents']} "
-        f"documents in {time.monotonic() - started:.0f} s; {refused.total()} refused by the schema"
-    )
-    for problem, count in refused.most_common(5):
-        print(f"  {count} x {problem}")
-    return 0

@@ -1,0 +1,76 @@
+"""``nanochat-tct train-tokenizer``: a vocabulary learned from workflow files."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.config import option, parse_arguments
+from nanochat_tct.data.documents import DocumentError, Limits
+from nanochat_tct.data.encode import parse_raw
+from nanochat_tct.data.sources import find_sources, plan_parts, read_part
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import SchemaError
+from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
+
+
+@dataclass(frozen=True)
+class TrainTokenizerConfig:
+    input: list[str] = option(
+        (), "workflows to learn from: folders, globs, .json, .yml, .jsonl, .parquet files"
+    )
+    output: str = option("vocabulary.json", "the vocabulary file to write")
+    vocab_size: int = option(8192, "number of token ids, special ones included")
+    schema: str = option("", "a JSON Schema file; the default is the workflow schema of check-jsonschema")
+
+
+def command(argv: list[str]) -> int:
+    """``nanochat-tct train-tokenizer``."""
+    config = parse_arguments(
+        TrainTokenizerConfig, argv, "train-tokenizer", "Train a vocabulary of typed tokens."
+    )
+    if not config.input:
+        raise UserError("--input: name the workflows to learn from (a folder, a glob, .jsonl or .parquet)")
+    if config.schema:
+        try:
+            schema = json.loads(Path(config.schema).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SchemaError(f"--schema {config.schema}: cannot be read as JSON: {error}") from error
+    else:
+        schema = workflow_schema()
+    started = time.monotonic()
+    unreadable: Counter[str] = Counter()
+    summary = train_vocabulary(
+        _read_documents(config.input, unreadable), schema, config.vocab_size, Path(config.output)
+    )
+    for line in summary["unenforced"]:
+        print(f"not enforced: {line}", file=sys.stderr)
+    refused = summary["refused"]
+    print(
+        f"{config.output}: {config.vocab_size} ids, {summary['merges']} merges learned from {summary['documents']} "
+        f"documents in {time.monotonic() - started:.0f} s; {refused.total()} refused by the schema"
+    )
+    for reason, count in unreadable.most_common():
+        print(f"  {count} could not be read: {reason}")
+    for problem, count in refused.most_common(5):
+        print(f"  {count} x {problem}")
+    return 0
+
+
+def _read_documents(inputs: list[str], unreadable: Counter[str]) -> Iterator[tuple[str, Any]]:
+    """(repository, or source where it is not known; value) of each document; counts those that cannot be read."""
+    limits = Limits()
+    for part in plan_parts(find_sources(inputs)):
+        for raw in read_part(part, limits):
+            try:
+                value, repo = parse_raw(raw, limits)
+            except DocumentError as error:
+                unreadable[error.reason] += 1
+                continue
+            yield repo or raw.source, value
