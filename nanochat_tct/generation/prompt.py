@@ -90,10 +90,12 @@ def _json_beginnings(text: str) -> Iterator[tuple[int, str, bool]]:
     closers: list[str] = []
     beginnings: list[tuple[int, str]] = []  # of the whole text that ends before a comma or after a bracket
     in_string = escaped = False
+    escape = 0  # where the last escape in a string began
     for place, character in enumerate(text):
         if in_string:
             in_string = escaped or character != '"'
             escaped = character == "\\" and not escaped
+            escape = place if escaped else escape
         elif character == '"':
             in_string = True
         elif character in "{[":
@@ -103,8 +105,11 @@ def _json_beginnings(text: str) -> Iterator[tuple[int, str, bool]]:
             closers.pop()
         elif character == ",":
             beginnings.append((place, "".join(reversed(closers))))
-    end = len(text) - 1 if escaped else len(text)  # half an escape cannot stay
+    is_cut = escaped or (text[escape : escape + 2] == "\\u" and len(text) - escape < 6)
+    end = escape if in_string and is_cut else len(text)  # half an escape cannot stay
     is_open = in_string or text[-1:].isalnum()
     yield end, text[:end] + ('"' if in_string else "") + "".join(reversed(closers)), is_open
+    if ":" in text:
+        del beginnings[:1]  # a prompt that says something is not taken for one that says nothing
     for kept, closing in reversed(beginnings):
         yield kept, text[:kept] + closing, False

@@ -1,0 +1,80 @@
+"""Nats and bits per byte, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nanochat_tct.data.documents import json_bytes
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.store_writer import write_store
+from nanochat_tct.data.windows import Windows
+from nanochat_tct.evaluation.evaluate import bits_per_byte, evaluate_loss
+from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.model.gpt import GPT, GPTConfig
+from nanochat_tct.tokenizer import load_tokenizer
+from tests.generation.helpers import CONFIG, untrained_model, workflow
+
+
+class OneNatATarget(nn.Module):
+    """A model that finds every target equally hard."""
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        assert tokens.shape == targets.shape and tokens.dtype == targets.dtype == torch.int64
+        return (targets >= 0).sum().float()
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    folder = tmp_path_factory.mktemp("data") / "store"
+    write_store(folder, [workflow(index) for index in range(40)], load_tokenizer())
+    return TokenStore.open(folder)
+
+
+def test_bits_per_byte() -> None:
+    assert bits_per_byte(nats=8 * math.log(2), num_bytes=4) == 2.0
+
+
+def test_sum_counts_only_targets() -> None:
+    vocab_size, pad = 10, 0
+    rows = np.array([[10, 1, 2, 10, 3], [14, 5, 0, 0, 0]])  # a second document in one, padding in the other
+    assert sum_nats(OneNatATarget(), [rows, rows[:1]], vocab_size, pad) == (7.0, 7)
+    assert sum_nats(OneNatATarget(), [], vocab_size, pad) == (0.0, 0)
+
+
+def test_sum_is_that_of_the_model_row_by_row() -> None:
+    model = GPT(GPTConfig(vocab_size=64, context_size=8, n_layer=1, n_head=2, n_embd=16)).eval()
+    rows = np.random.default_rng(0).integers(1, 64, (6, 9))
+    rows[:, 0] = 64
+    together, count = sum_nats(model, [rows[:4], rows[4:]], 64, 0)
+    apart = [sum_nats(model, [rows[index : index + 1]], 64, 0)[0] for index in range(6)]
+    assert count == 48
+    assert together == pytest.approx(sum(apart), rel=1e-5)
+
+
+def test_every_token_counts_once(store: TokenStore) -> None:
+    """One nat a token: the loss is 1, and bits per byte follow from tokens and bytes counted here."""
+    documents = store.split("val").to_pylist()
+    tokenizer = load_tokenizer()
+    values = [
+        tokenizer.decode_value(store.tokens[row["start"] : row["start"] + row["length"]].tolist())
+        for row in documents
+    ]
+    num_tokens = sum(len(tokenizer.encode_value(value)) for value in values)
+    num_bytes = sum(len(json_bytes(value)) for value in values)
+    for context_size in (5, 16, 512):
+        result = evaluate_loss(OneNatATarget(), Windows(store, "val", context_size), batch_size=3)  # type: ignore[arg-type]
+        assert (result["targets"], result["bytes"]) == (num_tokens, num_bytes)
+        assert result["loss"] == 1.0
+        assert result["perplexity"] == pytest.approx(math.e)
+        assert result["bits_per_byte"] == pytest.approx(num_tokens / math.log(2) / num_bytes)
+
+
+def test_figures_do_not_depend_on_the_batch_size(store: TokenStore) -> None:
+    model = untrained_model()
+    windows = Windows(store, "val", CONFIG.context_size)
+    one, many = (evaluate_loss(model, windows, batch_size)["nats"] for batch_size in (1, 64))
+    assert one == pytest.approx(many, rel=1e-5)
+    assert model.training, "the mode is put back"

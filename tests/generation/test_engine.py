@@ -1,0 +1,203 @@
+"""Sampling: scores, legality, seeds, the limit of tokens, windows of documents longer than the context."""
+
+import numpy as np
+import pytest
+import torch
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.generation.engine import (
+    NUM_ROWS,
+    Generated,
+    SamplingConfig,
+    choose_legal,
+    generate_tokens,
+    score_tokens,
+)
+from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import load_tokenizer
+from tests.generation.helpers import CONFIG, untrained_model
+
+TOKENIZER = load_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    return untrained_model()
+
+
+def generate(
+    model: GPT, num_samples: int, prompt: list[int] | None = None, **sampling: float
+) -> list[Generated]:
+    config = SamplingConfig(**sampling)  # type: ignore[arg-type]
+    generated = dict(generate_tokens(model, TOKENIZER, prompt or [], num_samples, config))
+    assert sorted(generated) == list(range(num_samples))
+    return [generated[index] for index in range(num_samples)]
+
+
+class OnlySome:
+    """A cursor that allows the tokens it is given."""
+
+    is_complete = False
+
+    def __init__(self, *allowed: int) -> None:
+        self.allowed = allowed
+
+    def allows(self, token: int) -> bool:
+        return token in self.allowed
+
+    def advance(self, token: int) -> None:
+        raise AssertionError
+
+
+def draw_many(
+    logits: list[float], temperature: float, top_p: float, allowed: range, count: int = 4000
+) -> np.ndarray:
+    """Share of each token among draws."""
+    random = np.random.default_rng(0)
+    cursor = OnlySome(*allowed)
+    drawn = [
+        choose_legal(score_tokens(np.array(logits), temperature, top_p, random), cursor) for _ in range(count)
+    ]
+    return np.bincount(drawn, minlength=len(logits)) / count
+
+
+PROBABILITIES = np.array([0.4, 0.3, 0.2, 0.1])
+LOGITS = np.log(PROBABILITIES).tolist()
+
+
+def test_draws_follow_the_distribution() -> None:
+    np.testing.assert_allclose(draw_many(LOGITS, 1.0, 1.0, range(4)), PROBABILITIES, atol=0.03)
+
+
+def test_temperature_sharpens() -> None:
+    expected = PROBABILITIES**2 / (PROBABILITIES**2).sum()
+    np.testing.assert_allclose(draw_many(LOGITS, 0.5, 1.0, range(4)), expected, atol=0.03)
+
+
+def test_a_refused_token_leaves_its_share_to_the_rest_in_proportion() -> None:
+    expected = np.array([0, 0.3, 0.2, 0.1]) / 0.6
+    np.testing.assert_allclose(draw_many(LOGITS, 1.0, 1.0, range(1, 4)), expected, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"), [(1e-9, 1), (0.39, 1), (0.41, 2), (0.69, 2), (0.71, 3), (0.95, 4), (1.0, 4)]
+)
+def test_top_p_keeps_the_smallest_set_of_that_share(top_p: float, kept: int) -> None:
+    shares = draw_many(LOGITS, 1.0, top_p, range(4), count=500)
+    assert (shares > 0).tolist() == [index < kept for index in range(4)]
+
+
+def test_outside_the_nucleus_the_most_probable_legal_token_comes_first() -> None:
+    assert draw_many(LOGITS, 1.0, 0.5, range(2, 4), count=50).tolist() == [0, 0, 1, 0]
+
+
+def test_equal_probabilities_and_top_p() -> None:
+    shares = draw_many([0.0] * 10, 1.0, 0.35, range(10), count=500)
+    assert (shares > 0).sum() == 4
+
+
+def test_temperature_zero_is_the_maximum_and_draws_nothing() -> None:
+    random = np.random.default_rng(0)
+    before = random.bit_generator.state
+    scores = score_tokens(np.array([1.0, 3.0, 2.0]), 0.0, 0.3, random)
+    assert scores.argmax() == 1
+    assert random.bit_generator.state == before
+
+
+def test_tiny_temperature_is_finite() -> None:
+    assert draw_many([1.0, 3.0, 2.0], 1e-6, 0.9, range(3), count=20).tolist() == [0, 1, 0]
+
+
+def test_the_one_legal_token_is_found_among_many() -> None:
+    scores = np.arange(1000.0)
+    assert choose_legal(scores.copy(), OnlySome(3)) == 3
+    with pytest.raises(AssertionError, match="no token"):
+        choose_legal(scores.copy(), OnlySome())
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"temperature": -1.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_impossible_settings_are_refused(setting: dict[str, float], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        SamplingConfig(**setting)  # type: ignore[arg-type]
+
+
+def test_greedy_is_the_legal_maximum_of_the_full_forward_pass(model: GPT) -> None:
+    (generated,) = generate(model, 1, temperature=0, max_tokens=20)
+    cursor = TOKENIZER.cursor()
+    tokens: list[int] = []
+    model.eval()
+    while not cursor.is_complete and len(tokens) < 20:
+        with torch.no_grad():
+            logits = model(torch.tensor([[CONFIG.vocab_size, *tokens]]))[0, -1]
+        for token in logits.argsort(descending=True).tolist():
+            if cursor.allows(token):
+                break
+        cursor.advance(token)
+        tokens.append(token)
+    assert generated.tokens == tokens
+
+
+def test_same_seed_same_samples_whatever_the_batch(model: GPT) -> None:
+    many = generate(model, NUM_ROWS + 5, seed=3, max_tokens=24)
+    assert many == generate(model, NUM_ROWS + 5, seed=3, max_tokens=24)
+    assert generate(model, 2, seed=3, max_tokens=24) == many[:2]
+    assert generate(model, NUM_ROWS + 2, seed=3, max_tokens=24) == many[: NUM_ROWS + 2]
+    assert generate(model, 2, seed=4, max_tokens=24) != many[:2]
+    assert len({tuple(generated.tokens) for generated in many}) == len(many)
+
+
+def test_the_limit_counts_the_prompt(model: GPT) -> None:
+    prompt = TOKENIZER.encode_prefix({"name": "CI"}, False)
+    for generated in generate(model, 3, prompt, max_tokens=len(prompt) + 4):
+        assert generated.tokens[: len(prompt)] == prompt
+        assert generated.is_complete or len(generated.tokens) == len(prompt) + 4
+
+
+def test_a_whole_document_as_prompt_comes_back(model: GPT) -> None:
+    prompt = TOKENIZER.encode('{"on":"push","jobs":{"a":{"uses":"./.github/workflows/a.yml"}}}')
+    assert generate(model, 2, prompt) == [Generated(prompt, True)] * 2
+
+
+def test_documents_outgrow_the_context(model: GPT) -> None:
+    """Sampled tokens are those that the windows give when each is computed afresh."""
+    prompt = TOKENIZER.encode_prefix({"jobs": {"build": {"runs-on": "x", "steps": [{"run": "echo " * 100}]}}})
+    room = CONFIG.context_size
+    (generated,) = generate(model, 1, prompt[:40], temperature=0, max_tokens=40 + 2 * room)
+    assert len(generated.tokens) > 2 * room
+    cursor = TOKENIZER.cursor()
+    start = 0
+    model.eval()
+    for place, token in enumerate(generated.tokens):
+        if place - start + 1 > room:
+            start = place - room // 2
+        if place >= 40:
+            window = torch.tensor([[CONFIG.vocab_size + start, *generated.tokens[start:place]]])
+            with torch.no_grad():
+                logits = model(window)[0, -1]
+            best = next(t for t in logits.argsort(descending=True).tolist() if cursor.allows(t))
+            assert token == best, place
+        cursor.advance(token)
+
+
+def test_a_prompt_longer_than_the_context(model: GPT) -> None:
+    prompt = TOKENIZER.encode_prefix({"jobs": {"build": {"runs-on": "x", "steps": [{"run": "abc " * 200}]}}})
+    assert len(prompt) > CONFIG.context_size
+    for generated in generate(model, 2, prompt, max_tokens=len(prompt) + 5):
+        assert generated.tokens[: len(prompt)] == prompt
+
+
+def test_the_mode_of_the_model_is_put_back(model: GPT) -> None:
+    for was_training in (True, False):
+        model.train(was_training)
+        generate(model, 1, max_tokens=3)
+        assert model.training == was_training

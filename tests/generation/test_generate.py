@@ -1,0 +1,139 @@
+"""Workflows out of a model: always valid, and the command around it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nanochat_tct.cli import main
+from nanochat_tct.data.documents import read_workflow, to_yaml
+from nanochat_tct.generation.generate import generate_workflows
+from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import load_tokenizer
+from tests.generation.helpers import model_that_knows, save, untrained_model, workflow
+
+TOKENIZER = load_tokenizer()
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT:
+    return untrained_model()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model: GPT, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("checkpoints") / "run"
+    save(model, run_dir)
+    return run_dir
+
+
+@pytest.mark.parametrize("max_tokens", [1, 7, 40, 150])
+def test_every_output_of_an_untrained_model_is_valid(model: GPT, max_tokens: int) -> None:
+    samples = generate_workflows(
+        model, TOKENIZER, num_samples=10, temperature=1.5, seed=1, max_tokens=max_tokens
+    )
+    for sample in samples:
+        assert sample.valid, sample.problem
+        assert len(sample.tokens) <= max_tokens
+        assert TOKENIZER.decode_value(TOKENIZER.encode(sample.json)) == sample.value
+        assert read_workflow(to_yaml(sample.value), "yaml") == sample.value
+        if sample.completed_by == "model":
+            assert TOKENIZER.decode_value(sample.tokens) == sample.value
+
+
+def test_continues_a_prompt(model: GPT) -> None:
+    partial = {
+        "name": "deploy",
+        "on": "push",
+        "jobs": {"a": {"runs-on": "ubuntu-latest", "steps": [{"run": "make"}]}},
+    }
+    prompt = TOKENIZER.encode_prefix(partial)
+    for sample in generate_workflows(model, TOKENIZER, prompt, num_samples=4, max_tokens=len(prompt) + 30):
+        assert sample.valid
+        assert list(sample.value)[:2] == ["name", "on"]
+        assert sample.value["name"] == "deploy"
+        assert sample.value["jobs"]["a"]["steps"][0]["run"].startswith("make")
+
+
+def test_a_model_writes_what_it_learned_and_ends_it_by_itself() -> None:
+    model = model_that_knows([workflow(1)], TOKENIZER)
+    (sample,) = generate_workflows(model, TOKENIZER, temperature=0, max_tokens=500)
+    assert sample.completed_by == "model"
+    assert sample.value == workflow(1)
+    prompt = TOKENIZER.encode_prefix({"name": "build 1"}, False)
+    assert generate_workflows(model, TOKENIZER, prompt, temperature=0)[0].value == workflow(1)
+
+
+# ------------------------------------------------------------------------------------------------
+# The command
+
+
+def test_prints_yaml(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--max-tokens", "60", "--seed", "2"]
+    assert main([*arguments, "--prompt", "name: CI\non: push\n", "--num-samples", "3"]) == 0
+    documents = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [document["name"] for document in documents] == ["CI"] * 3
+    assert main([*arguments, "--prompt", "name: CI\non: push\n"]) == 0
+    alone = capsys.readouterr().out
+    assert read_workflow(alone, "yaml")["name"] == "CI"
+    assert main([*arguments, "--prompt", '{"name": "CI", "on": "push"}', "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == read_workflow(alone, "yaml")
+
+
+def test_writes_a_file_a_sample(checkpoint: Path, tmp_path: Path) -> None:
+    prompt = tmp_path / "partial.yml"
+    prompt.write_text("name: from a file\n")
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--prompt", str(prompt), "--max-tokens", "40"]
+    output = tmp_path / "new" / "folder"
+    assert main([*arguments, "--num-samples", "2", "--output", str(output)]) == 0
+    files = sorted(output.iterdir())
+    assert [file.name for file in files] == ["workflow_0001.yml", "workflow_0002.yml"]
+    assert all(read_workflow(file.read_text(), "yaml")["name"].startswith("from a file") for file in files)
+    assert main([*arguments, "--format", "json", "--output", str(output)]) == 0
+    assert json.loads((output / "workflow_0001.json").read_text()) == read_workflow(
+        files[0].read_text(), "yaml"
+    )
+
+
+def test_tells_what_it_left_out_of_the_prompt(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prompt = "name: CI\njobs:\n  a:\n    runs"
+    assert main(["generate", "--checkpoint", str(checkpoint), "--prompt", prompt, "--max-tokens", "20"]) == 0
+    assert "left out of the prompt: 'runs' (/jobs/a: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--temperature", "-1"], "temperature is -1.0"),
+        (["--top-p", "0"], "top_p is 0.0"),
+        (["--num-samples", "0"], "num_samples is 0"),
+        (["--max-tokens", "0"], "max_tokens is 0"),
+        (["--format", "xml"], "--format must be one of"),
+        (["--temprature", "1"], "did you mean --temperature"),
+        (["--prompt", "missing.yml"], "no file missing.yml"),
+        (["--prompt", "jobs: 5\n"], "the prompt is not the beginning of a workflow: /jobs"),
+        (["--prompt", "name: a name of several tokens\n", "--max-tokens", "2"], "--max-tokens is 2"),
+        (["--tokenizer", "missing-vocabulary.json"], "missing-vocabulary.json"),
+        (["--output", __file__], "is a file"),
+    ],
+)
+def test_wrong_use(
+    arguments: list[str], says: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--checkpoint", str(checkpoint), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert says in captured.err and len(captured.err.splitlines()) == 1, captured.err
+    assert captured.out == ""
+
+
+def test_wrong_checkpoints(model: GPT, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--checkpoint", str(tmp_path / "none")]) == 2
+    assert "no such directory" in capsys.readouterr().err
+    assert main(["generate", "--checkpoint", str(tmp_path)]) == 2
+    assert "no usable checkpoint" in capsys.readouterr().err
+    save(model, tmp_path / "other", fingerprint="f" * 64)
+    assert main(["generate", "--checkpoint", str(tmp_path / "other")]) == 2
+    assert "was trained with tokenizer 'builtin' (ffffffffffff)" in capsys.readouterr().err
+    assert main(["generate"]) == 2
+    assert "--checkpoint is missing" in capsys.readouterr().err
