@@ -123,6 +123,7 @@ def _is_logged_in() -> bool:
 def _start_wandb(
     mode: str, project: str, name: str | None, run_dir: Path, log_dir: Path, config: dict[str, Any]
 ) -> Any:
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crashes are not reported to its maker
     import wandb
 
     id_file = run_dir / "wandb_id"  # so that a run that goes on is one run there too

@@ -16,7 +16,9 @@ def prepare_bundled(tokenizer: str) -> str:
     documents = []
     for _ in range(400):
         steps = [{"run": f"echo {rng.randrange(100)}"} for _ in range(rng.randrange(1, 8))]
-        documents.append({"on": "push", "jobs": {f"j{rng.randrange(5)}": {"runs-on": "ubuntu-latest", "steps": steps}}})
+        documents.append(
+            {"on": "push", "jobs": {f"j{rng.randrange(5)}": {"runs-on": "ubuntu-latest", "steps": steps}}}
+        )
     if not Path(BUNDLED_DIR).exists():
         write_store(BUNDLED_DIR, documents, load_tokenizer(tokenizer))
     return BUNDLED_DIR

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nanochat_tct.errors import UserError
@@ -99,8 +100,8 @@ def save_checkpoint(
     try:
         partial.mkdir(parents=True)
         save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
-        with open(partial / OPTIMIZER, "wb") as file:
-            torch.save(optimizer_state, file)
+        _save_optimizer(optimizer_state, partial / OPTIMIZER)
+        shutil.copymode(partial / OPTIMIZER, partial / WEIGHTS)  # safetensors makes it the owner's only
         _write_json(partial / STATE, {"format": FORMAT, **state})
         files = {}
         for name in (WEIGHTS, OPTIMIZER, STATE):
@@ -115,15 +116,12 @@ def save_checkpoint(
         _fsync(run_dir)
         if state.get("best"):
             write_best(run_dir, state["best"])
-    except Exception as error:
+    except (OSError, SafetensorError) as error:  # the latter wraps the former
         shutil.rmtree(partial, ignore_errors=True)
-        # A full disk shows as OSError from Python, as RuntimeError from torch and as SafetensorError.
-        if isinstance(error, OSError) or "space left" in str(error) or "iostream" in str(error):
-            raise UserError(
-                f"{run_dir}: the checkpoint of iter {state['step']} cannot be written ({_reason(error)}); "
-                "free some space or choose another --checkpoint-dir, then run the same command again"
-            ) from error
-        raise
+        raise UserError(
+            f"{run_dir}: the checkpoint of iter {state['step']} cannot be written ({_reason(error)}); "
+            "free some space or choose another --checkpoint-dir, then run the same command again"
+        ) from error
     prune(run_dir, keep)
     return final
 
@@ -306,6 +304,16 @@ def exclusive(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def _save_optimizer(optimizer_state: dict[str, Any], path: Path) -> None:
+    try:
+        with open(path, "wb") as file:
+            torch.save(optimizer_state, file)
+    except RuntimeError as error:  # torch's writer, when the file cannot grow
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
@@ -323,5 +331,5 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+def _reason(error: OSError | SafetensorError) -> str:
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]

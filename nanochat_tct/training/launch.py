@@ -1,6 +1,7 @@
 """`nanochat-tct train`: plans a run, trains on Ray Train's workers, shows what came of it."""
 
 import dataclasses
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -52,23 +53,25 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
     Raises: UserError of the loop; what else went wrong there as ray.train's TrainingFailedError.
     """
     config = plan.config
+    if (
+        "RAY_ADDRESS" not in os.environ
+    ):  # nobody preempts this machine; the watcher would only print a complaint
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     start_ray()
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.config import LoggingConfig
-    from ray.train.v2.api.exceptions import TrainingFailedError, WorkerGroupError
 
     with lines_of_workers() as lines:
         trainer = TorchTrainer(
-            train_worker,
+            train_worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
             train_loop_config={"config": to_dict(config), "lines": lines},
             scaling_config=ScalingConfig(
                 num_workers=config.num_workers,
                 use_gpu=config.use_gpu,
                 resources_per_worker=worker_resources(config, ray.cluster_resources()),
             ),
-            run_config=RunConfig(
+            run_config=RunConfig(  # type: ignore[call-arg]  # declared as of Train V1
                 storage_path=str(plan.run_dir),
                 name="ray",
                 failure_config=FailureConfig(max_failures=config.max_failures),
@@ -76,19 +79,19 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
             ),
         )
         try:
-            result = trainer.fit().return_value
+            result = trainer.fit().return_value  # type: ignore[attr-defined]  # likewise
         except WorkerGroupError as error:
             for failure in error.worker_failures.values():
                 if isinstance(failure, UserError):
                     raise UserError(str(failure)) from error
-            if all(isinstance(failure, ray.exceptions.RayError) for failure in error.worker_failures.values()):
+            if all(
+                isinstance(failure, ray.exceptions.RayError) for failure in error.worker_failures.values()
+            ):
                 latest = checkpoint.latest_checkpoint(plan.run_dir)
                 raise UserError(
                     f"workers were lost more than --max-failures {config.max_failures} times; the same command "
                     f"goes on from {latest.name if latest else 'the start'}"
                 ) from error
-            raise
-        except TrainingFailedError:
             raise
     if "error" in result:
         raise UserError(result["error"])
@@ -115,6 +118,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     import ray.train
     import ray.train.torch
 
+    logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     config = TrainConfig(**settings["config"])
     context = ray.train.get_context()
     if config.use_gpu:
@@ -139,7 +143,7 @@ def lines_of_workers() -> Iterator[Any]:
     """
     import ray
 
-    lines = ray.remote(Lines).options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    lines: Any = ray.remote(Lines).options(num_cpus=0).remote()
     done = threading.Event()
 
     def fetch() -> None:
@@ -181,11 +185,15 @@ def print_result(plan: Plan) -> None:
     assert latest is not None
     progress = checkpoint.load_checkpoint(latest, verify=False).state["progress"]
     before, after = progress["first_evaluation"], progress["last_evaluation"]
-    print(f"validation bits per byte: {before['bits_per_byte']:.4f} before, {after['bits_per_byte']:.4f} after")
+    print(
+        f"validation bits per byte: {before['bits_per_byte']:.4f} before, {after['bits_per_byte']:.4f} after"
+    )
     if progress["skipped_iters"]:
         print(f"iters skipped for a loss or gradient that was not finite: {progress['skipped_iters']}")
     best = checkpoint.find_checkpoint(plan.run_dir).path
-    print(f"checkpoint: {_shown(latest)}" + ("" if best == latest else f" (best: {_shown(best)})"), flush=True)
+    print(
+        f"checkpoint: {_shown(latest)}" + ("" if best == latest else f" (best: {_shown(best)})"), flush=True
+    )
     if plan.config.num_samples:
         print_samples(plan.run_dir, plan.config)
 

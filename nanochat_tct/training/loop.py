@@ -1,5 +1,6 @@
 """The training loop, in plain PyTorch. Who starts it (Ray Train, torchrun, a test) tells it its rank."""
 
+import errno
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -209,6 +210,12 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             f"the GPU's memory is full at --batch-size {config.batch_size}: take half of it and twice the "
             f"--gradient-accumulation ({config.gradient_accumulation}), which is the same mathematics, "
             "or --checkpoint-activations"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk is full: {error.filename or run_dir}; free some space and run again"
         ) from error
     finally:
         tracker.close()

@@ -55,7 +55,7 @@ def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.
     if worker.world_size > 1:
         device_ids = [worker.device] if worker.device.type == "cuda" else None
         return DistributedDataParallel(
-            model, device_ids=device_ids, broadcast_buffers=False, gradient_as_bucket_view=True
+            model, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
         )
     return model
 

@@ -1,0 +1,120 @@
+"""What is printed, written and sent."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.tracking import plot
+from nanochat_tct.tracking.cost import CostMeter
+from nanochat_tct.tracking.line import duration, evaluation_line, log_line
+from nanochat_tct.tracking.tracker import Tracker, read_metrics, wandb_mode
+
+ITER = {
+    "iter": 100,
+    "loss": 5.2341,
+    "lr": 3e-5,
+    "grad_norm": 0.871,
+    "tokens_per_second": 15000.2,
+    "mfu": 0.412,
+    "cost_usd": 0.421,
+    "eta_seconds": 750.0,
+    "skipped_iters": 0,
+}
+EVALUATION = {"iter": 100, "loss": 4.3, "perplexity": 73.7, "bits_per_byte": 0.8123, "is_best": True}
+
+
+def test_log_line() -> None:
+    assert log_line(ITER) == (
+        "iter 100 | loss 5.234 | lr 0.000030 | grad_norm 0.87 | tokens/sec 15000 | mfu 41.2% | cost $0.42 | "
+        "eta 0:12:30"
+    )
+    assert "loss nan" in log_line({**ITER, "loss": float("nan")})
+    assert (
+        evaluation_line(EVALUATION) == "eval 100 | bits per byte 0.8123 | loss 4.300 | perplexity 73.7 | best"
+    )
+    assert [duration(seconds) for seconds in (-1, 59.6, 360_000)] == ["0:00:00", "0:01:00", "100:00:00"]
+
+
+def test_cost_goes_on_from_what_was_spent() -> None:
+    now = 0.0
+    meter = CostMeter(workers=4, hourly_usd=3.0, spent_usd=1.0, worker_seconds=60.0, clock=lambda: now)
+    now = 1800.0
+    assert meter.usd == pytest.approx(7.0)
+    assert meter.worker_seconds == pytest.approx(60 + 7200)
+
+
+def test_metrics_of_iters_that_are_done_again_are_dropped(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path, say=lambda line: None)
+    for step in (10, 20, 30):
+        tracker.iteration({**ITER, "iter": step})
+    tracker.close()
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "tra')  # killed
+    tracker = Tracker(tmp_path, say=lambda line: None, first_iter=20)
+    tracker.iteration({**ITER, "iter": 30})
+    tracker.close()
+    assert [entry["iter"] for entry in read_metrics(tmp_path)] == [10, 20, 30]
+
+
+def test_offline_wandb_and_tensorboard_leave_their_files(tmp_path: Path) -> None:
+    """In a process of its own with a key in its environment that must not turn up anywhere."""
+    script = (
+        "import json, sys; from pathlib import Path; from nanochat_tct.tracking.tracker import Tracker\n"
+        "folder = Path(sys.argv[1]); numbers, evaluation = json.loads(sys.argv[2])\n"
+        "tracker = Tracker(folder / 'run', folder / 'log', tensorboard=True, wandb='offline', config={'seed': 1})\n"
+        "tracker.iteration(numbers); tracker.evaluation(evaluation); tracker.close()"
+    )
+    key = "0123456789abcdef0123456789abcdef01234567"
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), json.dumps([ITER, EVALUATION])],
+        env={**os.environ, "WANDB_API_KEY": key},
+        check=True,
+        timeout=120,
+    )
+    offline = list((tmp_path / "log" / "wandb").glob("offline-run-*"))
+    assert len(offline) == 1 and list(offline[0].glob("*.wandb"))
+    assert list((tmp_path / "log").glob("events.out.tfevents.*"))
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or key.encode() not in file.read_bytes(), file
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "log"))
+    events.Reload()
+    assert events.Scalars("train/loss")[0].value == pytest.approx(5.2341)
+    assert events.Scalars("validation/bits_per_byte")[0].step == 100
+
+
+def test_wandb_is_online_only_when_logged_in(monkeypatch: Any, tmp_path: Path) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert [wandb_mode(choice) for choice in ("auto", "off", "online", "offline")] == [
+        *("offline", "off", "online", "offline")
+    ]
+    monkeypatch.setenv("WANDB_API_KEY", "x")
+    assert wandb_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert wandb_mode("auto") == "off"
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password x\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    assert wandb_mode("auto") == "online"
+
+
+def test_plot(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tracker = Tracker(run, say=lambda line: None)
+    tracker.iteration(ITER)
+    tracker.evaluation(EVALUATION)
+    tracker.close()
+    assert plot.command([str(run), "--output", str(tmp_path / "loss.png")]) == 0
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UserError, match="no metrics"):
+        plot.command([str(tmp_path)])

@@ -1,0 +1,290 @@
+"""The loop: what it computes, and that nothing which happens to it changes that."""
+
+import dataclasses
+import math
+import re
+import resource
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.windows import Windows
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tracking.tracker import read_metrics
+from nanochat_tct.training import loop
+from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
+from nanochat_tct.training.loop import MicroSteps
+from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
+from tests.training.workers import CPU, changed, small_config, small_store, train_alone, train_together
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: Any) -> Path:
+    return small_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def weights_of(folder: Path, run: str = "run") -> dict[str, torch.Tensor]:
+    path = latest_checkpoint(folder / "checkpoints" / run)
+    assert path is not None
+    return load_checkpoint(path).weights()
+
+
+def assert_equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def losses(folder: Path) -> list[float]:
+    return [
+        entry["loss"] for entry in read_metrics(folder / "checkpoints" / "run") if entry["kind"] == "train"
+    ]
+
+
+def test_loss_falls_and_lines_have_their_format(data_dir: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    result = train_alone(small_config(data_dir, tmp_path, max_iters=30, cpu_hourly_usd=3600.0), lines)
+    assert result["step"] == 30 and result["skipped_iters"] == 0
+    assert result["last_evaluation"]["bits_per_byte"] < 0.7 * result["first_evaluation"]["bits_per_byte"]
+    number = r"\d+(\.\d+)?"
+    pattern = (
+        rf"iter \d+ \| loss \d+\.\d{{3}} \| lr 0\.\d{{6}} \| grad_norm \d+\.\d\d \| tokens/sec \d+ \| "
+        rf"mfu {number}% \| cost \$\d+\.\d\d \| eta \d+:\d\d:\d\d"
+    )
+    iters = [line for line in lines if line.startswith("iter ")]
+    assert len(iters) == 30 and all(re.fullmatch(pattern, line) for line in iters), iters[0]
+    assert result["cost_usd"] > 0.1
+    assert lines[0].startswith("eval 0 | bits per byte ")
+
+
+def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path) -> None:
+    config = small_config(data_dir, tmp_path, max_iters=2, eval_iters=0, batch_size=7)
+    result = train_alone(config)
+    store, tokenizer = TokenStore.open(data_dir), load_tokenizer()
+    windows = Windows(store, "val", 32)
+    rows = windows.get(np.arange(len(windows)))
+    model = GPT(config.model())
+    model.load_state_dict(weights_of(tmp_path))
+    model.eval()
+    targets = torch.from_numpy(loop.targets_of(rows, tokenizer.vocab_size(), tokenizer.pad_token()))
+    with torch.no_grad():
+        nats = float(model(torch.from_numpy(rows[:, :-1]), targets))
+    assert int((targets != -1).sum()) == windows.num_targets
+    expected = nats / math.log(2) / windows.num_bytes
+    assert result["last_evaluation"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("stopped_at", "goes_on_at"), [(4, 5), (7, 7)])  # saved at 4; evaluated at 6: best
+def test_resumed_is_undisturbed_bit_for_bit(
+    data_dir: Path, tmp_path: Path, stopped_at: int, goes_on_at: int
+) -> None:
+    config = small_config(data_dir, tmp_path / "whole", dropout=0.2, gradient_accumulation=2)
+    train_alone(config)
+
+    class Stop(Exception):
+        pass
+
+    class StoppingOptimizer(torch.optim.AdamW):
+        steps = 0
+
+        def step(self, closure: Any = None) -> Any:
+            StoppingOptimizer.steps += 1
+            if StoppingOptimizer.steps > stopped_at:
+                raise Stop
+            return super().step(closure)
+
+    broken = small_config(data_dir, tmp_path / "broken", dropout=0.2, gradient_accumulation=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", StoppingOptimizer)
+        with pytest.raises(Stop):
+            train_alone(broken)
+    torch.manual_seed(99)  # whatever else happens in between
+    lines: list[str] = []
+    train_alone(broken, lines)
+    assert lines[0].startswith(f"iter {goes_on_at} "), lines[0]
+    assert_equal_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "broken")  # and no iter twice in the log
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_done_again(
+    data_dir: Path, tmp_path: Path, capfd: Any
+) -> None:
+    config = small_config(data_dir, tmp_path)
+    train_alone(config)
+    whole = weights_of(tmp_path)
+    file = tmp_path / "checkpoints" / "run" / "iter_00000012" / "optimizer.pt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    lines: list[str] = []
+    result = train_alone(config, lines)
+    assert "iter_00000012" in capfd.readouterr().err
+    assert lines[0].startswith("iter 9 ") and not result["is_finished_before"]
+    assert_equal_weights(whole, weights_of(tmp_path))
+
+
+def test_a_finished_run_does_nothing(data_dir: Path, tmp_path: Path) -> None:
+    config = small_config(data_dir, tmp_path)
+    train_alone(config)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*.safetensors")}
+    lines: list[str] = []
+    assert train_alone(config, lines)["is_finished_before"]
+    assert lines == []
+    assert before == {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*.safetensors")
+    }
+
+
+def test_another_run_is_refused_by_name(data_dir: Path, tmp_path: Path) -> None:
+    train_alone(small_config(data_dir, tmp_path))
+    for changes, word in (
+        ({"n_layer": 3}, "n_layer"),
+        ({"batch_size": 5}, "global batch"),
+        ({"seed": 1}, "seed"),
+        ({"train_samples": 3}, "train_samples"),
+        ({"data_dir": small_store(tmp_path / "other", seed=1)}, "data"),
+    ):
+        with pytest.raises(UserError, match=word):
+            small_config(changes.pop("data_dir", data_dir), tmp_path, **changes)
+    small_config(data_dir, tmp_path, learning_rate=0.001, max_iters=20, num_workers=2, batch_size=2)
+    small_config(data_dir, tmp_path, num_workers=2)  # each accumulates less
+
+
+def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Path) -> None:
+    """Micro-batches with very different numbers of targets weigh by targets, not by micro-batch."""
+    config = small_config(data_dir, tmp_path, batch_size=2, gradient_accumulation=3, grad_clip=0.0)
+    pad = load_tokenizer().pad_token()
+    windows = Windows(TokenStore.open(data_dir), "train", 32)
+    rows = windows.get(np.arange(6))
+    rows[0, 3:] = rows[1, 2:] = rows[4, 30:] = pad  # uneven
+    model, reference = GPT(config.model()), GPT(config.model())
+    for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
+        with torch.no_grad():
+            other.copy_(parameter.normal_(std=0.05))
+    micro = MicroSteps(model, config, Worker(0, 1, CPU), 6, pad)
+    loss, norm = micro.gradients(rows)
+    targets = torch.from_numpy(loop.targets_of(rows, 8192, pad))
+    expected = reference(torch.from_numpy(rows[:, :-1]), targets) / (targets != -1).sum()
+    expected.backward()
+    assert loss == pytest.approx(float(expected), rel=1e-6)
+    for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-7)
+    gradients = [parameter.grad for parameter in reference.parameters() if parameter.grad is not None]
+    assert norm == pytest.approx(float(torch.nn.utils.get_total_norm(gradients)), rel=1e-5)
+
+
+def test_the_global_batch_is_shared_whole() -> None:
+    for total in (1, 7, 24, 32):
+        for world_size in (1, 2, 3, 5):
+            parts = [share_of(total, Worker(rank, world_size, CPU)) for rank in range(world_size)]
+            assert [index for part in parts for index in part] == list(range(total))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def poison_second_rank(rank: int) -> None:
+    """Rank 1's third micro-step (the first is the warm-up) gives no number."""
+    calls = 0
+
+    class Poisoned(GPT):
+        def forward(self, tokens: Any, targets: Any = None, cache: Any = None) -> Any:
+            nonlocal calls
+            nats = super().forward(tokens, targets, cache)
+            calls += self.training
+            return nats * float("nan") if self.training and calls == 3 and rank == 1 else nats
+
+    loop.GPT = Poisoned  # type: ignore[misc]
+
+
+def test_two_workers(data_dir: Path, tmp_path: Path) -> None:
+    """As one worker, within rounding; with FSDP too; going on alone; a bad number on one rank skips on all."""
+    settings = {"batch_size": 2, "num_workers": 2, "gradient_accumulation": 2, "max_iters": 6}
+    alone = changed(small_config(data_dir, tmp_path / "alone", **settings))
+    train_alone(alone)
+    expected = losses(tmp_path / "alone")
+
+    two = small_config(data_dir, tmp_path / "two", **settings)
+    train_together(two, 2)
+    np.testing.assert_allclose(losses(tmp_path / "two"), expected, rtol=1e-4)
+    state = find_checkpoint(tmp_path / "two" / "checkpoints" / "run").state
+    assert state["world_size"] == 2 and state["global_batch"] == 8
+
+    fsdp = small_config(data_dir, tmp_path / "fsdp", parallel="fsdp", **settings)
+    train_together(fsdp, 2)
+    np.testing.assert_allclose(losses(tmp_path / "fsdp"), expected, rtol=1e-4)
+
+    train_alone(changed(two, max_iters=8))  # what two began, one goes on with
+    train_alone(changed(fsdp, max_iters=8, parallel="ddp"))
+    train_alone(changed(alone, max_iters=8))
+    np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "alone"), rtol=1e-4)
+    np.testing.assert_allclose(losses(tmp_path / "fsdp"), losses(tmp_path / "alone"), rtol=1e-4)
+
+    bad = small_config(data_dir, tmp_path / "bad", **{**settings, "gradient_accumulation": 1})
+    train_together(bad, 2, poison_second_rank)
+    progress = find_checkpoint(tmp_path / "bad" / "checkpoints" / "run").state["progress"]
+    assert progress["skipped_iters"] == 1 and progress["step"] == 6 and progress["skipped_in_a_row"] == 0
+    assert [math.isnan(loss) for loss in losses(tmp_path / "bad")] == [
+        False,
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
+    assert all(tensor.isfinite().all() for tensor in weights_of(tmp_path / "bad").values())
+
+
+def test_several_bad_iters_in_a_row_stop_the_run(data_dir: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    class Hopeless(GPT):
+        def forward(self, tokens: Any, targets: Any = None, cache: Any = None) -> Any:
+            return super().forward(tokens, targets, cache) * (math.inf if self.training else 1)
+
+    monkeypatch.setattr(loop, "GPT", Hopeless)
+    with pytest.raises(StoppedTogether, match=r"stopped at iter 5: 5 iters in a row.*learning-rate"):
+        train_alone(small_config(data_dir, tmp_path))
+
+
+def test_activation_checkpointing_and_bf16_change_little(data_dir: Path, tmp_path: Path) -> None:
+    plain = small_config(data_dir, tmp_path / "plain", max_iters=4)
+    train_alone(plain)
+    train_alone(small_config(data_dir, tmp_path / "saving", max_iters=4, checkpoint_activations=True))
+    np.testing.assert_allclose(losses(tmp_path / "saving"), losses(tmp_path / "plain"), rtol=1e-5)
+    train_alone(small_config(data_dir, tmp_path / "bf16", max_iters=4, precision="bf16"))
+    np.testing.assert_allclose(losses(tmp_path / "bf16"), losses(tmp_path / "plain"), rtol=2e-2)
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same(data_dir: Path, tmp_path: Path) -> None:
+    train_alone(small_config(data_dir, tmp_path / "plain", max_iters=4))
+    train_alone(small_config(data_dir, tmp_path / "compiled", max_iters=4, compile=True))
+    np.testing.assert_allclose(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "limit", [20_000, 800_000, 1_500_000]
+)  # in the weights, in the optimizer, before either
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    data_dir: Path, tmp_path: Path, limit: int
+) -> None:
+    config = small_config(data_dir, tmp_path, max_iters=8)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # bytes a file may have
+        with pytest.raises(StoppedTogether, match="checkpoint of iter 4 cannot be written"):
+            train_alone(config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    run_dir = tmp_path / "checkpoints" / "run"
+    assert not list(run_dir.glob(".partial-*")) and not list(run_dir.glob("iter_*"))
+    assert train_alone(config)["step"] == 8
+
+
+def test_per_document_windowing(data_dir: Path, tmp_path: Path) -> None:
+    config = small_config(data_dir, tmp_path, windowing="per-document", stride=8, max_iters=3, eval_iters=0)
+    assert dataclasses.asdict(config)["stride"] == 8
+    assert train_alone(config)["last_evaluation"]["bits_per_byte"] > 0

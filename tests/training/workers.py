@@ -1,0 +1,105 @@
+"""What the tests of training share: a small store, a small config, several workers without Ray."""
+
+import dataclasses
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from nanochat_tct.data.store_writer import write_store
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.loop import Reporter, train
+from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.plan import make_plan
+
+CPU = torch.device("cpu")
+
+
+def small_workflows(count: int, seed: int = 0) -> list[Any]:
+    """Valid workflows of a few steps."""
+    rng = random.Random(seed)
+    workflows = []
+    for _ in range(count):
+        steps = [{"run": f"echo {rng.randrange(1000)}"} for _ in range(rng.randrange(1, 9))]
+        job = {"runs-on": rng.choice(["ubuntu-latest", "windows-latest", "macos-latest"]), "steps": steps}
+        workflows.append(
+            {"on": rng.choice(["push", "pull_request"]), "jobs": {f"job{rng.randrange(9)}": job}}
+        )
+    return workflows
+
+
+def small_store(folder: Path, count: int = 120, seed: int = 0) -> Path:
+    """A finished token store of small workflows."""
+    write_store(folder, small_workflows(count, seed), load_tokenizer())
+    return folder
+
+
+def small_config(data_dir: Path, folder: Path, **changes: Any) -> TrainConfig:
+    """A resolved config of a model that trains in a second."""
+    settings: dict[str, Any] = {
+        "data_dir": str(data_dir),
+        "checkpoint_dir": str(folder / "checkpoints"),
+        "log_dir": str(folder / "logs"),
+        "run_name": "run",
+        "n_layer": 2,
+        "n_head": 2,
+        "n_embd": 16,
+        "context_size": 32,
+        "max_iters": 12,
+        "eval_interval": 6,
+        "save_interval": 4,
+        "log_interval": 1,
+        "eval_iters": 2,
+        "batch_size": 4,
+        "num_workers": 1,
+        "wandb": "off",
+        "tensorboard": False,
+        "learning_rate": 0.01,
+    }
+    return make_plan(TrainConfig(**{**settings, **changes})).config
+
+
+def train_alone(config: TrainConfig, lines: list[str] | None = None) -> dict[str, Any]:
+    """The loop on one worker in this process, with a fixed number of threads."""
+    torch.set_num_threads(1)
+    return train(config, Worker(0, 1, CPU), Reporter(say=(lines if lines is not None else []).append))
+
+
+def train_together(config: TrainConfig, world_size: int, before: Callable[[int], None] | None = None) -> None:
+    """The loop on several workers over gloo; `before(rank)` is called in each of them first."""
+    torch.multiprocessing.spawn(
+        _train_one, args=(config, world_size, _free_port(), before), nprocs=world_size, join=True
+    )
+
+
+def _train_one(
+    rank: int, config: TrainConfig, world_size: int, port: int, before: Callable[[int], None] | None
+) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=world_size)
+    try:
+        if before is not None:
+            before(rank)
+        train(config, Worker(rank, world_size, CPU), Reporter(say=lambda line: None))
+    finally:
+        dist.destroy_process_group()
+
+
+def changed(config: TrainConfig, **changes: Any) -> TrainConfig:
+    """The config with other values."""
+    return dataclasses.replace(config, **changes)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
