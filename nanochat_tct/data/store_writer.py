@@ -328,7 +328,10 @@ def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
     if settings.windowing == "per-document":
         rows[:, 0] -= staged.vocab_size
     name = f"{split}.pt"
-    torch.save(rows, staged.folder / name)
+    try:
+        torch.save(rows, staged.folder / name)
+    except RuntimeError as error:  # all that torch says when a plain tensor cannot be written
+        raise UserError(f"no space left to write {staged.folder / name}: free some") from error
     return name
 
 
@@ -346,10 +349,6 @@ def writing_to(output: Path) -> Iterator[None]:
             raise UserError(f"cannot write to {output}: {error.strerror}; choose another --output") from error
         if error.errno == errno.EROFS:
             raise UserError(f"cannot write to {output}: read-only; choose another --output") from error
-        raise
-    except RuntimeError as error:  # torch's zip writer does not say more
-        if "PytorchStreamWriter" in str(error) or "file write failed" in str(error):
-            raise UserError(f"cannot write to {output}: is the disk full?") from error
         raise
 
 

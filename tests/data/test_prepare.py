@@ -1,0 +1,303 @@
+"""The preparation job as a whole, on real Ray."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+
+from nanochat_tct.data.documents import to_json, to_yaml
+from nanochat_tct.data.prepare import PrepareConfig, prepare
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.windows import Windows
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import load_tokenizer
+from tests.helpers import assert_user_error, run_cli
+
+
+def workflow(index: int) -> dict[str, Any]:
+    steps = [
+        {"uses": "actions/checkout@v4"},
+        *({"run": f"make {n}\necho {index}\n"} for n in range(index % 7)),
+    ]
+    return {
+        "name": f"Build {index}",
+        "on": {"push": {"branches": ["main"]}},
+        "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": steps}},
+    }
+
+
+def write_workflows(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True)
+    for index in range(count):
+        if index % 2:
+            (folder / f"{index:05}.json").write_text(to_json(workflow(index)))
+        else:
+            (folder / f"{index:05}.yml").write_text(to_yaml(workflow(index)))
+
+
+def sha256s(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def run(given: object, output: Path, **flags: Any) -> TokenStore:
+    return prepare(PrepareConfig(input=[str(given)], output=str(output), **flags))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 good workflows, a copy of one, and some that are bad each in its way."""
+    folder = tmp_path_factory.mktemp("prepare") / "in"
+    write_workflows(folder, 600)
+    (folder / "copy.yml").write_text(to_yaml(workflow(3)))
+    (folder / "bad.yml").write_text("a: [")
+    (folder / "two.yml").write_text("a: b\n---\nc: d\n")
+    (folder / "no-jobs.json").write_text('{"on": "push"}')
+    (folder / "latin1.yml").write_bytes(b"name: caf\xe9\n")
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
+    bomb += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20))
+    (folder / "bomb.yml").write_text(bomb)
+    (folder / "deep.json").write_text('{"a":' * 50_000 + "1" + "}" * 50_000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path, ray_session: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("prepared") / "out"
+    run(folder, output, export_pt=True, context_size=64, concurrency=2)
+    return output
+
+
+def test_every_document_is_taken_in_or_rejected_with_its_reason(prepared: Path, folder: Path) -> None:
+    store = TokenStore.open(prepared)
+    tokenizer = load_tokenizer()
+    rows = store.documents.to_pylist()
+    assert len(rows) == 600
+    for index, row in enumerate(rows):
+        name = row["source"].removeprefix(f"{folder}/")
+        assert name[:5] == f"{index:05}", "documents come in the order of their names"
+        assert tokenizer.decode_value(store.document_tokens(index).tolist()) == workflow(index)
+    rejected = pa.parquet.read_table(prepared / "rejected.parquet").to_pylist()
+    reasons = {Path(row["source"]).name: row["reason"] for row in rejected}
+    assert reasons == {
+        "bad.yml": "yaml-syntax",
+        "two.yml": "several-documents",
+        "no-jobs.json": "schema",
+        "latin1.yml": "not-utf8",
+        "bomb.yml": "alias-expansion",
+        "deep.json": "too-deep",
+    }
+    assert all(row["message"] for row in rejected)
+    assert store.manifest["counts"]["duplicates"] == 1
+
+
+@pytest.mark.parametrize("windowing", ["stream", "per-document"])
+def test_export(prepared: Path, folder: Path, tmp_path: Path, windowing: Any) -> None:
+    if windowing == "per-document":
+        prepared = tmp_path / "out"
+        run(folder, prepared, export_pt=True, context_size=16, windowing=windowing, stride=5)
+    store = TokenStore.open(prepared)
+    metadata = json.loads((prepared / "metadata.json").read_text())
+    for split in ("train", "val"):
+        rows = torch.load(prepared / f"{split}.pt", weights_only=True)
+        assert rows.dtype == torch.int64
+        assert rows.shape == (metadata[f"num_{split}"], metadata["context_size"] + 1)
+        stride = metadata["stride"] if windowing == "per-document" else None
+        windows = Windows(store, split, metadata["context_size"], windowing, stride)  # type: ignore[arg-type]
+        expected = windows.get(np.arange(len(windows)))
+        if windowing == "per-document":
+            assert rows[:, 0].max() < store.vocab_size
+            assert metadata["exported_position_tokens"] == "position"
+            expected[:, 0] -= store.vocab_size
+        assert np.array_equal(rows.numpy(), expected)
+        assert len(rows) > 0
+
+
+def test_output_does_not_depend_on_concurrency(prepared: Path, folder: Path, tmp_path: Path) -> None:
+    run(folder, tmp_path / "out", export_pt=True, context_size=64, concurrency=1)
+    assert sha256s(tmp_path / "out") == sha256s(prepared)
+
+
+def test_a_second_run_does_nothing_unless_something_changed(
+    prepared: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = Path(shutil.copytree(prepared, tmp_path / "out"))
+    before = {path.name: path.stat().st_mtime_ns for path in output.iterdir()}
+    run(folder, output, export_pt=True, context_size=64)
+    assert "nothing to do" in capsys.readouterr().out
+    assert {path.name: path.stat().st_mtime_ns for path in output.iterdir()} == before
+
+    damaged = bytearray((output / "tokens.bin").read_bytes())
+    damaged[100] ^= 1
+    (output / "tokens.bin").write_bytes(damaged)
+    run(folder, output, export_pt=True, context_size=64)
+    assert "nothing to do" not in capsys.readouterr().out
+    assert sha256s(output) == sha256s(prepared)
+
+    run(folder, output, context_size=32)
+    assert TokenStore.open(output).manifest["settings"]["context_size"] == 32
+    assert not (output / "train.pt").exists()
+    assert "600 (train" in capsys.readouterr().out
+
+
+def test_other_sources_give_the_same_tokens(prepared: Path, folder: Path, tmp_path: Path) -> None:
+    files = sorted(folder.glob("0*"))
+    with open(tmp_path / "x.jsonl", "w") as lines:
+        for index, file in enumerate(files):
+            line = workflow(index) if index % 2 else {"text": file.read_text(), "repo": f"r{index % 9}"}
+            lines.write(to_json(line) + "\n")
+    rows = [{"text": file.read_text(), "repo": f"r{index % 9}"} for index, file in enumerate(files)]
+    pa.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "x.parquet", row_group_size=100)
+    expected = hashlib.sha256((prepared / "tokens.bin").read_bytes()).hexdigest()
+    for name in ("x.jsonl", "x.parquet"):
+        store = run((tmp_path / name).as_uri(), tmp_path / f"{name}-out")
+        assert sha256s(tmp_path / f"{name}-out")["tokens.bin"] == expected
+        repos: dict[str, set[str]] = {}
+        for row in store.documents.to_pylist():
+            if row["repo"]:
+                repos.setdefault(row["repo"], set()).add(row["split"])
+        assert len(repos) == 9
+        assert all(len(splits) == 1 for splits in repos.values())
+
+
+def command_environment(ray_session: Any) -> dict[str, str]:
+    """For a command that joins the Ray of this test run: starting one takes seconds each time."""
+    return {**os.environ, "RAY_ADDRESS": ray_session.get_runtime_context().gcs_address}
+
+
+@pytest.mark.parametrize(
+    "moment", [".partial", ".partial/tokens.bin", ".partial/rejected.parquet", ".partial/manifest.json"]
+)
+def test_killed_and_run_again(
+    prepared: Path, folder: Path, ray_session: Any, tmp_path: Path, moment: str
+) -> None:
+    output = tmp_path / "out"
+    arguments = [
+        "prepare",
+        "--input",
+        str(folder),
+        "--output",
+        str(output),
+        "--export-pt",
+        "--context-size",
+        "64",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nanochat_tct.cli", *arguments],
+        env=command_environment(ray_session),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        watched = output / moment
+        if watched.exists() and (moment != ".partial/tokens.bin" or watched.stat().st_size > 0):
+            break
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    printed, _ = process.communicate()
+    assert output.exists(), printed.decode()
+    if (output / "manifest.json").exists():
+        TokenStore.open(output)  # the signal came too late: then all is well
+    else:
+        with pytest.raises(UserError, match=r"manifest\.json is missing"):
+            TokenStore.open(output)
+    run(folder, output, export_pt=True, context_size=64)
+    assert sha256s(output) == sha256s(prepared)
+
+
+FULL_DISK = """
+import resource, sys
+from nanochat_tct.cli import main
+from nanochat_tct.ray_session import start_ray
+start_ray()
+import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.exit(main(["prepare", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize(("limit", "flags"), [(15_000, []), (90_000, ["--export-pt"])])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    prepared: Path, folder: Path, ray_session: Any, tmp_path: Path, limit: int, flags: list[str]
+) -> None:
+    sizes = {path.name: path.stat().st_size for path in prepared.iterdir()}
+    assert sizes["tokens.bin"] > 15_000, "the first limit is met there"
+    assert sizes["tokens.bin"] < 90_000 < sizes["train.pt"], "and the second here"
+    arguments = ["--input", str(folder), "--output", str(tmp_path / "out"), "--context-size", "64", *flags]
+    result = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(limit), *arguments],
+        env=command_environment(ray_session),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    assert str(tmp_path / "out") in errors[0]
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_many_bad_documents(ray_session: Any, tmp_path: Path) -> None:
+    write_workflows(tmp_path / "in", 4)
+    for index in range(3):
+        (tmp_path / "in" / f"bad{index}.yml").write_text("a: [")
+    with pytest.raises(UserError, match=r"3 of 7 documents are bad \(3 yaml-syntax\).*bad0\.yml: line"):
+        run(tmp_path / "in", tmp_path / "out", max_rejected=0.4)
+    assert not (tmp_path / "out").exists()
+    assert len(run(tmp_path / "in", tmp_path / "out", max_rejected=0.5).documents) == 4
+    for path in (tmp_path / "in").glob("0*"):
+        path.unlink()
+    with pytest.raises(UserError, match="none of the 3 documents is usable"):
+        run(tmp_path / "in", tmp_path / "out2", max_rejected=1.0)
+    assert not (tmp_path / "out2").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--input", "missing"], "missing: there is no such file or folder"),
+        (["--input", "empty"], "empty: no .json"),
+        (["--input", "in", "--context-size", "0"], "context_size is 0"),
+        (["--input", "in", "--stride", "4"], "stride is for per-document"),
+        (["--input", "in", "--concurrency", "0"], "concurrency is 0"),
+        (["--input", "in", "--train-split", "1.5"], "train_split is 1.5"),
+        (["--input", "in", "--colour", "red"], "--colour"),
+        (["--input", "in", "--output", "in"], "holds other files"),
+        (["--input", "in", "--output", "in/00000.yml"], "cannot write to"),
+        ([], "--input is missing"),
+    ],
+)
+def test_wrong_use_is_one_line(tmp_path: Path, flags: list[str], message: str) -> None:
+    write_workflows(tmp_path / "in", 2)
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    if "--output" not in flags:
+        flags = [*flags, "--output", "out"]
+    assert_user_error(run_cli("prepare", *flags, cwd=tmp_path), message)
+    assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
+
+
+def test_real_corpora(corpus_dir: Path, ray_session: Any, tmp_path: Path) -> None:
+    """Each document of both tables is taken in or rejected with its reason, or has the content of another."""
+    for name, share in [("workflows", 0.9), ("invalid", 0.0)]:
+        table = pa.parquet.read_table(corpus_dir / f"{name}.parquet")
+        store = run(corpus_dir / f"{name}.parquet", tmp_path / name, max_rejected=1.0)
+        rejected = pa.parquet.read_table(tmp_path / name / "rejected.parquet").to_pylist()
+        sources = store.documents.column("source").to_pylist() + [row["source"] for row in rejected]
+        assert len(set(sources)) == len(sources) == len(table) - store.manifest["counts"]["duplicates"]
+        assert all(row["reason"] and row["message"] for row in rejected)
+        assert len(store.documents) > share * len(table)
