@@ -2,9 +2,11 @@
 
 import logging
 import os
+import socket
 
 from nanochat_tct.errors import UserError
 
+CONNECT_SECONDS = 10
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
 
@@ -19,32 +21,43 @@ def start_ray(num_cpus: int | None = None) -> None:
     Raises:
         UserError: nothing answers at ``RAY_ADDRESS``.
     """
+    address = os.environ.get("RAY_ADDRESS", "")  # `ray job submit` sets it too
+    is_local = address in ("", "local")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+    if is_local:
+        # Whatever its name says, this keeps Ray on 127.0.0.1. It is read when ray is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS")  # `ray job submit` sets it too
-    if address and address != "local":
-        try:
-            ray.init(address=address, logging_level=logging.WARNING)
-        except (ConnectionError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"cannot join Ray at RAY_ADDRESS={address}: {reason}; unset it to run locally"
-            ) from error
-        return
     # It would warn that a token guards this Ray, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    ray.init(
-        address="local",
-        num_cpus=num_cpus,
-        object_store_memory=_object_store_bytes(),
-        dashboard_host="127.0.0.1",
-        logging_level=logging.WARNING,
-        _node_ip_address="127.0.0.1",
-    )
+    if is_local:
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=_object_store_bytes(),
+            dashboard_host="127.0.0.1",
+            logging_level=logging.WARNING,
+        )
+        return
+    try:
+        _knock(address)
+        ray.init(address=address, logging_level=logging.WARNING)
+    except (OSError, ValueError) as error:  # Ray's own are of these kinds
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"cannot join Ray at RAY_ADDRESS={address}: {reason}; unset it to run locally"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Raises OSError when nothing listens at ``host:port`` or ``ray://host:port``: Ray would try for minutes."""
+    host, _, port = address.split("://")[-1].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
 
 
 def _object_store_bytes() -> int:
