@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat_tct.config import option, parse_arguments
+from nanochat_tct.data.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
+from nanochat_tct.evaluation.tokens import compare_with_tiktoken
 from nanochat_tct.ray_session import start_ray
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import wandb_mode
@@ -152,7 +154,7 @@ def check_wheel(config: DoctorConfig) -> str:
 
 def check_round_trip(config: DoctorConfig) -> str:
     tokenizer = load_tokenizer(config.tokenizer)
-    text = json.dumps(EXAMPLE, separators=(",", ":"), ensure_ascii=False)
+    text = to_json(EXAMPLE)
     tokens = tokenizer.encode(text)
     decoded, consumed, total = tokenizer.decode(tokens)
     # The wheel sorts keys; the built-in tokenizer keeps their order.
@@ -176,7 +178,11 @@ def check_window(config: DoctorConfig) -> str:
 
 
 def check_tiktoken(config: DoctorConfig) -> str:
-    raise Skipped("to come")
+    text = to_json(EXAMPLE)
+    line = compare_with_tiktoken(text, to_yaml(EXAMPLE), len(load_tokenizer(config.tokenizer).encode(text)))
+    if "no comparison" in line:
+        raise Skipped(line)
+    return line
 
 
 def check_wandb(config: DoctorConfig) -> str:
