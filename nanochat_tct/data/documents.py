@@ -113,8 +113,24 @@ def _refuse_constant(name: str) -> Any:
     raise DocumentError("bad-number", f"{name} is not a number that JSON knows")
 
 
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise DocumentError("bad-number", f"{_short(text)} is too large for a float")
+    return number
+
+
+def _bounded_integer(text: str) -> int:
+    if len(text) > MAX_NUMBER_CHARACTERS:
+        raise DocumentError("bad-number", "an integer has too many digits")
+    return int(text)
+
+
 _JSON_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object_without_duplicates, parse_constant=_refuse_constant
+    object_pairs_hook=_object_without_duplicates,
+    parse_constant=_refuse_constant,
+    parse_float=_finite_float,
+    parse_int=_bounded_integer,
 )
 
 
@@ -129,30 +145,21 @@ def _read_json(text: str, limits: Limits) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise DocumentError("too-deep", f"nested deeper than {limits.max_depth} levels") from None
-    except DocumentError:
-        raise
-    except ValueError:  # the interpreter's limit on the digits of an integer
-        raise DocumentError("bad-number", "an integer has too many digits") from None
     if not isinstance(value, dict):
         raise DocumentError("not-a-mapping", f"the document is a {_kind(value)}, not a mapping")
-    _check_limits(value, limits)
+    opened = text.count("{") + text.count("[")  # no fewer than the levels
+    if opened > limits.max_depth or opened + text.count(",") >= limits.max_nodes:
+        _check_limits(value, limits)
     return value
 
 
 def _check_limits(value: Any, limits: Limits) -> None:
-    """Walks a parsed JSON value without recursion: depth, number of nodes, finite numbers of sane length."""
+    """Walks a parsed JSON value without recursion: depth and number of nodes."""
     nodes = 0
     level, depth = [value], 0  # all values inside that many collections
     while level:
         nodes += len(level)
-        collections: list[Any] = []
-        for item in level:
-            if isinstance(item, dict | list):
-                collections.append(item)
-            elif isinstance(item, float) and not math.isfinite(item):
-                raise DocumentError("bad-number", "a number is too large for a float")
-            elif isinstance(item, int) and item.bit_length() > 3 * MAX_NUMBER_CHARACTERS:
-                raise DocumentError("bad-number", "an integer has too many digits")
+        collections = [item for item in level if isinstance(item, dict | list)]
         level = [
             item for inner in collections for item in (inner.values() if isinstance(inner, dict) else inner)
         ]
