@@ -74,9 +74,8 @@ class Tokenizer(Protocol):
     def cursor(self) -> Cursor: ...
 
 
-@cache
 def load_tokenizer(name: str = "builtin") -> Tokenizer:
-    """The tokenizer of that name.
+    """The tokenizer of that name, made once in a process.
 
     Args:
         name: "builtin"; "wheel" for an installed ``tct_github_workflow``; or the path of a vocabulary file.
@@ -84,6 +83,11 @@ def load_tokenizer(name: str = "builtin") -> Tokenizer:
     Raises:
         UserError: there is no such file, or no such wheel.
     """
+    return _load(name)
+
+
+@cache
+def _load(name: str) -> Tokenizer:
     if name == "wheel":
         from nanochat_tct.tokenizer.wheel import WheelTokenizer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from nanochat_tct.tokenizer.automaton import ANY_STRING, EMPTY, Automaton, difference, intersection
+from nanochat_tct.tokenizer.errors import SchemaError
 from nanochat_tct.tokenizer.grammar import (
     ARRAY,
     ARRAY_END,
@@ -95,8 +96,9 @@ class Walker:
         self._shortest: dict[tuple[int, int], str] = {}
         self._names: dict[tuple[int, int], Automaton] = {}
         self._endless: dict[tuple[Automaton, int], bool] = {}
+        if self._cost(grammar.root, grammar.root.live) >= INFINITE:
+            raise SchemaError("no finite value is valid under this schema")
         start = self._begin(Value(grammar.root, grammar.root.live, 1, None))
-        assert start is not None
         self.start: State = start
 
     # ---- one step ----
@@ -107,33 +109,39 @@ class Walker:
         Raises:
             Illegal: no valid document has this token here.
         """
+        state = self.reader_of(state, token)
         if type(state) is Scalar:
             return self._step_scalar(state, token)
         if type(state) is Object:
             return self._step_object(state, token)
         if type(state) is FreeKey:
             return self._step_key(state, token)
-        if type(state) is Array:
-            if token == ARRAY_END:
-                fitting = sum(
-                    bit
-                    for bit, minimum, _, _ in state.node.arrays
-                    if state.alive & bit and state.length >= minimum
-                )
-                return self._finish(state.parent, fitting)
-            assert state.node.item is not None
-            alive = self._arrays_that_grow(state)
-            mask = 0
-            for bit, _, _, items in state.node.arrays:
-                if alive & bit:
-                    mask |= items
-            grown = replace(state, alive=alive)
-            if not mask:
-                raise Illegal
-            item = self._begin(Value(state.node.item, mask, state.depth + 1, (grown, None)))
-            return self.step(item, token)
-        assert type(state) is Value
-        return self._step_value(state, token)
+        if type(state) is Value:
+            return self._step_value(state, token)
+        assert type(state) is Array and token == ARRAY_END
+        fitting = sum(
+            bit for bit, minimum, _, _ in state.node.arrays if state.alive & bit and state.length >= minimum
+        )
+        return self._finish(state.parent, fitting)
+
+    def reader_of(self, state: State, token: str) -> State:
+        """The state that reads a token: the next item in an array that does not end with it, else the state."""
+        if type(state) is not Array or token == ARRAY_END:
+            return state
+        assert state.node.item is not None
+        growing = [
+            (bit, items)
+            for bit, _, maximum, items in state.node.arrays
+            if state.alive & bit and (maximum is None or state.length < maximum)
+        ]
+        mask = 0
+        for _, items in growing:
+            mask |= items
+        if not mask:
+            raise Illegal
+        owner = replace(state, alive=sum(bit for bit, _ in growing))
+        item = self._begin(Value(state.node.item, mask, state.depth + 1, (owner, None)))
+        return self.reader_of(item, token)
 
     def _begin(self, value: Value) -> State:
         """Steps into the value at once where its kind is implied."""
@@ -207,13 +215,6 @@ class Walker:
         if not moved:
             raise Illegal
         return Scalar(state.node, moved, state.text + token.encode("latin-1"), state.parent)
-
-    def _arrays_that_grow(self, state: Array) -> int:
-        return sum(
-            bit
-            for bit, _, maximum, _ in state.node.arrays
-            if state.alive & bit and (maximum is None or state.length < maximum)
-        )
 
     def _step_object(self, state: Object, token: str) -> State | None:
         node = state.node

@@ -199,10 +199,11 @@ class Node:
                 complaints.append((1, f"has {len(keys)} keys, needs at least {minimum}"))
             else:
                 complaints.append((4, f"has {len(keys)} keys, takes at most {maximum}"))
-        if len(self.objects) > 1 and all(text.startswith("missing ") for _, text in complaints):
-            names = dict.fromkeys(name for _, required, _, _ in self.objects for name in required)
-            return ("missing " if len(names) == 1 else "missing one of ") + ", ".join(map(repr, names))
-        return min(complaints)[1]
+        least = min(complaints)[0]
+        nearest = list(dict.fromkeys(text for score, text in complaints if score == least))
+        if len(nearest) > 1 and all(text.startswith("missing ") for text in nearest):
+            return "missing one of " + ", ".join(text.removeprefix("missing ") for text in nearest)
+        return nearest[0]
 
     def narrow(self, alive: int, masks: Masks, accepted: int) -> int:
         """The object alternatives that remain when a key's value was accepted by some alternatives of its node."""

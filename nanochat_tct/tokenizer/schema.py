@@ -35,7 +35,9 @@ _INTEGER = r"-?(0|[1-9][0-9]{0,308})"
 _FRACTION = r"-?(0|[1-9][0-9]{0,16})\.[0-9]{1,22}"
 _EXPONENT = r"-?[0-9](\.[0-9]{1,17})?e(-[0-9]{2,3}|\+[0-9]{2}|\+[12][0-9]{2}|\+30[0-7])|-?1(\.[0-6][0-9]{0,16})?e\+308"
 NUMBER_TEXT = automaton.from_pattern(f"^({_INTEGER}|{_FRACTION}|{_EXPONENT})$")
-INTEGER_TEXT = automaton.from_pattern(rf"^({_INTEGER}|-?(0|[1-9][0-9]{{0,16}})\.0)$")
+# a float at or above 1e16, which repr writes with an exponent, is always whole; JSON Schema counts it as an integer
+_WHOLE_FLOAT = r"-?(0|[1-9][0-9]{0,16})\.0|-?[0-9](\.[0-9]{1,17})?e\+(1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-7])"
+INTEGER_TEXT = automaton.from_pattern(f"^({_INTEGER}|{_WHOLE_FLOAT})$")
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,9 @@ class Compiler:
         if "array" in kinds:
             result.append(self._items(schema, pointer))
         if "object" in kinds:
-            result.append(self._fields(schema, pointer))
+            fields = self._fields(schema, pointer)
+            if not any(fields.type_of(key) == NEVER for key in fields.required):
+                result.append(fields)
         values = schema.get("enum", [schema["const"]] if "const" in schema else None)
         return tuple(result) if values is None else self._only(tuple(result), values, pointer)
 

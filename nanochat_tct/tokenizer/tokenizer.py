@@ -160,8 +160,8 @@ class Tokenizer:
             for character in expansion:
                 if here is None:
                     return None
-                owner = here
-                here = self.walker.step(here, character)
+                owner = self.walker.reader_of(here, character)
+                here = self.walker.step(owner, character)
                 known_key = (
                     isinstance(owner, Object) and character != OBJECT_END and not isinstance(here, FreeKey)
                 )

@@ -1,0 +1,123 @@
+import random
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanochat_tct.tokenizer import automaton
+from nanochat_tct.tokenizer.errors import SchemaError
+
+# (ECMA-262 pattern, the same as a Python pattern): JavaScript's "." stops at four line ends, its "$" only at the end
+DOT = "[^\n\r\u2028\u2029]"
+PATTERNS = [
+    (r"^\$\{\{(.|[\r\n])*\}\}$", rf"\A\$\{{\{{({DOT}|[\r\n])*\}}\}}\Z"),
+    (r"^.*\$\{\{(.|[\r\n])*\}\}.*$", rf"\A{DOT}*\$\{{\{{({DOT}|[\r\n])*\}}\}}{DOT}*\Z"),
+    (r"^[_a-zA-Z][a-zA-Z0-9_-]*$", r"\A[_a-zA-Z][a-zA-Z0-9_-]*\Z"),
+    (r"^(.+\/)+(.+)\.(ya?ml)(@.+)?$", rf"\A({DOT}+/)+({DOT}+)\.(ya?ml)(@{DOT}+)?\Z"),
+    (r"^\d+(\.\d+|\*)?$", r"\A[0-9]+(\.[0-9]+|\*)?\Z"),
+    (r"[^a-c]x|y$", r"[^a-c]x|y\Z"),
+    (r"a{2,3}b?", r"a{2,3}b?"),
+    (r"(?:ab|c)+?\s", r"(?:ab|c)+?\s"),
+]
+PIECES = [
+    "$",
+    "{",
+    "}",
+    "a",
+    "b",
+    "c",
+    "x",
+    "y",
+    "/",
+    ".",
+    "yml",
+    "yaml",
+    "@",
+    "\n",
+    "\r",
+    "\u2028",
+    "é",
+    "1",
+    "*",
+    "_",
+    "-",
+    "😀",
+    " ",
+]
+
+
+@pytest.mark.parametrize(("pattern", "python"), PATTERNS)
+def test_patterns_accept_what_the_regular_expression_finds(pattern: str, python: str) -> None:
+    compiled = automaton.from_pattern(pattern)
+    choose = random.Random(pattern)
+    found = 0
+    for _ in range(4000):
+        text = "".join(choose.choices(PIECES, k=choose.randrange(9)))
+        if choose.random() < 0.3:
+            text = "${{" + text + "}}"
+        expected = re.search(python, text) is not None
+        found += expected
+        assert compiled.accepts(text.encode()) == expected, text
+    assert 0 < found < 4000  # both answers occurred
+
+
+@pytest.mark.parametrize("pattern", [r"(?=a)b", r"(a)\1", r"\bword", "a)", "(a", "[a", "*a"])
+def test_what_cannot_be_compiled_is_named(pattern: str) -> None:
+    with pytest.raises(SchemaError, match="cannot be compiled"):
+        automaton.from_pattern(pattern)
+
+
+@given(st.text())
+def test_any_string_is_all_of_unicode(text: str) -> None:
+    try:
+        encoded = text.encode("utf-8")
+    except UnicodeEncodeError:
+        return
+    assert automaton.ANY_STRING.accepts(encoded)
+
+
+@given(st.binary(max_size=6))
+def test_any_string_is_nothing_but_utf8(data: bytes) -> None:
+    try:
+        data.decode("utf-8")
+        expected = True
+    except UnicodeDecodeError:
+        expected = False
+    assert automaton.ANY_STRING.accepts(data) == expected
+
+
+@given(
+    st.sets(st.text(alphabet="abé", max_size=3), max_size=6),
+    st.sets(st.text(alphabet="abé", max_size=3), max_size=6),
+)
+def test_set_algebra(left: set[str], right: set[str]) -> None:
+    a, b = automaton.from_strings(left), automaton.from_strings(right)
+    assert set(automaton.union(a, b).strings(20) or []) == left | right
+    assert set(automaton.intersection(a, b).strings(20) or []) == left & right
+    assert set(automaton.difference(a, b).strings(20) or []) == left - right
+
+
+def test_equal_languages_give_equal_automata() -> None:
+    assert automaton.from_pattern("^(a|b)c*$") == automaton.from_pattern("^[ab](c+)?$")
+    assert automaton.from_pattern("^(in|ex)clude$") == automaton.from_strings(["exclude", "include"])
+    assert automaton.from_pattern(r"^[\s\S]*$") == automaton.ANY_STRING
+
+
+def test_length_counts_characters_not_bytes() -> None:
+    three = automaton.from_length(1, 3)
+    assert [three.accepts(text.encode()) for text in ("", "é", "日本語", "日本語日")] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+def test_shortest_avoids_what_is_excluded() -> None:
+    name = automaton.from_pattern("^[_a-zA-Z][a-zA-Z0-9_-]*$")
+    assert name.shortest() == b"a"
+    taken = frozenset(bytes([c]) for c in range(256))
+    assert name.shortest(excluded=taken) == b"aa"
+    assert automaton.from_strings(["x"]).shortest(excluded=frozenset([b"x"])) is None
+    assert automaton.from_strings(["xy", "xyz"]).shortest(2, frozenset([b"xy"]), b"xy") == b"z"

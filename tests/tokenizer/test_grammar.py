@@ -1,0 +1,194 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft7Validator
+
+from nanochat_tct.tokenizer.compile import compile_schema
+from nanochat_tct.tokenizer.cursor import Illegal, Walker
+from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
+from nanochat_tct.tokenizer.grammar import MAX_DEPTH, Grammar
+from tests.tokenizer.schemas import SCHEMAS, values
+
+GRAMMARS = {
+    name: Grammar(json.loads(json.dumps(compile_schema(schema)[0]))) for name, schema in SCHEMAS.items()
+}
+WALKERS = {name: Walker(grammar) for name, grammar in GRAMMARS.items()}
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal values, key order kept, 1 and 1.0 apart."""
+    return json.dumps(left) == json.dumps(right)
+
+
+def test_every_test_schema_is_enforced_exactly() -> None:
+    assert {name: compile_schema(schema)[1] for name, schema in SCHEMAS.items()} == {
+        name: [] for name in SCHEMAS
+    }
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@settings(max_examples=250, deadline=None)
+@given(value=values)
+def test_writes_what_a_validator_accepts_and_reads_it_back(name: str, value: Any) -> None:
+    grammar = GRAMMARS[name]
+    if not Draft7Validator(SCHEMAS[name]).is_valid(value):
+        with pytest.raises(TokenizerError):
+            grammar.write(value)
+        return
+    base = grammar.write(value)
+    again, length = grammar.read(base)
+    assert same(again, value) and length == len(base)
+    assert grammar.read(base + base)[1] == length  # what follows a document is left over
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@settings(max_examples=100, deadline=None)
+@given(value=values, cut=st.floats(0, 1))
+def test_cursor_walks_documents_and_completes_prefixes(name: str, value: Any, cut: float) -> None:
+    grammar, walker = GRAMMARS[name], WALKERS[name]
+    validator = Draft7Validator(SCHEMAS[name])
+    if not validator.is_valid(value):
+        return
+    base = grammar.write(value)
+    kept = base[: int(cut * len(base))]
+    state: Any = walker.start
+    for token in kept:
+        state = walker.step(state, token)
+    assert (state is None) == (len(kept) == len(base))
+    whole = kept + walker.complete(state)
+    completed, length = grammar.read(whole)
+    assert length == len(whole)
+    assert validator.is_valid(completed)
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@settings(max_examples=60, deadline=None)
+@given(choices=st.lists(st.integers(0, 10_000), max_size=25))
+def test_random_walks_end_in_valid_documents(name: str, choices: list[int]) -> None:
+    """Only legal tokens are taken; whatever was taken can be completed, so no legal token leads nowhere."""
+    grammar, walker = GRAMMARS[name], WALKERS[name]
+    alphabet = [chr(code) for code in [*range(32, 127), 0xC3, 0xA9, *range(257, grammar.base_size)]]
+    state: Any = walker.start
+    taken = ""
+    for choice in choices:
+        legal = []
+        for token in alphabet:
+            try:
+                legal.append((token, walker.step(state, token)))
+            except Illegal:
+                continue
+        token, state = legal[choice % len(legal)]
+        taken += token
+        if state is None:
+            break
+    whole = taken + walker.complete(state)
+    value, length = grammar.read(whole)
+    assert length == len(whole)
+    assert Draft7Validator(SCHEMAS[name]).is_valid(value)
+
+
+def test_a_schema_of_endless_values_only_is_refused() -> None:
+    endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
+    with pytest.raises(SchemaError, match="no finite value"):
+        Walker(Grammar(compile_schema(endless)[0]))
+
+
+def test_shortest_document_has_what_is_required() -> None:
+    walker = WALKERS["closed"]
+    assert GRAMMARS["closed"].read(walker.complete(walker.start))[0] == {"a": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "pointer", "problem"),
+    [
+        ("closed", {"b": "x"}, "", "missing 'a'"),
+        ("closed", {"a": 1, "z": 1}, "", "unknown key 'z'"),
+        ("closed", {"a": "1"}, "/a", "a string '1' where a number is expected"),
+        ("closed", {"a": 1.5}, "/a", "1.5 is not a number that is allowed here"),
+        ("closed", [], "", "an array where an object is expected"),
+        ("array", [["x"]], "/0/0", "a string 'x' where null is expected"),
+        ("array", [], "", "an array of 0 items where the schema needs at least 1"),
+        ("exclusive", {"a": 1, "b": 2}, "", "'a' cannot stand beside 'b'"),
+        ("tree", {"a/b~c": [1, {"x": None}]}, "/a~1b~0c/1/x", "null where an object or an array"),
+        ("told by a value", {"a": "text", "b": 1}, "/b", "does not fit the other values"),
+        ("anything", {"a": "\ud800"}, "/a", "lone surrogate"),
+        ("anything", 10**400, "", "an integer has at most 309 digits"),
+        ("anything", {"a": {1, 2}}, "/a", "a set is not a JSON value"),
+        ("names", {"z": 1}, "", "a key may not be 'z'"),
+    ],
+)
+def test_errors_name_the_place(name: str, value: Any, pointer: str, problem: str) -> None:
+    with pytest.raises(TokenizerError) as caught:
+        GRAMMARS[name].write(value)
+    assert caught.value.pointer == pointer
+    assert problem in caught.value.problem
+    assert "\n" not in str(caught.value)
+
+
+def test_depth_is_limited() -> None:
+    value: Any = 1
+    for _ in range(MAX_DEPTH):
+        value = [value]
+    base = GRAMMARS["anything"].write(value)
+    assert same(GRAMMARS["anything"].read(base)[0], value)
+    with pytest.raises(TokenizerError, match="nested deeper than 128 levels"):
+        GRAMMARS["anything"].write([value])
+    for _ in range(2000):
+        value = [value]
+    with pytest.raises(TokenizerError, match="nested deeper"):
+        GRAMMARS["anything"].write(value)
+
+
+@pytest.mark.parametrize(
+    "number", [0, -0.0, 1, 1.0, 1e16, 1.5e-7, 5e-324, 1.7e308 / 1.1, -1e22, 123456789.125, 2**70]
+)
+def test_numbers_keep_their_kind(number: float) -> None:
+    grammar = GRAMMARS["anything"]
+    again, _ = grammar.read(grammar.write(number))
+    assert repr(again) == repr(number)
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({"$ref": "#/definitions/missing"}, "points to nothing"),
+        ({"$ref": "other.json"}, "only references inside the document"),
+        ({"$ref": "#"}, "refers to itself"),
+        ({"anyOf": [{"$ref": "#/anyOf/0"}]}, "refers to itself"),
+        (False, "no value is valid"),
+        ({"type": "object", "required": ["a"], "properties": {"a": False}}, "no value is valid"),
+        ([1], "a schema is an object"),
+    ],
+)
+def test_schemas_that_cannot_be_compiled(schema: Any, problem: str) -> None:
+    with pytest.raises(SchemaError, match=problem):
+        compile_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "named"),
+    [
+        ({"type": "number", "minimum": 1}, "/: minimum"),
+        ({"type": "array", "uniqueItems": True}, "/: uniqueItems"),
+        ({"properties": {"a": {"pattern": "(?!x)"}}}, "a look-around"),
+        ({"frobnicate": 1}, "unknown keyword 'frobnicate'"),
+        ({"enum": [[1]]}, "an enumeration of arrays or objects"),
+    ],
+)
+def test_what_is_not_enforced_is_named(schema: Any, named: str) -> None:
+    unenforced = compile_schema(schema)[1]
+    assert unenforced == [] or any(named in line for line in unenforced)
+    if "properties" in schema:  # compiled only where the property is reached
+        assert unenforced
+    assert any(named in line for line in unenforced)
+
+
+def test_ref_siblings_are_ignored_in_draft_7_and_count_since() -> None:
+    schema = {"$ref": "#/definitions/text", "maxLength": 1, "definitions": {"text": {"type": "string"}}}
+    assert Grammar(compile_schema(schema)[0]).write("long")
+    newer = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    with pytest.raises(TokenizerError):
+        Grammar(compile_schema(newer)[0]).write("long")

@@ -1,0 +1,300 @@
+import json
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanochat_tct import tokenizer as functions
+from nanochat_tct.data.documents import DocumentError, read_workflow
+from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
+
+TOKENIZER: Any = load_tokenizer()
+SMALL = {
+    "on": "push",
+    "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": [{"uses": "actions/checkout@v4"}]}},
+}
+LARGE = {
+    "name": "Ünïcode ✓ 日本語 🚀",
+    "on": {
+        "push": {"branches": ["main", "release/**"], "paths-ignore": ["docs/**"]},
+        "pull_request": None,
+        "schedule": [{"cron": "0 4 * * 1"}],
+        "workflow_dispatch": {
+            "inputs": {
+                "level": {"type": "choice", "options": ["a", "b"], "default": "a"},
+                "count": {"default": 1.0, "type": "number", "description": ""},
+            }
+        },
+    },
+    "env": {"EMPTY": "", "ONE": 1, "ONE_POINT": 1.0, "YES": True, "TEN": "3.10"},
+    "permissions": "read-all",
+    "jobs": {
+        "test": {
+            "strategy": {
+                "matrix": {
+                    "os": ["ubuntu-latest", "macos-14"],
+                    "include": [{"x": {"deep": [[1], {"y": [None][:0]}]}}],
+                }
+            },
+            "runs-on": "${{ matrix.os }}",
+            "timeout-minutes": 12.5,
+            "steps": [
+                {"run": 'set -e\n\tif true; then\n  echo "$HOME"\nfi\n\n', "shell": "bash"},
+                {"wait-all": None},
+            ],
+        },
+        "call": {"needs": ["test"], "uses": "org/repo/.github/workflows/x.yml@main", "secrets": "inherit"},
+    },
+}
+
+
+def dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def test_exactly_8192_ids_and_padding_never_in_a_document() -> None:
+    assert functions.vocab_size() == 8192
+    assert functions.pad_token() not in functions.encode(dump(LARGE))
+
+
+def count_keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(map(count_keys, value.values()))
+    return sum(map(count_keys, value)) if isinstance(value, list) else 0
+
+
+@pytest.mark.parametrize("value", [SMALL, LARGE])
+def test_round_trip_keeps_values_and_key_order(value: Any) -> None:
+    tokens = functions.encode(dump(value))
+    assert functions.decode(tokens) == (dump(value), len(tokens), len(tokens))
+    assert functions.decode([*tokens, 5, 6]) == (dump(value), len(tokens), len(tokens) + 2)
+    assert TOKENIZER.encode_value(value) == tokens
+    assert all(0 <= token < 8192 for token in tokens)
+
+
+def test_a_common_step_costs_few_tokens() -> None:
+    assert len(TOKENIZER.encode_value(SMALL)) <= 8
+
+
+def test_the_six_functions_of_the_wheel() -> None:
+    tokens = functions.encode(dump(LARGE))
+    assert functions.extract_window(tokens, 3, 7) == [3, *tokens[3:7]]
+    with pytest.raises(TokenizerError, match="no window"):
+        functions.extract_window(tokens, 3, len(tokens) + 1)
+    assert functions.decode_prefix(tokens) == (dump(LARGE), count_keys(LARGE), True)
+    assert functions.decode_prefix([])[0] == '{"on":"branch_protection_rule","jobs":{"a":{"runs-on":""}}}'
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"jobs": {"build": {}}}, "/jobs/build: missing one of 'runs-on', 'uses'"),
+        ({"jobs": {"build": {"steps": []}}}, "/jobs/build: missing 'runs-on'"),
+        ({"jobs": {"1st": {"runs-on": "x"}}}, "/jobs: a key may not be '1st'"),
+        ({"jobs": {}}, "/jobs: has 0 keys, needs at least 1"),
+        ({"on": "pusj"}, "/on: a string 'pusj' where"),
+        ({"on": {"push": {"branches": ["a"], "branches-ignore": ["b"]}}}, "/on/push: 'branches"),
+        (
+            {"jobs": {"b": {"runs-on": "x", "steps": [{"uses": "a", "run": "b"}]}}},
+            "/jobs/b/steps/0: 'run' cannot stand beside",
+        ),
+        (
+            {"jobs": {"b": {"runs-on": "x", "steps": [{"uses": "a", "shell": "b"}]}}},
+            "/jobs/b/steps/0: 'shell' cannot stand beside",
+        ),
+        ({"nmae": "x"}, "/: unknown key 'nmae'"),
+        (
+            {"jobs": {"b": {"runs-on": "x", "timeout-minutes": "5"}}},
+            "/jobs/b/timeout-minutes: '5' does not have the form",
+        ),
+    ],
+)
+def test_values_outside_the_schema_are_refused_with_the_pointer(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(TokenizerError) as caught:
+        functions.encode(dump({**SMALL, **change}))
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "nul", '{"on":"push","on":"push","jobs":{}}', "[" * 100_000, '{"on":NaN}', "1e999", "9" * 5000],
+)
+def test_what_is_not_json_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(TokenizerError) as caught:
+        functions.encode(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_decode_names_what_is_wrong() -> None:
+    tokens = functions.encode(dump(SMALL))
+    with pytest.raises(TokenizerError, match="cut off"):
+        functions.decode(tokens[:-1])
+    with pytest.raises(TokenizerError, match="token 1 is 8192"):
+        functions.decode([tokens[0], 8192])
+    with pytest.raises(TokenizerError, match="token 0 is -1"):
+        functions.decode_prefix([-1])
+    with pytest.raises(TokenizerError):
+        functions.decode([functions.pad_token()])
+    with pytest.raises(TokenizerError, match="ends after"):
+        TOKENIZER.decode_value([*tokens, 0])
+
+
+def test_every_prefix_is_completed_to_a_valid_document_that_keeps_it() -> None:
+    tokens = TOKENIZER.encode_value(LARGE)
+    seen = 0
+    for cut in range(len(tokens) + 1):
+        completed, fields, is_complete = functions.decode_prefix(tokens[:cut])
+        assert is_complete == (cut == len(tokens))
+        assert fields >= seen
+        seen = fields
+        assert functions.encode(completed)
+        kept = TOKENIZER.merges.decode(tokens[:cut])
+        while kept and TOKENIZER.grammar.write(json.loads(completed))[: len(kept)] != kept:
+            assert "\x80" <= kept[-1] <= "\xff"  # only a character cut in two may be left out
+            kept = kept[:-1]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, 8191), max_size=40))
+def test_any_ids_decode_or_are_refused(tokens: list[int]) -> None:
+    completed, _, is_complete = functions.decode_prefix(tokens)
+    assert functions.encode(completed)
+    try:
+        text, consumed, total = functions.decode(tokens)
+    except TokenizerError as error:
+        assert not is_complete and "\n" not in str(error)
+    else:
+        assert (text, total) == (completed, len(tokens)) and consumed <= total and is_complete
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_cut_and_spliced_sequences(data: Any) -> None:
+    one, other = TOKENIZER.encode_value(SMALL), TOKENIZER.encode_value(LARGE)
+    a, b = data.draw(st.integers(0, len(other))), data.draw(st.integers(0, len(one)))
+    spliced = other[:a] + one[b:]
+    completed, _, _ = functions.decode_prefix(spliced)
+    assert functions.encode(completed)
+
+
+def test_cursor_allows_what_documents_have_and_stops_at_the_end() -> None:
+    tokens = TOKENIZER.encode_value(LARGE)
+    cursor = TOKENIZER.cursor()
+    for token in tokens:
+        assert not cursor.is_complete
+        assert cursor.allows(token)
+        assert not cursor.allows(8192) and not cursor.allows(-1) and not cursor.allows(TOKENIZER.pad_token())
+        cursor.advance(token)
+    assert cursor.is_complete and not cursor.allows(tokens[0])
+    with pytest.raises(TokenizerError):
+        cursor.advance(tokens[0])
+
+
+def test_a_prompt_is_kept_and_left_open() -> None:
+    tokens = TOKENIZER.encode_prefix({"name": "CI", "on": "push", "jobs": {"build": {"runs-on": "ubuntu"}}})
+    completed = json.loads(functions.decode_prefix(tokens)[0])
+    assert completed == {"name": "CI", "on": "push", "jobs": {"build": {"runs-on": "ubuntu"}}}
+    cursor = TOKENIZER.cursor()
+    for token in tokens:
+        cursor.advance(token)
+    assert cursor.allows(ord("-"))  # ubuntu-...
+    closed = TOKENIZER.encode_prefix({"on": "push", "jobs": {"b": {"runs-on": "x"}}}, open_scalar=False)
+    cursor = TOKENIZER.cursor()
+    for token in closed:
+        cursor.advance(token)
+    assert not cursor.allows(ord("-"))
+    waiting = TOKENIZER.encode_prefix({"on": "push", "jobs": {"b": {"runs-on": "x", "steps": None}}})
+    assert json.loads(functions.decode_prefix(waiting)[0])["jobs"]["b"]["steps"]
+    assert TOKENIZER.encode_prefix(None) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "pointer"),
+    [
+        ({"on": "push", "jbos": {}}, ""),
+        ({"on": "push", "jobs": {"b": {"runs-on": "x", "uses": "y"}}}, "/jobs/b"),
+        ({"on": {"push": {"branches": ["a"], "branches-ignore": ["b"]}}}, "/on/push"),
+        ({"on": {"pusj": None}}, "/on"),
+        ([], ""),
+    ],
+)
+def test_a_prompt_that_cannot_become_valid_is_refused_with_the_place(value: Any, pointer: str) -> None:
+    with pytest.raises(TokenizerError) as caught:
+        TOKENIZER.encode_prefix(value)
+    assert caught.value.pointer.startswith(pointer)
+
+
+def test_tokens_are_described_for_people() -> None:
+    shown = "".join(TOKENIZER.describe(token) for token in TOKENIZER.encode_value(SMALL))
+    assert "‹runs-on›" in shown and "actions/checkout@v4" in shown
+    assert all(isinstance(TOKENIZER.describe(token), str) for token in range(8192))
+
+
+def test_loads_again_without_making_anything_anew() -> None:
+    assert load_tokenizer() is load_tokenizer("builtin")
+    assert TOKENIZER.name == "builtin" and len(TOKENIZER.fingerprint) == 64
+
+
+def test_real_workflows_come_back_equal_in_order_and_kind(corpus: Any) -> None:
+    """Every document of the corpus: equal back again, or refused with a pointer that exists in it."""
+    accepted = refused = unreadable = 0
+    for text in corpus.column("text").to_pylist():
+        try:
+            value = read_workflow(text, "yaml")
+        except DocumentError:
+            unreadable += 1
+            continue
+        try:
+            tokens = TOKENIZER.encode_value(value)
+        except TokenizerError as error:
+            refused += 1
+            here = value
+            for part in error.pointer.split("/")[1:]:
+                here = (
+                    here[int(part)]
+                    if isinstance(here, list)
+                    else here[part.replace("~1", "/").replace("~0", "~")]
+                )
+            continue
+        accepted += 1
+        assert json.dumps(TOKENIZER.decode_value(tokens)) == json.dumps(value)
+    assert (accepted, refused, unreadable) == (9632, 425, 5)
+
+
+@pytest.mark.slow
+def test_accepts_just_what_the_workflow_schema_accepts(corpus: Any, invalid_corpus: Any) -> None:
+    """Against check-jsonschema's own machinery, document by document."""
+    from nanochat_tct.evaluation.validity import is_valid_workflow
+
+    disagreements = []
+    for text in corpus.column("text").to_pylist() + invalid_corpus.column("text").to_pylist():
+        try:
+            value = read_workflow(text, "yaml")
+        except DocumentError:
+            continue
+        try:
+            TOKENIZER.encode_value(value)
+            accepted = True
+        except TokenizerError:
+            accepted = False
+        if accepted != is_valid_workflow(value):
+            disagreements.append(text[:200])
+    assert disagreements == []
+
+
+def test_cuts_of_real_workflows_complete_to_valid_ones(corpus: Any) -> None:
+    choose = random.Random(0)
+    texts = corpus.column("text").to_pylist()
+    checked = 0
+    for text in choose.sample(texts, 60):
+        try:
+            tokens = TOKENIZER.encode_value(read_workflow(text, "yaml"))
+        except (DocumentError, TokenizerError):
+            continue
+        for _ in range(3):
+            completed, _, _ = functions.decode_prefix(tokens[: choose.randrange(len(tokens))])
+            assert functions.encode(completed)
+            checked += 1
+    assert checked > 100

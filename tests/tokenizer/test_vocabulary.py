@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
+from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"run": {"type": "string"}},
+    "required": ["run"],
+    "additionalProperties": False,
+}
+DOCUMENTS = [("a", {"run": f"echo hello {i % 7}"}) for i in range(50)]
+
+
+def test_builtin_file_is_small_and_has_exactly_8192_ids() -> None:
+    content, fingerprint = load_vocabulary(BUILTIN)
+    assert BUILTIN.stat().st_size <= 1_000_000
+    assert content["vocab_size"] == 8192
+    assert fingerprint == load_tokenizer().fingerprint
+
+
+def test_builtin_grammar_is_that_of_the_installed_schema() -> None:
+    """Fails when check-jsonschema brings a newer schema: then decide whether to train a new vocabulary."""
+    from nanochat_tct.tokenizer.compile import compile_schema
+
+    compiled, unenforced = compile_schema(workflow_schema())
+    assert json.loads(json.dumps(compiled)) == load_vocabulary(BUILTIN)[0]["grammar"]
+    assert unenforced == []
+
+
+def test_train_save_load(tmp_path: Path) -> None:
+    path = tmp_path / "small.json"
+    summary = train_vocabulary([*DOCUMENTS, ("b", {"walk": 1})], SCHEMA, 290, path)
+    assert summary["documents"] == 50 and dict(summary["refused"]) == {"unknown key 'walk'": 1}
+    tokenizer = load_tokenizer(str(path))
+    assert tokenizer.vocab_size() == 290 and tokenizer.name == str(path)
+    tokens = tokenizer.encode('{"run":"echo hello 3"}')
+    assert tokenizer.decode(tokens)[0] == '{"run":"echo hello 3"}' and len(tokens) < 6
+    again = tmp_path / "again.json"
+    train_vocabulary(list(reversed(DOCUMENTS)), SCHEMA, 290, again)
+    assert again.read_bytes() == path.read_bytes()  # the order of documents does not matter
+
+
+@pytest.mark.parametrize(
+    ("documents", "vocab_size", "message"),
+    [
+        (DOCUMENTS, 100, "has 267 base tokens; ask for more"),
+        (DOCUMENTS, 5000, "only yields"),
+        ([], 300, "nothing to learn from"),
+        ([("a", {"walk": 1})], 300, "nothing to learn from"),
+    ],
+)
+def test_training_that_cannot_be_done(tmp_path: Path, documents: Any, vocab_size: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        train_vocabulary(documents, SCHEMA, vocab_size, tmp_path / "v.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def tampered(change: str, value: Any) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(BUILTIN.read_text())
+    if change.startswith("grammar."):
+        content["grammar"][change.removeprefix("grammar.")] = value
+    else:
+        content[change] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("format", 99),
+        ("merges", [1, 2, 3]),
+        ("merges", ["a", "b"]),
+        ("merges", [70000, 1]),
+        ("vocab_size", 8193),
+        ("word_merges", 10**6),
+        ("grammar", {}),
+        ("grammar.literals", [1]),
+        ("grammar.nodes", []),
+        ("grammar.nodes", [{"alternatives": [["text", 99]]}]),
+        (
+            "grammar.nodes",
+            [{"alternatives": [["object", ["x"], 0, None]], "known": {}, "patterns": [], "free": {}}],
+        ),
+        ("grammar.automata", [{"accepting": [True], "edges": [[0, 255, 7]]}]),
+        ("grammar.automata", [{"accepting": [True], "edges": [[0, 900, 0]]}]),
+    ],
+)
+def test_a_tampered_file_is_refused_in_one_line(tmp_path: Path, change: str, value: Any) -> None:
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps(tampered(change, value)))
+    with pytest.raises(UserError) as caught:
+        load_tokenizer(str(path))
+    assert "v.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null"])
+def test_what_is_not_a_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "v.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"v\.json: not a vocabulary file"):
+        load_tokenizer(str(path))
+    with pytest.raises(UserError, match="no such vocabulary file"):
+        load_tokenizer(str(tmp_path / "missing.json"))
