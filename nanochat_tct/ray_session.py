@@ -3,6 +3,8 @@
 import logging
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nanochat_tct.errors import UserError
 
@@ -35,13 +37,14 @@ def start_ray(num_cpus: int | None = None) -> None:
     # It would warn that a token guards this Ray, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if is_local:
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            object_store_memory=_object_store_bytes(),
-            dashboard_host="127.0.0.1",
-            logging_level=logging.WARNING,
-        )
+        with _address_for_workers():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                object_store_memory=_object_store_bytes(),
+                dashboard_host="127.0.0.1",
+                logging_level=logging.WARNING,
+            )
         return
     try:
         _knock(address)
@@ -51,6 +54,26 @@ def start_ray(num_cpus: int | None = None) -> None:
         raise UserError(
             f"cannot join Ray at RAY_ADDRESS={address}: {reason}; unset it to run locally"
         ) from error
+
+
+@contextmanager
+def _address_for_workers() -> Iterator[None]:
+    """Chooses the port of the Ray that is started in this context, and tells its processes by ``RAY_ADDRESS``.
+
+    Parts of Ray Train look for "the" Ray of this machine, and would stumble over a second one.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    before = dict(os.environ)
+    os.environ.update({"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"})
+    try:
+        yield
+    finally:
+        for name in ("RAY_GCS_SERVER_PORT", "RAY_ADDRESS"):
+            os.environ.pop(name)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def _knock(address: str) -> None:

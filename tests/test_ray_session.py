@@ -10,6 +10,9 @@ start_ray(num_cpus=2)
 start_ray()  # once is enough
 import ray
 node = ray.nodes()[0]
+import os
+assert os.environ["RAY_ADDRESS"] == ""
+assert ray.get(ray.remote(os.getenv).remote("RAY_ADDRESS")) == ray.get_runtime_context().gcs_address
 print(len(ray.nodes()), node["NodeManagerAddress"], node["Resources"]["CPU"], node["Resources"]["object_store_memory"])
 """
 
