@@ -266,3 +266,18 @@ def test_learns_a_few_rows_by_heart() -> None:
 def test_impossible_shapes_are_refused(changes: dict[str, int], says: str) -> None:
     with pytest.raises(UserError, match=says):
         GPTConfig(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same_model() -> None:
+    tokens = row((0, 10), (0, 8))
+    targets = tokens.clamp(max=VOCAB - 1)
+    model = random_model()
+    plain = model(tokens, targets)
+    expected = torch.autograd.grad(plain, list(model.parameters()))
+    compiled = torch.compile(model)(tokens, targets)
+    torch.testing.assert_close(compiled, plain)
+    for gradient, wanted in zip(
+        torch.autograd.grad(compiled, list(model.parameters())), expected, strict=True
+    ):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-3)
