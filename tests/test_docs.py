@@ -1,0 +1,48 @@
+"""Commands and links in README.md and docs/ exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nanochat_tct.cli import COMMANDS, main
+from tests.helpers import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+COMMAND = re.compile(r"(?:nanochat-tct|python jobs/)\s*([a-z_-]+)(?:\.py)?((?:[^`\n\\]|\\\n)*)")
+
+
+def commands_of(text: str) -> set[tuple[str, str]]:
+    """(command, flag) of each flag of each command line in the text; ("train", "") for one without flags."""
+    found = set()
+    for match in COMMAND.finditer(text):
+        name = match[1].replace("_", "-")
+        flags = re.findall(r"(--[a-z][a-z0-9-]*)", re.split(r"[|;#]", match[2])[0])
+        found |= {(name, flag) for flag in flags} or {(name, "")}
+    return found
+
+
+def flags_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return set(re.findall(r"--[a-z][a-z0-9-]*", capsys.readouterr().out)) | {""}
+
+
+def test_commands_and_flags_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {page.name: commands_of(page.read_text()) for page in PAGES}
+    told |= {path.name: commands_of(path.read_text()) for path in (REPOSITORY / "configs").glob("*.yaml")}
+    known = {command: flags_of(command, capsys) for command in COMMANDS}
+    unknown = [
+        f"{page}: {command} {flag}"
+        for page, uses in told.items()
+        for command, flag in sorted(uses)
+        if flag not in known.get(command, set())
+    ]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert missing == []
