@@ -29,6 +29,7 @@ from nanochat_tct.data.store import REJECTED, TokenStore
 from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, StoreSettings, StoreWriter
 from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.errors import UserError
+from nanochat_tct.ray_session import start_ray
 from nanochat_tct.tokenizer import load_tokenizer
 
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
@@ -112,21 +113,21 @@ def prepare(config: PrepareConfig) -> TokenStore:
         return store
     with StoreWriter(config.output, tokenizer, config.settings()) as writer:
         parts = plan_parts(sources)
+        ray_begin = time.monotonic()
+        start_ray()
+        ray_seconds = time.monotonic() - ray_begin
         with _Progress(total_documents(parts)) as progress:
             for table in _encoded(parts, config, tokenizer):
                 _write(table, writer)
                 progress.advance(len(table))
         _check_rejected(writer, config)
         store = writer.commit(identity, config.export_pt)
-    _print_summary(store, np.array(writer.lengths), time.monotonic() - begin)
+    _print_summary(store, np.array(writer.lengths), time.monotonic() - begin, ray_seconds)
     return store
 
 
 def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterator[pa.Table]:
     """Runs the tasks; yields their tables in the order of the parts."""
-    from nanochat_tct.ray_session import start_ray
-
-    start_ray()
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -227,7 +228,7 @@ class _Progress:
             print(line, file=sys.stderr, flush=True)
 
 
-def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float) -> None:
+def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_seconds: float) -> None:
     counts, settings = store.manifest["counts"], store.manifest["settings"]
     metadata = json.loads((store.folder / "metadata.json").read_text())
     size = sum(file["size"] for file in store.manifest["files"].values())
@@ -236,7 +237,8 @@ def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float) -> No
     repositories = len(store.documents.column("repo").unique().drop_null())
     of_repositories = f" of {repositories:,} repositories" if repositories else ""
     lines = [
-        f"prepared {store.folder} in {seconds:.1f} s ({read / seconds:,.0f} documents/s)",
+        f"prepared {store.folder} in {seconds:.1f} s ({read / seconds:,.0f} documents/s), "
+        f"of which {ray_seconds:.1f} s to start Ray",
         f"  documents  {counts['documents']:,}{of_repositories} (train {counts['train_documents']:,}, "
         f"val {counts['val_documents']:,}); {counts['duplicates']:,} duplicates left out",
         f"  tokens     {counts['tokens']:,}; a document has {lengths.mean():,.0f} on average, "

@@ -93,14 +93,16 @@ def find_sources(inputs: list[str]) -> list[Source]:
     Raises:
         UserError: a path that does not exist, a glob or folder without files, an unreachable file system.
     """
-    found: dict[tuple[str, str], Source] = {}
+    found: dict[str, Source] = {}
     for given in inputs:
         sources = list(_find_remote(given) if "://" in given else _find_local(given))
         if not sources:
             raise UserError(f"--input {given}: no {WHAT_IS_READ} file there")
         for source in sources:
-            where = source.path if source.filesystem else os.path.abspath(source.path)
-            found.setdefault((source.filesystem and source.filesystem.split("://")[0], where), source)
+            where = source.name if source.filesystem else source.path
+            if len(inputs) > 1:  # one folder or glob names no file twice
+                where = where if source.filesystem else os.path.abspath(where)
+            found.setdefault(where, source)
     return sorted(found.values(), key=lambda source: (source.name, source.path))
 
 
@@ -217,7 +219,11 @@ def _kind_of_given(path: str) -> Any:
 
 def _shown(path: str) -> str:
     """A path as text that can be stored: names that are not UTF-8 lose their odd bytes."""
-    return os.fsencode(path).decode("utf-8", "replace").replace(os.sep, "/")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        path = os.fsencode(path).decode("utf-8", "replace")
+    return path
 
 
 # ----------------------------------------------------------------------------------------------------
