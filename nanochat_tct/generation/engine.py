@@ -93,16 +93,14 @@ class _Batch:
         self.device = model.head.weight.device
         self.rows: list[_Row | None] = [None] * NUM_ROWS
         self.cache = self.new_cache(NUM_ROWS)
-        self.logits = np.zeros(
-            (NUM_ROWS, model.config.vocab_size)
-        )  # of the token that comes next in each row
+        # Of the token that comes next in each row.
+        self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))
         self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # the same for all samples
 
     def run(self, num_samples: int) -> Iterator[tuple[int, Generated]]:
         waiting = iter(range(num_samples))
         while True:
             for place in range(NUM_ROWS):
-                # Most rows stay in their place; a row that is done leaves it to the next sample.
                 row = self.rows[place]
                 if row is not None and not self.is_done(row):
                     continue
@@ -124,7 +122,7 @@ class _Batch:
         return row.cursor.is_complete or len(row.tokens) >= self.sampling.max_tokens
 
     def step(self) -> None:
-        """Choose one token in every row; run the model on them unless that was the row's last."""
+        """Choose one token in every row and run the model on them."""
         tokens = np.zeros((NUM_ROWS, 1), dtype=np.int64)
         full = []
         for place, row in enumerate(self.rows):
