@@ -16,7 +16,7 @@ CONFIG = DoctorConfig()
 
 def test_this_machine_is_well(tmp_path: Path) -> None:
     """Every check for real: Ray starts, a model trains."""
-    result = run_cli("doctor", cwd=tmp_path)
+    result = run_cli("doctor", cwd=tmp_path, timeout=290)
     lines = {line[6:21].strip(): line.split()[0] for line in result.stdout.splitlines()[:-1]}
     assert list(lines) == list(CHECKS)
     assert "FAIL" not in lines.values(), result.stdout
