@@ -78,8 +78,9 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
         (str(output), config, start, min(start + FOLDER_SIZE, config.count))
         for start in range(0, config.count, FOLDER_SIZE)
     ]
-    processes = min(config.concurrency or os.cpu_count() or 1, len(parts))
-    if processes == 1 or config.count <= _SERIAL_COUNT:
+    usual = (os.cpu_count() or 1) if config.count > _SERIAL_COUNT else 1
+    processes = min(config.concurrency or usual, len(parts))
+    if processes == 1:
         num_bytes = sum(map(_write_part, parts))
     else:
         with multiprocessing.get_context("spawn").Pool(processes) as pool:

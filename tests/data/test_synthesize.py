@@ -1,5 +1,6 @@
 """Synthetic workflows: the same for the same seed, valid, as large and as varied as real ones; and the command."""
 
+import dataclasses
 import hashlib
 import json
 import time
@@ -14,7 +15,7 @@ from check_jsonschema.regex_variants import RegexImplementation, RegexVariantNam
 from check_jsonschema.schema_loader import BuiltinSchemaLoader
 
 from nanochat_tct.data.documents import read_workflow, to_json, to_yaml
-from nanochat_tct.data.synthesize import synthesize
+from nanochat_tct.data.synthesize import MARKER, SynthesizeConfig, synthesize, synthesize_folder
 from nanochat_tct.data.synthetic.ecosystems import ECOSYSTEMS
 from nanochat_tct.data.synthetic.template import (
     LEXICON,
@@ -27,11 +28,11 @@ from nanochat_tct.data.synthetic.template import (
 from nanochat_tct.data.synthetic.writer import Writer
 from tests.helpers import assert_user_error, run_cli
 
-COUNT = 2000
+COUNT = 1500
 # Of 10,051 real workflows as compact JSON: bytes at these percentiles. Ours may differ by a quarter.
 REAL_SIZES = {5: 291, 25: 836, 50: 1929, 75: 3656, 95: 11566, 99: 27277}
 # SHA-256 of to_json of workflows 0 to 49 of seeds 0 and 1, a line each: changes only when what is written is meant to.
-PINNED = "PINNED_HERE"
+PINNED = "269a4fbe3620e0d65e05c76dd0f06fd1291194a266e2794b033501273224ba97"
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def test_the_same_workflows_on_every_machine() -> None:
 
 
 def test_a_workflow_depends_on_nothing_but_index_and_seed(workflows: list[dict[str, Any]]) -> None:
-    for index in (1234, 7, 1999):
+    for index in (1234, 7, 1499):
         assert to_json(synthesize(index, seed=0)) == to_json(workflows[index])  # whatever was made before
     assert synthesize(7, seed=1) != workflows[7]
 
@@ -69,7 +70,7 @@ def test_valid_under_the_schema(workflows: list[dict[str, Any]]) -> None:
     validator = BuiltinSchemaLoader("vendor.github-workflows").get_validator(
         "", {}, FormatOptions(regex_impl=regex), regex, fill_defaults=False
     )
-    for index, workflow in enumerate(workflows[:400]):
+    for index, workflow in enumerate(workflows[:320]):
         errors = [error.message for error in validator.iter_errors(workflow)]
         assert not errors, (index, errors[:1])
 
@@ -278,8 +279,6 @@ def test_command_writes_the_workflows(tmp_path: Path) -> None:
 
 
 def test_many_go_to_sub_folders_and_a_killed_run_can_go_on(tmp_path: Path) -> None:
-    from nanochat_tct.data.synthesize import MARKER, SynthesizeConfig, synthesize_folder
-
     config = SynthesizeConfig(count=1002, output=str(tmp_path / "many"))
     synthesize_folder(config)
     files = {path.relative_to(tmp_path / "many"): path.read_bytes() for path in tmp_path.rglob("*.json")}
@@ -288,25 +287,12 @@ def test_many_go_to_sub_folders_and_a_killed_run_can_go_on(tmp_path: Path) -> No
     marker = tmp_path / "many" / MARKER  # as a killed run leaves it: not ended, and not all files there
     marker.write_text(json.dumps({**json.loads(marker.read_text()), "bytes": None}))
     (tmp_path / "many" / "000" / "workflow-000500.json").unlink()
-    assert synthesize_folder(config).written
+    assert synthesize_folder(
+        dataclasses.replace(config, concurrency=2)
+    ).written  # two processes: the same files
     assert files == {
         path.relative_to(tmp_path / "many"): path.read_bytes() for path in tmp_path.rglob("*.json")
     }
-
-
-def test_processes_write_the_same(tmp_path: Path) -> None:
-    from nanochat_tct.data import synthesize as module
-
-    for processes in (1, 2):
-        config = module.SynthesizeConfig(
-            count=3001, output=str(tmp_path / str(processes)), seed=9, concurrency=processes
-        )
-        module.synthesize_folder(config)
-    one, two = (
-        {path.name: path.read_bytes() for path in (tmp_path / str(processes)).rglob("*.json")}
-        for processes in (1, 2)
-    )
-    assert one == two
 
 
 @pytest.mark.parametrize("stranger", ["notes.txt", "workflow-000099.json"])

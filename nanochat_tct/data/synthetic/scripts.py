@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from nanochat_tct.data.synthetic.steps import run, use, variables
+from nanochat_tct.data.synthetic.settings import variables
+from nanochat_tct.data.synthetic.steps import run, use
 from nanochat_tct.data.synthetic.template import LEXICON, Generator, compile_script, compile_text, maybe
 from nanochat_tct.data.synthetic.writer import Writer
 
@@ -16,14 +17,14 @@ LEXICON.phrases(
     said="‹Building|Checking|Found|Skipping|Updating|Using|Publishing|Testing|Deploying|Waiting for|Processing|Done with›",
     sentence="‹‹said› ‹it›|‹said› ‹it› for $‹UPPER›|‹it› is up to date, nothing to do|no ‹object› changed since ${‹UPPER›}|"
     "‹said› ‹object› of ‹it› in ${{ github.repository }}|‹said› ‹object› in ${‹UPPER›}|‹object› for ‹it› are missing|"
-    "failed to ‹verb› ‹object›, see the log above|all ‹object› of ‹it› are valid|‹said› ${{ matrix.‹os|target|version› }}|"
+    "failed to ‹verb› ‹object›, see the log above|all ‹object› of ‹it› are valid|‹said› ‹in_matrix›|"
     "‹said› ‹it› at ${{ github.sha }}|Expected ‹object› in ‹folder›, got $‹UPPER›|‹said› ‹it›...›",
-    argument='‹‹flag›|‹flag›|‹flag› ‹flag›|--‹it›="‹VALUE›"|--‹lower› "$‹UPPER›"|--‹lower› ${{ ‹matrix.‹os|target|version|arch›|'
+    argument='‹‹flag›|‹flag›|‹flag› ‹flag›|--‹it›="‹VALUE›"|--‹lower› "$‹UPPER›"|--‹lower› ${{ ‹'
     "inputs.‹input_name›|steps.‹it›.outputs.‹lower›|needs.build.outputs.‹lower›|secrets.‹SECRET›|github.‹sha|ref_name|actor|"
     'run_id|repository›› }}|-‹o|i|f|c› ‹file›|"${‹UPPER›}"|‹folder›/‹it››',
     command="‹‹script_file› ‹argument›|‹script_file› ‹argument› ‹argument›|‹script_file› ‹argument› ‹argument› ‹argument›|"
     'make ‹target›‹| ‹UPPER›="$‹UPPER›"| ‹VARIABLE›=‹VALUE››|./‹binary› ‹it› ‹argument› ‹argument›|'
-    "./‹folder›/‹binary› ‹verb› ‹object› ‹argument›|git diff --quiet origin/‹main›...HEAD -- ‹folder› ‹folder›|"
+    "‹folder›/‹binary› ‹verb› ‹object› ‹argument›|git diff --quiet origin/‹main›...HEAD -- ‹folder› ‹folder›|"
     "tar -czf ‹it›-${{ github.ref_name }}-linux-x64.tar.gz -C ‹folder› .|cp -r ‹folder›/‹it› ‹folder›/|"
     "mkdir -p ‹folder› ‹folder›/‹it›|rm -rf ‹folder› ‹folder›/*.‹log|tmp|zip›|mv ‹file› ‹folder›/‹it›-${‹UPPER›}.‹zip|json|txt›|"
     "git fetch ‹--no-tags |--prune --unshallow |›origin ‹main› --depth=‹1..100›|chmod +x ‹script_file›|cat ‹folder›/‹it›.‹log|txt|json›|"
@@ -164,7 +165,7 @@ BASH = [
             '} >> "$GITHUB_OUTPUT"',
         ],
         [
-            'case ‹"$RUNNER_OS"|"${{ matrix.os }}"|"$‹UPPER›"› in',
+            'case ‹"$RUNNER_OS"|"‹in_matrix›"|"$‹UPPER›"› in',
             "  ‹Linux|ubuntu*|‹it››)",
             "    ‹command›",
             "    ;;",
@@ -356,7 +357,7 @@ def blocks(writer: Writer, size: int, library: list[Generator], gaps: float = 0.
 _TITLES = compile_text(
     "‹‹Verb› ‹object›|‹Verb› ‹it› ‹object›|‹Verb› ‹object› for ‹it›|‹Verb› ‹it›|‹Check|Set|Get|Determine|Find› ‹it› ‹object›|"
     "‹Set|Export› ‹it› ‹variables|version|environment›|‹Verb› ‹object› and ‹verb› ‹object›|‹Verb› ‹object› from ‹it›|"
-    "‹Verb› ‹it› ‹object› (‹adjective› ‹it›)|‹Verb› ‹object› on ${{ matrix.‹os|target|version› }}|Ensure ‹it› ‹object› are up to date|"
+    "‹Verb› ‹it› ‹object› (‹adjective› ‹it›)|‹Verb› ‹object› on ‹in_matrix›|Ensure ‹it› ‹object› are up to date|"
     "Wait for ‹it› to be ready|‹Verb› ‹object› if ‹it› changed›"
 )
 LEXICON.phrases(Verb=lambda writer: str(LEXICON.word(writer, "verb")).replace("-", " ").capitalize())

@@ -313,7 +313,7 @@ def inputs(writer: Writer, size: int, choices: bool) -> dict[str, Any]:
 def _filters(writer: Writer, ecosystem: Ecosystem, size: int, event: str) -> dict[str, Any] | None:
     filters: dict[str, Any] = {}
     if writer.chance(0.85 if event == "push" else 0.65):
-        filters["branches"] = _BRANCHES(writer)
+        filters["branches"] = list(dict.fromkeys(_BRANCHES(writer)))
     elif writer.chance(0.04):
         filters["branches-ignore"] = _BRANCHES(writer)
     if event == "push" and size > 100 and writer.chance(0.1):

@@ -33,6 +33,8 @@ LEXICON.facts(
         "‹flat›-‹ubuntu|linux›-‹4|8|16›core",
         "‹blacksmith-‹2|4|8›vcpu-ubuntu-2404|depot-ubuntu-24.04-‹4|8››",
     ),
+    # What tells a job of a matrix from the others; set for a job that has one.
+    in_matrix="‹${{ runner.os }}|${{ runner.arch }}|${{ github.ref_name }}|${{ github.run_number }}›",
     src="‹src|src|src|lib|‹package›|.|source›",
     tests="‹tests|tests|tests|test|tests/unit|‹package›/tests›",
     docs="‹docs|docs|docs|doc|website|site›",
@@ -55,7 +57,7 @@ LEXICON.phrases(
     "logs|manifests|matrix|metadata|migrations|mirrors|modules|packages|protos|release-notes|reports|results|"
     "schema|secrets|snapshots|stubs|submodules|summary|tags|templates|tokens|toolchain|translations|versions›",
     script_file="./‹script_folder›/‹verb›-‹object›.‹sh|sh|sh|py›",
-    folder="‹./|./|›‹build|dist|out|target|artifacts|reports|coverage|.cache|tmp|output|‹component›|‹src›|‹tests›|"
+    folder="‹build|dist|out|target|artifacts|reports|coverage|.cache|tmp|output|‹component›|‹src›|‹tests›|"
     "packages/‹component›|services/‹component›|‹docs››",
     file="‹VERSION|CHANGELOG.md|config.‹yaml|json|toml›|‹component›.‹log|json|yaml|txt|xml|lock›|results.json|"
     "report.‹html|xml|json|md›|‹build|dist|out›/‹component›.‹zip|tar.gz|tgz|json|bin›|summary.md|.env|Makefile|"
@@ -78,7 +80,7 @@ LEXICON.phrases(
     "postgres‹ql|›://postgres:postgres@localhost:5432/‹package›_‹component›|‹image›-‹component›:${{ github.ref_name }}-${{ github.run_number }}|"
     "${{ runner.temp }}/‹component›/‹object›-${{ github.run_id }}|${{ inputs.‹input_name› ¦¦ '‹version›' }}|"
     "${{ startsWith(github.ref, 'refs/tags/') && github.ref_name ¦¦ 'latest' }}|‹component›,‹component›,‹component›|"
-    "${{ needs.‹build|prepare|changes›.outputs.‹component› }}|${{ matrix.‹os|target|version› }}-‹component›|"
+    "${{ needs.‹build|prepare|changes›.outputs.‹component› }}|‹in_matrix›-‹component›|"
     "${{ format('{0}-‹component›', github.run_id) }}|s3://‹bucket›/‹component›/${{ github.sha }}|‹flag› ‹flag› ‹flag›|"
     "${{ contains(github.event.pull_request.labels.*.name, '‹label›') }}|${{ secrets.‹SECRET› ¦¦ secrets.GITHUB_TOKEN }}|"
     "arn:aws:iam::‹account›:role/‹project›-‹component›-‹cloud_environment››",
@@ -88,7 +90,6 @@ LEXICON.phrases(
     token="${{ ‹secrets.GITHUB_TOKEN|secrets.GITHUB_TOKEN|github.token|secrets.‹SECRET›› }}",
     label="‹bug|enhancement|documentation|dependencies|stale|ready-to-merge|run-ci|e2e|breaking-change|skip-changelog|"
     "needs-triage|do-not-merge|backport|area/‹component›|kind/‹bug|feature|docs›|component: ‹component››",
-    branch="‹main›",
     message="‹chore|chore|ci|build|docs|fix|feat›: ‹verb› ‹object›‹| for ‹component›| [skip ci]›",
     cloud_environment="‹production|production|staging|staging|dev|preview|prod|qa|sandbox|‹component›-prod›",
     check="github.‹event_name == '‹push|pull_request|schedule|workflow_dispatch|release|merge_group›'|"

@@ -7,8 +7,9 @@ from typing import Any
 from nanochat_tct.data.synthetic import names, vocabulary
 from nanochat_tct.data.synthetic.chores import CHORES
 from nanochat_tct.data.synthetic.ecosystems import ECOSYSTEMS, Ecosystem
-from nanochat_tct.data.synthetic.jobs import Plan, call_job, job, measure
-from nanochat_tct.data.synthetic.steps import variables
+from nanochat_tct.data.synthetic.jobs import call_job, job
+from nanochat_tct.data.synthetic.plan import Plan, measure
+from nanochat_tct.data.synthetic.settings import variables
 from nanochat_tct.data.synthetic.style import Style
 from nanochat_tct.data.synthetic.template import LEXICON, Generator, compile_text, compile_value, maybe
 from nanochat_tct.data.synthetic.triggers import triggers
@@ -16,19 +17,20 @@ from nanochat_tct.data.synthetic.writer import Writer
 
 assert names and vocabulary  # imported for the words that they define
 
-# The size that workflows are planned for, in characters of compact JSON, at these shares of all workflows.
+# The size that workflows are planned for, in characters of compact JSON, at these shares of all workflows. What is
+# written keeps only about to the plan: these make the outcome spread as the sizes of real workflows do.
 _SIZES = [
     (0.0, 110),
-    (0.01, 150),
-    (0.05, 290),
-    (0.1, 430),
-    (0.25, 835),
-    (0.5, 1930),
-    (0.75, 3660),
-    (0.9, 7200),
-    (0.95, 11600),
-    (0.99, 27300),
-    (0.999, 85000),
+    (0.01, 125),
+    (0.05, 215),
+    (0.1, 390),
+    (0.25, 945),
+    (0.5, 1880),
+    (0.75, 3560),
+    (0.9, 6950),
+    (0.95, 11300),
+    (0.99, 26900),
+    (0.999, 80000),
     (1.0, 150000),
 ]
 _SHARES = [share for share, _ in _SIZES]

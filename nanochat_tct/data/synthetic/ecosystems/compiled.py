@@ -2,7 +2,7 @@
 
 from nanochat_tct.data.synthetic.ecosystems.ecosystem import Axis, Ecosystem
 from nanochat_tct.data.synthetic.steps import CODECOV, run, use
-from nanochat_tct.data.synthetic.template import maybe
+from nanochat_tct.data.synthetic.template import compile_value, maybe
 
 _RUST_TARGETS = [
     "x86_64-unknown-linux-gnu",
@@ -19,28 +19,32 @@ _SYSTEMS = ["ubuntu-latest", "ubuntu-22.04", "macos-14", "macos-latest", "window
 _RUST = Ecosystem(
     "rust",
     [
-        use(
-            "‹Install Rust|Install toolchain|Setup Rust|Install Rust toolchain|Install stable toolchain›",
-            "‹dtolnay/rust-toolchain|dtolnay/rust-toolchain|actions-rust-lang/setup-rust-toolchain›",
-            {
-                "toolchain": maybe("‹rust›", 0.6),
-                "components": maybe("‹rustfmt|clippy|rustfmt, clippy|llvm-tools-preview|miri›", 0.4),
-                "targets": maybe(
-                    "‹wasm32-unknown-unknown|x86_64-unknown-linux-musl|aarch64-apple-darwin›", 0.2
-                ),
-            },
-        ),
-        run(
-            "‹Install Rust|Install toolchain|Update toolchain›",
+        compile_value(
             (
-                "rustup toolchain install ‹rust› --profile minimal",
-                "rustup update ‹rust› && rustup default ‹rust›",
-                [
-                    "rustup set profile minimal",
-                    "rustup toolchain install ‹rust›",
-                    "rustup component add clippy rustfmt",
-                ],
-            ),
+                use(
+                    "‹Install Rust|Install toolchain|Setup Rust|Install Rust toolchain|Install stable toolchain›",
+                    "‹dtolnay/rust-toolchain|dtolnay/rust-toolchain|actions-rust-lang/setup-rust-toolchain›",
+                    {
+                        "toolchain": maybe("‹rust›", 0.6),
+                        "components": maybe("‹rustfmt|clippy|rustfmt, clippy|llvm-tools-preview|miri›", 0.4),
+                        "targets": maybe(
+                            "‹wasm32-unknown-unknown|x86_64-unknown-linux-musl|aarch64-apple-darwin›", 0.2
+                        ),
+                    },
+                ),
+                run(
+                    "‹Install Rust|Install toolchain|Update toolchain›",
+                    (
+                        "rustup toolchain install ‹rust› --profile minimal",
+                        "rustup update ‹rust› && rustup default ‹rust›",
+                        [
+                            "rustup set profile minimal",
+                            "rustup toolchain install ‹rust›",
+                            "rustup component add clippy rustfmt",
+                        ],
+                    ),
+                ),
+            )
         ),
         use(
             "‹Rust cache|Cache cargo|Cache›",
@@ -485,14 +489,18 @@ _CMAKE = Ecosystem(
 _SWIFT = Ecosystem(
     "swift",
     [
-        use(
-            "‹Select Xcode|Set up Xcode›",
-            "maxim-lobanov/setup-xcode",
-            {"xcode-version": ("latest-stable", "1‹5|6›.‹0..4›", 15.4, 16.2)},
-        ),
-        run(
-            "‹Select Xcode ‹15..16›|Set Xcode version›",
-            "sudo xcode-select -s /Applications/Xcode_1‹5|6›.‹0..4›.app",
+        compile_value(
+            (
+                use(
+                    "‹Select Xcode|Set up Xcode›",
+                    "maxim-lobanov/setup-xcode",
+                    {"xcode-version": ("latest-stable", "1‹5|6›.‹0..4›", 15.4, 16.2)},
+                ),
+                run(
+                    "‹Select Xcode ‹15..16›|Set Xcode version›",
+                    "sudo xcode-select -s /Applications/Xcode_1‹5|6›.‹0..4›.app",
+                ),
+            )
         ),
         run(
             "‹Install dependencies|Resolve packages›",

@@ -1,8 +1,11 @@
 """JavaScript and TypeScript: Node with npm, pnpm or yarn, Bun and Deno."""
 
+from typing import Any
+
 from nanochat_tct.data.synthetic.ecosystems.ecosystem import Axis, Ecosystem
 from nanochat_tct.data.synthetic.steps import CODECOV, run, use
 from nanochat_tct.data.synthetic.template import LEXICON, maybe
+from nanochat_tct.data.synthetic.writer import Writer
 
 _START = {"npm": "npm run", "pnpm": "pnpm", "yarn": "yarn"}
 LEXICON.phrases(npm_run=lambda writer: _START[str(LEXICON.word(writer, "manager"))])
@@ -19,12 +22,20 @@ _INSTALLS = {
 }
 LEXICON.phrases(npm_install=lambda writer: writer.pick(_INSTALLS[str(LEXICON.word(writer, "manager"))]))
 
+_INSTALL_PNPM = use(
+    "‹Install pnpm|Setup pnpm›",
+    "pnpm/action-setup",
+    {"version": maybe(("‹8..10›", 8, 9, 10, "latest")), "run_install": maybe(False, 0.4)},
+)
+
+
+def _package_manager(writer: Writer) -> dict[str, Any] | None:
+    """The step that installs pnpm, where that is the package manager."""
+    return _INSTALL_PNPM(writer) if LEXICON.word(writer, "manager") == "pnpm" else None
+
+
 _SETUP = [
-    use(
-        "‹Install pnpm|Setup pnpm›",
-        "pnpm/action-setup",
-        {"version": maybe(("‹8..10›", 8, 9, 10, "latest")), "run_install": maybe(False, 0.4)},
-    ),
+    _package_manager,
     use(
         "‹Setup Node|Set up Node.js|Use Node.js ‹node›|Setup Node.js|Install Node.js›",
         "actions/setup-node",
