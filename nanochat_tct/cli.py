@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import importlib.metadata
 import os
 import sys
 
@@ -19,10 +20,20 @@ COMMANDS = {
         "write workflows, or complete half-written ones",
     ),
     "tokenize": ("nanochat_tct.evaluation.tokens:command", "show the tokens of a workflow"),
-    "train-tokenizer": ("nanochat_tct.data.train_tokenizer:command", "learn a vocabulary file from workflows"),
+    "train-tokenizer": (
+        "nanochat_tct.data.train_tokenizer:command",
+        "learn a vocabulary file from workflows",
+    ),
     "doctor": ("nanochat_tct.doctor:command", "check that this machine is set up"),
 }
-OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT}
+# What the system refuses, and what the user can do about it; other OSErrors are ours
+ADVICE = {
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some space and run again",
+    errno.EFBIG: "raise the limit on the size of files and run again",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EROFS: "choose another place",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,21 +51,23 @@ def main(argv: list[str] | None = None) -> int:
         # Ray raises what a task raised as a subclass of it, with the original in `cause`
         original = getattr(error, "cause", None) or error
         if isinstance(original, OSError):
-            if original.errno not in OUT_OF_SPACE:
+            if original.errno not in ADVICE:
                 raise
-            original = UserError(
-                f"the disk is full: {original.filename or original}; free some space and run again"
-            )
+            place = f"{original.filename}: " if original.filename else ""
+            original = UserError(f"{place}{os.strerror(original.errno).lower()}; {ADVICE[original.errno]}")
         print(f"error: {original}", file=sys.stderr)
         return 2
 
 
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print("usage: nanochat-tct COMMAND [--help] [flags]\n")
+        print("usage: nanochat-tct COMMAND [flags]      (COMMAND --help lists them; --version)\n")
         for name, (_, summary) in COMMANDS.items():
             print(f"  {name:<16} {summary}")
         return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"nanochat-tct {importlib.metadata.version('nanochat-tct')}")
+        return 0
     name, *rest = argv
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}{suggest(name, COMMANDS)} (see nanochat-tct --help)")

@@ -75,6 +75,8 @@ def test_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(f"  {name} " in out for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nanochat-tct {importlib.metadata.version('nanochat-tct')}\n"
     assert main([]) == 2
     capsys.readouterr()
     assert main(["trian"]) == 2
@@ -105,7 +107,11 @@ def job_of_a_user_error(argv: list[str]) -> int:
 
 
 def job_that_fills_the_disk(argv: list[str]) -> int:
-    raise OSError(errno.ENOSPC, "No space left on device", "/data/tokens.npy")
+    raise OSError(errno.ENOSPC, "No space left on device", "/data/tokens.bin")
+
+
+def job_without_permission(argv: list[str]) -> int:
+    raise PermissionError(errno.EACCES, "Permission denied", "/data")
 
 
 def job_with_a_bug(argv: list[str]) -> int:
@@ -117,15 +123,19 @@ def job_that_is_interrupted(argv: list[str]) -> int:
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for job in (job_of_a_user_error, job_that_fills_the_disk, job_with_a_bug, job_that_is_interrupted):
-        monkeypatch.setitem(COMMANDS, job.__name__, (f"{__name__}:{job.__name__}", ""))
+    for name in globals():
+        if name.startswith("job_"):
+            monkeypatch.setitem(COMMANDS, name, (f"{__name__}:{name}", ""))
     assert main(["job_of_a_user_error"]) == 2
     assert capsys.readouterr().err == "error: no such thing; do this\n"
     assert main(["job_that_fills_the_disk"]) == 2
     assert (
         capsys.readouterr().err
-        == "error: the disk is full: /data/tokens.npy; free some space and run again\n"
+        == (
+        "error: /data/tokens.bin: no space left on device; free some space and run again\n"
     )
+    assert main(["job_without_permission"]) == 2
+    assert "error: /data: permission denied; choose another place" in capsys.readouterr().err
     assert main(["job_that_is_interrupted"]) == 130
     with pytest.raises(FileNotFoundError):  # ours: a traceback
         main(["job_with_a_bug"])
