@@ -129,11 +129,8 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert main(["job_of_a_user_error"]) == 2
     assert capsys.readouterr().err == "error: no such thing; do this\n"
     assert main(["job_that_fills_the_disk"]) == 2
-    assert (
-        capsys.readouterr().err
-        == (
-        "error: /data/tokens.bin: no space left on device; free some space and run again\n"
-    )
+    expected = "error: /data/tokens.bin: no space left on device; free some space and run again\n"
+    assert capsys.readouterr().err == expected
     assert main(["job_without_permission"]) == 2
     assert "error: /data: permission denied; choose another place" in capsys.readouterr().err
     assert main(["job_that_is_interrupted"]) == 130
