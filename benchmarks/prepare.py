@@ -6,7 +6,8 @@
 Runs the job as a user does, in a process of its own. Then does the same reading, parsing and encoding in plain
 processes, as many as there are CPUs, each with its share of the same parts and nothing else to do. Ray's share
 is the part of the job's time that this bare loop does not need: of the whole command, with starting and ending
-Ray in it, and of the time in which the job runs.
+Ray in it, of the time in which the job runs, and of the CPU time of all its processes (which says the most when
+something else runs on the machine).
 """
 
 import argparse
@@ -60,7 +61,7 @@ def main() -> None:
         runs = [
             {
                 **time_prepare(given, Path(folder) / f"out{index}"),
-                "bare_seconds": time_bare_loop(given, arguments.cpus),
+                **time_bare_loop(given, arguments.cpus),
             }
             for index in range(arguments.repeat)
         ]
@@ -75,6 +76,7 @@ def main() -> None:
     best["bare_documents_per_second"] = best["documents"] / best["bare_seconds"]
     best["ray_share"] = 1 - best["bare_seconds"] / best["prepare_seconds"]
     best["ray_share_running"] = 1 - best["bare_seconds"] / best["running_seconds"]
+    best["ray_share_cpu"] = 1 - best["bare_cpu_seconds"] / best["prepare_cpu_seconds"]
     best["cpus"] = arguments.cpus
     if arguments.json:
         print(json.dumps(best))
@@ -85,7 +87,10 @@ def main() -> None:
         f"at most {best['peak_bytes'] / 2**30:.2f} GiB resident in one process ({best['peak_process']})\n"
         f"bare loop   {best['bare_seconds']:.1f} s, {best['bare_documents_per_second']:,.0f} documents/s, "
         f"in {best['cpus']} processes\n"
-        f"Ray's share {100 * best['ray_share']:.0f}% of the time of prepare\n" + json.dumps(best)
+        f"Ray's share {100 * best['ray_share']:.0f}% of the whole command; "
+        f"{100 * best['ray_share_running']:.0f}% of the {best['running_seconds']:.1f} s after Ray started; "
+        f"{100 * best['ray_share_cpu']:.0f}% of {best['prepare_cpu_seconds']:.0f} CPU seconds\n"
+        + json.dumps(best)
     )
 
 
@@ -99,7 +104,7 @@ def time_prepare(given: str, output: Path) -> dict[str, Any]:
         text=True,
         env=environment,
     )
-    watcher = MemoryWatcher(process.pid)
+    watcher = ProcessWatcher(process.pid)
     printed, _ = process.communicate()
     code = process.returncode
     seconds = time.perf_counter() - begin
@@ -117,18 +122,20 @@ def time_prepare(given: str, output: Path) -> dict[str, Any]:
         "json_bytes": counts["json_bytes"],
         "tokens": counts["tokens"],
         "prepare_seconds": seconds,
+        "prepare_cpu_seconds": sum(watcher.cpu_seconds.values()),
         "running_seconds": float(summary[1]) - float(summary[2]),
         "peak_bytes": peak_bytes,
         "peak_process": peak_process,
     }
 
 
-def time_bare_loop(given: str, processes: int) -> float:
+def time_bare_loop(given: str, processes: int) -> dict[str, float]:
     """Seconds for the same reading, parsing and encoding, from the first document to the last."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(processes + 1)
+    cpu_seconds = context.Queue()
     workers = [
-        context.Process(target=_bare_worker, args=(given, index, processes, barrier))
+        context.Process(target=_bare_worker, args=(given, index, processes, barrier, cpu_seconds))
         for index in range(processes)
     ]
     for worker in workers:
@@ -137,26 +144,30 @@ def time_bare_loop(given: str, processes: int) -> float:
     begin = time.perf_counter()
     barrier.wait()
     seconds = time.perf_counter() - begin
+    total = sum(cpu_seconds.get() for _ in workers)
     for worker in workers:
         worker.join()
-    return seconds
+    return {"bare_seconds": seconds, "bare_cpu_seconds": total}
 
 
-def _bare_worker(given: str, index: int, processes: int, barrier: Any) -> None:
+def _bare_worker(given: str, index: int, processes: int, barrier: Any, cpu_seconds: Any) -> None:
     tokenizer = load_tokenizer()
     parts = plan_parts(find_sources([given]))[index::processes]
     barrier.wait()
+    begin = time.process_time()
     for part in parts:
         for raw in read_part(part, DEFAULT_LIMITS):
             encode_raw(raw, tokenizer, DEFAULT_LIMITS)
+    cpu_seconds.put(time.process_time() - begin)
     barrier.wait()
 
 
-class MemoryWatcher:
-    """Looks at a process and all that come from it, ten times a second, for the peak of each (Linux)."""
+class ProcessWatcher:
+    """Looks at a process and all that come from it, ten times a second: their memory and CPU time (Linux)."""
 
     def __init__(self, process: int) -> None:
         self.peaks: dict[int, tuple[str, int]] = {}  # process -> (its name, bytes)
+        self.cpu_seconds: dict[int, float] = {}
         self._process = process
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -169,9 +180,10 @@ class MemoryWatcher:
     def _watch(self) -> None:
         family = {self._process}
         while not self._stopped.wait(0.1):
-            for path in Path("/proc").glob("[0-9]*/status"):
+            for path in Path("/proc").glob("[0-9]*"):
                 try:
-                    lines = path.read_text().splitlines()
+                    lines = (path / "status").read_text().splitlines()
+                    times = (path / "stat").read_text().rpartition(")")[2].split()
                 except OSError:  # it ended just now
                     continue
                 status = dict(line.split(":", 1) for line in lines if ":" in line)
@@ -179,7 +191,10 @@ class MemoryWatcher:
                 if process in family or parent in family:
                     family.add(process)
                     peak = int(status.get("VmHWM", "0 kB").split()[0]) * 1024
-                    self.peaks[process] = (status["Name"].strip(), peak)
+                    if peak:  # none is told of a process that has just ended
+                        self.peaks[process] = (status["Name"].strip(), peak)
+                    # user and system, in clock ticks
+                    self.cpu_seconds[process] = (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":
