@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ COUNT = 1500
 # Of 10,051 real workflows as compact JSON: bytes at these percentiles. Ours may differ by a quarter.
 REAL_SIZES = {5: 291, 25: 836, 50: 1929, 75: 3656, 95: 11566, 99: 27277}
 # SHA-256 of to_json of workflows 0 to 49 of seeds 0 and 1, a line each: changes only when what is written is meant to.
-PINNED = "269a4fbe3620e0d65e05c76dd0f06fd1291194a266e2794b033501273224ba97"
+PINNED = "22f7e42a58b0ffa39926364f9f5003691b4c18fd018f283135bf78c8724c197f"
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +184,17 @@ def _count_types(value: Any, types: Counter[type]) -> None:
     types[type(value)] += 1
     for member in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _count_types(member, types)
+
+
+def test_crons_and_identifiers_are_plausible(workflows: list[dict[str, Any]]) -> None:
+    field = r"(\*|\d+|[A-Z]{3}|\d+-\d+|\d+(,\d+)+)(/\d+)?"
+    for workflow in workflows:
+        on = workflow["on"]
+        for item in on.get("schedule", []) if isinstance(on, dict) else []:
+            assert re.fullmatch(rf"{field}( {field}){{4}}", item["cron"]), item
+    for step in steps_of(workflows):
+        assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", step.get("id", "x")), step
+        assert re.fullmatch(r"\./\S+|[\w.-]+(/[\w.-]+)+@\S+", step.get("uses", "./x")), step
 
 
 def test_hardly_any_duplicates(workflows: list[dict[str, Any]]) -> None:

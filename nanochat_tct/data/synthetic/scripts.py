@@ -57,7 +57,7 @@ LEXICON.phrases(
     many="‹‹component› ‹component› ‹component›|‹folder›/*|‹folder›/*.‹json|yaml|tar.gz|whl›|$(ls ‹folder›)|"
     "$(seq 1 ‹3..30›)|linux/amd64 linux/arm64|$‹UPPER›|${‹UPPER›[@]}|$(git diff --name-only origin/‹main› -- ‹folder›)›",
     remark="‹make sure|check that|we need to|TODO:|NOTE:|workaround:|only› ‹verb› ‹object›‹| for ‹it›| before ‹component›|"
-    ", see #‹10..9999›| because ‹component› needs it›",
+    ", see #‹10..9999›|| → see ‹component›| because ‹component› needs it›",
 )
 
 BASH = [
@@ -238,7 +238,7 @@ BASH = [
         ["‹command› ¦¦ {", '  echo "‹sentence›"', "  exit 1", "}"],
         ["declare -A ‹lower›=(", '  ["‹component›"]="‹VALUE›"', '  ["‹anywhere›"]="‹version›"', ")"],
         ['echo "::group::‹said› ‹it›"', "‹command›", "‹command›", 'echo "::endgroup::"'],
-        ["‹it›_pid=$!", "trap 'kill $‹it›_pid' EXIT", "wait"],
+        ["‹script_file› ‹flag› &", "‹lower›_pid=$!", "trap 'kill $‹lower›_pid' EXIT", "wait"],
     )
 ]
 POWERSHELL = [
@@ -267,13 +267,7 @@ POWERSHELL = [
 PYTHON = [
     compile_script(template)
     for template in (
-        [
-            "import json",
-            "import os",
-            "from pathlib import Path",
-            "",
-            "‹lower› = json.loads(Path('‹file›').read_text())",
-        ],
+        ["‹lower› = json.loads(Path('‹file›').read_text())"],
         [
             "for ‹lower› in sorted(Path('‹folder›').glob('*.‹json|yaml|whl›')):",
             '    print(f"‹said› {‹lower›}")',
@@ -329,6 +323,7 @@ JAVASCRIPT = [
     )
 ]
 
+_IMPORTS = "import json\nimport os\nfrom pathlib import Path\n\n"
 _SET = compile_text(
     "‹set -e|set -euo pipefail|set -euo pipefail|set -ex|set -eux|set -o pipefail|#!/usr/bin/env bash›"
 )
@@ -341,6 +336,8 @@ def blocks(writer: Writer, size: int, library: list[Generator], gaps: float = 0.
     length = 0
     if library is BASH and size > 150 and writer.chance(0.3):
         parts.append(_SET(writer) + "\n")
+    if library is PYTHON:
+        parts.append(_IMPORTS)
     while not parts or length < size:
         if writer.chance(0.5):
             writer.forget("lower", "UPPER")
@@ -361,7 +358,7 @@ _TITLES = compile_text(
     "Wait for ‹it› to be ready|‹Verb› ‹object› if ‹it› changed›"
 )
 LEXICON.phrases(Verb=lambda writer: str(LEXICON.word(writer, "verb")).replace("-", " ").capitalize())
-_IDENTIFIERS = compile_text("‹it|‹it›|‹verb›|‹object›|vars|meta|version|set-‹it›|‹verb›-‹it››")
+_IDENTIFIERS = compile_text("‹‹it›|‹it›|‹verb›|‹object›|vars|meta|version|set-‹it›|‹verb›-‹it››")
 _JAVASCRIPT_STEP = use(
     "‹Verb› ‹object›", "actions/github-script", {"github-token": maybe("‹token›", 0.4), "script": ""}
 )

@@ -42,12 +42,9 @@ LEXICON.facts(
 )
 
 LEXICON.phrases(
-    minor="‹0..4›.‹0..19›.‹0..9›",
     version="‹0..5›.‹0..24›.‹0..12›",
     cron="‹0..59› ‹0..23› ‹* * ‹0..6›|* * 1|* * *|* * *|* * *|* * 1-5|* * MON|1 * *|‹1..28› * *|* * ‹0,3|2,5|1,4››",
     cron_often="‹*/‹5|10|15|20|30› * * * *|0 */‹2|3|4|6|8|12› * * *|‹1..59› */‹2|3|6|12› * * *›",
-    task="‹build|lint|test|typecheck|format|check|bundle|generate|coverage|docs|validate|smoke|compile|prepare|bench|"
-    "test:unit|test:e2e|test:integration|build:prod|lint:fix|check-types|package›",
     target="‹all|build|check|test|lint|docs|dist|vendor|generate|verify|proto|images|release|bootstrap|fmt-check|"
     "test-unit|test-integration|build-‹component›|test-‹component›|lint-‹component›|‹component››",
     verb="‹build|check|collect|compute|copy|create|fetch|generate|import|install|list|migrate|package|patch|prepare|"
