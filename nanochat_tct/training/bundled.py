@@ -3,7 +3,8 @@
 from nanochat_tct.data.prepare import PrepareConfig, prepare
 from nanochat_tct.data.synthesize import SynthesizeConfig, synthesize_folder
 
-COUNT = 4000  # workflows: about two epochs of the demo
+COUNT = 3000  # workflows: one epoch of the demo
+TRAIN_SPLIT = 0.9  # 300 are enough to measure by
 WORKFLOWS_DIR = "data/demo-workflows"
 STORE_DIR = "data/demo"
 
@@ -12,5 +13,7 @@ def prepare_bundled(tokenizer: str) -> str:
     """Write and prepare the synthetic workflows, unless that was done before. Returns the store's folder."""
     print(f"no --data-dir: taking {COUNT:,} synthetic workflows, in {WORKFLOWS_DIR}", flush=True)
     synthesize_folder(SynthesizeConfig(count=COUNT, output=WORKFLOWS_DIR))
-    prepare(PrepareConfig(input=[WORKFLOWS_DIR], output=STORE_DIR, tokenizer=tokenizer))
+    prepare(
+        PrepareConfig(input=[WORKFLOWS_DIR], output=STORE_DIR, train_split=TRAIN_SPLIT, tokenizer=tokenizer)
+    )
     return STORE_DIR

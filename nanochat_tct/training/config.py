@@ -59,10 +59,10 @@ class TrainConfig:
     train_samples: int | None = option(None, "train on the first N only, to overfit", unit="windows")
 
     # how long, how fast
-    max_iters: int = option(300, "length of the run", unit="iters")
+    max_iters: int = option(500, "length of the run", unit="iters")
     batch_size: int = option(8, "per worker and micro-step", unit="windows")
     gradient_accumulation: int = option(1, "micro-steps of a worker in an iter")
-    learning_rate: float | None = option(None, "peak; none: 0.004 at width 96, falling with its square root")
+    learning_rate: float | None = option(None, "peak; none: 0.96 / n_embd")
     min_lr: float | None = option(None, "learning rate at the end; none: a tenth of the peak")
     warmup_iters: int | None = option(None, "none: a twentieth of the run, 200 at most", unit="iters")
     lr_decay_iters: int | None = option(None, "when min_lr is reached; none: max_iters", unit="iters")
@@ -141,7 +141,7 @@ def resolve(config: TrainConfig, vocab_size: int) -> TrainConfig:
         values[name] = getattr(preset, name) if getattr(config, name) is None else getattr(config, name)
     values["learning_rate"] = config.learning_rate
     if config.learning_rate is None:
-        values["learning_rate"] = float(f"{0.004 * (96 / values['n_embd']) ** 0.5:.2g}")
+        values["learning_rate"] = float(f"{0.01 * 96 / values['n_embd']:.2g}")
     values["lr_decay_iters"] = config.lr_decay_iters or config.max_iters
     values["warmup_iters"] = config.warmup_iters
     if config.warmup_iters is None:

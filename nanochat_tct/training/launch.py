@@ -123,6 +123,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     context = ray.train.get_context()
     if config.use_gpu:
         device = ray.train.torch.get_device()
+        torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
         # The same number on every start: sums over threads depend on it.

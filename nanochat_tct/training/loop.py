@@ -82,6 +82,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     tokenizer = load_tokenizer(config.tokenizer)
     assert config.data_dir is not None
     store = TokenStore.open(config.data_dir, verify=False)  # whoever started the loop has verified it
+    store.check_tokenizer(tokenizer)
     training, validation = (open_windows(store, config, split) for split in ("train", "val"))
     num_windows = min(len(training), config.train_samples or len(training))
     sampler = WindowSampler(num_windows, config.seed)
@@ -104,6 +105,8 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     )
 
     # -- the model and what moves it
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
     model = GPT(config.model(), config.seed, config.checkpoint_activations).to(device)
     if config.compile:
         model.compile()
@@ -165,9 +168,9 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     # -- the loop
     try:
         is_finished_before = progress.step >= config.max_iters
-        speed = Speed(config, global_batch, peak * worker.world_size, progress.step)
         if progress.step == 0:
             evaluate()
+        speed = Speed(config, global_batch, peak * worker.world_size, progress.step)
         batches = read_ahead(
             lambda step: training.get(share_of_batch(sampler, step, global_batch, worker)),
             range(progress.step, config.max_iters),

@@ -38,6 +38,8 @@ def command(argv: list[str]) -> int:
     worker = Worker(int(os.environ.get("RANK", "0")), world_size, device)
     if worker.is_first:
         print("\n".join(plan.lines), flush=True)
+        if plan.is_finished:
+            print(f"run {config.run_name} is finished: nothing to do", flush=True)
     try:
         result = train(config, worker, Reporter(say=lambda line: print(line, flush=True)))
     finally:

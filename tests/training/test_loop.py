@@ -12,15 +12,20 @@ import pytest
 import torch
 
 from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.store_writer import write_store
+from nanochat_tct.data.synthesize import synthesize
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import loop
 from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
+from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import MicroSteps
 from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
+from nanochat_tct.training.plan import make_plan
 from tests.training.workers import CPU, changed, small_config, small_store, train_alone, train_together
 
 
@@ -288,3 +293,16 @@ def test_per_document_windowing(data_dir: Path, tmp_path: Path) -> None:
     config = small_config(data_dir, tmp_path, windowing="per-document", stride=8, max_iters=3, eval_iters=0)
     assert dataclasses.asdict(config)["stride"] == 8
     assert train_alone(config)["last_evaluation"]["bits_per_byte"] > 0
+
+
+def test_the_demo_model_learns_ten_windows_by_heart(tmp_path: Path) -> None:
+    """The bar: a training loss under 0.1 within 1,000 iters, of 10 windows of 256 tokens."""
+    store = tmp_path / "store"
+    write_store(store, [synthesize(index, seed=0) for index in range(40)], load_tokenizer())
+    settings = TrainConfig(data_dir=str(store), train_samples=10, max_iters=130, batch_size=5, num_workers=1)
+    quiet = changed(settings, eval_iters=1, eval_interval=1000, wandb="off", tensorboard=False)
+    config = make_plan(changed(quiet, checkpoint_dir=str(tmp_path), run_name="run")).config
+    assert config.model() == PRESETS["demo"]
+    train_alone(config)
+    entries = [entry for entry in read_metrics(tmp_path / "run") if entry["kind"] == "train"]
+    assert entries[-1]["loss"] < 0.1
