@@ -160,11 +160,12 @@ def _local_file(path: str, kind: Any, repo: str | None = None) -> Source:
 
 
 def _find_remote(given: str) -> Iterator[Source]:
-    pattern = ""
-    uri = given
-    if glob.has_magic(given) and "?" not in given:  # in a URI a question mark begins the options
-        fixed = re.split(r"[*\[]", given)[0]
-        uri, pattern = fixed[: fixed.rindex("/")], given
+    location, question_mark, options = given.partition("?")
+    folder = location
+    if "*" in location or "[" in location:
+        fixed = re.split(r"[*\[]", location)[0]
+        folder = fixed[: fixed.rindex("/")]
+    uri = folder + question_mark + options
     try:
         filesystem, path = pa.fs.FileSystem.from_uri(uri)
         info = filesystem.get_file_info(path)
@@ -178,13 +179,13 @@ def _find_remote(given: str) -> Iterator[Source]:
         raise UserError(f"--input {given}: {_one_line(error)}") from error
     marked = (re.match(r"(.*?)/\.git(/|$)", entry.path) for entry in listed)
     checkouts = {match[1] for match in marked if match} - {path}
-    # The pattern, in the file system's own form of paths, which has no scheme.
-    own_pattern = path + pattern[len(uri) :] if pattern else ""
+    # The glob, if there is one, in the file system's own form of paths, which has no scheme.
+    pattern = path.rstrip("/") + location[len(folder) :]
     for entry in listed:
         kind = _kind_of(entry.path)
         if entry.type != pa.fs.FileType.File or not kind or "/.git/" in entry.path:
             continue
-        if own_pattern and not fnmatch.fnmatchcase(entry.path, own_pattern):
+        if folder != location and not fnmatch.fnmatchcase(entry.path, pattern):
             continue
         repo = None
         if checkout := next((root for root in _parents(entry.path) if root in checkouts), None):
