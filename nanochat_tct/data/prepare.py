@@ -60,6 +60,8 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         self.settings()  # checks context_size, windowing, stride, train_split
+        if "://" in self.output:
+            raise UserError(f"output is {self.output}: the store is memory-mapped, give a local folder")
         if self.concurrency is not None and self.concurrency < 1:
             raise UserError(f"concurrency is {self.concurrency}: it must be at least 1 task")
         if not 0 <= self.max_rejected <= 1:
@@ -233,6 +235,7 @@ def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_s
     metadata = json.loads((store.folder / "metadata.json").read_text())
     size = sum(file["size"] for file in store.manifest["files"].values())
     read = counts["documents"] + counts["duplicates"] + counts["rejected"]
+    reasons = sorted(counts["rejected_by_reason"].items(), key=lambda item: -item[1])
     p5, p50, p95 = np.percentile(lengths, [5, 50, 95])
     repositories = len(store.documents.column("repo").unique().drop_null())
     of_repositories = f" of {repositories:,} repositories" if repositories else ""
@@ -246,7 +249,7 @@ def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_s
         f"  windows    {counts['windows']:,} of {settings['context_size']} + 1, {settings['windowing']} "
         f"(train {metadata['num_train']:,}, val {metadata['num_val']:,})",
         f"  rejected   {counts['rejected']:,} of {read:,}"
-        + "".join(f", {count:,} {reason}" for reason, count in counts["rejected_by_reason"].items())
+        + "".join(f", {count:,} {reason}" for reason, count in reasons)
         + (f": see {store.folder / REJECTED}" if counts["rejected"] else ""),
         f"  bytes      {counts['json_bytes']:,} of compact JSON, {2 * counts['tokens']:,} of tokens, "
         f"{size:,} in all files",

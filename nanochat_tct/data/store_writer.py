@@ -130,7 +130,8 @@ class StoreWriter:
                     file.close()
             shutil.rmtree(self.partial)
             if self._created_output:
-                self.output.rmdir()
+                with suppress(OSError):  # somebody put something there meanwhile
+                    self.output.rmdir()
 
     def add(self, document: EncodedDocument) -> None:
         """Takes a document in, unless one of the same content came before."""
