@@ -16,7 +16,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.ray_session import start_ray
 from nanochat_tct.training import checkpoint
 from nanochat_tct.training.bundled import prepare_bundled
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import TrainConfig, default_run_name
 from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import Plan, make_plan
@@ -32,7 +32,8 @@ def command(argv: list[str]) -> int:
     """
     config = parse_arguments(TrainConfig, argv, "train", "train a model on a token store, on Ray")
     if config.data_dir is None:
-        config = dataclasses.replace(config, data_dir=prepare_bundled(config.tokenizer))
+        name = config.run_name or default_run_name(config)
+        config = dataclasses.replace(config, data_dir=prepare_bundled(config.tokenizer), run_name=name)
     plan = make_plan(config)
     config = plan.config
     print("\n".join(plan.lines), flush=True)
@@ -151,7 +152,11 @@ def lines_of_workers() -> Iterator[Any]:
         is_last = False
         while not is_last:
             is_last = done.wait(POLL_SECONDS)
-            for line in ray.get(lines.take.remote()):
+            try:
+                coming = ray.get(lines.take.remote())
+            except ray.exceptions.RayError:
+                return  # Ray is going down, and says so itself
+            for line in coming:
                 print(line, flush=True)
 
     thread = threading.Thread(target=fetch, daemon=True)
