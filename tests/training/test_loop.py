@@ -177,7 +177,7 @@ def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Pa
     targets = torch.from_numpy(loop.targets_of(rows, 8192, pad))
     expected = reference(torch.from_numpy(rows[:, :-1]), targets) / (targets != -1).sum()
     expected.backward()
-    assert loss == pytest.approx(float(expected), rel=1e-6)
+    assert loss == pytest.approx(expected.item(), rel=1e-6)
     for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-7)
     gradients = [parameter.grad for parameter in reference.parameters() if parameter.grad is not None]
@@ -214,14 +214,13 @@ def test_two_workers(data_dir: Path, tmp_path: Path) -> None:
     expected = losses(tmp_path / "alone")
 
     two = small_config(data_dir, tmp_path / "two", **settings)
-    train_together(two, 2)
+    fsdp = small_config(data_dir, tmp_path / "fsdp", parallel="fsdp", **settings)
+    bad = small_config(data_dir, tmp_path / "bad", **{**settings, "gradient_accumulation": 1})
+    train_together([(two, None), (fsdp, None), (bad, poison_second_rank)], 2)
     np.testing.assert_allclose(losses(tmp_path / "two"), expected, rtol=1e-4)
+    np.testing.assert_allclose(losses(tmp_path / "fsdp"), expected, rtol=1e-4)
     state = find_checkpoint(tmp_path / "two" / "checkpoints" / "run").state
     assert state["world_size"] == 2 and state["global_batch"] == 8
-
-    fsdp = small_config(data_dir, tmp_path / "fsdp", parallel="fsdp", **settings)
-    train_together(fsdp, 2)
-    np.testing.assert_allclose(losses(tmp_path / "fsdp"), expected, rtol=1e-4)
 
     train_alone(changed(two, max_iters=8))  # what two began, one goes on with
     train_alone(changed(fsdp, max_iters=8, parallel="ddp"))
@@ -229,8 +228,6 @@ def test_two_workers(data_dir: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "alone"), rtol=1e-4)
     np.testing.assert_allclose(losses(tmp_path / "fsdp"), losses(tmp_path / "alone"), rtol=1e-4)
 
-    bad = small_config(data_dir, tmp_path / "bad", **{**settings, "gradient_accumulation": 1})
-    train_together(bad, 2, poison_second_rank)
     progress = find_checkpoint(tmp_path / "bad" / "checkpoints" / "run").state["progress"]
     assert progress["skipped_iters"] == 1 and progress["step"] == 6 and progress["skipped_in_a_row"] == 0
     assert [math.isnan(loss) for loss in losses(tmp_path / "bad")] == [

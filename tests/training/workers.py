@@ -71,23 +71,26 @@ def train_alone(config: TrainConfig, lines: list[str] | None = None) -> dict[str
     return train(config, Worker(0, 1, CPU), Reporter(say=(lines if lines is not None else []).append))
 
 
-def train_together(config: TrainConfig, world_size: int, before: Callable[[int], None] | None = None) -> None:
-    """The loop on several workers over gloo; `before(rank)` is called in each of them first."""
+Job = tuple[TrainConfig, Callable[[int], None] | None]
+
+
+def train_together(jobs: list[Job], world_size: int) -> None:
+    """The loop on several workers over gloo, for one config after the other; the function that comes with a config
+    is called first, with the rank, in each worker."""
     torch.multiprocessing.spawn(
-        _train_one, args=(config, world_size, _free_port(), before), nprocs=world_size, join=True
+        _train_jobs, args=(jobs, world_size, _free_port()), nprocs=world_size, join=True
     )
 
 
-def _train_one(
-    rank: int, config: TrainConfig, world_size: int, port: int, before: Callable[[int], None] | None
-) -> None:
+def _train_jobs(rank: int, jobs: list[Job], world_size: int, port: int) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
     try:
-        if before is not None:
-            before(rank)
-        train(config, Worker(rank, world_size, CPU), Reporter(say=lambda line: None))
+        for config, prepare in jobs:
+            if prepare is not None:
+                prepare(rank)
+            train(config, Worker(rank, world_size, CPU), Reporter(say=lambda line: None))
     finally:
         dist.destroy_process_group()
 
