@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,6 +82,9 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
         )
         try:
             result = trainer.fit().return_value  # type: ignore[attr-defined]  # likewise
+        except SystemExit as ended:  # how Ray Train answers Ctrl-C
+            print("the same command goes on from the last checkpoint", file=sys.stderr)
+            raise KeyboardInterrupt from ended
         except WorkerGroupError as error:
             for failure in error.worker_failures.values():
                 if isinstance(failure, UserError):
