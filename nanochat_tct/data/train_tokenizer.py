@@ -53,7 +53,7 @@ def command(argv: list[str]) -> int:
         print(f"not enforced: {line}", file=sys.stderr)
     refused = summary["refused"]
     print(
-        f"{config.output}: {config.vocab_size} ids, {summary['merges']} merges learned from {summary['documents']} "
+        f"{config.output}: {config.vocab_size} ids, {summary['tokens']} learned from {summary['documents']} "
         f"documents in {time.monotonic() - started:.0f} s; {refused.total()} refused by the schema"
     )
     for reason, count in unreadable.most_common():

@@ -12,7 +12,8 @@ class TokenizerError(UserError):
     """
 
     def __init__(self, pointer: str, problem: str) -> None:
-        super().__init__(f"{pointer or '/'}: {problem}")
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in f"{pointer or '/'}: {problem}")
+        super().__init__(shown)
         self.pointer = pointer
         self.problem = problem
 

@@ -10,8 +10,8 @@ from typing import Any
 from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, State, Walker
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar
-from nanochat_tct.tokenizer.merges import Merges
 from nanochat_tct.tokenizer.prefix import open_end
+from nanochat_tct.tokenizer.segment import Segmenter
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
 
 
@@ -33,12 +33,10 @@ class Tokenizer:
             raise TokenizerError(
                 "", f"{path}: the grammar in this vocabulary file is damaged ({error})"
             ) from error
-        flat = content["merges"]
-        pairs = list(zip(flat[::2], flat[1::2], strict=True))
-        self.merges = Merges(self.grammar.base_size, pairs, content["word_merges"])
+        self.segmenter = Segmenter(self.grammar.base_size, content["tokens"])
 
     def vocab_size(self) -> int:
-        return len(self.merges.expansions)
+        return len(self.segmenter.expansions)
 
     def pad_token(self) -> int:
         """The id that fills rows; it never stands in a document."""
@@ -60,7 +58,7 @@ class Tokenizer:
 
     def encode_value(self, value: Any) -> list[int]:
         """Token ids of a document given as a parsed JSON value; see ``encode``."""
-        return self.merges.encode(self.grammar.write(value))
+        return self.segmenter.encode(self.grammar.write(value))
 
     def encode_prefix(self, value: Any, open_scalar: bool = True) -> list[int]:
         """Token ids of a half-written document, left open at its end.
@@ -81,7 +79,7 @@ class Tokenizer:
             except Illegal:
                 place = max((start, pointer) for start, pointer in pointers if start <= index)[1]
                 raise TokenizerError(place, "no valid workflow begins like this") from None
-        return self.merges.encode(base)
+        return self.segmenter.encode(base)
 
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
         """The document that tokens begin with.
@@ -104,12 +102,12 @@ class Tokenizer:
 
     def _decode(self, tokens: Sequence[int]) -> tuple[Any, int]:
         self._check_range(tokens)
-        value, length = self.grammar.read(self.merges.decode(tokens))
+        value, length = self.grammar.read(self.segmenter.decode(tokens))
         position = 0
         for index, token in enumerate(tokens):
             if position == length:
                 return value, index
-            position += len(self.merges.expansions[token])
+            position += len(self.segmenter.expansions[token])
         if position != length:
             raise TokenizerError("", "a token reaches beyond the end of the document")
         return value, len(tokens)
@@ -131,7 +129,7 @@ class Tokenizer:
         for token in tokens:
             if state is None:
                 break
-            expansion = self.merges.expansions[token]
+            expansion = self.segmenter.expansions[token]
             moved = self._advance(state, expansion)
             if moved is None:
                 break
@@ -188,7 +186,7 @@ class Tokenizer:
     def describe(self, token: int) -> str:
         """A token as a person reads it."""
         parts: list[str] = []
-        for character in self.merges.expansions[token]:
+        for character in self.segmenter.expansions[token]:
             if character == END:
                 parts.append("⏎")
             elif ord(character) > 255:
@@ -202,7 +200,7 @@ class Tokenizer:
         return text.replace("\n", "↵").replace(" ", "·").replace("\t", "→")
 
     def _check_range(self, tokens: Sequence[int]) -> None:
-        size = len(self.merges.expansions)
+        size = len(self.segmenter.expansions)
         for index, token in enumerate(tokens):
             if not 0 <= token < size:
                 raise TokenizerError("", f"token {index} is {token}, not an id from 0 to {size - 1}")
@@ -238,7 +236,7 @@ class Cursor:
     def _moved(self, token: int) -> tuple[State | None, int] | None:
         if self._state is None or not 0 <= token < self._tokenizer.vocab_size():
             return None
-        return self._tokenizer._advance(self._state, self._tokenizer.merges.expansions[token])
+        return self._tokenizer._advance(self._state, self._tokenizer.segmenter.expansions[token])
 
 
 def _refuse_constant(text: str) -> Any:

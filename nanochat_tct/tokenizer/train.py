@@ -1,4 +1,4 @@
-"""Trains a vocabulary: compiles the schema and learns merges from workflows."""
+"""Trains a vocabulary: compiles the schema and learns tokens from workflows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tokenizer import merges
+from nanochat_tct.tokenizer import learn
 from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import Grammar
 from nanochat_tct.tokenizer.vocabulary import save_vocabulary
-
-WORD_SHARE = 0.5  # share of merges inside words; measured in docs/LOG.md
 
 
 def workflow_schema() -> Any:
@@ -41,7 +39,7 @@ def train_vocabulary(
         output: the vocabulary file.
 
     Returns:
-        Counts: documents, refused (by problem), merges, unenforced (lines about the schema).
+        Counts: documents, refused (by problem), tokens (learned), unenforced (lines about the schema).
 
     Raises:
         UserError: there is nothing to learn from, the size is too small, or the file cannot be written.
@@ -62,7 +60,7 @@ def train_vocabulary(
             refused[error.problem] += 1
             continue
         accepted += 1
-        groups.setdefault(group, Counter()).update(merges.PIECE.findall(base))
+        groups.setdefault(group, Counter()).update(learn.PIECE.findall(base))
     if not accepted:
         raise UserError("--input: no document there is valid under the schema; nothing to learn from")
     counts: Counter[str] = Counter()
@@ -71,11 +69,11 @@ def train_vocabulary(
             if piece:
                 counts[piece] += round(10 * math.sqrt(count))
     ordered = Counter(dict(sorted(counts.items())))
-    pairs, word_merges = merges.learn(ordered, grammar.base_size, vocab_size, WORD_SHARE)
-    if grammar.base_size + len(pairs) != vocab_size:
+    tokens = learn.learn_tokens(ordered, grammar.base_size, vocab_size)
+    if grammar.base_size + len(tokens) != vocab_size:
         raise UserError(
-            f"--vocab-size {vocab_size}: the input only yields {grammar.base_size + len(pairs)} tokens; "
+            f"--vocab-size {vocab_size}: the input only yields {grammar.base_size + len(tokens)} tokens; "
             "give more documents or ask for fewer"
         )
-    save_vocabulary(output, compiled, pairs, word_merges)
-    return {"documents": accepted, "refused": refused, "merges": len(pairs), "unenforced": unenforced}
+    save_vocabulary(output, compiled, tokens)
+    return {"documents": accepted, "refused": refused, "tokens": len(tokens), "unenforced": unenforced}

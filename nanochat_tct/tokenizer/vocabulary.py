@@ -1,4 +1,4 @@
-"""The vocabulary file: a compiled grammar and its merges, which fix every token id for good."""
+"""The vocabulary file: a compiled grammar and the tokens over it, which fix every token id for good."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tokenizer.grammar import FIRST_LITERAL
+from nanochat_tct.tokenizer.grammar import FIRST_LITERAL, PAD
 
 FORMAT = 1
 BUILTIN = Path(__file__).with_name("github_workflow.json")
 MAX_FILE_BYTES = 16 * 2**20
+MAX_IDS = 2**16
+MAX_TOKEN = 160  # base tokens; the pattern of all tokens nests at most as deep
 
 
-def save_vocabulary(
-    path: Path, grammar: dict[str, Any], merges: list[tuple[int, int]], word_merges: int
-) -> None:
+def save_vocabulary(path: Path, grammar: dict[str, Any], tokens: list[str]) -> None:
     """Writes a vocabulary file, whole or not at all."""
     content = {
         "format": FORMAT,
-        "vocab_size": FIRST_LITERAL + len(grammar["literals"]) + len(merges),
-        "word_merges": word_merges,
+        "vocab_size": FIRST_LITERAL + len(grammar["literals"]) + len(tokens),
         "grammar": grammar,
-        "merges": [token for pair in merges for token in pair],
+        "tokens": tokens,
     }
     partial = path.with_name(path.name + ".partial")
     try:
@@ -71,20 +70,21 @@ def _problem(content: Any) -> str:
     """What is wrong with the content of a vocabulary file; "" when nothing is."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         return "the format number is missing or another"
-    merges, word_merges, grammar = content.get("merges"), content.get("word_merges"), content.get("grammar")
-    if not isinstance(merges, list) or len(merges) % 2 or not all(type(token) is int for token in merges):
-        return "merges are not pairs of ids"
-    if type(word_merges) is not int or not 0 <= word_merges <= len(merges) // 2:
-        return "word_merges is not a number of merges"
+    tokens, grammar = content.get("tokens"), content.get("grammar")
     if not isinstance(grammar, dict) or set(grammar) != {"nodes", "automata", "literals"}:
         return "the grammar is missing"
     literals = grammar["literals"]
     if not isinstance(literals, list) or not all(isinstance(text, str) for text in literals):
         return "literals are not strings"
     base = FIRST_LITERAL + len(literals)
-    if content.get("vocab_size") != base + len(merges) // 2 or base >= 0xD800:
-        return "vocab_size is not the number of base tokens and merges"
-    for rank in range(len(merges) // 2):
-        if not (0 <= merges[2 * rank] < base + rank and 0 <= merges[2 * rank + 1] < base + rank):
-            return f"merge {rank} joins a token that comes after it"
+    if not isinstance(tokens, list) or not all(
+        isinstance(text, str) and 1 < len(text) <= MAX_TOKEN for text in tokens
+    ):
+        return f"tokens are not strings of 2 to {MAX_TOKEN} base tokens"
+    if content.get("vocab_size") != base + len(tokens) or content["vocab_size"] > MAX_IDS or base >= 0xD800:
+        return "vocab_size is not the number of base tokens and further tokens"
+    if len(set(tokens)) != len(tokens):
+        return "a token stands twice"
+    if any(ord(character) >= base or ord(character) == PAD for text in tokens for character in text):
+        return "a token has a character that is no base token"
     return ""

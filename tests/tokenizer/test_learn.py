@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from nanochat_tct.tokenizer import merges
-from nanochat_tct.tokenizer.merges import Merges
+from nanochat_tct.tokenizer import learn
+from nanochat_tct.tokenizer.segment import Segmenter
 
 
 def learn_slowly(
@@ -44,21 +44,7 @@ def test_learns_the_same_merges_as_the_textbook(seed: int) -> None:
     choose = random.Random(seed)
     sequences = [[choose.randrange(3) for _ in range(choose.randrange(1, 16))] for _ in range(6)]
     weights = [choose.randrange(1, 4) for _ in sequences]
-    assert merges._learn(sequences, weights, 10, 12) == learn_slowly(sequences, weights, 10, 12)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_short_and_long_sequences_are_joined_alike_in_order_of_rank(seed: int) -> None:
-    choose = random.Random(seed)
-    sequences = [[choose.randrange(4) for _ in range(60)] for _ in range(4)]
-    pairs = merges._learn(sequences, [1] * 4, 10, 30)
-    made = {pair: 10 + rank for rank, pair in enumerate(pairs)}
-    for sequence in sequences:
-        expected = sequence
-        for pair, token in made.items():
-            expected = join(expected, pair, token)
-        assert merges._apply(sequence, made) == expected
-        assert merges._apply_long(sequence, made) == expected
+    assert learn._learn(sequences, weights, 10, 12) == learn_slowly(sequences, weights, 10, 12)
 
 
 def test_pieces_and_words_partition_every_text() -> None:
@@ -78,21 +64,27 @@ def test_pieces_and_words_partition_every_text() -> None:
     ]
     for _ in range(500):
         base = "".join(choose.choices(alphabet, k=40))
-        assert "".join(merges.PIECE.findall(base)) == base
-        for piece in merges.PIECE.findall(base):
-            assert "".join(merges.WORD.findall(piece)) == piece
+        assert "".join(learn.PIECE.findall(base)) == base
+        for piece in learn.PIECE.findall(base):
+            assert "".join(learn.WORD.findall(piece)) == piece
 
 
-def test_caches_are_bounded_and_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ["pip install numpy\n", "pip install torch\n", "python -m pytest\n"] * 3
-    pairs, word_merges = merges.learn(Counter(lines), 256, 300, 0.5)
-    base = "".join(lines)
-    expected = Merges(256, pairs, word_merges).encode(base)
-    monkeypatch.setattr(merges, "MAX_CACHED_PIECES", 2)
-    monkeypatch.setattr(merges, "MAX_CACHED_WORDS", 2)
-    small = Merges(256, pairs, word_merges)
-    for _ in range(3):
-        assert small.encode(base) == expected
-    assert len(small._pieces) <= 2 and len(small._words) <= 2
-    assert small.decode(expected) == base
-    assert len(expected) < len(base)
+def test_keeps_the_tokens_that_save_most() -> None:
+    counts = Counter(
+        {"pip install numpy\n": 30, "pip install torch\n": 30, "python -m pytest\n": 25, "make all\n": 3}
+    )
+    tokens = learn.learn_tokens(counts, 266, 266 + 30)
+    assert len(tokens) == 30
+    segmenter = Segmenter(266, tokens)
+    assert [len(segmenter.encode(line)) for line in list(counts)[:3]] == [1, 1, 1]
+    assert tokens == learn.learn_tokens(Counter(dict(reversed(counts.items()))), 266, 266 + 30)
+
+
+def test_pruning_is_better_than_the_first_merges() -> None:
+    counts = Counter(
+        {f"echo {'ab' * (i % 5)}{i * 7919 % 97} && make -j{i % 3}\n": 1 + i % 4 for i in range(400)}
+    )
+    text = "".join(piece * count for piece, count in counts.items())
+    first = sorted(learn.merge(counts, 266, 60) - {chr(code) for code in range(266)})
+    kept = learn.learn_tokens(counts, 266, 266 + len(first))
+    assert len(Segmenter(266, kept).encode(text)) < len(Segmenter(266, first).encode(text))

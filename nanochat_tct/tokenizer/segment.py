@@ -1,0 +1,70 @@
+"""Base tokens to token ids and back: from left to right, always the longest token of the vocabulary.
+
+The tokens are put into a trie, and the trie into one regular expression whose alternatives exclude each other by
+their first character, so that the whole search for the longest match runs inside Python's regex engine: nothing is
+cached, and the time is proportional to the text. (Greedy segmentation of a vocabulary that was chosen for it takes
+about as few tokens as the shortest one: Uzan et al., "Greed is all you need", 2024.)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nanochat_tct.tokenizer.grammar import PAD
+
+
+class Segmenter:
+    """One vocabulary at work.
+
+    Args:
+        base_size: number of base tokens; base token i is the character chr(i), and has the id i.
+        tokens: the base tokens that each further id stands for, from base_size on.
+    """
+
+    def __init__(self, base_size: int, tokens: Sequence[str]) -> None:
+        self.base_size = base_size
+        self.expansions = [*map(chr, range(base_size)), *tokens]
+        self._ids = {text: token for token, text in enumerate(self.expansions)}
+        self._split = longest_match(
+            [*tokens, *(chr(code) for code in range(base_size) if code != PAD)]
+        ).findall
+
+    def encode(self, base: str) -> list[int]:
+        """Base tokens to token ids."""
+        return list(map(self._ids.__getitem__, self._split(base)))
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """Token ids to base tokens."""
+        expansions = self.expansions
+        return "".join([expansions[token] for token in tokens])
+
+
+def longest_match(tokens: Iterable[str]) -> re.Pattern[str]:
+    """A pattern that matches the longest of the tokens at a place. Frequent ones are found sooner when given first."""
+    trie: dict[str, Any] = {}
+    for token in tokens:
+        node = trie
+        for character in token:
+            node = node.setdefault(character, {})
+        node[""] = True  # a token ends here
+    return re.compile(_pattern(trie), re.DOTALL)
+
+
+def _pattern(node: dict[str, Any]) -> str:
+    """The rest of the tokens below a trie node; longer ones are tried before the end, marked ""."""
+    alternatives = []
+    for character, child in node.items():
+        if character == "":
+            continue
+        text = re.escape(character)
+        while len(child) == 1 and "" not in child:  # a stretch without branches
+            ((character, child),) = child.items()
+            text += re.escape(character)
+        alternatives.append(text + _pattern(child))
+    if not alternatives:
+        return ""
+    if "" in node:
+        return "(?:" + "|".join(alternatives) + "|)"
+    return alternatives[0] if len(alternatives) == 1 else "(?:" + "|".join(alternatives) + ")"
