@@ -72,12 +72,13 @@ def generate_tokens(
 class _Row:
     """One sample on its way."""
 
-    def __init__(self, index: int, prompt: list[int], cursor: Cursor, seed: int) -> None:
+    def __init__(self, index: int, prompt: list[int], rest: str, cursor: Cursor, seed: int) -> None:
         self.index = index
         self.tokens = list(prompt)
         self.cursor = cursor
         for token in prompt:
             cursor.advance(token)
+        cursor.expect(rest)
         self.random = np.random.default_rng([seed, index])
         self.places_used = 0  # of its row in the cache
 
@@ -88,7 +89,9 @@ class _Batch:
     def __init__(self, model: GPT, tokenizer: Tokenizer, prompt: list[int], sampling: SamplingConfig) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.prompt = prompt
+        # tokens that reach from an open prompt into what follows are the model's to choose
+        is_open = not _Row(0, prompt, "", tokenizer.cursor(), sampling.seed).cursor.is_complete
+        self.prompt, self.rest_of_prompt = tokenizer.heal(prompt) if is_open else (prompt, "")
         self.sampling = sampling
         self.device = model.head.weight.device
         self.rows: list[_Row | None] = [None] * NUM_ROWS
@@ -108,7 +111,9 @@ class _Batch:
                     yield row.index, Generated(row.tokens, row.cursor.is_complete)
                 self.rows[place] = None
                 for index in waiting:
-                    row = _Row(index, self.prompt, self.tokenizer.cursor(), self.sampling.seed)
+                    row = _Row(
+                        index, self.prompt, self.rest_of_prompt, self.tokenizer.cursor(), self.sampling.seed
+                    )
                     if not self.is_done(row):
                         self.rows[place] = row
                         self.start_window(place, row)

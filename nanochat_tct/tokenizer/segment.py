@@ -8,6 +8,7 @@ about as few tokens as the shortest one: Uzan et al., "Greed is all you need", 2
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,9 +28,15 @@ class Segmenter:
         self.base_size = base_size
         self.expansions = [*map(chr, range(base_size)), *tokens]
         self._ids = {text: token for token, text in enumerate(self.expansions)}
+        self._sorted = sorted(tokens)
         self._split = longest_match(
             [*tokens, *(chr(code) for code in range(base_size) if code != PAD)]
         ).findall
+
+    def begins_longer_token(self, base: str) -> bool:
+        """Whether some token begins with these base tokens and has more."""
+        place = bisect.bisect_right(self._sorted, base)
+        return place < len(self._sorted) and self._sorted[place].startswith(base)
 
     def encode(self, base: str) -> list[int]:
         """Base tokens to token ids."""

@@ -81,6 +81,23 @@ class Tokenizer:
                 raise TokenizerError(place, "no valid workflow begins like this") from None
         return self.segmenter.encode(base)
 
+    def heal(self, tokens: Sequence[int]) -> tuple[list[int], str]:
+        """Takes back the last tokens of an open prefix that a whole document would have cut differently.
+
+        A longer token may begin inside the prefix and reach beyond its end. A model never saw the prefix cut off
+        before it, so it should choose that token itself: see ``Cursor.expect``.
+
+        Returns:
+            The tokens that stay, whatever follows, and the base tokens of the rest.
+        """
+        texts = [self.segmenter.expansions[token] for token in tokens]
+        rest = "".join(texts)
+        for index, text in enumerate(texts):
+            if self.segmenter.begins_longer_token(rest):
+                return list(tokens[:index]), rest
+            rest = rest[len(text) :]
+        return list(tokens), ""
+
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
         """The document that tokens begin with.
 
@@ -212,6 +229,11 @@ class Cursor:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._state: State | None = tokenizer.walker.start
+        self._expected = ""
+
+    def expect(self, rest: str) -> None:
+        """Allows only tokens that write these base tokens first; the last may go on beyond them (see ``heal``)."""
+        self._expected = rest
 
     @property
     def is_complete(self) -> bool:
@@ -232,11 +254,15 @@ class Cursor:
         if moved is None:
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
         self._state = moved[0]
+        self._expected = self._expected[len(self._tokenizer.segmenter.expansions[token]) :]
 
     def _moved(self, token: int) -> tuple[State | None, int] | None:
         if self._state is None or not 0 <= token < self._tokenizer.vocab_size():
             return None
-        return self._tokenizer._advance(self._state, self._tokenizer.segmenter.expansions[token])
+        text = self._tokenizer.segmenter.expansions[token]
+        if not (text.startswith(self._expected) or self._expected.startswith(text)):
+            return None
+        return self._tokenizer._advance(self._state, text)
 
 
 def _refuse_constant(text: str) -> Any:

@@ -71,6 +71,9 @@ class WheelTokenizer:
             "", "continuing a half-written workflow needs tokenizer: builtin; the wheel cannot"
         )
 
+    def heal(self, tokens: Sequence[int]) -> tuple[list[int], str]:
+        return list(tokens), ""  # its tokens cannot be looked into
+
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
         try:
             json_str, consumed, total = self._module.decode(list(tokens))
@@ -108,6 +111,9 @@ class WheelCursor:
         self._tokenizer = tokenizer
         self._tokens: list[int] = []
         self.is_complete = False
+
+    def expect(self, rest: str) -> None:
+        assert not rest, "the wheel takes no tokens back"
 
     def allows(self, token: int) -> bool:
         return not self.is_complete and 0 <= token < self._tokenizer.vocab_size()

@@ -210,6 +210,42 @@ def test_a_prompt_is_kept_and_left_open() -> None:
     assert TOKENIZER.encode_prefix(None) == []
 
 
+def test_healing_gives_back_the_tokens_that_documents_have() -> None:
+    """Cut a document's text anywhere: what stays of the prefix's tokens are the document's own first tokens."""
+    tokens = TOKENIZER.encode_value(LARGE)
+    base = TOKENIZER.segmenter.decode(tokens)
+    taken_back = 0
+    for cut in range(1, len(base)):
+        prefix = TOKENIZER.segmenter.encode(base[:cut])
+        kept, rest = TOKENIZER.heal(prefix)
+        taken_back += len(prefix) - len(kept)
+        assert kept == tokens[: len(kept)]
+        assert TOKENIZER.segmenter.decode(kept) + rest == base[:cut]
+        cursor = TOKENIZER.cursor()
+        for token in kept:
+            cursor.advance(token)
+        cursor.expect(rest)
+        for token in tokens[len(kept) :]:  # the document's own tokens stay legal
+            assert cursor.allows(token)
+            cursor.advance(token)
+        assert cursor.is_complete
+    assert taken_back > 100
+
+
+def test_what_is_expected_cannot_be_left() -> None:
+    kept, rest = TOKENIZER.heal(TOKENIZER.encode_prefix({"name": "CI", "on": "pu" + "sh"}, open_scalar=False))
+    cursor = TOKENIZER.cursor()
+    for token in kept:
+        cursor.advance(token)
+    cursor.expect(rest)
+    written = TOKENIZER.segmenter.decode(kept)
+    while len(written) < len(TOKENIZER.segmenter.decode(kept) + rest):
+        legal = [token for token in range(8192) if cursor.allows(token)]
+        cursor.advance(legal[-1])
+        written += TOKENIZER.segmenter.expansions[legal[-1]]
+    assert written.startswith(TOKENIZER.segmenter.decode(kept) + rest)
+
+
 @pytest.mark.parametrize(
     ("value", "pointer"),
     [
