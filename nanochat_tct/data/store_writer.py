@@ -346,7 +346,7 @@ def writing_to(output: Path) -> Iterator[None]:
             raise UserError(
                 f"no space left to write {output}: free some, or choose another --output"
             ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError):
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError):
             raise UserError(f"cannot write to {output}: {error.strerror}; choose another --output") from error
         if error.errno == errno.EROFS:
             raise UserError(f"cannot write to {output}: read-only; choose another --output") from error

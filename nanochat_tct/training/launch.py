@@ -20,7 +20,7 @@ from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.config import TrainConfig, default_run_name
 from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.parallel import StoppedTogether, Worker
-from nanochat_tct.training.plan import Plan, make_plan
+from nanochat_tct.training.plan import Plan, check_settings, make_plan
 from nanochat_tct.training.sample import print_samples
 
 POLL_SECONDS = 0.2  # how often the lines of rank 0 are fetched
@@ -33,6 +33,7 @@ def command(argv: list[str]) -> int:
     """
     config = parse_arguments(TrainConfig, argv, "train", "train a model on a token store, on Ray")
     if config.data_dir is None:
+        check_settings(config)  # nothing is prepared for a run that cannot be
         name = config.run_name or default_run_name(config)
         config = dataclasses.replace(config, data_dir=prepare_bundled(config.tokenizer), run_name=name)
     plan = make_plan(config)

@@ -38,6 +38,18 @@ class Plan:
         return self.previous is not None and self.previous.step >= self.config.max_iters
 
 
+def check_settings(config: TrainConfig) -> TrainConfig:
+    """Resolve a config, and check what can be checked before there is any data.
+
+    Raises: UserError.
+    """
+    if config.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
+        raise UserError(
+            "--use-gpu, but torch sees no GPU here; leave it out, or set RAY_ADDRESS to a cluster"
+        )
+    return resolve(config, load_tokenizer(config.tokenizer).vocab_size())
+
+
 def make_plan(config: TrainConfig) -> Plan:
     """Check a config against tokenizer, data, machine and earlier checkpoints; fill in what was left open.
 
@@ -45,12 +57,8 @@ def make_plan(config: TrainConfig) -> Plan:
     """
     data_dir = config.data_dir
     assert data_dir is not None
-    if config.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
-        raise UserError(
-            "--use-gpu, but torch sees no GPU here; leave it out, or set RAY_ADDRESS to a cluster"
-        )
+    config = check_settings(config)
     tokenizer = load_tokenizer(config.tokenizer)
-    config = resolve(config, tokenizer.vocab_size())
     store = TokenStore.open(data_dir)
     store.check_tokenizer(tokenizer)
     settings = store.manifest["settings"]

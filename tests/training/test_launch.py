@@ -197,3 +197,12 @@ def test_wrong_use_is_one_line(
         lines = capsys.readouterr().err.splitlines()
         assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and text in lines[0], lines
     assert sorted(tmp_path.rglob("*")) == before  # nothing half-written
+
+
+def test_nothing_is_prepared_for_a_run_that_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--n-head", "7", "--n-embd", "96"]) == 2
+    assert "n_head" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
