@@ -15,6 +15,7 @@ COMMAND = re.compile(r"(?:nanochat-tct|python jobs/)\s*([a-z_-]+)(?:\.py)?((?:[^
 def commands_of(text: str) -> set[tuple[str, str]]:
     """(command, flag) of each flag of each command line in the text; ("train", "") for one without flags."""
     found = set()
+    text = re.sub(r"^\$ .*\nerror: .*$", "", text, flags=re.MULTILINE)  # mistakes that are shown as such
     for match in COMMAND.finditer(text):
         name = match[1].replace("_", "-")
         flags = re.findall(r"(--[a-z][a-z0-9-]*)", re.split(r"[|;#]", match[2])[0])
