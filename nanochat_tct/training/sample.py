@@ -9,21 +9,27 @@ from nanochat_tct.training.checkpoint import load_model
 from nanochat_tct.training.config import TrainConfig
 
 MAX_TOKENS = 512
+CANDIDATES = 8  # the engine writes so many at a time anyway
 
 
 def print_samples(run_dir: Path, config: TrainConfig) -> None:
-    """Print `num_samples` workflows from the run's best checkpoint, in YAML."""
+    """Print `num_samples` workflows from the run's best checkpoint in YAML, rather ones that the model itself ended."""
+    if not config.num_samples:
+        return
     model, _ = load_model(run_dir)
     samples = generate_workflows(
         model,
         load_tokenizer(config.tokenizer),
-        num_samples=config.num_samples,
+        num_samples=max(config.num_samples, CANDIDATES),
         temperature=0.8,
         top_p=0.95,
         seed=config.seed,
         max_tokens=MAX_TOKENS,
     )
-    for sample in samples:
+    samples.sort(
+        key=lambda sample: sample.completed_by != "model"
+    )  # stable: those that the model ended come first
+    for sample in samples[: config.num_samples]:
         verdict = "valid" if sample.valid else f"not valid: {sample.problem}"
         closed = "" if sample.completed_by == "model" else f", cut off at {MAX_TOKENS} and closed"
         print(f"a generated workflow ({verdict}; {len(sample.tokens)} tokens{closed}):\n")
