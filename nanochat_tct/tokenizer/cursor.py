@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nanochat_tct.tokenizer.automaton import ANY_STRING, EMPTY, Automaton, difference, intersection
+from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, difference, intersection
 from nanochat_tct.tokenizer.errors import SchemaError
 from nanochat_tct.tokenizer.grammar import (
     ARRAY,
@@ -92,10 +92,10 @@ class Walker:
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
         self._costs: dict[tuple[int, int], int] = {}
-        self._find_costs()
         self._shortest: dict[tuple[int, int], str] = {}
         self._names: dict[tuple[int, int], Automaton] = {}
         self._endless: dict[tuple[Automaton, int], bool] = {}
+        self._find_costs()
         if self._cost(grammar.root, grammar.root.live) >= INFINITE:
             raise SchemaError("no finite value is valid under this schema")
         start = self._begin(Value(grammar.root, grammar.root.live, 1, None))
@@ -530,21 +530,16 @@ class Walker:
                     for name, key in node.known.items()
                     if name not in required and key.masks[index]
                 ]
+                excluded = frozenset(name.encode("utf-8") for name in node.known)
                 for matched, key in node.free.items():
-                    name_text = self._free_name(node, matched) if key.masks[index] else None
+                    names = self._name_automaton(node, matched)
+                    name_text = names.shortest(0, excluded) if key.masks[index] else None
                     if name_text is not None:
                         optional += [len(name_text) + 1 + self._cost(key.child, key.masks[index])] * missing
                 optional.sort()
                 cost += sum(optional[:missing]) if len(optional) >= missing else INFINITE
             return _capped(cost)
         return INFINITE
-
-    def _free_name(self, node: Node, matched: int) -> bytes | None:
-        automaton = ANY_STRING
-        for index, pattern in enumerate(node.patterns):
-            automaton = (intersection if matched >> index & 1 else difference)(automaton, pattern)
-        excluded = frozenset(name.encode("utf-8") for name in node.known)
-        return automaton.shortest(0, excluded) if automaton is not EMPTY else None
 
 
 INFINITE = 1 << 40
