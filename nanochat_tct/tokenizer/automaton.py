@@ -108,8 +108,10 @@ class Automaton:
     accepting: tuple[bool, ...]
     edges: tuple[tuple[tuple[int, int, int], ...], ...]
     tables: list[list[int]] = field(init=False, repr=False, compare=False)
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.accepting, self.edges)))
         tables = []
         for edges in self.edges:
             table = [-1] * 256
@@ -117,6 +119,9 @@ class Automaton:
                 table[low : high + 1] = [target] * (high - low + 1)
             tables.append(table)
         object.__setattr__(self, "tables", tables)
+
+    def __hash__(self) -> int:
+        return self._hash  # types are looked up by their automata, which may be large
 
     @property
     def is_empty(self) -> bool:
@@ -205,29 +210,20 @@ def build(start: object, successors: object, is_accepting: object) -> Automaton:
 
 
 def _minimise(accepting: list[bool], edges: list[list[tuple[int, int, int]]]) -> Automaton:
+    sources: list[list[int]] = [[] for _ in edges]  # the states with an edge to each state
+    for state, row in enumerate(edges):
+        for _, _, target in row:
+            sources[target].append(state)
     live = list(accepting)
-    changed = True
-    while changed:
-        changed = False
-        for state in range(len(edges) - 1, -1, -1):
-            if not live[state] and any(live[target] for _, _, target in edges[state]):
-                live[state] = changed = True
+    waiting = [state for state, flag in enumerate(accepting) if flag]
+    while waiting:
+        for source in sources[waiting.pop()]:
+            if not live[source]:
+                live[source] = True
+                waiting.append(source)
     if not live[0]:
         return EMPTY
-    group = [int(flag) if live[i] else -1 for i, flag in enumerate(accepting)]
-    while True:
-        signatures: dict[object, int] = {}
-        new = []
-        for state, row in enumerate(edges):
-            if not live[state]:
-                new.append(-1)
-                continue
-            signature = (group[state], _join((low, high, group[t]) for low, high, t in row if live[t]))
-            new.append(signatures.setdefault(signature, len(signatures)))
-        if len(signatures) == len(set(group) - {-1}):
-            group = new
-            break
-        group = new
+    group = _partition(accepting, edges, sources, live)
     # number the groups in breadth-first order from the start, so that equal languages give equal automata
     representative: dict[int, int] = {}
     for state, g in enumerate(group):
@@ -243,6 +239,53 @@ def _minimise(accepting: list[bool], edges: list[list[tuple[int, int, int]]]) ->
                 order.append(target)
         rows.append(tuple((low, high, numbers[target]) for low, high, target in joined))
     return Automaton(tuple(accepting[representative[g]] for g in order), tuple(rows))
+
+
+def _partition(
+    accepting: list[bool], edges: list[list[tuple[int, int, int]]], sources: list[list[int]], live: list[bool]
+) -> list[int]:
+    """Equal numbers for live states that the same strings lead to acceptance from; -1 for the others.
+
+    Moore's refinement, but a round looks only at states whose targets changed their group in the round before, and
+    the largest part of a group that is split keeps the number: a chain of states, as a length limit makes it, takes
+    n log n steps and not n squared.
+    """
+    group = [int(flag) if live[state] else -1 for state, flag in enumerate(accepting)]
+    members: dict[int, set[int]] = {}
+    for state, number in enumerate(group):
+        if number >= 0:
+            members.setdefault(number, set()).add(state)
+    following = len(edges) + 2  # numbers not given yet
+
+    def signature(state: int) -> object:
+        return _join((low, high, group[t]) for low, high, t in edges[state] if live[t])
+
+    touched = {state for state, number in enumerate(group) if number >= 0}
+    while touched:
+        by_group: dict[int, list[int]] = {}
+        for state in sorted(touched):
+            by_group.setdefault(group[state], []).append(state)
+        splits: list[tuple[int, list[set[int]]]] = []
+        for number, states in by_group.items():
+            parts: dict[object, set[int]] = {}
+            for state in states:
+                parts.setdefault(signature(state), set()).add(state)
+            if len(states) < len(members[number]):
+                # states that nothing has changed for are still alike: one of them speaks for all
+                rest = members[number].difference(states)
+                parts.setdefault(signature(next(iter(rest))), set()).update(rest)
+            if len(parts) > 1:
+                splits.append((number, sorted(parts.values(), key=len)))
+        touched = set()
+        for number, separate in splits:
+            members[number] = separate.pop()
+            for part in separate:
+                members[following] = part
+                for state in part:
+                    group[state] = following
+                    touched.update(source for source in sources[state] if live[source])
+                following += 1
+    return group
 
 
 def _join(row: Iterable[tuple[int, int, int]]) -> tuple[tuple[int, int, int], ...]:
@@ -262,17 +305,19 @@ def _pairs(left: Automaton, right: Automaton, both_needed: bool, accept: object)
     """Product of two automata; state -1 is the dead state of a side."""
 
     def successors(state: tuple[int, int]) -> list[tuple[int, int, tuple[int, int]]]:
+        edges = [
+            *(left.edges[state[0]] if state[0] >= 0 else ()),
+            *(right.edges[state[1]] if state[1] >= 0 else ()),
+        ]
+        borders = sorted({low for low, _, _ in edges} | {high + 1 for _, high, _ in edges})
         a = left.tables[state[0]] if state[0] >= 0 else _DEAD
         b = right.tables[state[1]] if state[1] >= 0 else _DEAD
         row: list[tuple[int, int, tuple[int, int]]] = []
-        for byte in range(256):
-            target = (a[byte], b[byte])
+        for low, upper in itertools.pairwise(borders):
+            target = (a[low], b[low])
             if (target[0] < 0 and target[1] < 0) or (both_needed and min(target) < 0):
                 continue
-            if row and row[-1][2] == target and row[-1][1] == byte - 1:
-                row[-1] = (row[-1][0], byte, target)
-            else:
-                row.append((byte, byte, target))
+            row.append((low, upper - 1, target))
         return row
 
     start = (0 if left.edges else -1, 0 if right.edges else -1)

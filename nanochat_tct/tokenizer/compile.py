@@ -72,7 +72,7 @@ class _Builder:
         self.order: list[Type] = []
         self.numbers: dict[Type, int] = {}
         self.nodes: list[dict[str, Any]] = []
-        self.automata: list[Automaton] = []
+        self.automata: dict[Automaton, int] = {}
 
     def node_of(self, types: list[Type]) -> tuple[int, list[int]]:
         """The node that holds the alternatives of all the types, and each type's mask in it."""
@@ -84,9 +84,7 @@ class _Builder:
         return self.numbers[merged], masks
 
     def automaton(self, automaton: Automaton) -> int:
-        if automaton not in self.automata:
-            self.automata.append(automaton)
-        return self.automata.index(automaton)
+        return self.automata.setdefault(automaton, len(self.automata))
 
     def describe(self, alternatives: Type) -> dict[str, Any]:
         node: dict[str, Any] = {}
