@@ -8,7 +8,10 @@ deterministic one.
 
 from __future__ import annotations
 
+import functools
 import itertools
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,6 +20,7 @@ from nanochat_tct.tokenizer.errors import SchemaError
 MAX_CODE_POINT = 0x10FFFF
 MAX_STATES = 20_000
 MAX_REPEAT = 1_000
+MAX_PATTERN_STEPS = 3_000_000  # members of the sets of states that subset construction goes through
 
 Ranges = tuple[tuple[int, int], ...]  # sorted, disjoint, inclusive code point ranges
 
@@ -57,6 +61,21 @@ def union_ranges(ranges: Iterable[tuple[int, int]]) -> Ranges:
         else:
             result.append((low, high))
     return tuple(result)
+
+
+@functools.cache
+def category_ranges(name: str) -> Ranges:
+    """The code points of a Unicode general category such as L, Lu or Cc; none for another name."""
+    if len(name) not in (1, 2):
+        return ()
+    codes = (code for code in range(MAX_CODE_POINT + 1) if unicodedata.category(chr(code)).startswith(name))
+    ranges: list[tuple[int, int]] = []
+    for code in codes:
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1] = (ranges[-1][0], code)
+        else:
+            ranges.append((code, code))
+    return tuple(ranges)
 
 
 ANY_CHARACTER: Ranges = ((0, MAX_CODE_POINT),)
@@ -327,6 +346,7 @@ def _pairs(left: Automaton, right: Automaton, both_needed: bool, accept: object)
 _DEAD = [-1] * 256
 
 
+@functools.lru_cache(maxsize=4096)
 def union(left: Automaton, right: Automaton) -> Automaton:
     if left.is_empty or right.is_empty:
         return right if left.is_empty else left
@@ -338,12 +358,14 @@ def union(left: Automaton, right: Automaton) -> Automaton:
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def intersection(left: Automaton, right: Automaton) -> Automaton:
     if left.is_empty or right.is_empty:
         return EMPTY
     return _pairs(left, right, True, lambda s: left.accepting[s[0]] and right.accepting[s[1]])
 
 
+@functools.lru_cache(maxsize=4096)
 def difference(left: Automaton, right: Automaton) -> Automaton:
     """The strings of left that are not in right; difference(ANY_STRING, x) is the complement of x."""
     if left.is_empty or right.is_empty:
@@ -497,7 +519,10 @@ class _Parser:
         if self.take("("):
             if self.peek() == "?":
                 if self.take("?<") and self.peek() not in "=!":
-                    self.position = self.pattern.index(">", self.position) + 1
+                    close = self.pattern.find(">", self.position)
+                    if close < 0:
+                        raise self.fail("a group's name without an end")
+                    self.position = close + 1
                 elif not self.take("?:"):
                     raise self.fail("a look-around")
             start, end = self.alternatives()
@@ -547,6 +572,8 @@ class _Parser:
         if self.take("\\"):
             return self.escape(in_class=True)
         character = self.peek()
+        if character == "":
+            raise self.fail("a missing ']'")
         self.position += 1
         return ((ord(character), ord(character)),)
 
@@ -567,28 +594,47 @@ class _Parser:
         if character in "xu":
             digits = 2 if character == "x" else 4
             if self.take("{"):
-                close = self.pattern.index("}", self.position)
+                close = self.pattern.find("}", self.position)
+                if close < 0:
+                    raise self.fail("an escape without an end")
                 text, self.position = self.pattern[self.position : close], close + 1
             else:
                 text = self.pattern[self.position : self.position + digits]
                 self.position += digits
-            try:
-                return ((int(text, 16),) * 2,)
-            except ValueError:
-                raise self.fail(f"the escape \\{character}{text}") from None
+            if not re.fullmatch("[0-9a-fA-F]{1,8}", text) or int(text, 16) > MAX_CODE_POINT:
+                raise self.fail(f"the escape \\{character}{text}")
+            return ((int(text, 16),) * 2,)
+        if character in "pP" and self.take("{"):
+            close = self.pattern.find("}", self.position)
+            name = self.pattern[self.position : max(close, self.position)]
+            ranges = category_ranges(name.removeprefix("General_Category=").removeprefix("gc="))
+            if not ranges:
+                raise self.fail(f"the property {name!r}")
+            self.position = close + 1
+            return ranges if character == "p" else complement_ranges(ranges)
         if character.isalnum():
             raise self.fail(f"the escape \\{character}")
         return ((ord(character), ord(character)),)
 
 
+@functools.lru_cache(maxsize=1024)
 def from_pattern(pattern: str) -> Automaton:
     """All strings in which the ECMA-262 pattern is found somewhere.
 
     Raises:
-        SchemaError: for look-arounds, back-references, word boundaries and unknown escapes.
+        SchemaError: for look-arounds other than look-aheads at the start of the string, back-references, word
+            boundaries and unknown escapes; and where it would take too long.
     """
+    ahead = _look_ahead(pattern)
+    if ahead is not None:
+        negative, condition, rest = ahead
+        combine = difference if negative else intersection
+        return combine(from_pattern("^" + rest), from_pattern(f"^(?:{condition})"))
     parser = _Parser(pattern)
-    first, last = parser.alternatives()
+    try:
+        first, last = parser.alternatives()
+    except RecursionError:
+        raise parser.fail("groups that nest too deeply") from None
     if parser.position != len(pattern):
         raise parser.fail("an unmatched ')'")
     nfa = parser.nfa
@@ -615,17 +661,24 @@ def from_pattern(pattern: str) -> Automaton:
                     stack.append(target)
         return frozenset(found)
 
+    steps = 0
+
     # the start's closure passes '^'; any other state's does not
     initial = (True, closure([start], "^"))
 
     def successors(state: tuple[bool, frozenset[int]]) -> list[tuple[int, int, tuple[bool, frozenset[int]]]]:
+        nonlocal steps
         moves = [edge for member in state[1] for edge in byte_edges.get(member, ())]
         borders = sorted({low for low, _, _ in moves} | {high + 1 for _, high, _ in moves})
         row = []
         for low, upper in itertools.pairwise(borders):
             targets = [target for first, last, target in moves if first <= low <= last]
             if targets:
-                row.append((low, upper - 1, (False, closure(targets, ""))))
+                following = closure(targets, "")
+                steps += len(following) + len(moves)
+                if steps > MAX_PATTERN_STEPS:
+                    raise SchemaError(f"pattern {pattern[:60]!r}: takes too long to compile; simplify it")
+                row.append((low, upper - 1, (False, following)))
         return row
 
     def accepting(state: tuple[bool, frozenset[int]]) -> bool:
@@ -633,6 +686,33 @@ def from_pattern(pattern: str) -> Automaton:
         return end in at_end or after in at_end
 
     return build(initial, successors, accepting)
+
+
+def _look_ahead(pattern: str) -> tuple[bool, str, str] | None:
+    """(whether negative, condition, rest) of a pattern ``^(?!condition)rest`` or ``^(?=condition)rest``, else None."""
+    if not pattern.startswith(("^(?!", "^(?=")):
+        return None
+    level, in_class, position, end = 0, False, 1, 0
+    while position < len(pattern):
+        character = pattern[position]
+        if character == "\\":
+            position += 1
+        elif in_class:
+            in_class = character != "]"
+        elif character == "[":
+            in_class = True
+        elif character == "(":
+            level += 1
+        elif character == ")":
+            level -= 1
+            if level == 0 and not end:
+                end = position
+        elif character == "|" and level == 0:
+            return None  # the look-ahead belongs to one alternative only
+        position += 1
+    if not end or pattern[end + 1 : end + 2] in tuple("*+?{"):
+        return None
+    return pattern[2:4] == "?!", pattern[4:end], pattern[end + 1 :]
 
 
 def _byte_edges(nfa: _Nfa) -> dict[int, list[tuple[int, int, int]]]:

@@ -15,9 +15,10 @@ on the node alone, while the masks narrow what is valid.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from nanochat_tct.tokenizer.automaton import Automaton
+from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, difference, intersection
 from nanochat_tct.tokenizer.errors import SchemaError
 from nanochat_tct.tokenizer.schema import (
     Alternative,
@@ -32,7 +33,9 @@ from nanochat_tct.tokenizer.schema import (
     all_of,
 )
 
-MAX_PATTERNS = 8  # patterns of free keys at one place: their classes are enumerated
+MAX_PATTERNS = 8  # patterns of free keys at one place whose combinations are all enumerated
+MAX_CLASSES = 256  # combinations of patterns that some key matches, where there are more patterns
+MAX_NODES = 20_000
 
 
 def compile_schema(schema: Any) -> tuple[dict[str, Any], list[str]]:
@@ -45,12 +48,23 @@ def compile_schema(schema: Any) -> tuple[dict[str, Any], list[str]]:
     Raises:
         SchemaError: the schema is malformed, or no value is valid under it.
     """
+    try:
+        json.dumps(schema, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        raise SchemaError("the schema has a lone surrogate, which is not Unicode text") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SchemaError(f"the schema is not a JSON value: {error}") from None
     compiler = Compiler(schema)
     builder = _Builder(compiler)
-    builder.node_of([compiler.resolve(("schema", ""))])
-    for index, alternatives in enumerate(builder.order):  # grows while we walk
-        builder.nodes.append(builder.describe(alternatives))
-        assert len(builder.nodes) == index + 1
+    try:
+        builder.node_of([compiler.resolve(("schema", ""))])
+        for index, alternatives in enumerate(builder.order):  # grows while we walk
+            builder.nodes.append(builder.describe(alternatives))
+            assert len(builder.nodes) == index + 1
+            if index >= MAX_NODES:
+                raise SchemaError(f"the schema has more than {MAX_NODES} different places; simplify it")
+    except RecursionError:
+        raise SchemaError("the schema's references and combinations nest too deeply") from None
     if not builder.nodes[0]["alternatives"]:
         raise SchemaError("no value is valid under this schema")
     literals: dict[str, None] = {}
@@ -120,11 +134,9 @@ class _Builder:
         node["known"] = {key: list(self._merged([shape.type_of(key) for shape in shapes])) for key in keys}
         patterns = list(dict.fromkeys(p for shape in shapes for p, _ in shape.patterns))
         patterns += [s.names for s in shapes if s.names is not None and s.names not in patterns]
-        if len(patterns) > MAX_PATTERNS:
-            raise SchemaError(f"an object has {len(patterns)} patterns of keys, more than {MAX_PATTERNS}")
         node["patterns"] = [self.automaton(pattern) for pattern in patterns]
         node["free"] = {}
-        for matched in range(1 << len(patterns)):
+        for matched in range(1 << len(patterns)) if len(patterns) <= MAX_PATTERNS else _classes(patterns):
             types: list[Lazy] = []
             for shape in shapes:
                 found = [lazy for p, lazy in shape.patterns if matched >> patterns.index(p) & 1]
@@ -137,3 +149,17 @@ class _Builder:
 
     def _merged(self, lazies: list[Lazy]) -> tuple[int, list[int]]:
         return self.node_of([self.compiler.resolve(lazy) for lazy in lazies])
+
+
+def _classes(patterns: list[Automaton]) -> list[int]:
+    """The sets of patterns, as bit masks, that some key matches while it matches no other."""
+    classes = {0: ANY_STRING}
+    for index, pattern in enumerate(patterns):
+        split = {}
+        for matched, names in classes.items():
+            split[matched] = difference(names, pattern)
+            split[matched | 1 << index] = intersection(names, pattern)
+        classes = {matched: names for matched, names in split.items() if not names.is_empty}
+        if len(classes) > MAX_CLASSES:
+            raise SchemaError(f"the patterns of an object's keys overlap in more than {MAX_CLASSES} ways")
+    return sorted(classes)

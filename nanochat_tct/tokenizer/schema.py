@@ -16,18 +16,22 @@ cannot be enforced exactly is named in ``Compiler.unenforced``, never dropped si
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from nanochat_tct.tokenizer import automaton
+from nanochat_tct.tokenizer import automaton, numbers
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton
 from nanochat_tct.tokenizer.errors import SchemaError
 
 MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
-MAX_ALTERNATIVES = 64
+MAX_ALTERNATIVES = 512
+# What a schema may cost: pairs of alternatives that are compared, and the states of the automata in them. The largest
+# schemas in use take a hundredth of it; combinations that multiply out reach it in well under a minute.
+MAX_STEPS = 3_000_000
 
 # An integer has at most 309 digits and a fraction's text is one that Python's repr can write: then every text of the
 # language is a finite number.
@@ -132,19 +136,78 @@ def any_of(types: Iterable[Lazy]) -> Lazy:
 ANNOTATIONS = frozenset([
     "$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples",
     "deprecated", "readOnly", "writeOnly", "format", "contentMediaType", "contentEncoding",
-    "markdownDescription", "enumDescriptions", "markdownEnumDescriptions",
+    "markdownDescription", "enumDescriptions", "markdownEnumDescriptions", "$anchor", "id",
+    # of editors
+    "markdownEnumDescriptions", "defaultSnippets", "deprecationMessage", "doNotSuggest", "errorMessage",
+    "patternErrorMessage", "suggestSortText", "allowComments", "allowTrailingCommas", "tsType", "example",
 ])
 KEYWORDS = frozenset([
     "$ref", "type", "enum", "const", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "pattern",
     "minLength", "maxLength", "items", "additionalItems", "minItems", "maxItems", "properties",
     "patternProperties", "additionalProperties", "propertyNames", "required", "minProperties",
     "maxProperties", "dependencies", "dependentRequired", "dependentSchemas",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems", "prefixItems",
+    "unevaluatedProperties",
 ])
 UNENFORCED = frozenset([
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems",
-    "contains", "unevaluatedProperties", "unevaluatedItems", "minContains", "maxContains", "prefixItems",
+    "contains", "unevaluatedItems", "minContains", "maxContains", "$dynamicRef", "$recursiveRef",
 ])
+KINDS = ("null", "boolean", "number", "integer", "string", "array", "object")
+COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+MAPPINGS = ("properties", "patternProperties", "dependencies", "dependentRequired", "dependentSchemas")
+LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "enum")
 # fmt: on
+
+
+def check_keywords(schema: dict[str, Any], pointer: str) -> None:
+    """Refuses keywords whose values are not of the kind that JSON Schema gives them.
+
+    Raises:
+        SchemaError: names the first one.
+    """
+
+    def demand(condition: bool, keyword: str, what: str) -> None:
+        if not condition:
+            raise SchemaError(f"{pointer or '/'}: {keyword} must be {what}")
+
+    for keyword in COUNTS:
+        count = schema.get(keyword, 0)
+        demand(_is_number(count) and count >= 0 and count == int(count), keyword, "a whole number from 0 on")
+    for keyword in MAPPINGS:
+        demand(isinstance(schema.get(keyword, {}), dict), keyword, "an object")
+    for keyword in LISTS:
+        demand(isinstance(schema.get(keyword, []), list), keyword, "an array")
+    for keyword in ("minimum", "maximum", "multipleOf"):
+        demand(_is_number(schema.get(keyword, 0)), keyword, "a number")
+    for keyword in ("exclusiveMinimum", "exclusiveMaximum"):
+        limit = schema.get(keyword, 0)
+        demand(isinstance(limit, bool) or _is_number(limit), keyword, "a number")
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    demand(
+        isinstance(kinds, list) and all(isinstance(kind, str) and kind in KINDS for kind in kinds),
+        "type",
+        f"one or more of {', '.join(KINDS)}",
+    )
+    patterns = [schema.get("pattern", ""), *schema.get("patternProperties", {})]
+    demand(all(isinstance(pattern, str) for pattern in patterns), "pattern", "a string")
+    needed = [schema.get("required", [])]
+    needed += list(schema.get("dependentRequired", {}).values())
+    needed += [value for value in schema.get("dependencies", {}).values() if isinstance(value, list)]
+    # draft 3 had a required of its own, true or false; it is left aside where a draft 4 schema still carries one
+    demand(
+        all(
+            isinstance(names, bool)
+            or (isinstance(names, list) and all(isinstance(name, str) for name in names))
+            for names in needed
+        ),
+        "required",
+        "an array of strings",
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Compiler:
@@ -159,7 +222,11 @@ class Compiler:
         self.unenforced: list[str] = []
         self._resolved: dict[Lazy, Type] = {}
         self._working: set[Lazy] = set()
-        draft = schema.get("$schema", "") if isinstance(schema, dict) else ""
+        self._steps = 0
+        self._anchors: dict[str, str] | None = None
+        self._reported: set[str] = set()
+        self._unknown: set[str] = set()
+        draft = str(schema.get("$schema", "")) if isinstance(schema, dict) else ""
         # since draft 2019-09 keywords beside $ref count; before, and in draft 7, they are ignored
         self.ref_has_siblings = "2019-09" in draft or "2020-12" in draft
 
@@ -200,6 +267,39 @@ class Compiler:
                 raise SchemaError(f"{pointer}: $ref points to nothing in this schema") from None
         return here
 
+    def _target(self, reference: Any, pointer: str) -> Lazy:
+        """What a $ref refers to: a pointer or an anchor in this document, with or without the document's own $id."""
+        inside = reference if isinstance(reference, str) else ""
+        own = self.schema.get("$id", self.schema.get("id", "")) if isinstance(self.schema, dict) else ""
+        if isinstance(own, str) and own.rstrip("#") and inside.startswith(own.rstrip("#")):
+            inside = inside.removeprefix(own.rstrip("#")) or "#"
+        if inside == "#" or inside.startswith("#/"):
+            return ("schema", inside[1:])
+        if self._anchors is None:
+            self._anchors = {}
+            waiting = [("", self.schema)]
+            for place, schema in waiting:  # grows while we walk
+                if isinstance(schema, dict):
+                    for name in ("$anchor", "$id", "id"):
+                        if isinstance(schema.get(name), str):
+                            anchor = schema[name]
+                            self._anchors.setdefault("#" + anchor if name == "$anchor" else anchor, place)
+                    waiting += [(f"{place}/{_escape(str(key))}", value) for key, value in schema.items()]
+                elif isinstance(schema, list):
+                    waiting += [(f"{place}/{index}", value) for index, value in enumerate(schema)]
+        if inside and inside in self._anchors:
+            return ("schema", self._anchors[inside])
+        raise SchemaError(
+            f"{pointer or '/'}: only references inside the document can be compiled, not {reference!r}"
+        )
+
+    def _spend(self, steps: int) -> None:
+        self._steps += steps
+        if self._steps > MAX_STEPS:
+            raise SchemaError(
+                "the combinations of this schema multiply out to more than can be compiled; simplify it"
+            )
+
     def _compile(self, pointer: str) -> Type:
         schema = self._lookup(pointer)
         if schema is True:
@@ -208,22 +308,23 @@ class Compiler:
             return ()
         if not isinstance(schema, dict):
             raise SchemaError(f"{pointer or '/'}: a schema is an object, true or false")
+        self._spend(1)
+        check_keywords(schema, pointer)
         if "$ref" in schema:
-            target = schema["$ref"]
-            if not isinstance(target, str) or not target.startswith("#"):
-                raise SchemaError(
-                    f"{pointer}: only references inside the document can be compiled, not {target!r}"
-                )
-            referred = self.resolve(("schema", target[1:]))
+            referred = self.resolve(self._target(schema["$ref"], pointer))
             if not self.ref_has_siblings:
                 return referred
         else:
             referred = EVERYTHING
         for keyword in schema:
-            if keyword in UNENFORCED and not (keyword == "uniqueItems" and schema[keyword] is False):
+            if keyword in UNENFORCED:
                 self._note(pointer, keyword)
             elif keyword not in KEYWORDS and keyword not in ANNOTATIONS and not keyword.startswith("x-"):
-                self._note(pointer, f"unknown keyword {keyword!r}")
+                if (
+                    keyword not in self._unknown
+                ):  # some schemas have an annotation of their own a thousand times
+                    self._unknown.add(keyword)
+                    self._note(pointer, f"unknown keyword {keyword!r} (here and wherever it stands)")
 
         result = self._intersect(referred, self._own_keywords(schema, pointer))
         subschemas = {
@@ -256,7 +357,45 @@ class Compiler:
                 absent = Fields(known=((key, NEVER),))
                 others = tuple(a for a in EVERYTHING if not isinstance(a, Fields))
                 result = self._intersect(result, self._unite([(*others, *demanded), (absent,)]))
+        if schema.get("unevaluatedProperties", True) is not True:
+            evaluated = self._evaluated(pointer, set())
+            if evaluated is None:
+                self._note(pointer, "unevaluatedProperties beside alternatives that evaluate properties")
+            else:
+                rest = self._lazy(schema["unevaluatedProperties"], f"{pointer}/unevaluatedProperties")
+                others = tuple(a for a in EVERYTHING if not isinstance(a, Fields))
+                result = self._intersect(result, (*others, replace(evaluated, additional=rest)))
         return result
+
+    def _evaluated(self, pointer: str, visited: set[str]) -> Fields | None:
+        """A shape with the keys that a schema evaluates; None where that depends on the value."""
+        schema = self._lookup(pointer)
+        if not isinstance(schema, dict) or pointer in visited:
+            return Fields()
+        visited = visited | {pointer}
+        inner = [f"{pointer}/allOf/{index}" for index in range(len(schema.get("allOf", [])))]
+        if "$ref" in schema:
+            inner.append(self._target(schema["$ref"], pointer)[1])
+        known = dict.fromkeys(schema.get("properties", {}), ANY)
+        patterns = [(automaton.from_pattern(text), ANY) for text in schema.get("patternProperties", {})]
+        if "additionalProperties" in schema:
+            patterns.append((ANY_STRING, ANY))
+        for place in inner:
+            found = self._evaluated(place, visited)
+            if found is None:
+                return None
+            known |= found.types
+            patterns += [item for item in found.patterns if item not in patterns]
+        depends = [f"{pointer}/{name}" for name in ("if", "then", "else") if name in schema]
+        for name in ("anyOf", "oneOf"):
+            depends += [f"{pointer}/{name}/{index}" for index in range(len(schema.get(name, [])))]
+        for name in ("dependentSchemas", "dependencies"):
+            depends += [f"{pointer}/{name}/{_escape(key)}" for key in schema.get(name, {})]
+        for place in depends:
+            found = self._evaluated(place, visited)
+            if found is None or set(found.types) - set(known) or set(found.patterns) - set(patterns):
+                return None
+        return Fields(known=tuple(known.items()), patterns=tuple(patterns))
 
     def _own_keywords(self, schema: dict[str, Any], pointer: str) -> Type:
         kinds = schema.get("type", ["null", "boolean", "number", "string", "array", "object"])
@@ -266,10 +405,10 @@ class Compiler:
             result.append(Constant(None))
         if "boolean" in kinds:
             result += [Constant(True), Constant(False)]
-        if "number" in kinds:
-            result.append(Number())
-        elif "integer" in kinds:
-            result.append(Number(INTEGER_TEXT))
+        if "number" in kinds or "integer" in kinds:
+            text = self._number(schema, pointer, NUMBER_TEXT if "number" in kinds else INTEGER_TEXT)
+            if not text.is_empty:
+                result.append(Number(text))
         if "string" in kinds:
             result.append(self._text(schema, pointer))
         if "array" in kinds:
@@ -281,13 +420,33 @@ class Compiler:
         values = schema.get("enum", [schema["const"]] if "const" in schema else None)
         return tuple(result) if values is None else self._only(tuple(result), values, pointer)
 
+    def _number(self, schema: dict[str, Any], pointer: str, text: Automaton) -> Automaton:
+        if schema.get("multipleOf", 1) == 1:
+            text = INTEGER_TEXT if "multipleOf" in schema else text
+        else:
+            self._note(pointer, "multipleOf")
+        for keyword, exclusive, bounded in (
+            ("minimum", "exclusiveMinimum", numbers.at_least),
+            ("maximum", "exclusiveMaximum", numbers.at_most),
+        ):
+            limits = [(keyword, schema[keyword], schema.get(exclusive) is True)] if keyword in schema else []
+            if exclusive in schema and not isinstance(schema[exclusive], bool):
+                limits.append((exclusive, schema[exclusive], True))  # draft 4 had a boolean here
+            for name, limit, strictly in limits:
+                allowed = bounded(limit, strictly)
+                if allowed is None:
+                    self._note(pointer, f"{name} {limit}")
+                else:
+                    text = automaton.intersection(text, allowed)
+        return text
+
     def _text(self, schema: dict[str, Any], pointer: str) -> Text:
         pattern = ANY_STRING
         try:
             if "pattern" in schema:
                 pattern = automaton.from_pattern(schema["pattern"])
             if schema.get("minLength", 0) or "maxLength" in schema:
-                limit = automaton.from_length(int(schema.get("minLength", 0)), schema.get("maxLength"))
+                limit = automaton.from_length(int(schema.get("minLength", 0)), _count(schema, "maxLength"))
                 pattern = automaton.intersection(pattern, limit)
         except SchemaError as error:
             self._note(pointer, str(error))
@@ -295,17 +454,21 @@ class Compiler:
 
     def _items(self, schema: dict[str, Any], pointer: str) -> Items:
         item: Lazy = ANY
-        if isinstance(schema.get("items"), list):
-            self._note(pointer, "items of different types by position")
-            members: list[Lazy] = [("schema", f"{pointer}/items/{i}") for i in range(len(schema["items"]))]
-            item = (
-                any_of([*members, ("schema", f"{pointer}/additionalItems")])
-                if "additionalItems" in schema
-                else ANY
-            )
-        elif "items" in schema:
+        minimum, maximum = int(schema.get("minItems", 0)), _count(schema, "maxItems")
+        first = "items" if isinstance(schema.get("items"), list) else "prefixItems"
+        rest = "additionalItems" if first == "items" else "items"
+        if schema.get(first):
+            by_position = [self._lazy(s, f"{pointer}/{first}/{i}") for i, s in enumerate(schema[first])]
+            item = any_of([*by_position, self._lazy(schema.get(rest, True), f"{pointer}/{rest}")])
+            if schema.get(rest) is False:
+                maximum = _least(maximum, len(by_position))
+            if maximum == 0 or len({*by_position[:maximum]}) > 1 or item != by_position[0]:
+                self._note(pointer, "items of different types by position")
+        elif "items" in schema and not isinstance(schema["items"], list):
             item = self._lazy(schema["items"], f"{pointer}/items")
-        return Items(item, int(schema.get("minItems", 0)), schema.get("maxItems"))
+        if schema.get("uniqueItems", False) is not False and (maximum is None or maximum > 1):
+            self._note(pointer, "uniqueItems")
+        return Items(item, minimum, maximum)
 
     def _fields(self, schema: dict[str, Any], pointer: str) -> Fields:
         known = {
@@ -315,7 +478,12 @@ class Compiler:
         patterns: list[tuple[Automaton, Lazy]] = []
         for text, value in schema.get("patternProperties", {}).items():
             lazy = self._lazy(value, f"{pointer}/patternProperties/{_escape(text)}")
-            pattern = automaton.from_pattern(text)
+            try:
+                pattern = automaton.from_pattern(text)
+            except SchemaError as error:
+                # keys that it may mean would fall to additionalProperties and be refused: let them be anything
+                self._note(pointer, str(error))
+                pattern, lazy = ANY_STRING, ANY
             finite = pattern.strings(MAX_FINITE_PATTERN)
             if finite is None:
                 patterns.append((pattern, lazy))
@@ -334,7 +502,7 @@ class Compiler:
             names=names,
             required=frozenset(required if isinstance(required, list) else []),
             minimum=int(schema.get("minProperties", 0)),
-            maximum=schema.get("maxProperties"),
+            maximum=_count(schema, "maxProperties"),
         )
 
     def _lazy(self, schema: Any, pointer: str) -> Lazy:
@@ -347,7 +515,7 @@ class Compiler:
             and set(schema) - ANNOTATIONS == {"$ref"}
             and str(schema["$ref"]).startswith("#")
         ):
-            return ("schema", schema["$ref"][1:])  # one name for one type, wherever it is used
+            return self._target(schema["$ref"], pointer)  # one name for one type, wherever it is used
         return ("schema", pointer)
 
     def _only(self, alternatives: Type, values: list[Any], pointer: str) -> Type:
@@ -359,15 +527,46 @@ class Compiler:
         if strings:
             result.append(Text(values=tuple(dict.fromkeys(strings))))
         result += [a for a in alternatives if isinstance(a, Constant) and any(v is a.value for v in values)]
-        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        if numbers and any(isinstance(a, Number) for a in alternatives):
-            spelled = {json.dumps(v) for v in numbers}
-            spelled |= {json.dumps(float(v)) for v in numbers} | {str(int(v)) for v in numbers if v == int(v)}
-            result.append(Number(automaton.from_strings(sorted(spelled))))
-        if any(isinstance(v, list | dict) for v in values):
+        spelled = [
+            text
+            for text in sorted({text for value in values if _is_number(value) for text in _spellings(value)})
+            if any(isinstance(a, Number) and a.text.accepts(text.encode()) for a in alternatives)
+        ]
+        if spelled:
+            result.append(Number(automaton.from_strings(spelled)))
+        shapes = [
+            shape for value in values if isinstance(value, list | dict) if (shape := self._literal(value))
+        ]
+        if len(shapes) < sum(isinstance(value, list | dict) for value in values):
             self._note(pointer, "an enumeration of arrays or objects")
             result += [a for a in alternatives if isinstance(a, Items | Fields)]
-        return tuple(result)
+            return tuple(result)
+        return self._unite(
+            [tuple(result), self._intersect(alternatives, self._unite([(s,) for s in shapes]))]
+        )
+
+    def _literal(self, value: Any) -> Alternative | None:
+        """The alternative that just one value belongs to; None where the types cannot say that."""
+        if value is None or isinstance(value, bool):
+            return Constant(value)
+        if isinstance(value, str):
+            return Text(values=(value,))
+        if _is_number(value):
+            return Number(automaton.from_strings(sorted(_spellings(value))))
+        inner = value if isinstance(value, list) else list(value.values())
+        members: list[Lazy] = []
+        for item in inner:
+            alternative = self._literal(item)
+            if alternative is None:
+                return None
+            lazy: Lazy = ("type", (alternative,))
+            self._resolved[lazy] = (alternative,)
+            members.append(lazy)
+        if isinstance(value, dict):
+            return Fields(tuple(zip(value, members, strict=True)), (), NEVER, None, frozenset(value))
+        if len(set(members)) > 1:
+            return None
+        return Items(members[0] if members else NEVER, len(members), len(members))
 
     # ---- algebra of types ----
 
@@ -375,17 +574,22 @@ class Compiler:
         """One text and one number alternative, and the shapes that no other shape contains."""
         constants = [c for c in EVERYTHING if isinstance(c, Constant) and any(c in t for t in types)]
         result: list[Alternative] = list(constants)
-        numbers = {a.text for t in types for a in t if isinstance(a, Number)}
-        if numbers:
-            joined = NUMBER_TEXT if NUMBER_TEXT in numbers else automaton.EMPTY
-            for text in numbers if joined is automaton.EMPTY else ():
+        texts_of_numbers = dict.fromkeys(a.text for t in types for a in t if isinstance(a, Number))
+        if texts_of_numbers:
+            joined = NUMBER_TEXT if NUMBER_TEXT in texts_of_numbers else automaton.EMPTY
+            for text in texts_of_numbers if joined is automaton.EMPTY else ():
                 joined = automaton.union(joined, text)
             result.append(Number(joined))
         texts = [a for t in types for a in t if isinstance(a, Text)]
         if texts:
             result.append(_join_texts(texts))
         shapes: list[Alternative] = []
+        seen: set[Alternative] = set()
         for alternative in (a for t in types for a in t if isinstance(a, Items | Fields)):
+            if alternative in seen:
+                continue
+            seen.add(alternative)
+            self._spend(len(shapes) * _size(alternative))
             if not any(_contains(other, alternative) for other in shapes):
                 shapes = [other for other in shapes if not _contains(alternative, other)] + [alternative]
         if len(shapes) > MAX_ALTERNATIVES:
@@ -401,6 +605,7 @@ class Compiler:
         for a in left:
             for b in right:
                 if type(a) is type(b):
+                    self._spend(_size(a) + _size(b))
                     both = self._intersect_pair(a, b)
                     if both is not None:
                         result.append((both,))
@@ -484,8 +689,12 @@ class Compiler:
             for part, members in cells
             if members
         )
-        merged = self._intersect_fields(replace(a, known=(), patterns=()), replace(b, known=(), patterns=()))
+        merged = self._intersect_fields(
+            replace(a, known=(), patterns=(), required=frozenset()),
+            replace(b, known=(), patterns=(), required=frozenset()),
+        )
         assert merged is not None
+        merged = replace(merged, required=a.required | b.required)
         result = replace(merged, known=known, patterns=patterns)
         return None if any(result.type_of(key) == NEVER for key in result.required) else result
 
@@ -505,6 +714,7 @@ class Compiler:
             remaining: list[Alternative] = [a]
             for b in right:
                 if type(a) is type(b):
+                    self._spend(len(remaining) * (_size(a) + _size(b)))
                     remaining = [piece for r in remaining for piece in self._subtract_pair(r, b, pointer)]
             result += [(piece,) for piece in remaining]
         return self._unite(result)
@@ -581,7 +791,8 @@ class Compiler:
 
     def _note(self, pointer: str, what: str) -> None:
         note = f"{pointer or '/'}: {what}"
-        if note not in self.unenforced:
+        if note not in self._reported:
+            self._reported.add(note)
             self.unenforced.append(note)
 
 
@@ -620,6 +831,29 @@ def _contains(a: Alternative, b: Alternative) -> bool:
         keys = set(a.types) | set(b.types)
         return all(a.type_of(key) in (ANY, b.type_of(key)) or b.type_of(key) == NEVER for key in keys)
     return False
+
+
+def _size(alternative: Alternative) -> int:
+    """About how long it takes to combine an alternative with another one."""
+    if isinstance(alternative, Number):
+        return 1 + len(alternative.text.edges)
+    if isinstance(alternative, Text):
+        return 1 + (len(alternative.pattern.edges) if alternative.values is None else len(alternative.values))
+    return 1 + len(alternative.known) if isinstance(alternative, Fields) else 1
+
+
+def _spellings(value: int | float) -> set[str]:
+    """The JSON texts of a number: 1 and 1.0 are equal."""
+    spelled = {json.dumps(value)}
+    if value == int(value):
+        spelled.add(str(int(value)) if abs(value) < 10**309 else "")
+    if abs(value) < 10**308:
+        spelled.add(json.dumps(float(value)))
+    return spelled - {""}
+
+
+def _count(schema: dict[str, Any], keyword: str) -> int | None:
+    return int(schema[keyword]) if keyword in schema else None
 
 
 def _least(a: int | None, b: int | None) -> int | None:
