@@ -29,6 +29,7 @@ from nanochat_tct.tokenizer.errors import SchemaError
 
 MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
 MAX_ALTERNATIVES = 512
+MAX_KEY_STATES = 512  # of an automaton of keys: every byte of a key asks whether one can go on from there
 # What a schema may cost: pairs of alternatives that are compared, and the states of the automata in them. The largest
 # schemas in use take a hundredth of it; combinations that multiply out reach it in well under a minute.
 MAX_STEPS = 3_000_000
@@ -225,7 +226,7 @@ class Compiler:
         self._steps = 0
         self._anchors: dict[str, str] | None = None
         self._reported: set[str] = set()
-        self._unknown: set[str] = set()
+        self._known_keywords = set(KEYWORDS | ANNOTATIONS)
         draft = str(schema.get("$schema", "")) if isinstance(schema, dict) else ""
         # since draft 2019-09 keywords beside $ref count; before, and in draft 7, they are ignored
         self.ref_has_siblings = "2019-09" in draft or "2020-12" in draft
@@ -316,15 +317,13 @@ class Compiler:
                 return referred
         else:
             referred = EVERYTHING
+        known = self._known_keywords
         for keyword in schema:
             if keyword in UNENFORCED:
                 self._note(pointer, keyword)
-            elif keyword not in KEYWORDS and keyword not in ANNOTATIONS and not keyword.startswith("x-"):
-                if (
-                    keyword not in self._unknown
-                ):  # some schemas have an annotation of their own a thousand times
-                    self._unknown.add(keyword)
-                    self._note(pointer, f"unknown keyword {keyword!r} (here and wherever it stands)")
+            elif keyword not in known and not keyword.startswith("x-"):
+                known.add(keyword)  # told once: some schemas have an annotation of their own everywhere
+                self._note(pointer, f"unknown keyword {keyword!r}")
 
         result = self._intersect(referred, self._own_keywords(schema, pointer))
         subschemas = {
@@ -480,6 +479,8 @@ class Compiler:
             lazy = self._lazy(value, f"{pointer}/patternProperties/{_escape(text)}")
             try:
                 pattern = automaton.from_pattern(text)
+                if len(pattern.edges) > MAX_KEY_STATES:
+                    raise SchemaError(f"pattern {text!r}: is too long for keys")
             except SchemaError as error:
                 # keys that it may mean would fall to additionalProperties and be refused: let them be anything
                 self._note(pointer, str(error))
@@ -494,6 +495,9 @@ class Compiler:
         if "propertyNames" in schema:
             texts = [a for a in self.resolve(("schema", f"{pointer}/propertyNames")) if isinstance(a, Text)]
             names = texts[0].language if texts else automaton.EMPTY
+            if len(names.edges) > MAX_KEY_STATES:
+                self._note(pointer, "propertyNames that may be long")
+                names = None
         required = schema.get("required", [])
         return Fields(
             known=tuple(known.items()),
