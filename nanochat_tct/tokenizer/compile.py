@@ -32,6 +32,7 @@ from nanochat_tct.tokenizer.schema import (
     Type,
     all_of,
 )
+from nanochat_tct.tokenizer.soundness import grammar_problem
 
 MAX_PATTERNS = 8  # patterns of free keys at one place whose combinations are all enumerated
 MAX_CLASSES = 256  # combinations of patterns that some key matches, where there are more patterns
@@ -77,7 +78,11 @@ def compile_schema(schema: Any) -> tuple[dict[str, Any], list[str]]:
         {"accepting": list(a.accepting), "edges": [list(sum(row, ())) for row in a.edges]}
         for a in builder.automata
     ]
-    return {"nodes": builder.nodes, "automata": automata, "literals": sorted(literals)}, compiler.unenforced
+    grammar = {"nodes": builder.nodes, "automata": automata, "literals": sorted(literals)}
+    problem = grammar_problem(grammar)
+    if problem:
+        raise SchemaError(f"what the schema asks for cannot be written out: {problem}")
+    return grammar, compiler.unenforced
 
 
 class _Builder:

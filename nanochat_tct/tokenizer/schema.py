@@ -411,10 +411,13 @@ class Compiler:
         if "string" in kinds:
             result.append(self._text(schema, pointer))
         if "array" in kinds:
-            result.append(self._items(schema, pointer))
+            items = self._items(schema, pointer)
+            if items.maximum is None or items.minimum <= items.maximum:
+                result.append(items)
         if "object" in kinds:
             fields = self._fields(schema, pointer)
-            if not any(fields.type_of(key) == NEVER for key in fields.required):
+            most = fields.maximum is None or max(fields.minimum, len(fields.required)) <= fields.maximum
+            if most and not any(fields.type_of(key) == NEVER for key in fields.required):
                 result.append(fields)
         values = schema.get("enum", [schema["const"]] if "const" in schema else None)
         return tuple(result) if values is None else self._only(tuple(result), values, pointer)
@@ -664,6 +667,7 @@ class Compiler:
             _least(a.maximum, b.maximum),
         )
         impossible = any(result.type_of(key) == NEVER for key in required)
+        impossible |= result.maximum is not None and result.maximum < max(result.minimum, len(required))
         return None if impossible else result
 
     def _intersect_patterned(self, a: Fields, b: Fields) -> Fields | None:
@@ -750,6 +754,12 @@ class Compiler:
             result.append(replace(a, minimum=max(a.minimum, b.maximum + 1)))
         if b.item in (ANY, a.item):
             return result
+        try:
+            outer, inner = self.resolve(a.item), self.resolve(b.item)
+            if all(any(_contains(wider, item) for wider in inner) for item in outer):
+                return result
+        except SchemaError:
+            pass  # an item type that is just being worked out: it is compared by its name only
         if min(a.minimum, 1) and min(b.minimum, 1) and not self.resolve(all_of([a.item, b.item])):
             return [a]  # no array is in both
         self._note(pointer, "two array alternatives that overlap")

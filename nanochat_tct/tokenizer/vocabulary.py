@@ -10,6 +10,7 @@ from typing import Any
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer.grammar import FIRST_LITERAL, PAD
+from nanochat_tct.tokenizer.soundness import grammar_problem
 
 FORMAT = 1
 BUILTIN = Path(__file__).with_name("github_workflow.json")
@@ -87,4 +88,4 @@ def _problem(content: Any) -> str:
         return "a token stands twice"
     if any(ord(character) >= base or ord(character) == PAD for text in tokens for character in text):
         return "a token has a character that is no base token"
-    return ""
+    return grammar_problem(grammar)
