@@ -268,9 +268,26 @@ class Corpus:
             inside[encoded.documents.column("start").to_numpy()[1:] - 1] = False
             assert follows.numpy()[tokens[:-1][inside], tokens[1:][inside]].all(), "a real token is masked"
             print(f"{variant}: {1 - follows[:-1].float().mean():.1%} of all pairs cannot be", flush=True)
-        if masks:
-            raise UserError("--masks is not there yet")
-        return Legal(follows, None, None)
+        if not masks:
+            return Legal(follows, None, None)
+        path = self.cache / f"{variant}-masks-{self.num_validation}.npz"
+        if not path.exists():
+            started = time.monotonic()
+            table, ids = grammar_masks(tokenizer, encoded)
+            np.savez(path, masks=table, ids=ids)
+            print(
+                f"{variant}: {len(table)} different masks found in {time.monotonic() - started:.0f} s",
+                flush=True,
+            )
+        with np.load(path) as arrays:
+            packed, ids = arrays["masks"], arrays["ids"]
+        unpacked = np.unpackbits(packed, axis=1, count=VOCAB_SIZE).view(bool)
+        sizes = unpacked.sum(axis=1)[ids]
+        print(
+            f"{variant}: {sizes.mean():.0f} tokens are legal at a place (median {np.median(sizes):.0f})",
+            flush=True,
+        )
+        return Legal(follows, torch.from_numpy(unpacked), Encoded(ids, encoded.documents, -1))
 
     def _encode_typed(self, variant: str) -> Iterator[Sequence[int]]:
         tokenizer = self.tokenizer(variant)
@@ -450,6 +467,45 @@ class Legal:
             return legal
 
         return of
+
+
+def grammar_masks(tokenizer: Tokenizer, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """What the grammar allows at each place of the documents, in what comes before it.
+
+    Returns:
+        The different masks, uint8 (num_masks, vocab_size / 8), and for each token of the documents the number of the
+        mask of its place, int32 (num_tokens,).
+    """
+    # Not every version of the tokenizer has masks.
+    from nanochat_tct.tokenizer.cursor import segments_of
+    from nanochat_tct.tokenizer.masks import Masks
+
+    expansions = tokenizer.segmenter.expansions
+    masks = Masks(tokenizer.walker, expansions)
+    segments = [segments_of(text) for text in expansions]
+    numbers: dict[bytes, int] = {}  # of each packed mask
+    known: dict[
+        int, tuple[int, np.ndarray]
+    ] = {}  # the same by identity; the mask is kept so that this stays its own
+    ids = np.zeros(len(encoded.tokens), dtype=np.int32)
+    starts = encoded.documents.column("start").to_pylist()
+    lengths = encoded.documents.column("length").to_pylist()
+    for start, length in zip(starts, lengths, strict=True):
+        state: Any = tokenizer.walker.start
+        for place, token in enumerate(encoded.tokens[start : start + length].tolist(), start):
+            mask = masks.legal(state)
+            found = known.get(id(mask))
+            if found is None:
+                if len(known) > 20_000:
+                    known.clear()
+                packed = np.packbits(mask[:VOCAB_SIZE]).tobytes()
+                found = known[id(mask)] = (numbers.setdefault(packed, len(numbers)), mask)
+            assert mask[token], "a real token is masked"
+            ids[place] = found[0]
+            state = tokenizer.walker.advance(state, segments[token])
+        assert state is None, "the document is complete"
+    table = np.frombuffer(b"".join(numbers), dtype=np.uint8).reshape(len(numbers), VOCAB_SIZE // 8)
+    return table, ids
 
 
 def followers(expansions: Sequence[str]) -> Tensor:
