@@ -338,21 +338,23 @@ def vocabulary_input(choose: random.Random) -> str:
     if choose.random() < 0.1:
         return mutate_text(small_vocabulary(), choose, JSON_PIECES)
     content = json.loads(small_vocabulary())
-    target = content if choose.random() < 0.2 else content["grammar"]
-    others = [
-        *SCALARS,
-        [],
-        {},
-        [[]],
-        [0, 255, 0],
-        [0, 255, 10**6],
-        "0",
-        -5,
-        2**70,
-        ["text", 0],
+    grammar = content["grammar"]  # of its automata there is far more than of its nodes
+    target = choose.choice(
+        [content, grammar["automata"][:3], grammar["nodes"], grammar["nodes"], grammar["nodes"]]
+    )
+    others = [*SCALARS, [], {}, [[]], [0, 255, 0], [0, 255, 10**6], "0", -5, 2**70, ["text", 0]]
+    others += [
         ["array", 10**9, None, 1],
+        ["array", 40, None, 1],
+        ["object", [], 9, None],
+        ["null"],
+        ["number", 0],
     ]
-    mutate_value(target, choose, lambda: choose.choice(others))
+    if choose.random() < 0.5:  # one number among its like: such a file may well be let through
+        owner, key = choose.choice([place for place in places(target) if type(place[0][place[1]]) is int])
+        owner[key] = choose.randrange(12)
+    else:
+        mutate_value(target, choose, lambda: choose.choice(others))
     if choose.random() < 0.5 and isinstance(content.get("tokens"), list):
         literals = content.get("grammar")
         literals = literals.get("literals") if isinstance(literals, dict) else None
@@ -526,7 +528,7 @@ def guided(target: str, seconds: float | None, count: int | None, seed: int) -> 
         if name.startswith(prefixes):
             for member in list(vars(module).values()):
                 if isinstance(member, type) and member.__module__ == name:
-                    for attribute, function in list(vars(member).items()):
+                    for function in list(vars(member).values()):
                         if type(function).__name__ == "function":
                             atheris.instrument_func(function)
                 elif type(member).__name__ == "function" and member.__module__ == name:
