@@ -6,6 +6,7 @@ once the document is complete.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, difference, intersection
@@ -41,11 +42,10 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """Inside a text or a number: its bytes so far and the state of each alternative's automaton (-1: ruled out)."""
+    """Inside a text or a number: the alternatives that its bytes so far leave, each with its automaton's state."""
 
     node: Node
     automata: tuple[tuple[int, Automaton, int], ...]  # bit, automaton, state
-    text: bytes
     parent: Parent
 
 
@@ -76,10 +76,26 @@ class FreeKey:
     text: bytes
 
 
-State = Value | Scalar | Array | Object | FreeKey
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A value without surroundings has ended; the alternatives of its node that accept it."""
+
+    accepted: int
+
+
+State = Value | Scalar | Array | Object | FreeKey | Closed
 # Where a finished value goes: the array or object it is in, with the masks of its key (None in an array); None at
-# the top of the document.
-Parent = tuple[Array | Object, Masks | None] | None
+# the top of the document; OUTSIDE for a value that is looked at without what is around it.
+Parent = tuple[Array | Object | None, Masks | None] | None
+OUTSIDE: Parent = (None, None)
+
+
+SEGMENT = re.compile(r"[\x00-\xff]+|[\u0100-\uffff]")
+
+
+def segments_of(base: str) -> tuple[str, ...]:
+    """Base tokens cut into runs of bytes and single structure tokens."""
+    return tuple(SEGMENT.findall(base))
 
 
 class Walker:
@@ -95,13 +111,48 @@ class Walker:
         self._shortest: dict[tuple[int, int], str] = {}
         self._names: dict[tuple[int, int], Automaton] = {}
         self._endless: dict[tuple[Automaton, int], bool] = {}
+        # states that every ASCII byte leads back to: there a run of them need not be looked at
+        self._plain = {
+            (id(automaton), here)
+            for automaton in self._automata()
+            for here, table in enumerate(automaton.tables)
+            if all(target == here for target in table[:128])
+        }
         self._find_costs()
         if self._cost(grammar.root, grammar.root.live) >= INFINITE:
             raise SchemaError("no finite value is valid under this schema")
         start = self._begin(Value(grammar.root, grammar.root.live, 1, None))
         self.start: State = start
 
-    # ---- one step ----
+    def _automata(self) -> list[Automaton]:
+        """Those of texts and numbers."""
+        return [automaton for node in self.grammar.nodes for _, automaton in (*node.texts, *node.numbers)]
+
+    # ---- steps ----
+
+    def advance(self, state: State, segments: tuple[str, ...]) -> State | None:
+        """The state after several base tokens, given as ``segments_of`` cuts them: faster than step by step.
+
+        Raises:
+            Illegal: no valid document has them here.
+        """
+        here: State | None = state
+        for segment in segments:
+            if here is None:
+                raise Illegal
+            if len(segment) == 1:
+                here = self.step(here, segment)
+                continue
+            if type(here) is not Scalar:  # the first byte opens a text or a key
+                here = self.step(here, segment[0])
+                segment = segment[1:]
+            if type(here) is Scalar:
+                here = self._read_run(here, segment)
+                continue
+            for token in segment:
+                assert type(here) is FreeKey
+                here = self._step_key(here, token)
+        return here
 
     def step(self, state: State, token: str) -> State | None:
         """The state after one base token; None when it ends the document.
@@ -118,11 +169,13 @@ class Walker:
             return self._step_key(state, token)
         if type(state) is Value:
             return self._step_value(state, token)
+        if type(state) is Closed:
+            raise Illegal
         assert type(state) is Array and token == ARRAY_END
         fitting = sum(
             bit for bit, minimum, _, _ in state.node.arrays if state.alive & bit and state.length >= minimum
         )
-        return self._finish(state.parent, fitting)
+        return self.finish(state.parent, fitting)
 
     def reader_of(self, state: State, token: str) -> State:
         """The state that reads a token: the next item in an array that does not end with it, else the state."""
@@ -176,16 +229,19 @@ class Walker:
             raise Illegal
         return Array(value.node, alive, 0, value.depth, value.parent)
 
+    def open_text(self, value: Value) -> Scalar:
+        return self._open_scalar(value, value.node.texts)
+
     def _open_scalar(self, value: Value, kinds: list[tuple[int, Automaton]]) -> Scalar:
         automata = tuple((bit, automaton, 0) for bit, automaton in kinds if value.mask & bit)
         if not automata:
             raise Illegal
-        return Scalar(value.node, automata, b"", value.parent)
+        return Scalar(value.node, automata, value.parent)
 
     def _step_value(self, state: Value, token: str) -> State | None:
         node = state.node
         if token in node.constants:
-            return self._finish(state.parent, node.constants[token] & state.mask)
+            return self.finish(state.parent, node.constants[token] & state.mask)
         if node.opens:
             if token == OBJECT and node.objects:
                 return self._open_object(state)
@@ -194,27 +250,37 @@ class Walker:
             if token == NUMBER and node.numbers:
                 return self._open_scalar(state, node.numbers)
         if node.texts:
-            return self._step_scalar(self._open_scalar(state, node.texts), token)
+            return self._step_scalar(self.open_text(state), token)
         literal = self.grammar.texts.get(token)
         if literal is not None:
-            return self._finish(state.parent, node.literals.get(literal, 0) & state.mask)
+            return self.finish(state.parent, node.literals.get(literal, 0) & state.mask)
         raise Illegal
 
     def _step_scalar(self, state: Scalar, token: str) -> State | None:
         if token == END:
             accepted = sum(bit for bit, automaton, here in state.automata if automaton.accepting[here])
-            return self._finish(state.parent, accepted)
-        byte = ord(token)
-        if byte > 255:
+            return self.finish(state.parent, accepted)
+        return self._read_run(state, token)
+
+    def _read_run(self, state: Scalar, run: str) -> Scalar:
+        """The state after base tokens inside a text or number."""
+        if run > "\xff":  # structure
             raise Illegal
-        moved = tuple(
-            (bit, automaton, following)
-            for bit, automaton, here in state.automata
-            if (following := automaton.tables[here][byte]) >= 0
-        )
+        moved = []
+        encoded = run.encode("latin-1")
+        ascii_only = run.isascii()
+        for bit, automaton, here in state.automata:
+            if not (ascii_only and (id(automaton), here) in self._plain):
+                tables = automaton.tables
+                for byte in encoded:
+                    here = tables[here][byte]
+                    if here < 0:
+                        break
+            if here >= 0:
+                moved.append((bit, automaton, here))
         if not moved:
             raise Illegal
-        return Scalar(state.node, moved, state.text + token.encode("latin-1"), state.parent)
+        return Scalar(state.node, tuple(moved), state.parent)
 
     def _step_object(self, state: Object, token: str) -> State | None:
         node = state.node
@@ -224,14 +290,14 @@ class Walker:
                 for bit, required, minimum, _ in node.objects
                 if state.alive & bit and len(state.used) >= minimum and state.used.issuperset(required)
             )
-            return self._finish(state.parent, satisfied)
+            return self.finish(state.parent, satisfied)
         name = self.grammar.texts.get(token)
         if name is not None:
             key = node.known.get(name)
             if key is None or name in state.used:
                 raise Illegal
             return self._take_key(state, name, key)
-        return self._step_key(self._open_key(state), token)
+        return self._step_key(self.open_key(state), token)
 
     def _take_key(self, state: Object, name: str, key: Key) -> State:
         used = state.used | {name}
@@ -247,7 +313,7 @@ class Walker:
         owner = Object(state.node, alive, used, state.depth, state.parent)
         return self._begin(Value(key.child, mask, state.depth + 1, (owner, key.narrows)))
 
-    def _open_key(self, state: Object) -> FreeKey:
+    def open_key(self, state: Object) -> FreeKey:
         classes = []
         for matched, key in state.node.free.items():
             name = self._name_automaton(state.node, matched)
@@ -292,14 +358,14 @@ class Walker:
 
     def _can_end(self, owner: Object, automaton: Automaton, state: int, text: bytes) -> bool:
         """Whether some key goes on from here that is neither taken nor one of the schema's own."""
-        if self._is_endless(automaton, state):
+        if self.is_endless(automaton, state):
             return True
         return automaton.shortest(state, self._excluded(owner), text) is not None
 
     def _excluded(self, owner: Object) -> frozenset[bytes]:
         return frozenset(name.encode("utf-8") for name in owner.used.union(owner.node.known))
 
-    def _is_endless(self, automaton: Automaton, state: int) -> bool:
+    def is_endless(self, automaton: Automaton, state: int) -> bool:
         """Whether infinitely many strings lead from a state to acceptance (a cycle can be reached)."""
         known = self._endless.get((automaton, state))
         if known is None:
@@ -330,13 +396,15 @@ class Walker:
             self._names[id(node), matched] = known
         return known
 
-    def _finish(self, parent: Parent, accepted: int) -> State | None:
+    def finish(self, parent: Parent, accepted: int) -> State | None:
         """Back in the array or object after a value that some alternatives of its node accept."""
         if not accepted:
             raise Illegal
         if parent is None:
             return None
         owner, masks = parent
+        if owner is None:
+            return Closed(accepted)
         if type(owner) is Array:
             alive = owner.node.narrow_items(owner.alive, accepted)
             if not alive:
