@@ -14,7 +14,7 @@ and members of enumerations). How a value is written depends on its node alone:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, from_strings
@@ -26,6 +26,8 @@ FIRST_LITERAL = 266
 MAX_DEPTH = 128  # levels of arrays and objects in a document
 MAX_INTEGER = 10**309
 MAX_PLANS = 4096  # remembered key sequences of a node
+MAX_TEXTS = 4096  # remembered free keys and texts of a node that asks for a form
+MAX_REMEMBERED = 256  # characters of one of them
 
 Masks = tuple[
     int, ...
@@ -33,6 +35,12 @@ Masks = tuple[
 Emit = Callable[[str], None]
 Walk = Callable[[Any, Emit, int], int]
 Read = Callable[[str, int, int], tuple[Any, int, int]]
+
+
+class Pairs(tuple[tuple[str, Any], ...]):
+    """An object's keys and values as a JSON text has them, so that a key that stands twice is not lost."""
+
+    __slots__ = ()
 
 
 class Mismatch(Exception):
@@ -82,6 +90,7 @@ class Node:
         self.known: dict[str, Key] = {}
         self.patterns: list[Automaton] = []
         self.free: dict[int, Key] = {}
+        self._free_keys: dict[str, Key] = {}  # some names of free keys, remembered
         self.opens = False  # whether arrays, objects and numbers have an opening token here
 
     def link(self, grammar: Grammar) -> None:
@@ -149,11 +158,19 @@ class Node:
         found = self.known.get(name)
         if found is not None:
             return found if any(found.masks) else None
+        remembered = self._free_keys.get(name)
+        if remembered is not None:
+            return remembered
         encoded = _utf8(name)
         free = self.free.get(self.class_of(encoded))
         if free is None:
             return None
-        return Key(encoded.decode("latin-1") + END, free.child, free.masks)
+        key = Key(encoded.decode("latin-1") + END, free.child, free.masks)
+        if len(name) <= MAX_REMEMBERED:
+            if len(self._free_keys) >= MAX_TEXTS:
+                self._free_keys.clear()
+            self._free_keys[name] = key
+        return key
 
     def shapes_with(self, keys: tuple[str, ...]) -> tuple[int, list[Key]]:
         """The object alternatives that keys, in any order, leave possible, and what follows each key.
@@ -268,7 +285,7 @@ class Grammar:
         return FIRST_LITERAL + len(self.literals)
 
     def write(self, value: Any) -> str:
-        """The base tokens of a document.
+        """The base tokens of a document, whose objects are dictionaries or Pairs.
 
         Raises:
             TokenizerError: the value is not valid under the schema; it names the place.
@@ -307,41 +324,38 @@ class Grammar:
 
     def _build_walk(self, node: Node) -> Walk:
         texts = node.texts
-        if len(node.alternatives) == 1 and texts and texts[0][1] == ANY_STRING:
-
-            def walk_any_text(value: Any, emit: Emit, depth: int) -> int:
-                if type(value) is not str:
-                    raise _wrong_kind(node, value)
-                emit(value if value.isascii() else _utf8(value).decode("latin-1"))
-                emit(END)
-                return 1
-
-            return walk_any_text
-
+        any_text = sum(bit for bit, pattern in texts if pattern == ANY_STRING)
+        formed = [(bit, pattern) for bit, pattern in texts if pattern != ANY_STRING]
         walk_object = self._object_walk(node)
         walk_array = self._array_walk(node)
+        accepted_texts: dict[str, int] = {}
 
         def walk(value: Any, emit: Emit, depth: int) -> int:
             kind = type(value)
             if kind is str:
                 if texts:
-                    encoded = _utf8(value)
-                    accepted = 0
-                    for bit, pattern in texts:
-                        if pattern.accepts(encoded):
-                            accepted |= bit
+                    accepted = accepted_texts.get(value, 0) if formed else any_text
                     if not accepted:
-                        raise Mismatch(f"{_shown(value)} does not have the form that is asked for here")
-                    emit(value if value.isascii() else encoded.decode("latin-1"))
-                    emit(END)
+                        encoded = _utf8(value)
+                        accepted = any_text
+                        for bit, pattern in formed:
+                            if pattern.accepts(encoded):
+                                accepted |= bit
+                        if not accepted:
+                            raise Mismatch(f"{_shown(value)} does not have the form that is asked for here")
+                        if len(value) <= MAX_REMEMBERED:
+                            if len(accepted_texts) >= MAX_TEXTS:
+                                accepted_texts.clear()
+                            accepted_texts[value] = accepted
+                    emit((value if value.isascii() else _utf8(value).decode("latin-1")) + END)
                     return accepted
                 accepted = node.literals.get(value, 0)
                 if accepted:
                     emit(literals[value])
                     return accepted
-            elif kind is dict:
+            elif kind is Pairs or kind is dict:
                 if node.objects:
-                    return walk_object(value, emit, depth)
+                    return walk_object(value if kind is Pairs else value.items(), emit, depth)
             elif kind is list:
                 if node.arrays:
                     return walk_array(value, emit, depth)
@@ -367,40 +381,58 @@ class Grammar:
         literals = self.literals
         return walk
 
-    def _object_walk(self, node: Node) -> Walk:
+    def _object_walk(self, node: Node) -> Callable[[Collection[tuple[str, Any]], Emit, int], int]:
         opening = OBJECT if node.opens else ""
-        plans: dict[tuple[str, ...], tuple[int, list[tuple[str, Walk, Masks | None]]]] = {}
+        plans: dict[tuple[str, ...], tuple[int, list[tuple[str, bool, Walk, Masks | None]]]] = {}
 
-        def walk_object(value: dict[str, Any], emit: Emit, depth: int) -> int:
+        def plan_of(names: tuple[str, ...]) -> tuple[int, list[tuple[str, bool, Walk, Masks | None]]]:
+            """The alternatives with these keys; for each key what it writes, and how its value is written."""
+            if not all(type(name) is str for name in names):
+                raise Mismatch("a key is not a string")
+            if len(set(names)) != len(names):
+                twice = next(name for name in names if names.count(name) > 1)
+                raise Mismatch(f"the key {twice!r} stands twice in one object")
+            alive, keys = node.shapes_with(names)
+            if len(plans) >= MAX_PLANS:
+                plans.clear()
+            plan = plans[names] = (
+                alive,
+                [
+                    (
+                        key.prefix,
+                        key.narrows is None and _takes_any_text(key.child),
+                        self.walk_of(key.child),
+                        key.narrows,
+                    )
+                    for key in keys
+                ],
+            )
+            return plan
+
+        def walk_object(pairs: Collection[tuple[str, Any]], emit: Emit, depth: int) -> int:
             if depth > MAX_DEPTH:
                 raise Mismatch(f"nested deeper than {MAX_DEPTH} levels")
-            names = tuple(value)
-            plan = plans.get(names)
-            if plan is None:
-                if not all(type(name) is str for name in names):
-                    raise Mismatch("a key is not a string")
-                alive, keys = node.shapes_with(names)
-                if len(plans) >= MAX_PLANS:
-                    plans.clear()
-                plan = plans[names] = (
-                    alive,
-                    [(key.prefix, self.walk_of(key.child), key.narrows) for key in keys],
-                )
-            alive, fields = plan
+            names: tuple[str, ...]
+            names, children = zip(*pairs, strict=True) if pairs else ((), ())
+            alive, fields = plans.get(names) or plan_of(names)
             if opening:
                 emit(opening)
             depth += 1
-            name = ""
+            index = 0
             try:
-                for (prefix, walk, narrows), (name, child) in zip(fields, value.items(), strict=True):  # noqa: B007
-                    emit(prefix)
-                    accepted = walk(child, emit, depth)
-                    if narrows is not None:
-                        alive = node.narrow(alive, narrows, accepted)
-                        if not alive:
-                            raise _contradiction(child)
+                for (prefix, any_text, walk, narrows), child in zip(fields, children, strict=True):
+                    if any_text and type(child) is str and child.isascii():
+                        emit(prefix + child + END)  # as walk would; most values are these
+                    else:
+                        emit(prefix)
+                        accepted = walk(child, emit, depth)
+                        if narrows is not None:
+                            alive = node.narrow(alive, narrows, accepted)
+                            if not alive:
+                                raise _contradiction(child)
+                    index += 1
             except Mismatch as error:
-                error.path.append(name)
+                error.path.append(names[index])
                 raise
             emit(OBJECT_END)
             return alive
@@ -584,6 +616,11 @@ class Grammar:
         return names.get(character) or self.texts.get(character, f"id {code}")
 
 
+def _takes_any_text(node: Node) -> bool:
+    """Whether a node takes all strings, in one way."""
+    return bool(node.texts) and all(pattern == ANY_STRING for _, pattern in node.texts)
+
+
 def _utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
@@ -606,14 +643,22 @@ def _text(base: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = ascii(value)
+    text = ascii(_plain(value))
     return text if len(text) <= 60 else text[:56] + "...'"
+
+
+def _plain(value: Any) -> Any:
+    """A value with dictionaries for Pairs, for messages."""
+    if type(value) is Pairs:
+        return {name: _plain(child) for name, child in value}
+    return [_plain(item) for item in value] if type(value) is list else value
 
 
 def _wrong_kind(node: Node, value: Any) -> Mismatch:
     names = {
         str: "a string",
         dict: "an object",
+        Pairs: "an object",
         list: "an array",
         bool: "a boolean",
         int: "a number",

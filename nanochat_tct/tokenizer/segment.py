@@ -40,7 +40,8 @@ class Segmenter:
 
     def encode(self, base: str) -> list[int]:
         """Base tokens to token ids."""
-        return list(map(self._ids.__getitem__, self._split(base)))
+        ids = self._ids
+        return [ids[text] for text in self._split(base)]
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Token ids to base tokens."""
@@ -49,29 +50,46 @@ class Segmenter:
 
 
 def longest_match(tokens: Iterable[str]) -> re.Pattern[str]:
-    """A pattern that matches the longest of the tokens at a place. Frequent ones are found sooner when given first."""
+    """A pattern that matches the longest of the tokens at a place; it is quickest when frequent ones are given first.
+
+    The alternatives at one place are tried in the order of their share in a text, which is guessed from the ranks of
+    the tokens that begin there.
+    """
     trie: dict[str, Any] = {}
-    for token in tokens:
+    for rank, token in enumerate(tokens):
         node = trie
         for character in token:
             node = node.setdefault(character, {})
-        node[""] = True  # a token ends here
-    return re.compile(_pattern(trie), re.DOTALL)
+        node[""] = 1 / (rank + 20)  # a token ends here; its share falls about like this (Zipf's law)
+    return re.compile(_pattern(trie)[0], re.DOTALL)
 
 
-def _pattern(node: dict[str, Any]) -> str:
-    """The rest of the tokens below a trie node; longer ones are tried before the end, marked ""."""
-    alternatives = []
+def _pattern(node: dict[str, Any]) -> tuple[str, float]:
+    """The rest of the tokens below a trie node, longer ones before the end, marked ""; and the share of them all."""
+    share = node.get("", 0.0)
+    alternatives: list[tuple[str, float]] = []
+    last: list[
+        tuple[str, float]
+    ] = []  # characters that end a token and begin no longer rest: one set of characters
     for character, child in node.items():
         if character == "":
             continue
         text = re.escape(character)
+        if len(child) == 1 and "" in child:
+            last.append((text, child[""]))
+            continue
         while len(child) == 1 and "" not in child:  # a stretch without branches
             ((character, child),) = child.items()
             text += re.escape(character)
-        alternatives.append(text + _pattern(child))
+        rest, rest_share = _pattern(child)
+        alternatives.append((text + rest, rest_share))
+    if len(last) > 1:
+        last = [("[" + "".join(text for text, _ in last) + "]", sum(share for _, share in last))]
+    alternatives = sorted(alternatives + last, key=lambda alternative: -alternative[1])
+    share += sum(share for _, share in alternatives)
     if not alternatives:
-        return ""
+        return "", share
+    joined = "|".join(text for text, _ in alternatives)
     if "" in node:
-        return "(?:" + "|".join(alternatives) + "|)"
-    return alternatives[0] if len(alternatives) == 1 else "(?:" + "|".join(alternatives) + ")"
+        return f"(?:{joined}|)", share
+    return joined if len(alternatives) == 1 else f"(?:{joined})", share

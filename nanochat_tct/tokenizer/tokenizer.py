@@ -9,7 +9,7 @@ from typing import Any
 
 from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, State, Walker
 from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar
+from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar, Pairs
 from nanochat_tct.tokenizer.prefix import open_end
 from nanochat_tct.tokenizer.segment import Segmenter
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
@@ -49,7 +49,7 @@ class Tokenizer:
             TokenizerError: the text is not JSON, or its value is not valid under the schema (with the JSON pointer).
         """
         try:
-            value = json.loads(json_str, parse_constant=_refuse_constant, object_pairs_hook=_object)
+            value = json.loads(json_str, parse_constant=_refuse_constant, object_pairs_hook=Pairs)
         except TokenizerError:
             raise
         except (ValueError, RecursionError) as error:
@@ -267,15 +267,6 @@ class Cursor:
 
 def _refuse_constant(text: str) -> Any:
     raise TokenizerError("", f"{text} is not a JSON number")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise TokenizerError("", f"the key {twice!r} stands twice in one object")
-    return value
 
 
 def _incomplete_character(base: str) -> int:
