@@ -61,6 +61,18 @@ def json_bytes(value: Any) -> bytes:
 def read_workflow(
     text: str | bytes, format: Format = "auto", limits: Limits = DEFAULT_LIMITS
 ) -> dict[str, Any]:
+    """Parses one document whose value is a mapping, as a workflow's is; see ``read_document``.
+
+    Raises:
+        DocumentError: the document is not one JSON object, or exceeds a limit.
+    """
+    value = read_document(text, format, limits)
+    if not isinstance(value, dict):
+        raise DocumentError("not-a-mapping", f"the document is a {_kind(value)}, not a mapping")
+    return value
+
+
+def read_document(text: str | bytes, format: Format = "auto", limits: Limits = DEFAULT_LIMITS) -> Any:
     """Parses one document.
 
     Args:
@@ -69,10 +81,10 @@ def read_workflow(
         limits: what the document may cost.
 
     Returns:
-        The top-level mapping. Places that share a YAML anchor share one Python object: treat it as read-only.
+        Its value. Places that share a YAML anchor share one Python object: treat it as read-only.
 
     Raises:
-        DocumentError: the document is not one JSON object, or exceeds a limit.
+        DocumentError: the document is not one JSON value, or exceeds a limit.
     """
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > limits.max_bytes:
@@ -134,7 +146,7 @@ _JSON_DECODER = json.JSONDecoder(
 )
 
 
-def _read_json(text: str, limits: Limits) -> dict[str, Any]:
+def _read_json(text: str, limits: Limits) -> Any:
     if not text.strip():
         raise DocumentError("empty", "the file is empty")
     try:
@@ -145,8 +157,6 @@ def _read_json(text: str, limits: Limits) -> dict[str, Any]:
         ) from None
     except RecursionError:
         raise DocumentError("too-deep", f"nested deeper than {limits.max_depth} levels") from None
-    if not isinstance(value, dict):
-        raise DocumentError("not-a-mapping", f"the document is a {_kind(value)}, not a mapping")
     opened = text.count("{") + text.count("[")  # no fewer than the levels
     if opened > limits.max_depth or opened + text.count(",") >= limits.max_nodes:
         _check_limits(value, limits)
@@ -212,7 +222,7 @@ class _Collection:
     merged_keys: set[str] = field(default_factory=set)  # keys that came from a merge: the mapping's own win
 
 
-def _read_yaml(text: str, limits: Limits) -> dict[str, Any]:
+def _read_yaml(text: str, limits: Limits) -> Any:
     restore: dict[int, str] = {}
     if any(character in text for character in _OLD_BREAKS):
         spare = (code for code in range(0xE000, 0xF8FF) if chr(code) not in text)
@@ -246,7 +256,7 @@ class _YamlReader:
         self.root: Any = None
         self.documents = 0
 
-    def read(self) -> dict[str, Any]:
+    def read(self) -> Any:
         get_event = self.loader.get_event
         while True:
             event = get_event()
@@ -269,8 +279,6 @@ class _YamlReader:
                 break
         if self.documents == 0 or self.root is None:
             raise DocumentError("empty", "the file holds no value")
-        if not isinstance(self.root, dict):
-            raise DocumentError("not-a-mapping", f"the document is a {_kind(self.root)}, not a mapping")
         return self.root
 
     def scalar(self, event: Any) -> None:

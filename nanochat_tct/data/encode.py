@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nanochat_tct.data.documents import DocumentError, Limits, read_workflow
+from nanochat_tct.data.documents import DocumentError, Limits, read_document, read_workflow
 from nanochat_tct.data.sources import LINE_OVERHEAD, RawDocument, read_part
 from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, encode_document
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
@@ -58,8 +58,11 @@ def encode_raw(raw: RawDocument, tokenizer: Any, limits: Limits) -> EncodedDocum
         return RejectedDocument(raw.source, repo, "schema", _storable(error))
 
 
-def parse_raw(raw: RawDocument, limits: Limits) -> tuple[Any, str | None]:
+def parse_raw(raw: RawDocument, limits: Limits, any_value: bool = False) -> tuple[Any, str | None]:
     """The value of a document and its repository, where it is known.
+
+    Args:
+        any_value: take documents that are no mapping too, as other schemas than that of workflows may allow them.
 
     Raises:
         DocumentError: it cannot be read, or is not a workflow document.
@@ -67,19 +70,20 @@ def parse_raw(raw: RawDocument, limits: Limits) -> tuple[Any, str | None]:
     if raw.error is not None:
         raise raw.error
     if raw.format == "json-line":
-        return _read_line(raw.text, limits)
-    return read_workflow(raw.text, raw.format, limits), raw.repo
+        return _read_line(raw.text, limits, any_value)
+    return (read_document if any_value else read_workflow)(raw.text, raw.format, limits), raw.repo
 
 
-def _read_line(line: str | bytes, limits: Limits) -> tuple[Any, str | None]:
-    """A line holds a workflow, or an object with its `text` and perhaps its `repo`."""
+def _read_line(line: str | bytes, limits: Limits, any_value: bool) -> tuple[Any, str | None]:
+    """A line holds a document, or an object with its `text` and perhaps its `repo`."""
+    read = read_document if any_value else read_workflow
     wide = Limits(
         limits.max_bytes * LINE_OVERHEAD, limits.max_depth, limits.max_nodes, limits.max_expanded_characters
     )
-    value = read_workflow(line, "json", wide)
-    if isinstance(value.get("text"), str) and "jobs" not in value:
+    value = read(line, "json", wide)
+    if isinstance(value, dict) and isinstance(value.get("text"), str) and "jobs" not in value:
         repo = value.get("repo")
-        return read_workflow(value["text"], "auto", limits), repo if isinstance(repo, str) and repo else None
+        return read(value["text"], "auto", limits), repo if isinstance(repo, str) and repo else None
     if len(line) > limits.max_bytes:
         raise DocumentError("too-large", f"{len(line)} bytes, more than the limit of {limits.max_bytes}")
     return value, None

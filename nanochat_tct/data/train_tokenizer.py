@@ -1,4 +1,4 @@
-"""``nanochat-tct train-tokenizer``: a vocabulary learned from workflow files."""
+"""``nanochat-tct train-tokenizer``: a vocabulary learned from workflows, or from documents of another schema."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
 @dataclass(frozen=True)
 class TrainTokenizerConfig:
     input: list[str] = option(
-        (), "workflows to learn from: folders, globs, .json, .yml, .jsonl, .parquet files"
+        (), "documents to learn from: folders, globs, .json, .yml, .jsonl, .parquet files"
     )
     output: str = option("vocabulary.json", "the vocabulary file to write")
     vocab_size: int = option(8192, "number of token ids, special ones included")
@@ -36,18 +36,21 @@ def command(argv: list[str]) -> int:
         TrainTokenizerConfig, argv, "train-tokenizer", "Train a vocabulary of typed tokens."
     )
     if not config.input:
-        raise UserError("--input: name the workflows to learn from (a folder, a glob, .jsonl or .parquet)")
+        raise UserError("--input: name the documents to learn from (a folder, a glob, .jsonl or .parquet)")
     if config.schema:
         try:
             schema = json.loads(Path(config.schema).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SchemaError(f"--schema {config.schema}: cannot be read as JSON: {error}") from error
     else:
         schema = workflow_schema()
     started = time.monotonic()
     unreadable: Counter[str] = Counter()
     summary = train_vocabulary(
-        _read_documents(config.input, unreadable), schema, config.vocab_size, Path(config.output)
+        _read_documents(config.input, unreadable, any_value=bool(config.schema)),
+        schema,
+        config.vocab_size,
+        Path(config.output),
     )
     for line in summary["unenforced"]:
         print(f"not enforced: {line}", file=sys.stderr)
@@ -63,13 +66,15 @@ def command(argv: list[str]) -> int:
     return 0
 
 
-def _read_documents(inputs: list[str], unreadable: Counter[str]) -> Iterator[tuple[str, Any]]:
+def _read_documents(
+    inputs: list[str], unreadable: Counter[str], any_value: bool
+) -> Iterator[tuple[str, Any]]:
     """(repository, or source where it is not known; value) of each document; counts those that cannot be read."""
     limits = Limits()
     for part in plan_parts(find_sources(inputs)):
         for raw in read_part(part, limits):
             try:
-                value, repo = parse_raw(raw, limits)
+                value, repo = parse_raw(raw, limits, any_value)
             except DocumentError as error:
                 unreadable[error.reason] += 1
                 continue
