@@ -6,6 +6,7 @@ is the same whatever else is sampled with it.
 """
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,8 @@ from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.tokenizer import Cursor, Tokenizer
 
-NUM_ROWS = 8
+NUM_ROWS = 16
+MAX_REFUSED = 64  # draws that do not leave room to close the document, before the shortest way is taken
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,16 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class Generated:
-    """Content tokens of one document, prompt included; complete, or cut off at max_tokens."""
+    """Content tokens of one document, prompt included.
+
+    Attributes:
+        is_complete: False only with a tokenizer that cannot tell how to close a document: cut off at max_tokens.
+        ended_by_limit: max_tokens decided which tokens could be drawn.
+    """
 
     tokens: list[int]
     is_complete: bool
+    ended_by_limit: bool = False
 
 
 def generate_tokens(
@@ -58,7 +66,10 @@ def generate_tokens(
         prompt: content tokens of an open document, without a position token; may be empty.
 
     Yields:
-        (index of the sample, its tokens), as they are done.
+        (index of the sample, its tokens), as they are done: whole documents of at most max_tokens.
+
+    Raises:
+        UserError: max_tokens is less than the shortest whole document has.
     """
     assert tokenizer.vocab_size() == model.config.vocab_size
     was_training = model.training
@@ -81,6 +92,34 @@ class _Row:
         cursor.expect(rest)
         self.random = np.random.default_rng([seed, index])
         self.places_used = 0  # of its row in the cache
+        self.ended_by_limit = False
+        self.legal: Future[np.ndarray] | None = None  # the mask of the next token
+        self.closing = cursor.closing()  # tokens that end the document; None: the tokenizer cannot tell
+
+    def choose(self, logits: np.ndarray, legal: np.ndarray, sampling: SamplingConfig) -> int:
+        """Draw a legal token that leaves room to end the document, and move on."""
+        scores = score_tokens(
+            np.where(legal, logits, -np.inf), sampling.temperature, sampling.top_p, self.random
+        )
+        left = sampling.max_tokens - len(self.tokens)
+        for _ in range(MAX_REFUSED if self.closing is None or left > len(self.closing) else 0):
+            token = int(scores.argmax())
+            if scores[token] == -np.inf:
+                break
+            cursor = self.cursor.after(token)
+            closing = cursor.closing()
+            if closing is None or len(closing) < left:
+                self.cursor, self.closing = cursor, closing
+                self.tokens.append(token)
+                return token
+            self.ended_by_limit = True
+            scores[token] = -np.inf
+        assert self.closing, "the grammar allows no token here, though the document is not complete"
+        self.ended_by_limit = True
+        token, *self.closing = self.closing
+        self.cursor.advance(token)
+        self.tokens.append(token)
+        return token
 
 
 class _Batch:
@@ -99,6 +138,13 @@ class _Batch:
         # Of the token that comes next in each row.
         self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))
         self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # the same for all samples
+        first = _Row(0, self.prompt, self.rest_of_prompt, tokenizer.cursor(), sampling.seed)
+        if is_open and first.closing is not None and len(self.prompt) + len(first.closing) > sampling.max_tokens:
+            raise UserError(
+                f"max_tokens is {sampling.max_tokens}: the shortest workflow that goes on from here has "
+                f"{len(self.prompt) + len(first.closing)} tokens"
+            )
+        self.thread = ThreadPoolExecutor(1)
 
     def run(self, num_samples: int) -> Iterator[tuple[int, Generated]]:
         waiting = iter(range(num_samples))
@@ -108,7 +154,7 @@ class _Batch:
                 if row is not None and not self.is_done(row):
                     continue
                 if row is not None:
-                    yield row.index, Generated(row.tokens, row.cursor.is_complete)
+                    yield row.index, Generated(row.tokens, row.cursor.is_complete, row.ended_by_limit)
                 self.rows[place] = None
                 for index in waiting:
                     row = _Row(
@@ -118,7 +164,7 @@ class _Batch:
                         self.rows[place] = row
                         self.start_window(place, row)
                         break
-                    yield index, Generated(row.tokens, row.cursor.is_complete)
+                    yield index, Generated(row.tokens, row.cursor.is_complete, row.ended_by_limit)
             if not any(self.rows):
                 return
             self.step()
@@ -134,12 +180,10 @@ class _Batch:
             if row is None:
                 self.cache.lengths[place] = 0  # an empty row runs along, always in its first place
                 continue
-            scores = score_tokens(
-                self.logits[place], self.sampling.temperature, self.sampling.top_p, row.random
-            )
-            token = choose_legal(scores, row.cursor)
-            row.cursor.advance(token)
-            row.tokens.append(token)
+            assert row.legal is not None
+            token = row.choose(self.logits[place], row.legal.result(), self.sampling)
+            # found while the model runs
+            row.legal = self.thread.submit(row.cursor.legal)
             tokens[place] = token
             if row.places_used == self.cache.room:
                 self.cache.lengths[place] = 0  # what this step computes in the row is of no use
@@ -170,6 +214,7 @@ class _Batch:
         if at_prompt:
             self.prompt_window = cache, logits, window_length
         self.cache.copy_row(place, cache)
+        row.legal = row.legal or self.thread.submit(row.cursor.legal)
         self.logits[place] = logits[0]
         row.places_used = window_length
 
@@ -192,11 +237,11 @@ def score_tokens(
     """Scores by whose order tokens are drawn: the highest is a draw, the next one from the rest, and so on.
 
     Gumbel noise on log-probabilities does that: going through tokens by score is sampling without putting
-    back. So a token that turns out illegal is passed over, and what is taken in the end is drawn from the
-    distribution over the legal ones. Tokens outside the top_p nucleus come after all inside, by probability.
+    back, so where one cannot be taken the next is a draw from the rest. Tokens outside the top_p nucleus come
+    after all inside, by probability.
 
     Args:
-        logits: (vocab_size,) float64.
+        logits: (vocab_size,) float64; -inf where a token is not legal.
 
     Returns:
         (vocab_size,) float64.
@@ -204,26 +249,13 @@ def score_tokens(
     if temperature == 0:
         return logits.copy()
     log_weights = logits / temperature
+    log_weights[np.isneginf(logits)] = -np.inf
     scores = log_weights + random.gumbel(size=len(logits))
     if top_p < 1:
         order = np.argsort(-log_weights, kind="stable")
         weights = np.exp(log_weights[order] - log_weights[order[0]])
         share_before = np.cumsum(weights) / weights.sum() - weights / weights.sum()
         outside = order[share_before >= top_p]
+        outside = outside[log_weights[outside] > -np.inf]
         scores[outside] = log_weights[outside] - 1e9
     return scores
-
-
-def choose_legal(scores: np.ndarray, cursor: Cursor) -> int:
-    """The token of the highest score that the grammar allows here. Spoils scores."""
-    for attempt in range(len(scores)):
-        if attempt == 16:  # few are legal here: sort once instead of looking for the next maximum each time
-            break
-        token = int(scores.argmax())
-        if cursor.allows(token):
-            return token
-        scores[token] = -np.inf
-    for token in np.argsort(-scores, kind="stable").tolist():
-        if scores[token] > -np.inf and cursor.allows(token):
-            return int(token)
-    raise AssertionError("the grammar allows no token here, though the document is not complete")

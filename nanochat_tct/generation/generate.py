@@ -3,19 +3,20 @@
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
-from nanochat_tct.config import REQUIRED, option, parse_arguments
+from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.data.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.validity import schema_problem
 from nanochat_tct.generation.engine import Generated, SamplingConfig, generate_tokens
 from nanochat_tct.generation.prompt import encode_prompt, read_prompt
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 from nanochat_tct.training.checkpoint import check_tokenizer, load_model
 
@@ -27,7 +28,8 @@ class Sample:
     value: Any
     json: str  # compact
     tokens: list[int]  # content tokens as sampled, prompt included
-    completed_by: Literal["model", "decode_prefix"]  # the latter closes what max_tokens cut off
+    # "limit": max_tokens left it no choice at the end; "decode_prefix": closes what a wheel's tokenizer was cut off at
+    completed_by: Literal["model", "limit", "decode_prefix"]
     problem: str | None  # what the schema objects to, None if nothing
 
     @property
@@ -53,7 +55,7 @@ def generate_workflows(
         temperature: 0 takes the most probable legal token each time.
         top_p: draws among the most probable tokens that together have this share.
         seed: sample i is a function of (weights, prompt, temperature, top_p, seed, i).
-        max_tokens: of a document, prompt included; longer ones are cut and closed in the shortest valid way.
+        max_tokens: of a document, prompt included: as it comes near, only tokens are drawn that leave room to end.
     """
     sampling = SamplingConfig(temperature, top_p, seed, max_tokens)
     return [sample for _, sample in in_order(model, tokenizer, prompt_tokens or [], num_samples, sampling)]
@@ -66,11 +68,14 @@ def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
     else:
         text, _, _ = tokenizer.decode_prefix(generated.tokens)
     value = json.loads(text)
+    completed_by: Literal["model", "limit", "decode_prefix"] = "decode_prefix"
+    if generated.is_complete:
+        completed_by = "limit" if generated.ended_by_limit else "model"
     return Sample(
         value=value,
         json=to_json(value),
         tokens=generated.tokens,
-        completed_by="model" if generated.is_complete else "decode_prefix",
+        completed_by=completed_by,
         problem=schema_problem(value),
     )
 
@@ -79,19 +84,23 @@ def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
 class GenerateConfig:
     """The flags of `generate`."""
 
-    checkpoint: str = option(REQUIRED, "checkpoint, or the directory of a run: its best")
+    checkpoint: str = option("", "checkpoint, or the directory of a run: its best")
+    untrained: bool = option(False, "instead of a checkpoint a model with random weights, of the demo's shape")
     prompt: str = option("", "file ('-': stdin) or text to go on from: a partial workflow, YAML or JSON")
     num_samples: int = option(1, "workflows to write", unit="workflows")
     temperature: float = option(0.8, "0: always the most probable token; 1: as the model has learned")
     top_p: float = option(0.95, "draw among the most probable tokens that together have this share")
     seed: int = option(0, "the same seed writes the same workflows")
-    max_tokens: int = option(2048, "longest workflow, prompt included; longer ones are closed", unit="tokens")
+    max_tokens: int = option(2048, "longest workflow, prompt included; all end within it", unit="tokens")
     format: str = option("yaml", "how workflows are printed", choices=("yaml", "json"))
     output: str | None = option(None, "folder to write a file a workflow to; none: printed")
     tokenizer: str | None = option(None, "builtin, wheel, or a vocabulary file; none: the checkpoint's")
     device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
 
     def __post_init__(self) -> None:
+        if bool(self.checkpoint) == self.untrained:
+            problem = "is missing" if not self.checkpoint else "and --untrained exclude each other"
+            raise UserError(f"--checkpoint {problem}: name a checkpoint, or give --untrained")
         if self.num_samples < 1:
             raise UserError(f"num_samples is {self.num_samples}: it must be at least 1")
         self.sampling()
@@ -108,7 +117,10 @@ def command(argv: list[str]) -> int:
     folder = Path(config.output) if config.output else None
     if folder is not None and folder.exists() and not folder.is_dir():
         raise UserError(f"--output {folder} is a file: give a folder")
-    model, tokenizer, _ = load(config.checkpoint, config.tokenizer, config.device)
+    if config.untrained:
+        model, tokenizer = untrained(config)
+    else:
+        model, tokenizer, _ = load(config.checkpoint, config.tokenizer, config.device)
     text, name = read_prompt(config.prompt)
     prompt = encode_prompt(text, tokenizer, name)
     if prompt.dropped:
@@ -126,20 +138,29 @@ def command(argv: list[str]) -> int:
     return 0 if all_valid else 1
 
 
+def untrained(config: GenerateConfig) -> tuple[GPT, Tokenizer]:
+    """A model of the demo's shape with random weights: what it writes shows the grammar alone."""
+    tokenizer = load_tokenizer(config.tokenizer or "builtin")
+    shape = replace(PRESETS["demo"], vocab_size=tokenizer.vocab_size())
+    return GPT(shape, config.seed).to(_device(config.device)), tokenizer
+
+
 def load(checkpoint: str, tokenizer_name: str | None, device: str) -> tuple[GPT, Tokenizer, dict[str, Any]]:
     """A checkpoint's model on the device, the tokenizer that it was trained with, and its state.
 
     Raises:
         UserError: no usable checkpoint; another tokenizer; no such device.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no CUDA device here; take --device cpu")
-    model, state = load_model(checkpoint, device)
+    model, state = load_model(checkpoint, _device(device))
     tokenizer = load_tokenizer(tokenizer_name or state["tokenizer"]["name"])
     check_tokenizer(state, tokenizer.name, tokenizer.fingerprint)
     return model, tokenizer, state
+
+
+def _device(name: str) -> str:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no CUDA device here; take --device cpu")
+    return "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
 
 
 def in_order(
@@ -159,7 +180,7 @@ def show(index: int, sample: Sample, config: GenerateConfig, folder: Path | None
     """Print one sample, or write it into the folder."""
     is_yaml = config.format == "yaml"
     text = to_yaml(sample.value) if is_yaml else sample.json + "\n"
-    closed = "" if sample.completed_by == "model" else f", cut off at {config.max_tokens} and closed"
+    closed = "" if sample.completed_by == "model" else f", ended by the limit of {config.max_tokens}"
     about = f"workflow {index + 1} of {config.num_samples}: {len(sample.tokens)} tokens{closed}"
     if sample.problem is not None:
         print(f"workflow {index + 1} is not valid: {sample.problem}", file=sys.stderr)

@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
 from nanochat_tct.tokenizer.vocabulary import BUILTIN
 
@@ -41,6 +43,12 @@ class Cursor(Protocol):
     def is_complete(self) -> bool: ...
 
     def expect(self, rest: str) -> None: ...
+
+    def legal(self) -> np.ndarray: ...
+
+    def after(self, token: int) -> Cursor: ...
+
+    def closing(self) -> list[int] | None: ...
 
     def allows(self, token: int) -> bool: ...
 

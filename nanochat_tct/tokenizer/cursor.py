@@ -108,9 +108,10 @@ class Walker:
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
         self._costs: dict[tuple[int, int], int] = {}
+        self._lives: dict[int, int] = {}
         self._shortest: dict[tuple[int, int], str] = {}
         self._names: dict[tuple[int, int], Automaton] = {}
-        self._endless: dict[tuple[Automaton, int], bool] = {}
+        self._endless: dict[tuple[int, int], bool] = {}
         # states that every ASCII byte leads back to: there a run of them need not be looked at
         self._plain = {
             (id(automaton), here)
@@ -149,9 +150,8 @@ class Walker:
             if type(here) is Scalar:
                 here = self._read_run(here, segment)
                 continue
-            for token in segment:
-                assert type(here) is FreeKey
-                here = self._step_key(here, token)
+            assert type(here) is FreeKey
+            here = self.read_key(here, segment.encode("latin-1"))
         return here
 
     def step(self, state: State, token: str) -> State | None:
@@ -343,18 +343,29 @@ class Walker:
                         raise Illegal
                     return self._take_key(owner, name, owner.node.free[matched])
             raise Illegal
-        byte = ord(token)
-        if byte > 255:
+        if token > "\xff":
             raise Illegal
-        text = state.text + token.encode("latin-1")
+        return self.read_key(state, token.encode("latin-1"))
+
+    def read_key(self, state: FreeKey, run: bytes) -> FreeKey:
+        """The state after bytes inside a key.
+
+        Raises:
+            Illegal: no key that may stand here has them.
+        """
+        text = state.text + run
         moved = []
         for matched, automaton, here in state.classes:
-            following = automaton.tables[here][byte]
-            if following >= 0 and self._can_end(owner, automaton, following, text):
-                moved.append((matched, automaton, following))
+            tables = automaton.tables
+            for byte in run:
+                here = tables[here][byte]
+                if here < 0:
+                    break
+            if here >= 0 and self._can_end(state.owner, automaton, here, text):
+                moved.append((matched, automaton, here))
         if not moved:
             raise Illegal
-        return FreeKey(owner, tuple(moved), text)
+        return FreeKey(state.owner, tuple(moved), text)
 
     def _can_end(self, owner: Object, automaton: Automaton, state: int, text: bytes) -> bool:
         """Whether some key goes on from here that is neither taken nor one of the schema's own."""
@@ -367,7 +378,7 @@ class Walker:
 
     def is_endless(self, automaton: Automaton, state: int) -> bool:
         """Whether infinitely many strings lead from a state to acceptance (a cycle can be reached)."""
-        known = self._endless.get((automaton, state))
+        known = self._endless.get((id(automaton), state))
         if known is None:
             finished: set[int] = set()
             path: set[int] = set()
@@ -383,7 +394,7 @@ class Walker:
                 finished.add(here)
                 return found
 
-            known = self._endless[automaton, state] = cyclic(state)
+            known = self._endless[id(automaton), state] = cyclic(state)
         return known
 
     def _name_automaton(self, node: Node, matched: int) -> Automaton:
@@ -544,7 +555,11 @@ class Walker:
 
     def _live(self, node: Node) -> int:
         """The alternatives of a node that some finite value belongs to."""
-        return sum(1 << i for i in range(len(node.alternatives)) if self._cost(node, 1 << i) < INFINITE)
+        known = self._lives.get(id(node))
+        if known is None:
+            bits = [1 << i for i in range(len(node.alternatives))]
+            known = self._lives[id(node)] = sum(bit for bit in bits if self._cost(node, bit) < INFINITE)
+        return known
 
     def _cost(self, node: Node, mask: int) -> int:
         """Base tokens of the shortest value of any alternative in the mask."""

@@ -36,8 +36,11 @@ from nanochat_tct.tokenizer.cursor import (
 from nanochat_tct.tokenizer.grammar import ARRAY_END, END, MAX_DEPTH
 
 MAX_FRAMES = 8_000
-MAX_MASKS = 4_000
+MAX_MASKS = 12_000
 MAX_SURROUNDINGS = 2_000
+FEW = 2  # so many strings are read one by one
+ELSEWHERE: Parent = tuple([None, None])  # as OUTSIDE, of a frame inside another one
+PLACEHOLDERS = tuple(f"\0{number}" for number in range(4))  # stand for keys of any name
 NO_TOKEN = "\uffff"  # no base token, so an array's item begins with it
 
 Ids = np.ndarray  # int32, numbers of strings
@@ -54,8 +57,8 @@ class Found:
     """
 
     def __init__(self) -> None:
-        self.inside: list[Ids] = []
-        self.outside: list[tuple[int, Ids, Ids]] = []
+        self.inside: list[Ids | list[int]] = []
+        self.outside: list[tuple[int, Ids | list[int], Ids | list[int]]] = []
 
 
 class Frame:
@@ -87,7 +90,7 @@ class Masks:
         numbers = {text: number for number, text in enumerate(strings)}
         for text in expansions:
             for start in range(1, len(text)):
-                if text[start - 1] > "\xff" and text[start:] not in numbers:
+                if max(text[start - 1], text[start]) > "\xff" and text[start:] not in numbers:
                     numbers[text[start:]] = len(strings)
                     strings.append(text[start:])
         self.nothing = len(strings)  # the number of the empty string
@@ -101,6 +104,7 @@ class Masks:
         self._targets: dict[tuple[int, int], np.ndarray] = {}
         self._tables: dict[int, np.ndarray] = {}
         self._frames: OrderedDict[Hashable, Frame] = OrderedDict()
+        self._inner: OrderedDict[Hashable, Found] = OrderedDict()
         self._masks: OrderedDict[Hashable, Mask] = OrderedDict()
         self._surroundings: OrderedDict[tuple[int, int], tuple[Parent, Mask]] = OrderedDict()
         self._count = 1
@@ -130,14 +134,29 @@ class Masks:
             self.runs[number] = runs.setdefault(run, len(runs))
             if text[len(run) : len(run) + 1] == END:
                 self.ends[number] = numbers[text[len(run) + 1 :]]
+        self._next = [
+            (cut[0], numbers[text[len(cut[0]) :]]) if cut else ("", -1)
+            for text, cut in zip(strings, self.segments, strict=True)
+        ]
         self.run_texts = [text.encode("latin-1") for text in runs]
-        # what a string can write as a whole key, in some place
-        self.names = {
-            segment.encode("latin-1").decode("utf-8", "ignore")
-            for cut in self.segments
-            for segment, after in zip(cut, cut[1:], strict=False)
-            if after == END and segment <= "\xff"
-        }
+        self._run_numbers = {text: number for number, text in enumerate(self.run_texts)}
+        # strings by a key that they may write, not at their beginning
+        self._naming: dict[int, Ids] = {}
+        self._later: dict[str, list[int]] = {}
+        # those that may write a key twice, by what has to stand before them
+        self._repeating: dict[bytes, list[int]] = {}
+        for number, cut in enumerate(self.segments):
+            keys = [
+                (place, run.encode("latin-1"))
+                for place, (run, after) in enumerate(zip(cut, cut[1:], strict=False))
+                if after == END and run <= "\xff"
+            ]
+            for place, key in keys:
+                if place > 0:
+                    self._later.setdefault(key.decode("utf-8", "ignore"), []).append(number)
+            for _, key in keys[1:]:
+                if keys[0][0] == 0 and key.endswith(keys[0][1]):
+                    self._repeating.setdefault(key[: len(key) - len(keys[0][1])], []).append(number)
         order = sorted(range(len(self.run_texts)), key=lambda number: -len(self.run_texts[number]))
         self._run_order = np.array(order)
         lengths = np.array([len(self.run_texts[number]) for number in order])
@@ -155,6 +174,10 @@ class Masks:
     def _numbered(self, state: State | None) -> Mask:
         if state is None:
             return self._end
+        if type(state) is FreeKey or type(state) is Object:
+            general = self._without_names(state)
+            if general is not None:
+                return self._with_names(state, self._numbered(general))
         key = self._key(state)
         frame = self._frames.get(key)
         if frame is None:
@@ -172,6 +195,76 @@ class Masks:
             mask[self.nothing] = True
             self._count += 1
             known = _remember(self._masks, whole, (self._count, mask), MAX_MASKS)
+        return known
+
+    def _without_names(self, state: Object | FreeKey) -> Object | FreeKey | None:
+        """The state as if no key had been written that the schema does not name; None where it is that already.
+
+        Such keys seldom matter to a string, and are different in each document.
+        """
+        owner = state.owner if type(state) is FreeKey else state
+        if not owner.node.free or all(
+            name in owner.node.known or name in PLACEHOLDERS for name in owner.used
+        ):
+            return None
+        limits = [(minimum, maximum) for _, _, minimum, maximum in owner.node.objects]
+        if any(maximum is not None or minimum > len(PLACEHOLDERS) for minimum, maximum in limits):
+            return None
+        if type(state) is FreeKey and not all(
+            self.walker.is_endless(automaton, here) for _, automaton, here in state.classes
+        ):
+            return None
+        used = owner.used.intersection(owner.node.known)
+        placeholders = PLACEHOLDERS[: min(len(owner.used) - len(used), max(limits)[0])]
+        general = replace(owner, used=used.union(placeholders))
+        if type(state) is Object:
+            return general
+        assert type(state) is FreeKey
+        return FreeKey(general, state.classes, state.text if owner.node.known else b"")
+
+    def _with_names(self, state: Object | FreeKey, general: Mask) -> Mask:
+        """The mask of a state, from that of ``_without_names``: strings that have one of its keys are read anew."""
+        owner, text = (state.owner, state.text) if type(state) is FreeKey else (state, b"")
+        affected: set[int] = set()
+        taken: list[Ids] = []
+        again = []
+        for name in owner.used.difference(owner.node.known):
+            if name in self._later:
+                again.append(name)
+                affected.update(self._later[name])
+            encoded = name.encode()
+            if encoded.startswith(text) and encoded[len(text) :] in self._run_numbers:
+                taken.append(self._strings_naming(self._run_numbers[encoded[len(text) :]]))
+        if type(state) is FreeKey:
+            # the general state has the key's beginning left out, and a string may write the whole key once more
+            affected.update(self._repeating.get(text, ()), self._repeating.get(b"", ()))
+            again.append(text.decode("latin-1"))
+        if not affected and not any(map(len, taken)):
+            return general
+        key = (general[0], frozenset(again), tuple(map(id, taken)), text if affected else b"")
+        known = self._masks.get(key)
+        if known is None:
+            mask = general[1].copy()
+            found = Found()
+            alone = self._alone(state)
+            for string in affected:
+                mask[string] = False
+                self._read_one(alone, string, string, found)
+            for part in found.inside:
+                mask[part] = True
+            for accepted, parts, rests in found.outside:
+                mask[parts] |= self._around(owner.parent, accepted)[1][rests]
+            for part in taken:
+                mask[part] = False
+            self._count += 1
+            known = _remember(self._masks, key, (self._count, mask), MAX_MASKS)
+        return known
+
+    def _strings_naming(self, run: int) -> Ids:
+        """The strings that begin with a run of bytes and END: they write a key, if they begin in one."""
+        known = self._naming.get(run)
+        if known is None:
+            known = self._naming[run] = np.flatnonzero((self.runs == run) & (self.ends >= 0))
         return known
 
     def _around(self, parent: Parent, accepted: int) -> Mask:
@@ -201,7 +294,7 @@ class Masks:
             return id(state.node), state.alive, min(state.length, most), self._deep(state.depth), "items"
         if kind is Object:
             counts = any(minimum or maximum is not None for _, _, minimum, maximum in state.node.objects)
-            names = state.used.intersection(self.names.union(state.node.known))
+            names = state.used
             number = len(state.used) if counts else 0
             return id(state.node), state.alive, names, number, self._deep(state.depth)
         assert kind is FreeKey
@@ -234,7 +327,9 @@ class Masks:
         if done.any():
             found.inside.append(strings[done])
             strings, rests = strings[~done], rests[~done]
-        if not len(strings):
+        if len(strings) <= FEW:
+            for string, rest in zip(strings.tolist(), rests.tolist(), strict=True):
+                self._read_one(state, string, rest, found)
             return
         if type(state) is Array:
             ends = self.heads[rests] == ord(ARRAY_END)
@@ -246,7 +341,7 @@ class Masks:
                     item = self.walker.reader_of(state, NO_TOKEN)
                 except Illegal:
                     return
-                self._read(item, strings, rests, found)
+                self._read_inner(item, strings, rests, found)
             return
         if type(state) is Scalar:
             self._read_text(state, strings, rests, found)
@@ -274,7 +369,47 @@ class Masks:
         except Illegal:
             return
         assert moved is not None  # a frame without surroundings is Closed at its end
-        self._read(moved, strings, rests, found)
+        self._read_inner(moved, strings, rests, found)
+
+    def _read_inner(self, state: State, strings: Ids, rests: Ids, found: Found) -> None:
+        """As ``_read``, from a frame inside another one on: what it does with the rests is kept for the next time."""
+        if type(state) is Closed or type(state) is FreeKey or state.parent is OUTSIDE or len(strings) <= FEW:
+            self._read(state, strings, rests, found)
+            return
+        key = (self._key(state), rests.tobytes())
+        inner = self._inner.get(key)
+        if inner is None:
+            inner = Found()
+            self._read(self._alone(state), np.arange(len(rests), dtype=np.int32), rests, inner)
+            _remember(self._inner, key, inner, MAX_FRAMES)
+        for places in inner.inside:
+            found.inside.append(strings[places])
+        for accepted, places, after in inner.outside:
+            try:
+                moved = self.walker.finish(state.parent, accepted)
+            except Illegal:
+                continue
+            assert moved is not None
+            self._read(moved, strings[places], np.asarray(after, dtype=np.int32), found)
+
+    def _read_one(self, state: State, string: int, rest: int, found: Found) -> None:
+        """As ``_read``, for one string."""
+        here: State | None = state
+        try:
+            while rest != self.nothing:
+                assert here is not None
+                if type(here) is Closed:
+                    found.outside.append((here.accepted, [string], [rest]))
+                    return
+                head, tail = self._next[rest]
+                here = self.walker.advance(here, (head,))
+                rest = tail
+        except Illegal:
+            return
+        if type(here) is Closed:
+            found.outside.append((here.accepted, [string], [rest]))
+        else:
+            found.inside.append([string])
 
     def _read_text(self, state: Scalar, strings: Ids, rests: Ids, found: Found) -> None:
         runs, ends = self.runs[rests], self.ends[rests]
@@ -306,39 +441,72 @@ class Masks:
         except Illegal:
             return
         runs, ends = self.runs[rests], self.ends[rests]
-        endless = np.zeros(len(self.run_texts), dtype=bool)
-        possible = np.zeros(len(self.run_texts), dtype=bool)
-        whole = np.zeros(len(self.run_texts), dtype=bool)
+        taken = [name.encode() for name in here.owner.used.union(here.owner.node.known)]
+        beginning = len(here.text)
+        taken_runs = [
+            self._run_numbers[name[beginning:]]
+            for name in taken
+            if name.startswith(here.text) and name[beginning:] in self._run_numbers
+        ]
         for _, automaton, start in here.classes:
             targets = self._targets_of(automaton, start)
-            is_endless = [self.walker.is_endless(automaton, target) for target in range(len(automaton.edges))]
-            endless |= np.array([*is_endless, False])[targets]
-            possible |= targets >= 0
-            whole |= np.array([*automaton.accepting, False])[targets]
-        for run in np.unique(runs[possible[runs] & ~endless[runs] & self.pure[rests]]).tolist():
-            if self._moved(here, self.run_texts[run]) is None:
-                possible[run] = False
-        inside = self.pure[rests] & possible[runs]
-        if inside.any():
-            found.inside.append(strings[inside])
-        named = (ends >= 0) & whole[runs]
-        strings, rests, runs, ends = strings[named], rests[named], runs[named], ends[named]
-        for run in np.unique(runs).tolist():
-            moved = self._moved(here, self.run_texts[run])
-            if moved is not None:
-                chosen = runs == run
-                self._step(moved, END, strings[chosen], ends[chosen], found)
+            possible = targets >= 0
+            endless = [self.walker.is_endless(automaton, target) for target in range(len(automaton.edges))]
+            doubtful = possible & ~np.array([*endless, False])[targets]
+            for run in np.unique(runs[doubtful[runs] & self.pure[rests]]).tolist():
+                possible[run] = self._moved(here, self.run_texts[run]) is not None
+            inside = self.pure[rests] & possible[runs]
+            if inside.any():
+                found.inside.append(strings[inside])
+            whole = np.array([*automaton.accepting, False])[targets]
+            whole[taken_runs] = False
+            named = (ends >= 0) & whole[runs]
+            if named.any():
+                self._read_named(here, strings[named], runs[named], ends[named], found)
+
+    def _read_named(self, state: FreeKey, strings: Ids, runs: Ids, ends: Ids, found: Found) -> None:
+        """Strings that have a whole key of one class, by the numbers of the keys' last bytes, and then an end.
+
+        The keys differ only in what may not come again, which matters to the few strings that go on in the object.
+        """
+        moved = self._moved(state, self.run_texts[runs[0]])
+        assert moved is not None
+        try:
+            value = self.walker.step(moved, END)
+        except Illegal:
+            return
+        assert value is not None and type(value) is not Closed and type(value) is not FreeKey
+        inner = Found()
+        parent = value.parent
+        self._read_inner(replace(value, parent=ELSEWHERE), np.arange(len(ends), dtype=np.int32), ends, inner)
+        for places in inner.inside:
+            found.inside.append(strings[places])
+        for accepted, places, after in inner.outside:
+            places, after = np.asarray(places), np.asarray(after, dtype=np.int32)
+            done = after == self.nothing
+            if done.any():
+                try:
+                    self.walker.finish(parent, accepted)
+                except Illegal:
+                    continue
+                found.inside.append(strings[places[done]])
+            for place, rest in zip(places[~done].tolist(), after[~done].tolist(), strict=True):
+                named = self._moved(state, self.run_texts[runs[place]])
+                assert named is not None
+                opened = self.walker.step(named, END)
+                assert opened is not None and type(opened) is not Closed and type(opened) is not FreeKey
+                try:
+                    closed = self.walker.finish(opened.parent, accepted)
+                except Illegal:
+                    continue
+                assert closed is not None
+                self._read_one(closed, int(strings[place]), rest, found)
 
     def _moved(self, state: FreeKey, run: bytes) -> FreeKey | None:
-        here: State | None = state
         try:
-            for byte in run:
-                assert type(here) is FreeKey
-                here = self.walker.step(here, chr(byte))
+            return self.walker.read_key(state, run)
         except Illegal:
             return None
-        assert type(here) is FreeKey
-        return here
 
     def _targets_of(self, automaton: Automaton, start: int) -> np.ndarray:
         """Where each run of bytes leads from a state: int64 (number of runs,); -1 nowhere."""

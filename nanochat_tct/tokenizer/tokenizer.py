@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, State, Walker
+import numpy as np
+
+from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, Scalar, State, Walker, segments_of
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar, Pairs
+from nanochat_tct.tokenizer.masks import Masks
 from nanochat_tct.tokenizer.prefix import open_end
 from nanochat_tct.tokenizer.segment import Segmenter
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
@@ -34,6 +38,11 @@ class Tokenizer:
                 "", f"{path}: the grammar in this vocabulary file is damaged ({error})"
             ) from error
         self.segmenter = Segmenter(self.grammar.base_size, content["tokens"])
+
+    @cached_property
+    def masks(self) -> Masks:
+        """The legal tokens at any place, made when first asked for."""
+        return Masks(self.walker, self.segmenter.expansions)
 
     def vocab_size(self) -> int:
         return len(self.segmenter.expansions)
@@ -119,7 +128,10 @@ class Tokenizer:
 
     def _decode(self, tokens: Sequence[int]) -> tuple[Any, int]:
         self._check_range(tokens)
-        value, length = self.grammar.read(self.segmenter.decode(tokens))
+        base = self.segmenter.decode(tokens)
+        value, length = self.grammar.read(base)
+        if length == len(base):
+            return value, len(tokens)
         position = 0
         for index, token in enumerate(tokens):
             if position == length:
@@ -218,6 +230,8 @@ class Tokenizer:
 
     def _check_range(self, tokens: Sequence[int]) -> None:
         size = len(self.segmenter.expansions)
+        if len(tokens) == 0 or (min(tokens) >= 0 and max(tokens) < size):
+            return
         for index, token in enumerate(tokens):
             if not 0 <= token < size:
                 raise TokenizerError("", f"token {index} is {token}, not an id from 0 to {size - 1}")
@@ -230,6 +244,7 @@ class Cursor:
         self._tokenizer = tokenizer
         self._state: State | None = tokenizer.walker.start
         self._expected = ""
+        self._closing: tuple[tuple[Any, ...] | None, list[int]] = (None, [])
 
     def expect(self, rest: str) -> None:
         """Allows only tokens that write these base tokens first; the last may go on beyond them (see ``heal``)."""
@@ -239,6 +254,19 @@ class Cursor:
     def is_complete(self) -> bool:
         """Whether the document is complete, so that no token may follow."""
         return self._state is None
+
+    def legal(self) -> np.ndarray:
+        """Which tokens some valid document goes on with: bool (vocab_size,). Not to be changed."""
+        mask = self._tokenizer.masks.legal(self._state)[: self._tokenizer.vocab_size()]
+        if not self._expected:
+            return mask
+        mask = mask.copy()
+        expansions = self._tokenizer.segmenter.expansions
+        for token in np.flatnonzero(mask).tolist():
+            text = expansions[token]
+            if not (text.startswith(self._expected) or self._expected.startswith(text)):
+                mask[token] = False
+        return mask
 
     def allows(self, token: int) -> bool:
         """Whether some valid document goes on with this token."""
@@ -253,16 +281,43 @@ class Cursor:
         moved = self._moved(token)
         if moved is None:
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
-        self._state = moved[0]
+        (self._state,) = moved
         self._expected = self._expected[len(self._tokenizer.segmenter.expansions[token]) :]
 
-    def _moved(self, token: int) -> tuple[State | None, int] | None:
+    def after(self, token: int) -> Cursor:
+        """A new cursor, one token on; see ``advance``."""
+        cursor = Cursor(self._tokenizer)
+        cursor._state, cursor._expected, cursor._closing = self._state, self._expected, self._closing
+        cursor.advance(token)
+        return cursor
+
+    def closing(self) -> list[int]:
+        """Tokens that end the document: the shortest way in base tokens."""
+        walker, segmenter = self._tokenizer.walker, self._tokenizer.segmenter
+        if self._expected:
+            assert self._state is not None
+            rest = walker.complete(walker.advance(self._state, segments_of(self._expected)))
+            return segmenter.encode(self._expected + rest)
+        place: Any = self._state
+        if type(place) is Scalar:  # the way stays the same while a text goes on
+            automata = [(bit, id(automaton), here) for bit, automaton, here in place.automata]
+            place = (id(place.parent), automata, place.parent)
+            if self._closing[0] and self._closing[0][:2] == place[:2]:
+                return self._closing[1]
+        tokens = segmenter.encode(walker.complete(self._state))
+        self._closing = (place if type(place) is tuple else None, tokens)
+        return tokens
+
+    def _moved(self, token: int) -> tuple[State | None] | None:
         if self._state is None or not 0 <= token < self._tokenizer.vocab_size():
             return None
         text = self._tokenizer.segmenter.expansions[token]
         if not (text.startswith(self._expected) or self._expected.startswith(text)):
             return None
-        return self._tokenizer._advance(self._state, text)
+        try:
+            return (self._tokenizer.walker.advance(self._state, self._tokenizer.masks.segments[token]),)
+        except Illegal:
+            return None
 
 
 def _refuse_constant(text: str) -> Any:

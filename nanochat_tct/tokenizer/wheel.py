@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer.errors import TokenizerError
 
@@ -114,6 +116,18 @@ class WheelCursor:
 
     def expect(self, rest: str) -> None:
         assert not rest, "the wheel takes no tokens back"
+
+    def legal(self) -> np.ndarray:
+        return np.full(self._tokenizer.vocab_size(), not self.is_complete)
+
+    def closing(self) -> None:
+        """The wheel cannot tell; ``decode_prefix`` closes what is cut off."""
+
+    def after(self, token: int) -> WheelCursor:
+        cursor = WheelCursor(self._tokenizer)
+        cursor._tokens = list(self._tokens)
+        cursor.advance(token)
+        return cursor
 
     def allows(self, token: int) -> bool:
         return not self.is_complete and 0 <= token < self._tokenizer.vocab_size()

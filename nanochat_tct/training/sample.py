@@ -31,6 +31,6 @@ def print_samples(run_dir: Path, config: TrainConfig) -> None:
     )  # stable: those that the model ended come first
     for sample in samples[: config.num_samples]:
         verdict = "valid" if sample.valid else f"not valid: {sample.problem}"
-        closed = "" if sample.completed_by == "model" else f", cut off at {MAX_TOKENS} and closed"
+        closed = "" if sample.completed_by == "model" else f", ended by the limit of {MAX_TOKENS}"
         print(f"a generated workflow ({verdict}; {len(sample.tokens)} tokens{closed}):\n")
         print(to_yaml(sample.value), flush=True)
