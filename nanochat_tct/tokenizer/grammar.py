@@ -25,9 +25,8 @@ END, OBJECT, OBJECT_END, ARRAY, ARRAY_END, NUMBER, NULL, TRUE, FALSE = map(chr, 
 FIRST_LITERAL = 266
 MAX_DEPTH = 128  # levels of arrays and objects in a document
 MAX_INTEGER = 10**309
-MAX_PLANS = 4096  # remembered key sequences of a node
-MAX_TEXTS = 4096  # remembered free keys and texts of a node that asks for a form
-MAX_REMEMBERED = 256  # characters of one of them
+MAX_REMEMBERED = 4096  # remembered answers of one kind at one node: free keys, forms of texts, sets of keys
+MAX_LENGTH = 256  # characters of a text or free key that is remembered
 
 Masks = tuple[
     int, ...
@@ -68,6 +67,11 @@ class Key:
         # the value decides between shapes where some shape takes only a part of what the node allows
         self.narrows = masks if any(mask not in (0, child.live) for mask in masks) else None
 
+    @property
+    def any_text(self) -> bool:
+        """Whether every text may follow, and none decides anything."""
+        return self.narrows is None and self.child.any_text != 0
+
 
 class Node:
     """One place of the grammar; see compile.py for the meaning of its description."""
@@ -79,6 +83,8 @@ class Node:
         self.constants: dict[str, int] = {}
         self.numbers: list[tuple[int, Automaton]] = []
         self.texts: list[tuple[int, Automaton]] = []
+        self.any_text = 0  # the alternatives that take every text
+        self.formed: list[tuple[int, Automaton]] = []  # those that ask for a form
         self.literals: dict[str, int] = {}  # value -> mask, when the node's text is enumerations only
         self.arrays: list[tuple[int, int, int | None, int]] = []  # bit, minimum, maximum, mask of items
         self.objects: list[
@@ -90,7 +96,9 @@ class Node:
         self.known: dict[str, Key] = {}
         self.patterns: list[Automaton] = []
         self.free: dict[int, Key] = {}
-        self._free_keys: dict[str, Key] = {}  # some names of free keys, remembered
+        self._free_keys: dict[str, Key] = {}  # these three remember some answers; see _remember
+        self._shapes: dict[tuple[str, ...], tuple[int, list[Key]]] = {}
+        self._accepted: dict[str, int] = {}
         self.opens = False  # whether arrays, objects and numbers have an opening token here
 
     def link(self, grammar: Grammar) -> None:
@@ -114,6 +122,8 @@ class Node:
                 self.arrays.append((bit, *details))
             else:
                 self.objects.append((bit, tuple(details[0]), details[1], details[2]))
+        self.any_text = sum(bit for bit, pattern in self.texts if pattern == ANY_STRING)
+        self.formed = [(bit, pattern) for bit, pattern in self.texts if pattern != ANY_STRING]
         kinds = [bool(self.constants), bool(self.numbers), bool(self.texts or self.literals)]
         self.opens = sum([*kinds, bool(self.arrays), bool(self.objects)]) > 1
         nodes = grammar.nodes
@@ -166,11 +176,22 @@ class Node:
         if free is None:
             return None
         key = Key(encoded.decode("latin-1") + END, free.child, free.masks)
-        if len(name) <= MAX_REMEMBERED:
-            if len(self._free_keys) >= MAX_TEXTS:
-                self._free_keys.clear()
-            self._free_keys[name] = key
+        if len(name) <= MAX_LENGTH:
+            _remember(self._free_keys, name, key)
         return key
+
+    def accepts_text(self, base: str) -> int:
+        """The alternatives that accept a text, given as base tokens."""
+        accepted = self.any_text
+        if self.formed:
+            known = self._accepted.get(base)
+            if known is not None:
+                return known
+            encoded = _bytes(base)
+            accepted += sum(bit for bit, pattern in self.formed if pattern.accepts(encoded))
+            if len(base) <= MAX_LENGTH:
+                _remember(self._accepted, base, accepted)
+        return accepted
 
     def shapes_with(self, keys: tuple[str, ...]) -> tuple[int, list[Key]]:
         """The object alternatives that keys, in any order, leave possible, and what follows each key.
@@ -178,6 +199,9 @@ class Node:
         Raises:
             Mismatch: no alternative has just these keys.
         """
+        known = self._shapes.get(keys)
+        if known is not None:
+            return known
         found: list[Key] = []
         for name in keys:
             key = self.key(name)
@@ -195,6 +219,7 @@ class Node:
                 alive |= bit
         if not alive:
             raise Mismatch(self._why_not(keys, found))
+        _remember(self._shapes, keys, (alive, found))
         return alive, found
 
     def _why_not(self, keys: tuple[str, ...], found: list[Key]) -> str:
@@ -324,30 +349,18 @@ class Grammar:
 
     def _build_walk(self, node: Node) -> Walk:
         texts = node.texts
-        any_text = sum(bit for bit, pattern in texts if pattern == ANY_STRING)
-        formed = [(bit, pattern) for bit, pattern in texts if pattern != ANY_STRING]
         walk_object = self._object_walk(node)
         walk_array = self._array_walk(node)
-        accepted_texts: dict[str, int] = {}
 
         def walk(value: Any, emit: Emit, depth: int) -> int:
             kind = type(value)
             if kind is str:
                 if texts:
-                    accepted = accepted_texts.get(value, 0) if formed else any_text
+                    base = value if value.isascii() else _utf8(value).decode("latin-1")
+                    accepted = node.accepts_text(base)
                     if not accepted:
-                        encoded = _utf8(value)
-                        accepted = any_text
-                        for bit, pattern in formed:
-                            if pattern.accepts(encoded):
-                                accepted |= bit
-                        if not accepted:
-                            raise Mismatch(f"{_shown(value)} does not have the form that is asked for here")
-                        if len(value) <= MAX_REMEMBERED:
-                            if len(accepted_texts) >= MAX_TEXTS:
-                                accepted_texts.clear()
-                            accepted_texts[value] = accepted
-                    emit((value if value.isascii() else _utf8(value).decode("latin-1")) + END)
+                        raise Mismatch(f"{_shown(value)} does not have the form that is asked for here")
+                    emit(base + END)
                     return accepted
                 accepted = node.literals.get(value, 0)
                 if accepted:
@@ -393,21 +406,9 @@ class Grammar:
                 twice = next(name for name in names if names.count(name) > 1)
                 raise Mismatch(f"the key {twice!r} stands twice in one object")
             alive, keys = node.shapes_with(names)
-            if len(plans) >= MAX_PLANS:
-                plans.clear()
-            plan = plans[names] = (
-                alive,
-                [
-                    (
-                        key.prefix,
-                        key.narrows is None and _takes_any_text(key.child),
-                        self.walk_of(key.child),
-                        key.narrows,
-                    )
-                    for key in keys
-                ],
-            )
-            return plan
+            fields = [(key.prefix, key.any_text, self.walk_of(key.child), key.narrows) for key in keys]
+            _remember(plans, names, (alive, fields))
+            return alive, fields
 
         def walk_object(pairs: Collection[tuple[str, Any]], emit: Emit, depth: int) -> int:
             if depth > MAX_DEPTH:
@@ -481,7 +482,6 @@ class Grammar:
         constants = {NULL: None, TRUE: True, FALSE: False}
         texts, literals, opens = node.texts, self.texts, node.opens
         numbers_only = bool(node.numbers) and not opens
-        any_text = len(texts) == 1 and texts[0][1] == ANY_STRING
 
         def read(base: str, position: int, depth: int) -> tuple[Any, int, int]:
             character = base[position]
@@ -514,13 +514,9 @@ class Grammar:
                 if stop < 0:
                     raise IndexError
                 text = base[position:stop]
-                if any_text:
-                    accepted = texts[0][0]
-                else:
-                    encoded = _bytes(text)
-                    accepted = sum(bit for bit, pattern in texts if pattern.accepts(encoded))
-                    if not accepted:
-                        raise Mismatch("a string does not have the form that is asked for here")
+                accepted = node.accepts_text(text)
+                if not accepted:
+                    raise Mismatch("a string does not have the form that is asked for here")
                 return text if text.isascii() else _text(text), stop + 1, accepted
             value = literals.get(character)
             if value is not None and value in node.literals and not texts:
@@ -530,40 +526,56 @@ class Grammar:
         return read
 
     def _object_read(self, node: Node) -> Read:
-        texts = self.texts
+        texts, reader = self.texts, self._reader
+        known = {self.literals[name]: (name, key) for name, key in node.known.items()}
+
+        def read_key(base: str, position: int) -> tuple[str, Key | None, int]:
+            """A key that is not known, or not here: its name, what follows, where its value begins."""
+            name = texts.get(base[position])
+            if name is not None:
+                return name, None, position + 1
+            stop = base.find(END, position)
+            if stop < 0:
+                raise IndexError
+            raw = base[position:stop]
+            name = raw if raw.isascii() else _text(raw)
+            return name, None if name in node.known else node.key(name), stop + 1
 
         def read_object(base: str, position: int, depth: int) -> tuple[Any, int, int]:
             if depth > MAX_DEPTH:
                 raise Mismatch(f"nested deeper than {MAX_DEPTH} levels")
             value: dict[str, Any] = {}
-            alive = -1
             depth += 1
-            name = None
+            name = ""
             narrowing: list[tuple[Masks, int]] = []
+            key: Key | None
             try:
                 while (character := base[position]) != OBJECT_END:
-                    name = texts.get(character)
-                    if name is not None:
-                        key = node.known.get(name)
+                    field = known.get(character)
+                    if field is not None:
+                        name, key = field
                         position += 1
                     else:
-                        stop = base.find(END, position)
-                        if stop < 0:
-                            raise IndexError
-                        raw, position = base[position:stop], stop + 1
-                        name = raw if raw.isascii() else _text(raw)
-                        key = None if name in node.known else node.key(name)
+                        name, key, position = read_key(base, position)
                     if key is None:
                         raise Mismatch("is not a key of this object")
                     if name in value:
                         raise Mismatch("stands twice in one object")
+                    if key.any_text:
+                        stop = base.find(END, position)
+                        text = base[position:stop]
+                        if (
+                            text.isascii() and stop >= 0
+                        ):  # a text as the reader would find it; most values are these
+                            value[name] = text
+                            position = stop + 1
+                            continue
                     value[name] = None  # the place in the order, also while the value is read
-                    child, position, accepted = self._reader(key.child)(base, position, depth)
-                    value[name] = child
+                    value[name], position, accepted = reader(key.child)(base, position, depth)
                     if key.narrows is not None:
                         narrowing.append((key.narrows, accepted))
             except Mismatch as error:
-                error.path.append("" if name is None else name)
+                error.path.append(name)
                 raise
             alive, _ = node.shapes_with(tuple(value))
             for narrows, accepted in narrowing:
@@ -587,9 +599,10 @@ class Grammar:
                 while base[position] != ARRAY_END:
                     item, position, accepted = read(base, position, depth)
                     value.append(item)
-                    alive = node.narrow_items(alive, accepted)
-                    if not alive:
-                        raise _contradiction(item)
+                    if node.item_narrows:
+                        alive = node.narrow_items(alive, accepted)
+                        if not alive:
+                            raise _contradiction(item)
             except Mismatch as error:
                 error.path.append(len(value))
                 raise
@@ -616,9 +629,11 @@ class Grammar:
         return names.get(character) or self.texts.get(character, f"id {code}")
 
 
-def _takes_any_text(node: Node) -> bool:
-    """Whether a node takes all strings, in one way."""
-    return bool(node.texts) and all(pattern == ANY_STRING for _, pattern in node.texts)
+def _remember(answers: dict[Any, Any], question: Any, answer: Any) -> None:
+    """Keeps an answer, and forgets all others once they are many: documents come from strangers."""
+    if len(answers) >= MAX_REMEMBERED:
+        answers.clear()
+    answers[question] = answer
 
 
 def _utf8(text: str) -> bytes:

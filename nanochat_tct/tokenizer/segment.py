@@ -40,13 +40,11 @@ class Segmenter:
 
     def encode(self, base: str) -> list[int]:
         """Base tokens to token ids."""
-        ids = self._ids
-        return [ids[text] for text in self._split(base)]
+        return list(map(self._ids.__getitem__, self._split(base)))
 
     def decode(self, tokens: Iterable[int]) -> str:
         """Token ids to base tokens."""
-        expansions = self.expansions
-        return "".join([expansions[token] for token in tokens])
+        return "".join(map(self.expansions.__getitem__, tokens))
 
 
 def longest_match(tokens: Iterable[str]) -> re.Pattern[str]:
