@@ -106,7 +106,10 @@ def compare(arguments: argparse.Namespace) -> None:
             ):
                 continue
             encoded = corpus.encoded(variant)
-            legal = corpus.legal(variant, arguments.masks, arguments.canonical) if "+" in name else None
+            legal = None
+            if arguments.masks or arguments.canonical:
+                needed = targets_of_run(encoded, seed, arguments.tokens) if arguments.masks else None
+                legal = corpus.legal(variant, arguments.canonical, needed)
             run = {"name": name, "seed": seed, **train(encoded, legal, seed, arguments.tokens)}
             results.append(run)
             output.write_text(json.dumps(results, indent=1) + "\n")
@@ -257,8 +260,13 @@ class Corpus:
                 train_vocabulary(training, workflow_schema(), VOCAB_SIZE, path)
         return Tokenizer(path)
 
-    def legal(self, variant: str, masks: bool, canonical: bool) -> "Legal":
-        """What is legal at each place of the documents; checked on every one of their tokens."""
+    def legal(self, variant: str, canonical: bool, needed: np.ndarray | None) -> "Legal":
+        """What is legal at each place of the documents; checked on the tokens that stand there.
+
+        Args:
+            canonical: what the longest match excludes is not.
+            needed: places, bool (num_tokens,), where what the grammar forbids is not; None: it does not matter.
+        """
         encoded, tokenizer = self.encoded(variant), self.tokenizer(variant)
         follows = None
         if canonical:
@@ -268,12 +276,13 @@ class Corpus:
             inside[encoded.documents.column("start").to_numpy()[1:] - 1] = False
             assert follows.numpy()[tokens[:-1][inside], tokens[1:][inside]].all(), "a real token is masked"
             print(f"{variant}: {1 - follows[:-1].float().mean():.1%} of all pairs cannot be", flush=True)
-        if not masks:
+        if needed is None:
             return Legal(follows, None, None)
-        path = self.cache / f"{variant}-masks-{self.num_validation}.npz"
+        digest = hashlib.sha256(needed.tobytes()).hexdigest()[:12]
+        path = self.cache / f"{variant}-masks-{digest}.npz"
         if not path.exists():
             started = time.monotonic()
-            table, ids = grammar_masks(tokenizer, encoded)
+            table, ids = grammar_masks(tokenizer, encoded, needed)
             np.savez(path, masks=table, ids=ids)
             print(
                 f"{variant}: {len(table)} different masks found in {time.monotonic() - started:.0f} s",
@@ -282,7 +291,7 @@ class Corpus:
         with np.load(path) as arrays:
             packed, ids = arrays["masks"], arrays["ids"]
         unpacked = np.unpackbits(packed, axis=1, count=VOCAB_SIZE).view(bool)
-        sizes = unpacked.sum(axis=1)[ids]
+        sizes = unpacked.sum(axis=1)[ids[needed]]
         print(
             f"{variant}: {sizes.mean():.0f} tokens are legal at a place (median {np.median(sizes):.0f})",
             flush=True,
@@ -401,6 +410,23 @@ def train(encoded: Encoded, legal: "Legal | None", seed: int, num_tokens: int) -
     }
 
 
+def targets_of_run(encoded: Encoded, seed: int, num_tokens: int) -> np.ndarray:
+    """Which tokens of the documents a run predicts, in training or evaluation: bool (num_tokens of the documents,)."""
+    needed = np.zeros(len(encoded.tokens), dtype=bool)
+    for row in encoded.split("val").to_pylist():
+        needed[row["start"] : row["start"] + row["length"]] = True
+    # Windows cut numbers in the same way as tokens; here the tokens are their own places.
+    numbered = Encoded(np.arange(len(encoded.tokens)), encoded.documents, -1)
+    windows = Windows(numbered, "train", gpt_context_size())
+    tokens = Windows(encoded, "train", gpt_context_size())
+    sampler = WindowSampler(len(windows), seed)
+    for step in range(num_tokens // (BATCH_SIZE * gpt_context_size())):
+        indices = sampler.indices(step, BATCH_SIZE)
+        is_target = targets_of(tokens.get(indices), VOCAB_SIZE, encoded.pad_token) >= 0
+        needed[windows.get(indices)[:, 1:][is_target]] = True
+    return needed
+
+
 def gpt_context_size() -> int:
     """Of the demo preset, in tokens."""
     return resolve(TrainConfig(), VOCAB_SIZE).model().context_size
@@ -469,12 +495,14 @@ class Legal:
         return of
 
 
-def grammar_masks(tokenizer: Tokenizer, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
-    """What the grammar allows at each place of the documents, in what comes before it.
+def grammar_masks(
+    tokenizer: Tokenizer, encoded: Encoded, needed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the grammar allows at the needed places of the documents, after all that comes before.
 
     Returns:
         The different masks, uint8 (num_masks, vocab_size / 8), and for each token of the documents the number of the
-        mask of its place, int32 (num_tokens,).
+        mask of its place, int32 (num_tokens,); 0 where it is not needed.
     """
     # Not every version of the tokenizer has masks.
     from nanochat_tct.tokenizer.cursor import segments_of
@@ -491,19 +519,23 @@ def grammar_masks(tokenizer: Tokenizer, encoded: Encoded) -> tuple[np.ndarray, n
     starts = encoded.documents.column("start").to_pylist()
     lengths = encoded.documents.column("length").to_pylist()
     for start, length in zip(starts, lengths, strict=True):
+        places = np.flatnonzero(needed[start : start + length])
+        if not len(places):
+            continue
         state: Any = tokenizer.walker.start
-        for place, token in enumerate(encoded.tokens[start : start + length].tolist(), start):
-            mask = masks.legal(state)
-            found = known.get(id(mask))
-            if found is None:
-                if len(known) > 20_000:
-                    known.clear()
-                packed = np.packbits(mask[:VOCAB_SIZE]).tobytes()
-                found = known[id(mask)] = (numbers.setdefault(packed, len(numbers)), mask)
-            assert mask[token], "a real token is masked"
-            ids[place] = found[0]
+        for place in range(start, start + int(places[-1]) + 1):
+            token = int(encoded.tokens[place])
+            if needed[place]:
+                mask = masks.legal(state)
+                found = known.get(id(mask))
+                if found is None:
+                    if len(known) > 20_000:
+                        known.clear()
+                    packed = np.packbits(mask[:VOCAB_SIZE]).tobytes()
+                    found = known[id(mask)] = (numbers.setdefault(packed, len(numbers)), mask)
+                assert mask[token], "a real token is masked"
+                ids[place] = found[0]
             state = tokenizer.walker.advance(state, segments[token])
-        assert state is None, "the document is complete"
     table = np.frombuffer(b"".join(numbers), dtype=np.uint8).reshape(len(numbers), VOCAB_SIZE // 8)
     return table, ids
 
