@@ -62,7 +62,24 @@ def test_patterns_accept_what_the_regular_expression_finds(pattern: str, python:
     assert 0 < found < 4000  # both answers occurred
 
 
-@pytest.mark.parametrize("pattern", [r"(?=a)b", r"(a)\1", r"\bword", "a)", "(a", "[a", "*a"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?=a)b",
+        r"(a)\1",
+        r"\bword",
+        "a)",
+        "(a",
+        "[a",
+        "*a",
+        "(?<a",
+        "[a-",
+        "\\u{41",
+        "\\u{110000}",
+        "\\p{Xyz}",
+        "(" * 3000,
+    ],
+)
 def test_what_cannot_be_compiled_is_named(pattern: str) -> None:
     with pytest.raises(SchemaError, match="cannot be compiled"):
         automaton.from_pattern(pattern)
@@ -121,3 +138,29 @@ def test_shortest_avoids_what_is_excluded() -> None:
     assert name.shortest(excluded=taken) == b"aa"
     assert automaton.from_strings(["x"]).shortest(excluded=frozenset([b"x"])) is None
     assert automaton.from_strings(["xy", "xyz"]).shortest(2, frozenset([b"xy"]), b"xy") == b"z"
+
+
+def test_look_aheads_at_the_start() -> None:
+    named = automaton.from_pattern("^(?!con$)(?![0-9])[a-z0-9]+$")
+    assert [named.accepts(text) for text in (b"con", b"cons", b"9a", b"a9", b"")] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+    with pytest.raises(SchemaError, match="a look-around"):
+        automaton.from_pattern("^(?!a)b|c")
+
+
+def test_a_long_length_limit_is_quick_and_exact() -> None:
+    limit = automaton.from_length(3, 2000)
+    assert [limit.accepts(b"a" * length) for length in (2, 3, 2000, 2001)] == [False, True, True, False]
+    assert limit.accepts("\u00e9".encode() * 2000) and not limit.accepts("\u00e9".encode() * 2001)
+
+
+def test_patterns_that_would_take_too_long_are_refused() -> None:
+    with pytest.raises(SchemaError, match=r"states|too long|too large"):
+        automaton.from_pattern("(a|b)*a" + "(a|b)" * 40)
+    with pytest.raises(SchemaError, match=r"states|too long|too large"):
+        automaton.from_pattern("((a?){300}b?){60}c{999}")

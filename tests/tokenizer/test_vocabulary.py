@@ -103,6 +103,62 @@ def test_a_tampered_file_is_refused_in_one_line(tmp_path: Path, change: str, val
     assert "v.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
+# (place in the grammar of the built-in file, what is put there, what the message says)
+TAMPERED: list[tuple[list[Any], Any, str]] = [
+    (["automata", 0, "edges", 0], [10, 5, 0], "bytes are out of order"),
+    (["automata", 0, "edges", 0], [0, 5, 0, 5, 9, 0], "bytes are out of order"),
+    (["automata", 0, "edges", 0], [0, 256, 0], "bytes are out of order or range"),
+    (["automata", 0, "edges", 0], [0, 5, -1], "leads to no state"),
+    (["automata", 0, "edges", 0], [0, 5, 10**6], "leads to no state"),
+    (["automata", 0, "edges", 0], [0, 5], "an edge is cut"),
+    (["automata", 0, "edges", 0], [0, 5, 0.0], "whole numbers"),
+    (["automata", 0, "edges", 0], [0, 255, 0], "not one of Unicode text"),
+    (["automata", 0, "accepting"], [1], "is cut|not true or false"),
+    (["automata", 0], {"accepting": [False], "edges": [[0, 5, 0]]}, "a state leads nowhere"),
+    (["automata", 0], [], "not complete"),
+    (["nodes", 0, "alternatives"], [["object", [], 10**9, None]], "a minimum"),
+    (["nodes", 0, "alternatives"], [["object", [], 3, 2]], "a maximum"),
+    (["nodes", 0, "alternatives"], [["object", ["jobs", "jobs"], 0, None]], "required twice"),
+    (["nodes", 0, "alternatives"], [["object", ["no such key"], 0, None]], "is not known"),
+    (["nodes", 0, "alternatives"], [["object", [[]], 0, None]], "no list of keys"),
+    (["nodes", 0, "alternatives"], [["text", True]], "no automaton"),
+    (["nodes", 0, "alternatives"], [["number", 0]], "does not spell numbers"),
+    (["nodes", 0, "alternatives"], [["enum", []]], "without values"),
+    (["nodes", 0, "alternatives"], [["enum", ["no such literal"]]], "is no literal"),
+    (["nodes", 0, "alternatives"], [["enum", ["\ud800"]]], "no text"),
+    (["nodes", 0, "alternatives"], [["array", 0, None, 1]], "no node of its items"),
+    (["nodes", 0, "alternatives"], [[{}]], "not an alternative"),
+    (["nodes", 0, "alternatives"], {}, "no alternatives"),
+    (["nodes", 0, "known", "jobs"], [10**6, [1]], "no such node"),
+    (["nodes", 0, "known", "jobs"], [0, []], "one mask for each shape"),
+    (["nodes", 0, "known", "jobs"], [0, [1 << 70]], "a mask is too wide"),
+    (["nodes", 0, "known", "jobs"], [0, [-1]], "a mask is too wide"),
+    (["nodes", 0, "known", "no such literal"], [0, [1]], "a key is no literal"),
+    (["nodes", 0, "free"], {"1000": [0, [1]]}, "keys of no pattern"),
+    (["nodes", 0, "free"], {"x": [0, [1]]}, "keys of no pattern"),
+    (["nodes", 0, "patterns"], [999], "no such automaton"),
+    (["nodes", 0, "patterns"], None, "keys are missing"),
+    (["nodes"], [], "no nodes"),
+    (["literals", 0], "\ud800", "not Unicode text"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "message"), TAMPERED)
+def test_a_changed_grammar_is_refused_with_its_place(
+    tmp_path: Path, place: list[Any], value: Any, message: str
+) -> None:
+    content = json.loads(BUILTIN.read_text())
+    here = content["grammar"]
+    for part in place[:-1]:
+        here = here[part]
+    here[place[-1]] = value
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"v\.json: not a vocabulary file.*({message})") as caught:
+        load_tokenizer(str(path))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"null"])
 def test_what_is_not_a_vocabulary_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "v.json"
