@@ -360,7 +360,11 @@ def train(encoded: Encoded, legal: "Legal | None", seed: int, num_tokens: int) -
     iters = num_tokens // (BATCH_SIZE * gpt_context_size())
     config = resolve(
         TrainConfig(
-            max_iters=iters, warmup_iters=WARMUP_ITERS, batch_size=BATCH_SIZE, num_workers=1, seed=seed
+            max_iters=iters,
+            warmup_iters=min(WARMUP_ITERS, iters),
+            batch_size=BATCH_SIZE,
+            num_workers=1,
+            seed=seed,
         ),
         VOCAB_SIZE,
     )
