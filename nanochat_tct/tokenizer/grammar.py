@@ -23,6 +23,7 @@ from nanochat_tct.tokenizer.errors import TokenizerError
 PAD = 256
 END, OBJECT, OBJECT_END, ARRAY, ARRAY_END, NUMBER, NULL, TRUE, FALSE = map(chr, range(257, 266))
 FIRST_LITERAL = 266
+LAST_STRUCTURE = chr(FIRST_LITERAL - 1)
 MAX_DEPTH = 128  # levels of arrays and objects in a document
 MAX_INTEGER = 10**309
 MAX_REMEMBERED = 4096  # remembered answers of one kind at one node: free keys, forms of texts, sets of keys
@@ -526,20 +527,22 @@ class Grammar:
         return read
 
     def _object_read(self, node: Node) -> Read:
-        texts, reader = self.texts, self._reader
-        known = {self.literals[name]: (name, key) for name, key in node.known.items()}
+        # what a key's base tokens stand for: its name, what follows it, and whether that may be any text
+        fields: dict[str, tuple[str, Key | None, bool]] = {}
+        reader = self._reader
 
-        def read_key(base: str, position: int) -> tuple[str, Key | None, int]:
-            """A key that is not known, or not here: its name, what follows, where its value begins."""
-            name = texts.get(base[position])
+        def read_key(token: str) -> tuple[str, Key | None, bool]:
+            """What stands in fields; for a literal, or for the bytes of a free key."""
+            name = self.texts.get(token)
             if name is not None:
-                return name, None, position + 1
-            stop = base.find(END, position)
-            if stop < 0:
-                raise IndexError
-            raw = base[position:stop]
-            name = raw if raw.isascii() else _text(raw)
-            return name, None if name in node.known else node.key(name), stop + 1
+                key = node.known.get(name)
+            else:
+                name = token if token.isascii() else _text(token)
+                key = None if name in node.known else node.key(name)
+            field = name, key, key is not None and key.any_text
+            if len(token) <= MAX_LENGTH:
+                _remember(fields, token, field)
+            return field
 
         def read_object(base: str, position: int, depth: int) -> tuple[Any, int, int]:
             if depth > MAX_DEPTH:
@@ -548,20 +551,21 @@ class Grammar:
             depth += 1
             name = ""
             narrowing: list[tuple[Masks, int]] = []
-            key: Key | None
             try:
                 while (character := base[position]) != OBJECT_END:
-                    field = known.get(character)
-                    if field is not None:
-                        name, key = field
+                    if character > LAST_STRUCTURE:
                         position += 1
                     else:
-                        name, key, position = read_key(base, position)
+                        stop = base.find(END, position)
+                        if stop < 0:
+                            raise IndexError
+                        character, position = base[position:stop], stop + 1
+                    name, key, any_text = fields.get(character) or read_key(character)
                     if key is None:
                         raise Mismatch("is not a key of this object")
                     if name in value:
                         raise Mismatch("stands twice in one object")
-                    if key.any_text:
+                    if any_text:
                         stop = base.find(END, position)
                         text = base[position:stop]
                         if (

@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
+from nanochat_tct.tokenizer import grammar as grammar_module
+from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.cursor import Illegal, Walker
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
-from nanochat_tct.tokenizer.grammar import MAX_DEPTH, Grammar
+from nanochat_tct.tokenizer.grammar import MAX_DEPTH, Grammar, Pairs
 from tests.tokenizer.schemas import SCHEMAS, values
 
 GRAMMARS = {
@@ -192,3 +194,68 @@ def test_ref_siblings_are_ignored_in_draft_7_and_count_since() -> None:
     newer = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     with pytest.raises(TokenizerError):
         Grammar(compile_schema(newer)[0]).write("long")
+
+
+WORKFLOW = load_tokenizer()
+
+
+@pytest.mark.parametrize(
+    ("text", "pointer", "twice"),
+    [
+        ('{"on":"push","jobs":{"a":{"uses":"./b"},"a":{"uses":"./b"}}}', "/jobs", "a"),
+        ('{"on":"push","jobs":{"a":{"uses":"./b","uses":"./b"}}}', "/jobs/a", "uses"),
+        ('{"on":"push","on":"push","jobs":{"a":{"uses":"./b"}}}', "", "on"),
+        ('{"env":{"X":{"y":1,"y":2}},"on":"push","jobs":{"a":{"uses":"./b"}}}', None, "y"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_where_it_stands(
+    text: str, pointer: str | None, twice: str
+) -> None:
+    for _ in range(2):  # what was refused is not remembered as good
+        with pytest.raises(TokenizerError) as refused:
+            WORKFLOW.encode(text)
+        if pointer is not None:
+            assert refused.value.pointer == pointer
+            assert refused.value.problem == f"the key {twice!r} stands twice in one object"
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+@settings(max_examples=100, deadline=None)
+@given(value=values)
+def test_pairs_are_written_like_dictionaries(name: str, value: Any) -> None:
+    grammar = GRAMMARS[name]
+    pairs = json.loads(json.dumps(value), object_pairs_hook=Pairs)
+    try:
+        base = grammar.write(value)
+    except TokenizerError as error:
+        with pytest.raises(TokenizerError) as refused:
+            grammar.write(pairs)
+        assert str(refused.value) == str(error)
+    else:
+        assert grammar.write(pairs) == base
+
+
+def test_a_tuple_is_not_a_value() -> None:
+    with pytest.raises(TokenizerError, match="tuple"):
+        WORKFLOW.encode_value((("on", "push"), ("jobs", {"a": {"uses": "./b"}})))
+
+
+def test_what_is_remembered_changes_nothing_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar_module, "MAX_REMEMBERED", 3)
+    schema = {
+        "type": "object",
+        "propertyNames": {"pattern": "^[a-z0-9é]+$"},
+        "additionalProperties": {"type": "string", "pattern": "^x"},
+    }
+    grammar = Grammar(compile_schema(schema)[0])
+    for turn in range(2):
+        for number in range(20):
+            value = {f"k{number}": f"x{number}", f"é{number % 4}": "xé", "long" * 100: "x" * 1000}
+            assert grammar.read(grammar.write(value))[0] == value, turn
+            with pytest.raises(TokenizerError, match="form"):
+                grammar.write({f"k{number}": f"{number}"})
+            with pytest.raises(TokenizerError, match="key"):
+                grammar.write({f"K{number}": f"x{number}"})
+    for node in grammar.nodes:
+        assert max(map(len, (node._free_keys, node._shapes, node._accepted))) <= 3
+        assert all(len(text) <= grammar_module.MAX_LENGTH for text in [*node._free_keys, *node._accepted])

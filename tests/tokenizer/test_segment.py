@@ -24,8 +24,8 @@ def cut_slowly(text: str, tokens: set[str]) -> list[str]:
 @pytest.mark.parametrize("seed", range(40))
 def test_takes_the_longest_token_at_each_place(seed: int) -> None:
     choose = random.Random(seed)
-    alphabet = "ab(|\n\\ā\u0105é"
-    tokens = {"".join(choose.choices(alphabet, k=choose.randrange(2, 7))) for _ in range(30)}
+    alphabet = "ab(|\n\\ā\u0105é]^-"
+    tokens = {"".join(choose.choices(alphabet, k=choose.randrange(2, 7))) for _ in range(60)}
     segmenter = Segmenter(300, sorted(tokens))
     for _ in range(50):
         text = "".join(choose.choices(alphabet, k=30))
@@ -52,3 +52,11 @@ def test_long_texts_take_time_in_proportion() -> None:
     segmenter = Segmenter(300, ["a" * length for length in range(2, 100)])
     assert len(segmenter.encode("a" * 1_000_000 + "b")) == 10_103
     assert isinstance(longest_match(["a"]), re.Pattern)
+
+
+def test_likely_tokens_are_tried_first() -> None:
+    assert (
+        longest_match(["bcd", "bce", "acd", "a", "z]", "z-", "z^"]).pattern
+        == r"(?:z[\]\-\^]|bc[de]|a(?:cd|))"
+    )
+    assert longest_match(["acd", "a", "bcd", "bce"]).pattern == r"(?:a(?:cd|)|bc[de])"
