@@ -58,7 +58,7 @@ class Tokenizer:
             TokenizerError: the text is not JSON, or its value is not valid under the schema (with the JSON pointer).
         """
         try:
-            value = json.loads(json_str, parse_constant=_refuse_constant, object_pairs_hook=Pairs)
+            value = _read_json(json_str)
         except TokenizerError:
             raise
         except (ValueError, RecursionError) as error:
@@ -117,7 +117,7 @@ class Tokenizer:
             TokenizerError: the tokens are cut off, out of range, or not those of a valid document.
         """
         value, consumed = self._decode(tokens)
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False), consumed, len(tokens)
+        return _compact_json(value), consumed, len(tokens)
 
     def decode_value(self, tokens: Sequence[int]) -> Any:
         """The value of exactly one whole document; see ``decode``."""
@@ -168,7 +168,7 @@ class Tokenizer:
         base = "".join(kept)
         if state is None:
             value, _ = self.grammar.read(base)
-            return json.dumps(value, separators=(",", ":"), ensure_ascii=False), fields, True
+            return _compact_json(value), fields, True
         cut = _incomplete_character(base)
         if cut:
             base = base[:-cut]
@@ -177,7 +177,7 @@ class Tokenizer:
                 assert state is not None
                 state = self.walker.step(state, character)
         value, _ = self.grammar.read(base + self.walker.complete(state))
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False), fields, False
+        return _compact_json(value), fields, False
 
     def _advance(self, state: State, expansion: str) -> tuple[State | None, int] | None:
         """The state after a token and the number of keys in it; None when the token is not legal."""
@@ -322,6 +322,11 @@ class Cursor:
 
 def _refuse_constant(text: str) -> Any:
     raise TokenizerError("", f"{text} is not a JSON number")
+
+
+# made once, not anew for each document
+_read_json = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=Pairs).decode
+_compact_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _incomplete_character(base: str) -> int:
