@@ -36,6 +36,7 @@ from nanochat_tct.tokenizer.soundness import grammar_problem
 
 MAX_PATTERNS = 8  # patterns of free keys at one place whose combinations are all enumerated
 MAX_CLASSES = 256  # combinations of patterns that some key matches, where there are more patterns
+MAX_CLASS_STATES = 5_000  # of the automata of all these combinations
 MAX_NODES = 20_000
 
 
@@ -165,6 +166,7 @@ def _classes(patterns: list[Automaton]) -> list[int]:
             split[matched] = difference(names, pattern)
             split[matched | 1 << index] = intersection(names, pattern)
         classes = {matched: names for matched, names in split.items() if not names.is_empty}
-        if len(classes) > MAX_CLASSES:
-            raise SchemaError(f"the patterns of an object's keys overlap in more than {MAX_CLASSES} ways")
+        states = sum(len(names.edges) for names in classes.values())
+        if len(classes) > MAX_CLASSES or states > MAX_CLASS_STATES:
+            raise SchemaError("the patterns of an object's keys overlap in too many ways; simplify them")
     return sorted(classes)

@@ -97,6 +97,8 @@ class Fields:
         return dict(self.known)
 
     def type_of(self, key: str) -> Lazy:
+        if not self.patterns and self.names is None:
+            return self.types.get(key, self.additional)
         encoded = key.encode("utf-8")
         if self.names is not None and not self.names.accepts(encoded):
             return NEVER
