@@ -29,7 +29,7 @@ from nanochat_tct.tokenizer.errors import SchemaError
 
 MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
 MAX_ALTERNATIVES = 512
-MAX_KEY_STATES = 512  # of an automaton of keys: every byte of a key asks whether one can go on from there
+MAX_KEY_STATES = 256  # of an automaton of keys: every byte of a key asks whether one can go on from there
 # What a schema may cost: pairs of alternatives that are compared, and the states of the automata in them. The largest
 # schemas in use take a hundredth of it; combinations that multiply out reach it in well under a minute.
 MAX_STEPS = 3_000_000
@@ -333,13 +333,24 @@ class Compiler:
             for name in ("allOf", "anyOf", "oneOf")
             if name in schema
         }
-        for member in subschemas.get("allOf", []):
-            result = self._intersect(result, self.resolve(member))
+        choices: list[tuple[str, list[Lazy]]] = []
+        for index, member in enumerate(subschemas.get("allOf", [])):
+            inner = schema["allOf"][index]
+            if isinstance(inner, dict) and set(inner) - ANNOTATIONS == {"oneOf"}:
+                # a oneOf that stands alone is worked out below, where all else that must hold is known: then fewer
+                # of its alternatives overlap
+                check_keywords(inner, f"{pointer}/allOf/{index}")
+                place = f"{pointer}/allOf/{index}/oneOf"
+                choices.append((place, [("schema", f"{place}/{i}") for i in range(len(inner["oneOf"]))]))
+            else:
+                result = self._intersect(result, self.resolve(member))
         if "anyOf" in schema:
             result = self._intersect(result, self._unite([self.resolve(m) for m in subschemas["anyOf"]]))
         if "oneOf" in schema:
-            members = [self._intersect(result, self.resolve(m)) for m in subschemas["oneOf"]]
-            result = self._exactly_one(members, f"{pointer}/oneOf")
+            choices.append((f"{pointer}/oneOf", subschemas["oneOf"]))
+        for place, alternatives in choices:
+            members = [self._intersect(result, self.resolve(m)) for m in alternatives]
+            result = self._exactly_one(members, place)
         if "not" in schema:
             result = self._subtract(result, self.resolve(("schema", f"{pointer}/not")), f"{pointer}/not")
         if "if" in schema:
