@@ -98,14 +98,15 @@ class _Row:
 
     def choose(self, logits: np.ndarray, legal: np.ndarray, sampling: SamplingConfig) -> int:
         """Draw a legal token that leaves room to end the document, and move on."""
-        scores = score_tokens(
-            np.where(legal, logits, -np.inf), sampling.temperature, sampling.top_p, self.random
-        )
+        tokens = np.flatnonzero(legal)
+        assert len(tokens), "the grammar allows no token here, though the document is not complete"
+        scores = score_tokens(logits[tokens], sampling.temperature, sampling.top_p, self.random)
         left = sampling.max_tokens - len(self.tokens)
-        for _ in range(MAX_REFUSED if self.closing is None or left > len(self.closing) else 0):
-            token = int(scores.argmax())
-            if scores[token] == -np.inf:
-                break
+        # where just the shortest way to the end fits, no draw is needed
+        draws = MAX_REFUSED if self.closing is None or left > len(self.closing) else 0
+        for _ in range(min(draws, len(tokens))):
+            place = int(scores.argmax())
+            token = int(tokens[place])
             cursor = self.cursor.after(token)
             closing = cursor.closing()
             if closing is None or len(closing) < left:
@@ -113,8 +114,8 @@ class _Row:
                 self.tokens.append(token)
                 return token
             self.ended_by_limit = True
-            scores[token] = -np.inf
-        assert self.closing, "the grammar allows no token here, though the document is not complete"
+            scores[place] = -np.inf
+        assert self.closing, "a document that is not complete takes tokens to end"
         self.ended_by_limit = True
         token, *self.closing = self.closing
         self.cursor.advance(token)
@@ -139,7 +140,11 @@ class _Batch:
         self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))
         self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # the same for all samples
         first = _Row(0, self.prompt, self.rest_of_prompt, tokenizer.cursor(), sampling.seed)
-        if is_open and first.closing is not None and len(self.prompt) + len(first.closing) > sampling.max_tokens:
+        if (
+            is_open
+            and first.closing is not None
+            and len(self.prompt) + len(first.closing) > sampling.max_tokens
+        ):
             raise UserError(
                 f"max_tokens is {sampling.max_tokens}: the shortest workflow that goes on from here has "
                 f"{len(self.prompt) + len(first.closing)} tokens"
@@ -241,21 +246,19 @@ def score_tokens(
     after all inside, by probability.
 
     Args:
-        logits: (vocab_size,) float64; -inf where a token is not legal.
+        logits: (n,) float64, of the legal tokens.
 
     Returns:
-        (vocab_size,) float64.
+        (n,) float64.
     """
     if temperature == 0:
         return logits.copy()
     log_weights = logits / temperature
-    log_weights[np.isneginf(logits)] = -np.inf
     scores = log_weights + random.gumbel(size=len(logits))
     if top_p < 1:
         order = np.argsort(-log_weights, kind="stable")
         weights = np.exp(log_weights[order] - log_weights[order[0]])
         share_before = np.cumsum(weights) / weights.sum() - weights / weights.sum()
         outside = order[share_before >= top_p]
-        outside = outside[log_weights[outside] > -np.inf]
         scores[outside] = log_weights[outside] - 1e9
     return scores

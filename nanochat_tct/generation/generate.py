@@ -85,13 +85,19 @@ class GenerateConfig:
     """The flags of `generate`."""
 
     checkpoint: str = option("", "checkpoint, or the directory of a run: its best")
-    untrained: bool = option(False, "instead of a checkpoint a model with random weights, of the demo's shape")
+    untrained: bool = option(
+        False, "instead of a checkpoint a model with random weights, of the demo's shape"
+    )
     prompt: str = option("", "file ('-': stdin) or text to go on from: a partial workflow, YAML or JSON")
     num_samples: int = option(1, "workflows to write", unit="workflows")
     temperature: float = option(0.8, "0: always the most probable token; 1: as the model has learned")
     top_p: float = option(0.95, "draw among the most probable tokens that together have this share")
     seed: int = option(0, "the same seed writes the same workflows")
-    max_tokens: int = option(2048, "longest workflow, prompt included; all end within it", unit="tokens")
+    max_tokens: int | None = option(
+        None,
+        "longest workflow, prompt included; all end within it; none: 2048, or 32 with --untrained",
+        unit="tokens",
+    )
     format: str = option("yaml", "how workflows are printed", choices=("yaml", "json"))
     output: str | None = option(None, "folder to write a file a workflow to; none: printed")
     tokenizer: str | None = option(None, "builtin, wheel, or a vocabulary file; none: the checkpoint's")
@@ -106,7 +112,13 @@ class GenerateConfig:
         self.sampling()
 
     def sampling(self) -> SamplingConfig:
-        return SamplingConfig(self.temperature, self.top_p, self.seed, self.max_tokens)
+        return SamplingConfig(self.temperature, self.top_p, self.seed, self.limit)
+
+    @property
+    def limit(self) -> int:
+        if self.max_tokens is not None:
+            return self.max_tokens
+        return 32 if self.untrained else 2048
 
 
 def command(argv: list[str]) -> int:
@@ -127,9 +139,9 @@ def command(argv: list[str]) -> int:
         lines = prompt.dropped.splitlines()
         more = f" and {len(lines) - 1} lines more" if len(lines) > 1 else ""
         print(f"left out of the prompt: {lines[0].strip()!r}{more} ({prompt.reason})", file=sys.stderr)
-    if len(prompt.tokens) >= config.max_tokens:
+    if len(prompt.tokens) >= config.limit:
         raise UserError(
-            f"{name} has {len(prompt.tokens)} tokens, --max-tokens is {config.max_tokens}: it must be more"
+            f"{name} has {len(prompt.tokens)} tokens, --max-tokens is {config.limit}: it must be more"
         )
     all_valid = True
     for index, sample in in_order(model, tokenizer, prompt.tokens, config.num_samples, config.sampling()):
@@ -180,7 +192,7 @@ def show(index: int, sample: Sample, config: GenerateConfig, folder: Path | None
     """Print one sample, or write it into the folder."""
     is_yaml = config.format == "yaml"
     text = to_yaml(sample.value) if is_yaml else sample.json + "\n"
-    closed = "" if sample.completed_by == "model" else f", ended by the limit of {config.max_tokens}"
+    closed = "" if sample.completed_by == "model" else f", ended by the limit of {config.limit}"
     about = f"workflow {index + 1} of {config.num_samples}: {len(sample.tokens)} tokens{closed}"
     if sample.problem is not None:
         print(f"workflow {index + 1} is not valid: {sample.problem}", file=sys.stderr)

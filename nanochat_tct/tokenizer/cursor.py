@@ -111,7 +111,10 @@ class Walker:
         self._lives: dict[int, int] = {}
         self._shortest: dict[tuple[int, int], str] = {}
         self._names: dict[tuple[int, int], Automaton] = {}
-        self._endless: dict[tuple[int, int], bool] = {}
+        self._endless: dict[
+            tuple[int, int], bool
+        ] = {}  # by the identity of an automaton of ours, and its state
+        self._always_endless: dict[tuple[int, int], bool] = {}
         # states that every ASCII byte leads back to: there a run of them need not be looked at
         self._plain = {
             (id(automaton), here)
@@ -395,6 +398,17 @@ class Walker:
                 return found
 
             known = self._endless[id(automaton), state] = cyclic(state)
+        return known
+
+    def is_always_endless(self, automaton: Automaton, state: int) -> bool:
+        """Whether infinitely many strings lead to acceptance from every state that can be reached from this one."""
+        known = self._always_endless.get((id(automaton), state))
+        if known is None:
+            reached = [state]
+            for here in reached:
+                reached += {target for _, _, target in automaton.edges[here]}.difference(reached)
+            known = all(self.is_endless(automaton, here) for here in reached)
+            self._always_endless[id(automaton), state] = known
         return known
 
     def _name_automaton(self, node: Node, matched: int) -> Automaton:

@@ -116,10 +116,14 @@ class Masks:
     def _cut(self, strings: list[str], numbers: dict[str, int]) -> None:
         """Arrays over all strings: how each begins."""
         runs: dict[str, int] = {"": 0}
-        self.heads = np.full(self.size, -1, dtype=np.int32)  # the first base token where it is structure, else -1
+        self.heads = np.full(
+            self.size, -1, dtype=np.int32
+        )  # the first base token where it is structure, else -1
         self.tails = np.full(self.size, -1, dtype=np.int32)  # the string after that
         self.runs = np.zeros(self.size, dtype=np.int32)  # the number of the run of bytes that it begins with
-        self.ends = np.full(self.size, -1, dtype=np.int32)  # the string after run and END; -1: END does not follow
+        self.ends = np.full(
+            self.size, -1, dtype=np.int32
+        )  # the string after run and END; -1: END does not follow
         self.pure = np.zeros(self.size, dtype=bool)  # a run of bytes and no more
         for number, (text, cut) in enumerate(zip(strings, self.segments, strict=True)):
             if not cut:
@@ -146,17 +150,17 @@ class Masks:
         # those that may write a key twice, by what has to stand before them
         self._repeating: dict[bytes, list[int]] = {}
         for number, cut in enumerate(self.segments):
-            keys = [
-                (place, run.encode("latin-1"))
-                for place, (run, after) in enumerate(zip(cut, cut[1:], strict=False))
-                if after == END and run <= "\xff"
-            ]
+            keys = []
+            for place, segment in enumerate(cut):
+                if segment == END:
+                    run = cut[place - 1] if place and cut[place - 1] <= "\xff" else ""
+                    keys.append((place - bool(run), run.encode("latin-1")))
             for place, key in keys:
                 if place > 0:
                     self._later.setdefault(key.decode("utf-8", "ignore"), []).append(number)
-            for _, key in keys[1:]:
-                if keys[0][0] == 0 and key.endswith(keys[0][1]):
-                    self._repeating.setdefault(key[: len(key) - len(keys[0][1])], []).append(number)
+                    first = keys[0][1]
+                    if keys[0][0] == 0 and key.endswith(first):
+                        self._repeating.setdefault(key[: len(key) - len(first)], []).append(number)
         order = sorted(range(len(self.run_texts)), key=lambda number: -len(self.run_texts[number]))
         self._run_order = np.array(order)
         lengths = np.array([len(self.run_texts[number]) for number in order])
@@ -198,21 +202,24 @@ class Masks:
         return known
 
     def _without_names(self, state: Object | FreeKey) -> Object | FreeKey | None:
-        """The state as if no key had been written that the schema does not name; None where it is that already.
+        """The state as if no key had been written or begun that the schema does not name; None where it is that already.
 
         Such keys seldom matter to a string, and are different in each document.
         """
-        owner = state.owner if type(state) is FreeKey else state
-        if not owner.node.free or all(
-            name in owner.node.known or name in PLACEHOLDERS for name in owner.used
+        owner, text = (state.owner, state.text) if type(state) is FreeKey else (state, b"")
+        if not owner.node.free or (
+            all(name in owner.node.known or name in PLACEHOLDERS for name in owner.used)
+            and (not text or owner.node.known)
         ):
             return None
         limits = [(minimum, maximum) for _, _, minimum, maximum in owner.node.objects]
         if any(maximum is not None or minimum > len(PLACEHOLDERS) for minimum, maximum in limits):
             return None
-        if type(state) is FreeKey and not all(
-            self.walker.is_endless(automaton, here) for _, automaton, here in state.classes
-        ):
+        try:
+            key = state if type(state) is FreeKey else self.walker.open_key(owner)
+        except Illegal:
+            return None
+        if not all(self.walker.is_always_endless(automaton, here) for _, automaton, here in key.classes):
             return None
         used = owner.used.intersection(owner.node.known)
         placeholders = PLACEHOLDERS[: min(len(owner.used) - len(used), max(limits)[0])]
@@ -299,14 +306,7 @@ class Masks:
             return id(state.node), state.alive, names, number, self._deep(state.depth)
         assert kind is FreeKey
         classes = tuple([(matched, id(automaton), here) for matched, automaton, here in state.classes])
-        if all(self.walker.is_endless(automaton, here) for _, automaton, here in state.classes):
-            taken = [name.encode() for name in state.owner.used.union(state.owner.node.known)]
-            text: Hashable = frozenset(
-                name[len(state.text) :] for name in taken if name.startswith(state.text)
-            )
-        else:
-            text = state.text
-        return self._key(state.owner), classes, text
+        return self._key(state.owner), classes, state.text
 
     def _deep(self, depth: int) -> int:
         """The depth where it matters to a string, else 0."""

@@ -1,0 +1,167 @@
+"""Masks of legal tokens: against brute force over the vocabulary, and against real workflows."""
+
+import json
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from nanochat_tct.data.documents import read_workflow
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tokenizer.compile import compile_schema
+from nanochat_tct.tokenizer.cursor import Illegal, State, Walker
+from nanochat_tct.tokenizer.errors import TokenizerError
+from nanochat_tct.tokenizer.grammar import MAX_DEPTH, Grammar
+from nanochat_tct.tokenizer.masks import Masks
+from nanochat_tct.tokenizer.tokenizer import Tokenizer
+from tests.tokenizer.schemas import SCHEMAS, values
+
+TOKENIZER = Tokenizer()
+
+
+def by_steps(walker: Walker, state: State, text: str) -> bool:
+    """Whether base tokens may follow, by one step after the other."""
+    here: State | None = state
+    try:
+        for token in text:
+            if here is None:
+                return False
+            here = walker.step(here, token)
+    except Illegal:
+        return False
+    return True
+
+
+def made_up_tokens(grammar: Grammar, documents: list[str], choose: random.Random) -> list[str]:
+    """All base tokens, and pieces of documents, cut and joined anywhere."""
+    pieces = set()
+    for text in documents:
+        for _ in range(8):
+            start = choose.randrange(len(text))
+            pieces.add(text[start : start + choose.randint(2, 12)])
+    several = sorted(pieces)
+    pieces.update(choose.choice(several) + choose.choice(several) for _ in range(60))
+    return [*map(chr, range(grammar.base_size)), *sorted(piece for piece in pieces if len(piece) > 1)]
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_brute_force_over_the_vocabulary_of_small_schemas(name: str) -> None:
+    grammar = Grammar(compile_schema(SCHEMAS[name])[0])
+    walker = Walker(grammar)
+    documents: list[str] = []
+
+    @settings(max_examples=80, derandomize=True, database=None, deadline=None)
+    @given(values)
+    def collect(value: Any) -> None:
+        try:
+            documents.append(grammar.write(value))
+        except TokenizerError:
+            pass
+
+    collect()
+    documents.append(walker.complete(walker.start))
+    choose = random.Random(0)
+    tokens = made_up_tokens(grammar, documents, choose)
+    masks = Masks(walker, tokens)
+    for text in choose.sample(documents, min(12, len(documents))):
+        state: State | None = walker.start
+        for base in text:
+            assert state is not None
+            found = masks.legal(state)[: len(tokens)]
+            expected = np.array([by_steps(walker, state, token) for token in tokens])
+            assert (found == expected).all(), (text, [tokens[i] for i in np.flatnonzero(found != expected)])
+            state = walker.step(state, base)
+        assert not masks.legal(state)[: len(tokens)].any()
+
+
+def test_a_legal_token_leads_to_a_valid_document_and_an_illegal_one_to_none() -> None:
+    """On random walks over the workflow grammar, token by token, from places no document needs to have."""
+    choose = random.Random(0)
+    checked = 0
+    for _ in range(40):
+        cursor = TOKENIZER.cursor()
+        tokens: list[int] = []
+        for _ in range(choose.randint(1, 40)):
+            legal = np.flatnonzero(cursor.legal())
+            illegal = np.flatnonzero(~cursor.legal())
+            for token in choose.sample(illegal.tolist(), 20):
+                assert not cursor.allows(token)
+            for token in choose.sample(legal.tolist(), min(3, len(legal))):
+                whole = [*tokens, token, *cursor.after(token).closing()]
+                assert TOKENIZER.encode_value(TOKENIZER.decode_value(whole))
+                checked += 1
+            tokens.append(int(choose.choice(legal.tolist())))
+            cursor.advance(tokens[-1])
+            if cursor.is_complete:
+                break
+    assert checked > 500
+
+
+def test_keys_of_any_name_come_once() -> None:
+    """Also where one token writes a whole key that stood before, or the end of one."""
+    texts = TOKENIZER.segmenter.expansions
+    ends_key = [token for token, text in enumerate(texts) if text.startswith("version\u0101")]
+    assert ends_key
+    for before, again in ((["python-version"], False), (["node-version"], True)):
+        with_keys = {key: "1" for key in before}
+        document = {
+            "on": "push",
+            "jobs": {"a": {"runs-on": "x", "steps": [{"uses": "a", "with": with_keys}]}},
+        }
+        cursor = TOKENIZER.cursor()
+        for token in TOKENIZER.encode_prefix(document, open_scalar=False):
+            cursor.advance(token)
+        for byte in b"python-":
+            cursor.advance(byte)
+        assert [bool(cursor.legal()[token]) for token in ends_key] == [cursor.allows(t) for t in ends_key]
+        assert any(cursor.legal()[token] for token in ends_key) == again
+
+
+def test_deep_nesting_ends_at_the_limit() -> None:
+    tokenizer = load_tokenizer()
+    cursor = tokenizer.cursor()
+    value: Any = []
+    for _ in range(MAX_DEPTH):
+        value = [value]
+    document = {
+        "on": "push",
+        "jobs": {"a": {"runs-on": "x", "strategy": {"matrix": {"include": [{"a": value}]}}}},
+    }
+    with pytest.raises(TokenizerError, match="deeper"):
+        tokenizer.encode(json.dumps(document))
+    opening = chr(260)
+    for token in tokenizer.encode_prefix({"on": "push", "jobs": {"a": {"runs-on": "x"}}}, open_scalar=False):
+        cursor.advance(token)
+    prefix = {"on": "push", "jobs": {"a": {"runs-on": "x", "strategy": {"matrix": {"include": [{"a": []}]}}}}}
+    cursor = tokenizer.cursor()
+    for token in tokenizer.encode_prefix(prefix, open_scalar=False):
+        cursor.advance(token)
+    deep = 0
+    while cursor.legal()[ord(opening)]:
+        assert cursor.allows(ord(opening))
+        cursor.advance(ord(opening))
+        deep += 1
+        assert deep < MAX_DEPTH
+    assert not cursor.allows(ord(opening))
+    assert deep > 100
+
+
+def test_no_token_of_a_real_document_is_masked(corpus: Any) -> None:
+    checked = 0
+    for text in random.Random(0).sample(corpus.column("text").to_pylist(), 80):
+        try:
+            value = read_workflow(text, "yaml")
+            TOKENIZER.encode_value(value)
+        except UserError:
+            continue
+        checked += 1
+        cursor = TOKENIZER.cursor()
+        for token in TOKENIZER.encode_value(value):
+            assert cursor.legal()[token]
+            cursor.advance(token)
+        assert cursor.is_complete
+        assert not cursor.legal().any()
+    assert checked > 60
