@@ -39,7 +39,7 @@ MAX_FRAMES = 8_000
 MAX_MASKS = 12_000
 MAX_SURROUNDINGS = 2_000
 FEW = 2  # so many strings are read one by one
-ELSEWHERE: Parent = tuple([None, None])  # as OUTSIDE, of a frame inside another one
+ELSEWHERE: Parent = (None, None)  # as OUTSIDE, and another object: of a frame inside another one
 PLACEHOLDERS = tuple(f"\0{number}" for number in range(4))  # stand for keys of any name
 NO_TOKEN = "\uffff"  # no base token, so an array's item begins with it
 
@@ -178,17 +178,18 @@ class Masks:
     def _numbered(self, state: State | None) -> Mask:
         if state is None:
             return self._end
-        if type(state) is FreeKey or type(state) is Object:
+        if isinstance(state, FreeKey | Object):
             general = self._without_names(state)
             if general is not None:
                 return self._with_names(state, self._numbered(general))
+        assert not isinstance(state, Closed)
         key = self._key(state)
         frame = self._frames.get(key)
         if frame is None:
             found = Found()
             self._read(self._alone(state), self._all, self._all, found)
             frame = _remember(self._frames, key, Frame(found, self.size), MAX_FRAMES)
-        parent = state.owner.parent if type(state) is FreeKey else state.parent
+        parent = state.owner.parent if isinstance(state, FreeKey) else state.parent
         around = tuple([self._around(parent, accepted) for accepted, _, _ in frame.outside])
         whole = (key, tuple([mask[0] for mask in around]))
         known = self._masks.get(whole)
@@ -202,11 +203,11 @@ class Masks:
         return known
 
     def _without_names(self, state: Object | FreeKey) -> Object | FreeKey | None:
-        """The state as if no key had been written or begun that the schema does not name; None where it is that already.
+        """The state as if no key of any name had been written or begun; None where it is that already.
 
         Such keys seldom matter to a string, and are different in each document.
         """
-        owner, text = (state.owner, state.text) if type(state) is FreeKey else (state, b"")
+        owner, text = (state.owner, state.text) if isinstance(state, FreeKey) else (state, b"")
         if not owner.node.free or (
             all(name in owner.node.known or name in PLACEHOLDERS for name in owner.used)
             and (not text or owner.node.known)
@@ -216,7 +217,7 @@ class Masks:
         if any(maximum is not None or minimum > len(PLACEHOLDERS) for minimum, maximum in limits):
             return None
         try:
-            key = state if type(state) is FreeKey else self.walker.open_key(owner)
+            key = state if isinstance(state, FreeKey) else self.walker.open_key(owner)
         except Illegal:
             return None
         if not all(self.walker.is_always_endless(automaton, here) for _, automaton, here in key.classes):
@@ -224,14 +225,14 @@ class Masks:
         used = owner.used.intersection(owner.node.known)
         placeholders = PLACEHOLDERS[: min(len(owner.used) - len(used), max(limits)[0])]
         general = replace(owner, used=used.union(placeholders))
-        if type(state) is Object:
+        if isinstance(state, Object):
             return general
-        assert type(state) is FreeKey
+        assert isinstance(state, FreeKey)
         return FreeKey(general, state.classes, state.text if owner.node.known else b"")
 
     def _with_names(self, state: Object | FreeKey, general: Mask) -> Mask:
         """The mask of a state, from that of ``_without_names``: strings that have one of its keys are read anew."""
-        owner, text = (state.owner, state.text) if type(state) is FreeKey else (state, b"")
+        owner, text = (state.owner, state.text) if isinstance(state, FreeKey) else (state, b"")
         affected: set[int] = set()
         taken: list[Ids] = []
         again = []
@@ -242,7 +243,7 @@ class Masks:
             encoded = name.encode()
             if encoded.startswith(text) and encoded[len(text) :] in self._run_numbers:
                 taken.append(self._strings_naming(self._run_numbers[encoded[len(text) :]]))
-        if type(state) is FreeKey:
+        if isinstance(state, FreeKey):
             # the general state has the key's beginning left out, and a string may write the whole key once more
             affected.update(self._repeating.get(text, ()), self._repeating.get(b"", ()))
             again.append(text.decode("latin-1"))
@@ -291,20 +292,19 @@ class Masks:
 
     def _key(self, state: State) -> Hashable:
         """Equal for states between which no string can tell, what is around them left aside."""
-        kind = type(state)
-        if kind is Scalar:
+        if isinstance(state, Scalar):
             return (id(state.node), *[(bit, id(automaton), here) for bit, automaton, here in state.automata])
-        if kind is Value:
+        if isinstance(state, Value):
             return id(state.node), state.mask, self._deep(state.depth)
-        if kind is Array:
+        if isinstance(state, Array):
             most = max(max(minimum, maximum or 0) for _, minimum, maximum, _ in state.node.arrays) + 1
             return id(state.node), state.alive, min(state.length, most), self._deep(state.depth), "items"
-        if kind is Object:
+        if isinstance(state, Object):
             counts = any(minimum or maximum is not None for _, _, minimum, maximum in state.node.objects)
             names = state.used
             number = len(state.used) if counts else 0
             return id(state.node), state.alive, names, number, self._deep(state.depth)
-        assert kind is FreeKey
+        assert isinstance(state, FreeKey)
         classes = tuple([(matched, id(automaton), here) for matched, automaton, here in state.classes])
         return self._key(state.owner), classes, state.text
 
@@ -313,14 +313,14 @@ class Masks:
         return depth if depth + self.longest + 1 >= MAX_DEPTH else 0
 
     def _alone(self, state: State) -> State:
-        if type(state) is FreeKey:
+        if isinstance(state, FreeKey):
             return replace(state, owner=replace(state.owner, parent=OUTSIDE))
-        assert type(state) is not Closed
+        assert not isinstance(state, Closed)
         return replace(state, parent=OUTSIDE)
 
     def _read(self, state: State, strings: Ids, rests: Ids, found: Found) -> None:
         """Reads what is left of each string (its rest) from a state inside the frame on."""
-        if type(state) is Closed:
+        if isinstance(state, Closed):
             found.outside.append((state.accepted, strings, rests))
             return
         done = rests == self.nothing
@@ -331,7 +331,7 @@ class Masks:
             for string, rest in zip(strings.tolist(), rests.tolist(), strict=True):
                 self._read_one(state, string, rest, found)
             return
-        if type(state) is Array:
+        if isinstance(state, Array):
             ends = self.heads[rests] == ord(ARRAY_END)
             if ends.any():
                 self._step(state, ARRAY_END, strings[ends], self.tails[rests[ends]], found)
@@ -343,13 +343,13 @@ class Masks:
                     return
                 self._read_inner(item, strings, rests, found)
             return
-        if type(state) is Scalar:
+        if isinstance(state, Scalar):
             self._read_text(state, strings, rests, found)
             return
         heads = self.heads[rests]
         texts = (heads < 0) | (heads == ord(END))
         if texts.any():
-            if type(state) is Value:
+            if isinstance(state, Value):
                 if state.node.texts:
                     try:
                         opened = self.walker.open_text(state)
@@ -373,7 +373,7 @@ class Masks:
 
     def _read_inner(self, state: State, strings: Ids, rests: Ids, found: Found) -> None:
         """As ``_read``, from a frame inside another one on: what it does with the rests is kept for the next time."""
-        if type(state) is Closed or type(state) is FreeKey or state.parent is OUTSIDE or len(strings) <= FEW:
+        if isinstance(state, Closed | FreeKey) or state.parent is OUTSIDE or len(strings) <= FEW:
             self._read(state, strings, rests, found)
             return
         key = (self._key(state), rests.tobytes())
@@ -398,7 +398,7 @@ class Masks:
         try:
             while rest != self.nothing:
                 assert here is not None
-                if type(here) is Closed:
+                if isinstance(here, Closed):
                     found.outside.append((here.accepted, [string], [rest]))
                     return
                 head, tail = self._next[rest]
@@ -406,7 +406,7 @@ class Masks:
                 rest = tail
         except Illegal:
             return
-        if type(here) is Closed:
+        if isinstance(here, Closed):
             found.outside.append((here.accepted, [string], [rest]))
         else:
             found.inside.append([string])
@@ -437,7 +437,7 @@ class Masks:
     def _read_key(self, state: Object | FreeKey, strings: Ids, rests: Ids, found: Found) -> None:
         """Strings that begin with bytes or END where a key that the schema does not name is being written."""
         try:
-            here = state if type(state) is FreeKey else self.walker.open_key(state)
+            here = state if isinstance(state, FreeKey) else self.walker.open_key(state)
         except Illegal:
             return
         runs, ends = self.runs[rests], self.ends[rests]
@@ -475,7 +475,7 @@ class Masks:
             value = self.walker.step(moved, END)
         except Illegal:
             return
-        assert value is not None and type(value) is not Closed and type(value) is not FreeKey
+        assert value is not None and not isinstance(value, Closed) and not isinstance(value, FreeKey)
         inner = Found()
         parent = value.parent
         self._read_inner(replace(value, parent=ELSEWHERE), np.arange(len(ends), dtype=np.int32), ends, inner)
@@ -494,7 +494,9 @@ class Masks:
                 named = self._moved(state, self.run_texts[runs[place]])
                 assert named is not None
                 opened = self.walker.step(named, END)
-                assert opened is not None and type(opened) is not Closed and type(opened) is not FreeKey
+                assert (
+                    opened is not None and not isinstance(opened, Closed) and not isinstance(opened, FreeKey)
+                )
                 try:
                     closed = self.walker.finish(opened.parent, accepted)
                 except Illegal:
