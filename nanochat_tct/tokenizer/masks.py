@@ -11,6 +11,8 @@ is that of XGrammar (Dong et al., 2024, section 3.1); here the second part is a 
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -36,11 +38,13 @@ from nanochat_tct.tokenizer.cursor import (
 from nanochat_tct.tokenizer.grammar import ARRAY_END, END, MAX_DEPTH
 
 MAX_FRAMES = 8_000
-MAX_MASKS = 12_000
+MAX_MASKS = 4_000  # different ones
+MAX_PLACES = 50_000
 MAX_SURROUNDINGS = 2_000
 FEW = 2  # so many strings are read one by one
 ELSEWHERE: Parent = (None, None)  # as OUTSIDE, and another object: of a frame inside another one
 PLACEHOLDERS = tuple(f"\0{number}" for number in range(4))  # stand for keys of any name
+ANY_TEXT = b"\0"  # stands for the beginning of such a key: no string repeats it
 NO_TOKEN = "\uffff"  # no base token, so an array's item begins with it
 
 Ids = np.ndarray  # int32, numbers of strings
@@ -100,12 +104,14 @@ class Masks:
         self.segments = [segments_of(text) for text in strings]
         self.longest = max(sum(segment > "\xff" for segment in cut) for cut in self.segments)
         self._cut(strings, numbers)
-        self._all = np.arange(self.size, dtype=np.int32)
+        self._all = np.arange(self.nothing, dtype=np.int32)
+        self._all_by_head = self._by_head(self._all, self._all)
         self._targets: dict[tuple[int, int], np.ndarray] = {}
         self._tables: dict[int, np.ndarray] = {}
         self._frames: OrderedDict[Hashable, Frame] = OrderedDict()
         self._inner: OrderedDict[Hashable, Found] = OrderedDict()
         self._masks: OrderedDict[Hashable, Mask] = OrderedDict()
+        self._contents: OrderedDict[bytes, Mask] = OrderedDict()
         self._surroundings: OrderedDict[tuple[int, int], tuple[Parent, Mask]] = OrderedDict()
         self._count = 1
         end = np.zeros(self.size, dtype=bool)
@@ -198,8 +204,7 @@ class Masks:
             for (_, strings, rests), outer in zip(frame.outside, around, strict=True):
                 mask[strings] |= outer[1][rests]
             mask[self.nothing] = True
-            self._count += 1
-            known = _remember(self._masks, whole, (self._count, mask), MAX_MASKS)
+            known = self._share(whole, mask)
         return known
 
     def _without_names(self, state: Object | FreeKey) -> Object | FreeKey | None:
@@ -210,7 +215,7 @@ class Masks:
         owner, text = (state.owner, state.text) if isinstance(state, FreeKey) else (state, b"")
         if not owner.node.free or (
             all(name in owner.node.known or name in PLACEHOLDERS for name in owner.used)
-            and (not text or owner.node.known)
+            and (not isinstance(state, FreeKey) or text == ANY_TEXT or owner.node.known)
         ):
             return None
         limits = [(minimum, maximum) for _, _, minimum, maximum in owner.node.objects]
@@ -228,7 +233,7 @@ class Masks:
         if isinstance(state, Object):
             return general
         assert isinstance(state, FreeKey)
-        return FreeKey(general, state.classes, state.text if owner.node.known else b"")
+        return FreeKey(general, state.classes, state.text if owner.node.known else ANY_TEXT)
 
     def _with_names(self, state: Object | FreeKey, general: Mask) -> Mask:
         """The mask of a state, from that of ``_without_names``: strings that have one of its keys are read anew."""
@@ -243,9 +248,8 @@ class Masks:
             encoded = name.encode()
             if encoded.startswith(text) and encoded[len(text) :] in self._run_numbers:
                 taken.append(self._strings_naming(self._run_numbers[encoded[len(text) :]]))
-        if isinstance(state, FreeKey):
-            # the general state has the key's beginning left out, and a string may write the whole key once more
-            affected.update(self._repeating.get(text, ()), self._repeating.get(b"", ()))
+        if isinstance(state, FreeKey) and text in self._repeating:
+            affected.update(self._repeating[text])
             again.append(text.decode("latin-1"))
         if not affected and not any(map(len, taken)):
             return general
@@ -253,19 +257,22 @@ class Masks:
         known = self._masks.get(key)
         if known is None:
             mask = general[1].copy()
-            found = Found()
-            alone = self._alone(state)
-            for string in affected:
-                mask[string] = False
-                self._read_one(alone, string, string, found)
+            mask[list(affected)] = False
+            frame = ("names", self._key(state))
+            found = self._inner.get(frame)
+            if found is None:
+                found = Found()
+                alone = self._alone(state)
+                for string in affected:
+                    self._read_one(alone, string, string, found)
+                _remember(self._inner, frame, found, MAX_FRAMES)
             for part in found.inside:
                 mask[part] = True
             for accepted, parts, rests in found.outside:
                 mask[parts] |= self._around(owner.parent, accepted)[1][rests]
             for part in taken:
                 mask[part] = False
-            self._count += 1
-            known = _remember(self._masks, key, (self._count, mask), MAX_MASKS)
+            known = self._share(key, mask)
         return known
 
     def _strings_naming(self, run: int) -> Ids:
@@ -274,6 +281,15 @@ class Masks:
         if known is None:
             known = self._naming[run] = np.flatnonzero((self.runs == run) & (self.ends >= 0))
         return known
+
+    def _share(self, key: Hashable, mask: np.ndarray) -> Mask:
+        """Remembers a mask; equal ones have one number."""
+        content = mask.tobytes()
+        known = self._contents.get(content)
+        if known is None:
+            self._count += 1
+            known = _remember(self._contents, content, (self._count, mask), MAX_MASKS)
+        return _remember(self._masks, key, known, MAX_PLACES)
 
     def _around(self, parent: Parent, accepted: int) -> Mask:
         """The mask of what follows a frame that ends accepted by these alternatives."""
@@ -323,10 +339,11 @@ class Masks:
         if isinstance(state, Closed):
             found.outside.append((state.accepted, strings, rests))
             return
-        done = rests == self.nothing
-        if done.any():
-            found.inside.append(strings[done])
-            strings, rests = strings[~done], rests[~done]
+        if rests is not self._all:
+            done = rests == self.nothing
+            if done.any():
+                found.inside.append(strings[done])
+                strings, rests = strings[~done], rests[~done]
         if len(strings) <= FEW:
             for string, rest in zip(strings.tolist(), rests.tolist(), strict=True):
                 self._read_one(state, string, rest, found)
@@ -346,22 +363,36 @@ class Masks:
         if isinstance(state, Scalar):
             self._read_text(state, strings, rests, found)
             return
-        heads = self.heads[rests]
-        texts = (heads < 0) | (heads == ord(END))
-        if texts.any():
+        texts, others = self._all_by_head if rests is self._all else self._by_head(strings, rests)
+        if len(texts[0]):
             if isinstance(state, Value):
                 if state.node.texts:
-                    try:
-                        opened = self.walker.open_text(state)
-                    except Illegal:
-                        pass
-                    else:
-                        self._read_text(opened, strings[texts], rests[texts], found)
+                    with contextlib.suppress(Illegal):
+                        self._read_text(self.walker.open_text(state), *texts, found)
             else:
-                self._read_key(state, strings[texts], rests[texts], found)
-        for head in np.unique(heads[~texts]).tolist():
-            here = heads == head
-            self._step(state, chr(head), strings[here], self.tails[rests[here]], found)
+                self._read_key(state, *texts, found)
+        for head, starting, tails in others:
+            self._step(state, head, starting, tails, found)
+
+    def _by_head(self, strings: Ids, rests: Ids) -> tuple[tuple[Ids, Ids], list[tuple[str, Ids, Ids]]]:
+        """Strings and rests that begin with bytes or END; and by their first token the others, with what follows it."""
+        heads = self.heads[rests]
+        order = np.argsort(heads, kind="stable")
+        heads, strings, rests = heads[order], strings[order], rests[order]
+        start = int(np.searchsorted(heads, 0))  # bytes are -1
+        borders = [start, *(np.flatnonzero(np.diff(heads[start:])) + start + 1).tolist(), len(heads)]
+        texts, others = (strings[:start], rests[:start]), []
+        for left, right in itertools.pairwise(borders):
+            if left == right:
+                continue
+            if heads[left] == ord(END):
+                texts = (
+                    np.concatenate([texts[0], strings[left:right]]),
+                    np.concatenate([texts[1], rests[left:right]]),
+                )
+            else:
+                others.append((chr(heads[left]), strings[left:right], self.tails[rests[left:right]]))
+        return texts, others
 
     def _step(self, state: State, token: str, strings: Ids, rests: Ids, found: Found) -> None:
         try:
