@@ -111,9 +111,7 @@ class Walker:
         self._lives: dict[int, int] = {}
         self._shortest: dict[tuple[int, int], str] = {}
         self._names: dict[tuple[int, int], Automaton] = {}
-        self._endless: dict[
-            tuple[int, int], bool
-        ] = {}  # by the identity of an automaton of ours, and its state
+        self._endless: dict[int, set[int]] = {}  # states, by the identity of an automaton of ours
         self._always_endless: dict[tuple[int, int], bool] = {}
         # states that every ASCII byte leads back to: there a run of them need not be looked at
         self._plain = {
@@ -380,25 +378,19 @@ class Walker:
         return frozenset(name.encode("utf-8") for name in owner.used.union(owner.node.known))
 
     def is_endless(self, automaton: Automaton, state: int) -> bool:
-        """Whether infinitely many strings lead from a state to acceptance (a cycle can be reached)."""
-        known = self._endless.get((id(automaton), state))
+        """Whether infinitely many strings lead from a state to acceptance: whether it leads to a cycle."""
+        known = self._endless.get(id(automaton))
         if known is None:
-            finished: set[int] = set()
-            path: set[int] = set()
-
-            def cyclic(here: int) -> bool:
-                if here in path:
-                    return True
-                if here in finished:
-                    return False
-                path.add(here)
-                found = any(cyclic(target) for _, _, target in automaton.edges[here])
-                path.discard(here)
-                finished.add(here)
-                return found
-
-            known = self._endless[id(automaton), state] = cyclic(state)
-        return known
+            # of the states that lead to states of the set, again and again, those that lead to a cycle remain
+            known = set(range(len(automaton.edges)))
+            size = -1
+            while len(known) != size:
+                size = len(known)
+                known = {
+                    here for here in known if any(target in known for _, _, target in automaton.edges[here])
+                }
+            self._endless[id(automaton)] = known
+        return state in known
 
     def is_always_endless(self, automaton: Automaton, state: int) -> bool:
         """Whether infinitely many strings lead to acceptance from every state that can be reached from this one."""

@@ -13,9 +13,9 @@ from nanochat_tct.data.documents import read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.cursor import Illegal, State, Walker
+from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, State, Walker
 from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.grammar import MAX_DEPTH, Grammar
+from nanochat_tct.tokenizer.grammar import END, MAX_DEPTH, Grammar
 from nanochat_tct.tokenizer.masks import Masks
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.tokenizer.schemas import SCHEMAS, values
@@ -164,3 +164,19 @@ def test_no_token_of_a_real_document_is_masked(corpus: Any) -> None:
         assert cursor.is_complete
         assert not cursor.legal().any()
     assert checked > 60
+
+
+def test_keys_of_many_letters_are_walked_without_recursion() -> None:
+    grammar = Grammar(
+        compile_schema(
+            {"type": "object", "propertyNames": {"pattern": "^[a-z]{1,200}$"}, "maxProperties": 1}
+        )[0]
+    )
+    walker = Walker(grammar)
+    state: State | None = walker.start
+    for byte in "a" * 200:
+        assert state is not None
+        state = walker.step(state, byte)
+    assert isinstance(state, FreeKey)
+    masks = Masks(walker, list(map(chr, range(grammar.base_size))))
+    assert np.flatnonzero(masks.legal(state)[:300]).tolist() == [ord(END)]
