@@ -334,3 +334,27 @@ def test_cuts_of_real_workflows_complete_to_valid_ones(corpus: Any) -> None:
             assert functions.encode(completed)
             checked += 1
     assert checked > 100
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_cuts_of_every_real_workflow_are_kept_and_completed(corpus: Any) -> None:
+    choose = random.Random(0)
+    segmenter = TOKENIZER.segmenter
+    checked = 0
+    for text in corpus.column("text").to_pylist():
+        try:
+            tokens = TOKENIZER.encode_value(read_workflow(text, "yaml"))
+        except (DocumentError, TokenizerError):
+            continue
+        for _ in range(20):
+            kept = tokens[: choose.randrange(len(tokens))]
+            completed, _, _ = functions.decode_prefix(kept)
+            base = segmenter.decode(kept)
+            # a character that is cut in two is left out: up to three bytes
+            written = segmenter.decode(functions.encode(completed))
+            assert written.startswith(base) or any(
+                base[-back] > "\x7f" and written.startswith(base[:-back]) for back in (1, 2, 3)
+            )
+            checked += 1
+    assert checked > 100_000
