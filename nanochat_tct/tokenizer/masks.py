@@ -12,6 +12,7 @@ is that of XGrammar (Dong et al., 2024, section 3.1); here the second part is a 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
@@ -37,7 +38,7 @@ from nanochat_tct.tokenizer.cursor import (
 )
 from nanochat_tct.tokenizer.grammar import ARRAY_END, END, MAX_DEPTH
 
-MAX_FRAMES = 8_000
+MAX_FRAMES = 4_000
 MAX_MASKS = 4_000  # different ones
 MAX_PLACES = 50_000
 MAX_SURROUNDINGS = 2_000
@@ -284,7 +285,7 @@ class Masks:
 
     def _share(self, key: Hashable, mask: np.ndarray) -> Mask:
         """Remembers a mask; equal ones have one number."""
-        content = mask.tobytes()
+        content = hashlib.blake2b(mask.tobytes(), digest_size=16).digest()
         known = self._contents.get(content)
         if known is None:
             self._count += 1
