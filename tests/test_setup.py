@@ -24,6 +24,8 @@ NOT_IMPORTED_BY_US = {"tensorboard": "torch.utils.tensorboard imports it"}
 TOOLS = {"mypy", "ruff", "pytest-timeout", "types-pyyaml"}
 OPTIONAL = {"tiktoken"}  # used where it is installed; the tests install it
 NEVER_DECLARED = {"tct_github_workflow"}  # the private wheel: its name is free on the public index
+# benchmarks run beside them, and the fuzzer by one of them, where somebody has installed them
+PEERS = {"atheris", "llguidance", "tokenizers", "transformers", "xgrammar"}
 
 
 def imported_distributions(*folders: str) -> set[str]:
@@ -36,7 +38,8 @@ def imported_distributions(*folders: str) -> set[str]:
                     modules |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                     modules.add(node.module.split(".")[0])
-    modules -= set(sys.stdlib_module_names) | {"nanochat_tct", "tests", "benchmarks"} | NEVER_DECLARED
+    modules -= set(sys.stdlib_module_names) | {"nanochat_tct", "tests", "benchmarks"}
+    modules -= NEVER_DECLARED | PEERS
     known = importlib.metadata.packages_distributions()
     return {canonicalize_name(known[module][0]) for module in modules}
 
