@@ -75,7 +75,8 @@ def generate_tokens(
     was_training = model.training
     model.eval()
     try:
-        yield from _Batch(model, tokenizer, prompt, sampling).run(num_samples)
+        with ThreadPoolExecutor(1) as thread:
+            yield from _Batch(model, tokenizer, prompt, sampling, thread).run(num_samples)
     finally:
         model.train(was_training)
 
@@ -126,8 +127,16 @@ class _Row:
 class _Batch:
     """The rows and their cache."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer, prompt: list[int], sampling: SamplingConfig) -> None:
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: Tokenizer,
+        prompt: list[int],
+        sampling: SamplingConfig,
+        thread: ThreadPoolExecutor,
+    ) -> None:
         self.model = model
+        self.thread = thread
         self.tokenizer = tokenizer
         # tokens that reach from an open prompt into what follows are the model's to choose
         is_open = not _Row(0, prompt, "", tokenizer.cursor(), sampling.seed).cursor.is_complete
@@ -149,7 +158,6 @@ class _Batch:
                 f"max_tokens is {sampling.max_tokens}: the shortest workflow that goes on from here has "
                 f"{len(self.prompt) + len(first.closing)} tokens"
             )
-        self.thread = ThreadPoolExecutor(1)
 
     def run(self, num_samples: int) -> Iterator[tuple[int, Generated]]:
         waiting = iter(range(num_samples))

@@ -123,14 +123,12 @@ class Masks:
     def _cut(self, strings: list[str], numbers: dict[str, int]) -> None:
         """Arrays over all strings: how each begins."""
         runs: dict[str, int] = {"": 0}
-        self.heads = np.full(
-            self.size, -1, dtype=np.int32
-        )  # the first base token where it is structure, else -1
+        # the first base token where it is structure, else -1
+        self.heads = np.full(self.size, -1, dtype=np.int32)
         self.tails = np.full(self.size, -1, dtype=np.int32)  # the string after that
         self.runs = np.zeros(self.size, dtype=np.int32)  # the number of the run of bytes that it begins with
-        self.ends = np.full(
-            self.size, -1, dtype=np.int32
-        )  # the string after run and END; -1: END does not follow
+        # the string after run and END; -1: END does not follow
+        self.ends = np.full(self.size, -1, dtype=np.int32)
         self.pure = np.zeros(self.size, dtype=bool)  # a run of bytes and no more
         for number, (text, cut) in enumerate(zip(strings, self.segments, strict=True)):
             if not cut:
@@ -151,8 +149,8 @@ class Masks:
         ]
         self.run_texts = [text.encode("latin-1") for text in runs]
         self._run_numbers = {text: number for number, text in enumerate(self.run_texts)}
+        self._naming: dict[int, Ids] = {}  # see _strings_naming
         # strings by a key that they may write, not at their beginning
-        self._naming: dict[int, Ids] = {}
         self._later: dict[str, list[int]] = {}
         # those that may write a key twice, by what has to stand before them
         self._repeating: dict[bytes, list[int]] = {}
@@ -188,7 +186,7 @@ class Masks:
         if isinstance(state, FreeKey | Object):
             general = self._without_names(state)
             if general is not None:
-                return self._with_names(state, self._numbered(general))
+                return self._with_names(state, general)
         assert not isinstance(state, Closed)
         key = self._key(state)
         frame = self._frames.get(key)
@@ -229,15 +227,17 @@ class Masks:
         if not all(self.walker.is_always_endless(automaton, here) for _, automaton, here in key.classes):
             return None
         used = owner.used.intersection(owner.node.known)
-        placeholders = PLACEHOLDERS[: min(len(owner.used) - len(used), max(limits)[0])]
+        most_needed = max(minimum for minimum, _ in limits)
+        placeholders = PLACEHOLDERS[: min(len(owner.used) - len(used), most_needed)]
         general = replace(owner, used=used.union(placeholders))
         if isinstance(state, Object):
             return general
         assert isinstance(state, FreeKey)
         return FreeKey(general, state.classes, state.text if owner.node.known else ANY_TEXT)
 
-    def _with_names(self, state: Object | FreeKey, general: Mask) -> Mask:
+    def _with_names(self, state: Object | FreeKey, without: Object | FreeKey) -> Mask:
         """The mask of a state, from that of ``_without_names``: strings that have one of its keys are read anew."""
+        general = self._numbered(without)
         owner, text = (state.owner, state.text) if isinstance(state, FreeKey) else (state, b"")
         affected: set[int] = set()
         taken: list[Ids] = []
@@ -254,7 +254,14 @@ class Masks:
             again.append(text.decode("latin-1"))
         if not affected and not any(map(len, taken)):
             return general
-        key = (general[0], frozenset(again), tuple(map(id, taken)), text if affected else b"")
+        # equal masks of different states have one number: the state tells how the affected strings are read
+        key = (
+            general[0],
+            self._key(without),
+            frozenset(again),
+            tuple(map(id, taken)),
+            text if affected else b"",
+        )
         known = self._masks.get(key)
         if known is None:
             mask = general[1].copy()
@@ -317,10 +324,7 @@ class Masks:
             most = max(max(minimum, maximum or 0) for _, minimum, maximum, _ in state.node.arrays) + 1
             return id(state.node), state.alive, min(state.length, most), self._deep(state.depth), "items"
         if isinstance(state, Object):
-            counts = any(minimum or maximum is not None for _, _, minimum, maximum in state.node.objects)
-            names = state.used
-            number = len(state.used) if counts else 0
-            return id(state.node), state.alive, names, number, self._deep(state.depth)
+            return id(state.node), state.alive, state.used, self._deep(state.depth)
         assert isinstance(state, FreeKey)
         classes = tuple([(matched, id(automaton), here) for matched, automaton, here in state.classes])
         return self._key(state.owner), classes, state.text

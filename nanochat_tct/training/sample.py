@@ -9,7 +9,7 @@ from nanochat_tct.training.checkpoint import load_model
 from nanochat_tct.training.config import TrainConfig
 
 MAX_TOKENS = 512
-CANDIDATES = 8  # the engine writes so many at a time anyway
+CANDIDATES = 8  # no slower than one: the engine writes as many and more at a time
 
 
 def print_samples(run_dir: Path, config: TrainConfig) -> None:
