@@ -39,7 +39,6 @@ import pyarrow as pa
 import pyarrow.compute
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nanochat_tct.data.documents import DocumentError, Limits
 from nanochat_tct.data.encode import parse_raw
@@ -49,6 +48,7 @@ from nanochat_tct.data.store_writer import StoreSettings, split_of
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import gpt
+from nanochat_tct.model.soft_capped_loss import soft_capped_nats
 from nanochat_tct.tokenizer import TokenizerError, learn
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
@@ -452,7 +452,7 @@ def batch_nats(
     if legal is None:
         return model(tokens, torch.from_numpy(targets)), num_targets
     # The model calls its loss by name; the masked one stands in for it, and knows what is legal in this batch.
-    masked = partial(masked_nats, legal_rows=legal.rows(split, indices, rows, targets))
+    masked = partial(soft_capped_nats, legal_rows=legal.rows(split, indices, rows, targets))
     with mock.patch.object(gpt, "soft_capped_nats", masked):
         return model(tokens, torch.from_numpy(targets)), num_targets
 
@@ -567,54 +567,6 @@ def followers(expansions: Sequence[str]) -> Tensor:
             if token is not None and rest in first_with:
                 table[token, in_order[first_with[rest] : last_with[rest] + 1]] = False
     return torch.from_numpy(table)
-
-
-def masked_nats(x: Tensor, weight: Tensor, targets: Tensor, cap: float, legal_rows: Any) -> Tensor:
-    """`soft_capped_nats`, with the softmax over legal tokens only.
-
-    Args:
-        x: (N, n_embd), weight: (vocab_size, n_embd), targets: (N,) int64, -1 counts nothing.
-        cap: logits are cap * tanh(x @ weight.T / cap).
-        legal_rows: gives for a slice of the N rows what is legal there, bool (R, vocab_size).
-    """
-    nats: Tensor = _MaskedNats.apply(x, weight, targets, cap, legal_rows)
-    return nats
-
-
-class _MaskedNats(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, cap: float, legal_rows: Any) -> Tensor:
-        needs_gradient = ctx.needs_input_grad[0]
-        rows = max(1, 2**20 // weight.size(0))
-        nats = torch.zeros(())
-        grad_x, grad_weight = torch.empty_like(x), torch.zeros_like(weight)
-        for start in range(0, x.size(0), rows):
-            part = slice(start, start + rows)
-            chunk = x[part]  # (R, n_embd)
-            target = targets[part, None]  # (R, 1)
-            is_target = target >= 0
-            target = target.clamp(min=0)
-            tanh = (chunk @ weight.T).div_(cap).tanh_()  # (R, vocab_size)
-            weights = (tanh * cap).exp_().mul_(legal_rows(part))  # zero where a token is not legal
-            total = weights.sum(dim=1, keepdim=True).clamp_(min=1e-30)  # (R, 1); no target may have no mask
-            row_nats = total.log() - cap * tanh.gather(1, target)
-            nats += torch.where(is_target, row_nats, 0.0).sum()
-            if not needs_gradient:
-                continue
-            grad = weights.mul_(is_target / total)  # softmax, zero where there is no target
-            grad.scatter_add_(1, target, -is_target.float())
-            grad.mul_(tanh.square_().neg_().add_(1.0))  # d tanh(z) = 1 - tanh(z)^2
-            grad_x[part] = grad @ weight
-            grad_weight += grad.T @ chunk
-        if needs_gradient:
-            ctx.save_for_backward(grad_x, grad_weight)
-        return nats
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_nats: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        grad_x, grad_weight = ctx.saved_tensors
-        return grad_x * grad_nats, grad_weight * grad_nats, None, None, None
 
 
 if __name__ == "__main__":

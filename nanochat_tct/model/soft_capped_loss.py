@@ -9,17 +9,22 @@ chunk are at hand; the backward pass only scales them. The mathematics is that o
 in float32 logits; a test holds the two against each other.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+LegalRows = Callable[[slice], Tensor]
+
 # Logits of one chunk, in numbers: small enough for the caches of a CPU, large enough to fill a GPU.
 CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**25}
 
 
-def soft_capped_nats(x: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
+def soft_capped_nats(
+    x: Tensor, weight: Tensor, targets: Tensor, cap: float, legal_rows: LegalRows | None = None
+) -> Tensor:
     """Sum of nats of the targets.
 
     Args:
@@ -27,6 +32,8 @@ def soft_capped_nats(x: Tensor, weight: Tensor, targets: Tensor, cap: float) -> 
         weight: (vocab_size, n_embd) of the head.
         targets: (N,) int64; -1 counts nothing.
         cap: logits are cap * tanh(x @ weight.T / cap).
+        legal_rows: gives for a slice of the N rows the tokens that the softmax is over, bool (R, vocab_size); targets
+            are among them. None: all.
 
     Returns:
         float32 scalar. Under autocast the matrix products run in its dtype; all else is float32.
@@ -34,14 +41,20 @@ def soft_capped_nats(x: Tensor, weight: Tensor, targets: Tensor, cap: float) -> 
     device_type = x.device.type
     autocast = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
-    nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype)
+    nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, legal_rows)
     return nats
 
 
 class _SoftCappedNats(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, cap: float, dtype: torch.dtype
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        cap: float,
+        dtype: torch.dtype,
+        legal_rows: LegalRows | None,
     ) -> Tensor:
         needs_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         ctx.dtypes = x.dtype, weight.dtype
@@ -58,7 +71,11 @@ class _SoftCappedNats(torch.autograd.Function):
             tanh = (chunk @ weight.T).float().div_(cap).tanh_()  # (R, vocab_size)
             # No maximum is taken out before exp: capped logits lie within (-cap, cap).
             weights = (tanh * cap).exp_()
+            if legal_rows is not None:
+                weights.mul_(legal_rows(slice(start, start + rows)))  # zero where a token is not legal
             total = weights.sum(dim=1, keepdim=True)  # (R, 1)
+            if legal_rows is not None:
+                total.clamp_(min=1e-30)  # a row without a target may have no legal token
             row_nats = total.log() - cap * tanh.gather(1, target)
             nats += torch.where(is_target, row_nats, 0.0).sum()
             if grad_x is None or grad_weight is None:
@@ -75,7 +92,14 @@ class _SoftCappedNats(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_nats: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad_nats: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         grad_x, grad_weight = ctx.saved_tensors
         x_dtype, weight_dtype = ctx.dtypes
-        return (grad_x * grad_nats).to(x_dtype), (grad_weight * grad_nats).to(weight_dtype), None, None, None
+        return (
+            (grad_x * grad_nats).to(x_dtype),
+            (grad_weight * grad_nats).to(weight_dtype),
+            None,
+            None,
+            None,
+            None,
+        )

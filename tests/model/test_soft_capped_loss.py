@@ -40,6 +40,22 @@ def test_value_and_gradients(rows: int, monkeypatch: pytest.MonkeyPatch) -> None
         torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_softmax_over_legal_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(soft_capped_loss.CHUNK_NUMBERS, "cpu", 7 * 100)
+    x, weight, targets = example()
+    legal = torch.rand(50, 100, generator=torch.Generator().manual_seed(1)) < 0.5
+    legal[torch.arange(50), targets.clamp(min=0)] = targets >= 0
+    legal[0] = False  # has no target
+    logits = (CAP * torch.tanh(F.linear(x, weight) / CAP)).masked_fill(~legal, -torch.inf)[targets >= 0]
+    expected = F.cross_entropy(logits, targets[targets >= 0], reduction="sum")
+    nats = soft_capped_nats(x, weight, targets, CAP, lambda rows: legal[rows])
+    torch.testing.assert_close(nats, expected)
+    for gradient, wanted in zip(
+        torch.autograd.grad(nats, (x, weight)), torch.autograd.grad(expected, (x, weight)), strict=True
+    ):
+        torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_logits_far_beyond_the_cap() -> None:
     x, weight, targets = example(scale=1000.0)
     nats = soft_capped_nats(x, weight, targets, CAP)
