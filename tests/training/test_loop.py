@@ -14,7 +14,7 @@ import torch
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.synthesize import synthesize
-from nanochat_tct.data.windows import Windows
+from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.presets import PRESETS
@@ -23,7 +23,7 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import loop
 from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import MicroSteps
+from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
 from nanochat_tct.training.plan import make_plan
 from tests.training.workers import CPU, changed, small_config, small_store, train_alone, train_together
@@ -77,7 +77,7 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
     model = GPT(config.model())
     model.load_state_dict(weights_of(tmp_path))
     model.eval()
-    targets = torch.from_numpy(loop.targets_of(rows, tokenizer.vocab_size(), tokenizer.pad_token()))
+    targets = torch.from_numpy(targets_of(rows, tokenizer.vocab_size(), tokenizer.pad_token()))
     with torch.no_grad():
         nats = float(model(torch.from_numpy(rows[:, :-1]), targets))
     assert int((targets != -1).sum()) == windows.num_targets
@@ -174,7 +174,7 @@ def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Pa
             other.copy_(parameter.normal_(std=0.05))
     micro = MicroSteps(model, config, Worker(0, 1, CPU), 6, pad)
     loss, norm = micro.gradients(rows)
-    targets = torch.from_numpy(loop.targets_of(rows, 8192, pad))
+    targets = torch.from_numpy(targets_of(rows, 8192, pad))
     expected = reference(torch.from_numpy(rows[:, :-1]), targets) / (targets != -1).sum()
     expected.backward()
     assert loss == pytest.approx(expected.item(), rel=1e-6)
