@@ -1,0 +1,126 @@
+"""What a sweep leaves behind: its trials and ledger as Parquet, its outcome as JSON.
+
+A sweep's folder:
+
+    ledger.jsonl       every reserve, charge and settlement; the truth about money (tuning/ledger.py)
+    trials.parquet     a row for each trial (Trial)
+    entries.parquet    the ledger's charges (Entry), for reports
+    outcome.json       budget, choice, predicted and actual (Outcome)
+    best.yaml          the final run's settings; `train --config` takes it
+    report/            index.html and pictures
+    runs/, logs/       checkpoints, TensorBoard and W&B of each trial
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import pyarrow as pa
+import pyarrow.parquet
+
+Unit = Literal["usd", "gpu_hours", "flops"]
+Purpose = Literal["probe", "sweep", "final", "idle"]
+Status = Literal["running", "finished", "stopped", "cut", "failed"]
+
+LEDGER, TRIALS, ENTRIES, OUTCOME = "ledger.jsonl", "trials.parquet", "entries.parquet", "outcome.json"
+BEST, REPORT_DIR = "best.yaml", "report"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of a sweep."""
+
+    trial: str  # its name, unique in the sweep
+    purpose: Purpose
+    size: str  # a preset, or n_embd as text
+    n_layer: int
+    n_head: int
+    n_embd: int
+    parameters: int
+    learning_rate: float  # peak
+    planned_tokens: int  # over which the learning rate decays
+    tokens: int  # trained on
+    unique_tokens: int  # of the training split
+    epochs: float  # tokens / unique_tokens
+    flops: float  # charged, evaluation and repeated work included
+    usd: float  # charged; 0 where the budget has no price
+    worker_seconds: float  # GPU-seconds (process-seconds without GPU) that it held
+    bits_per_byte: float | None  # of the last evaluation
+    status: Status  # stopped: diverged or hopeless; cut: its reserve was used up before its end
+    started_at: float  # seconds since 1970
+    ended_at: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One charge of the ledger; the sum of their amounts is what was spent."""
+
+    time: float  # seconds since 1970
+    purpose: Purpose
+    trial: str  # "" for idle time between trials
+    kind: str  # start_up, warm_up, train, evaluation, checkpoint, idle, ...
+    amount: float  # in the budget's unit
+    worker_seconds: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sweep was given, and what came of it."""
+
+    unit: Unit
+    budget: float
+    spent: float
+    hourly_usd: float | None  # price of a GPU (of a process without GPU)
+    size: str | None = None  # of the final run, once chosen
+    learning_rate: float | None = None
+    predicted: tuple[float, float, float] | None = None  # bits per byte: low, middle, high
+    actual: float | None = None  # bits per byte of the final run on the whole validation split
+    checkpoint: str | None = None
+    decision: str = ""  # two sentences: what was chosen, and why
+
+
+Row = TypeVar("Row", Trial, Entry)
+
+
+def write_rows(rows: Iterable[Row], path: str | Path, kind: type[Row]) -> None:
+    """Write trials or entries as Parquet; a reader sees the old file or the new one, never half of it."""
+    fields = dataclasses.fields(kind)
+    hints = get_type_hints(kind)
+    schema = pa.schema([pa.field(field.name, _arrow_type(hints[field.name])) for field in fields])
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
+    aside = Path(f"{path}.{os.getpid()}.tmp")
+    pyarrow.parquet.write_table(table, aside)
+    os.replace(aside, path)
+
+
+def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
+    """What `write_rows` wrote."""
+    return [kind(**row) for row in pyarrow.parquet.read_table(path).to_pylist()]
+
+
+def write_outcome(outcome: Outcome, folder: str | Path) -> None:
+    """Write outcome.json, whole or not at all."""
+    path = Path(folder) / OUTCOME
+    aside = path.with_suffix(".tmp")
+    aside.write_text(json.dumps(dataclasses.asdict(outcome), indent=2) + "\n")
+    os.replace(aside, path)
+
+
+def read_outcome(folder: str | Path) -> Outcome:
+    """What `write_outcome` wrote."""
+    values: dict[str, Any] = json.loads((Path(folder) / OUTCOME).read_text())
+    if values["predicted"] is not None:
+        values["predicted"] = tuple(values["predicted"])
+    return Outcome(**values)
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    if get_origin(hint) is Literal:
+        return pa.string()
+    kind = next(item for item in (get_args(hint) or (hint,)) if item is not type(None))
+    return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]

@@ -1,0 +1,40 @@
+"""Trials, entries and outcome come back from their files as they were."""
+
+from pathlib import Path
+
+from nanochat_tct.tuning.trials import (
+    TRIALS,
+    Entry,
+    Outcome,
+    Trial,
+    read_outcome,
+    read_rows,
+    write_outcome,
+    write_rows,
+)
+
+TRIAL = Trial(
+    *("demo-0.01", "sweep", "demo", 4, 3, 96, 2_021_472, 0.01, 4096, 2048, 10_000, 0.2048),
+    *(3.5e12, 0.25, 12.5, 1.5, "finished", 100.0, 112.5),
+)
+
+
+def test_trials_and_entries_come_back(tmp_path: Path) -> None:
+    trials = [TRIAL, Trial(**{**vars(TRIAL), "trial": "other", "bits_per_byte": None, "status": "failed"})]
+    write_rows(trials, tmp_path / TRIALS, Trial)
+    assert read_rows(tmp_path / TRIALS, Trial) == trials
+    entries = [Entry(1.5, "idle", "", "idle", 0.5, 3.0, 0.0)]
+    write_rows(entries, tmp_path / "entries.parquet", Entry)
+    assert read_rows(tmp_path / "entries.parquet", Entry) == entries
+    write_rows([], tmp_path / TRIALS, Trial)
+    assert read_rows(tmp_path / TRIALS, Trial) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["entries.parquet", "trials.parquet"]
+
+
+def test_the_outcome_comes_back(tmp_path: Path) -> None:
+    for outcome in (
+        Outcome("flops", 1e15, 0.0, None),
+        Outcome("usd", 100.0, 97.5, 2.5, "demo", 0.01, (0.5, 0.6, 0.7), 0.61, "runs/final", "Chosen. So."),
+    ):
+        write_outcome(outcome, tmp_path)
+        assert read_outcome(tmp_path) == outcome
