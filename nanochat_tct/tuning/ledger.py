@@ -1,0 +1,339 @@
+"""The ledger of a sweep: a hard budget, kept in one append-only file that all its processes share.
+
+Every process that does work opens the file itself, so no server can be lost. Under an exclusive lock it reads
+what others wrote since it last looked, decides, and appends one line. Money is counted in whole quanta (FLOPs, or
+microseconds of a worker), so that sums are exact:
+
+    capacity  the budget in quanta
+    reserve   what a trial may use; open() takes it from what is free, settle() gives back what is left
+    charge    taken from the trial's reserve before the work is done; refused when it is not covered
+
+Free = capacity - charged - what open trials still hold. No operation makes it negative, so what was charged never
+exceeds the budget, wherever a process is killed. A line cut off by a kill belongs to an operation that never
+returned; the next writer drops it.
+
+Raises: OverBudget where there is not enough left.
+"""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.tuning.trials import LEDGER, Entry, Purpose, Unit
+
+MICRO = 1_000_000  # microseconds in a second
+SYNC_SECONDS = 1.0  # a power cut loses no more than this; a killed process loses nothing
+IDLE = ""  # the account of workers that are reserved and have no trial
+
+
+class OverBudget(Exception):
+    """What was asked for is not covered by what is left."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a sweep agreed to spend, and on what; the first line of the file."""
+
+    unit: Unit
+    budget: float  # in that unit
+    hourly_usd: float | None  # price of a worker (a GPU, or a process without GPU); needed for usd
+    sweep: dict[str, Any]  # settings that make it this sweep and no other
+
+    @property
+    def capacity(self) -> int:
+        """The budget in quanta: FLOPs, or worker-microseconds."""
+        return self.quanta(self.budget)
+
+    def quanta(self, amount: float) -> int:
+        """An amount of the budget's unit as quanta, rounded down."""
+        if self.unit == "flops":
+            return int(amount)
+        hours = amount / self.hourly_usd if self.unit == "usd" and self.hourly_usd else amount
+        return int(hours * 3600 * MICRO)
+
+    def amount(self, quanta: int) -> float:
+        """Quanta in the budget's unit."""
+        if self.unit == "flops":
+            return float(quanta)
+        hours = quanta / MICRO / 3600
+        return hours * self.hourly_usd if self.unit == "usd" and self.hourly_usd else hours
+
+    def usd(self, worker_microseconds: int) -> float:
+        """Dollars of time; 0 without a price."""
+        return worker_microseconds / MICRO / 3600 * (self.hourly_usd or 0.0)
+
+
+@dataclass
+class Account:
+    """One trial's money, and what is known of it."""
+
+    purpose: Purpose
+    workers: int  # that it holds while it runs
+    settings: dict[str, Any]  # whatever open() was given
+    reserve: int  # quanta it may use in all
+    opened_at: float
+    charged: int = 0  # quanta
+    microseconds: int = 0  # of workers
+    flops: int = 0
+    kind: str = "start_up"  # of work, as last charged
+    paid_until: float = 0.0  # its workers' time is paid up to here (seconds since 1970)
+    closed_at: float | None = None
+    result: dict[str, Any] = field(default_factory=dict)  # whatever settle() was given
+
+    @property
+    def is_open(self) -> bool:
+        return self.closed_at is None
+
+    @property
+    def left(self) -> int:
+        """Quanta of its reserve that are not used."""
+        return self.reserve - self.charged if self.is_open else 0
+
+
+class Ledger:
+    """A view of the file, and the way to write to it. Safe to share between threads."""
+
+    def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time) -> None:
+        """Open the ledger in `folder`.
+
+        Raises: UserError when there is none, or it cannot be read.
+        """
+        self.path = Path(folder) / LEDGER
+        self.clock = clock
+        self._thread_lock = threading.RLock()
+        self._offset = 0
+        self._synced_at = 0.0
+        self.accounts: dict[str, Account] = {}
+        self.entries: list[Entry] = []
+        self.spent = 0  # quanta
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise UserError(f"there is no ledger in {folder}") from error
+        with self._locked():
+            pass
+        if not hasattr(self, "terms"):
+            raise UserError(f"{self.path} is empty: remove it, or start anew with --fresh")
+
+    @classmethod
+    def create(cls, folder: str | Path, terms: Terms, clock: Callable[[], float] = time.time) -> "Ledger":
+        """Begin a ledger where there is none."""
+        path = Path(folder) / LEDGER
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(f".{os.getpid()}.tmp")
+        with open(aside, "x", encoding="utf-8") as file:
+            file.write(_line({"terms": asdict(terms)}))
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)  # refuses to replace a ledger that is there
+        finally:
+            os.unlink(aside)
+        return cls(folder, clock)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._file)
+
+    # ------------------------------------------------------------------------- what is left
+
+    @property
+    def free(self) -> int:
+        """Quanta that nobody has used or reserved, as last read."""
+        return self.terms.capacity - self.spent - sum(account.left for account in self.accounts.values())
+
+    def refresh(self) -> None:
+        """Read what other processes wrote."""
+        with self._thread_lock:
+            if os.fstat(self._file).st_size != self._offset:
+                with self._locked():
+                    pass
+
+    # ------------------------------------------------------------------------- what changes it
+
+    def open(
+        self, trial: str, purpose: Purpose, workers: int, settings: dict[str, Any], reserve: int
+    ) -> Account:
+        """Reserve `reserve` quanta for a trial; does nothing when it is open already.
+
+        Raises: OverBudget when not as much is free.
+        """
+        assert trial != IDLE and reserve >= 0 and workers >= 0, (trial, reserve, workers)
+        with self._locked():
+            account = self.accounts.get(trial)
+            assert account is None or account.is_open, f"{trial} was settled"
+            if account is None:
+                self._refuse_beyond(reserve, self.free, trial)
+                self._append({"open": [self.clock(), trial, purpose, workers, settings, reserve]}, sync=True)
+            return self.accounts[trial]
+
+    def top_up(self, trial: str, left: int) -> int:
+        """Raise the reserve until `left` quanta of it are unused, as far as there is money. Returns what is left.
+
+        For what a failure made the trial do again.
+        """
+        with self._locked():
+            account = self.accounts[trial]
+            missing = min(left - account.left, self.free)
+            if account.is_open and missing > 0:
+                self._append({"top_up": [self.clock(), trial, missing]}, sync=True)
+            return account.left
+
+    def charge(self, trial: str, kind: str, flops: int = 0) -> int:
+        """Take from the reserve what a piece of work costs, before it is done. Returns what is left, in quanta.
+
+        Where the budget is in time the FLOPs are noted, and cost nothing.
+
+        Raises: OverBudget when the reserve does not cover it; then nothing was charged.
+        """
+        with self._locked():
+            account = self.accounts[trial]
+            self._refuse_beyond(self._cost(0, flops), account.left, trial)
+            self._append({"charge": [self.clock(), trial, kind, 0, flops]})
+            return account.left
+
+    def pay_until(self, trial: str, until: float) -> float:
+        """Pay for the time of a trial's workers up to `until`, ahead of it, from where it was paid or from now.
+
+        A time in which nobody paid, between a kill and the restart, is not the trial's: its workers were gone,
+        and `pay_idle` counts them.
+
+        Returns: up to when it is paid: earlier than `until` when the reserve is used up.
+        """
+        with self._locked():
+            account = self.accounts[trial]
+            start = max(account.paid_until, self.clock())
+            microseconds = int((until - start) * MICRO) * account.workers
+            if self.terms.unit != "flops":
+                microseconds = min(microseconds, account.left // max(1, account.workers) * account.workers)
+            if microseconds > 0 and account.is_open:
+                end = start + microseconds / account.workers / MICRO
+                self._append({"pay": [self.clock(), trial, account.kind, microseconds, end]})
+            return account.paid_until
+
+    def pay_idle(self, worker_seconds: float) -> None:
+        """Charge time of workers that are reserved and idle; as much of it as is free."""
+        with self._locked():
+            microseconds = int(worker_seconds * MICRO)
+            if self.terms.unit != "flops":
+                microseconds = min(microseconds, self.free)
+            if microseconds > 0:
+                self._append({"charge": [self.clock(), IDLE, "idle", microseconds, 0]})
+
+    def settle(self, trial: str, result: dict[str, Any]) -> None:
+        """End a trial: what is left of its reserve is free again."""
+        with self._locked():
+            if self.accounts[trial].is_open:
+                self._append({"settle": [self.clock(), trial, result]}, sync=True)
+
+    def note(self, name: str, value: Any) -> None:
+        """Keep something of the sweep beside its money (`notes`); the last value counts."""
+        with self._locked():
+            self._append({"note": [name, value]}, sync=True)
+
+    # ------------------------------------------------------------------------- the file
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone with the file, and up to date with it."""
+        with self._thread_lock:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            try:
+                self._catch_up()
+                yield
+            finally:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _catch_up(self) -> None:
+        size = os.fstat(self._file).st_size
+        data = b""
+        while self._offset + len(data) < size:
+            data += os.pread(self._file, size - self._offset - len(data), self._offset + len(data))
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):  # cut off by a kill: its writer no longer holds the lock
+            os.ftruncate(self._file, self._offset + whole)
+        for line in data[:whole].splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise UserError(
+                    f"{self.path} is damaged near byte {self._offset}; start anew with --fresh"
+                ) from error
+            self._apply(record)
+        self._offset += whole
+
+    def _append(self, record: dict[str, Any], sync: bool = False) -> None:
+        data = _line(record).encode()
+        written = os.write(self._file, data)
+        if written < len(data):  # the disk is full
+            os.ftruncate(self._file, self._offset)
+            raise OSError(28, os.strerror(28), str(self.path))
+        if sync or time.monotonic() - self._synced_at > SYNC_SECONDS:
+            os.fdatasync(self._file)
+            self._synced_at = time.monotonic()
+        self._offset += len(data)
+        self._apply(json.loads(data))  # what a later reader will see
+
+    def _apply(self, record: dict[str, Any]) -> None:
+        (operation, values), *_ = record.items()
+        match operation:
+            case "terms":
+                self.terms = Terms(**values)
+                self.notes: dict[str, Any] = {}
+            case "open":
+                now, trial, purpose, workers, settings, reserve = values
+                self.accounts[trial] = Account(purpose, workers, settings, reserve, now)
+            case "top_up":
+                _, trial, amount = values
+                self.accounts[trial].reserve += amount
+            case "charge":
+                now, trial, kind, microseconds, flops = values
+                if trial != IDLE:
+                    self.accounts[trial].kind = kind
+                self._count(now, trial, kind, microseconds, flops)
+            case "pay":
+                now, trial, kind, microseconds, until = values
+                self.accounts[trial].paid_until = until
+                self._count(now, trial, kind, microseconds, 0)
+            case "settle":
+                now, trial, result = values
+                self.accounts[trial].closed_at = now
+                self.accounts[trial].result = result
+            case "note":
+                name, value = values
+                self.notes[name] = value
+
+    def _count(self, now: float, trial: str, kind: str, microseconds: int, flops: int) -> None:
+        cost = self._cost(microseconds, flops)
+        self.spent += cost
+        purpose: Purpose = "idle"
+        if trial != IDLE:
+            account = self.accounts[trial]
+            account.charged += cost
+            account.microseconds += microseconds
+            account.flops += flops
+            purpose = account.purpose
+        amount = self.terms.amount(cost)
+        self.entries.append(Entry(now, purpose, trial, kind, amount, microseconds / MICRO, float(flops)))
+
+    def _cost(self, microseconds: int, flops: int) -> int:
+        return flops if self.terms.unit == "flops" else microseconds
+
+    def _refuse_beyond(self, wanted: int, there_is: int, trial: str) -> None:
+        if wanted > there_is:
+            unit = self.terms.unit
+            raise OverBudget(
+                f"{trial}: {self.terms.amount(wanted):.6g} {unit} wanted, {self.terms.amount(there_is):.6g} left"
+            )
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record, separators=(",", ":")) + "\n"

@@ -1,0 +1,277 @@
+"""No order of operations, and no kill, makes a ledger spend more than its budget or forget a charge."""
+
+import dataclasses
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.tuning.ledger import IDLE, LEDGER, MICRO, Ledger, OverBudget, Terms
+from tests.helpers import REPOSITORY
+
+FLOPS = Terms("flops", 1000, None, {})
+DOLLARS = Terms("usd", 2.0, 3600.0, {})  # two seconds of one worker
+
+
+class Clock:
+    """A time that only moves when told."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_reserve_is_taken_charged_and_given_back(tmp_path: Path) -> None:
+    ledger = Ledger.create(tmp_path, FLOPS)
+    ledger.open("a", "sweep", 1, {"lr": 0.1}, 600)
+    assert ledger.free == 400
+    with pytest.raises(OverBudget, match="b: 500 flops wanted, 400 left"):
+        ledger.open("b", "sweep", 1, {}, 500)
+    assert ledger.charge("a", "train", 450) == 150
+    with pytest.raises(OverBudget):
+        ledger.charge("a", "evaluation", 151)
+    assert ledger.top_up("a", 300) == 300
+    assert ledger.top_up("a", 10_000) == 550  # all there is
+    ledger.charge("a", "evaluation", 150)
+    ledger.settle("a", {"status": "finished"})
+    assert (ledger.spent, ledger.free) == (600, 400)
+    again = Ledger(tmp_path)
+    assert (again.spent, again.free, again.terms) == (600, 400, FLOPS)
+    assert again.accounts == ledger.accounts
+    assert again.accounts["a"].result == {"status": "finished"}
+    assert [entry.amount for entry in again.entries] == [450, 150]
+
+
+def test_time_is_paid_ahead_and_never_beyond_the_reserve(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = Ledger.create(tmp_path, DOLLARS, clock)
+    assert ledger.free == 2 * MICRO
+    ledger.open("a", "sweep", 2, {}, 1_500_000)
+    assert ledger.pay_until("a", 1000.5) == 1000.5
+    assert ledger.accounts["a"].charged == MICRO  # two workers, half a second
+    assert ledger.pay_until("a", 1000.4) == 1000.5  # paid already
+    clock.now = 1000.25
+    assert ledger.pay_until("a", 1001.0) == 1000.75
+    assert ledger.accounts["a"].left == 0
+    ledger.charge("a", "train", 10**9)  # only noted
+    assert ledger.pay_until("a", 1002.0) == 1000.75
+    ledger.pay_idle(3.0)  # more than is free
+    assert (ledger.spent, ledger.free) == (2 * MICRO, 0)
+    assert ledger.terms.amount(ledger.spent) == 2.0
+
+
+def test_a_time_in_which_nobody_paid_is_not_the_trials(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = Ledger.create(tmp_path, DOLLARS, clock)
+    ledger.open("a", "sweep", 1, {}, MICRO)
+    ledger.pay_until("a", 1000.25)
+    clock.now = 1009.0
+    ledger.pay_until("a", 1009.25)
+    assert ledger.accounts["a"].charged == MICRO // 2
+
+
+def test_processes_see_each_others_charges(tmp_path: Path) -> None:
+    one = Ledger.create(tmp_path, FLOPS)
+    other = Ledger(tmp_path)
+    one.open("a", "sweep", 1, {}, 100)
+    other.charge("a", "train", 60)
+    with pytest.raises(OverBudget):
+        one.charge("a", "train", 41)
+    assert one.charge("a", "train", 40) == 0
+    other.refresh()
+    assert other.accounts == one.accounts
+    one.note("widened", 2)
+    other.refresh()
+    assert other.notes == {"widened": 2}
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_line_cut_off_by_a_kill_is_dropped(tmp_path: Path, cut: int) -> None:
+    ledger = Ledger.create(tmp_path, FLOPS)
+    ledger.open("a", "sweep", 1, {}, 100)
+    ledger.charge("a", "train", 60)
+    before = ledger.accounts
+    ledger.charge("a", "train", 30)
+    path = tmp_path / LEDGER
+    os.truncate(path, path.stat().st_size - cut)
+    again = Ledger(tmp_path)
+    assert again.accounts["a"].charged == 60 and before["a"].charged == 90
+    again.charge("a", "train", 40)
+    assert Ledger(tmp_path).accounts["a"].left == 0
+
+
+def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no ledger"):
+        Ledger(tmp_path)
+    Ledger.create(tmp_path, FLOPS)
+    with pytest.raises(FileExistsError):
+        Ledger.create(tmp_path, FLOPS)
+    with open(tmp_path / LEDGER, "a") as file:
+        file.write("nonsense\n")
+    with pytest.raises(UserError, match="damaged"):
+        Ledger(tmp_path)
+    (tmp_path / LEDGER).write_text("")
+    with pytest.raises(UserError, match="empty"):
+        Ledger(tmp_path)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Two processes' views of one ledger, any operations in any order, and restarts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        self.clock = Clock()
+        self.charged = 0  # what successful operations charged, counted apart
+
+    @initialize(terms=st.sampled_from([FLOPS, DOLLARS, Terms("gpu_hours", 1 / 3600, None, {})]))
+    def create(self, terms: Terms) -> None:
+        self.terms = terms
+        self.views = [Ledger.create(self.folder.name, terms, self.clock)]
+        self.views.append(Ledger(self.folder.name, self.clock))
+
+    views_index = st.integers(0, 1)
+    names = st.sampled_from(["a", "b", "c"])
+    quanta = st.integers(0, 3 * MICRO) | st.integers(0, 1200)
+
+    @rule(view=views_index, name=names, reserve=quanta, workers=st.integers(0, 3))
+    def open(self, view: int, name: str, reserve: int, workers: int) -> None:
+        self.views[view].refresh()
+        account = self.views[view].accounts.get(name)
+        if account is None or account.is_open:
+            try:
+                self.views[view].open(name, "sweep", workers, {}, reserve)
+            except OverBudget:
+                assert reserve > self.views[view].free
+
+    @rule(view=views_index, name=names, flops=quanta)
+    def charge(self, view: int, name: str, flops: int) -> None:
+        self.views[view].refresh()
+        if name in self.views[view].accounts:
+            try:
+                self.views[view].charge(name, "train", flops)
+                self.charged += flops if self.terms.unit == "flops" else 0
+            except OverBudget:
+                assert flops > self.views[view].accounts[name].left
+
+    @rule(view=views_index, name=names, seconds=st.floats(-0.5, 2))
+    def pay(self, view: int, name: str, seconds: float) -> None:
+        self.views[view].refresh()
+        if name in self.views[view].accounts:
+            before = self.views[view].accounts[name].charged
+            self.views[view].pay_until(name, self.clock.now + seconds)
+            self.charged += self.views[view].accounts[name].charged - before
+
+    @rule(view=views_index, seconds=st.floats(0, 2))
+    def idle(self, view: int, seconds: float) -> None:
+        self.views[view].refresh()
+        free = self.views[view].free
+        self.views[view].pay_idle(seconds)
+        self.charged += min(free, int(seconds * MICRO)) if self.terms.unit != "flops" else 0
+
+    @rule(view=views_index, name=names, left=quanta)
+    def top_up(self, view: int, name: str, left: int) -> None:
+        self.views[view].refresh()
+        if name in self.views[view].accounts:
+            self.views[view].top_up(name, left)
+
+    @rule(view=views_index, name=names)
+    def settle(self, view: int, name: str) -> None:
+        self.views[view].refresh()
+        if name in self.views[view].accounts:
+            self.views[view].settle(name, {"status": "finished"})
+
+    @rule(seconds=st.floats(0, 1))
+    def wait(self, seconds: float) -> None:
+        self.clock.now += seconds
+
+    @precondition(lambda self: hasattr(self, "views"))
+    @rule(view=views_index)
+    def restart(self, view: int) -> None:
+        self.views[view].close()
+        self.views[view] = Ledger(self.folder.name, self.clock)
+
+    @invariant()
+    def within_budget(self) -> None:
+        if not hasattr(self, "views"):
+            return
+        for view in self.views:
+            view.refresh()
+            assert view.spent == self.charged
+            assert 0 <= view.free <= self.terms.capacity - view.spent
+            assert all(account.left >= 0 for account in view.accounts.values())
+            total = sum(entry.amount for entry in view.entries)
+            assert total <= self.terms.budget * (1 + 1e-9)
+            assert total == pytest.approx(self.terms.amount(view.spent))
+
+    def teardown(self) -> None:
+        for view in getattr(self, "views", []):
+            view.close()
+        self.folder.cleanup()
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+WORKER = """
+import random, sys
+from nanochat_tct.tuning.ledger import Ledger, OverBudget
+folder, name, seed = sys.argv[1:]
+rng, ledger = random.Random(int(seed)), Ledger(folder)
+with open(f"{folder}/work-{name}-{seed}", "a", buffering=1) as log:
+    while True:
+        trial = f"{name}-{rng.randrange(10**9)}"
+        try:
+            ledger.open(trial, "sweep", 1, {}, 5000)
+            for _ in range(rng.randrange(20)):
+                flops = rng.randrange(1, 400)
+                ledger.charge(trial, "train", flops)
+                log.write(f"{flops}\\n")
+            ledger.settle(trial, {})
+        except OverBudget:
+            if ledger.free < 5000:
+                break
+"""
+
+
+def test_killed_processes_never_work_uncharged(tmp_path: Path) -> None:
+    budget = 3_000_000
+    ledger = Ledger.create(tmp_path, dataclasses.replace(FLOPS, budget=budget))
+    rng = random.Random(0)
+
+    def start(name: str, seed: int) -> subprocess.Popen[bytes]:
+        arguments = [sys.executable, "-c", WORKER, str(tmp_path), name, str(seed)]
+        return subprocess.Popen(arguments, cwd=REPOSITORY)
+
+    workers = {name: start(name, 0) for name in "abc"}
+    kills = 0
+    for seed in range(1, 13):
+        time.sleep(rng.uniform(0.2, 0.8))
+        name = rng.choice("abc")
+        workers[name].send_signal(signal.SIGKILL)
+        kills += workers[name].wait() == -signal.SIGKILL
+        workers[name] = start(name, seed)
+    for process in workers.values():
+        process.wait(timeout=120)
+    ledger.refresh()
+    logged = sum(int(line) for path in tmp_path.glob("work-*") for line in path.read_text().split())
+    assert kills > 0
+    assert ledger.spent <= budget
+    assert (
+        0 <= ledger.spent - logged <= 400 * kills
+    )  # at most one piece of work for each kill: charged, not done
+    assert all(json.loads(line) for line in (tmp_path / LEDGER).read_text().splitlines())
+    assert IDLE not in ledger.accounts
