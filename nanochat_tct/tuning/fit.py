@@ -1,0 +1,344 @@
+"""What the trials of a sweep say: the best learning rate, the best size, what the final run will reach.
+
+One model of the loss is fitted to all trials at once, so that few of them do:
+
+    ln loss = ln(E + A / parameters^alpha + B / tokens^beta) + curvature * (ln lr - ln best lr)^2 + noise
+
+The first part is that of Hoffmann et al. 2022 (Chinchilla), with tokens that count less when they are repeated
+(Muennighoff et al. 2023). The best rate falls with the width (a rule, which the trials correct) and a little with
+the length of the run (Bjorck et al. 2024); each size may differ from the rule and from the shared curvature. What
+is not known is a distribution: weak priors, from those papers, that the trials narrow (posterior.py). With few
+trials the intervals are therefore wide, and never missing.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.tuning.posterior import sample_posterior
+from nanochat_tct.tuning.trials import Trial
+
+# Priors: middle and standard deviation. Those of factors are of their logarithm.
+PARAMETER_EXPONENT = (0.34, 0.3)  # Hoffmann et al. 2022; Besiroglu et al. 2024 find 0.35
+TOKEN_EXPONENT = (0.32, 0.3)  # between Hoffmann's 0.28 and Besiroglu's 0.37
+REPEATED_EPOCHS = (15.4, 0.5)  # R* of Muennighoff et al. 2023
+LEARNING_RATE_TIMES_WIDTH = (0.96, 1.5)  # the rule of training/config.py
+WIDTH_SLOPE = (0.0, 0.5)  # how far the best rate's fall with the width departs from the rule
+TOKENS_SLOPE = (-0.15, 0.15)  # of ln best rate over ln tokens; Bjorck et al. 2024: -0.1 to -0.3
+CURVATURE = (0.03, 1.0)  # share of loss that a rate costs which is wrong by a factor of e
+NOISE = (0.005, 0.7)  # share of loss that differs between seeds
+SIZE_LEARNING_RATE, SIZE_CURVATURE = 0.3, 0.3  # how far a size differs from the others
+SHARES = 1.0  # of E, A and B, around those of Hoffmann's constants
+LEVEL = 0.3
+
+DEGREES_OF_FREEDOM = 4.0  # of Student's t: an odd trial does not carry the fit away
+TRUST_IN_PARABOLA = 0.25  # a point that lies 10% above the best of its size may miss the parabola by 2.5%
+EXTRAPOLATION = (
+    0.01  # share of loss that the law itself may be wrong by for each factor of e beyond the trials
+)
+STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # what a rate costs at least at which a trial was stopped
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with the interval that holds the truth with the fit's confidence."""
+
+    low: float
+    middle: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SizeFit:
+    """What the trials say of one size."""
+
+    size: str
+    parameters: int
+    tokens: int  # of the final run, were it of this size
+    epochs: float
+    learning_rate: Interval  # the best one, in a run of so many tokens
+    bits_per_byte: Interval  # of that run
+    probability_best: float  # that this size is the best of all for the final run
+    num_finished: int
+    edge: str | None  # low or high: the best rate lies at or beyond the lowest or highest one tried
+
+
+class Fit:
+    """Samples of all that the model does not know, and what follows from them.
+
+    Attributes:
+        sizes: what is known of each size, smallest first.
+        best_size: its name.
+        best_learning_rate, learning_rate_interval: of the best size in the final run; (low, high).
+        prediction: bits per byte of the final run.
+        decision: all of it in two sentences.
+    """
+
+    def __init__(
+        self, trials: Sequence[Trial], final_tokens: Mapping[str, int], confidence: float, seed: int
+    ) -> None:
+        self.confidence = confidence
+        self._model = _LossModel(trials)
+        self._z = sample_posterior(self._model.log_likelihood, self._model.dimensions, seed)
+        rng = np.random.default_rng(seed)
+        self._normal = rng.standard_normal(len(self._z))
+        self._noise = rng.standard_t(DEGREES_OF_FREEDOM, len(self._z))
+        self.trials = list(self._model.trials)
+        self.final_tokens = {
+            size: int(final_tokens.get(size) or self._model.longest(size)) for size in self._model.sizes
+        }
+        losses = np.stack(
+            [self._loss(size, tokens, is_final=False) for size, tokens in self.final_tokens.items()]
+        )
+        wins = np.bincount(losses.argmin(0), minlength=len(losses)) / losses.shape[1]
+        self.sizes = [
+            self._size_fit(size, float(win)) for size, win in zip(self.final_tokens, wins, strict=True)
+        ]
+        best = self.sizes[int(np.log(losses).mean(1).argmin())]
+        self.best_size = best.size
+        self.best_learning_rate = best.learning_rate.middle
+        self.learning_rate_interval = (best.learning_rate.low, best.learning_rate.high)
+        self.prediction = best.bits_per_byte
+        self.decision = self._decide(best)
+
+    def learning_rate(self, size: str, tokens: int) -> Interval:
+        """The best learning rate of a size in a run of so many tokens."""
+        best = self._model.best_log_learning_rate(self._z, self._model.row(size, tokens))[:, 0]
+        return self._interval(np.exp(best))
+
+    def predict(self, size: str, tokens: int) -> tuple[float, float, float]:
+        """Bits per byte (low, middle, high) that a run of a size reaches at its best learning rate."""
+        interval = self._interval(self._loss(size, tokens, is_final=True))
+        return interval.low, interval.middle, interval.high
+
+    def curve(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
+        """Bits per byte over learning rates: (3, n) float64, low, middle and high of the mean over seeds."""
+        row = self._model.row(size, tokens)
+        level = self._model.level(self._z, row) + self._extrapolation(size, tokens)[:, None]  # (P, 1)
+        losses = np.exp(level + self._model.penalty(self._z, row, np.log(learning_rates)))
+        return np.quantile(losses, self._quantiles(), axis=0) * self._model.unit
+
+    def _loss(self, size: str, tokens: int, is_final: bool) -> np.ndarray:
+        """Samples (P,) of bits per byte: at the best rate; or (final) of one run, with what one run has to
+        bear: the chance of its seed, a rate that is only nearly the best, a law that is only nearly true."""
+        row = self._model.row(size, tokens)
+        loss = self._model.level(self._z, row)[:, 0]
+        if is_final:
+            chosen = np.log(self.learning_rate(size, tokens).middle)
+            loss = loss + self._model.penalty(self._z, row, np.array([chosen]))[:, 0]
+            loss = loss + self._extrapolation(size, tokens) + self._model.noise(self._z) * self._noise
+        return np.exp(loss) * self._model.unit
+
+    def _extrapolation(self, size: str, tokens: int) -> np.ndarray:
+        beyond = max(0.0, math.log(tokens / self._model.longest(size)))
+        return EXTRAPOLATION * beyond * self._normal
+
+    def _size_fit(self, size: str, probability_best: float) -> SizeFit:
+        tokens = self.final_tokens[size]
+        finished = [trial for trial in self._model.finished if trial.size == size]
+        learning_rate = self.learning_rate(size, tokens)
+        best_in_trials = self.learning_rate(size, self._model.longest(size)).middle
+        tried = [trial.learning_rate for trial in finished]
+        edge = None
+        if tried:
+            edge = "low" if best_in_trials <= min(tried) else "high" if best_in_trials >= max(tried) else None
+        first = self._model.of_size[size]
+        return SizeFit(
+            size,
+            first.parameters,
+            tokens,
+            tokens / first.unique_tokens,
+            learning_rate,
+            Interval(*self.predict(size, tokens)),
+            probability_best,
+            len(finished),
+            edge,
+        )
+
+    def _quantiles(self) -> tuple[float, float, float]:
+        return (1 - self.confidence) / 2, 0.5, (1 + self.confidence) / 2
+
+    def _interval(self, samples: np.ndarray) -> Interval:
+        return Interval(*(float(value) for value in np.quantile(samples, self._quantiles())))
+
+    def _decide(self, best: SizeFit) -> str:
+        sure = f"{self.confidence:.0%} interval"
+        rate, bits = best.learning_rate, best.bits_per_byte
+        if len(self.sizes) == 1:
+            why = "it is the only size that was tried"
+        else:
+            others = min(
+                (size for size in self.sizes if size is not best),
+                key=lambda size: size.bits_per_byte.middle,
+            )
+            why = (
+                f"the odds that it is the best of the {len(self.sizes)} sizes for what is left are "
+                f"{min(0.99, best.probability_best):.0%}, and the next, {others.size}, should reach "
+                f"{others.bits_per_byte.middle:.4f}"
+            )
+        return (
+            f"Train size {best.size} ({best.parameters:,} parameters) at learning rate {rate.middle:.2g} "
+            f"({sure} {rate.low:.2g} to {rate.high:.2g}): {why}. "
+            f"In {best.tokens:,} tokens ({best.epochs:.1f} epochs) it should reach {bits.middle:.4f} bits per "
+            f"byte ({sure} {bits.low:.4f} to {bits.high:.4f})."
+        )
+
+
+def fit_trials(
+    trials: Sequence[Trial],
+    final_tokens: Mapping[str, int] | None = None,
+    confidence: float = 0.9,
+    seed: int = 0,
+) -> Fit:
+    """Fit the model to a sweep's trials.
+
+    Args:
+        trials: in any order. Those that finished are measured; those that were stopped say that their learning
+            rate is a bad one; probes, final runs, and what was cut or failed say nothing.
+        final_tokens: size -> tokens that the final run would get, were it of that size, for the money that is
+            left; sizes that are left out are compared at the length of their longest trial.
+        confidence: of all intervals.
+        seed: of the samples; the same trials and seed give the same fit.
+    Raises: UserError when no trial finished.
+    """
+    return Fit(trials, final_tokens or {}, confidence, seed)
+
+
+def effective_tokens(tokens: np.ndarray, unique_tokens: np.ndarray, epochs_scale: np.ndarray) -> np.ndarray:
+    """Fresh tokens that so many are worth, when all beyond the unique ones are repeated.
+
+    Equation 5 of Muennighoff et al. 2023: repetition number r adds ever less, `epochs_scale` epochs in all.
+    """
+    repetitions = np.maximum(tokens / unique_tokens - 1, 0)
+    repeated = unique_tokens * epochs_scale * -np.expm1(-repetitions / epochs_scale)
+    return np.minimum(tokens, unique_tokens) + repeated
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Runs as arrays (n,)."""
+
+    size: np.ndarray  # index
+    parameters: np.ndarray
+    width: np.ndarray
+    tokens: np.ndarray
+    unique_tokens: np.ndarray
+
+
+class _LossModel:
+    """The formula at the top of this file. Everything unknown is a standard normal z, (P, dimensions).
+
+    Losses are logarithms, in shares of the best finished trial's (`unit`), so that their unit does not matter.
+    """
+
+    def __init__(self, trials: Sequence[Trial]) -> None:
+        swept = sorted(
+            (trial for trial in trials if trial.purpose == "sweep"),
+            key=lambda trial: (trial.parameters, trial.size, trial.tokens, trial.learning_rate, trial.trial),
+        )
+        self.finished = [trial for trial in swept if trial.status == "finished" and _is_measured(trial)]
+        stopped = [trial for trial in swept if trial.status == "stopped"]
+        if not self.finished:
+            raise UserError(
+                f"none of the sweep's {len(swept)} trials finished, so nothing can be fitted; lower the "
+                "learning rates, or raise the budget"
+            )
+        self.trials = swept
+        self.of_size = {trial.size: trial for trial in (*swept, *self.finished)}
+        self.sizes = list(self.of_size)
+        self.rows, self.stopped = self._rows(self.finished), self._rows(stopped)
+        self.log_rates = np.log([trial.learning_rate for trial in self.finished])
+        self.stopped_log_rates = np.log([trial.learning_rate for trial in stopped])
+        losses = np.array([trial.bits_per_byte for trial in self.finished], dtype=np.float64)
+        self.unit = float(losses.min())
+        self.log_losses = np.log(losses / self.unit)
+        # How far each lies above the best of its size and length: so far is the parabola to be doubted there.
+        groups = [(trial.size, round(math.log(trial.tokens) * 4)) for trial in self.finished]
+        least = dict.fromkeys(groups, math.inf)
+        for group, loss in zip(groups, self.log_losses, strict=True):
+            least[group] = min(least[group], loss)
+        self.doubt = TRUST_IN_PARABOLA * (self.log_losses - np.array([least[group] for group in groups]))
+        # Everything is counted from the middle of what was tried.
+        self.parameters = math.exp(np.log(self.rows.parameters).mean())
+        self.width = math.exp(np.log(self.rows.width).mean())
+        self.tokens = math.exp(np.log(self.rows.tokens).mean())
+        shares = np.array([1.69, 406.4 / self.parameters**0.3392, 410.7 / self.tokens**0.2849])
+        self.log_shares = np.log(shares / shares.sum())
+        self.dimensions = 12 + 2 * len(self.sizes)
+
+    def row(self, size: str, tokens: int) -> _Rows:
+        """One run that need not have happened, arrays (1,)."""
+        of_size = self.of_size[size]
+        return self._rows([of_size], [tokens])
+
+    def longest(self, size: str) -> int:
+        """Tokens of the longest finished trial of a size, of any size if it has none."""
+        return max(
+            [trial.tokens for trial in self.finished if trial.size == size]
+            or [trial.tokens for trial in self.finished]
+        )
+
+    def _rows(self, trials: Sequence[Trial], tokens: Sequence[int] | None = None) -> _Rows:
+        def column(values: Sequence[float]) -> np.ndarray:
+            return np.array(values, dtype=np.float64)
+
+        return _Rows(
+            np.array([self.sizes.index(trial.size) for trial in trials], dtype=np.int64),
+            column([trial.parameters for trial in trials]),
+            column([trial.n_embd for trial in trials]),
+            column(tokens or [trial.tokens for trial in trials]),
+            column([trial.unique_tokens for trial in trials]),
+        )
+
+    def level(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
+        """Log loss (P, n) at the best learning rate."""
+        log_shares = self.log_shares + SHARES * z[:, 1:4]
+        shares = np.exp(log_shares - log_shares.max(1, keepdims=True))
+        shares /= shares.sum(1, keepdims=True)  # (P, 3)
+        alpha, beta = _factor(z[:, 4], PARAMETER_EXPONENT), _factor(z[:, 5], TOKEN_EXPONENT)
+        scale = _factor(z[:, 6], REPEATED_EPOCHS)
+        tokens = effective_tokens(rows.tokens, rows.unique_tokens, scale[:, None])  # (P, n)
+        by_parameters = (rows.parameters / self.parameters) ** -alpha[:, None]
+        by_tokens = (tokens / self.tokens) ** -beta[:, None]
+        loss = shares[:, :1] + shares[:, 1:2] * by_parameters + shares[:, 2:] * by_tokens
+        return LEVEL * z[:, :1] + np.log(loss)
+
+    def best_log_learning_rate(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
+        """(P, n)."""
+        middle, deviation = LEARNING_RATE_TIMES_WIDTH
+        rule = math.log(middle) + deviation * z[:, 7:8] - np.log(rows.width)
+        by_width = (WIDTH_SLOPE[0] + WIDTH_SLOPE[1] * z[:, 8:9]) * np.log(rows.width / self.width)
+        by_tokens = (TOKENS_SLOPE[0] + TOKENS_SLOPE[1] * z[:, 9:10]) * np.log(rows.tokens / self.tokens)
+        return rule + by_width + by_tokens + SIZE_LEARNING_RATE * z[:, 12 + rows.size]
+
+    def penalty(self, z: np.ndarray, rows: _Rows, log_rates: np.ndarray) -> np.ndarray:
+        """Log loss (P, n) that learning rates other than the best add; of one row, or a row for each rate."""
+        own = SIZE_CURVATURE * z[:, 12 + len(self.sizes) + rows.size]
+        curvature = _factor(z[:, 10:11], CURVATURE) * np.exp(own)
+        return curvature * (log_rates - self.best_log_learning_rate(z, rows)) ** 2
+
+    def noise(self, z: np.ndarray) -> np.ndarray:
+        """(P,)."""
+        return _factor(z[:, 11], NOISE)
+
+    def log_likelihood(self, z: np.ndarray) -> np.ndarray:
+        """(P,) of all trials."""
+        predicted = self.level(z, self.rows) + self.penalty(z, self.rows, self.log_rates)
+        scale = np.sqrt(self.noise(z)[:, None] ** 2 + self.doubt**2)
+        power = (DEGREES_OF_FREEDOM + 1) / 2
+        residual = (self.log_losses - predicted) / scale
+        finished = (-np.log(scale) - power * np.log1p(residual**2 / DEGREES_OF_FREEDOM)).sum(1)
+        margin = (self.penalty(z, self.stopped, self.stopped_log_rates) - STOPPED_COSTS) / STOPPED_SOFTNESS
+        stopped = -np.logaddexp(0, -margin).sum(1)
+        return finished + stopped
+
+
+def _factor(z: np.ndarray, prior: tuple[float, float]) -> np.ndarray:
+    return prior[0] * np.exp(prior[1] * z)
+
+
+def _is_measured(trial: Trial) -> bool:
+    return trial.bits_per_byte is not None and math.isfinite(trial.bits_per_byte) and trial.bits_per_byte > 0

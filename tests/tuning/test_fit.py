@@ -1,0 +1,230 @@
+"""The fit against sweeps whose truth is known."""
+
+import dataclasses
+import math
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.tuning.fit import Fit, effective_tokens, fit_trials
+from tests.tuning.curves import WIDTHS, Curve, parameters, trial
+
+FINAL_FLOPS = 1e14
+
+
+def final_tokens(flops: float = FINAL_FLOPS) -> dict[str, int]:
+    return {size: int(flops / (6 * parameters(size))) for size in WIDTHS}
+
+
+def random_curve(seed: int) -> Curve:
+    """A truth of another kind for each seed, within what papers report."""
+    rng = np.random.default_rng(seed)
+    return Curve(
+        floor=rng.uniform(0.4, 0.8),
+        by_parameters=rng.uniform(0.2, 0.5),
+        by_tokens=rng.uniform(0.3, 0.8),
+        alpha=rng.uniform(0.25, 0.5),
+        beta=rng.uniform(0.22, 0.45),
+        rate=0.0075 * math.exp(0.5 * rng.standard_normal()),
+        width_slope=-1 + 0.3 * rng.standard_normal(),
+        tokens_slope=rng.uniform(-0.3, 0),
+        curvature=rng.uniform(0.015, 0.08),
+        noise=rng.uniform(0.002, 0.008),
+    )
+
+
+def test_dense_sweep_is_recovered() -> None:
+    curve = Curve(noise=0.001)
+    trials = curve.sweep(0, factors=(0.25, 0.5, 1, 2, 4), flops=(1e12, 4e12, 1.6e13))
+    fit = fit_trials(trials, final_tokens())
+    truth = {size: curve.loss(size, tokens) for size, tokens in final_tokens().items()}
+    assert truth[fit.best_size] < min(truth.values()) * 1.005
+    for size in fit.sizes:
+        best = curve.best_rate(size.size, size.tokens)
+        assert abs(math.log(size.learning_rate.middle / best)) < 0.25
+        assert abs(size.bits_per_byte.middle / truth[size.size] - 1) < 0.02
+    assert fit.best_learning_rate == next(
+        size.learning_rate.middle for size in fit.sizes if size.size == fit.best_size
+    )
+
+
+def test_intervals_hold_the_truth_and_choices_are_good() -> None:
+    """Of two sizes at three rates, for twelve truths: 90% intervals, so that one or two may miss."""
+    rate_hits, loss_hits, regrets = [], [], []
+    for seed in range(12):
+        curve = random_curve(seed)
+        fit = fit_trials(curve.sweep(seed, sizes=("narrow", "middle")), final_tokens())
+        for size in fit.sizes:
+            best = curve.best_rate(size.size, size.tokens)
+            rate_hits.append(size.learning_rate.low <= best <= size.learning_rate.high)
+            truth = curve.loss(size.size, size.tokens)
+            loss_hits.append(size.bits_per_byte.low <= truth <= size.bits_per_byte.high)
+        possible = [curve.loss(size.size, size.tokens) for size in fit.sizes]
+        chosen = curve.loss(fit.best_size, fit.final_tokens[fit.best_size], fit.best_learning_rate)
+        regrets.append(chosen / min(possible) - 1)
+    assert np.mean(rate_hits) >= 0.8
+    assert np.mean(loss_hits) >= 0.8
+    assert np.mean(regrets) < 0.015
+
+
+def test_more_trials_make_intervals_narrower() -> None:
+    curve = Curve()
+
+    def widths(fit: Fit) -> tuple[float, float]:
+        low, high = fit.learning_rate_interval
+        return math.log(high / low), math.log(fit.prediction.high / fit.prediction.low)
+
+    one = widths(fit_trials(curve.sweep(0, sizes=("middle",), factors=(1,)), final_tokens()))
+    few = widths(fit_trials(curve.sweep(0), final_tokens()))
+    many = widths(fit_trials(curve.sweep(0, flops=(1e12, 4e12, 1.6e13)), final_tokens()))
+    assert one[0] > few[0] > many[0]
+    assert one[1] > few[1] > many[1]
+
+
+@pytest.mark.parametrize("factors", [(1,), (0.5,), (1 / 3, 1, 3)])
+def test_single_size_is_enough(factors: tuple[float, ...]) -> None:
+    curve = Curve()
+    fit = fit_trials(curve.sweep(0, sizes=("middle",), factors=factors), final_tokens())
+    assert fit.best_size == "middle"
+    low, high = fit.learning_rate_interval
+    assert low < curve.best_rate("middle", final_tokens()["middle"]) < high
+    low, middle, high = fit.predict("middle", final_tokens()["middle"])
+    assert 0 < low < middle < high < math.inf
+    assert low < curve.loss("middle", final_tokens()["middle"]) < high
+
+
+def test_what_diverged_lowers_the_rate() -> None:
+    curve = Curve()
+    trials = curve.sweep(0, sizes=("middle",), factors=(0.3, 1))
+    high = dataclasses.replace(trials[-1], trial="high", learning_rate=trials[-1].learning_rate * 2)
+    without = fit_trials(trials).best_learning_rate
+    stopped = dataclasses.replace(high, status="stopped", bits_per_byte=None)
+    assert fit_trials([*trials, stopped]).best_learning_rate < without * 0.9
+    failed = dataclasses.replace(high, status="failed", bits_per_byte=None)
+    assert fit_trials([*trials, failed]).best_learning_rate == without
+
+
+def test_only_finished_trials_of_the_sweep_are_measured() -> None:
+    trials = Curve().sweep(0, sizes=("middle",))
+    noise = [
+        trial("middle", 0.5, 1000, 9.0, purpose="probe", trial="a"),
+        trial("middle", 0.5, 1000, 9.0, status="cut", trial="b"),
+        trial("middle", 0.5, 1000, 9.0, status="failed", trial="c"),
+        trial("middle", 0.5, 1000, 0.1, purpose="final", trial="d"),
+        trial("middle", 0.5, 1000, math.nan, trial="e"),
+    ]
+    assert fit_trials([*noise, *trials]).decision == fit_trials(trials).decision
+
+
+def test_size_of_which_no_trial_finished_is_still_predicted() -> None:
+    curve = Curve()
+    trials = curve.sweep(0, sizes=("narrow", "middle"))
+    lost = [
+        dataclasses.replace(t, status="failed", bits_per_byte=None)
+        for t in curve.sweep(1, sizes=("wide",), factors=(1,))
+    ]
+    fit = fit_trials([*trials, *lost], final_tokens())
+    wide = next(size for size in fit.sizes if size.size == "wide")
+    assert wide.num_finished == 0 and wide.edge is None
+    assert wide.bits_per_byte.low < curve.loss("wide", wide.tokens) < wide.bits_per_byte.high
+
+
+def test_nothing_finished_is_the_users_error() -> None:
+    stopped = [trial("middle", rate, 1000, None, status="stopped") for rate in (0.1, 1.0)]
+    with pytest.raises(UserError, match="none of the sweep's 2 trials finished"):
+        fit_trials(stopped)
+    with pytest.raises(UserError):
+        fit_trials([])
+
+
+def test_wild_point_does_not_carry_the_fit_away() -> None:
+    curve = Curve(noise=0.002)
+    trials = curve.sweep(0, factors=(0.25, 0.5, 1, 2, 4))
+    wild = dataclasses.replace(trials[2], bits_per_byte=7.9)
+    before = fit_trials(trials).predict("middle", 1_000_000)[1]
+    after = fit_trials([wild, *trials[:2], *trials[3:]]).predict("middle", 1_000_000)[1]
+    assert abs(after / before - 1) < 0.03
+
+
+def test_best_rate_beyond_those_tried_is_told() -> None:
+    curve = Curve(curvature=0.08)
+    best = curve.best_rate("middle", 3e12 / (6 * parameters("middle"))) / (0.96 / 128)
+    for factors, edge in (((3, 6, 12), "low"), ((1 / 12, 1 / 6, 1 / 3), "high"), ((1 / 3, 1, 3), None)):
+        sweep = curve.sweep(0, sizes=("middle",), factors=[best * factor for factor in factors])
+        assert fit_trials(sweep).sizes[0].edge == edge
+
+
+def test_finite_data_favours_larger_models() -> None:
+    """With few unique tokens, those that a small model would repeat are worth little."""
+    curve = Curve(unique_tokens=1_000_000, alpha=0.4)
+    trials = curve.sweep(0, flops=(3e11, 1e12))
+    plenty = [dataclasses.replace(t, unique_tokens=10**10) for t in trials]
+    scarce, rich = (fit_trials(each, final_tokens(3e14)) for each in (trials, plenty))
+    assert scarce.prediction.middle > rich.prediction.middle
+    size_of = {"narrow": 0, "middle": 1, "wide": 2}
+    assert size_of[scarce.best_size] >= size_of[rich.best_size]
+    chance = {fit: {s.size: s.probability_best for s in fit.sizes}["wide"] for fit in (scarce, rich)}
+    assert chance[scarce] > chance[rich]
+
+
+def test_curve_passes_through_the_prediction() -> None:
+    fit = fit_trials(Curve().sweep(0))
+    tokens = fit.final_tokens["middle"]
+    best = fit.learning_rate("middle", tokens).middle
+    low, middle, high = fit.curve("middle", tokens, np.array([best / 9, best, best * 9])).T[1]
+    assert low < middle < high
+    assert abs(middle / fit.predict("middle", tokens)[1] - 1) < 0.01
+    assert (fit.curve("middle", tokens, np.array([best / 9, best * 9]))[1] > middle).all()
+
+
+def test_decision_is_two_plain_sentences() -> None:
+    fit = fit_trials(Curve().sweep(0), final_tokens())
+    assert len(fit.decision.split(". ")) == 2 and fit.decision.endswith(").")
+    assert fit.best_size in fit.decision and f"{fit.best_learning_rate:.2g}" in fit.decision
+    assert f"{fit.prediction.middle:.4f}" in fit.decision
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(st.randoms(use_true_random=False))
+def test_order_of_trials_does_not_matter(shuffler: random.Random) -> None:
+    trials = Curve().sweep(0, sizes=("narrow", "middle"))
+    trials.append(trial("middle", 0.2, 1000, None, status="stopped"))
+    shuffled = list(trials)
+    shuffler.shuffle(shuffled)
+    assert fit_trials(shuffled, final_tokens()).decision == fit_trials(trials, final_tokens()).decision
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(st.integers(-8, 8))
+def test_unit_of_the_loss_does_not_matter(power: int) -> None:
+    """Times a power of two, which floating point does exactly."""
+    trials = Curve().sweep(0, sizes=("narrow", "middle"))
+    scaled = [dataclasses.replace(t, bits_per_byte=(t.bits_per_byte or 0) * 2.0**power) for t in trials]
+    fit, other = fit_trials(trials), fit_trials(scaled)
+    assert other.best_size == fit.best_size and other.best_learning_rate == fit.best_learning_rate
+    assert other.prediction.middle == pytest.approx(fit.prediction.middle * 2.0**power)
+
+
+@settings(deadline=None)
+@given(st.floats(1, 1e12), st.floats(1, 1e12), st.floats(1, 100))
+def test_repeated_tokens_are_worth_less(tokens: float, unique: float, scale: float) -> None:
+    def worth(tokens: float) -> float:
+        return float(effective_tokens(np.array(tokens), np.array(unique), np.array(scale)))
+
+    assert 0 < worth(tokens) <= tokens * (1 + 1e-9)
+    assert worth(tokens) <= unique * (1 + scale) * (1 + 1e-9)
+    assert worth(tokens / 2) <= worth(tokens) * (1 + 1e-9)
+    if tokens <= unique:
+        assert worth(tokens) == tokens
+
+
+def test_four_epochs_are_nearly_as_good_as_new() -> None:
+    """The finding of Muennighoff et al. 2023: up to 4 epochs little is lost, 40 are hardly better than 20."""
+    unique, scale = np.array(1e6), np.array(15.4)
+    worth = effective_tokens(np.array([4e6, 20e6, 40e6, 80e6]), unique, scale) / 1e6
+    assert worth[0] > 0.9 * 4
+    assert worth[2] < 0.4 * 40 and worth[3] < worth[2] * 1.15
