@@ -45,7 +45,7 @@ MAX_SURROUNDINGS = 2_000
 FEW = 2  # so many strings are read one by one
 ELSEWHERE: Parent = (None, None)  # as OUTSIDE, and another object: of a frame inside another one
 PLACEHOLDERS = tuple(f"\0{number}" for number in range(4))  # stand for keys of any name
-ANY_TEXT = b"\0"  # stands for the beginning of such a key: no string repeats it
+ANY_TEXT = b"\1"  # stands for the beginning of such a key: no string repeats it, and no placeholder begins so
 NO_TOKEN = "\uffff"  # no base token, so an array's item begins with it
 
 Ids = np.ndarray  # int32, numbers of strings

@@ -119,6 +119,17 @@ def test_keys_of_any_name_come_once() -> None:
         assert any(cursor.legal()[token] for token in ends_key) == again
 
 
+def test_ends_of_new_keys_are_legal_however_many_there_were() -> None:
+    """One token may write the end of a key of any name: nothing that stands for other keys may be taken for it."""
+    jobs = {f"job_{number:03}": {"name": "x", "runs-on": "x"} for number in range(30)}
+    tokens = TOKENIZER.encode_value({"on": "push", "jobs": jobs})
+    assert {"0\u0101", "1\u0101"} & {TOKENIZER.segmenter.expansions[token] for token in tokens}
+    cursor = TOKENIZER.cursor()
+    for token in tokens:
+        assert cursor.legal()[token]
+        cursor.advance(token)
+
+
 def test_deep_nesting_ends_at_the_limit() -> None:
     tokenizer = load_tokenizer()
     cursor = tokenizer.cursor()
