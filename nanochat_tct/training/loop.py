@@ -17,6 +17,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter
@@ -45,11 +46,21 @@ from nanochat_tct.training.speed import Speed, peak_of
 
 @dataclass(frozen=True)
 class Reporter:
-    """How the loop is heard: `say` prints a line (rank 0 calls it), `report` hands on the numbers of an
-    evaluation (every worker calls it, at the same place)."""
+    """How the loop is heard, and what it listens to.
+
+    Args:
+        say: prints a line; rank 0 calls it.
+        report: hands on the numbers of an evaluation; every worker calls it, at the same place.
+        stop_reason: asked on every worker in each iter, so it must be quick. None: go on. Once there is a
+            reason anywhere, and it stays, all workers save a checkpoint of this iter and return.
+        charge: told on rank 0 before each piece of work what it will take: the kind ("warm_up", "train",
+            "evaluation", "checkpoint") and the model's FLOPs over all workers (0 for a checkpoint).
+    """
 
     say: Callable[[str], None] = print
     report: Callable[[dict[str, Any]], None] = lambda numbers: None
+    stop_reason: Callable[[], str | None] = lambda: None
+    charge: Callable[[str, float], None] = lambda kind, flops: None
 
 
 @dataclass
@@ -72,7 +83,9 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         worker: this process; where there are several, torch.distributed has been initialised.
         reporter: who hears about it.
 
-    Returns: `run_dir checkpoint cost_usd is_finished_before` and all of Progress.
+    Returns: `run_dir checkpoint cost_usd is_finished_before` (no checkpoint before the first iter), `stopped`
+        (the reporter's reason to stop before the end, else None) and all of Progress; `last_evaluation` says
+        by `iter` what it is of.
     Raises: UserError for what the user can mend; StoppedTogether when all workers raise it at once.
     """
     device, run_dir = worker.device, Path(config.checkpoint_dir) / str(config.run_name)
@@ -112,6 +125,13 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     trained = distribute(model, worker, config.parallel, str(config.precision))
     optimizer = make_optimizer(trained, config)
     micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token())
+    row_flops = flops_per_token(config.model()) * config.model().context_size
+
+    def charge(kind: str, num_rows: float) -> None:
+        if worker.is_first:
+            reporter.charge(kind, num_rows * row_flops)
+
+    charge("warm_up", micro.warm_up_rows * worker.world_size)
     micro.warm_up()
     peak = peak_of(device)
     seed_worker(config.seed, progress.step, worker)
@@ -123,23 +143,39 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         del saved
 
     tracker = start_tracker(config, reporter, progress.step) if worker.is_first else SilentTracker()
+    stopped: str | None = None
 
-    def evaluate() -> bool:
-        """Measure the validation split; True when it was never so good."""
-        numbers = validation_loss(micro, model, validation, bytes_per_token(store), config, worker)
+    def wants_stop() -> bool:
+        return reporter.stop_reason() is not None
+
+    def evaluate(stops: bool = True) -> bool:
+        """Measure the validation split; True when it was never so good. It `stops` when a worker wants to."""
+        nonlocal stopped
+        num_rows = validation_rows(validation, micro, config)
+        charge("evaluation", num_rows / 3)  # forward only: a third of the FLOPs
+        wants = wants_stop if stops else never
+        loss = validation_loss(micro, model, validation, num_rows, config, worker, wants)
+        if loss is None:
+            stopped = agreed_reason(reporter, worker)
+            return False
+        # Over the whole split in a stream this is nats / ln 2 / bytes; over a part of it, that part's estimate.
+        bits_per_byte = loss / math.log(2) / bytes_per_token(store)
+        numbers = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "bits_per_byte": bits_per_byte}
         is_best = progress.step > 0 and (
             progress.best is None or numbers["bits_per_byte"] < progress.best["bits_per_byte"]
         )
         if is_best:
             progress.best = {"step": progress.step, "bits_per_byte": numbers["bits_per_byte"]}
+        numbers = {"iter": progress.step, **numbers}
         progress.first_evaluation = progress.first_evaluation or numbers
         progress.last_evaluation = numbers
-        tracker.evaluation({"iter": progress.step, **numbers, "is_best": is_best})
-        reporter.report({"iter": progress.step, "cost_usd": cost.usd, **numbers})
+        tracker.evaluation({**numbers, "is_best": is_best})
+        reporter.report({**numbers, "cost_usd": cost.usd})
         return is_best
 
     def save() -> None:
         """Commit a checkpoint of this moment."""
+        charge("checkpoint", 0)
         weights, optimizer_state = full_state(trained, optimizer)
         random_states = gather(random_state(device), worker)
         error = None
@@ -167,19 +203,22 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     # -- the loop
     try:
         is_finished_before = progress.step >= config.max_iters
-        if progress.step == 0:
-            evaluate()
+        evaluated = progress.last_evaluation and progress.last_evaluation.get("iter", progress.step)
+        is_due = progress.step % config.eval_interval == 0 and evaluated != progress.step
+        if is_due and not is_finished_before and evaluate():  # the first, or one that a stop has cut off
+            save()
         speed = Speed(config, global_batch, peak * worker.world_size, progress.step)
         batches = read_ahead(
             lambda step: training.get(share_of_batch(sampler, step, global_batch, worker)),
-            range(progress.step, config.max_iters),
+            range(progress.step, config.max_iters if stopped is None else 0),
         )
         for rows in batches:  # (this worker's windows of the global batch, context_size + 1)
             speed.start_iter()
+            charge("train", global_batch)
             lr = learning_rate(progress.step, config)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss, grad_norm = micro.gradients(rows)
+            loss, grad_norm, (num_stopping,) = micro.gradients(rows, lambda: [wants_stop()])
             is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
             if is_finite:
                 optimizer.step()
@@ -204,9 +243,14 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
                 numbers = {"iter": progress.step, "loss": loss, "lr": lr, "grad_norm": grad_norm}
                 numbers |= {**speed.numbers(), "cost_usd": cost.usd, "skipped_iters": progress.skipped_iters}
                 tracker.iteration(numbers)
-            is_best = (progress.step % config.eval_interval == 0 or is_last) and evaluate()
-            if is_best or progress.step % config.save_interval == 0 or is_last:
+            if num_stopping and not is_last:
+                stopped = agreed_reason(reporter, worker)
+            is_due = is_last or (progress.step % config.eval_interval == 0 and stopped is None)
+            is_best = is_due and evaluate(stops=not is_last)
+            if is_best or progress.step % config.save_interval == 0 or is_last or stopped is not None:
                 save()
+            if stopped is not None:
+                break
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the GPU's memory is full at --batch-size {config.batch_size}: take half of it and twice the "
@@ -223,9 +267,10 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         tracker.close()
     return {
         "run_dir": str(run_dir),
-        "checkpoint": str(checkpoint.step_directory(run_dir, progress.step)),
+        "checkpoint": str(checkpoint.step_directory(run_dir, progress.step)) if progress.step else None,
         "cost_usd": cost.usd,
         "is_finished_before": is_finished_before,
+        "stopped": stopped,
         **vars(progress),
     }
 
@@ -249,26 +294,40 @@ def read_ahead(read: Callable[[int], np.ndarray], steps: range) -> Iterator[np.n
         yield coming.result()
 
 
+def never() -> bool:
+    """Nobody wants to stop."""
+    return False
+
+
+def agreed_reason(reporter: Reporter, worker: Worker) -> str:
+    """Why the workers stop, the same on all of them: the reason of the first that has one."""
+    return next(reason for reason in gather(reporter.stop_reason(), worker) if reason is not None)
+
+
+def validation_rows(windows: Windows, micro: MicroSteps, config: TrainConfig) -> int:
+    """How many windows of the validation split an evaluation takes."""
+    limit = config.eval_iters * micro.global_batch
+    return min(len(windows), limit) if limit else len(windows)
+
+
 def validation_loss(
     micro: MicroSteps,
     model: GPT,
     windows: Windows,
-    bytes_per_token: float,
+    num_rows: int,
     config: TrainConfig,
     worker: Worker,
-) -> dict[str, float]:
-    """Loss, perplexity and bits per byte of the validation split, or of as much as eval_iters says.
+    wants_stop: Callable[[], bool] = never,
+) -> float | None:
+    """Nats a target over the first `num_rows` windows of the validation split; None when a worker wants to stop.
 
     The workers share the batches; each gets as many, the last one empty if need be (FSDP needs all to come).
     """
-    num_rows = len(windows)
-    if config.eval_iters:
-        num_rows = min(num_rows, config.eval_iters * micro.global_batch)
     starts = list(range(0, num_rows, config.batch_size))
 
     def batches() -> Iterator[np.ndarray]:
         for turn in range(0, len(starts), worker.world_size):
-            if turn + worker.rank < len(starts):
+            if turn + worker.rank < len(starts) and not wants_stop():
                 start = starts[turn + worker.rank]
                 yield windows.get(np.arange(start, min(start + config.batch_size, num_rows)))
             else:
@@ -278,15 +337,9 @@ def validation_loss(
     evaluated.eval()
     with micro.autocast:
         nats, num_targets = sum_nats(evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device)
-    sums = torch.tensor([nats, num_targets], dtype=torch.float64, device=worker.device)
-    nats, num_targets = sum_over_workers(sums, worker).tolist()
-    loss = nats / max(1, num_targets)
-    # Over the whole split in a stream this is nats / ln 2 / bytes; over a part of it, that part's estimate.
-    return {
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700)),
-        "bits_per_byte": loss / math.log(2) / bytes_per_token,
-    }
+    sums = torch.tensor([nats, num_targets, wants_stop()], dtype=torch.float64, device=worker.device)
+    nats, num_targets, num_stopping = sum_over_workers(sums, worker).tolist()
+    return None if num_stopping else nats / max(1, num_targets)
 
 
 def open_windows(store: TokenStore, config: TrainConfig, split: Literal["train", "val"]) -> Windows:

@@ -1,6 +1,7 @@
 """Forward and backward passes: the gradient of a global batch, a micro-batch at a time."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -32,12 +33,16 @@ class MicroSteps:
         device = self.worker.device
         return tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
-    def gradients(self, rows: np.ndarray) -> tuple[float, float]:
+    def gradients(
+        self, rows: np.ndarray, told: Callable[[], list[float]] = list
+    ) -> tuple[float, float, list[float]]:
         """Leave in `.grad` the gradient of (nats summed over the global batch / its targets), clipped.
 
         Args:
             rows: (n, context_size + 1) int64, this worker's windows of the global batch.
-        Returns: loss of the global batch (nats a target) and norm of its gradient before clipping.
+            told: called after the last backward pass; its numbers are summed over the workers together with
+                the loss, so they cost no communication of their own.
+        Returns: loss of the global batch (nats a target), norm of its gradient before clipping, and the sums.
         """
         self.trained.train()
         tokens, targets = self.to_device(rows)
@@ -54,11 +59,18 @@ class MicroSteps:
                     micro_nats = self.trained(tokens[micro], targets[micro])
                 (micro_nats * scale).backward()
             nats += micro_nats.detach().to(torch.float64)
-        sum_over_workers(nats, self.worker)
+        sums = torch.cat([nats[None], torch.tensor(told(), dtype=torch.float64).to(nats.device)])
+        sum_over_workers(sums, self.worker)
         limit = self.config.grad_clip or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), limit)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        return float(nats / num_targets.clamp(min=1)), float(norm)
+        total, *told_sums = sums.tolist()
+        return total / max(1.0, float(num_targets)), float(norm), told_sums
+
+    @property
+    def warm_up_rows(self) -> int:
+        """Rows of the micro-step of `warm_up`."""
+        return min(self.config.batch_size, len(share_of(self.global_batch, self.worker)))
 
     def warm_up(self) -> None:
         """One micro-step for nothing: compiles, allocates, and makes DDP lay out its buckets for good.
@@ -66,8 +78,7 @@ class MicroSteps:
         So a resumed run adds gradients in the same order as one that was never stopped.
         """
         assert self.config.context_size is not None
-        num_rows = min(self.config.batch_size, len(share_of(self.global_batch, self.worker)))
-        rows = np.zeros((num_rows, self.config.context_size + 1), dtype=np.int64)
+        rows = np.zeros((self.warm_up_rows, self.config.context_size + 1), dtype=np.int64)
         rows[:, 0] = self.vocab_size  # a position token
         self.gradients(rows)
         self.trained.zero_grad(set_to_none=True)

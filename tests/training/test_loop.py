@@ -16,6 +16,7 @@ from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.synthesize import synthesize
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.errors import UserError
+from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer import load_tokenizer
@@ -23,6 +24,7 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import loop
 from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.loop import Reporter
 from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
 from nanochat_tct.training.plan import make_plan
@@ -117,6 +119,79 @@ def test_resumed_is_undisturbed_bit_for_bit(
     assert losses(tmp_path / "whole") == losses(tmp_path / "broken")  # and no iter twice in the log
 
 
+def stop_at_call(number: int) -> Any:
+    """A Reporter's `stop_reason` that has one from its so-manieth call on."""
+    calls = iter(range(1, 10**9))
+    return lambda: "the budget is spent" if next(calls) >= number else None
+
+
+@pytest.mark.parametrize("call", [2, 5, 8, 11])  # in the first evaluation, an iter, an evaluation, an iter
+def test_a_stop_is_prompt_saves_and_changes_nothing(data_dir: Path, tmp_path: Path, call: int) -> None:
+    settings: dict[str, Any] = {"dropout": 0.2, "eval_interval": 3, "max_iters": 6}
+    train_alone(small_config(data_dir, tmp_path / "whole", **settings))
+    config = small_config(data_dir, tmp_path / "stopped", **settings)
+    result = train_alone(config, stop_reason=stop_at_call(call))
+    assert result["stopped"] == "the budget is spent" and result["step"] < 6
+    assert result["step"] == {2: 0, 5: 2, 8: 3, 11: 5}[call]
+    latest = latest_checkpoint(tmp_path / "stopped" / "checkpoints" / "run")
+    assert result["checkpoint"] == (None if latest is None else str(latest))
+    assert latest is None or load_checkpoint(latest).step == result["step"]
+    again = train_alone(config)
+    assert again["stopped"] is None and again["step"] == 6
+    assert_equal_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"))
+    whole, stopped = (read_metrics(tmp_path / name / "checkpoints" / "run") for name in ("whole", "stopped"))
+    for one, other in zip(whole, stopped, strict=True):  # what was cut off was done again
+        assert (one["kind"], one["iter"], one["loss"]) == (other["kind"], other["iter"], other["loss"])
+
+
+def stop_second_rank(rank: int) -> Reporter:
+    """Rank 1 wants to stop from its ninth call on; the others are not told."""
+    never = 10**9
+    return Reporter(say=lambda line: None, stop_reason=stop_at_call(9 if rank == 1 else never))
+
+
+def test_one_worker_that_wants_to_stop_stops_all(data_dir: Path, tmp_path: Path) -> None:
+    settings = {"batch_size": 2, "num_workers": 2, "eval_interval": 100}
+    ddp = small_config(data_dir, tmp_path / "ddp", **settings)
+    fsdp = small_config(data_dir, tmp_path / "fsdp", parallel="fsdp", **settings)
+    train_together([(ddp, stop_second_rank), (fsdp, stop_second_rank)], 2)
+    for name in ("ddp", "fsdp"):
+        step = find_checkpoint(tmp_path / name / "checkpoints" / "run").step
+        assert 4 < step < 9 and step == len(losses(tmp_path / name)), step
+
+
+def test_work_is_charged_before_it_is_done(data_dir: Path, tmp_path: Path) -> None:
+    charged: list[tuple[str, float]] = []
+    config = small_config(data_dir, tmp_path, max_iters=4, eval_interval=2, save_interval=4, eval_iters=0)
+
+    def refuse(kind: str, flops: float) -> None:
+        charged.append((kind, flops))
+        if len(charged) == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_alone(config, charge=refuse)
+    assert [kind for kind, _ in charged] == ["warm_up", "evaluation", "train", "train"]
+    assert len(losses(tmp_path)) == 1  # the second was not done
+
+    charged.clear()
+    train_alone(config, charge=lambda kind, flops: charged.append((kind, flops)))
+    kinds = [kind for kind, _ in charged]
+    assert kinds[:4] == ["warm_up", "evaluation", "train", "train"] and kinds[-2:] == [
+        "evaluation",
+        "checkpoint",
+    ]
+    row = flops_per_token(config.model()) * 32
+    num_validation_rows = len(Windows(TokenStore.open(data_dir), "val", 32))
+    flops = dict(charged)
+    assert flops == {
+        "warm_up": 4 * row,
+        "train": 4 * row,
+        "checkpoint": 0,
+        "evaluation": pytest.approx(num_validation_rows * row / 3),
+    }
+
+
 def test_a_damaged_checkpoint_is_passed_over_and_done_again(
     data_dir: Path, tmp_path: Path, capfd: Any
 ) -> None:
@@ -173,7 +248,7 @@ def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Pa
         with torch.no_grad():
             other.copy_(parameter.normal_(std=0.05))
     micro = MicroSteps(model, config, Worker(0, 1, CPU), 6, pad)
-    loss, norm = micro.gradients(rows)
+    loss, norm, _ = micro.gradients(rows)
     targets = torch.from_numpy(targets_of(rows, 8192, pad))
     expected = reference(torch.from_numpy(rows[:, :-1]), targets) / (targets != -1).sum()
     expected.backward()

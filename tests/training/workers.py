@@ -65,18 +65,19 @@ def small_config(data_dir: Path, folder: Path, **changes: Any) -> TrainConfig:
     return make_plan(TrainConfig(**{**settings, **changes})).config
 
 
-def train_alone(config: TrainConfig, lines: list[str] | None = None) -> dict[str, Any]:
-    """The loop on one worker in this process, with a fixed number of threads."""
+def train_alone(config: TrainConfig, lines: list[str] | None = None, **reporter: Any) -> dict[str, Any]:
+    """The loop on one worker in this process, with a fixed number of threads; `reporter` as Reporter takes it."""
     torch.set_num_threads(1)
-    return train(config, Worker(0, 1, CPU), Reporter(say=(lines if lines is not None else []).append))
+    say = (lines if lines is not None else []).append
+    return train(config, Worker(0, 1, CPU), Reporter(say=say, **reporter))
 
 
-Job = tuple[TrainConfig, Callable[[int], None] | None]
+Job = tuple[TrainConfig, Callable[[int], Reporter | None] | None]
 
 
 def train_together(jobs: list[Job], world_size: int) -> None:
     """The loop on several workers over gloo, for one config after the other; the function that comes with a config
-    is called first, with the rank, in each worker."""
+    is called first, with the rank, in each worker, and may give a Reporter."""
     torch.multiprocessing.spawn(
         _train_jobs, args=(jobs, world_size, _free_port()), nprocs=world_size, join=True
     )
@@ -88,9 +89,8 @@ def _train_jobs(rank: int, jobs: list[Job], world_size: int, port: int) -> None:
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
     try:
         for config, prepare in jobs:
-            if prepare is not None:
-                prepare(rank)
-            train(config, Worker(rank, world_size, CPU), Reporter(say=lambda line: None))
+            reporter = prepare(rank) if prepare is not None else None
+            train(config, Worker(rank, world_size, CPU), reporter or Reporter(say=lambda line: None))
     finally:
         dist.destroy_process_group()
 
