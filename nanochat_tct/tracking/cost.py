@@ -32,4 +32,8 @@ class CostMeter:
     @property
     def usd(self) -> float:
         """Dollars of the run, earlier sittings at the price of their day included."""
-        return self._spent_usd + self.workers * (self._clock() - self._start) / 3600 * self.hourly_usd
+        return self._spent_usd + self.usd_for(self._clock() - self._start)
+
+    def usd_for(self, seconds: float) -> float:
+        """Dollars that all workers together cost for so long."""
+        return self.workers * seconds / 3600 * self.hourly_usd

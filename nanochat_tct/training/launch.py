@@ -15,12 +15,14 @@ import torch
 from nanochat_tct.config import parse_arguments, to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.ray_session import start_ray
+from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training import checkpoint
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.config import TrainConfig, default_run_name
 from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import Plan, check_settings, make_plan
+from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
 
 POLL_SECONDS = 0.2  # how often the lines of rank 0 are fetched
@@ -65,7 +67,7 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
 
-    with lines_of_workers() as lines:
+    with lines_of_workers(config.max_iters) as lines:
         trainer = TorchTrainer(
             train_worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
             train_loop_config={"config": to_dict(config), "lines": lines},
@@ -135,7 +137,8 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         # The same number on every start: sums over threads depend on it.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    reporter = Reporter(say=settings["lines"].put.remote, report=ray.train.report)
+    put = settings["lines"].put.remote
+    reporter = Reporter(say=put, report=ray.train.report, progress=put)
     try:
         return train(config, worker, reporter)
     except StoppedTogether as error:  # an end, not a failure: starting again would not help
@@ -143,8 +146,8 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def lines_of_workers() -> Iterator[Any]:
-    """Yield an actor whose `put` makes this process print a line; a thread fetches them.
+def lines_of_workers(max_iters: int) -> Iterator[Any]:
+    """Yield an actor whose `put` makes this process print a line or move the bar; a thread fetches them.
 
     Ray's own way to show what workers print puts their name and process id before each line.
     """
@@ -162,36 +165,40 @@ def lines_of_workers() -> Iterator[Any]:
             except ray.exceptions.RayError:
                 return  # Ray is going down, and says so itself
             for line in coming:
-                print(line, flush=True)
+                if isinstance(line, str):
+                    terminal.line(line)
+                else:
+                    terminal.progress(line)
 
-    thread = threading.Thread(target=fetch, daemon=True)
-    thread.start()
-    try:
-        yield lines
-    finally:
-        done.set()
-        thread.join()
-        ray.kill(lines)
+    with Terminal(max_iters) as terminal:
+        thread = threading.Thread(target=fetch, daemon=True)
+        thread.start()
+        try:
+            yield lines
+        finally:
+            done.set()
+            thread.join()
+            ray.kill(lines)
 
 
 class Lines:
-    """Lines on their way from rank 0 to the terminal."""
+    """Lines, and numbers for the bar, on their way from rank 0 to the terminal."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.lines: list[str | dict[str, Any]] = []
 
-    def put(self, line: str) -> None:
+    def put(self, line: str | dict[str, Any]) -> None:
         """Add one."""
         self.lines.append(line)
 
-    def take(self) -> list[str]:
+    def take(self) -> list[str | dict[str, Any]]:
         """All that came since the last call."""
         lines, self.lines = self.lines, []
         return lines
 
 
 def print_result(plan: Plan) -> None:
-    """Validation before and after, where the checkpoint is, and what the model writes."""
+    """Validation before and after, where the checkpoint is, and what the model writes; the same into its folder."""
     latest = checkpoint.latest_checkpoint(plan.run_dir)
     assert latest is not None
     progress = checkpoint.load_checkpoint(latest, verify=False).state["progress"]
@@ -205,8 +212,7 @@ def print_result(plan: Plan) -> None:
     print(
         f"checkpoint: {_shown(latest)}" + ("" if best == latest else f" (best: {_shown(best)})"), flush=True
     )
-    if plan.config.num_samples:
-        print_samples(plan.run_dir, plan.config)
+    write_run_folder(plan.run_dir, plan.config, print_samples(plan.run_dir, plan.config))
 
 
 def _shown(path: Path) -> str:

@@ -55,12 +55,14 @@ class Reporter:
             reason anywhere, and it stays, all workers save a checkpoint of this iter and return.
         charge: told on rank 0 before each piece of work what it will take: the kind ("warm_up", "train",
             "evaluation", "checkpoint") and the model's FLOPs over all workers (0 for a checkpoint).
+        progress: takes the numbers of a log line, on rank 0, for a progress bar.
     """
 
     say: Callable[[str], None] = print
     report: Callable[[dict[str, Any]], None] = lambda numbers: None
     stop_reason: Callable[[], str | None] = lambda: None
     charge: Callable[[str, float], None] = lambda kind, flops: None
+    progress: Callable[[dict[str, Any]], None] = lambda numbers: None
 
 
 @dataclass
@@ -243,6 +245,9 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
                 numbers = {"iter": progress.step, "loss": loss, "lr": lr, "grad_norm": grad_norm}
                 numbers |= {**speed.numbers(), "cost_usd": cost.usd, "skipped_iters": progress.skipped_iters}
                 tracker.iteration(numbers)
+                if worker.is_first:
+                    left = cost.usd_for(numbers["eta_seconds"])
+                    reporter.progress({**numbers, "cost_left_usd": left})
             if num_stopping and not is_last:
                 stopped = agreed_reason(reporter, worker)
             is_due = is_last or (progress.step % config.eval_interval == 0 and stopped is None)

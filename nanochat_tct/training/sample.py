@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nanochat_tct.data.documents import to_yaml
-from nanochat_tct.generation.generate import generate_workflows
+from nanochat_tct.generation.generate import Sample, generate_workflows
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import load_model
 from nanochat_tct.training.config import TrainConfig
@@ -12,10 +12,13 @@ MAX_TOKENS = 512
 CANDIDATES = 8  # no slower than one: the engine writes as many and more at a time
 
 
-def print_samples(run_dir: Path, config: TrainConfig) -> None:
-    """Print `num_samples` workflows from the run's best checkpoint in YAML, rather ones that the model itself ended."""
+def print_samples(run_dir: Path, config: TrainConfig) -> list[Sample]:
+    """Print `num_samples` workflows from the run's best checkpoint in YAML, rather ones that the model itself ended.
+
+    Returns: them.
+    """
     if not config.num_samples:
-        return
+        return []
     model, _ = load_model(run_dir)
     samples = generate_workflows(
         model,
@@ -34,3 +37,4 @@ def print_samples(run_dir: Path, config: TrainConfig) -> None:
         closed = "" if sample.completed_by == "model" else f", ended by the limit of {MAX_TOKENS}"
         print(f"a generated workflow ({verdict}; {len(sample.tokens)} tokens{closed}):\n")
         print(to_yaml(sample.value), flush=True)
+    return samples[: config.num_samples]

@@ -6,16 +6,20 @@ python -m torch.distributed.run --nproc-per-node 2 -m nanochat_tct.training.torc
 import dataclasses
 import os
 import sys
+from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
 
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError
+from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.parallel import Worker
 from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.run_folder import write_run_folder
+from nanochat_tct.training.sample import print_samples
 
 
 def command(argv: list[str]) -> int:
@@ -41,12 +45,15 @@ def command(argv: list[str]) -> int:
         if plan.is_finished:
             print(f"run {config.run_name} is finished: nothing to do", flush=True)
     try:
-        result = train(config, worker, Reporter(say=lambda line: print(line, flush=True)))
+        with Terminal(config.max_iters) if worker.is_first else nullcontext() as terminal:
+            reporter = Reporter(terminal.line, progress=terminal.progress) if terminal else Reporter()
+            result = train(config, worker, reporter)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
     if worker.is_first:
         print(f"checkpoint: {result['checkpoint']}", flush=True)
+        write_run_folder(plan.run_dir, config, print_samples(plan.run_dir, config))
     return 0
 
 
