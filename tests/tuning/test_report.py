@@ -1,0 +1,191 @@
+"""The report, from the files that a sweep leaves."""
+
+import base64
+import dataclasses
+import html.parser
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.tuning.fit import fit_trials
+from nanochat_tct.tuning.report import write_report
+from nanochat_tct.tuning.trials import (
+    ENTRIES,
+    TRIALS,
+    Entry,
+    Outcome,
+    Purpose,
+    Trial,
+    write_outcome,
+    write_rows,
+)
+from tests.helpers import run_python
+from tests.tuning.curves import Curve, parameters, trial
+
+PICTURES = ("learning_rate", "cost", "spending", "parallel_coordinates")
+
+
+class Page(html.parser.HTMLParser):
+    """What a page holds: its tags with attributes, its text, its table cells."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.rows: list[list[str]] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.texts.append(data)
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1].append(data)
+
+    @property
+    def text(self) -> str:
+        return "".join(self.texts)
+
+
+def finished_sweep(folder: Path, unit: str = "usd") -> tuple[list[Trial], Outcome]:
+    """A sweep of three sizes, one stopped trial, one longer run, and the final run that follows."""
+    curve = Curve()
+    trials = curve.sweep(0, flops=(1e12,))
+    longer = curve.sweep(1, sizes=("middle",), factors=(1,), flops=(4e12,))[0]
+    trials += [dataclasses.replace(longer, trial="longer"), trial("wide", 0.05, 9000, None, status="stopped")]
+    final_tokens = int(2e13 / (6 * parameters("middle")))
+    fit = fit_trials(trials, {"middle": final_tokens})
+    rate = fit.best_learning_rate
+    actual = curve.loss("middle", final_tokens, rate)
+    trials.append(trial("middle", rate, final_tokens, actual, purpose="final", trial="final"))
+    trials.insert(0, trial("narrow", 0.01, 5000, 3.0, purpose="probe", trial="probe"))
+    if unit != "usd":
+        trials = [dataclasses.replace(each, usd=0.0) for each in trials]
+    outcome = Outcome(
+        unit=unit,  # type: ignore[arg-type]
+        budget=50.0 if unit == "usd" else 5e13,
+        spent=31.2 if unit == "usd" else 3.12e13,
+        hourly_usd=2.5 if unit == "usd" else None,
+        size="middle",
+        learning_rate=rate,
+        predicted=fit.predict("middle", final_tokens),
+        actual=actual,
+        checkpoint="runs/final",
+        decision=fit.decision,
+    )
+    write_sweep(folder, trials, outcome)
+    return trials, outcome
+
+
+def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome) -> None:
+    folder.mkdir(exist_ok=True)
+    write_rows(trials, folder / TRIALS, Trial)
+    entries = [
+        Entry(
+            1000.0 + place,
+            each.purpose,
+            each.trial,
+            "train",
+            each.usd if outcome.unit == "usd" else each.flops,
+            1.0,
+            each.flops,
+        )
+        for place, each in enumerate(trials)
+    ]
+    idle: Purpose = "idle"
+    entries.append(Entry(2000.0, idle, "", "idle", 0.01 * outcome.budget, 1.0, 0.0))
+    write_rows(entries, folder / ENTRIES, Entry)
+    write_outcome(outcome, folder)
+
+
+@pytest.mark.parametrize("unit", ["usd", "flops"])
+def test_page_holds_everything_and_needs_nothing(tmp_path: Path, unit: str) -> None:
+    trials, outcome = finished_sweep(tmp_path / "sweep", unit)
+    path = write_report(tmp_path / "sweep")
+    assert path == tmp_path / "sweep/report/index.html"
+    page = Page(path)
+    assert outcome.decision in page.text
+    assert f"{outcome.actual:.4f}" in page.text and "inside the interval" in page.text
+    assert ("Dollars" in page.text) and (unit == "flops" or "$31.20" in page.text)
+    names = {row[0] for row in page.rows}
+    assert {each.trial for each in trials} <= names
+    assert {"narrow", "middle", "wide"} <= names  # of the sizes' table
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [image["id"] for image in images] == list(PICTURES)
+    for image, name in zip(images, PICTURES, strict=True):
+        kind, data = str(image["src"]).split(",")
+        written = (path.parent / f"{name}.png").read_bytes()
+        assert kind == "data:image/png;base64" and base64.b64decode(data) == written
+        pixels = np.asarray(Image.open(io.BytesIO(written)).convert("RGB"))
+        assert pixels.shape[1] > 1000 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+        assert len(str(image["alt"])) > 20
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
+    assert "http:" not in page.source and "https:" not in page.source and "url(" not in page.source
+    assert "default-src 'none'" in page.source
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    trials, outcome = finished_sweep(tmp_path / "sweep")
+    evil = "\"'><script>alert(1)</script>&amp;$x^2_"
+    trials = [dataclasses.replace(each, size=evil if each.size == "wide" else each.size) for each in trials]
+    trials[1] = dataclasses.replace(trials[1], trial=evil)
+    outcome = dataclasses.replace(outcome, decision=evil, size=evil)
+    write_sweep(tmp_path / "sweep", trials, outcome)
+    page = Page(write_report(tmp_path / "sweep"))
+    assert not [tag for tag, _ in page.tags if tag == "script"]
+    assert [row[0] for row in page.rows].count(evil) == 2  # of sizes, of trials
+    assert evil in page.text
+
+
+def test_sweep_that_is_not_done_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
+    trials, outcome = finished_sweep(tmp_path / "sweep")
+    outcome = Outcome(outcome.unit, outcome.budget, 3.0, outcome.hourly_usd)
+    for some, number_of_pictures in ((trials[:5], 4), (trials[:1], 2), ([], 1)):
+        write_sweep(tmp_path / "sweep", some, outcome)
+        page = Page(write_report(tmp_path / "sweep"))
+        assert sum(tag == "img" for tag, _ in page.tags) == number_of_pictures
+        assert "Actual" not in page.text
+        assert ("Nothing is decided" in page.text) == (number_of_pictures < 4)
+
+
+def test_one_trial_that_diverged_later_does_not_hide_the_others(tmp_path: Path) -> None:
+    """Values that are not finite, or that are all the same, are drawn or left out, not stumbled over."""
+    trials, outcome = finished_sweep(tmp_path / "sweep")
+    odd = [dataclasses.replace(trials[1], trial="nan", bits_per_byte=float("nan"))]
+    odd += [dataclasses.replace(trials[1], trial="free", usd=0.0, flops=0.0, worker_seconds=0.0)]
+    write_sweep(tmp_path / "sweep", [*trials, *odd], outcome)
+    assert "nan" in {row[0] for row in Page(write_report(tmp_path / "sweep")).rows}
+    write_sweep(tmp_path / "sweep", [trials[1]], outcome)
+    Page(write_report(tmp_path / "sweep"))
+
+
+def test_no_sweep_is_the_users_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no sweep"):
+        write_report(tmp_path)
+
+
+def test_command(tmp_path: Path) -> None:
+    finished_sweep(tmp_path / "sweep")
+    result = run_python("-m", "nanochat_tct.tuning.report", tmp_path / "sweep")
+    assert result.code == 0, result.stderr
+    assert Path(result.stdout.strip()).is_file()
+    assert run_python("-m", "nanochat_tct.tuning.report", tmp_path).code == 2
