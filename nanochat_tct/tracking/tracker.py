@@ -68,7 +68,11 @@ class Tracker:
 
     def _record(self, kind: str, metrics: dict[str, Any]) -> None:
         self._file.write(json.dumps({"kind": kind, **metrics}) + "\n")
-        numbers = {f"{kind}/{name}": value for name, value in metrics.items() if name != "iter"}
+        numbers = {
+            f"{kind}/{name}": value
+            for name, value in metrics.items()
+            if name != "iter" and not isinstance(value, str)
+        }
         if self._board is not None:
             for name, value in numbers.items():
                 self._board.add_scalar(name, float(value), metrics["iter"])

@@ -20,7 +20,7 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,13 +174,18 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("iter_")))
 
 
-def latest_checkpoint(run_dir: Path) -> Path | None:
-    """The latest checkpoint that is whole. Damaged ones are named on stderr and passed over."""
+def say_on_stderr(line: str) -> None:
+    """Print where no output of a command is mixed up with it."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def latest_checkpoint(run_dir: Path, say: Callable[[str], None] = say_on_stderr) -> Path | None:
+    """The latest checkpoint that is whole. Damaged ones are passed over, and `say` tells of each."""
     for path in reversed(list_checkpoints(run_dir)):
         try:
             verify_checkpoint(path)
         except CheckpointError as error:
-            print(f"damaged checkpoint passed over: {error}", file=sys.stderr)
+            say(f"damaged checkpoint passed over: {error}")
         else:
             return path
     return None

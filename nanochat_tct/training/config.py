@@ -34,7 +34,7 @@ AT_LEAST_ONE = (
 )
 NOT_NEGATIVE = (
     *("eval_iters", "warmup_iters", "weight_decay", "grad_clip", "learning_rate", "min_lr", "seed"),
-    *("gpu_hourly_usd", "cpu_hourly_usd", "num_samples", "max_failures"),
+    *("max_grad_norm_ratio", "gpu_hourly_usd", "cpu_hourly_usd", "num_samples", "max_failures"),
 )
 
 
@@ -71,7 +71,10 @@ class TrainConfig:
     beta2: float = option(0.95, "AdamW")
     grad_clip: float = option(1.0, "largest norm of the gradient; 0: no limit")
     seed: int = option(0, "of initial weights, order of windows, dropout")
-    max_bad_iters: int = option(5, "stop after so many in a row without a finite loss", unit="iters")
+    max_grad_norm_ratio: float = option(
+        100.0, "skip an iter whose gradient is so many times the usual norm; 0: only if not finite"
+    )
+    max_bad_iters: int = option(5, "stop after so many skipped in a row", unit="iters")
 
     # when to look, what to keep
     eval_interval: int = option(100, "between evaluations", unit="iters")

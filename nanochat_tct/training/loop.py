@@ -1,18 +1,22 @@
 """The training loop, in plain PyTorch. Who starts it (Ray Train, torchrun, a test) tells it its rank."""
 
 import errno
+import hashlib
 import math
+import statistics
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 
 from nanochat_tct.config import to_dict
-from nanochat_tct.data.sampler import WindowSampler
+from nanochat_tct.data.sampler import WindowSampler, batch_hash
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows
 from nanochat_tct.errors import UserError
@@ -41,7 +45,11 @@ from nanochat_tct.training.parallel import (
     share_of,
     sum_over_workers,
 )
+from nanochat_tct.training.saver import BackgroundSaver
 from nanochat_tct.training.speed import Speed, peak_of
+
+RECENT = 100  # iters whose gradient norms tell what is usual
+Read = TypeVar("Read")
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class Progress:
     step: int = 0  # iters done
     skipped_iters: int = 0
     skipped_in_a_row: int = 0
+    recent_grad_norms: list[float] = field(default_factory=list)  # of the last iters that were not skipped
+    batches: str = ""  # hash of all global batches so far, in order: equal for equal histories
     first_evaluation: dict[str, float] | None = None
     last_evaluation: dict[str, float] | None = None
     best: dict[str, Any] | None = None  # {"step", "bits_per_byte"}
@@ -102,7 +112,8 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     sampler = WindowSampler(num_windows, config.seed)
 
     # -- where the run stands
-    path = share(str(checkpoint.latest_checkpoint(run_dir) or "") if worker.is_first else None, worker)
+    latest = checkpoint.latest_checkpoint(run_dir, reporter.say) if worker.is_first else None
+    path = share(str(latest or ""), worker)
     previous = checkpoint.load_checkpoint(Path(path), verify=False) if path else None
     if previous is not None:
         refuse_other_run(config, store.fingerprint, tokenizer.fingerprint, previous.state)
@@ -145,6 +156,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         del saved
 
     tracker = start_tracker(config, reporter, progress.step) if worker.is_first else SilentTracker()
+    saver = BackgroundSaver()
     stopped: str | None = None
 
     def wants_stop() -> bool:
@@ -176,7 +188,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         return is_best
 
     def save() -> None:
-        """Commit a checkpoint of this moment."""
+        """Copy this moment for a checkpoint, which is committed while training goes on."""
         charge("checkpoint", 0)
         weights, optimizer_state = full_state(trained, optimizer)
         random_states = gather(random_state(device), worker)
@@ -197,10 +209,24 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             }
             both = {"optimizer": optimizer_state, "random": random_states}
             try:
-                checkpoint.save_checkpoint(run_dir, weights, both, state, config.keep_checkpoints)
+                saver.save(run_dir, weights, both, state, config.keep_checkpoints)
             except UserError as problem:
                 error = str(problem)
         raise_together(error, worker)
+
+    def finish_saving() -> None:
+        """Wait until the last checkpoint is committed."""
+        error = None
+        try:
+            saver.wait()
+        except UserError as problem:
+            error = str(problem)
+        raise_together(error, worker)
+
+    if previous is not None and worker.world_size != config.num_workers:
+        tracker.say(
+            f"iter {progress.step}: {worker.world_size} of {config.num_workers} workers, the same global batch"
+        )
 
     # -- the loop
     try:
@@ -210,27 +236,39 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         if is_due and not is_finished_before and evaluate():  # the first, or one that a stop has cut off
             save()
         speed = Speed(config, global_batch, peak * worker.world_size, progress.step)
-        batches = read_ahead(
-            lambda step: training.get(share_of_batch(sampler, step, global_batch, worker)),
-            range(progress.step, config.max_iters if stopped is None else 0),
-        )
-        for rows in batches:  # (this worker's windows of the global batch, context_size + 1)
+        part = share_of(global_batch, worker)
+
+        def read(step: int) -> tuple[np.ndarray, int]:
+            rows = training.get(sampler.indices(step, global_batch)[part.start : part.stop])
+            return rows, batch_hash(rows, part.start)
+
+        def told(rows_hash: int) -> list[float]:
+            return [wants_stop(), saver.has_failed, rows_hash]
+
+        # rows: (this worker's windows of the global batch, context_size + 1)
+        for rows, rows_hash in read_ahead(read, range(progress.step, config.max_iters if not stopped else 0)):
             speed.start_iter()
             charge("train", global_batch)
             lr = learning_rate(progress.step, config)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss, grad_norm, (num_stopping,) = micro.gradients(rows, lambda: [wants_stop()])
-            is_finite = math.isfinite(loss) and math.isfinite(grad_norm)
-            if is_finite:
+            loss, grad_norm, sums = micro.gradients(rows, partial(told, rows_hash))
+            num_stopping, num_failed, batch = sums
+            # Loss and norm are of the global batch, the same on every worker: all come to the same answer.
+            is_good = math.isfinite(loss) and grad_norm <= norm_limit(progress.recent_grad_norms, config)
+            if is_good:
                 optimizer.step()
+                progress.recent_grad_norms = [*progress.recent_grad_norms, grad_norm][-RECENT:]
             optimizer.zero_grad(set_to_none=True)
             progress.step += 1
-            progress.skipped_in_a_row = 0 if is_finite else progress.skipped_in_a_row + 1
-            progress.skipped_iters += not is_finite
+            progress.skipped_in_a_row = 0 if is_good else progress.skipped_in_a_row + 1
+            progress.skipped_iters += not is_good
+            progress.batches = hashlib.sha256(f"{progress.batches}/{batch:.0f}".encode()).hexdigest()[:16]
             speed.end_iter()
+            if num_failed:
+                finish_saving()  # and raise what went wrong
 
-            if not is_finite:
+            if not is_good:
                 tracker.say(
                     f"iter {progress.step}: loss {loss:.3f}, gradient norm {grad_norm:.3f}: step skipped, "
                     f"{progress.skipped_iters} so far"
@@ -238,13 +276,13 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
                 if progress.skipped_in_a_row >= config.max_bad_iters:
                     raise StoppedTogether(
                         f"stopped at iter {progress.step}: {progress.skipped_in_a_row} iters in a row without "
-                        f"finite loss and gradient; lower --learning-rate (now {lr:.2g}) and run again"
+                        f"a finite and steady gradient; lower --learning-rate (now {lr:.2g}) and run again"
                     )
             is_last = progress.step == config.max_iters
             if progress.step % config.log_interval == 0 or progress.step == 1 or is_last:
                 numbers = {"iter": progress.step, "loss": loss, "lr": lr, "grad_norm": grad_norm}
                 numbers |= {**speed.numbers(), "cost_usd": cost.usd, "skipped_iters": progress.skipped_iters}
-                tracker.iteration(numbers)
+                tracker.iteration({**numbers, "batches": progress.batches})
                 if worker.is_first:
                     left = cost.usd_for(numbers["eta_seconds"])
                     reporter.progress({**numbers, "cost_left_usd": left})
@@ -256,6 +294,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
                 save()
             if stopped is not None:
                 break
+        finish_saving()
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"the GPU's memory is full at --batch-size {config.batch_size}: take half of it and twice the "
@@ -269,6 +308,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             f"the disk is full: {error.filename or run_dir}; free some space and run again"
         ) from error
     finally:
+        saver.close()
         tracker.close()
     return {
         "run_dir": str(run_dir),
@@ -280,22 +320,23 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     }
 
 
-def share_of_batch(sampler: WindowSampler, step: int, global_batch: int, worker: Worker) -> np.ndarray:
-    """This worker's windows of the global batch of one iter: contiguous, in order."""
-    part = share_of(global_batch, worker)
-    return sampler.indices(step, global_batch)[part.start : part.stop]
+def norm_limit(recent: list[float], config: TrainConfig) -> float:
+    """The largest gradient norm that is no spike: a multiple of the median of the last iters."""
+    if not config.max_grad_norm_ratio or len(recent) < RECENT // 4:
+        return sys.float_info.max  # anything finite
+    return config.max_grad_norm_ratio * statistics.median(recent)
 
 
-def read_ahead(read: Callable[[int], np.ndarray], steps: range) -> Iterator[np.ndarray]:
+def read_ahead(read: Callable[[int], Read], steps: range) -> Iterator[Read]:
     """Yield read(step) for every step; the next one is read while the caller works."""
     if not steps:
         return
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(read, steps[0])
         for step in steps[1:]:
-            rows = coming.result()
+            done = coming.result()
             coming = thread.submit(read, step)
-            yield rows
+            yield done
         yield coming.result()
 
 

@@ -44,3 +44,10 @@ def test_batch_hash_sees_every_element() -> None:
     other = rows.copy()
     other[2, 3] += 1
     assert batch_hash(rows) == batch_hash(rows.copy()) != batch_hash(other)
+    assert batch_hash(rows) != batch_hash(rows[::-1])
+
+
+def test_batch_hashes_of_parts_add_up() -> None:
+    rows = np.arange(70, dtype=np.int64).reshape(10, 7)
+    for cut in range(11):
+        assert batch_hash(rows[:cut]) + batch_hash(rows[cut:], cut) == batch_hash(rows)

@@ -54,6 +54,12 @@ def losses(folder: Path) -> list[float]:
     ]
 
 
+def batches(folder: Path) -> list[str]:
+    return [
+        entry["batches"] for entry in read_metrics(folder / "checkpoints" / "run") if entry["kind"] == "train"
+    ]
+
+
 def test_loss_falls_and_lines_have_their_format(data_dir: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     result = train_alone(small_config(data_dir, tmp_path, max_iters=30, cpu_hourly_usd=3600.0), lines)
@@ -115,6 +121,7 @@ def test_resumed_is_undisturbed_bit_for_bit(
     lines: list[str] = []
     train_alone(broken, lines)
     assert lines[0].startswith(f"iter {goes_on_at} "), lines[0]
+    assert batches(tmp_path / "whole") == batches(tmp_path / "broken")
     assert_equal_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
     assert losses(tmp_path / "whole") == losses(tmp_path / "broken")  # and no iter twice in the log
 
@@ -192,21 +199,29 @@ def test_work_is_charged_before_it_is_done(data_dir: Path, tmp_path: Path) -> No
     }
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_done_again(
-    data_dir: Path, tmp_path: Path, capfd: Any
-) -> None:
-    config = small_config(data_dir, tmp_path)
+def test_a_damaged_checkpoint_is_passed_over_and_done_again(data_dir: Path, tmp_path: Path) -> None:
+    """Whatever file is damaged in whatever way: it is said, and the one before is gone on from."""
+    config = small_config(data_dir, tmp_path, max_iters=6, save_interval=4, eval_interval=100)
     train_alone(config)
     whole = weights_of(tmp_path)
-    file = tmp_path / "checkpoints" / "run" / "iter_00000012" / "optimizer.pt"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
-    lines: list[str] = []
-    result = train_alone(config, lines)
-    assert "iter_00000012" in capfd.readouterr().err
-    assert lines[0].startswith("iter 9 ") and not result["is_finished_before"]
-    assert_equal_weights(whole, weights_of(tmp_path))
+    run_dir = tmp_path / "checkpoints" / "run"
+    for name in ("model.safetensors", "optimizer.pt", "state.json", "manifest.json"):
+        for damage in ("truncated", "flipped", "missing"):
+            file = run_dir / "iter_00000006" / name
+            content = bytearray(file.read_bytes())
+            file.unlink()
+            if damage == "truncated":
+                file.write_bytes(content[:-2])
+            elif damage == "flipped":
+                content[len(content) // 2] ^= 1
+                file.write_bytes(content)
+            lines: list[str] = []
+            result = train_alone(config, lines)
+            assert lines[0].startswith("damaged checkpoint passed over: ") and "iter_00000006" in lines[0], (
+                lines
+            )
+            assert lines[1].startswith("iter 5 ") and not result["is_finished_before"], (name, damage)
+            assert_equal_weights(whole, weights_of(tmp_path))
 
 
 def test_a_finished_run_does_nothing(data_dir: Path, tmp_path: Path) -> None:
@@ -267,7 +282,7 @@ def test_the_global_batch_is_shared_whole() -> None:
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def poison_second_rank(rank: int) -> None:
+def poison_second_rank(rank: int, bad_call: int = 3, factor: float = math.nan) -> None:
     """Rank 1's third micro-step (the first is the warm-up) gives no number."""
     calls = 0
 
@@ -276,7 +291,7 @@ def poison_second_rank(rank: int) -> None:
             nonlocal calls
             nats = super().forward(tokens, targets, cache)
             calls += self.training
-            return nats * float("nan") if self.training and calls == 3 and rank == 1 else nats
+            return nats * factor if self.training and calls == bad_call and rank == 1 else nats
 
     loop.GPT = Poisoned  # type: ignore[misc]
 
@@ -294,6 +309,8 @@ def test_two_workers(data_dir: Path, tmp_path: Path) -> None:
     train_together([(two, None), (fsdp, None), (bad, poison_second_rank)], 2)
     np.testing.assert_allclose(losses(tmp_path / "two"), expected, rtol=1e-4)
     np.testing.assert_allclose(losses(tmp_path / "fsdp"), expected, rtol=1e-4)
+    for name in ("two", "fsdp"):
+        assert batches(tmp_path / name) == batches(tmp_path / "alone")
     state = find_checkpoint(tmp_path / "two" / "checkpoints" / "run").state
     assert state["world_size"] == 2 and state["global_batch"] == 8
 
@@ -302,6 +319,9 @@ def test_two_workers(data_dir: Path, tmp_path: Path) -> None:
     train_alone(changed(alone, max_iters=8))
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "alone"), rtol=1e-4)
     np.testing.assert_allclose(losses(tmp_path / "fsdp"), losses(tmp_path / "alone"), rtol=1e-4)
+    assert (
+        batches(tmp_path / "two") == batches(tmp_path / "alone") and len(set(batches(tmp_path / "two"))) == 8
+    )
 
     progress = find_checkpoint(tmp_path / "bad" / "checkpoints" / "run").state["progress"]
     assert progress["skipped_iters"] == 1 and progress["step"] == 6 and progress["skipped_in_a_row"] == 0
@@ -314,6 +334,55 @@ def test_two_workers(data_dir: Path, tmp_path: Path) -> None:
         False,
     ]
     assert all(tensor.isfinite().all() for tensor in weights_of(tmp_path / "bad").values())
+
+
+def spike_second_rank(rank: int) -> None:
+    """Rank 1's 31st micro-step gives a finite loss whose gradient is a thousand times the usual."""
+    poison_second_rank(rank, bad_call=31, factor=2000.0)
+
+
+def gradient_without_number(rank: int) -> None:
+    """Rank 1's fourth micro-step has a good loss and a gradient that is infinite in one place."""
+    poison_second_rank(rank, bad_call=0)
+    calls = 0
+
+    def poison(gradient: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        gradient = gradient.clone()
+        gradient[0] = math.inf if calls == 4 and rank == 1 else gradient[0]
+        return gradient
+
+    class Poisoned(GPT):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self.head.weight.register_hook(poison)
+
+    loop.GPT = Poisoned  # type: ignore[misc]
+
+
+def test_a_spike_or_an_infinite_gradient_on_one_worker_is_skipped_on_all(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    settings = {
+        "num_workers": 2,
+        "batch_size": 2,
+        "eval_interval": 100,
+        "save_interval": 100,
+        "max_iters": 33,
+    }
+    spike = small_config(data_dir, tmp_path / "spike", **settings)
+    allowed = small_config(data_dir, tmp_path / "allowed", max_grad_norm_ratio=0.0, **settings)
+    infinite = small_config(data_dir, tmp_path / "infinite", **{**settings, "max_iters": 6})
+    train_together(
+        [(spike, spike_second_rank), (allowed, spike_second_rank), (infinite, gradient_without_number)], 2
+    )
+    for name, count in (("spike", 1), ("allowed", 0), ("infinite", 1)):
+        progress = find_checkpoint(tmp_path / name / "checkpoints" / "run").state["progress"]
+        assert progress["skipped_iters"] == count and progress["skipped_in_a_row"] == 0, name
+        assert all(math.isfinite(loss) for loss in losses(tmp_path / name))
+    assert losses(tmp_path / "spike")[:30] == losses(tmp_path / "allowed")[:30]
+    assert losses(tmp_path / "spike")[30:] != losses(tmp_path / "allowed")[30:]
 
 
 def test_several_bad_iters_in_a_row_stop_the_run(data_dir: Path, tmp_path: Path, monkeypatch: Any) -> None:
