@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from nanochat_tct.cluster_file import CLUSTER_CHECKS, read_cluster_file
 from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.data.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
@@ -50,6 +52,7 @@ class DoctorConfig:
     data_dir: str | None = option(None, "a token store to check too; none: skipped")
     tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file")
     train: bool = option(True, "train for 2 iters (the slowest check)")
+    cluster: str | None = option(None, "a file for `ray up`: that is checked, and not this machine")
 
 
 class Skipped(Exception):
@@ -254,10 +257,10 @@ CHECKS: dict[str, Callable[[DoctorConfig], str]] = {
 }
 
 
-def run_check(check: Callable[[DoctorConfig], str], config: DoctorConfig) -> tuple[str, str]:
+def run_check(check: Callable[[Any], str], subject: Any) -> tuple[str, str]:
     """Returns "ok", "FAIL" or "skip", and one line that says what was found, or what to do."""
     try:
-        return "ok", check(config)
+        return "ok", check(subject)
     except Skipped as reason:
         return "skip", str(reason)
     except UserError as error:
@@ -271,10 +274,13 @@ def run_check(check: Callable[[DoctorConfig], str], config: DoctorConfig) -> tup
 def command(argv: list[str]) -> int:
     """Runs every check. Returns 0 only when none failed, otherwise 1."""
     config = parse_arguments(DoctorConfig, argv, "doctor", "Check that this machine is set up.")
+    checks, subject = (
+        (CHECKS, config) if config.cluster is None else (CLUSTER_CHECKS, read_cluster_file(config.cluster))
+    )
     failed = 0
-    for name, check in CHECKS.items():
-        status, text = run_check(check, config)
+    for name, check in checks.items():
+        status, text = run_check(check, subject)
         print(f"{status:<4}  {name:<15}  {text}", flush=True)
         failed += status == "FAIL"
-    print(f"{failed} of {len(CHECKS)} checks failed" if failed else "all is well")
+    print(f"{failed} of {len(checks)} checks failed" if failed else "all is well")
     return 1 if failed else 0

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from nanochat_tct.errors import UserError
 
@@ -37,6 +39,8 @@ def start_ray(num_cpus: int | None = None) -> None:
     # It would warn that a token guards this Ray, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if is_local:
+        if "RAY_AUTH_TOKEN" not in os.environ:
+            ensure_token()
         with _address_for_workers():
             ray.init(
                 address="local",
@@ -74,6 +78,24 @@ def _address_for_workers() -> Iterator[None]:
             os.environ.pop(name)
             if name in before:
                 os.environ[name] = before[name]
+
+
+def ensure_token(path: Path | None = None) -> Path:
+    """The file with the token that Ray's processes and clients show each other; made if there is none.
+
+    Ray would make it itself, but readable for everybody on this machine.
+
+    Args:
+        path: None for where Ray looks for it.
+    """
+    path = path or Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        suppress(FileExistsError),
+        open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file,
+    ):
+        file.write(secrets.token_hex(32))
+    return path
 
 
 def _knock(address: str) -> None:

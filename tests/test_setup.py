@@ -22,7 +22,8 @@ from tests.helpers import REPOSITORY
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NOT_IMPORTED_BY_US = {"tensorboard": "torch.utils.tensorboard imports it"}
 TOOLS = {"mypy", "ruff", "pytest-timeout", "types-pyyaml"}
-OPTIONAL = {"optuna", "tiktoken"}  # used where it is installed; the tests install it
+TOOLS |= {"flask", "flask-cors"}  # moto imports them to serve S3
+OPTIONAL = {"boto3", "optuna", "tiktoken"}  # used where it is installed; the tests install it
 NEVER_DECLARED = {"tct_github_workflow"}  # the private wheel: its name is free on the public index
 # benchmarks run beside them, and the fuzzer by one of them, where somebody has installed them
 PEERS = {"atheris", "llguidance", "tokenizers", "transformers", "xgrammar"}
