@@ -14,6 +14,7 @@ COMMANDS = {
     "prepare": ("nanochat_tct.data.prepare:command", "turn workflow files into a token store"),
     "synthesize": ("nanochat_tct.data.synthesize:command", "write synthetic workflows"),
     "train": ("nanochat_tct.training.launch:command", "train a model on a token store"),
+    "tune": ("nanochat_tct.tuning.tune:command", "find the best model that a budget buys"),
     "evaluate": ("nanochat_tct.evaluation.evaluate:command", "measure a checkpoint: bits per byte, validity"),
     "generate": (
         "nanochat_tct.generation.generate:command",

@@ -19,6 +19,10 @@ FLAGS = {
         "vocab-size dropout weight-decay beta1 beta2 grad-clip warmup-iters lr-decay-iters min-lr "
         "eval-interval save-interval log-interval eval-iters log-dir wandb-project wandb-run-name"
     ),
+    "tune": (
+        "config budget-usd budget-gpu-hours budget-flops gpu-hourly-usd dry-run fresh output sizes search "
+        "sweep-share concurrency seed data-dir"
+    ),
     "evaluate": "checkpoint data-dir num-samples json",
     "generate": "checkpoint prompt num-samples temperature top-p seed format output",
     "tokenize": "",

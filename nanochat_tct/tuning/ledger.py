@@ -200,12 +200,14 @@ class Ledger:
             self._append({"charge": [self.clock(), trial, kind, 0, flops]})
             return account.left
 
-    def pay_until(self, trial: str, until: float) -> float:
+    def pay_until(self, trial: str, until: float, kind: str | None = None) -> float:
         """Pay for the time of a trial's workers up to `until`, ahead of it, from where it was paid or from now.
 
         A time in which nobody paid, between a kill and the restart, is not the trial's: its workers were gone,
         and `pay_idle` counts them.
 
+        Args:
+            kind: of the work; None: as last charged.
         Returns: up to when it is paid: earlier than `until` when the reserve is used up.
         """
         with self._locked():
@@ -216,7 +218,7 @@ class Ledger:
                 microseconds = min(microseconds, account.left // max(1, account.workers) * account.workers)
             if microseconds > 0 and account.is_open:
                 end = start + microseconds / account.workers / MICRO
-                self._append({"pay": [self.clock(), trial, account.kind, microseconds, end]})
+                self._append({"pay": [self.clock(), trial, kind or account.kind, microseconds, end]})
             return account.paid_until
 
     def pay_idle(self, worker_seconds: float) -> None:

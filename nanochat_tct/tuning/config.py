@@ -1,0 +1,132 @@
+"""The settings of a sweep."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from nanochat_tct.config import option
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.tuning.ledger import Terms
+from nanochat_tct.tuning.trials import Unit
+
+# What may change when a sweep goes on: it does not change what is trained.
+FREE = (
+    *("fresh", "dry_run", "output", "concurrency", "use_gpu", "compile", "checkpoint_activations"),
+    *("tensorboard", "wandb", "wandb_project", "max_failures", "parallel", "num_workers"),
+)
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Everything `tune` can be told. What is named like a setting of `train` is handed on to each trial."""
+
+    # the budget: one of the three
+    budget_usd: float | None = option(None, "hard limit of all that the sweep does", unit="USD")
+    budget_gpu_hours: float | None = option(
+        None, "the same, in hours of GPUs (of processes without GPU)", unit="hours"
+    )
+    budget_flops: float | None = option(None, "the same, in FLOPs of training and evaluation", unit="FLOPs")
+    gpu_hourly_usd: float | None = option(
+        None, "price of a GPU (of a process without GPU); needed by --budget-usd", unit="USD/hour"
+    )
+    sweep_share: float = option(0.3, "of the budget for probes and trials; the rest is the final run's")
+
+    # what is tried
+    sizes: list[str] = option(
+        ["2x64", "demo", "6x144"], "presets, layers x width (6x192), or widths of the preset's proportions"
+    )
+    search: str = option("grid", "of learning rates", choices=("grid", "log-uniform", "optuna"))
+    num_rates: int = option(4, "learning rates tried for each size at first")
+    rate_span: float = option(4.0, "from the rule's rate, 0.96 / n_embd, down and up by this factor")
+    follow_up_share: float = option(
+        0.4, "of the sweep's money for what the first trials suggest: rates beyond an edge, longer runs"
+    )
+    follow_up_factor: float = option(3.0, "a longer run costs so many first trials")
+    hopeless: float = option(
+        1.3, "half-way, stop a trial whose bits per byte are so many times the best of its size and length"
+    )
+
+    # how
+    output: str = option("sweeps/sweep", "folder of everything; the same one goes on with a sweep")
+    dry_run: bool = option(False, "stop after the forecast")
+    fresh: bool = option(False, "start anew; what was there is moved aside")
+    concurrency: int | None = option(None, "trials at a time; none: as many as there are GPUs or cores for")
+    seed: int = option(0, "of drawn learning rates, initial weights, order of windows")
+
+    # of each trial
+    preset: str = option("demo", "context, dropout and proportions", choices=tuple(PRESETS))
+    data_dir: str | None = option(None, "token store written by prepare; none: bundled synthetic workflows")
+    tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file")
+    context_size: int | None = option(None, "length of a row; none: the preset's", unit="tokens")
+    dropout: float | None = option(None, "share of activations dropped; none: the preset's")
+    train_samples: int | None = option(None, "train on the first N only", unit="windows")
+    batch_size: int = option(8, "per worker and micro-step", unit="windows")
+    gradient_accumulation: int = option(1, "micro-steps of a worker in an iter")
+    weight_decay: float = option(0.1, "of matrices")
+    num_workers: int = option(1, "processes of a trial; one GPU each with --use-gpu")
+    use_gpu: bool = option(False, "train on GPUs")
+    parallel: str = option("ddp", "copies of the model, or slices", choices=("ddp", "fsdp"))
+    precision: str | None = option(None, "none: bf16 on GPU, fp32 on CPU", choices=("bf16", "fp32"))
+    compile: bool = option(False, "torch.compile the model")
+    checkpoint_activations: bool = option(False, "less memory, a third more time")
+    max_failures: int = option(3, "restarts of a trial after a lost worker before giving up")
+    tensorboard: bool = option(True, "write TensorBoard events")
+    wandb: str = option(
+        "auto", "auto: online when logged in, else offline", choices=("auto", "online", "offline", "off")
+    )
+    wandb_project: str = option("nanochat-tct", "W&B project")
+
+    def __post_init__(self) -> None:
+        for name in ("budget_usd", "budget_gpu_hours", "budget_flops", "gpu_hourly_usd"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"{_flag(name)} is {value:g}: it must be more than 0")
+        for name in ("sweep_share", "follow_up_share"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(f"{_flag(name)} is {getattr(self, name):g}: it must be between 0 and 1")
+        for name in ("rate_span", "hopeless", "follow_up_factor"):
+            if getattr(self, name) <= 1:
+                raise UserError(f"{_flag(name)} is {getattr(self, name):g}: it must be more than 1")
+        for name in ("num_rates", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{_flag(name)} is {value}: it must be at least 1")
+        if not self.sizes:
+            raise UserError("--sizes is empty: name at least one preset, or layers x width such as 6x192")
+        self.train_settings()
+
+    def train_settings(self) -> dict[str, Any]:
+        """The settings that each trial takes over. Refuses what `train` refuses."""
+        shared = {field.name for field in dataclasses.fields(TrainConfig)} - {"gpu_hourly_usd"}
+        settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name in shared}
+        if self.gpu_hourly_usd is not None:
+            settings |= {"gpu_hourly_usd": self.gpu_hourly_usd, "cpu_hourly_usd": self.gpu_hourly_usd}
+        TrainConfig(**settings)
+        return settings
+
+    def terms(self, data_fingerprint: str, tokenizer_fingerprint: str) -> Terms:
+        """The budget, and what makes this sweep this one.
+
+        Raises: UserError when there is no budget, or more than one, or no price where one is needed.
+        """
+        budgets: dict[Unit, float | None] = {
+            "usd": self.budget_usd,
+            "gpu_hours": self.budget_gpu_hours,
+            "flops": self.budget_flops,
+        }
+        given = {unit: value for unit, value in budgets.items() if value is not None}
+        if len(given) != 1:
+            what = "no budget is given" if not given else "more than one budget is given"
+            raise UserError(f"{what}: use one of --budget-usd, --budget-gpu-hours and --budget-flops")
+        ((unit, budget),) = given.items()
+        if unit == "usd" and self.gpu_hourly_usd is None:
+            raise UserError("--budget-usd needs --gpu-hourly-usd, the price of a GPU (or process) in an hour")
+        sweep = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in FREE}
+        sweep |= {"data_dir": data_fingerprint, "tokenizer": tokenizer_fingerprint}
+        return Terms(unit, budget, self.gpu_hourly_usd, sweep)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

@@ -1,0 +1,192 @@
+"""How a trial's processes charge the ledger: FLOPs before each piece of work, time ahead of it.
+
+Each worker also keeps a log of its own of what it did (`work/`), so that the ledger can be checked against it.
+"""
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.prices import Prices
+
+WORK_DIR = "work"
+OUT_OF_MONEY = 75  # exit code of a worker that could not stop in time
+RESERVE_USED = "its reserve is used up"
+INTERRUPTED = "interrupted"
+RESIZE = "its length is corrected"
+STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
+
+
+class Payer:
+    """A thread that pays for the time of a trial's workers ahead of it, a little at a time.
+
+    The worker's own pays whenever it is due, and ends the process when there is nothing left to pay with: work
+    that is not paid for cannot be. The one beside it, in the trial's driver, pays where no worker does: while
+    they start, and after they were lost.
+    """
+
+    def __init__(self, ledger: Ledger, trial: str, in_worker: bool) -> None:
+        self.ledger, self.trial, self.in_worker = ledger, trial, in_worker
+        self.tick = tick_seconds(ledger)
+        self.paid = 0.0
+        self.log: TextIO | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Payer":
+        self._pay()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._done.wait(self.tick):
+            self._pay()
+
+    def _pay(self) -> None:
+        now = self.ledger.clock()
+        if self.in_worker:
+            self.paid = self.ledger.pay_until(self.trial, now + 3 * self.tick)
+            if self.log is not None:
+                self.log.write(json.dumps({"time": now}) + "\n")
+            if self.paid <= now and self.ledger.terms.unit != "flops":
+                os._exit(OUT_OF_MONEY)
+        else:
+            self.ledger.refresh()
+            if self.ledger.accounts[self.trial].paid_until < now + self.tick / 2:
+                self.paid = self.ledger.pay_until(self.trial, now + 1.5 * self.tick, "start_up")
+
+
+def tick_seconds(ledger: Ledger) -> float:
+    """How often time is paid: half a second, or as rarely as makes a ledger of some 10,000 lines."""
+    terms = ledger.terms
+    if terms.unit == "flops":
+        return 2.0
+    return min(10.0, max(0.5, terms.capacity / 1e6 / 20_000))
+
+
+class WorkerMeter:
+    """On each worker of a trial: charges what the loop is about to do, and says when it must stop."""
+
+    def __init__(self, folder: str | Path, trial: str, rank: int, prices: Prices, resizes: bool) -> None:
+        """Args:
+        prices: in quanta.
+        resizes: whether the run's length follows its speed (final runs on a budget of time).
+        """
+        self.ledger = Ledger(folder)
+        self.trial, self.rank, self.prices, self.resizes = trial, rank, prices, resizes
+        self.marks: list[tuple[str, float]] = []  # kind and time of each charge
+        self.pending_flops, self.pending_since, self.pending_kind = 0, 0.0, ""
+        self.iters_left = 0
+        self.evaluation_prices: list[float] = []
+        self.next_resize = 0
+        self.stop: str | None = None  # set by whoever judges evaluations
+        directory = Path(folder) / WORK_DIR
+        directory.mkdir(exist_ok=True)
+        name = f"{trial}.{rank}.{os.getpid()}.{time.time_ns()}.jsonl"
+        self.log = open(directory / name, "a", buffering=1)  # noqa: SIM115  # for as long as the process lives
+
+    def charge(self, kind: str, flops: float) -> None:
+        """Charge a piece of work that is about to be done; called on rank 0.
+
+        Raises: OverBudget when the reserve does not cover it.
+        """
+        quanta = round(flops)
+        now = time.time()
+        self.marks.append((kind, now))
+        if kind == "train":
+            self.iters_left -= 1
+        elif kind == "evaluation":
+            self.evaluation_prices = self.evaluation_prices[1:]
+        if self.ledger.terms.unit == "flops":
+            self.ledger.charge(self.trial, kind, quanta)
+        else:  # only noted: one line a second
+            if kind != self.pending_kind or now - self.pending_since > 1:
+                self.flush()
+                self.pending_kind, self.pending_since = kind, now
+                self.ledger.charge(self.trial, kind, quanta)
+            else:
+                self.pending_flops += quanta
+        self.log.write(json.dumps({"time": now, "kind": kind, "flops": quanta}) + "\n")
+
+    def flush(self) -> None:
+        """Note the FLOPs that are not yet noted."""
+        if self.pending_flops:
+            self.ledger.charge(self.trial, self.pending_kind, self.pending_flops)
+        self.pending_flops = 0
+
+    def left(self) -> float:
+        """Quanta of the reserve that are left; time that is paid ahead counts as left."""
+        self.ledger.refresh()
+        account = self.ledger.accounts[self.trial]
+        if self.ledger.terms.unit == "flops":
+            return account.left
+        return account.left + max(0.0, account.paid_until - time.time()) * account.workers * 1e6
+
+    def stop_reason(self) -> str | None:
+        """Why the loop should stop at the end of this iter, or None."""
+        if self.rank != 0:
+            return None
+        left = self.left()
+        if self.ledger.notes.get(INTERRUPTED):
+            self.stop = INTERRUPTED
+        elif self.iters_left > 0 and left < self.prices.iter + self.margin():
+            self.stop = RESERVE_USED
+        elif self.resizes and self.stop is None and self.is_off(left):
+            self.stop = RESIZE
+        return self.stop
+
+    def margin(self) -> float:
+        """Quanta to keep for what comes after the last iter."""
+        if self.ledger.terms.unit == "flops":
+            return sum(self.evaluation_prices)
+        workers = self.ledger.accounts[self.trial].workers
+        return sum(self.evaluation_prices) + 2 * self.prices.checkpoint + STOPPING_SECONDS * workers * 1e6
+
+    def measured_iter(self) -> float | None:
+        """Quanta that an iter costs as of late; None before there were enough."""
+        train = [
+            after - before
+            for (kind, before), (_, after) in zip(self.marks, self.marks[1:], strict=False)
+            if kind == "train"
+        ][-50:]
+        if len(train) < 5:
+            return None
+        workers = self.ledger.accounts[self.trial].workers
+        return sum(train) / len(train) * workers * 1e6
+
+    def is_off(self, left: float) -> bool:
+        """Whether it is time to look at the run's length again, and it is wrong by more than 2%."""
+        if self.iters_left > self.next_resize or self.iters_left < 10:
+            return False
+        self.next_resize = int(self.iters_left * 0.6)
+        measured = self.measured_iter()
+        if measured is None:
+            return False
+        right = (left - self.margin()) / measured
+        return abs(right / self.iters_left - 1) > 0.02
+
+    def begin(self, iters_left: int, evaluation_prices: list[float], first_look: float) -> None:
+        """A run of the loop begins.
+
+        Args:
+            evaluation_prices: quanta of each evaluation that is to come.
+            first_look: share of it after which its length is looked at again.
+        """
+        self.iters_left, self.evaluation_prices = iters_left, evaluation_prices
+        self.stop = None
+        self.next_resize = int(iters_left * (1 - first_look))
+
+    def summary(self) -> dict[str, Any]:
+        """What the log holds, for the trial's result."""
+        return {"iters": sum(kind == "train" for kind, _ in self.marks)}

@@ -1,0 +1,39 @@
+"""The trials of a sweep, as its ledger knows them."""
+
+from typing import Any
+
+from nanochat_tct.tuning.ledger import MICRO, Account, Ledger
+from nanochat_tct.tuning.trials import Trial
+
+
+def trial_rows(ledger: Ledger) -> list[Trial]:
+    """All trials that were begun, in the order in which they were."""
+    return [_row(name, account, ledger) for name, account in ledger.accounts.items()]
+
+
+def _row(name: str, account: Account, ledger: Ledger) -> Trial:
+    settings: dict[str, Any] = account.settings
+    config = settings["config"]
+    tokens = int(account.result.get("tokens") or 0)
+    iters = account.result.get("max_iters") or config["max_iters"]  # a final run's length follows its speed
+    return Trial(
+        trial=name,
+        purpose=account.purpose,
+        size=settings["size"],
+        n_layer=config["n_layer"],
+        n_head=config["n_head"],
+        n_embd=config["n_embd"],
+        parameters=settings["parameters"],
+        learning_rate=config["learning_rate"],
+        planned_tokens=iters * settings["iter_tokens"],
+        tokens=tokens,
+        unique_tokens=settings["unique_tokens"],
+        epochs=tokens / settings["unique_tokens"],
+        flops=float(account.flops),
+        usd=ledger.terms.usd(account.microseconds),
+        worker_seconds=account.microseconds / MICRO,
+        bits_per_byte=account.result.get("bits_per_byte"),
+        status=account.result.get("status", "running"),
+        started_at=account.opened_at,
+        ended_at=account.closed_at or ledger.clock(),
+    )

@@ -1,0 +1,97 @@
+"""What a sweep tries: model sizes by name, and learning rates around a rule."""
+
+import dataclasses
+import math
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nanochat_tct.config import suggest
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.accounting import flops_per_token, parameter_count
+from nanochat_tct.model.gpt import GPTConfig
+from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.training.config import TrainConfig, resolve
+
+EDGE_STEP = 2.0  # a rate beyond the edge is so many times the last one, at least
+
+
+@dataclass(frozen=True)
+class Size:
+    """A model's shape, by the name that the user gave it."""
+
+    name: str
+    shape: GPTConfig
+
+    @property
+    def parameters(self) -> int:
+        return parameter_count(self.shape)
+
+    @property
+    def row_flops(self) -> int:
+        """FLOPs of forward and backward pass over one window."""
+        return flops_per_token(self.shape) * self.shape.context_size
+
+    def settings(self) -> dict[str, int]:
+        """What makes a TrainConfig this size."""
+        return {name: getattr(self.shape, name) for name in ("n_layer", "n_head", "n_embd")}
+
+
+def make_size(name: str, base: TrainConfig, vocab_size: int) -> Size:
+    """The size called `name`: a preset, "6x192" (layers x width), or a width alone ("192").
+
+    A width alone takes as many layers as keep the proportions of `base.preset`; heads are as wide as the preset's.
+
+    Raises: UserError for a name or a shape that is not possible.
+    """
+    preset = PRESETS[base.preset]
+    match = re.fullmatch(r"(?:(\d+)x)?(\d+)", name)
+    if name in PRESETS:
+        chosen = PRESETS[name]
+        n_layer, n_head, n_embd = chosen.n_layer, chosen.n_head, chosen.n_embd
+    elif match:
+        head = preset.n_embd // preset.n_head
+        n_embd = int(match[2])
+        n_layer = int(match[1]) if match[1] else max(1, round(preset.n_layer * n_embd / preset.n_embd))
+        n_head = n_embd // head
+        if not n_embd or n_embd % head or not n_layer:
+            raise UserError(f"size {name!r}: the width must be a multiple of {head}, the width of a head")
+    else:
+        raise UserError(
+            f"size {name!r} is not known{suggest(name, PRESETS)}; take one of {', '.join(PRESETS)}, "
+            "layers x width (6x192), or a width (192)"
+        )
+    config = dataclasses.replace(base, n_layer=n_layer, n_head=n_head, n_embd=n_embd)
+    return Size(name, resolve(config, vocab_size).model())
+
+
+def rule_rate(size: Size) -> float:
+    """Where the search for the learning rate is centred: inverse to the width, as Adam's best rate is
+    (training/config.py; Yang et al. 2022, "Tensor Programs V")."""
+    return 0.96 / size.shape.n_embd
+
+
+def first_rates(size: Size, search: str, num_rates: int, span: float, seed: int) -> list[float]:
+    """The learning rates tried at first: a grid, even in their logarithm, or drawn log-uniformly."""
+    centre = rule_rate(size)
+    if search == "grid":
+        steps = [
+            2 * index / max(1, num_rates - 1) - 1 if num_rates > 1 else 0.0 for index in range(num_rates)
+        ]
+    else:
+        rng = random.Random(f"{seed} {size.name}")
+        steps = [rng.uniform(-1, 1) for _ in range(num_rates)]
+    return [rounded(centre * span**step) for step in steps]
+
+
+def rate_beyond(rates: Sequence[float], upwards: bool) -> float:
+    """One step past the lowest or highest of the tried rates, as wide as the last step was."""
+    logs = sorted(math.log(rate) for rate in rates)
+    step = max(math.log(EDGE_STEP), logs[1] - logs[0]) if len(logs) > 1 else math.log(EDGE_STEP)
+    return rounded(math.exp(logs[-1] + step if upwards else logs[0] - step))
+
+
+def rounded(rate: float) -> float:
+    """Three significant digits: what is shown is what is used."""
+    return float(f"{rate:.3g}")

@@ -1,0 +1,426 @@
+"""What a sweep does next, decided from its ledger alone: so it goes on from wherever it was killed.
+
+Probes measure each size; first trials try learning rates; follow-ups try rates beyond an edge, then longer runs of
+the sizes that look best; a fit of all of them chooses size and rate; the final run gets what is left.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.config import to_dict
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.errors import UserError
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.loop import open_windows
+from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.fit import Fit, fit_trials
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.plan import Plan, final_iters, make_plan
+from nanochat_tct.tuning.prices import (
+    EVALUATIONS,
+    FINAL_EVALUATIONS,
+    Prices,
+    prices_in_flops,
+    prices_in_quanta,
+    prices_in_seconds,
+)
+from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.space import Size, first_rates, rate_beyond, rounded
+from nanochat_tct.tuning.trials import Purpose, Trial
+
+PROBE_ITERS = 10
+PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
+RESERVE = 1.25  # times the forecast is reserved where the budget is in time; the rest is given back
+WIDENINGS = 2  # of a size's range, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A trial that is to be begun."""
+
+    purpose: Purpose
+    size: str
+    learning_rate: float
+    iters: int
+    reserve: int  # quanta
+
+
+class Sweep:
+    """A sweep's state, and its next step."""
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        folder: Path,
+        ledger: Ledger,
+        base: TrainConfig,
+        store: TokenStore,
+        sizes: dict[str, Size],
+        cores: int,
+        slots: int,
+    ) -> None:
+        """Args:
+        base: what all trials share, resolved for some size.
+        cores: of the machine, which trials without GPU share.
+        slots: trials at a time.
+        """
+        self.config, self.folder, self.ledger, self.base = config, folder, ledger, base
+        self.store, self.sizes, self.cores, self.slots = store, sizes, cores, slots
+        assert base.context_size is not None
+        self.iter_tokens = base.global_batch * base.context_size
+        training, validation = (open_windows(store, base, split) for split in ("train", "val"))
+        self.validation_windows = len(validation)
+        self.unique_tokens = min(len(training), base.train_samples or len(training)) * base.context_size
+        # One micro-step for nothing on each worker (training/micro_steps.py)
+        self.warm_up_rows = min(base.batch_size * base.num_workers, base.global_batch)
+        self.fit: Fit | None = None
+
+    # ------------------------------------------------------------------------- prices
+
+    def seconds(self, size: str) -> Prices | None:
+        """Of a size, as its probe measured them; None before that."""
+        for account in self.ledger.accounts.values():
+            if (
+                account.purpose == "probe"
+                and account.settings["size"] == size
+                and "seconds" in account.result
+            ):
+                return prices_in_seconds(account.result["seconds"])
+        return None
+
+    def prices(self, size: str) -> Prices:
+        """Of a size, in quanta; of a probed one only where the budget is in time."""
+        seconds, unit = self.seconds(size), self.ledger.terms.unit
+        if unit == "flops":
+            return prices_in_flops(self.sizes[size], self.base.global_batch, self.warm_up_rows)
+        assert seconds is not None
+        workers = self.base.num_workers
+        return prices_in_quanta(
+            unit, self.sizes[size], self.base.global_batch, self.warm_up_rows, workers, seconds
+        )
+
+    def make_plan(self) -> Plan:
+        """Divide the sweep's money, once all sizes are probed; a plan is made once and kept.
+
+        Raises: UserError when the budget is too small.
+        """
+        noted = self.ledger.notes.get("plan")
+        if noted is not None:
+            return Plan(**noted)
+        plan = make_plan(
+            self.config,
+            self.ledger.terms,
+            {name: self.prices(name) for name in self.sizes},
+            self.spent_on("probe", "idle"),
+            self.base.global_batch,
+            self.validation_windows,
+        )
+        self.ledger.note("plan", vars(plan))
+        return plan
+
+    def spent_on(self, *purposes: str) -> int:
+        """Quanta, of what is settled and what is open."""
+        accounts = self.ledger.accounts.values()
+        spent = sum(account.charged for account in accounts if account.purpose in purposes)
+        if "idle" in purposes:
+            spent += self.ledger.spent - sum(account.charged for account in accounts)
+        return spent
+
+    # ------------------------------------------------------------------------- what is next
+
+    @property
+    def is_probed(self) -> bool:
+        return all(self.seconds(size) is not None for size in self.sizes)
+
+    def next_trial(self, running: set[str]) -> str | bool | None:
+        """The trial to start now: its name, None to wait for others, False when all is done.
+
+        Args:
+            running: names of those that are running in this session.
+        Raises: UserError when it cannot go on.
+        """
+        self.ledger.refresh()
+        for name, account in self.ledger.accounts.items():
+            if account.is_open and name not in running:
+                return name  # of an earlier session
+        if "final" in {account.purpose for account in self.ledger.accounts.values()}:
+            return None if running else False
+        for spec in self.probes():
+            return self.begin(spec)
+        if running and not self.is_probed:
+            return None
+        self.refuse_failed_probes()
+        plan = self.make_plan()
+        if self.config.dry_run:
+            return None if running else False
+        for spec in self.first_trials(plan):
+            return self.begin(spec)
+        follow_ups = self.follow_ups(plan, running)
+        if follow_ups:
+            return self.begin(follow_ups[0])
+        if running:
+            return None
+        return self.begin(self.final_run(plan))
+
+    def begin(self, spec: Spec) -> str:
+        """Reserve a trial's money, and keep all that its processes must know."""
+        number = sum(account.purpose == spec.purpose for account in self.ledger.accounts.values())
+        name = f"{spec.purpose}-{number:02d}-{spec.size}"
+        self.ledger.open(name, spec.purpose, *self.settings(name, spec), spec.reserve)
+        return name
+
+    def settings(self, name: str, spec: Spec) -> tuple[int, dict[str, Any]]:
+        """Workers and settings of a trial."""
+        size = self.sizes[spec.size]
+        is_probe, is_final = spec.purpose == "probe", spec.purpose == "final"
+        plan = None if is_probe else self.make_plan()
+        windows = min(self.base.global_batch, self.validation_windows) if plan is None else plan.windows
+        interval = math.ceil(spec.iters / (FINAL_EVALUATIONS - 1 if is_final else EVALUATIONS - 1))
+        base = spread(self.base, self.slots) if is_final else self.base
+        shape = size.settings()
+        config = dataclasses.replace(
+            base,
+            n_layer=shape["n_layer"],
+            n_head=shape["n_head"],
+            n_embd=shape["n_embd"],
+            run_name=name,
+            wandb_run_name=name,
+            checkpoint_dir=str(self.folder / "runs"),
+            log_dir=str(self.folder / "logs"),
+            learning_rate=spec.learning_rate,
+            min_lr=None,
+            warmup_iters=None,
+            lr_decay_iters=None,
+            max_iters=spec.iters,
+            eval_interval=spec.iters if is_probe else max(1, interval),
+            eval_iters=1 if plan is None else plan.eval_iters,
+            save_interval=max(1, math.ceil(interval / 2)),
+            log_interval=max(1, spec.iters // 50),
+            keep_checkpoints=1,
+            num_samples=0,
+            tensorboard=base.tensorboard and not is_probe,
+            wandb="off" if is_probe else base.wandb,
+        )
+        config = make_train_plan(config).config
+        at_a_time = 1 if is_final else self.slots
+        workers = config.num_workers
+        prices = Prices(0, 0, 0, 0, 0) if is_probe and self.is_timed else self.prices(spec.size)
+        return workers, {
+            "size": spec.size,
+            "purpose": spec.purpose,
+            "parameters": size.parameters,
+            "iters": spec.iters,
+            "iter_tokens": self.iter_tokens,
+            "unique_tokens": self.unique_tokens,
+            "windows": windows,
+            "whole_windows": plan.whole_windows if plan is not None and is_final else 0,
+            "prices": vars(prices),
+            "flops": vars(prices_in_flops(size, self.base.global_batch, self.warm_up_rows)),
+            "hopeless": self.config.hopeless,
+            "threads": max(1, self.cores // (workers * at_a_time)),
+            "group": self.folder.name,
+            "config": to_dict(config),
+        }
+
+    @property
+    def is_timed(self) -> bool:
+        return self.ledger.terms.unit != "flops"
+
+    # ------------------------------------------------------------------------- the phases
+
+    def probes(self) -> Iterator[Spec]:
+        """A short run of each size that was not begun."""
+        begun = {
+            account.settings["size"]
+            for account in self.ledger.accounts.values()
+            if account.purpose == "probe"
+        }
+        most = PROBE_SHARE * self.config.sweep_share * self.ledger.terms.capacity / len(self.sizes)
+        for name in self.sizes:
+            if name not in begun:
+                rate = rounded(first_rates(self.sizes[name], "grid", 1, 1, 0)[0])
+                reserve = int(most)
+                if not self.is_timed:
+                    reserve = math.ceil(self.prices(name).of(PROBE_ITERS, 2 * self.base.global_batch))
+                yield Spec("probe", name, rate, PROBE_ITERS, reserve)
+
+    def refuse_failed_probes(self) -> None:
+        """Raises: UserError when a size could not be measured."""
+        for name in self.sizes:
+            if self.seconds(name) is None:
+                why = next(
+                    str(account.result.get("why") or account.result.get("status"))
+                    for account in self.ledger.accounts.values()
+                    if account.purpose == "probe" and account.settings["size"] == name
+                )
+                raise UserError(
+                    f"size {name} could not be measured: {why}; leave it out of --sizes, or raise the budget, "
+                    "with --fresh"
+                )
+
+    def trials(self, purpose: Purpose = "sweep") -> list[Trial]:
+        return [trial for trial in trial_rows(self.ledger) if trial.purpose == purpose]
+
+    def first_trials(self, plan: Plan) -> Iterator[Spec]:
+        """Those that were not begun."""
+        config, done = self.config, self.trials()
+        if config.search == "optuna":
+            number = config.num_rates * len(self.sizes)
+            if len(done) < number:
+                yield self.spec(*self.ask_optuna(done), plan)
+            return
+        tried = {(trial.size, trial.learning_rate) for trial in done}
+        rates = {
+            name: first_rates(size, config.search, config.num_rates, config.rate_span, config.seed)
+            for name, size in self.sizes.items()
+        }
+        for index in range(config.num_rates):  # all sizes get on alike
+            for name in self.sizes:
+                if (name, rates[name][index]) not in tried:
+                    yield self.spec(name, rates[name][index], plan)
+
+    def ask_optuna(self, done: list[Trial]) -> tuple[str, float]:
+        """Size and rate that Optuna's TPE suggests, given all trials so far."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        distributions = {
+            "size": optuna.distributions.CategoricalDistribution(list(self.sizes)),
+            "factor": optuna.distributions.FloatDistribution(
+                1 / self.config.rate_span, self.config.rate_span, log=True
+            ),
+        }
+        sampler = optuna.samplers.TPESampler(seed=self.config.seed + len(done), n_startup_trials=5)
+        study = optuna.create_study(sampler=sampler)
+        for trial in done:
+            factor = trial.learning_rate / first_rates(self.sizes[trial.size], "grid", 1, 1, 0)[0]
+            if (
+                trial.bits_per_byte is not None
+                and 1 / self.config.rate_span <= factor <= self.config.rate_span
+            ):
+                parameters = {"size": trial.size, "factor": factor}
+                study.add_trial(
+                    optuna.trial.create_trial(
+                        params=parameters, distributions=distributions, value=trial.bits_per_byte
+                    )
+                )
+        asked = study.ask(distributions)
+        size = asked.params["size"]
+        rate = first_rates(self.sizes[size], "grid", 1, 1, 0)[0]
+        return size, rounded(rate * asked.params["factor"])
+
+    def spec(self, size: str, rate: float, plan: Plan, iters: int | None = None) -> Spec:
+        """A trial of the sweep, with its reserve."""
+        iters = iters or plan.iters[size]
+        price = self.prices(size).of(iters, EVALUATIONS * plan.windows)
+        reserve = math.ceil(price * (RESERVE if self.is_timed else 1))
+        return Spec("sweep", size, rate, iters, min(reserve, self.ledger.free))
+
+    def follow_ups(self, plan: Plan, running: set[str]) -> list[Spec]:
+        """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out."""
+        left = self.config.sweep_share * self.ledger.terms.capacity - self.spent_on("probe", "sweep", "idle")
+        left -= sum(account.left for account in self.ledger.accounts.values() if account.purpose == "sweep")
+        if running:
+            return []  # what they find counts
+        specs = [spec for spec in self.beyond_edges(plan) if spec.reserve <= left]
+        if specs:
+            return specs
+        return [spec for spec in self.longer_runs(plan, left) if spec.reserve <= left]
+
+    def beyond_edges(self, plan: Plan) -> list[Spec]:
+        """A rate beyond the lowest or highest one, for each size where that is the best."""
+        found: list[tuple[float, Spec]] = []
+        for size in self.sizes:
+            same = [
+                trial
+                for trial in self.trials()
+                if trial.size == size and trial.planned_tokens == plan.iters[size] * self.iter_tokens
+            ]
+            finished = [trial for trial in same if trial.status == "finished"]
+            rates = [trial.learning_rate for trial in same]
+            if not finished or len(rates) >= self.config.num_rates + WIDENINGS:
+                continue
+            best = min(finished, key=lambda trial: trial.bits_per_byte or math.inf)
+            for is_edge, upwards in (
+                (best.learning_rate == max(rates), True),
+                (best.learning_rate == min(rates), False),
+            ):
+                if is_edge:
+                    spec = self.spec(size, rate_beyond(rates, upwards), plan)
+                    found.append((best.bits_per_byte or math.inf, spec))
+        return [spec for _, spec in sorted(found, key=lambda pair: pair[0])]
+
+    def longer_runs(self, plan: Plan, left: float) -> list[Spec]:
+        """Runs of the sizes that look best for the final run, as long as `left` buys, at their best rates."""
+        specs = []
+        fit = self.make_fit()
+        by_promise = sorted(fit.sizes, key=lambda size: -size.probability_best)
+        for size in by_promise[:2]:
+            price = self.prices(size.size)
+            quanta = min(left / (RESERVE if self.is_timed else 1), self.config.follow_up_factor * plan.money)
+            iters = price.iters(quanta, EVALUATIONS * plan.windows)
+            longest = max(t.planned_tokens for t in self.trials() if t.size == size.size) // self.iter_tokens
+            if iters < 1.5 * longest:
+                continue
+            rate = rounded(fit.learning_rate(size.size, iters * self.iter_tokens).middle)
+            spec = self.spec(size.size, rate, plan, iters)
+            specs.append(spec)
+            left -= spec.reserve
+        return specs
+
+    def make_fit(self) -> Fit:
+        """Fit all trials, for final runs that what is free would buy.
+
+        Raises: UserError when no trial came to its end.
+        """
+        if not any(trial.status == "finished" for trial in self.trials()):
+            raise UserError(
+                "no trial came to its end: lower --rate-span, or see the log.txt of each in "
+                f"{self.folder / 'logs'}; then start anew with --fresh"
+            )
+        plan = self.make_plan()
+        tokens = {
+            size: max(1, final_iters(self.prices(size), self.ledger.free, plan)) * self.iter_tokens
+            for size in self.sizes
+        }
+        self.fit = fit_trials(self.trials(), tokens)
+        return self.fit
+
+    def final_run(self, plan: Plan) -> Spec:
+        """The size and rate that the fit chooses, for all the money that is left."""
+        fit = self.make_fit()
+        size = fit.best_size
+        iters = final_iters(self.prices(size), self.ledger.free, plan)
+        if iters < 1:
+            raise UserError("nothing is left for a final run: start anew with --fresh and a larger budget")
+        prediction = fit.prediction
+        rate = rounded(fit.best_learning_rate)
+        choice = {
+            "size": size,
+            "learning_rate": rate,
+            "predicted": [prediction.low, prediction.middle, prediction.high],
+            "decision": fit.decision,
+        }
+        self.ledger.note("choice", choice)
+        return Spec("final", size, rate, iters, self.ledger.free)
+
+
+def spread(base: TrainConfig, slots: int) -> TrainConfig:
+    """The same global batch on `slots` times as many workers, where it can be divided: the final run takes all."""
+    if slots == 1:
+        return base
+    if base.gradient_accumulation % slots == 0:
+        return dataclasses.replace(
+            base,
+            gradient_accumulation=base.gradient_accumulation // slots,
+            num_workers=base.num_workers * slots,
+        )
+    if base.batch_size % slots == 0:
+        return dataclasses.replace(
+            base, batch_size=base.batch_size // slots, num_workers=base.num_workers * slots
+        )
+    return base

@@ -1,0 +1,112 @@
+"""The table of trials that a sweep shows while it runs."""
+
+import sys
+import threading
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from nanochat_tct.tracking.line import duration
+from nanochat_tct.tracking.tracker import read_metrics
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.plan import money
+from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.trials import Trial
+
+SECONDS = 2.0  # between looks at the ledger
+
+
+class LiveTable:
+    """On a terminal a table that is drawn anew; elsewhere a line when a trial begins or ends."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.console = Console(file=sys.stdout, highlight=False)
+        self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self.started = time.time()
+        self.spent_before = ledger.spent
+        self.told = {trial.trial: trial.status for trial in trial_rows(ledger)}
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "LiveTable":
+        if self.live is not None:
+            self.live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+        self._show()
+        if self.live is not None:
+            self.live.stop()
+
+    def _run(self) -> None:
+        while not self._done.wait(SECONDS):
+            self._show()
+
+    def _show(self) -> None:
+        self.ledger.refresh()
+        if self.live is not None:
+            self.live.update(self.table(), refresh=True)
+            return
+        for trial in trial_rows(self.ledger):
+            if self.told.get(trial.trial) != trial.status:
+                self.told[trial.trial] = trial.status
+                self.console.print(self.line(trial), soft_wrap=True)
+
+    def line(self, trial: Trial) -> str:
+        """A trial's news, and the money."""
+        bits = "" if trial.bits_per_byte is None else f" | bits per byte {trial.bits_per_byte:.4f}"
+        tokens = f" | tokens {trial.tokens:,}" if trial.tokens else f" | of {trial.planned_tokens:,} tokens"
+        rate = f" | lr {trial.learning_rate:g}"
+        return f"{trial.trial}{rate}{tokens}{bits} | {trial.status} | {self.total()}"
+
+    def table(self) -> Table:
+        """All trials, and the money."""
+        table = Table(caption=self.total(), caption_justify="left")
+        for column in ("trial", "size", "lr", "tokens", "bits per byte", "spent", "status"):
+            table.add_column(
+                column, justify="left" if column in ("trial", "size", "status") else "right", no_wrap=True
+            )
+        best = min((t.bits_per_byte or 1e9 for t in trial_rows(self.ledger)), default=0)
+        for trial in trial_rows(self.ledger):
+            tokens, bits = trial.tokens, trial.bits_per_byte
+            account = self.ledger.accounts[trial.trial]
+            if account.is_open:
+                tokens, bits = self.progress(trial)
+            table.add_row(
+                trial.trial,
+                trial.size,
+                f"{trial.learning_rate:g}",
+                f"{tokens:,} of {trial.planned_tokens:,}" if account.is_open else f"{tokens:,}",
+                "" if bits is None else f"{bits:.4f}",
+                money(self.ledger.terms, account.charged),
+                trial.status,
+                style="bold" if bits == best else "",
+            )
+        return table
+
+    def progress(self, trial: Trial) -> tuple[int, float | None]:
+        """Tokens and last bits per byte of a running trial, from what it logs."""
+        config = self.ledger.accounts[trial.trial].settings["config"]
+        from pathlib import Path
+
+        entries = read_metrics(Path(config["checkpoint_dir"]) / trial.trial)
+        iters = max((entry["iter"] for entry in entries), default=0)
+        bits = [entry["bits_per_byte"] for entry in entries if "bits_per_byte" in entry]
+        return iters * self.ledger.accounts[trial.trial].settings["iter_tokens"], bits[-1] if bits else None
+
+    def total(self) -> str:
+        """Spent, budget, and how long it will go on at the pace of this session."""
+        terms = self.ledger.terms
+        spent, left = self.ledger.spent, terms.capacity - self.ledger.spent
+        text = f"spent {money(terms, spent)} of {money(terms, terms.capacity)} ({spent / terms.capacity:.0%})"
+        pace = (spent - self.spent_before) / max(1.0, time.time() - self.started)
+        return text + (f" | time left {duration(left / pace)}" if pace > 0 and left > 0 else "")

@@ -1,0 +1,305 @@
+"""One trial: Ray Tune calls `run_trial`, which trains on Ray Train's workers and settles with the ledger."""
+
+import dataclasses
+import logging
+import math
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanochat_tct.config import to_dict
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.errors import UserError
+from nanochat_tct.training import checkpoint
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.launch import worker_resources
+from nanochat_tct.training.loop import Reporter, open_windows, train
+from nanochat_tct.training.parallel import StoppedTogether, Worker
+from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
+from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
+from nanochat_tct.tuning.prices import FINAL_EVALUATIONS, Prices, seconds_of
+
+FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
+REPAIR = 1.1  # more than the forecast is put aside when a trial has to do work again
+
+
+def run_trial(given: dict[str, Any]) -> None:
+    """The function that Ray Tune runs: its process drives a Train run, and needs no CPU of its own.
+
+    Args:
+        given: `folder` of the sweep, name of the `trial`; everything else is in the ledger.
+    """
+    from ray import tune
+
+    ledger = Ledger(given["folder"])
+    account = ledger.accounts[given["trial"]]
+    if account.is_open:
+        with Payer(ledger, given["trial"], in_worker=False):
+            result = train_on_workers(given["folder"], given["trial"], account)
+        if result["status"] != INTERRUPTED:
+            ledger.settle(given["trial"], result)
+    else:
+        result = account.result
+    tune.report({name: result.get(name) for name in ("status", "tokens", "bits_per_byte")})
+
+
+def train_on_workers(folder: str, trial: str, account: Account) -> dict[str, Any]:
+    """Start the loop on `account.workers` workers; lost ones are replaced.
+
+    Returns: `status`, and what the first worker returned.
+    """
+    import ray
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    config = TrainConfig(**account.settings["config"])
+    trainer = TorchTrainer(
+        trial_worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
+        train_loop_config={"folder": folder, "trial": trial},
+        scaling_config=ScalingConfig(
+            num_workers=config.num_workers,
+            use_gpu=config.use_gpu,
+            resources_per_worker=worker_resources(config, ray.cluster_resources()),
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]  # declared as of Train V1
+            storage_path=str(Path(folder) / "train"),
+            name=trial,
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Tune's type for Train's argument
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        return trainer.fit().return_value  # type: ignore[attr-defined]  # likewise
+    except WorkerGroupError as error:
+        failures = list(error.worker_failures.values())
+        if any(isinstance(failure, OverBudget) for failure in failures):
+            return {"status": "cut", "why": RESERVE_USED}
+        for failure in failures:
+            if isinstance(failure, UserError):
+                return {"status": "failed", "why": str(failure)}
+        if all(isinstance(failure, ray.exceptions.RayError) for failure in failures):
+            return {"status": "failed", "why": f"workers were lost more than {config.max_failures} times"}
+        raise
+
+
+def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
+    """The loop on one of a trial's workers, with its ledger."""
+    import ray.train
+    import ray.train.torch
+
+    logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
+    ledger = Ledger(given["folder"])
+    account = ledger.accounts[given["trial"]]
+    settings = account.settings
+    config = TrainConfig(**settings["config"])
+    context = ray.train.get_context()
+    if config.use_gpu:
+        device = ray.train.torch.get_device()
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+        torch.set_num_threads(settings["threads"])
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    if config.wandb != "off":
+        os.environ["WANDB_RUN_GROUP"] = settings["group"]
+    meter = WorkerMeter(
+        given["folder"],
+        given["trial"],
+        worker.rank,
+        Prices(**settings["prices"]),
+        account.purpose == "final" and ledger.terms.unit != "flops",
+    )
+    judge = Judge(meter, settings, worker.is_first)
+    log_dir = Path(config.log_dir) / str(config.run_name)
+    log_dir.mkdir(parents=True, exist_ok=True)
+    with open(log_dir / "log.txt", "a", buffering=1) as lines:
+
+        def report(numbers: dict[str, Any]) -> None:
+            judge.look_at(numbers)
+            ray.train.report(numbers)
+
+        reporter = Reporter(
+            say=lambda line: print(line, file=lines, flush=True),
+            report=report,
+            stop_reason=meter.stop_reason,
+            charge=meter.charge,
+        )
+        if not worker.is_first:
+            return train_to_the_end(config, worker, reporter, meter, account)
+        with Payer(meter.ledger, given["trial"], in_worker=True) as payer:
+            payer.log = meter.log
+            result = train_to_the_end(config, worker, reporter, meter, account)
+            if account.purpose == "final" and result["status"] == "finished":
+                result["whole_split"] = evaluate_whole_split(config, result["checkpoint"], meter, settings)
+            meter.flush()
+    if account.purpose == "probe":
+        result["seconds"] = seconds_of(
+            meter.marks, result["ended_at"], account.opened_at, settings["windows"]
+        )
+        result["hardware"] = hardware(device)
+    return result
+
+
+def train_to_the_end(
+    config: TrainConfig, worker: Worker, reporter: Reporter, meter: WorkerMeter, account: Account
+) -> dict[str, Any]:
+    """The loop, as often as the length of the run is corrected.
+
+    Returns: `status iters tokens bits_per_byte checkpoint why ended_at`.
+    """
+    from ray.train.collective import broadcast_from_rank_zero
+
+    while True:
+        if worker.is_first:
+            config = fit_length(config, meter, account)
+        if worker.world_size > 1:
+            config = TrainConfig(**broadcast_from_rank_zero(to_dict(config)))
+        try:
+            result = train(config, worker, reporter)
+        except StoppedTogether as error:  # not finite, again and again
+            return {"status": "stopped", "why": str(error), "ended_at": meter.ledger.clock()} | reached(
+                config
+            )
+        if result["stopped"] != RESIZE:
+            break
+    why = result["stopped"]
+    status = {None: "finished", RESERVE_USED: "cut", INTERRUPTED: INTERRUPTED}.get(why, "stopped")
+    return {"status": status, "why": why, "ended_at": meter.ledger.clock()} | reached(config)
+
+
+def reached(config: TrainConfig) -> dict[str, Any]:
+    """Where a run stands, from its latest checkpoint."""
+    latest = checkpoint.latest_checkpoint(Path(config.checkpoint_dir) / str(config.run_name))
+    if latest is None:
+        return {"iters": 0, "tokens": 0, "bits_per_byte": None, "checkpoint": None}
+    state = checkpoint.load_checkpoint(latest, verify=False).state
+    last = state["progress"]["last_evaluation"]
+    return {
+        "iters": state["step"],
+        "tokens": state["step"] * state["global_batch"] * state["model_config"]["context_size"],
+        "bits_per_byte": None if last is None else last["bits_per_byte"],
+        "checkpoint": str(latest),
+        "max_iters": config.max_iters,
+    }
+
+
+def fit_length(config: TrainConfig, meter: WorkerMeter, account: Account) -> TrainConfig:
+    """The config of what is still to do, with the money there is; on the first worker.
+
+    A trial keeps its length, so that it can be compared: its reserve is raised by what it must do again, as far as
+    there is money. A final run takes all there is, so its length is what that buys.
+    """
+    settings, ledger = account.settings, meter.ledger
+    done = reached(config)["iters"]
+    prices, windows = meter.prices, settings["windows"]
+    measured = meter.measured_iter() if ledger.terms.unit != "flops" else None
+    if measured is not None:
+        prices = meter.prices = dataclasses.replace(prices, iter=measured)
+
+    def evaluations_of(config: TrainConfig) -> int:
+        """Those to come: at multiples of the interval, and at the end."""
+        first = 0 if done == 0 else done // config.eval_interval + 1
+        last = config.max_iters // config.eval_interval
+        return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
+
+    def rest_of(config: TrainConfig) -> float:
+        """Quanta of all that is to come but the iters."""
+        number = evaluations_of(config)
+        price = prices.warm_up + number * (windows * prices.window + prices.checkpoint)
+        return price + settings["whole_windows"] * prices.window
+
+    if account.purpose == "final":
+        spare = 0.0 if ledger.terms.unit == "flops" else meter.margin()
+        iters = math.floor((meter.left() - rest_of(config) - spare) / prices.iter)
+        config = with_length(config, max(done, done + iters))
+        while config.max_iters > done and rest_of(config) + spare > meter.left() - prices.iter * (
+            config.max_iters - done
+        ):
+            config = with_length(config, config.max_iters - 1)
+    else:
+        needed = rest_of(config) + (config.max_iters - done) * prices.iter
+        if ledger.terms.unit != "flops":
+            needed = REPAIR * needed + meter.margin()
+        ledger.top_up(meter.trial, math.ceil(needed))
+    evaluations = [windows * prices.window] * evaluations_of(config)
+    meter.begin(
+        config.max_iters - done, [*evaluations, settings["whole_windows"] * prices.window], FIRST_LOOK
+    )
+    return config
+
+
+def with_length(config: TrainConfig, max_iters: int) -> TrainConfig:
+    """A final run of another length: the learning rate decays over it, and evaluations stay as many."""
+    interval = max(1, math.ceil(max_iters / (FINAL_EVALUATIONS - 1)))
+    return dataclasses.replace(
+        config, max_iters=max_iters, lr_decay_iters=max_iters, eval_interval=interval, save_interval=interval
+    )
+
+
+class Judge:
+    """Stops a trial at an evaluation when it diverges, or is hopeless beside the others."""
+
+    def __init__(self, meter: WorkerMeter, settings: dict[str, Any], is_first: bool) -> None:
+        self.meter, self.settings, self.is_first = meter, settings, is_first
+        self.before: float | None = None
+
+    def look_at(self, numbers: dict[str, Any]) -> None:
+        """Take the numbers of an evaluation."""
+        bits, iters = numbers["bits_per_byte"], self.settings["iters"]
+        if not self.is_first or self.settings["purpose"] != "sweep":
+            return
+        if numbers["iter"] == 0:
+            self.before = bits
+        elif numbers["iter"] < iters:
+            others = self.peers()
+            self.meter.ledger.note(f"half-way {self.meter.trial}", bits)
+            if not math.isfinite(bits) or (self.before is not None and bits >= self.before):
+                self.meter.stop = "diverged"
+            elif others and bits > self.settings["hopeless"] * min(others):
+                self.meter.stop = f"hopeless: {bits:.3f} half-way, where another rate had {min(others):.3f}"
+
+    def peers(self) -> list[float]:
+        """Bits per byte that others of this size and length had half-way."""
+        ledger = self.meter.ledger
+        ledger.refresh()
+        same = (
+            name
+            for name, account in ledger.accounts.items()
+            if all(account.settings.get(key) == self.settings[key] for key in ("size", "iters", "purpose"))
+        )
+        return [
+            ledger.notes[f"half-way {name}"]
+            for name in same
+            if name != self.meter.trial and f"half-way {name}" in ledger.notes
+        ]
+
+
+def evaluate_whole_split(
+    config: TrainConfig, path: str, meter: WorkerMeter, settings: dict[str, Any]
+) -> float | None:
+    """Bits per byte over all of the validation split; None where trials were measured by all of it anyway."""
+    from nanochat_tct.evaluation.evaluate import evaluate_loss
+    from nanochat_tct.generation.generate import load
+
+    if not settings["whole_windows"]:
+        return None
+    assert config.data_dir is not None
+    store = TokenStore.open(config.data_dir, verify=False)
+    windows = open_windows(store, dataclasses.replace(config, windowing="stream"), "val")
+    meter.charge("evaluation", settings["whole_windows"] * Prices(**settings["flops"]).window)
+    device = "cuda" if config.use_gpu else "cpu"
+    model = load(path, None, device)[0]
+    measured = evaluate_loss(model, windows, config.batch_size, device, str(config.precision))
+    return float(measured["bits_per_byte"])
+
+
+def hardware(device: torch.device) -> str:
+    """What a probe's speed holds for."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU of {socket.gethostname()}, {os.cpu_count()} cores"

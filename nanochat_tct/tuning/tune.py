@@ -1,0 +1,345 @@
+"""`nanochat-tct tune`: forecasts, sweeps on Ray Tune, fits, trains the best model that the budget buys, reports."""
+
+import dataclasses
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from nanochat_tct.config import parse_arguments, write_yaml
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.errors import UserError
+from nanochat_tct.ray_session import start_ray
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.training.bundled import prepare_bundled
+from nanochat_tct.training.checkpoint import exclusive
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.plan import check_settings
+from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.ledger import Ledger, Terms
+from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
+from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
+from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.report import write_report
+from nanochat_tct.tuning.space import make_size
+from nanochat_tct.tuning.sweep import Sweep
+from nanochat_tct.tuning.table import LiveTable
+from nanochat_tct.tuning.trial import run_trial
+from nanochat_tct.tuning.trials import (
+    BEST,
+    ENTRIES,
+    LEDGER,
+    REPORT_DIR,
+    TRIALS,
+    Entry,
+    Outcome,
+    Trial,
+    write_outcome,
+    write_rows,
+)
+
+DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
+
+
+def command(argv: list[str]) -> int:
+    """Sweep as the arguments say. Returns the exit code.
+
+    Raises: UserError.
+    """
+    config = parse_arguments(SweepConfig, argv, "tune", "find the best model that a budget buys, on Ray")
+    sweep, folder = prepare(config)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120
+    with alone(folder):
+        try:
+            is_done = run(sweep, console)
+        finally:
+            write_results(sweep)
+    if is_done or config.dry_run:
+        return 0
+    terms = sweep.ledger.terms
+    print(
+        f"interrupted: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} is spent; "
+        "the same command goes on",
+        file=sys.stderr,
+    )
+    return 130
+
+
+def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
+    """Check everything that can be checked before anything is spent, and open the ledger or begin one.
+
+    Raises: UserError.
+    """
+    config.terms("", "")  # a budget, before any data is prepared
+    settings = config.train_settings()
+    check_settings(TrainConfig(**settings))
+    vocab_size = load_tokenizer(config.tokenizer).vocab_size()
+    sizes = {name: make_size(name, TrainConfig(**settings), vocab_size) for name in config.sizes}
+    if len(sizes) < len(config.sizes):
+        raise UserError(f"--sizes names a size twice: {' '.join(config.sizes)}")
+    data_dir = config.data_dir or prepare_bundled(config.tokenizer)
+    base = make_train_plan(TrainConfig(**{**settings, "data_dir": data_dir, "run_name": "base"})).config
+    store = TokenStore.open(data_dir, verify=False)
+    terms = config.terms(store.fingerprint, load_tokenizer(config.tokenizer).fingerprint)
+    folder = Path(config.output).resolve()
+    if config.fresh and folder.exists():
+        aside = next(
+            path
+            for number in range(1, 10_000)
+            if not (path := folder.with_name(f"{folder.name}-{number}")).exists()
+        )
+        folder.rename(aside)
+        print(f"what was in {config.output} is now in {aside}")
+    if (folder / LEDGER).exists():
+        ledger = Ledger(folder)
+        refuse_other_sweep(ledger.terms, terms, config.output)
+    else:
+        refuse_too_small(terms, config, [size.row_flops for size in sizes.values()], base)
+        ledger = Ledger.create(folder, terms)
+    cores = len(os.sched_getaffinity(0))
+    return Sweep(config, folder, ledger, base, store, sizes, cores, config.concurrency or 1), folder
+
+
+def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
+    """Raises: UserError that names the first thing in which the ledger's sweep is another one."""
+    advice = "take that again, another --output, or --fresh to start anew"
+    before, after = ({**terms.sweep, "gpu_hourly_usd": terms.hourly_usd} for terms in (was, now))
+    if (was.unit, was.budget) != (now.unit, now.budget):
+        raise UserError(
+            f"the ledger in {output} is of another sweep: its budget is {was.budget:g} {was.unit}, "
+            f"not {now.budget:g} {now.unit}; {advice}"
+        )
+    for name in before:
+        if before[name] != after.get(name):
+            raise UserError(
+                f"the ledger in {output} is of another sweep: {name} was {before[name]}, not {after.get(name)}; "
+                f"{advice}"
+            )
+
+
+def refuse_too_small(terms: Terms, config: SweepConfig, row_flops: list[int], base: TrainConfig) -> None:
+    """Raises: UserError when a budget in FLOPs does not buy the least of trials; that of time shows in a probe."""
+    if terms.unit == "flops":
+        number = config.num_rates * len(row_flops)
+        iters = MIN_ITERS + 2  # with evaluation and warm-up
+        first = max(row_flops) * base.global_batch * iters * number / (1 - config.follow_up_share)
+        least = (first + sum(row_flops) * base.global_batch * 12) / config.sweep_share
+        if terms.budget < least:
+            raise UserError(too_small(terms, least, number))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the sweep's folder.
+
+    Raises: UserError when another process holds it.
+    """
+    holder = exclusive(folder)
+    try:
+        holder.__enter__()
+    except UserError as error:
+        raise UserError(f"{folder}: another sweep runs here; wait, or take another --output") from error
+    try:
+        yield
+    finally:
+        holder.__exit__(None, None, None)
+
+
+# ----------------------------------------------------------------------------- on Ray
+
+
+def run(sweep: Sweep, console: Console) -> bool:
+    """Go on with the sweep until it is done. Returns False when it was interrupted.
+
+    Raises: UserError when it cannot go on.
+    """
+    if sweep.is_probed:
+        show_forecast(sweep, console)
+        if sweep.config.dry_run:
+            return True
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next poll
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if "RAY_ADDRESS" not in os.environ:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    start_ray()
+    import ray
+    from ray import tune
+
+    from nanochat_tct.tuning.search import LedgerSearch
+
+    sweep.slots = sweep.config.concurrency or slots_of(sweep.base, ray.cluster_resources())
+    sweep.ledger.note(INTERRUPTED, False)
+    search = LedgerSearch(sweep, lambda: show_forecast(sweep, console))
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, {"CPU": 0, "memory": DRIVER_MEMORY}),
+        tune_config=tune.TuneConfig(search_alg=search, num_samples=-1),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(sweep.folder / "tune"),
+            failure_config=tune.FailureConfig(max_failures=sweep.config.max_failures),
+            verbose=0,
+        ),
+    )
+    with interruptible(sweep.ledger), IdleMeter(sweep), LiveTable(sweep.ledger):
+        tuner.fit()
+    if search.error is not None:
+        raise search.error
+    return search.is_done and not sweep.ledger.notes[INTERRUPTED]
+
+
+def slots_of(base: TrainConfig, cluster: dict[str, float]) -> int:
+    """How many trials there is room for."""
+    there = cluster.get("GPU" if base.use_gpu else "CPU", 0)
+    return max(1, int(there // base.num_workers))
+
+
+@contextmanager
+def interruptible(ledger: Ledger) -> Iterator[None]:
+    """Ctrl-C lets every trial save a checkpoint and stop; once more, and nobody waits for them."""
+    if threading.current_thread() is not threading.main_thread():
+        with nullcontext():
+            yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        ledger.note(INTERRUPTED, True)
+        print("stopping: trials save their checkpoints (Ctrl-C again: at once)", file=sys.stderr)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class IdleMeter:
+    """A thread that charges the time of workers that are reserved for the sweep while no trial pays for them."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self.ledger, self.workers = sweep.ledger, sweep.slots * sweep.base.num_workers
+        self.since = time.time()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "IdleMeter":
+        if self.ledger.terms.unit != "flops":
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        tick = tick_seconds(self.ledger)
+        while not self._done.wait(tick):
+            now = time.time()
+            self.ledger.refresh()
+            busy = 0
+            for account in self.ledger.accounts.values():
+                if account.is_open and account.paid_until >= now:
+                    busy += self.workers if account.purpose == "final" else account.workers
+            self.ledger.pay_idle(max(0, self.workers - busy) * (now - self.since))
+            self.since = now
+
+
+# ----------------------------------------------------------------------------- what it shows and leaves
+
+
+def show_forecast(sweep: Sweep, console: Console) -> None:
+    """Print the table of what is planned.
+
+    Raises: UserError when the budget is too small.
+    """
+    plan = sweep.make_plan()
+    seconds = {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None}
+    console.print(
+        forecast(
+            plan,
+            sweep.config,
+            sweep.ledger.terms,
+            sweep.sizes,
+            {name: sweep.prices(name) for name in sweep.sizes},
+            seconds,
+            sweep.spent_on("probe", "idle"),
+            sweep.iter_tokens,
+            sweep.unique_tokens,
+            sweep.slots,
+        )
+    )
+
+
+def write_results(sweep: Sweep) -> None:
+    """trials.parquet, entries.parquet, outcome.json; best.yaml and the report when there is a final run."""
+    folder, ledger = sweep.folder, sweep.ledger
+    ledger.refresh()
+    trials = trial_rows(ledger)
+    write_rows(trials, folder / TRIALS, Trial)
+    write_rows(ledger.entries, folder / ENTRIES, Entry)
+    choice = ledger.notes.get("choice", {})
+    final = next((account for account in ledger.accounts.values() if account.purpose == "final"), None)
+    outcome = Outcome(
+        unit=ledger.terms.unit,
+        budget=ledger.terms.budget,
+        spent=ledger.terms.amount(ledger.spent),
+        hourly_usd=ledger.terms.hourly_usd,
+        size=choice.get("size"),
+        learning_rate=choice.get("learning_rate"),
+        predicted=tuple(choice["predicted"]) if choice else None,
+        actual=final.result.get("bits_per_byte") if final else None,
+        checkpoint=final.result.get("checkpoint") if final else None,
+        decision=choice.get("decision", ""),
+    )
+    write_outcome(outcome, folder)
+    if final is None or final.is_open:
+        return
+    config = TrainConfig(**final.settings["config"])
+    iters = final.result.get("max_iters") or config.max_iters
+    default = TrainConfig()
+    best = dataclasses.replace(
+        config,
+        max_iters=iters,
+        lr_decay_iters=iters,
+        eval_iters=0,
+        run_name="best",
+        wandb_run_name="best",
+        checkpoint_dir=default.checkpoint_dir,
+        log_dir=default.log_dir,
+        num_samples=default.num_samples,
+    )
+    write_yaml(best, folder / BEST)
+    write_report(folder)
+    show_outcome(sweep, outcome, final.result)
+
+
+def show_outcome(sweep: Sweep, outcome: Outcome, result: dict[str, Any]) -> None:
+    """The end of the command: what was chosen, predicted and reached."""
+    terms, folder = sweep.ledger.terms, Path(os.path.relpath(sweep.folder))
+    print(outcome.decision)
+    if outcome.predicted and outcome.actual is not None:
+        low, middle, high = outcome.predicted
+        print(
+            f"bits per byte: {middle:.4f} predicted ({low:.4f} to {high:.4f}), {outcome.actual:.4f} reached"
+        )
+    if result.get("whole_split") is not None:
+        print(f"on the whole validation split: {result['whole_split']:.4f}")
+    if result.get("status") != "finished":
+        print(f"the final run did not end as planned: {result.get('status')}, {result.get('why')}")
+    share = sweep.ledger.spent / terms.capacity
+    print(f"spent: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} ({share:.1%})")
+    print(f"checkpoint: {result.get('checkpoint') and os.path.relpath(result['checkpoint'])}")
+    print(f"report: {folder / REPORT_DIR / 'index.html'}")
+    print(f"to train it again: nanochat-tct train --config {folder / BEST}")

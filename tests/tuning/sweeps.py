@@ -1,0 +1,54 @@
+"""What the tests of sweeps share: a sweep of tiny models that ends in a minute."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.meter import WORK_DIR
+from tests.training.workers import small_store
+
+SETTINGS: dict[str, Any] = {
+    "budget_flops": 3e11,
+    "sizes": ["1x32", "2x32"],
+    "num_rates": 2,
+    "follow_up_share": 0.3,
+    "context_size": 32,
+    "batch_size": 4,
+    "wandb": "off",
+    "tensorboard": False,
+    "concurrency": 2,
+}
+
+
+def sweep_arguments(folder: Path, **changes: Any) -> list[str]:
+    """Arguments of `tune` for a tiny sweep in the folder `sweep`; the store is made when it is not there."""
+    store = folder / "store"
+    if not store.exists():
+        small_store(store)
+    arguments = ["--data-dir", str(store), "--output", str(folder / "sweep")]
+    for name, value in {**SETTINGS, **changes}.items():
+        if value is None:
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(flag if value else "--no-" + flag[2:])
+        else:
+            arguments += [flag, *(str(item) for item in (value if isinstance(value, list) else [value]))]
+    return arguments
+
+
+def logged_flops(folder: Path) -> int:
+    """What the workers themselves say that they have done, in all sittings."""
+    entries = [
+        json.loads(line)
+        for path in (folder / "sweep" / WORK_DIR).glob("*.jsonl")
+        for line in path.read_text().splitlines()
+        if line.endswith("}")
+    ]
+    return sum(entry.get("flops", 0) for entry in entries)
+
+
+def open_ledger(folder: Path) -> Ledger:
+    """The sweep's ledger."""
+    return Ledger(folder / "sweep")
