@@ -1,0 +1,163 @@
+"""Sweeps on Ray whose processes are killed at random moments: the money is right, and nothing is lost."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from nanochat_tct.model.accounting import flops_per_token
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.tuning.ledger import LEDGER, Ledger
+from nanochat_tct.tuning.meter import WORK_DIR
+from nanochat_tct.tuning.records import trial_rows
+from tests.helpers import REPOSITORY
+from tests.tuning.sweeps import logged_flops, open_ledger, sweep_arguments
+
+PATIENCE = 240.0  # seconds without any progress: something hangs
+
+
+class RunningSweep:
+    """The command `tune` in a process of its own, and its victims."""
+
+    def __init__(self, folder: Path, arguments: list[str]) -> None:
+        self.folder, self.arguments = folder, arguments
+        self.output = open(folder / "output.txt", "ab")  # noqa: SIM115  # for as long as the test goes on
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "nanochat_tct.cli", "tune", *self.arguments]
+        self.process = subprocess.Popen(
+            command, stdout=self.output, stderr=self.output, stdin=subprocess.DEVNULL, cwd=REPOSITORY
+        )
+
+    def workers(self) -> list[int]:
+        """Ids of the processes that train."""
+        logs = (self.folder / "sweep" / WORK_DIR).glob("*.jsonl")
+        return [pid for path in logs if self.is_ours(pid := int(path.name.split(".")[-3]))]
+
+    def drivers(self) -> list[int]:
+        """Ids of the processes in which Ray Tune runs trials."""
+        ours = psutil.Process(self.process.pid).children(recursive=True)
+        return [child.pid for child in ours if "ImplicitFunc" in " ".join(command_of(child))]
+
+    def is_ours(self, pid: int) -> bool:
+        try:
+            return self.process.pid in [parent.pid for parent in psutil.Process(pid).parents()]
+        except psutil.NoSuchProcess:
+            return False
+
+    def kill(self, what: str, rng: random.Random) -> bool:
+        """SIGKILL one process of a kind; False when there is none."""
+        if what == "sweep":
+            children = psutil.Process(self.process.pid).children(recursive=True)
+            self.process.kill()
+            self.process.wait()
+            psutil.wait_procs(children, timeout=60)  # Ray ends with the process that started it
+            self.start()
+            return True
+        victims = self.workers() if what == "worker" else self.drivers()
+        if victims:
+            os.kill(rng.choice(victims), signal.SIGKILL)
+        return bool(victims)
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_until(condition: Callable[[], bool], sweep: RunningSweep) -> bool:
+    """Wait for something, and at most PATIENCE; False when the sweep ended before."""
+    deadline = time.monotonic() + PATIENCE
+    while sweep.process.poll() is None:
+        if condition():
+            return True
+        assert time.monotonic() < deadline, (sweep.folder / "output.txt").read_text()[-3000:]
+        time.sleep(0.1)
+    return False
+
+
+def sweep_with_kills(folder: Path, kills: list[str], seed: int, **changes: Any) -> tuple[Ledger, int]:
+    """Run a sweep to its end; at random amounts of money, spread over the budget, kill what `kills` names.
+
+    Returns: the ledger at the end, and how many kills there were.
+    """
+    rng = random.Random(seed)
+    sweep = RunningSweep(folder, sweep_arguments(folder, max_failures=50, **changes))
+    done = 0
+    try:
+        assert wait_until((folder / "sweep" / LEDGER).exists, sweep)
+        ledger = open_ledger(folder)
+        capacity = ledger.terms.capacity
+        moments = sorted(rng.uniform(0.0, 0.9) for _ in kills)
+
+        def has_spent(share: float) -> bool:
+            ledger.refresh()
+            return ledger.spent >= share * capacity
+
+        for what, moment in zip(kills, moments, strict=True):
+            if not wait_until(lambda moment=moment: has_spent(moment), sweep):
+                break
+            time.sleep(rng.uniform(0, 1))
+            if wait_until(lambda what=what: sweep.kill(what, rng), sweep):
+                done += 1
+            ledger.refresh()
+            assert ledger.spent <= capacity
+        sweep.process.wait(timeout=900)
+        assert sweep.process.returncode == 0, (folder / "output.txt").read_text()[-3000:]
+    finally:
+        sweep.process.kill()
+    ledger.refresh()
+    return ledger, done
+
+
+def assert_nothing_lost(ledger: Ledger, folder: Path) -> None:
+    """Every trial came to its end, and paid for at least what it was."""
+    rows = trial_rows(ledger)
+    assert all(not account.is_open for account in ledger.accounts.values())
+    assert [row.purpose for row in rows].count("final") == 1
+    keys = [(row.purpose, row.size, row.learning_rate, row.planned_tokens) for row in rows]
+    assert len(set(keys)) == len(keys)  # none was run twice
+    for row in rows:
+        assert row.status in ("finished", "stopped"), row
+        shape = TrainConfig(**ledger.accounts[row.trial].settings["config"]).model()
+        assert row.flops >= row.tokens * flops_per_token(shape)
+        if row.status == "finished":
+            assert row.tokens == row.planned_tokens, row
+
+
+def test_a_sweep_that_loses_a_worker_and_its_command(tmp_path: Path) -> None:
+    ledger, kills = sweep_with_kills(
+        tmp_path, ["worker", "sweep"], 0, sizes=["1x32"], num_rates=2, budget_flops=1.5e11
+    )
+    assert kills == 2
+    assert 0.95 * ledger.terms.capacity <= ledger.spent <= ledger.terms.capacity
+    assert abs(ledger.spent - logged_flops(tmp_path)) <= 0.01 * ledger.spent
+    assert_nothing_lost(ledger, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    kinds = ["worker"] * 8 + ["trial"] * 6 + ["sweep"] * 6
+    rng.shuffle(kinds)
+    ledger, kills = sweep_with_kills(tmp_path, kinds, 2, budget_flops=1.2e12)
+    print(
+        f"{kills} kills: spent {ledger.spent / ledger.terms.capacity:.2%} of the budget, workers logged "
+        f"{logged_flops(tmp_path) / ledger.spent:.4%} of that"
+    )
+    assert kills == 20
+    assert 0.95 * ledger.terms.capacity <= ledger.spent <= ledger.terms.capacity
+    assert abs(ledger.spent - logged_flops(tmp_path)) <= 0.01 * ledger.spent
+    assert_nothing_lost(ledger, tmp_path)

@@ -1,0 +1,55 @@
+"""Sizes by name, and learning rates around the rule."""
+
+import pytest
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.tuning.space import first_rates, make_size, rate_beyond, rule_rate
+
+BASE = TrainConfig()
+
+
+def shape_of(name: str) -> tuple[int, int, int]:
+    shape = make_size(name, BASE, 8192).shape
+    return shape.n_layer, shape.n_head, shape.n_embd
+
+
+def test_a_size_is_a_preset_a_shape_or_a_width() -> None:
+    baseline = PRESETS["baseline"]
+    assert shape_of("baseline") == (baseline.n_layer, baseline.n_head, baseline.n_embd)
+    assert shape_of("6x192") == (6, 6, 192)
+    assert shape_of("192") == (8, 6, 192)  # the demo's proportions
+    assert shape_of("32") == (1, 1, 32)
+    assert make_size("baseline", BASE, 8192).shape.context_size == PRESETS["demo"].context_size
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("bseline", "did you mean baseline"),
+        ("6x100", "multiple of 32"),
+        ("0x32", "size '0x32'"),
+        ("", "not known"),
+    ],
+)
+def test_an_unknown_size_is_named(name: str, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        make_size(name, BASE, 8192)
+
+
+def test_rates_are_spread_around_the_rule() -> None:
+    size = make_size("demo", BASE, 8192)
+    assert rule_rate(size) == 0.01
+    assert first_rates(size, "grid", 3, 4, 0) == [0.0025, 0.01, 0.04]
+    assert first_rates(size, "grid", 1, 4, 0) == [0.01]
+    drawn = first_rates(size, "log-uniform", 200, 4, 0)
+    assert drawn == first_rates(size, "log-uniform", 200, 4, 0) != first_rates(size, "log-uniform", 200, 4, 1)
+    assert min(drawn) >= 0.0025 and max(drawn) <= 0.04
+    assert 60 < sum(rate < 0.01 for rate in drawn) < 140
+
+
+def test_beyond_an_edge_is_a_step_as_wide_as_the_others() -> None:
+    assert rate_beyond([0.01, 0.04, 0.0025], upwards=True) == 0.16
+    assert rate_beyond([0.01, 0.04, 0.0025], upwards=False) == 0.000625
+    assert rate_beyond([0.01], upwards=True) == 0.02

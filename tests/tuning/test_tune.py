@@ -1,0 +1,91 @@
+"""`tune` as users call it: what it refuses, and a whole tiny sweep on Ray."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nanochat_tct.cli import main
+from nanochat_tct.tuning.ledger import LEDGER
+from nanochat_tct.tuning.trials import BEST, REPORT_DIR, TRIALS, Trial, read_outcome, read_rows
+from tests.helpers import run_cli
+from tests.tuning.sweeps import SETTINGS, logged_flops, open_ledger, sweep_arguments
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    assert main(["tune", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1, error
+    for part in parts:
+        assert part in error
+
+
+def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def arguments(**changes: object) -> list[str]:
+        return sweep_arguments(tmp_path, **changes)
+
+    refused(arguments(budget_flops=None), capsys, "no budget is given")
+    refused(arguments(budget_gpu_hours=1), capsys, "more than one budget")
+    refused(arguments(budget_flops=None, budget_usd=1), capsys, "--gpu-hourly-usd")
+    refused(arguments(budget_flops=None, budget_usd=1, gpu_hourly_usd=-2), capsys, "--gpu-hourly-usd is -2")
+    refused(arguments(sizes=["dmo"]), capsys, "size 'dmo' is not known; did you mean demo?")
+    refused(arguments(sizes=["1x32", "1x32"]), capsys, "twice")
+    refused(arguments(sweep_share=1.5), capsys, "--sweep-share is 1.5")
+    refused(arguments(budget_flops=1e9), capsys, "too small", "at least")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_the_least_budget_that_it_names_would_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from nanochat_tct.config import parse_arguments
+    from nanochat_tct.tuning.config import SweepConfig
+    from nanochat_tct.tuning.tune import prepare
+    from tests.tuning.test_sweep import finish
+
+    assert main(["tune", *sweep_arguments(tmp_path, budget_flops=1e9)]) == 2
+    least = float(capsys.readouterr().err.split(" at least")[0].split()[-1])
+    sweep, _ = prepare(
+        parse_arguments(SweepConfig, sweep_arguments(tmp_path, budget_flops=least), "tune", "")
+    )
+    for _ in sweep.sizes:
+        finish(sweep, str(sweep.next_trial(set())))
+    assert min(sweep.make_plan().iters.values()) >= 20
+
+
+def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from nanochat_tct.config import parse_arguments
+    from nanochat_tct.tuning.config import SweepConfig
+    from nanochat_tct.tuning.tune import prepare
+
+    prepare(parse_arguments(SweepConfig, sweep_arguments(tmp_path), "tune", ""))
+    refused(sweep_arguments(tmp_path, budget_flops=9e11), capsys, "another sweep", "budget", "--fresh")
+    refused(sweep_arguments(tmp_path, seed=1), capsys, "another sweep", "seed was 0, not 1")
+    sweep, folder = prepare(
+        parse_arguments(SweepConfig, sweep_arguments(tmp_path, seed=1, fresh=True), "tune", "")
+    )
+    assert sweep.ledger.terms.sweep["seed"] == 1
+    assert (folder.with_name("sweep-1") / LEDGER).exists()
+
+
+@pytest.mark.slow
+def test_a_whole_sweep(tmp_path: Path) -> None:
+    result = run_cli("tune", *sweep_arguments(tmp_path), timeout=280)
+    assert result.code == 0, result.stdout + result.stderr
+    ledger, folder = open_ledger(tmp_path), tmp_path / "sweep"
+    budget = SETTINGS["budget_flops"]
+    assert 0.95 * budget <= ledger.spent <= budget
+    assert ledger.spent == logged_flops(tmp_path)
+    trials = read_rows(folder / TRIALS, Trial)
+    assert {trial.status for trial in trials} <= {"finished", "stopped"}
+    final = trials[-1]
+    assert final.purpose == "final" and final.status == "finished"
+    assert final.tokens == final.planned_tokens
+    outcome = read_outcome(folder)
+    assert outcome.actual == final.bits_per_byte and outcome.predicted is not None
+    assert outcome.size == final.size and Path(str(outcome.checkpoint)).is_dir()
+    for text in ("forecast", "predicted", "reached", "spent", "nanochat-tct train --config"):
+        assert text in result.stdout
+    assert (folder / REPORT_DIR / "index.html").exists()
+    best = yaml.safe_load((folder / BEST).read_text())
+    assert best["learning_rate"] == final.learning_rate and best["n_embd"] == final.n_embd
+    again = run_cli("tune", *sweep_arguments(tmp_path), timeout=120)
+    assert again.code == 0 and open_ledger(tmp_path).spent == ledger.spent
