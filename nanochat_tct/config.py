@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from nanochat_tct.data.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.errors import UserError
@@ -124,13 +124,15 @@ def _build_parser(
         help="YAML, or flat config.py, with the same names in snake_case",
     )
     for name, field in fields.items():
-        kind, is_list, _ = _inspect(hints[name])
+        kind, is_list, _, words = _inspect(hints[name])
         choices = field.metadata.get("choices")
         arguments: dict[str, Any] = {"help": _help(field).replace("%", "%%")}
         if kind is bool:
             arguments["action"] = argparse.BooleanOptionalAction
         else:
-            metavar = name.upper() if field.metadata.get("positional") else _METAVARS[kind]
+            metavar = (
+                name.upper() if field.metadata.get("positional") else "|".join((_METAVARS[kind], *words))
+            )
             arguments["metavar"] = "{" + ",".join(map(str, choices)) + "}" if choices else metavar
         if field.metadata.get("positional"):
             arguments["nargs"] = (
@@ -212,27 +214,36 @@ def _read_python(text: str, path: str | Path) -> dict[str, Any]:
 # ----------------------------------------------------------------------------- types
 
 
-def _inspect(hint: Any) -> tuple[type, bool, bool]:
-    """``list[str] | None`` -> (str, is a list: True, may be None: True)."""
+def _inspect(hint: Any) -> tuple[type, bool, bool, tuple[str, ...]]:
+    """``list[str] | None`` -> (str, is a list: True, may be None: True, words that stand for a value: none);
+    ``int | Literal["auto"]`` -> (int, False, False, ("auto",))."""
     optional = False
+    words: tuple[str, ...] = ()
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         members = [member for member in typing.get_args(hint) if member is not type(None)]
         optional = len(members) < len(typing.get_args(hint))
+        literals = [member for member in members if typing.get_origin(member) is Literal]
+        words = tuple(word for literal in literals for word in typing.get_args(literal))
+        members = [member for member in members if member not in literals]
         assert len(members) == 1, f"a config field of type {hint} is not supported"
         hint = members[0]
     is_list = typing.get_origin(hint) in (list, tuple)
     kind = typing.get_args(hint)[0] if is_list else hint
     assert kind in (bool, int, float, str), f"a config field of type {hint} is not supported"
-    return kind, is_list, optional
+    return kind, is_list, optional, words
 
 
 def _convert(value: Any, hint: Any, field: Any, where: str) -> Any:
     """A value of a file or of the command line as the type of its field; a UserError names ``where``."""
-    kind, is_list, optional = _inspect(hint)
+    kind, is_list, optional, words = _inspect(hint)
+    if isinstance(value, str) and value.lower() in words:
+        return value.lower()
     if value is None or (optional and isinstance(value, str) and value.lower() == "none"):
         if optional:
             return None
         raise UserError(f"{where} must be {_NAMES[kind]}, and is empty")
+    if words and not is_list:
+        return _convert_one(value, kind, field, where, " or ".join((_NAMES[kind], *words)))
     if is_list:
         items = value if isinstance(value, list | tuple) else [value]
         converted = [_convert_one(item, kind, field, where) for item in items]
@@ -244,7 +255,7 @@ _METAVARS = {int: "N", float: "X", str: "TEXT"}
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
-def _convert_one(value: Any, kind: type, field: Any, where: str) -> Any:
+def _convert_one(value: Any, kind: type, field: Any, where: str, wanted: str = "") -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     result: Any = None
     if kind is bool:
@@ -253,7 +264,7 @@ def _convert_one(value: Any, kind: type, field: Any, where: str) -> Any:
         is_exact = not isinstance(value, float)  # `1.10` would become 1.1: text must be quoted
         result = _to_number(value, kind) if kind is not str else str(value) if is_exact else None
     if result is None:
-        raise UserError(f"{where} must be {_NAMES[kind]}, not {value!r}")
+        raise UserError(f"{where} must be {wanted or _NAMES[kind]}, not {value!r}")
     choices = field.metadata.get("choices")
     if choices and result not in choices:
         listed = ", ".join(str(choice) for choice in choices)

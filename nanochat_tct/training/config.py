@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from nanochat_tct.config import option, to_dict
 from nanochat_tct.errors import UserError
@@ -36,6 +36,8 @@ NOT_NEGATIVE = (
     *("eval_iters", "warmup_iters", "weight_decay", "grad_clip", "learning_rate", "min_lr", "seed"),
     *("max_grad_norm_ratio", "gpu_hourly_usd", "cpu_hourly_usd", "num_samples", "max_failures"),
 )
+# Windows of an iter with `batch_size: auto`; those of configs/*.yaml.
+GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,12 @@ class TrainConfig:
 
     # how long, how fast
     max_iters: int = option(500, "length of the run", unit="iters")
-    batch_size: int = option(8, "per worker and micro-step", unit="windows")
-    gradient_accumulation: int = option(1, "micro-steps of a worker in an iter")
+    batch_size: int | Literal["auto"] = option(
+        8,
+        "per worker and micro-step; auto: as many as fit, the global batch being the preset's",
+        unit="windows",
+    )
+    gradient_accumulation: int = option(1, "micro-steps of a worker in an iter; not used with auto")
     learning_rate: float | None = option(None, "peak; none: 0.96 / n_embd")
     min_lr: float | None = option(None, "learning rate at the end; none: a tenth of the peak")
     warmup_iters: int | None = option(None, "none: a twentieth of the run, 200 at most", unit="iters")
@@ -110,7 +116,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in (*AT_LEAST_ONE, *NOT_NEGATIVE):
             value, least = getattr(self, name), 1 if name in AT_LEAST_ONE else 0
-            if value is not None and value < least:
+            if isinstance(value, int | float) and value < least:
                 raise UserError(f"--{name.replace('_', '-')} is {value}: it must be at least {least}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
@@ -121,6 +127,8 @@ class TrainConfig:
     @property
     def global_batch(self) -> int:
         """Windows of one iter, over all workers as configured."""
+        if self.batch_size == "auto":
+            return GLOBAL_BATCH[self.preset]
         return self.batch_size * self.gradient_accumulation * self.num_workers
 
     def model(self) -> GPTConfig:
@@ -199,8 +207,8 @@ def refuse_other_run(
         if name != "tokenizer" and was[name] != now[name]:
             raise UserError(f"{where} was started with {name} {was[name]}, not {now[name]}; {advice}")
     # With other workers each accumulates more or less, so what was configured per worker may stay as it was.
-    per_worker = config.batch_size * config.gradient_accumulation
-    if state["global_batch"] not in (config.global_batch, per_worker * was["num_workers"]):
+    as_it_was = dataclasses.replace(config, num_workers=was["num_workers"]).global_batch
+    if state["global_batch"] not in (config.global_batch, as_it_was):
         raise UserError(
             f"{where} was started with a global batch of {state['global_batch']} windows, "
             f"not {config.global_batch} (batch_size x gradient_accumulation x num_workers); {advice}"

@@ -1,5 +1,6 @@
 """The training loop, in plain PyTorch. Who starts it (Ray Train, torchrun, a test) tells it its rank."""
 
+import dataclasses
 import errno
 import hashlib
 import math
@@ -28,7 +29,8 @@ from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import SilentTracker, Tracker
 from nanochat_tct.training import checkpoint
 from nanochat_tct.training.config import TrainConfig, refuse_other_run
-from nanochat_tct.training.micro_steps import MicroSteps
+from nanochat_tct.training.micro_batch import fit_micro_batch, out_of_memory
+from nanochat_tct.training.micro_steps import Batch, MicroSteps
 from nanochat_tct.training.optimizer import learning_rate, make_optimizer
 from nanochat_tct.training.parallel import (
     StoppedTogether,
@@ -135,15 +137,24 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     model = GPT(config.model(), config.seed, config.checkpoint_activations).to(device)
     if config.compile:
         model.compile()
-    trained = distribute(model, worker, config.parallel, str(config.precision))
-    optimizer = make_optimizer(trained, config)
-    micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token())
+    say = reporter.say if worker.is_first else lambda line: None
     row_flops = flops_per_token(config.model()) * config.model().context_size
 
     def charge(kind: str, num_rows: float) -> None:
         if worker.is_first:
             reporter.charge(kind, num_rows * row_flops)
 
+    alone = dataclasses.replace(worker, rank=0, world_size=1)
+
+    def try_micro_batch(num_rows: int) -> None:
+        """Forward and backward pass of one worker for itself, before the others have to wait for it."""
+        charge("warm_up", num_rows * worker.world_size)
+        MicroSteps(model, config, alone, num_rows, tokenizer.pad_token(), num_rows).warm_up(num_rows)
+
+    micro_batch = fit_micro_batch(config, worker, global_batch, run_dir, try_micro_batch, say)
+    trained = distribute(model, worker, config.parallel, str(config.precision))
+    optimizer = make_optimizer(trained, config)
+    micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say)
     charge("warm_up", micro.warm_up_rows * worker.world_size)
     micro.warm_up()
     peak = peak_of(device)
@@ -238,14 +249,14 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         speed = Speed(config, global_batch, peak * worker.world_size, progress.step)
         part = share_of(global_batch, worker)
 
-        def read(step: int) -> tuple[np.ndarray, int]:
+        def read(step: int) -> tuple[Batch, int]:
             rows = training.get(sampler.indices(step, global_batch)[part.start : part.stop])
-            return rows, batch_hash(rows, part.start)
+            return micro.load(rows), batch_hash(rows, part.start)
 
         def told(rows_hash: int) -> list[float]:
             return [wants_stop(), saver.has_failed, rows_hash]
 
-        # rows: (this worker's windows of the global batch, context_size + 1)
+        # rows: this worker's windows of the global batch
         for rows, rows_hash in read_ahead(read, range(progress.step, config.max_iters if not stopped else 0)):
             speed.start_iter()
             charge("train", global_batch)
@@ -296,11 +307,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
                 break
         finish_saving()
     except torch.OutOfMemoryError as error:
-        raise UserError(
-            f"the GPU's memory is full at --batch-size {config.batch_size}: take half of it and twice the "
-            f"--gradient-accumulation ({config.gradient_accumulation}), which is the same mathematics, "
-            "or --checkpoint-activations"
-        ) from error
+        raise out_of_memory(micro.micro_batch, run_dir) from error
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -369,13 +376,13 @@ def validation_loss(
 
     The workers share the batches; each gets as many, the last one empty if need be (FSDP needs all to come).
     """
-    starts = list(range(0, num_rows, config.batch_size))
+    starts = list(range(0, num_rows, micro.micro_batch))
 
     def batches() -> Iterator[np.ndarray]:
         for turn in range(0, len(starts), worker.world_size):
             if turn + worker.rank < len(starts) and not wants_stop():
                 start = starts[turn + worker.rank]
-                yield windows.get(np.arange(start, min(start + config.batch_size, num_rows)))
+                yield windows.get(np.arange(start, min(start + micro.micro_batch, num_rows)))
             else:
                 yield np.full((1, windows.context_size + 1), micro.pad_token, dtype=np.int64)
 

@@ -2,83 +2,179 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from nanochat_tct.data.windows import targets_of
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.parallel import Worker, gradient_sync, share_of, sum_over_workers
+from nanochat_tct.training.micro_batch import largest_micro_batch
+from nanochat_tct.training.parallel import Worker, gradient_sync, largest_share, sum_over_workers
+from nanochat_tct.training.speed import Stopwatch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This worker's windows of a global batch, on its device or on their way there."""
+
+    tokens: Tensor  # (n, context_size) int64
+    targets: Tensor  # (n, context_size) int64, -1 where there is none
+    arrival: torch.cuda.Event | None = None  # None: they are there
 
 
 class MicroSteps:
-    """Forward and backward passes over rows, a micro-batch at a time."""
+    """What a worker computes of an iter.
+
+    Attributes:
+        micro_batch: windows of one forward and backward pass. Halved when the memory is full; what is computed
+            stays the same but for rounding.
+    """
 
     def __init__(
-        self, trained: nn.Module, config: TrainConfig, worker: Worker, global_batch: int, pad_token: int
+        self,
+        trained: nn.Module,
+        config: TrainConfig,
+        worker: Worker,
+        global_batch: int,
+        pad_token: int,
+        micro_batch: int | None = None,
+        say: Callable[[str], None] = print,
     ) -> None:
+        """Args:
+        trained: a GPT, as it is or distributed.
+        global_batch: windows of an iter, over all workers.
+        micro_batch: so many at a time; None: as configured.
+        say: told once when the memory is full.
+        """
         self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
         self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
+        self.micro_batch = (
+            largest_micro_batch(config, worker, global_batch) if micro_batch is None else micro_batch
+        )
+        self.say = say
+        self.stopwatch = Stopwatch(worker.device)
         # FSDP computes in bf16 by its own policy.
-        is_autocast = config.precision == "bf16" and config.parallel != "fsdp"
+        is_autocast = config.precision == "bf16" and not isinstance(trained, FSDPModule)
         self.autocast = torch.autocast(worker.device.type, torch.bfloat16, enabled=is_autocast)
+        self.copying = torch.cuda.Stream(worker.device) if worker.device.type == "cuda" else None
 
-    def to_device(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Rows (n, T + 1) to tokens and targets, (n, T) int64 each."""
-        tokens = torch.from_numpy(rows[:, :-1])
+    def load(self, rows: np.ndarray) -> Batch:
+        """Send this worker's windows of a global batch, (n, context_size + 1), on their way to the device.
+
+        Meant for the thread that reads ahead: on CUDA the copy runs beside the computation of the iter before.
+        Where the workers' parts differ by a window, those that have less get an empty one: FSDP needs all of
+        them in every micro-step.
+        """
+        missing = largest_share(self.global_batch, self.worker) - len(rows)
+        if missing > 0:
+            rows = np.pad(rows, ((0, missing), (0, 0)), constant_values=self.pad_token)
+        return self._send(rows)
+
+    def _send(self, rows: np.ndarray) -> Batch:
+        tokens = torch.from_numpy(np.ascontiguousarray(rows[:, :-1]))
         targets = torch.from_numpy(targets_of(rows, self.vocab_size, self.pad_token))
-        if self.worker.device.type == "cuda":
-            tokens, targets = tokens.pin_memory(), targets.pin_memory()
+        if self.copying is None:
+            return Batch(tokens, targets)
         device = self.worker.device
-        return tokens.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        with torch.cuda.stream(self.copying):
+            tokens = tokens.pin_memory().to(device, non_blocking=True)
+            targets = targets.pin_memory().to(device, non_blocking=True)
+            return Batch(tokens, targets, self.copying.record_event())
 
     def gradients(
-        self, rows: np.ndarray, told: Callable[[], list[float]] = list
+        self, batch: Batch, told: Callable[[], list[float]] = list
     ) -> tuple[float, float, list[float]]:
         """Leave in `.grad` the gradient of (nats summed over the global batch / its targets), clipped.
 
+        One worker whose memory is full begins the iter again with half the micro-batch. Of several, the others
+        wait for it in the middle of an exchange, so there it is an error.
+
         Args:
-            rows: (n, context_size + 1) int64, this worker's windows of the global batch.
+            batch: this worker's windows of the global batch.
             told: called after the last backward pass; its numbers are summed over the workers together with
                 the loss, so they cost no communication of their own.
         Returns: loss of the global batch (nats a target), norm of its gradient before clipping, and the sums.
+        Raises: torch.OutOfMemoryError.
         """
+        try:
+            return self.accumulate(batch, told)
+        except torch.OutOfMemoryError:
+            if self.worker.world_size > 1 or self.micro_batch == 1:
+                raise
+        # Out of the `except`, whose traceback holds on to the activations.
+        self.trained.zero_grad(set_to_none=True)
+        full_at, self.micro_batch = self.micro_batch, (self.micro_batch + 1) // 2
+        if self.worker.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.say(f"out of memory with {full_at} windows at a time: going on with {self.micro_batch}")
+        return self.gradients(batch, told)
+
+    def accumulate(
+        self, batch: Batch, told: Callable[[], list[float]] = list
+    ) -> tuple[float, float, list[float]]:
+        """`gradients` without a second try."""
         self.trained.train()
-        tokens, targets = self.to_device(rows)
-        num_targets = (targets != -1).sum().to(torch.float64)
-        sum_over_workers(num_targets, self.worker)
+        if batch.arrival is not None:
+            stream = torch.cuda.current_stream(self.worker.device)
+            stream.wait_event(batch.arrival)
+            batch.tokens.record_stream(stream)  # not to be given to another use before this stream is done
+            batch.targets.record_stream(stream)
+        num_targets = (batch.targets != -1).sum().to(torch.float64)
+        with self.stopwatch.part("communication"):
+            sum_over_workers(num_targets, self.worker)
         # Gradients are averaged over workers on their way: times world_size makes that a sum again.
         scale = (self.worker.world_size / num_targets.clamp(min=1)).to(torch.float32)
         nats = torch.zeros((), dtype=torch.float64, device=self.worker.device)
-        starts = range(0, len(rows), self.config.batch_size)
+        starts = range(0, len(batch.tokens), self.micro_batch)
         for start in starts:
-            micro = slice(start, start + self.config.batch_size)
+            tokens, targets = self._micro_batch(batch, start)
             with gradient_sync(self.trained, is_last=start == starts[-1]):
-                with self.autocast:
-                    micro_nats = self.trained(tokens[micro], targets[micro])
-                (micro_nats * scale).backward()
+                with self.autocast, self.stopwatch.part("forward"):
+                    micro_nats = self.trained(tokens, targets)
+                with self.stopwatch.part("backward"):
+                    (micro_nats * scale).backward()
             nats += micro_nats.detach().to(torch.float64)
-        sums = torch.cat([nats[None], torch.tensor(told(), dtype=torch.float64).to(nats.device)])
-        sum_over_workers(sums, self.worker)
-        limit = self.config.grad_clip or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), limit)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        with self.stopwatch.part("communication"):
+            sums = torch.cat([nats[None], torch.tensor(told(), dtype=torch.float64).to(nats.device)])
+            sum_over_workers(sums, self.worker)
+        with self.stopwatch.part("optimizer"):
+            limit = self.config.grad_clip or math.inf
+            norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), limit)
+            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         total, *told_sums = sums.tolist()
         return total / max(1.0, float(num_targets)), float(norm), told_sums
 
+    def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor]:
+        """Tokens and targets of the micro-batch from there on: (micro_batch or fewer, context_size) each."""
+        tokens = batch.tokens[start : start + self.micro_batch]
+        targets = batch.targets[start : start + self.micro_batch]
+        missing = self.micro_batch - len(tokens)
+        if missing and self.config.compile:  # what is compiled is compiled for one shape
+            tokens = F.pad(tokens, (0, 0, 0, missing), value=self.pad_token)
+            targets = F.pad(targets, (0, 0, 0, missing), value=-1)
+        return tokens, targets
+
     @property
     def warm_up_rows(self) -> int:
-        """Rows of the micro-step of `warm_up`."""
-        return min(self.config.batch_size, len(share_of(self.global_batch, self.worker)))
+        """Windows of the micro-step of `warm_up`: one, or those that the model is compiled for."""
+        return self.micro_batch if self.config.compile else 1
 
-    def warm_up(self) -> None:
+    def warm_up(self, num_rows: int | None = None) -> None:
         """One micro-step for nothing: compiles, allocates, and makes DDP lay out its buckets for good.
 
         So a resumed run adds gradients in the same order as one that was never stopped.
+
+        Args:
+            num_rows: of how many windows; None: as few as serve that.
+        Raises: torch.OutOfMemoryError.
         """
         assert self.config.context_size is not None
-        rows = np.zeros((self.warm_up_rows, self.config.context_size + 1), dtype=np.int64)
+        num_rows = self.warm_up_rows if num_rows is None else num_rows
+        rows = np.zeros((num_rows, self.config.context_size + 1), dtype=np.int64)
         rows[:, 0] = self.vocab_size  # a position token
-        self.gradients(rows)
+        self.accumulate(self._send(rows))
         self.trained.zero_grad(set_to_none=True)

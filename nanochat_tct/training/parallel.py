@@ -110,6 +110,11 @@ def share_of(total: int, worker: Worker) -> range:
     return range(total * worker.rank // worker.world_size, total * (worker.rank + 1) // worker.world_size)
 
 
+def largest_share(total: int, worker: Worker) -> int:
+    """How many things the worker with the most of `total` has."""
+    return -(-total // worker.world_size)
+
+
 def full_state(
     model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:

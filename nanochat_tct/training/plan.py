@@ -113,14 +113,18 @@ def describe(
         peak = peak_of(torch.device("cpu"))  # of all cores, which the workers share
     start = f"going on from iter {done}" if previous else "new"
     price = config.gpu_hourly_usd if config.use_gpu else config.cpu_hourly_usd
+    batch = f"batch_size {config.batch_size}"
+    if config.batch_size == "auto":
+        batch += f": as many at a time as fit, the global batch is {config.preset}'s"
+    else:
+        batch += f" x gradient_accumulation {config.gradient_accumulation} x num_workers {config.num_workers}"
     lines = [
         f"run        {config.run_name} ({start}), in {Path(config.checkpoint_dir) / str(config.run_name)}",
         f"model      {config.preset}: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
         f"context {shape.context_size}: {parameter_count(shape):,} parameters, {flops / 1e6:.1f}M FLOPs a token",
         f"data       {config.data_dir}: {trained_windows:,} windows for training, "
         f"{num_windows['val']:,} for validation",
-        f"iter       {global_batch} windows = {batch_tokens:,} tokens (batch_size {config.batch_size} "
-        f"x gradient_accumulation {config.gradient_accumulation} x num_workers {config.num_workers})",
+        f"iter       {global_batch} windows = {batch_tokens:,} tokens ({batch})",
         f"length     {config.max_iters} iters = {config.max_iters * batch_tokens:,} tokens = "
         f"{config.max_iters * global_batch / trained_windows:.1f} epochs",
         f"learning   rate {config.learning_rate:g} after {config.warmup_iters} iters of warm-up, down to "

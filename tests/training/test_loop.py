@@ -173,26 +173,25 @@ def test_work_is_charged_before_it_is_done(data_dir: Path, tmp_path: Path) -> No
 
     def refuse(kind: str, flops: float) -> None:
         charged.append((kind, flops))
-        if len(charged) == 4:
+        if len(charged) == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_alone(config, charge=refuse)
-    assert [kind for kind, _ in charged] == ["warm_up", "evaluation", "train", "train"]
+    assert [kind for kind, _ in charged] == ["warm_up", "warm_up", "evaluation", "train", "train"]
     assert len(losses(tmp_path)) == 1  # the second was not done
 
     charged.clear()
     train_alone(config, charge=lambda kind, flops: charged.append((kind, flops)))
     kinds = [kind for kind, _ in charged]
-    assert kinds[:4] == ["warm_up", "evaluation", "train", "train"] and kinds[-2:] == [
-        "evaluation",
-        "checkpoint",
-    ]
+    assert kinds[:5] == ["warm_up", "warm_up", "evaluation", "train", "train"]
+    assert kinds[-2:] == ["evaluation", "checkpoint"]
     row = flops_per_token(config.model()) * 32
     num_validation_rows = len(Windows(TokenStore.open(data_dir), "val", 32))
+    assert charged[0] == ("warm_up", 4 * row)  # a whole micro-batch, to see whether it fits
     flops = dict(charged)
     assert flops == {
-        "warm_up": 4 * row,
+        "warm_up": row,
         "train": 4 * row,
         "checkpoint": 0,
         "evaluation": pytest.approx(num_validation_rows * row / 3),
@@ -263,7 +262,7 @@ def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Pa
         with torch.no_grad():
             other.copy_(parameter.normal_(std=0.05))
     micro = MicroSteps(model, config, Worker(0, 1, CPU), 6, pad)
-    loss, norm, _ = micro.gradients(rows)
+    loss, norm, _ = micro.gradients(micro.load(rows))
     targets = torch.from_numpy(targets_of(rows, 8192, pad))
     expected = reference(torch.from_numpy(rows[:, :-1]), targets) / (targets != -1).sum()
     expected.backward()
