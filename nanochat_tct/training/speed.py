@@ -81,11 +81,12 @@ class Stopwatch:
         if not self.is_on:
             yield
             return
-        start = self._now()
+        start = self.now()
         yield
-        self.seconds[name] += self._now() - start
+        self.seconds[name] += self.now() - start
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Seconds on a clock, when the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
