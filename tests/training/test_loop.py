@@ -282,7 +282,7 @@ def test_the_global_batch_is_shared_whole() -> None:
 
 
 def poison_second_rank(rank: int, bad_call: int = 3, factor: float = math.nan) -> None:
-    """Rank 1's third micro-step (the first is the warm-up) gives no number."""
+    """Rank 1's fourth micro-step (the first two are for warming up) gives no number."""
     calls = 0
 
     class Poisoned(GPT):
