@@ -281,7 +281,7 @@ def test_the_global_batch_is_shared_whole() -> None:
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def poison_second_rank(rank: int, bad_call: int = 3, factor: float = math.nan) -> None:
+def poison_second_rank(rank: int, bad_call: int = 4, factor: float = math.nan) -> None:
     """Rank 1's fourth micro-step (the first two are for warming up) gives no number."""
     calls = 0
 
@@ -336,12 +336,12 @@ def test_two_workers(data_dir: Path, tmp_path: Path) -> None:
 
 
 def spike_second_rank(rank: int) -> None:
-    """Rank 1's 31st micro-step gives a finite loss whose gradient is a thousand times the usual."""
-    poison_second_rank(rank, bad_call=31, factor=2000.0)
+    """Rank 1's 32nd micro-step gives a finite loss whose gradient is a thousand times the usual."""
+    poison_second_rank(rank, bad_call=32, factor=2000.0)
 
 
 def gradient_without_number(rank: int) -> None:
-    """Rank 1's fourth micro-step has a good loss and a gradient that is infinite in one place."""
+    """Rank 1's fourth micro-step (two are for warming up) has a good loss and a gradient that is infinite in one place."""
     poison_second_rank(rank, bad_call=0)
     calls = 0
 
