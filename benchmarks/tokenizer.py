@@ -73,7 +73,7 @@ def load_o200k(path: Path) -> tiktoken.Encoding:
             content += "".join(f"{token} {rank}\n" for rank, token in enumerate(tokens, int(first)))
     base64.b64decode(content.split(" ", 1)[0], validate=True)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / hashlib.sha1(RANKS_ADDRESS.encode()).hexdigest()).write_text(content)
+        (Path(folder) / hashlib.sha1(RANKS_ADDRESS.encode()).hexdigest()).write_text(content)  # noqa: S324
         os.environ["TIKTOKEN_CACHE_DIR"] = folder
         return tiktoken.get_encoding("o200k_base")
 

@@ -4,13 +4,16 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nanochat_tct.errors import UserError
 
 CONNECT_SECONDS = 10
+WAIT_POLL_SECONDS = 2.0
+WAIT_LINE_SECONDS = 30.0  # between lines while nothing changes
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
 
@@ -58,6 +61,44 @@ def start_ray(num_cpus: int | None = None) -> None:
         raise UserError(
             f"cannot join Ray at RAY_ADDRESS={address}: {reason}; unset it to run locally"
         ) from error
+
+
+def wait_for_gpus(count: int, minutes: float, say: Callable[[str], None]) -> None:
+    """Waits until the joined cluster has so many GPUs, and lets an autoscaler know that they are wanted.
+
+    Args:
+        count: GPUs, one for each worker.
+        minutes: the longest wait.
+        say: gets a line at the start, whenever there are more or fewer, and every WAIT_LINE_SECONDS.
+
+    Raises:
+        UserError: they did not come in time.
+    """
+    import ray
+    from ray.autoscaler.sdk import request_resources
+
+    begin = last_line = time.monotonic()
+    seen = None
+    try:
+        while (there := int(ray.cluster_resources().get("GPU", 0))) < count:
+            now = time.monotonic()
+            if now - begin > 60 * minutes:
+                raise UserError(
+                    f"waited {minutes:g} minutes for {count} GPUs; the cluster has {there} of {count}. Take a smaller "
+                    "--num-workers, or raise max_workers in the cluster file, or see in `ray status` what the cloud "
+                    "refuses (quota, no spot machines), or wait longer with --wait-minutes"
+                )
+            if seen is None:
+                request_resources(bundles=[{"GPU": 1}] * count)
+            if there != seen or now - last_line > WAIT_LINE_SECONDS:
+                seen, last_line = there, now
+                say(
+                    f"waiting for {count} GPUs; cluster has {there} of {count} ({(now - begin) / 60:.0f} min)"
+                )
+            time.sleep(WAIT_POLL_SECONDS)
+    finally:
+        if seen is not None:
+            request_resources(bundles=[])  # from here on the workers themselves keep them
 
 
 @contextmanager

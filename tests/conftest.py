@@ -1,10 +1,13 @@
 """Fixtures that every test file can ask for."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.object_storage import ObjectStorage, object_storage
 
 # Before anything imports Ray or W&B: tests talk to nobody.
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -47,3 +50,13 @@ def ray_session() -> Any:
 
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
+    """An S3 server on loopback with an empty bucket, for this process and those it starts."""
+    with object_storage() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("NANOCHAT_TCT_CACHE", str(tmp_path / "cache"))
+        yield server

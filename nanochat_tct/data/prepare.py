@@ -25,11 +25,12 @@ from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data.documents import DEFAULT_LIMITS, Limits
 from nanochat_tct.data.encode import encode_parts
 from nanochat_tct.data.sources import Part, find_sources, plan_parts, sources_fingerprint, total_documents
-from nanochat_tct.data.store import REJECTED, TokenStore
+from nanochat_tct.data.store import REJECTED, TokenStore, upload_store
 from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, StoreSettings, StoreWriter
 from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.errors import UserError
 from nanochat_tct.ray_session import start_ray
+from nanochat_tct.remote import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
@@ -42,7 +43,7 @@ class PrepareConfig:
     input: list[str] = option(
         REQUIRED, "folders, globs, files (.json .yml .yaml .jsonl .parquet) or s3:// and gs:// URIs of them"
     )
-    output: str = option(REQUIRED, "the folder of the token store to write")
+    output: str = option(REQUIRED, "the folder of the token store to write, or its s3:// or gs:// URI")
     context_size: int = option(512, "content of a window; the store serves every other size too", "tokens")
     windowing: str = option(
         "stream", "stream: pack documents, drop nothing; per-document: windows inside one", choices=WINDOWINGS
@@ -60,8 +61,6 @@ class PrepareConfig:
 
     def __post_init__(self) -> None:
         self.settings()  # checks context_size, windowing, stride, train_split
-        if "://" in self.output:
-            raise UserError(f"output is {self.output}: the store is memory-mapped, give a local folder")
         if self.concurrency is not None and self.concurrency < 1:
             raise UserError(f"concurrency is {self.concurrency}: it must be at least 1 task")
         if not 0 <= self.max_rejected <= 1:
@@ -109,11 +108,13 @@ def prepare(config: PrepareConfig) -> TokenStore:
         "limits": dataclasses.asdict(config.limits()),
         "export_pt": config.export_pt,
     }
+    if is_remote(config.output):
+        RemoteFolder(config.output).files()  # a place that refuses is found before the work
     if (store := _unchanged(config, tokenizer, identity)) is not None:
         documents = store.manifest["counts"]["documents"]
         print(f"{config.output} is up to date: {documents:,} documents; nothing to do")
         return store
-    with StoreWriter(config.output, tokenizer, config.settings()) as writer:
+    with StoreWriter(local_path(config.output), tokenizer, config.settings()) as writer:
         parts = plan_parts(sources)
         ray_begin = time.monotonic()
         start_ray()
@@ -124,6 +125,8 @@ def prepare(config: PrepareConfig) -> TokenStore:
                 progress.advance(len(table))
         _check_rejected(writer, config)
         store = writer.commit(identity, config.export_pt)
+    if is_remote(config.output):
+        upload_store(store.folder, config.output)
     _print_summary(store, np.array(writer.lengths), time.monotonic() - begin, ray_seconds)
     return store
 
@@ -162,7 +165,7 @@ def _write(table: pa.Table, writer: StoreWriter) -> None:
 
 def _unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]) -> TokenStore | None:
     """The finished store that this very run would write again, if it is there and whole."""
-    if not Path(config.output).is_dir():
+    if not is_remote(config.output) and not Path(config.output).is_dir():
         return None
     try:
         store = TokenStore.open(config.output)

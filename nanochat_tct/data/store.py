@@ -14,6 +14,7 @@ Tokens are memory-mapped: opening costs no memory, and all workers of a machine 
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.remote import RemoteFolder, is_remote, local_path, locked
 
 MANIFEST = "manifest.json"
 TOKENS = "tokens.bin"
@@ -68,15 +70,16 @@ class TokenStore:
 
     @classmethod
     def open(cls, data_dir: str | Path, verify: bool = True) -> "TokenStore":
-        """Opens a finished store.
+        """Opens a finished store; a remote one is brought to this machine first, once.
 
         Args:
+            data_dir: a folder, or its URI in object storage.
             verify: compare the SHA-256 of every file (about a second for each GB); sizes always are.
 
         Raises:
-            UserError: no store there, not finished, of another version, or damaged.
+            UserError: no store there, not finished, of another version, or damaged; the storage refuses.
         """
-        folder = Path(data_dir)
+        folder = fetch_store(str(data_dir)) if is_remote(data_dir) else Path(data_dir)
         manifest = _read_manifest(folder)
         for name, expected in manifest["files"].items():
             _check_file(folder, name, expected, verify)
@@ -134,6 +137,50 @@ class TokenStore:
         return self.tokens[start : start + self.documents.column("length")[index].as_py()]
 
 
+def fetch_store(uri: str) -> Path:
+    """This machine's copy of a remote store, verified when it came, and brought up to date if there is another.
+
+    Raises:
+        UserError: no finished store there, damaged, or the storage refuses.
+    """
+    remote, folder = RemoteFolder(uri), local_path(uri)
+    with locked(folder):
+        content = remote.read(MANIFEST)
+        if content is None:
+            raise UserError(f"{uri} holds no finished token store ({MANIFEST} is missing): run prepare first")
+        here = folder / MANIFEST
+        if here.is_file() and here.read_bytes() == content:
+            return folder
+        partial = folder.with_name(f".partial-{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            (partial / MANIFEST).write_bytes(content)
+            for name, expected in _read_manifest(partial)["files"].items():
+                _check_name(partial, name)
+                remote.download(name, partial / name, expected["size"], expected["sha256"])
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def upload_store(folder: Path, uri: str) -> None:
+    """Puts a finished store into object storage, manifest last; does nothing where that very store is.
+
+    Raises:
+        UserError: the storage refuses.
+    """
+    remote = RemoteFolder(uri)
+    if remote.read(MANIFEST) == (folder / MANIFEST).read_bytes():
+        return
+    remote.delete(MANIFEST)
+    for name in _read_manifest(folder)["files"]:
+        remote.upload(folder / name, name)
+    remote.upload(folder / MANIFEST, MANIFEST)
+
+
 def file_sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -178,8 +225,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_file(folder: Path, name: str, expected: dict[str, Any], verify: bool) -> None:
     path = folder / name
-    if Path(name).name != name or path.resolve().parent != folder.resolve():
-        raise UserError(f"{folder / MANIFEST} names a file outside its folder: {name!r}")
+    _check_name(folder, name)
     if not path.is_file():
         raise UserError(f"{path} is missing; run prepare again")
     size = path.stat().st_size
@@ -187,3 +233,8 @@ def _check_file(folder: Path, name: str, expected: dict[str, Any], verify: bool)
         raise UserError(f"{path} has {size} bytes, not {expected['size']}: it is damaged; run prepare again")
     if verify and file_sha256(path) != expected["sha256"]:
         raise UserError(f"{path} has another SHA-256 than {MANIFEST} says: it is damaged; run prepare again")
+
+
+def _check_name(folder: Path, name: str) -> None:
+    if Path(name).name != name or (folder / name).resolve().parent != folder.resolve():
+        raise UserError(f"{folder / MANIFEST} names a file outside its folder: {name!r}")

@@ -19,6 +19,7 @@ from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 from nanochat_tct.training.checkpoint import check_tokenizer, load_model
+from nanochat_tct.training.remote_run import pull
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def load(checkpoint: str, tokenizer_name: str | None, device: str) -> tuple[GPT,
     Raises:
         UserError: no usable checkpoint; another tokenizer; no such device.
     """
-    model, state = load_model(checkpoint, _device(device))
+    model, state = load_model(pull(checkpoint), _device(device))
     tokenizer = load_tokenizer(tokenizer_name or state["tokenizer"]["name"])
     check_tokenizer(state, tokenizer.name, tokenizer.fingerprint)
     return model, tokenizer, state

@@ -10,6 +10,7 @@ from nanochat_tct.config import option, to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPTConfig
 from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.remote import join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
 # What a run cannot change half-way: it would no longer be the same run.
@@ -34,7 +35,15 @@ AT_LEAST_ONE = (
 )
 NOT_NEGATIVE = (
     *("eval_iters", "warmup_iters", "weight_decay", "grad_clip", "learning_rate", "min_lr", "seed"),
-    *("max_grad_norm_ratio", "gpu_hourly_usd", "cpu_hourly_usd", "num_samples", "max_failures"),
+    *(
+        "max_grad_norm_ratio",
+        "gpu_hourly_usd",
+        "cpu_hourly_usd",
+        "num_samples",
+        "wait_minutes",
+        "max_failures",
+        "wait_minutes",
+    ),
 )
 # Windows of an iter with `batch_size: auto`; those of configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
@@ -46,7 +55,7 @@ class TrainConfig:
 
     # what is trained, on what
     preset: str = option("demo", "size of the model", choices=tuple(PRESETS))
-    data_dir: str | None = option(None, "token store written by prepare; none: bundled synthetic workflows")
+    data_dir: str | None = option(None, "token store (folder or URI); none: bundled synthetic workflows")
     tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file")
     vocab_size: int | None = option(None, "must be the tokenizer's; none: the tokenizer's", unit="tokens")
     context_size: int | None = option(None, "length of a row; none: the preset's", unit="tokens")
@@ -88,7 +97,7 @@ class TrainConfig:
     log_interval: int = option(10, "between log lines", unit="iters")
     save_interval: int = option(100, "between checkpoints", unit="iters")
     keep_checkpoints: int = option(2, "the last so many stay, and the best")
-    checkpoint_dir: str = option("checkpoints", "runs are folders in it")
+    checkpoint_dir: str = option("checkpoints", "runs are folders in it; a folder, or an s3:// or gs:// URI")
     run_name: str | None = option(None, "use it again to go on with a run; none: made of the settings")
     resume: bool = option(False, "fail if there is nothing to go on with")
 
@@ -99,6 +108,7 @@ class TrainConfig:
     precision: str | None = option(None, "none: bf16 on GPU, fp32 on CPU", choices=("bf16", "fp32"))
     compile: bool = option(False, "torch.compile the model")
     checkpoint_activations: bool = option(False, "less memory, a third more time")
+    wait_minutes: float = option(30.0, "for GPUs that a cluster does not have yet", unit="minutes")
     max_failures: int = option(3, "restarts after a lost worker before giving up")
 
     # what is told to whom
@@ -123,6 +133,11 @@ class TrainConfig:
                 raise UserError(f"--{name} is {getattr(self, name)}: it must be in [0, 1)")
         if self.run_name is not None and (not self.run_name.strip(". ") or "/" in self.run_name):
             raise UserError(f"--run-name {self.run_name!r} must be the name of a folder")
+
+    @property
+    def run_place(self) -> str:
+        """The run's folder, or its URI; of a config with a run name only."""
+        return join(self.checkpoint_dir, str(self.run_name))
 
     @property
     def global_batch(self) -> int:

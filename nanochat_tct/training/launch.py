@@ -1,6 +1,7 @@
 """`nanochat-tct train`: plans a run, trains on Ray Train's workers, shows what came of it."""
 
 import dataclasses
+import functools
 import logging
 import os
 import sys
@@ -14,12 +15,13 @@ import torch
 
 from nanochat_tct.config import parse_arguments, to_dict
 from nanochat_tct.errors import UserError
-from nanochat_tct.ray_session import start_ray
+from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.tracking.terminal import Terminal
-from nanochat_tct.training import checkpoint
+from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.config import TrainConfig, default_run_name
 from nanochat_tct.training.loop import Reporter, train
+from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import Plan, check_settings, make_plan
 from nanochat_tct.training.run_folder import write_run_folder
@@ -63,6 +65,8 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
     ):  # nobody preempts this machine; the watcher would only print a complaint
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     start_ray()
+    if config.use_gpu and os.environ.get("RAY_ADDRESS"):
+        wait_for_gpus(config.num_workers, config.wait_minutes, functools.partial(print, flush=True))
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchTrainer
@@ -77,7 +81,7 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
                 resources_per_worker=worker_resources(config, ray.cluster_resources()),
             ),
             run_config=RunConfig(  # type: ignore[call-arg]  # declared as of Train V1
-                storage_path=str(plan.run_dir),
+                storage_path=config.run_place,
                 name="ray",
                 failure_config=FailureConfig(max_failures=config.max_failures),
                 logging_config=LoggingConfig(log_level="ERROR"),
@@ -139,7 +143,9 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
     put = settings["lines"].put.remote
     reporter = Reporter(say=put, report=ray.train.report, progress=put)
+    assert config.data_dir is not None
     try:
+        check_nodes(config.data_dir, worker)
         return train(config, worker, reporter)
     except StoppedTogether as error:  # an end, not a failure: starting again would not help
         return {"error": str(error)}
@@ -199,7 +205,7 @@ class Lines:
 
 def print_result(plan: Plan) -> None:
     """Validation before and after, where the checkpoint is, and what the model writes; the same into its folder."""
-    latest = checkpoint.latest_checkpoint(plan.run_dir)
+    latest = checkpoint.latest_checkpoint(remote_run.pull(plan.config.run_place))
     assert latest is not None
     progress = checkpoint.load_checkpoint(latest, verify=False).state["progress"]
     before, after = progress["first_evaluation"], progress["last_evaluation"]
@@ -213,6 +219,7 @@ def print_result(plan: Plan) -> None:
         f"checkpoint: {_shown(latest)}" + ("" if best == latest else f" (best: {_shown(best)})"), flush=True
     )
     write_run_folder(plan.run_dir, plan.config, print_samples(plan.run_dir, plan.config))
+    remote_run.push_notes(plan.run_dir, plan.config.run_place)
 
 
 def _shown(path: Path) -> str:

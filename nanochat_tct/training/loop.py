@@ -24,10 +24,11 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.remote import local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import SilentTracker, Tracker
-from nanochat_tct.training import checkpoint
+from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, refuse_other_run
 from nanochat_tct.training.micro_batch import fit_micro_batch, out_of_memory
 from nanochat_tct.training.micro_steps import Batch, MicroSteps
@@ -102,7 +103,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         by `iter` what it is of.
     Raises: UserError for what the user can mend; StoppedTogether when all workers raise it at once.
     """
-    device, run_dir = worker.device, Path(config.checkpoint_dir) / str(config.run_name)
+    device, run_dir = worker.device, remote_run.pull(config.run_place)
 
     # -- what is trained on
     tokenizer = load_tokenizer(config.tokenizer)
@@ -167,7 +168,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         del saved
 
     tracker = start_tracker(config, reporter, progress.step) if worker.is_first else SilentTracker()
-    saver = BackgroundSaver()
+    saver = BackgroundSaver(config.run_place)
     stopped: str | None = None
 
     def wants_stop() -> bool:
@@ -411,7 +412,7 @@ def start_tracker(config: TrainConfig, reporter: Reporter, step: int) -> Tracker
     """The run's tracker, on rank 0."""
     log_dir = Path(config.log_dir) / str(config.run_name)
     return Tracker(
-        Path(config.checkpoint_dir) / str(config.run_name),
+        local_path(config.run_place),
         log_dir,
         reporter.say,
         config.tensorboard,

@@ -10,10 +10,11 @@ import torch
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import flops_per_token, parameter_count
+from nanochat_tct.remote import absolute, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import wandb_mode
-from nanochat_tct.training import checkpoint
+from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, refuse_other_run, resolve
 from nanochat_tct.training.loop import open_windows
 from nanochat_tct.training.speed import peak_of
@@ -31,7 +32,8 @@ class Plan:
 
     @property
     def run_dir(self) -> Path:
-        return Path(self.config.checkpoint_dir) / str(self.config.run_name)
+        """On this machine: where the run is, or the copy of it."""
+        return local_path(self.config.run_place)
 
     @property
     def is_finished(self) -> bool:
@@ -68,8 +70,8 @@ def make_plan(config: TrainConfig) -> Plan:
         config,
         windowing=windowing,
         stride=config.stride or (settings["stride"] if is_like_prepared else None),
-        data_dir=str(Path(data_dir).resolve()),
-        checkpoint_dir=str(Path(config.checkpoint_dir).resolve()),
+        data_dir=absolute(data_dir),
+        checkpoint_dir=absolute(config.checkpoint_dir),
         log_dir=str(Path(config.log_dir).resolve()),
         wandb=wandb_mode(config.wandb),
     )
@@ -83,7 +85,7 @@ def make_plan(config: TrainConfig) -> Plan:
                 f"{config.data_dir} has no {split} windows of {config.context_size} tokens; prepare more "
                 "workflows, or take a smaller --context-size"
             )
-    run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+    run_dir = remote_run.pull(config.run_place)
     path = checkpoint.latest_checkpoint(run_dir)
     previous = checkpoint.load_checkpoint(path, verify=False) if path else None
     if previous is not None:
@@ -119,7 +121,7 @@ def describe(
     else:
         batch += f" x gradient_accumulation {config.gradient_accumulation} x num_workers {config.num_workers}"
     lines = [
-        f"run        {config.run_name} ({start}), in {Path(config.checkpoint_dir) / str(config.run_name)}",
+        f"run        {config.run_name} ({start}), in {config.run_place}",
         f"model      {config.preset}: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
         f"context {shape.context_size}: {parameter_count(shape):,} parameters, {flops / 1e6:.1f}M FLOPs a token",
         f"data       {config.data_dir}: {trained_windows:,} windows for training, "

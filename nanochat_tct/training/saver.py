@@ -7,12 +7,18 @@ from typing import Any
 import torch
 
 from nanochat_tct.training.checkpoint import save_checkpoint
+from nanochat_tct.training.remote_run import push
 
 
 class BackgroundSaver:
-    """Writes, checksums and commits one checkpoint at a time in a thread of its own."""
+    """Writes, checksums and commits one checkpoint at a time in a thread of its own.
 
-    def __init__(self) -> None:
+    Args:
+        run_place: the run's folder, or the URI that its checkpoints are brought to once they are committed.
+    """
+
+    def __init__(self, run_place: str) -> None:
+        self._run_place = run_place
         self._thread = ThreadPoolExecutor(1)
         self._saving: Future[Path] | None = None
 
@@ -25,7 +31,14 @@ class BackgroundSaver:
         """
         self.wait()
         weights, optimizer_state, state = copy_to_cpu((weights, optimizer_state, state))
-        self._saving = self._thread.submit(save_checkpoint, run_dir, weights, optimizer_state, state, keep)
+        self._saving = self._thread.submit(self._save, run_dir, weights, optimizer_state, state, keep)
+
+    def _save(
+        self, run_dir: Path, weights: dict[str, Any], optimizer_state: Any, state: dict[str, Any], keep: int
+    ) -> Path:
+        path = save_checkpoint(run_dir, weights, optimizer_state, state, keep)
+        push(run_dir, self._run_place)
+        return path
 
     @property
     def has_failed(self) -> bool:

@@ -18,6 +18,7 @@ from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.parallel import Worker
 from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.remote_run import push_notes
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
 
@@ -54,6 +55,7 @@ def command(argv: list[str]) -> int:
     if worker.is_first:
         print(f"checkpoint: {result['checkpoint']}", flush=True)
         write_run_folder(plan.run_dir, config, print_samples(plan.run_dir, config))
+        push_notes(plan.run_dir, config.run_place)
     return 0
 
 

@@ -276,7 +276,7 @@ def test_too_many_bad_documents(ray_session: Any, tmp_path: Path) -> None:
         (["--input", "in", "--concurrency", "0"], "concurrency is 0"),
         (["--input", "in", "--train-split", "1.5"], "train_split is 1.5"),
         (["--input", "in", "--colour", "red"], "--colour"),
-        (["--input", "in", "--output", "s3://bucket/store"], "give a local folder"),
+        (["--input", "in", "--output", "nowhere://bucket/store"], "nowhere://bucket/store: refused"),
         (["--input", "in", "--output", "in"], "holds other files"),
         (["--input", "in", "--output", "in/00000.yml"], "cannot write to"),
         ([], "--input is missing"),

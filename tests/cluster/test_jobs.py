@@ -1,0 +1,171 @@
+"""`ray job submit` to a running cluster: real submissions, with the token, as in docs/clusters.md."""
+
+import json
+import re
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cluster.running import RunningCluster
+from tests.helpers import REPOSITORY
+from tests.training.workers import small_store
+
+UPLOAD_BYTES = 5 << 20
+SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 16, "--context-size", 32, "--batch-size", 4)
+QUIET = ("--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--eval-iters", 1)
+WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def train(data_dir: Path, folder: Path, *flags: object) -> tuple[object, ...]:
+    """The entry point of a small run, with everything outside the job's own folder."""
+    places = (
+        "--data-dir",
+        data_dir,
+        "--checkpoint-dir",
+        folder / "checkpoints",
+        "--log-dir",
+        folder / "logs",
+    )
+    return ("python", "jobs/train.py", *places, "--run-name", "run", *SHAPE, *QUIET, *flags)
+
+
+def free_cpus(cluster: RunningCluster) -> float:
+    """CPUs that nobody uses."""
+    usage = json.loads(cluster.get("/api/cluster_status")[1])["data"]["clusterStatus"]["loadMetricsReport"]
+    used, total = usage["usage"]["CPU"]
+    return total - used
+
+
+def test_the_job_uses_the_cluster(cluster: RunningCluster, data_dir: Path, tmp_path: Path) -> None:
+    """Its lines are shown, its code is what was sent; two workers on this cluster train, and nobody else."""
+    result = cluster.submit(*train(data_dir, tmp_path, "--max-iters", 2))
+    assert result.code == 0, result.stdout + result.stderr
+    assert re.search(r"^iter 2 \| loss", result.stdout, re.MULTILINE), result.stdout
+    assert "validation bits per byte:" in result.stdout
+    assert (tmp_path / "checkpoints/run/iter_00000002/manifest.json").is_file()
+    jobs = json.loads(cluster.get("/api/jobs/")[1])
+    assert [job["status"] for job in jobs if job["submission_id"]] == ["SUCCEEDED"]
+    # It joined: a Ray of its own would have left no driver in this cluster's list.
+    assert next(job["driver_info"] for job in jobs if job["submission_id"]) is not None
+
+
+def test_the_exit_code_tells(cluster: RunningCluster, data_dir: Path, tmp_path: Path) -> None:
+    result = cluster.submit(*train(data_dir, tmp_path, "--max-iters", 0))
+    assert result.code != 0
+    assert re.search(r"^error: --max-iters is 0", result.stdout, re.MULTILINE), result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def test_gpus_are_waited_for_visibly_and_not_for_ever(
+    cluster: RunningCluster, data_dir: Path, tmp_path: Path
+) -> None:
+    result = cluster.submit(*train(data_dir, tmp_path, "--use-gpu", "--wait-minutes", 0.1))
+    assert result.code != 0
+    assert "waiting for 2 GPUs; cluster has 0 of 2" in result.stdout, result.stdout
+    assert re.search(
+        r"^error: waited 0.1 minutes for 2 GPUs; the cluster has 0 of 2.", result.stdout, re.MULTILINE
+    )
+
+
+def test_a_stopped_job_saves_and_frees_and_goes_on(
+    cluster: RunningCluster, data_dir: Path, tmp_path: Path
+) -> None:
+    """Saved at the iter where it was stopped: no multiple of --save-interval."""
+    entrypoint = train(
+        data_dir, tmp_path, "--max-iters", 100_000, "--log-interval", 1, "--save-interval", 1000
+    )
+    free = free_cpus(cluster)
+    started = cluster.submit(*entrypoint, options=("--no-wait", "--submission-id", "stopped"))
+    assert started.code == 0, started.stderr
+    wait_for(lambda: "iter 3 |" in cluster.ray("job", "logs", "stopped").stdout)
+    assert cluster.ray("job", "stop", "stopped").code == 0
+    told = cluster.ray("job", "status", "stopped")
+    assert "STOPPED" in told.stdout + told.stderr
+    (path,) = (tmp_path / "checkpoints/run").glob("iter_*/manifest.json")
+    step = int(path.parent.name.removeprefix("iter_"))
+    assert 3 <= step < 1000
+    wait_for(lambda: free_cpus(cluster) == free)
+
+    again = cluster.submit(
+        *entrypoint[: entrypoint.index("--max-iters")],
+        *QUIET,
+        "--max-iters",
+        step + 2,
+        *("--lr-decay-iters", 100_000, "--warmup-iters", 200),
+    )
+    assert again.code == 0, again.stdout
+    assert f"going on from iter {step}" in again.stdout
+    assert (tmp_path / f"checkpoints/run/iter_{step + 2:08d}/manifest.json").is_file()
+
+
+def wait_for(condition: Any, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.5)
+
+
+def test_without_the_token_nothing_is_done(cluster: RunningCluster) -> None:
+    for token in ("", "wrong", "0" * 64):
+        for path in ("/api/jobs/", "/api/cluster_status", "/nodes?view=summary"):
+            assert cluster.get(path, token)[0] in (401, 403), path
+    assert cluster.get("/api/jobs/")[0] == 200
+
+
+def test_the_token_is_nowhere_else(cluster: RunningCluster) -> None:
+    """Not in what the cluster logged while the tests before ran, nor in what it says of its jobs."""
+    token = cluster.token.encode()
+    assert len(token) == 64
+    logs = [path for path in (cluster.folder / "ray").rglob("*") if path.is_file()]
+    assert any(path.name == "gcs_server.out" for path in logs), "these are Ray's logs"
+    assert [path for path in logs if token in path.read_bytes()] == []
+    assert token.decode() not in cluster.get("/api/jobs/")[1]
+    assert token.decode() not in cluster.logs()
+
+
+def upload(root: Path, target: Path) -> list[str]:
+    """What Ray would send of a folder, by Ray's own packaging: the names; the size is that of `target`."""
+    from ray._private.runtime_env.packaging import create_package
+
+    create_package(str(root), target, include_gitignore=True)
+    with zipfile.ZipFile(target) as package:
+        return package.namelist()
+
+
+def test_the_upload_is_small_and_holds_no_secrets(tmp_path: Path) -> None:
+    """Of a clone in which somebody has worked: data, checkpoints, a .venv, keys."""
+    import subprocess
+
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", REPOSITORY, clone], check=True)
+    for name in (".rayignore", ".gitignore"):
+        (clone / name).write_bytes((REPOSITORY / name).read_bytes())
+    planted = (
+        *("data/demo/tokens.bin", "checkpoints/demo/iter_00000100/model.safetensors", "logs/demo/events"),
+        *(
+            "runs/sweep/ledger.jsonl",
+            "wandb/run/files/output.log",
+            "output/1.yml",
+            "somewhere/model.safetensors",
+        ),
+        *(".venv/bin/python", ".env", ".env.local", "auth_token", "key.pem", "cluster/ray.key", ".netrc"),
+        *("workflows.parquet", "nanochat_tct/__pycache__/x.pyc"),
+    )
+    for name in planted:
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_bytes(b"secret" * 1000)
+    (clone / "linked").mkdir()
+    names = upload(clone, tmp_path / "package.zip")
+    assert {"jobs/train.py", "nanochat_tct/cli.py", "configs/small.yaml", "constraints.txt"} <= set(names)
+    assert "nanochat_tct/tokenizer/github_workflow.json" in names
+    assert [name for name in planted if name in names] == []
+    assert not [name for name in names if name.startswith((".git/", ".venv", "tests/", "docs/"))]
+    assert (tmp_path / "package.zip").stat().st_size < UPLOAD_BYTES
