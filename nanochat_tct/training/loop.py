@@ -30,7 +30,12 @@ from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import SilentTracker, Tracker
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, refuse_other_run
-from nanochat_tct.training.micro_batch import fit_micro_batch, out_of_memory
+from nanochat_tct.training.micro_batch import (
+    fit_micro_batch,
+    largest_micro_batch,
+    out_of_memory,
+    warm_up_rows,
+)
 from nanochat_tct.training.micro_steps import Batch, MicroSteps
 from nanochat_tct.training.optimizer import learning_rate, make_optimizer
 from nanochat_tct.training.parallel import (
@@ -149,14 +154,15 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
 
     def try_micro_batch(num_rows: int) -> None:
         """Forward and backward pass of one worker for itself, before the others have to wait for it."""
-        charge("warm_up", num_rows * worker.world_size)
+        if num_rows < largest_micro_batch(config, worker.world_size, global_batch):
+            charge("warm_up", num_rows * worker.world_size)  # one more try
         MicroSteps(model, config, alone, num_rows, tokenizer.pad_token(), num_rows).warm_up(num_rows)
 
+    charge("warm_up", warm_up_rows(config, worker.world_size, global_batch))
     micro_batch = fit_micro_batch(config, worker, global_batch, run_dir, try_micro_batch, say)
     trained = distribute(model, worker, config.parallel, str(config.precision))
     optimizer = make_optimizer(trained, config)
     micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say)
-    charge("warm_up", micro.warm_up_rows * worker.world_size)
     micro.warm_up()
     peak = peak_of(device)
     seed_worker(config.seed, progress.step, worker)

@@ -19,10 +19,20 @@ FILE = "micro_batch.json"  # in the run's folder: what a worker found not to fit
 ADAMW_BYTES = 8  # of AdamW's state, for each parameter
 
 
-def largest_micro_batch(config: TrainConfig, worker: Worker, global_batch: int) -> int:
+def largest_micro_batch(config: TrainConfig, world_size: int, global_batch: int) -> int:
     """What the config asks for; with `auto` a worker's whole part of the global batch."""
-    part = largest_share(global_batch, worker)
+    part = largest_share(global_batch, world_size)
     return part if config.batch_size == "auto" else min(config.batch_size, part)
+
+
+def warm_up_rows(config: TrainConfig, world_size: int, global_batch: int) -> int:
+    """Windows that pass forward and backward before the first iter, over all workers, when memory suffices.
+
+    Each worker tries a micro-batch (`fit_micro_batch`), and then takes a micro-step with the others
+    (`MicroSteps.warm_up`): of one window, or of a whole micro-batch where the model is compiled for that.
+    """
+    micro_batch = largest_micro_batch(config, world_size, global_batch)
+    return world_size * (micro_batch + (micro_batch if config.compile else 1))
 
 
 def fit_micro_batch(
@@ -45,7 +55,7 @@ def fit_micro_batch(
     Returns: windows.
     Raises: StoppedTogether when not even one fits.
     """
-    wanted = micro_batch = largest_micro_batch(config, worker, global_batch)
+    wanted = micro_batch = largest_micro_batch(config, worker.world_size, global_batch)
     reason = ""
     if worker.device.type == "cpu" and config.batch_size == "auto":
         # A CPU's memory has no clear end: half of the machine's at most, by estimate.
@@ -63,7 +73,7 @@ def fit_micro_batch(
         reason = f", as the memory was full with {micro_batch}"
         micro_batch = (micro_batch + 1) // 2
     if reason or config.batch_size == "auto":
-        turns = -(-largest_share(global_batch, worker) // micro_batch)
+        turns = -(-largest_share(global_batch, worker.world_size) // micro_batch)
         asked = "--batch-size auto" if config.batch_size == "auto" else f"batch_size {wanted}"
         say(f"{asked}: {micro_batch} windows at a time, {turns} times an iter{reason}")
     return micro_batch

@@ -53,7 +53,9 @@ class MicroSteps:
         self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
         self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
         self.micro_batch = (
-            largest_micro_batch(config, worker, global_batch) if micro_batch is None else micro_batch
+            largest_micro_batch(config, worker.world_size, global_batch)
+            if micro_batch is None
+            else micro_batch
         )
         self.say = say
         self.stopwatch = Stopwatch(worker.device)
@@ -69,7 +71,7 @@ class MicroSteps:
         Where the workers' parts differ by a window, those that have less get an empty one: FSDP needs all of
         them in every micro-step.
         """
-        missing = largest_share(self.global_batch, self.worker) - len(rows)
+        missing = largest_share(self.global_batch, self.worker.world_size) - len(rows)
         if missing > 0:
             rows = np.pad(rows, ((0, missing), (0, 0)), constant_values=self.pad_token)
         return self._send(rows)
@@ -158,22 +160,18 @@ class MicroSteps:
             targets = F.pad(targets, (0, 0, 0, missing), value=-1)
         return tokens, targets
 
-    @property
-    def warm_up_rows(self) -> int:
-        """Windows of the micro-step of `warm_up`: one, or those that the model is compiled for."""
-        return self.micro_batch if self.config.compile else 1
-
     def warm_up(self, num_rows: int | None = None) -> None:
         """One micro-step for nothing: compiles, allocates, and makes DDP lay out its buckets for good.
 
         So a resumed run adds gradients in the same order as one that was never stopped.
 
         Args:
-            num_rows: of how many windows; None: as few as serve that.
+            num_rows: of how many windows; None: of one, or of those that the model is compiled for.
         Raises: torch.OutOfMemoryError.
         """
         assert self.config.context_size is not None
-        num_rows = self.warm_up_rows if num_rows is None else num_rows
+        if num_rows is None:
+            num_rows = self.micro_batch if self.config.compile else 1
         rows = np.zeros((num_rows, self.config.context_size + 1), dtype=np.int64)
         rows[:, 0] = self.vocab_size  # a position token
         self.accumulate(self._send(rows))

@@ -110,9 +110,9 @@ def share_of(total: int, worker: Worker) -> range:
     return range(total * worker.rank // worker.world_size, total * (worker.rank + 1) // worker.world_size)
 
 
-def largest_share(total: int, worker: Worker) -> int:
+def largest_share(total: int, world_size: int) -> int:
     """How many things the worker with the most of `total` has."""
-    return -(-total // worker.world_size)
+    return -(-total // world_size)
 
 
 def full_state(

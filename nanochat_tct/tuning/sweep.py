@@ -15,6 +15,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import open_windows
+from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
@@ -75,8 +76,7 @@ class Sweep:
         training, validation = (open_windows(store, base, split) for split in ("train", "val"))
         self.validation_windows = len(validation)
         self.unique_tokens = min(len(training), base.train_samples or len(training)) * base.context_size
-        # One micro-step for nothing on each worker (training/micro_steps.py)
-        self.warm_up_rows = min(base.batch_size * base.num_workers, base.global_batch)
+        self.warm_up_rows = warm_up_rows(base, base.num_workers, base.global_batch)
         self.fit: Fit | None = None
 
     # ------------------------------------------------------------------------- prices
@@ -419,7 +419,7 @@ def spread(base: TrainConfig, slots: int) -> TrainConfig:
             gradient_accumulation=base.gradient_accumulation // slots,
             num_workers=base.num_workers * slots,
         )
-    if base.batch_size % slots == 0:
+    if base.batch_size != "auto" and base.batch_size % slots == 0:
         return dataclasses.replace(
             base, batch_size=base.batch_size // slots, num_workers=base.num_workers * slots
         )

@@ -294,6 +294,7 @@ def evaluate_whole_split(
     meter.charge("evaluation", settings["whole_windows"] * Prices(**settings["flops"]).window)
     device = "cuda" if config.use_gpu else "cpu"
     model = load(path, None, device)[0]
+    assert config.batch_size != "auto"  # a sweep's is a number (tuning/config.py)
     measured = evaluate_loss(model, windows, config.batch_size, device, str(config.precision))
     return float(measured["bits_per_byte"])
 
