@@ -12,6 +12,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
+QUALITY = "bits_per_byte"  # what runs are compared by
 
 
 class Tracker:
@@ -34,7 +35,7 @@ class Tracker:
         log_dir: gets the TensorBoard events and W&B's folder.
         say: prints a line.
         wandb: online, offline or off (`wandb_mode` makes one of these of "auto").
-        config: shown by W&B. No secrets.
+        config: shown by W&B and, its numbers, by TensorBoard. No secrets.
         first_iter: iters done before, when a run goes on.
         """
         self.say = say
@@ -52,6 +53,7 @@ class Tracker:
 
             assert log_dir is not None
             self._board = SummaryWriter(str(log_dir), purge_step=first_iter + 1 if first_iter else None)
+            self._tell_hyperparameters(config or {})
         if wandb != "off":
             assert log_dir is not None
             self._wandb = _start_wandb(wandb, wandb_project, wandb_run_name, run_dir, log_dir, config or {})
@@ -65,6 +67,18 @@ class Tracker:
         """`iter bits_per_byte loss perplexity is_best`."""
         self.say(evaluation_line(metrics))
         self._record("validation", metrics)
+
+    def _tell_hyperparameters(self, config: dict[str, Any]) -> None:
+        """For TensorBoard's HParams page: the numbers of the config, beside the bits per byte that came of them.
+
+        `SummaryWriter.add_hparams` would make a second run of each run, so its parts are written here.
+        """
+        from torch.utils.tensorboard.summary import hparams
+
+        numbers = {name: value for name, value in config.items() if isinstance(value, int | float)}
+        if numbers:
+            for summary in hparams(numbers, {f"validation/{QUALITY}": 0.0}):
+                self._board.file_writer.add_summary(summary)
 
     def _record(self, kind: str, metrics: dict[str, Any]) -> None:
         self._file.write(json.dumps({"kind": kind, **metrics}) + "\n")

@@ -91,6 +91,21 @@ def test_wandb_and_tensorboard_carry_the_same_numbers(tmp_path: Path) -> None:
     assert tensorboard_numbers(board) == {
         (name, step, float(np.float32(value))) for name, step, value in expected
     }
+    assert tensorboard_hyperparameters(board) == ({"seed": 1.0}, ["validation/bits_per_byte"])
+
+
+def tensorboard_hyperparameters(path: Path) -> tuple[dict[str, float], list[str]]:
+    """What TensorBoard's HParams page shows of a file of events: hyper-parameters, names of metrics."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    events = EventAccumulator(str(path))
+    events.Reload()
+    told = [HParamsPluginData.FromString(data) for data in events.PluginTagToContent("hparams").values()]
+    [start] = [data.session_start_info for data in told if data.HasField("session_start_info")]
+    [experiment] = [data.experiment for data in told if data.HasField("experiment")]
+    metrics = [metric.name.tag for metric in experiment.metric_infos]
+    return {name: value.number_value for name, value in start.hparams.items()}, metrics
 
 
 def tensorboard_numbers(path: Path) -> set[tuple[str, int, float]]:
