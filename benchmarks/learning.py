@@ -53,7 +53,7 @@ from nanochat_tct.tokenizer import TokenizerError, learn
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
 from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.training.optimizer import learning_rate, make_optimizer
+from nanochat_tct.training.optimizer import make_optimizers, set_learning_rate
 
 VOCAB_SIZE = 8192
 BATCH_SIZE = 16  # windows
@@ -365,24 +365,25 @@ def train(encoded: Encoded, legal: "Legal | None", seed: int, num_tokens: int) -
             batch_size=BATCH_SIZE,
             num_workers=1,
             seed=seed,
+            optimizer="adamw",
         ),
         VOCAB_SIZE,
     )
     model = gpt.GPT(config.model(), seed)
-    optimizer = make_optimizer(model, config)
+    optimizers = make_optimizers(model, config, None)
     training = Windows(encoded, "train", config.context_size)
     sampler = WindowSampler(len(training), seed)
     nats_of = partial(batch_nats, model, encoded, "train", legal)
     model.train()
     started = time.monotonic()
     for step in range(iters):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
+        set_learning_rate(optimizers, step, config)
         nats, num_targets = nats_of(training, sampler.indices(step, BATCH_SIZE))
         (nats / num_targets).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if (step + 1) % 61 == 0:
             print(
                 f"  iter {step + 1} | loss {nats.item() / num_targets:.4f} | {time.monotonic() - started:.0f} s",

@@ -14,9 +14,14 @@ def parameter_count(config: GPTConfig) -> int:
 
 def matmul_parameter_count(config: GPTConfig) -> int:
     """The parameters that every token is multiplied by: blocks and head, not the embeddings."""
+    return config.n_layer * block_parameter_count(config) + config.vocab_size * config.n_embd
+
+
+def block_parameter_count(config: GPTConfig) -> int:
+    """The parameters of one block, all of them in matrices."""
     attention = 4 * config.n_embd**2
     mlp = 8 * config.n_embd**2
-    return config.n_layer * (attention + mlp) + config.vocab_size * config.n_embd
+    return attention + mlp
 
 
 def flops_per_token(config: GPTConfig) -> int:
@@ -50,14 +55,16 @@ def memory_bytes(
     precision: str = "bf16",
     checkpoint_activations: bool = False,
     num_shards: int = 1,
+    optimizer: str = "muon",
 ) -> MemoryEstimate:
-    """Estimate of what training with AdamW holds on one device.
+    """Estimate of what training holds on one device.
 
     Args:
         batch_size: rows of context_size tokens in one micro-step on this device.
         precision: "bf16" (autocast: weights, gradients and the residual stream stay float32) or "fp32".
         checkpoint_activations: only the inputs of blocks are kept, and one block's insides at a time.
         num_shards: over how many devices FSDP spreads weights, gradients and optimizer state; 1 for DDP.
+        optimizer: "muon" keeps one number for each of the matrices in blocks, "adamw" two for each parameter.
 
     With bf16, the weights include their copies in that precision. The activations are those that autograd
     keeps, counted from the layers in gpt.py; kernels' workspaces, the allocator's slack and CUDA's own
@@ -66,6 +73,9 @@ def memory_bytes(
     assert precision in ("bf16", "fp32"), precision
     size = 2 if precision == "bf16" else 4
     parameters = parameter_count(config)
+    moments = 8 * parameters
+    if optimizer == "muon":
+        moments -= 4 * config.n_layer * block_parameter_count(config)
     tokens = batch_size * config.context_size
     # Of one block, for each token and channel: two float32 places of the stream, and in working precision the
     # normalised stream twice, q, k, v, q and k rotated, q and k normalised, attention's output in its own and
@@ -79,7 +89,7 @@ def memory_bytes(
     return MemoryEstimate(
         weights=(4 * parameters + bf16_copies) // num_shards,
         gradients=4 * parameters // num_shards,
-        optimizer=8 * parameters // num_shards,
+        optimizer=moments // num_shards,
         activations=blocks + mask + head,
     )
 

@@ -14,7 +14,7 @@ from nanochat_tct.remote import join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
 # What a run cannot change half-way: it would no longer be the same run.
-FIXED = (*SHAPE, "dropout", "tokenizer", "train_samples", "windowing", "stride", "seed")
+FIXED = (*SHAPE, "dropout", "tokenizer", "train_samples", "windowing", "stride", "seed", "optimizer")
 # What changes the numbers of a run; the name of a run that was not given one is made of these.
 MATHEMATICS = (
     *FIXED,
@@ -77,6 +77,9 @@ class TrainConfig:
         unit="windows",
     )
     gradient_accumulation: int = option(1, "micro-steps of a worker in an iter; not used with auto")
+    optimizer: str = option(
+        "muon", "muon: for matrices, AdamW with token parts for the rest; adamw", choices=("muon", "adamw")
+    )
     learning_rate: float | None = option(None, "peak; none: 0.96 / n_embd")
     min_lr: float | None = option(None, "learning rate at the end; none: a tenth of the peak")
     warmup_iters: int | None = option(None, "none: a twentieth of the run, 200 at most", unit="iters")
@@ -204,7 +207,7 @@ def refuse_other_run(
 
     Raises: UserError that names the first thing that matters and differs.
     """
-    was, now = state["config"], to_dict(config)
+    was, now = {"optimizer": "adamw", **state["config"]}, to_dict(config)  # once there was no other
     advice = "take that again, or another --run-name for a new run"
     where = f"run {config.run_name!r} at iter {state['step']}"
     if state["tokenizer"]["fingerprint"] != tokenizer_fingerprint:

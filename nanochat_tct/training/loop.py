@@ -37,7 +37,7 @@ from nanochat_tct.training.micro_batch import (
     warm_up_rows,
 )
 from nanochat_tct.training.micro_steps import Batch, MicroSteps
-from nanochat_tct.training.optimizer import learning_rate, make_optimizer
+from nanochat_tct.training.optimizer import make_optimizers, set_learning_rate
 from nanochat_tct.training.parallel import (
     StoppedTogether,
     Worker,
@@ -55,6 +55,7 @@ from nanochat_tct.training.parallel import (
 )
 from nanochat_tct.training.saver import BackgroundSaver
 from nanochat_tct.training.speed import Speed, peak_of
+from nanochat_tct.training.token_parts import token_parts
 
 RECENT = 100  # iters whose gradient norms tell what is usual
 Read = TypeVar("Read")
@@ -161,14 +162,14 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     charge("warm_up", warm_up_rows(config, worker.world_size, global_batch))
     micro_batch = fit_micro_batch(config, worker, global_batch, run_dir, try_micro_batch, say)
     trained = distribute(model, worker, config.parallel, str(config.precision))
-    optimizer = make_optimizer(trained, config)
+    optimizers = make_optimizers(trained, config, token_parts(tokenizer))
     micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say)
     micro.warm_up()
     peak = peak_of(device)
     seed_worker(config.seed, progress.step, worker)
     if previous is not None:
         saved = previous.optimizer_state()
-        load_full_state(trained, optimizer, previous.weights(), saved["optimizer"])
+        load_full_state(trained, optimizers, previous.weights(), saved["optimizer"])
         if len(saved["random"]) == worker.world_size:
             set_random_state(saved["random"][worker.rank], device)
         del saved
@@ -208,7 +209,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     def save() -> None:
         """Copy this moment for a checkpoint, which is committed while training goes on."""
         charge("checkpoint", 0)
-        weights, optimizer_state = full_state(trained, optimizer)
+        weights, optimizer_state = full_state(trained, optimizers)
         random_states = gather(random_state(device), worker)
         error = None
         if worker.is_first:
@@ -267,17 +268,17 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         for rows, rows_hash in read_ahead(read, range(progress.step, config.max_iters if not stopped else 0)):
             speed.start_iter()
             charge("train", global_batch)
-            lr = learning_rate(progress.step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            lr = set_learning_rate(optimizers, progress.step, config)
             loss, grad_norm, sums = micro.gradients(rows, partial(told, rows_hash))
             num_stopping, num_failed, batch = sums
             # Loss and norm are of the global batch, the same on every worker: all come to the same answer.
             is_good = math.isfinite(loss) and grad_norm <= norm_limit(progress.recent_grad_norms, config)
             if is_good:
-                optimizer.step()
                 progress.recent_grad_norms = [*progress.recent_grad_norms, grad_norm][-RECENT:]
-            optimizer.zero_grad(set_to_none=True)
+            for optimizer in optimizers:
+                if is_good:
+                    optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
             progress.step += 1
             progress.skipped_in_a_row = 0 if is_good else progress.skipped_in_a_row + 1
             progress.skipped_iters += not is_good

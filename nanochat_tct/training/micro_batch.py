@@ -128,5 +128,9 @@ def _fits(
 
 def _estimate(config: TrainConfig, micro_batch: int) -> int:
     return memory_bytes(
-        config.model(), micro_batch, str(config.precision), config.checkpoint_activations
+        config.model(),
+        micro_batch,
+        str(config.precision),
+        config.checkpoint_activations,
+        optimizer=config.optimizer,
     ).total

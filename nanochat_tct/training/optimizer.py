@@ -1,28 +1,118 @@
-"""AdamW with decay on matrices only, and the learning rate's way through a run."""
+"""What moves the weights, and how fast over a run.
+
+Two recipes, by `--optimizer`:
+
+adamw   AdamW for everything, with decay on matrices only: the plain one.
+muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of tokens, in embedding and head, are moved
+        by what their parts learn too.
+"""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.muon import Muon
+from nanochat_tct.training.token_parts import TokenParts
+
+MUON_LR = 2.0  # the matrices' learning rate at width MUON_WIDTH, times that of the rest
+MUON_WIDTH = 96  # of the demo, where this was measured
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW in two groups: matrices decay, vectors do not. Fused: one kernel for all."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
-    vectors = [parameter for parameter in parameters if parameter.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}]
-    if vectors:  # the plain model has none
-        groups.append({"params": vectors, "weight_decay": 0.0})
-    assert config.learning_rate is not None
-    return torch.optim.AdamW(
-        groups,
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        fused=True,
+def make_optimizers(
+    model: nn.Module, config: TrainConfig, parts: TokenParts | None
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a resolved config, each parameter in one of them.
+
+    Args:
+        parts: what tokens are made of; None: they are not looked into. The plain recipe makes no use of it.
+    """
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in named if ".blocks." in f".{name}" and parameter.dim() == 2]
+    token_vectors = [p for name, p in named if name.endswith(("token_embedding.weight", "head.weight"))]
+    known = {id(parameter) for parameter in (*matrices, *token_vectors)}
+    rest = [parameter for _, parameter in named if id(parameter) not in known]
+    is_muon = config.optimizer == "muon"
+    groups = [
+        {"params": matrices if not is_muon else [], "weight_decay": config.weight_decay},
+        {"params": token_vectors, "weight_decay": config.weight_decay, "has_parts": is_muon},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    adamw = PartsAdamW(
+        [group for group in groups if group["params"]], parts, betas=(config.beta1, config.beta2)
     )
+    optimizers: list[torch.optim.Optimizer] = [adamw]
+    if is_muon:
+        optimizers.append(Muon(matrices, weight_decay=config.weight_decay))
+    set_learning_rate(optimizers, 0, config)
+    return optimizers
+
+
+class PartsAdamW(torch.optim.AdamW):
+    """AdamW, fused, that in the groups with `has_parts` lets tokens learn from tokens made of the same parts.
+
+    It moves a table W (vocab_size, n_embd) as if it were E + S P: a vector of its own for each token and one for each
+    part, summed by the sparse matrix S. AdamW moves E by the gradient G of W, and P by S^T G; so W moves by the one and
+    by S times the other, and decays as both do. As nothing but W is used, E and P are never written down: the model,
+    its checkpoints and what reads them stay as they are, and only the moments of P come on top.
+
+    A token that was seen ten times is so moved in places by parts that have learned from ten thousand. Vectors made of
+    parts are those of fastText (Bojanowski et al. 2017); that the sum can stay in the optimizer is ours.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], parts: TokenParts | None, **settings: Any) -> None:
+        for group in groups:
+            group["has_parts"] = group.get("has_parts", False) and parts is not None
+        self.parts = parts
+        super().__init__(groups, fused=True, **settings)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = super().step(closure)
+        for group in self.param_groups:
+            if group["has_parts"]:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        self._move_parts(parameter, group)
+        return loss
+
+    def _move_parts(self, weight: Tensor, group: dict[str, Any]) -> None:
+        assert self.parts is not None
+        if self.parts.of_tokens.values.device != weight.device:
+            self.parts = self.parts.to(weight.device)
+        assert weight.grad is not None
+        grad = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad
+        grad = self.parts.of_parts @ grad  # (num_parts, n_embd)
+        state = self.state[weight]  # `step` is AdamW's, and counts this one
+        if "parts_exp_avg" not in state:
+            state["parts_exp_avg"], state["parts_exp_avg_sq"] = torch.zeros_like(grad), torch.zeros_like(grad)
+        beta1, beta2 = group["betas"]
+        mean, square = state["parts_exp_avg"], state["parts_exp_avg_sq"]
+        mean.lerp_(grad, 1 - beta1)
+        square.lerp_(grad.square(), 1 - beta2)
+        unbiased_mean = mean / (1 - beta1 ** state["step"])
+        unbiased_square = square / (1 - beta2 ** state["step"])
+        update = self.parts.of_tokens @ (unbiased_mean / (unbiased_square.sqrt() + group["eps"]))
+        if isinstance(weight, DTensor):  # every worker has it whole, and takes its slice
+            update = distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
+        weight.add_(update, alpha=-group["lr"])
+
+
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: TrainConfig) -> float:
+    """Make all ready for the iter that comes after `step` iters. Returns: `learning_rate(step, config)`."""
+    rate, n_embd = learning_rate(step, config), config.model().n_embd
+    for optimizer in optimizers:
+        # The rate of the rest falls with 1 / width. Muon's falls with the square root only: then the largest singular
+        # value of an update is the same at every width, which is what a matrix can bear (Yang et al. 2023).
+        scale = MUON_LR * math.sqrt(n_embd / MUON_WIDTH) if isinstance(optimizer, Muon) else 1.0
+        for group in optimizer.param_groups:
+            group["lr"] = rate * scale
+    return rate
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

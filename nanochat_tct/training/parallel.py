@@ -116,24 +116,24 @@ def largest_share(total: int, world_size: int) -> int:
 
 
 def full_state(
-    model: nn.Module, optimizer: torch.optim.Optimizer
+    model: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and optimizer state, whole, keyed by parameter name. All call it; with FSDP rank 0 gets it."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=isinstance(model, FSDPModule))
     weights = get_model_state_dict(model, options=options)
-    return cast(dict[str, Tensor], weights), get_optimizer_state_dict(model, optimizer, options=options)
+    return cast(dict[str, Tensor], weights), get_optimizer_state_dict(model, optimizers, options=options)
 
 
 def load_full_state(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     weights: dict[str, Tensor],
     optimizer_state: dict[str, Any],
 ) -> None:
     """The way back, on any number of workers. Every worker gives the whole state."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, dict(weights), options=options)
-    set_optimizer_state_dict(model, optimizer, optimizer_state, options=options)
+    set_optimizer_state_dict(model, optimizers, optimizer_state, options=options)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -129,8 +129,8 @@ def describe(
         f"iter       {global_batch} windows = {batch_tokens:,} tokens ({batch})",
         f"length     {config.max_iters} iters = {config.max_iters * batch_tokens:,} tokens = "
         f"{config.max_iters * global_batch / trained_windows:.1f} epochs",
-        f"learning   rate {config.learning_rate:g} after {config.warmup_iters} iters of warm-up, down to "
-        f"{config.min_lr:g} at iter {config.lr_decay_iters}",
+        f"learning   {config.optimizer}, rate {config.learning_rate:g} after {config.warmup_iters} iters of warm-up, "
+        f"down to {config.min_lr:g} at iter {config.lr_decay_iters}",
         f"workers    {config.num_workers} {'GPUs' if config.use_gpu else 'processes on CPU'}, "
         f"{config.parallel}, {config.precision}, ${price:g} an hour each; W&B {config.wandb}",
     ]

@@ -83,7 +83,12 @@ def test_memory_of_state() -> None:
     config = PRESETS["large"]
     estimate = memory_bytes(config, 8, "fp32")
     assert estimate.weights == estimate.gradients == 4 * parameter_count(config)
-    assert estimate.optimizer == 8 * parameter_count(config)
+    assert memory_bytes(config, 8, optimizer="adamw").optimizer == 8 * parameter_count(config)
+    in_blocks = sum(parameter.numel() for parameter in GPT(PRESETS["demo"]).blocks.parameters())
+    demo = [
+        memory_bytes(PRESETS["demo"], 8, optimizer=optimizer).optimizer for optimizer in ("adamw", "muon")
+    ]
+    assert demo[0] - demo[1] == 4 * in_blocks
     assert estimate.total == estimate.weights + estimate.gradients + estimate.optimizer + estimate.activations
     assert memory_bytes(config, 8, num_shards=4).optimizer == estimate.optimizer // 4
     assert (

@@ -26,6 +26,7 @@ from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint,
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter
 from nanochat_tct.training.micro_steps import MicroSteps
+from nanochat_tct.training.optimizer import set_learning_rate
 from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
 from nanochat_tct.training.plan import make_plan
 from tests.training.workers import CPU, changed, small_config, small_store, train_alone, train_together
@@ -93,28 +94,27 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
     assert result["last_evaluation"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(("stopped_at", "goes_on_at"), [(4, 5), (7, 7)])  # saved at 4; evaluated at 6: best
+@pytest.mark.parametrize(
+    ("optimizer", "stopped_at", "goes_on_at"), [("muon", 4, 5), ("muon", 7, 7), ("adamw", 4, 5)]
+)  # saved at 4; evaluated at 6: best
 def test_resumed_is_undisturbed_bit_for_bit(
-    data_dir: Path, tmp_path: Path, stopped_at: int, goes_on_at: int
+    data_dir: Path, tmp_path: Path, optimizer: str, stopped_at: int, goes_on_at: int
 ) -> None:
-    config = small_config(data_dir, tmp_path / "whole", dropout=0.2, gradient_accumulation=2)
+    settings = {"dropout": 0.2, "gradient_accumulation": 2, "optimizer": optimizer}
+    config = small_config(data_dir, tmp_path / "whole", **settings)
     train_alone(config)
 
     class Stop(Exception):
         pass
 
-    class StoppingOptimizer(torch.optim.AdamW):
-        steps = 0
+    def set_learning_rate_or_stop(optimizers: Any, step: int, config: TrainConfig) -> float:
+        if step == stopped_at:
+            raise Stop
+        return set_learning_rate(optimizers, step, config)
 
-        def step(self, closure: Any = None) -> Any:
-            StoppingOptimizer.steps += 1
-            if StoppingOptimizer.steps > stopped_at:
-                raise Stop
-            return super().step(closure)
-
-    broken = small_config(data_dir, tmp_path / "broken", dropout=0.2, gradient_accumulation=2)
+    broken = small_config(data_dir, tmp_path / "broken", **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim, "AdamW", StoppingOptimizer)
+        patch.setattr(loop, "set_learning_rate", set_learning_rate_or_stop)
         with pytest.raises(Stop):
             train_alone(broken)
     torch.manual_seed(99)  # whatever else happens in between

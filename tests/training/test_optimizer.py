@@ -3,11 +3,21 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig, default_run_name, resolve
-from nanochat_tct.training.optimizer import learning_rate, make_optimizer
+from nanochat_tct.training.muon import Muon, orthogonalized
+from nanochat_tct.training.optimizer import (
+    MUON_LR,
+    PartsAdamW,
+    learning_rate,
+    make_optimizers,
+    set_learning_rate,
+)
+from nanochat_tct.training.token_parts import SparseMatrix, token_parts
 
 
 def test_learning_rate_warms_up_and_decays() -> None:
@@ -20,11 +30,107 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates[50] == pytest.approx(0.55) and rates[90:] == [0.1] * 10
 
 
-def test_only_matrices_decay() -> None:
-    config = resolve(TrainConfig(), 8192)
-    groups = make_optimizer(GPT(config.model()), config).param_groups
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_every_parameter_is_moved_by_one_optimizer(optimizer: str) -> None:
+    config = resolve(TrainConfig(optimizer=optimizer), 8192)
+    model = GPT(config.model())
+    optimizers = make_optimizers(model, config, token_parts(load_tokenizer()))
+    groups = [group for each in optimizers for group in each.param_groups]
+    moved = [parameter for group in groups for parameter in group["params"]]
+    assert sorted(map(id, moved)) == sorted(map(id, model.parameters()))
     assert all((group["weight_decay"] > 0) == all(p.dim() >= 2 for p in group["params"]) for group in groups)
-    assert all(group["fused"] for group in groups)
+    muon = [p for each in optimizers if isinstance(each, Muon) for p in each.param_groups[0]["params"]]
+    in_blocks = [p for p in model.blocks.parameters() if p.dim() == 2]
+    assert list(map(id, muon)) == (list(map(id, in_blocks)) if optimizer == "muon" else [])
+
+
+def test_rates_of_all_groups_follow_the_schedule() -> None:
+    for n_embd, times in ((96, MUON_LR), (384, 2 * MUON_LR)):
+        config = resolve(
+            TrainConfig(max_iters=100, warmup_iters=10, learning_rate=0.5, n_embd=n_embd, n_layer=1), 8192
+        )
+        optimizers = make_optimizers(GPT(config.model()), config, None)
+        assert set_learning_rate(optimizers, 10, config) == 0.5
+        adamw, muon = optimizers
+        assert {group["lr"] for group in adamw.param_groups} == {0.5}
+        assert {group["lr"] for group in muon.param_groups} == {0.5 * times}
+
+
+def test_muon_is_torch_s_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three steps of matrices of two shapes, one of them twice, against torch.optim.Muon with bf16 taken out."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in ((24, 8), (8, 16), (24, 8))]
+    ours, reference = ([torch.nn.Parameter(each.clone()) for each in start] for _ in range(2))
+    optimizers = [
+        Muon(ours, lr=0.1, weight_decay=0.1),
+        torch.optim.Muon(reference, lr=0.1, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ]
+    for _ in range(3):
+        gradients = [torch.randn_like(each) for each in start]
+        for weights, optimizer in zip((ours, reference), optimizers, strict=True):
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient.clone()
+            optimizer.step()
+    for ours_now, reference_now in zip(ours, reference, strict=True):
+        torch.testing.assert_close(ours_now, reference_now, rtol=1e-4, atol=1e-5)
+
+
+def test_orthogonalized() -> None:
+    matrices = torch.randn(3, 40, 16, generator=torch.Generator().manual_seed(0))
+    for made in (orthogonalized(matrices), orthogonalized(matrices.mT).mT):
+        values = torch.linalg.svdvals(made)
+        assert values.min() > 0.6 and values.max() < 1.25
+    assert not orthogonalized(torch.zeros(1, 4, 4)).any()  # and no division by zero
+
+
+def test_parts_move_tokens_as_if_their_vectors_were_sums() -> None:
+    """Against AdamW on E and P themselves, with W = E + S P made anew in each step."""
+    parts = token_parts(load_tokenizer())
+    assert parts is not None
+    torch.manual_seed(0)
+    of_tokens = dense(parts.of_tokens, parts.num_parts)
+    start, wanted = torch.randn(8192, 8), torch.randn(8192, 8)
+
+    table = torch.nn.Parameter(start.clone())
+    ours = PartsAdamW([{"params": [table], "has_parts": True}], parts, lr=0.1, weight_decay=0.1)
+    own = torch.nn.Parameter(start.clone())
+    of_parts = torch.nn.Parameter(torch.zeros(parts.num_parts, 8))
+    reference = torch.optim.AdamW([own, of_parts], lr=0.1, weight_decay=0.1)
+    for _ in range(5):
+        (table - wanted).square().sum().backward()
+        ours.step()
+        ours.zero_grad()
+        (own + of_tokens @ of_parts - wanted).square().sum().backward()
+        reference.step()
+        reference.zero_grad()
+    torch.testing.assert_close(table, own + of_tokens @ of_parts, rtol=1e-4, atol=1e-4)
+    assert (table - start).abs().mean() > 0.3
+
+
+def test_what_tokens_are_made_of() -> None:
+    tokenizer = load_tokenizer()
+    parts = token_parts(tokenizer)
+    assert parts is not None
+    matrix = dense(parts.of_tokens, parts.num_parts)
+    assert torch.equal(dense(parts.of_parts, 8192), matrix.T)
+    expansions = tokenizer.segmenter.expansions  # type: ignore[attr-defined]
+    some = next(token for token in range(4000, 8192) if len(set(expansions[token])) == 4)
+    bag, first, last = matrix[some].chunk(3)
+    assert (bag > 0).sum() == 4 and (first > 0).sum() == (last > 0).sum() == 1
+    assert bag.sum() == pytest.approx(len(expansions[some]) ** 0.5)
+    same_first = next(t for t in range(some + 1, 8192) if expansions[t][0] == expansions[some][0])
+    assert torch.equal(matrix[same_first].chunk(3)[1], first)
+    assert token_parts(object()) is None  # a tokenizer that cannot be looked into
+
+
+def dense(matrix: SparseMatrix, num_columns: int) -> torch.Tensor:
+    """Entry by entry."""
+    ends = [*matrix.starts.tolist()[1:], len(matrix.columns)]
+    result = torch.zeros(len(matrix.starts), num_columns)
+    for row, (start, end) in enumerate(zip(matrix.starts.tolist(), ends, strict=True)):
+        result[row, matrix.columns[start:end]] = matrix.values[start:end]
+    return result
 
 
 def test_what_is_left_open_follows_from_the_rest() -> None:

@@ -1,0 +1,76 @@
+"""What tokens are made of, as a sparse matrix, so that tokens made of the same parts learn from each other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanochat_tct.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SparseMatrix:
+    """Its rows one after the other. Products are the same bits every time, on CUDA too."""
+
+    columns: Tensor  # (nonzeros,) int64
+    starts: Tensor  # (rows,) int64: where each row begins in `columns`
+    values: Tensor  # (nonzeros,) float32
+
+    def __matmul__(self, dense: Tensor) -> Tensor:
+        """(rows, columns) @ (columns, width)."""
+        return F.embedding_bag(
+            self.columns, dense, self.starts, mode="sum", per_sample_weights=self.values.to(dense.dtype)
+        )
+
+    def to(self, device: torch.device) -> "SparseMatrix":
+        return SparseMatrix(self.columns.to(device), self.starts.to(device), self.values.to(device))
+
+
+@dataclass(frozen=True)
+class TokenParts:
+    """The matrix S of tokens and their parts, both ways."""
+
+    of_tokens: SparseMatrix  # S: (vocab_size, num_parts)
+    of_parts: SparseMatrix  # its transpose
+    num_parts: int
+
+    def to(self, device: torch.device) -> "TokenParts":
+        return TokenParts(self.of_tokens.to(device), self.of_parts.to(device), self.num_parts)
+
+
+def token_parts(tokenizer: object) -> TokenParts | None:
+    """The parts of a tokenizer's tokens: which base tokens each is made of, which it begins and which it ends with.
+
+    A token of n base tokens has 1 / sqrt(n) of each of them, and 1 of a first and of a last one: what comes first must
+    fit what stands before, and what comes last decides what can follow.
+
+    Returns: None for a tokenizer whose tokens cannot be looked into (the wheel's).
+    """
+    if not isinstance(tokenizer, Tokenizer):
+        return None
+    expansions = tokenizer.segmenter.expansions  # each token's base tokens, a character each
+    lengths = np.array([len(expansion) for expansion in expansions])
+    names, base = np.unique([ord(name) for name in "".join(expansions)], return_inverse=True)
+    ends = np.cumsum(lengths)
+    tokens = np.arange(len(expansions))
+    rows = np.concatenate([np.repeat(tokens, lengths), tokens, tokens])
+    first, last = len(names) + base[ends - lengths], 2 * len(names) + base[ends - 1]
+    columns = np.concatenate([base, first, last])
+    values = np.concatenate([np.repeat(lengths**-0.5, lengths), np.ones(2 * len(tokens))])
+    num_parts = 3 * len(names)
+    matrix = torch.sparse_coo_tensor(
+        torch.from_numpy(np.stack([rows, columns])),
+        torch.from_numpy(values).float(),
+        (len(expansions), num_parts),
+        check_invariants=True,
+    )
+    return TokenParts(_by_rows(matrix), _by_rows(matrix.T), num_parts)
+
+
+def _by_rows(matrix: Tensor) -> SparseMatrix:
+    """A sparse matrix of torch's, whose double entries are added."""
+    matrix = matrix.coalesce()  # sorts by row, then column
+    rows, columns = matrix.indices()
+    return SparseMatrix(columns, torch.searchsorted(rows, torch.arange(matrix.size(0))), matrix.values())
