@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from nanochat_tct.data.documents import DocumentError, Limits, read_document, read_workflow
+from nanochat_tct.data.legal import MaskSender
 from nanochat_tct.data.sources import LINE_OVERHEAD, RawDocument, read_part
 from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, encode_document
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
@@ -19,18 +20,24 @@ ENCODED_SCHEMA = pa.schema(
         ("content_hash", pa.binary()),
         ("json_bytes", pa.int64()),
         ("tokens", pa.large_binary()),
+        ("mask_ids", pa.large_binary()),  # null where there are no masks; see DocumentMasks
+        ("mask_digests", pa.large_binary()),
+        ("mask_bits", pa.large_binary()),
         ("reason", pa.string()),
         ("message", pa.string()),
     ]
 )
 
 
-def encode_parts(batch: pa.Table, tokenizer_name: str, fingerprint: str, limits: Limits) -> pa.Table:
+def encode_parts(
+    batch: pa.Table, tokenizer_name: str, fingerprint: str, limits: Limits, with_masks: bool
+) -> pa.Table:
     """The function that Ray Data maps over the parts: reads, parses, checks and encodes their documents.
 
     Args:
         batch: a column `part` of pickled Part.
         fingerprint: of the tokenizer that the driver has; that of this machine must be the same.
+        with_masks: also work out what is legal in the place of each token.
 
     Returns:
         A table of ENCODED_SCHEMA, in the order of the input.
@@ -39,19 +46,26 @@ def encode_parts(batch: pa.Table, tokenizer_name: str, fingerprint: str, limits:
     assert tokenizer.fingerprint == fingerprint, "a worker has another tokenizer than the driver"
     columns: dict[str, list[Any]] = {name: [] for name in ENCODED_SCHEMA.names}
     for pickled in batch.column("part").to_pylist():
+        sender = MaskSender() if with_masks else None
         for raw in read_part(pickle.loads(pickled), limits):  # noqa: S301  (what `prepare` itself put into the task)
-            document = encode_raw(raw, tokenizer, limits)
+            document = encode_raw(raw, tokenizer, limits, sender)
+            masks = getattr(document, "masks", None)
             for name, values in columns.items():
-                values.append(getattr(document, name, None))
+                if name.startswith("mask_"):
+                    values.append(masks and getattr(masks, name.removeprefix("mask_")))
+                else:
+                    values.append(getattr(document, name, None))
     return pa.table(columns, schema=ENCODED_SCHEMA)
 
 
-def encode_raw(raw: RawDocument, tokenizer: Any, limits: Limits) -> EncodedDocument | RejectedDocument:
+def encode_raw(
+    raw: RawDocument, tokenizer: Any, limits: Limits, sender: MaskSender | None = None
+) -> EncodedDocument | RejectedDocument:
     """Parses, checks and encodes one document; what is wrong with it comes back as a RejectedDocument."""
     repo = raw.repo
     try:
         value, repo = parse_raw(raw, limits)
-        return encode_document(raw.source, repo, value, tokenizer)
+        return encode_document(raw.source, repo, value, tokenizer, sender)
     except DocumentError as error:
         return RejectedDocument(raw.source, repo, error.reason, _storable(error))
     except TokenizerError as error:

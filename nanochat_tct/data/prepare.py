@@ -24,6 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data.documents import DEFAULT_LIMITS, Limits
 from nanochat_tct.data.encode import encode_parts
+from nanochat_tct.data.legal import DocumentMasks
 from nanochat_tct.data.sources import Part, find_sources, plan_parts, sources_fingerprint, total_documents
 from nanochat_tct.data.store import REJECTED, TokenStore, upload_store
 from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, StoreSettings, StoreWriter
@@ -53,6 +54,7 @@ class PrepareConfig:
     split_seed: int = option(0, "another seed, another split")
     tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file")
     max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
+    masks: bool = option(True, "also store which tokens are legal at each place, for --mask-illegal of train")
     concurrency: int | None = option(None, "tasks at a time; none: one a CPU")
     export_pt: bool = option(False, "also write train.pt and val.pt: int64 (num_windows, context_size + 1)")
     max_file_bytes: int = option(DEFAULT_LIMITS.max_bytes, "larger documents are rejected", "bytes")
@@ -107,6 +109,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
         "fingerprint": sources_fingerprint(sources),
         "limits": dataclasses.asdict(config.limits()),
         "export_pt": config.export_pt,
+        "masks": config.masks,
     }
     if is_remote(config.output):
         RemoteFolder(config.output).files()  # a place that refuses is found before the work
@@ -114,7 +117,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
         documents = store.manifest["counts"]["documents"]
         print(f"{config.output} is up to date: {documents:,} documents; nothing to do")
         return store
-    with StoreWriter(local_path(config.output), tokenizer, config.settings()) as writer:
+    with StoreWriter(local_path(config.output), tokenizer, config.settings(), config.masks) as writer:
         parts = plan_parts(sources)
         ray_begin = time.monotonic()
         start_ray()
@@ -146,6 +149,7 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
             "tokenizer_name": config.tokenizer,
             "fingerprint": tokenizer.fingerprint,
             "limits": config.limits(),
+            "with_masks": config.masks,
         },
         compute=ray.data.TaskPoolStrategy(size=config.concurrency),
     )
@@ -156,9 +160,12 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
 
 def _write(table: pa.Table, writer: StoreWriter) -> None:
     columns = (table.column(name).to_pylist() for name in table.column_names)
-    for source, repo, content_hash, json_bytes, tokens, reason, message in zip(*columns, strict=True):
+    for source, repo, content_hash, json_bytes, tokens, *of_masks, reason, message in zip(
+        *columns, strict=True
+    ):
         if reason is None:
-            writer.add(EncodedDocument(source, repo, content_hash, json_bytes, tokens))
+            masks = DocumentMasks(*of_masks) if of_masks[0] is not None else None
+            writer.add(EncodedDocument(source, repo, content_hash, json_bytes, tokens, masks))
         else:
             writer.reject(RejectedDocument(source, repo, reason, message))
 
@@ -254,6 +261,7 @@ def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_s
         f"  rejected   {counts['rejected']:,} of {read:,}"
         + "".join(f", {count:,} {reason}" for reason, count in reasons)
         + (f": see {store.folder / REJECTED}" if counts["rejected"] else ""),
+        *([f"  masks      {len(store.masks):,} of legal tokens"] if store.masks is not None else []),
         f"  bytes      {counts['json_bytes']:,} of compact JSON, {2 * counts['tokens']:,} of tokens, "
         f"{size:,} in all files",
         f"  tokenizer  {store.tokenizer_name}, fingerprint {store.tokenizer_fingerprint[:12]}; "

@@ -6,6 +6,8 @@ A folder with
 - documents.parquet: one row a document, in that order, see DOCUMENT_SCHEMA;
 - rejected.parquet: what was not taken in, and why, see REJECTED_SCHEMA;
 - metadata.json: the keys that scripts expect (context_size, num_windows, ...);
+- mask_ids.bin and masks.bin, unless prepare was told otherwise: for each token a number, uint16 little-endian, and
+  under that number the mask of the tokens that are legal in its place, a bit each, see data/legal.py;
 - manifest.json: size and SHA-256 of each file, tokenizer, counts, settings; written last;
 - train.pt and val.pt, if asked for.
 
@@ -31,6 +33,8 @@ TOKENS = "tokens.bin"
 DOCUMENTS = "documents.parquet"
 REJECTED = "rejected.parquet"
 METADATA = "metadata.json"
+MASK_IDS = "mask_ids.bin"
+MASKS = "masks.bin"
 REQUIRED_FILES = (TOKENS, DOCUMENTS, REJECTED, METADATA)
 FORMAT = "nanochat-tct token store"
 FORMAT_VERSION = 1
@@ -59,6 +63,8 @@ class TokenStore:
         manifest: the content of manifest.json.
         tokens: all token ids, uint16 (num_tokens,), memory-mapped.
         documents: the table of documents (pyarrow), see DOCUMENT_SCHEMA.
+        mask_ids, masks: which tokens are legal in the place of each token: masks[mask_ids[n]] in that of tokens[n].
+            uint16 (num_tokens,) and uint8 (num_masks, ceil(vocab_size / 8)), memory-mapped; None: not known.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
@@ -67,6 +73,12 @@ class TokenStore:
         self.manifest = manifest
         self.documents = pyarrow.parquet.read_table(folder / DOCUMENTS)
         self.tokens = np.memmap(folder / TOKENS, dtype="<u2", mode="r")
+        self.mask_ids: np.ndarray | None = None
+        self.masks: np.ndarray | None = None
+        if MASKS in manifest["files"]:
+            self.mask_ids = np.memmap(folder / MASK_IDS, dtype="<u2", mode="r")
+            mask_bytes = -(-self.vocab_size // 8)
+            self.masks = np.memmap(folder / MASKS, dtype="u1", mode="r").reshape(-1, mask_bytes)
 
     @classmethod
     def open(cls, data_dir: str | Path, verify: bool = True) -> "TokenStore":

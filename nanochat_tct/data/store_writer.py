@@ -26,6 +26,7 @@ import pyarrow.parquet
 
 from nanochat_tct.data import store as layout
 from nanochat_tct.data.documents import json_bytes
+from nanochat_tct.data.legal import DocumentMasks, MaskNumbers, MaskSender
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows, check_windowing, count_windows
 from nanochat_tct.errors import UserError
@@ -57,13 +58,14 @@ class StoreSettings:
 
 @dataclass(frozen=True, slots=True)
 class EncodedDocument:
-    """A document that is fit for the store; `tokens` are uint16 little-endian."""
+    """A document that is fit for the store; `tokens` are uint16 little-endian; without masks anything is legal."""
 
     source: str
     repo: str | None
     content_hash: bytes
     json_bytes: int
     tokens: bytes
+    masks: DocumentMasks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,9 @@ class StoreWriter:
         reasons: rejected documents by reason.
     """
 
-    def __init__(self, output: str | Path, tokenizer: Any, settings: StoreSettings) -> None:
+    def __init__(
+        self, output: str | Path, tokenizer: Any, settings: StoreSettings, with_masks: bool = False
+    ) -> None:
         self.output = Path(output)
         self.partial = self.output / PARTIAL
         self.tokenizer = tokenizer
@@ -92,6 +96,8 @@ class StoreWriter:
         self.duplicates = 0
         self.reasons: Counter[str] = Counter()
         self.lengths = array("q")  # of the documents taken in, in tokens
+        self.with_masks = with_masks and tokenizer.masks_of([]) is not None
+        self.numbers = MaskNumbers(tokenizer.vocab_size())
         self._num_tokens = 0
         self._json_bytes = 0
         self._split_counts: Counter[str] = Counter()
@@ -115,6 +121,10 @@ class StoreWriter:
                 if left_over.name != "lock":
                     left_over.unlink()
             self._tokens_file = open(self.partial / layout.TOKENS, "wb")
+            if self.with_masks:
+                self._mask_ids_file = open(self.partial / layout.MASK_IDS, "wb")
+                self._masks_file = open(self.partial / layout.MASKS, "wb")
+                self._masks_file.write(self.numbers.anything)
             self._documents_file = pa.parquet.ParquetWriter(
                 self.partial / layout.DOCUMENTS, layout.DOCUMENT_SCHEMA, compression="zstd"
             )
@@ -125,7 +135,7 @@ class StoreWriter:
     ) -> None:
         self._lock.close()
         if self.partial.exists():  # not committed: leave no trace
-            for file in (self._tokens_file, self._documents_file):
+            for file in self._open_files():
                 with suppress(OSError):  # a full disk, again; the error that ended the run says so
                     file.close()
             shutil.rmtree(self.partial)
@@ -135,6 +145,8 @@ class StoreWriter:
 
     def add(self, document: EncodedDocument) -> None:
         """Takes a document in, unless one of the same content came before."""
+        if document.masks is not None:
+            self.numbers.receive(document.masks)
         if document.content_hash in self._seen:
             self.duplicates += 1
             return
@@ -159,8 +171,18 @@ class StoreWriter:
         self._split_counts[split] += 1
         with writing_to(self.output):
             self._tokens_file.write(document.tokens)
+            if self.with_masks:
+                ids, bits = bytes(2 * length), b""
+                if document.masks is not None:
+                    ids, bits = self.numbers.number(document.masks)
+                self._mask_ids_file.write(ids)
+                self._masks_file.write(bits)
             if len(self._documents["start"]) == ROW_GROUP:
                 self._write_row_group()
+
+    def _open_files(self) -> list[Any]:
+        masks = [self._mask_ids_file, self._masks_file] if self.with_masks else []
+        return [self._tokens_file, self._documents_file, *masks]
 
     @property
     def first_rejected(self) -> RejectedDocument | None:
@@ -182,8 +204,8 @@ class StoreWriter:
         """
         with writing_to(self.output):
             self._write_row_group()
-            self._documents_file.close()
-            self._tokens_file.close()
+            for file in self._open_files():
+                file.close()
             pa.parquet.write_table(
                 pa.Table.from_pylist([asdict(row) for row in self._rejected], layout.REJECTED_SCHEMA),
                 self.partial / layout.REJECTED,
@@ -191,7 +213,7 @@ class StoreWriter:
             )
             manifest = self._describe(input_identity)
             staged = TokenStore(self.partial, manifest)
-            names = [*layout.REQUIRED_FILES]
+            names = [*layout.REQUIRED_FILES, *([layout.MASK_IDS, layout.MASKS] if self.with_masks else [])]
             if export_pt:
                 names += [export(staged, split, self.settings) for split in ("train", "val")]
             metadata = self._metadata(staged, export_pt)
@@ -213,7 +235,7 @@ class StoreWriter:
     def _move_into_place(self, names: list[str]) -> None:
         (self.output / layout.MANIFEST).unlink(missing_ok=True)
         _sync(self.output)
-        for name in ("train.pt", "val.pt"):  # of an older store
+        for name in ("train.pt", "val.pt", layout.MASK_IDS, layout.MASKS):  # of an older store
             (self.output / name).unlink(missing_ok=True)
         for name in names:
             os.replace(self.partial / name, self.output / name)
@@ -283,24 +305,42 @@ class StoreWriter:
 
 
 def write_store(
-    output: str | Path, values: list[Any], tokenizer: Any, settings: StoreSettings | None = None
+    output: str | Path,
+    values: list[Any],
+    tokenizer: Any,
+    settings: StoreSettings | None = None,
+    with_masks: bool = True,
 ) -> TokenStore:
     """Writes a store of parsed workflows that are at hand, in this process and without Ray.
 
     Args:
         values: parsed workflows; each is taken for a repository of its own.
     """
-    with StoreWriter(output, tokenizer, settings or StoreSettings()) as writer:
+    sender = MaskSender() if with_masks else None
+    with StoreWriter(output, tokenizer, settings or StoreSettings(), with_masks) as writer:
         for index, value in enumerate(values):
-            writer.add(encode_document(f"#{index}", None, value, tokenizer))
+            writer.add(encode_document(f"#{index}", None, value, tokenizer, sender))
         return writer.commit({})
 
 
-def encode_document(source: str, repo: str | None, value: Any, tokenizer: Any) -> EncodedDocument:
-    """Raises TokenizerError if the tokenizer refuses the value."""
-    tokens = np.array(tokenizer.encode_value(value), dtype="<u2").tobytes()
+def encode_document(
+    source: str, repo: str | None, value: Any, tokenizer: Any, sender: MaskSender | None = None
+) -> EncodedDocument:
+    """Tokens of a document and, if there is a sender, what is legal in their places.
+
+    Raises TokenizerError if the tokenizer refuses the value.
+    """
+    ids = tokenizer.encode_value(value)
+    masks = tokenizer.masks_of(ids) if sender else None
     compact = json_bytes(value)
-    return EncodedDocument(source, repo, hashlib.sha256(compact).digest(), len(compact), tokens)
+    return EncodedDocument(
+        source,
+        repo,
+        hashlib.sha256(compact).digest(),
+        len(compact),
+        np.array(ids, dtype="<u2").tobytes(),
+        sender.send(masks) if sender and masks is not None else None,
+    )
 
 
 def split_of(repo: str | None, content_hash: bytes, settings: StoreSettings) -> str:

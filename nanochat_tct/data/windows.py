@@ -11,7 +11,7 @@ token of the split is a target exactly once; only the last row is padded.
 documents that are shorter.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 Windowing = Literal["stream", "per-document"]
 WINDOWINGS = ("stream", "per-document")
+
+
+class MaskedRows(NamedTuple):
+    """Some rows.
+
+    Attributes:
+        rows: int64 (n, context_size + 1).
+        mask_ids: int64 (n, context_size): where in the store's `masks` stands what is legal in the place of each
+            target rows[:, 1:]; 0 (anything) where there is no target. None: the store has no masks.
+    """
+
+    rows: np.ndarray
+    mask_ids: np.ndarray | None = None
 
 
 class Windows:
@@ -56,6 +69,7 @@ class Windows:
         self.pad_token = store.pad_token
         self.num_bytes = int(np.sum(documents.column("json_bytes").to_numpy()))
         self._tokens = store.tokens
+        self._mask_ids = store.mask_ids
         self._starts = documents.column("start").to_numpy()  # of each document in the store
         self._lengths = documents.column("length").to_numpy()
         if windowing == "stream":
@@ -73,19 +87,31 @@ class Windows:
 
     def get(self, indices: np.ndarray) -> np.ndarray:
         """The rows `indices`: int64 (n, context_size + 1)."""
-        rows = np.full((len(indices), self.context_size + 1), self.pad_token, dtype=np.int64)
+        return self._cut(indices, self._tokens, self.pad_token)
+
+    def get_masked(self, indices: np.ndarray) -> MaskedRows:
+        """The rows `indices` and, where the store has masks, what is legal in them."""
+        rows = self.get(indices)
+        if self._mask_ids is None:
+            return MaskedRows(rows)
+        mask_ids = self._cut(indices, self._mask_ids, 0)[:, 1:]
+        return MaskedRows(rows, np.where(targets_of(rows, self.vocab_size, self.pad_token) >= 0, mask_ids, 0))
+
+    def _cut(self, indices: np.ndarray, content: np.ndarray, padding: int) -> np.ndarray:
+        """The rows `indices` of something that there is one of for each token: int64 (n, context_size + 1)."""
+        rows = np.full((len(indices), self.context_size + 1), padding, dtype=np.int64)
         fill = self._fill_stream_row if self.windowing == "stream" else self._fill_document_row
         for row, index in zip(rows, indices, strict=True):
-            fill(row, int(index))
+            fill(row, int(index), content)
         return rows
 
-    def _fill_document_row(self, row: np.ndarray, index: int) -> None:
+    def _fill_document_row(self, row: np.ndarray, index: int, content: np.ndarray) -> None:
         document, offset = self._rows[index]
         start = self._starts[document] + offset
         row[0] = self.vocab_size + offset
-        row[1:] = self._tokens[start : start + self.context_size]
+        row[1:] = content[start : start + self.context_size]
 
-    def _fill_stream_row(self, row: np.ndarray, index: int) -> None:
+    def _fill_stream_row(self, row: np.ndarray, index: int, content: np.ndarray) -> None:
         first = self._rows[index]
         document = int(np.searchsorted(self._stream_starts, first, side="right")) - 1
         offset = int(first - self._stream_starts[document]) - 1  # tokens of the document before this row
@@ -95,7 +121,7 @@ class Windows:
             filled += 1
             count = min(len(row) - filled, int(self._lengths[document]) - offset)
             start = int(self._starts[document]) + offset
-            row[filled : filled + count] = self._tokens[start : start + count]
+            row[filled : filled + count] = content[start : start + count]
             filled += count
             document += 1
             offset = 0

@@ -13,7 +13,7 @@ import torch
 
 from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.windows import Windows
+from nanochat_tct.data.windows import MaskedRows, Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.generation.engine import SamplingConfig
@@ -34,6 +34,7 @@ def evaluate_loss(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     show_progress: bool = False,
+    masks: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Loss over all of a split, each token once.
 
@@ -42,6 +43,7 @@ def evaluate_loss(
         windows: of the split, in stream windowing.
         batch_size: rows at a time.
         precision: "fp32", or "bf16" by autocast.
+        masks: the store's, if tokens that are not legal are to have no probability.
 
     Returns:
         targets, bytes: what the split holds; nats: of all targets; loss: nats a target;
@@ -56,16 +58,17 @@ def evaluate_loss(
             "the validation split is empty: prepare with a smaller --train-split or more documents"
         )
 
-    def batches() -> Iterator[np.ndarray]:
+    def batches() -> Iterator[MaskedRows]:
         for start in range(0, len(windows), batch_size):
-            yield windows.get(np.arange(start, min(start + batch_size, len(windows))))
+            yield windows.get_masked(np.arange(start, min(start + batch_size, len(windows))))
 
     num_batches = -(-len(windows) // batch_size)
     rows = told(batches(), num_batches, "evaluating") if show_progress else batches()
+    on_device = None if masks is None else torch.from_numpy(np.array(masks)).to(device)
     was_training = model.training
     model.eval()
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
-        nats, targets = sum_nats(model, rows, windows.vocab_size, windows.pad_token, device)
+        nats, targets = sum_nats(model, rows, windows.vocab_size, windows.pad_token, device, on_device)
     model.train(was_training)
     assert targets == windows.num_targets
     loss = nats / targets
@@ -151,12 +154,15 @@ def command(argv: list[str]) -> int:
     store.check_tokenizer(tokenizer)
     device = model.head.weight.device
     windows = Windows(store, "val", model.config.context_size)
+    # As it was trained: a model that never met an illegal token has learned nothing about them.
+    masks = store.masks if state["config"].get("mask_illegal") else None
     result: dict[str, Any] = {
         "checkpoint": state["path"],
         "step": state["step"],
         "data_dir": config.data_dir,
         "documents": store.split("val").num_rows,
-        **evaluate_loss(model, windows, config.batch_size, device, config.precision, show_progress=True),
+        "mask_illegal": masks is not None,
+        **evaluate_loss(model, windows, config.batch_size, device, config.precision, True, masks),
     }
     if config.num_samples:
         result["samples"] = evaluate_samples(
@@ -172,7 +178,8 @@ def as_text(result: dict[str, Any]) -> str:
         f"checkpoint     {result['checkpoint']} (iter {result['step']})",
         f"validation     {result['documents']:,} workflows of {result['data_dir']}:"
         f" {result['targets']:,} tokens, {result['bytes']:,} bytes",
-        f"bits per byte  {result['bits_per_byte']:.4f}",
+        f"bits per byte  {result['bits_per_byte']:.4f}"
+        + (", illegal tokens left out" if result["mask_illegal"] else ""),
         f"loss           {result['loss']:.4f} nats a token, perplexity {result['perplexity']:.2f}",
     ]
     samples = result.get("samples")

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.kv_cache import KVCache
-from nanochat_tct.model.soft_capped_loss import soft_capped_nats
+from nanochat_tct.model.soft_capped_loss import Legal, soft_capped_nats
 
 LOGIT_CAP = 15.0
 ROTARY_BASE = 10_000.0
@@ -267,7 +267,13 @@ class GPT(nn.Module):
         content = self.token_embedding(tokens.clamp(max=vocab_size - 1))
         return torch.where(is_position[..., None], self.position_embedding(bucket), content)
 
-    def forward(self, tokens: Tensor, targets: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens: Tensor,
+        targets: Tensor | None = None,
+        cache: KVCache | None = None,
+        legal: Legal | None = None,
+    ) -> Tensor:
         """Predict at every place the token that follows.
 
         Args:
@@ -275,6 +281,7 @@ class GPT(nn.Module):
             targets: (B, T) int64 or None; -1 is no target.
             cache: keys and values of what went before in each row; tokens go on from there. A row is then
                 taken to be one document.
+            legal: which tokens the targets are predicted among, its mask_ids (B, T); None: all.
 
         Returns:
             With targets, the sum over targets other than -1 of nats, a float32 scalar.
@@ -300,5 +307,7 @@ class GPT(nn.Module):
         if cache is not None:
             cache.advance(T)
         if targets is not None:
-            return soft_capped_nats(x.flatten(0, 1), self.head.weight, targets.flatten(), LOGIT_CAP)
+            if legal is not None:
+                legal = Legal(legal.mask_ids.flatten(), legal.masks)
+            return soft_capped_nats(x.flatten(0, 1), self.head.weight, targets.flatten(), LOGIT_CAP, legal)
         return LOGIT_CAP * torch.tanh(self.head(x).float() / LOGIT_CAP)

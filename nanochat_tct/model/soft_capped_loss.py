@@ -9,21 +9,30 @@ chunk are at hand; the backward pass only scales them. The mathematics is that o
 in float32 logits; a test holds the two against each other.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-LegalRows = Callable[[slice], Tensor]
-
 # Logits of one chunk, in numbers: small enough for the caches of a CPU, large enough to fill a GPU.
 CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**25}
 
 
+class Legal(NamedTuple):
+    """Which tokens may stand in some places: the softmax is over these alone.
+
+    Attributes:
+        mask_ids: int64 (...), rows of `masks`, one for each target; targets are among the tokens of theirs.
+        masks: uint8 (num_masks, ceil(vocab_size / 8)), a bit a token, the first one in the highest bit.
+    """
+
+    mask_ids: Tensor
+    masks: Tensor
+
+
 def soft_capped_nats(
-    x: Tensor, weight: Tensor, targets: Tensor, cap: float, legal_rows: LegalRows | None = None
+    x: Tensor, weight: Tensor, targets: Tensor, cap: float, legal: Legal | None = None
 ) -> Tensor:
     """Sum of nats of the targets.
 
@@ -32,8 +41,7 @@ def soft_capped_nats(
         weight: (vocab_size, n_embd) of the head.
         targets: (N,) int64; -1 counts nothing.
         cap: logits are cap * tanh(x @ weight.T / cap).
-        legal_rows: gives for a slice of the N rows the tokens that the softmax is over, bool (R, vocab_size); targets
-            are among them. None: all.
+        legal: the tokens that the softmax is over, its mask_ids (N,); None: all.
 
     Returns:
         float32 scalar. Under autocast the matrix products run in its dtype; all else is float32.
@@ -41,8 +49,15 @@ def soft_capped_nats(
     device_type = x.device.type
     autocast = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
-    nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, legal_rows)
+    mask_ids, masks = legal or (None, None)
+    nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, mask_ids, masks)
     return nats
+
+
+def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
+    """Packed masks uint8 (R, ceil(vocab_size / 8)) as uint8 (R, vocab_size): 1 where a token is legal."""
+    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=masks.device)
+    return ((masks[:, :, None] >> shifts) & 1).flatten(1)[:, :vocab_size]
 
 
 class _SoftCappedNats(torch.autograd.Function):
@@ -54,7 +69,8 @@ class _SoftCappedNats(torch.autograd.Function):
         targets: Tensor,
         cap: float,
         dtype: torch.dtype,
-        legal_rows: LegalRows | None,
+        mask_ids: Tensor | None,
+        masks: Tensor | None,
     ) -> Tensor:
         needs_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         ctx.dtypes = x.dtype, weight.dtype
@@ -71,11 +87,9 @@ class _SoftCappedNats(torch.autograd.Function):
             tanh = (chunk @ weight.T).float().div_(cap).tanh_()  # (R, vocab_size)
             # No maximum is taken out before exp: capped logits lie within (-cap, cap).
             weights = (tanh * cap).exp_()
-            if legal_rows is not None:
-                weights.mul_(legal_rows(slice(start, start + rows)))  # zero where a token is not legal
+            if mask_ids is not None and masks is not None:
+                weights.mul_(unpacked(masks[mask_ids[start : start + rows]], weight.size(0)))
             total = weights.sum(dim=1, keepdim=True)  # (R, 1)
-            if legal_rows is not None:
-                total.clamp_(min=1e-30)  # a row without a target may have no legal token
             row_nats = total.log() - cap * tanh.gather(1, target)
             nats += torch.where(is_target, row_nats, 0.0).sum()
             if grad_x is None or grad_weight is None:
@@ -92,12 +106,13 @@ class _SoftCappedNats(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_nats: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad_nats: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
         grad_x, grad_weight = ctx.saved_tensors
         x_dtype, weight_dtype = ctx.dtypes
         return (
             (grad_x * grad_nats).to(x_dtype),
             (grad_weight * grad_nats).to(weight_dtype),
+            None,
             None,
             None,
             None,

@@ -114,6 +114,7 @@ class Masks:
         self._masks: OrderedDict[Hashable, Mask] = OrderedDict()
         self._contents: OrderedDict[bytes, Mask] = OrderedDict()
         self._surroundings: OrderedDict[tuple[int, int], tuple[Parent, Mask]] = OrderedDict()
+        self._packed: OrderedDict[int, bytes] = OrderedDict()
         self._count = 1
         end = np.zeros(self.size, dtype=bool)
         self._never: Mask = (0, end.copy())
@@ -179,6 +180,15 @@ class Masks:
     def legal(self, state: State | None) -> np.ndarray:
         """Which strings may follow: bool (size,), of which the first vocab_size are the tokens. Not to be changed."""
         return self._numbered(state)[1]
+
+    def packed(self, state: State | None) -> bytes:
+        """Which tokens may follow, a bit each, the first one in the highest bit; equal masks are mostly one object."""
+        number, mask = self._numbered(state)
+        known = self._packed.get(number)
+        if known is None:
+            bits = np.packbits(mask[: self.vocab_size]).tobytes()
+            known = _remember(self._packed, number, bits, MAX_MASKS)
+        return known
 
     def _numbered(self, state: State | None) -> Mask:
         if state is None:

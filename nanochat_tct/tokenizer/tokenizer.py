@@ -212,6 +212,19 @@ class Tokenizer:
         """A cursor before the first token of a document."""
         return Cursor(self)
 
+    def masks_of(self, tokens: Sequence[int]) -> list[bytes]:
+        """Which tokens are legal in the place of each token of a document, itself among them.
+
+        Returns: a mask for each, ceil(vocab_size / 8) bytes: a bit a token, the first one in the highest bit.
+        """
+        state: State | None = self.walker.start
+        masks = []
+        for token in tokens:
+            masks.append(self.masks.packed(state))
+            assert state is not None, "a token after the end of the document"
+            state = self.walker.advance(state, self.masks.segments[token])
+        return masks
+
     def describe(self, token: int) -> str:
         """A token as a person reads it."""
         parts: list[str] = []

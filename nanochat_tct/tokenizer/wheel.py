@@ -99,6 +99,9 @@ class WheelTokenizer:
     def extract_window(self, tokens: Sequence[int], start: int, end: int) -> list[int]:
         return list(self._module.extract_window(list(tokens), start, end))
 
+    def masks_of(self, tokens: Sequence[int]) -> None:
+        """It cannot tell what is legal."""
+
     def describe(self, token: int) -> str:
         return f"‹{token}›"
 

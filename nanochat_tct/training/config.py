@@ -14,7 +14,12 @@ from nanochat_tct.remote import join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
 # What a run cannot change half-way: it would no longer be the same run.
-FIXED = (*SHAPE, "dropout", "tokenizer", "train_samples", "windowing", "stride", "seed", "optimizer")
+FIXED = (
+    *SHAPE,
+    *("dropout", "tokenizer", "train_samples", "windowing", "stride", "seed", "optimizer", "mask_illegal"),
+)
+# What versions did that had no such settings yet.
+BEFORE = {"optimizer": "adamw", "mask_illegal": False}
 # What changes the numbers of a run; the name of a run that was not given one is made of these.
 MATHEMATICS = (
     *FIXED,
@@ -67,6 +72,7 @@ class TrainConfig:
         None, "how rows are cut; none: as prepare was told", choices=("stream", "per-document")
     )
     stride: int | None = option(None, "of per-document windows; none: as prepare was told", unit="tokens")
+    mask_illegal: bool = option(True, "leave tokens out of the softmax where the grammar forbids them")
     train_samples: int | None = option(None, "train on the first N only, to overfit", unit="windows")
 
     # how long, how fast
@@ -207,7 +213,7 @@ def refuse_other_run(
 
     Raises: UserError that names the first thing that matters and differs.
     """
-    was, now = {"optimizer": "adamw", **state["config"]}, to_dict(config)  # once there was no other
+    was, now = {**BEFORE, **state["config"]}, to_dict(config)
     advice = "take that again, or another --run-name for a new run"
     where = f"run {config.run_name!r} at iter {state['step']}"
     if state["tokenizer"]["fingerprint"] != tokenizer_fingerprint:

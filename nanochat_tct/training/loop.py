@@ -19,7 +19,7 @@ import torch
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.sampler import WindowSampler, batch_hash
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.windows import Windowing, Windows
+from nanochat_tct.data.windows import MaskedRows, Windowing, Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.accounting import flops_per_token
@@ -145,6 +145,9 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     if config.compile:
         model.compile()
     say = reporter.say if worker.is_first else lambda line: None
+    masks = store.masks if config.mask_illegal else None
+    if config.mask_illegal and masks is None:
+        say(f"{store.folder} has no masks of legal tokens: the softmax is over all tokens")
     row_flops = flops_per_token(config.model()) * config.model().context_size
 
     def charge(kind: str, num_rows: float) -> None:
@@ -157,13 +160,14 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         """Forward and backward pass of one worker for itself, before the others have to wait for it."""
         if num_rows < largest_micro_batch(config, worker.world_size, global_batch):
             charge("warm_up", num_rows * worker.world_size)  # one more try
-        MicroSteps(model, config, alone, num_rows, tokenizer.pad_token(), num_rows).warm_up(num_rows)
+        tried = MicroSteps(model, config, alone, num_rows, tokenizer.pad_token(), num_rows, masks=masks)
+        tried.warm_up(num_rows)
 
     charge("warm_up", warm_up_rows(config, worker.world_size, global_batch))
     micro_batch = fit_micro_batch(config, worker, global_batch, run_dir, try_micro_batch, say)
     trained = distribute(model, worker, config.parallel, str(config.precision))
     optimizers = make_optimizers(trained, config, token_parts(tokenizer))
-    micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say)
+    micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say, masks)
     micro.warm_up()
     peak = peak_of(device)
     seed_worker(config.seed, progress.step, worker)
@@ -258,19 +262,21 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         part = share_of(global_batch, worker)
 
         def read(step: int) -> tuple[Batch, int]:
-            rows = training.get(sampler.indices(step, global_batch)[part.start : part.stop])
-            return micro.load(rows), batch_hash(rows, part.start)
+            rows = training.get_masked(sampler.indices(step, global_batch)[part.start : part.stop])
+            return micro.load(rows), batch_hash(rows.rows, part.start)
 
         def told(rows_hash: int) -> list[float]:
             return [wants_stop(), saver.has_failed, rows_hash]
 
-        # rows: this worker's windows of the global batch
-        for rows, rows_hash in read_ahead(read, range(progress.step, config.max_iters if not stopped else 0)):
+        # batch: this worker's windows of the global batch
+        for batch, rows_hash in read_ahead(
+            read, range(progress.step, config.max_iters if not stopped else 0)
+        ):
             speed.start_iter()
             charge("train", global_batch)
             lr = set_learning_rate(optimizers, progress.step, config)
-            loss, grad_norm, sums = micro.gradients(rows, partial(told, rows_hash))
-            num_stopping, num_failed, batch = sums
+            loss, grad_norm, sums = micro.gradients(batch, partial(told, rows_hash))
+            num_stopping, num_failed, hash_sum = sums
             # Loss and norm are of the global batch, the same on every worker: all come to the same answer.
             is_good = math.isfinite(loss) and grad_norm <= norm_limit(progress.recent_grad_norms, config)
             if is_good:
@@ -282,7 +288,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             progress.step += 1
             progress.skipped_in_a_row = 0 if is_good else progress.skipped_in_a_row + 1
             progress.skipped_iters += not is_good
-            progress.batches = hashlib.sha256(f"{progress.batches}/{batch:.0f}".encode()).hexdigest()[:16]
+            progress.batches = hashlib.sha256(f"{progress.batches}/{hash_sum:.0f}".encode()).hexdigest()[:16]
             speed.end_iter()
             if num_failed:
                 finish_saving()  # and raise what went wrong
@@ -386,18 +392,21 @@ def validation_loss(
     """
     starts = list(range(0, num_rows, micro.micro_batch))
 
-    def batches() -> Iterator[np.ndarray]:
+    def batches() -> Iterator[MaskedRows]:
         for turn in range(0, len(starts), worker.world_size):
             if turn + worker.rank < len(starts) and not wants_stop():
                 start = starts[turn + worker.rank]
-                yield windows.get(np.arange(start, min(start + micro.micro_batch, num_rows)))
+                yield windows.get_masked(np.arange(start, min(start + micro.micro_batch, num_rows)))
             else:
-                yield np.full((1, windows.context_size + 1), micro.pad_token, dtype=np.int64)
+                rows = np.full((1, windows.context_size + 1), micro.pad_token, dtype=np.int64)
+                yield MaskedRows(rows, np.zeros_like(rows[:, 1:]))
 
     evaluated = micro.trained if config.parallel == "fsdp" else model
     evaluated.eval()
     with micro.autocast:
-        nats, num_targets = sum_nats(evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device)
+        nats, num_targets = sum_nats(
+            evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device, micro.masks
+        )
     sums = torch.tensor([nats, num_targets, wants_stop()], dtype=torch.float64, device=worker.device)
     nats, num_targets, num_stopping = sum_over_workers(sums, worker).tolist()
     return None if num_stopping else nats / max(1, num_targets)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-from nanochat_tct.data.windows import targets_of
+from nanochat_tct.data.windows import MaskedRows, targets_of
+from nanochat_tct.model.soft_capped_loss import Legal
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.micro_batch import largest_micro_batch
 from nanochat_tct.training.parallel import Worker, gradient_sync, largest_share, sum_over_workers
@@ -23,6 +24,7 @@ class Batch:
 
     tokens: Tensor  # (n, context_size) int64
     targets: Tensor  # (n, context_size) int64, -1 where there is none
+    mask_ids: Tensor | None = None  # (n, context_size) int64, see MaskedRows
     arrival: torch.cuda.Event | None = None  # None: they are there
 
 
@@ -43,12 +45,14 @@ class MicroSteps:
         pad_token: int,
         micro_batch: int | None = None,
         say: Callable[[str], None] = print,
+        masks: np.ndarray | None = None,
     ) -> None:
         """Args:
         trained: a GPT, as it is or distributed.
         global_batch: windows of an iter, over all workers.
         micro_batch: so many at a time; None: as configured.
         say: told once when the memory is full.
+        masks: the store's, if tokens that are not legal in a place are to have no probability there.
         """
         self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
         self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
@@ -59,33 +63,41 @@ class MicroSteps:
         )
         self.say = say
         self.stopwatch = Stopwatch(worker.device)
+        self.masks = None if masks is None else torch.from_numpy(np.array(masks)).to(worker.device)
         # FSDP computes in bf16 by its own policy.
         is_autocast = config.precision == "bf16" and not isinstance(trained, FSDPModule)
         self.autocast = torch.autocast(worker.device.type, torch.bfloat16, enabled=is_autocast)
         self.copying = torch.cuda.Stream(worker.device) if worker.device.type == "cuda" else None
 
-    def load(self, rows: np.ndarray) -> Batch:
-        """Send this worker's windows of a global batch, (n, context_size + 1), on their way to the device.
+    def load(self, windows: MaskedRows) -> Batch:
+        """Send this worker's windows of a global batch on their way to the device.
 
         Meant for the thread that reads ahead: on CUDA the copy runs beside the computation of the iter before.
         Where the workers' parts differ by a window, those that have less get an empty one: FSDP needs all of
         them in every micro-step.
         """
-        missing = largest_share(self.global_batch, self.worker.world_size) - len(rows)
+        missing = largest_share(self.global_batch, self.worker.world_size) - len(windows.rows)
         if missing > 0:
-            rows = np.pad(rows, ((0, missing), (0, 0)), constant_values=self.pad_token)
-        return self._send(rows)
+            rows, mask_ids = windows
+            windows = MaskedRows(
+                np.pad(rows, ((0, missing), (0, 0)), constant_values=self.pad_token),
+                None if mask_ids is None else np.pad(mask_ids, ((0, missing), (0, 0))),
+            )
+        return self._send(windows)
 
-    def _send(self, rows: np.ndarray) -> Batch:
+    def _send(self, windows: MaskedRows) -> Batch:
+        rows, mask_ids = windows
         tokens = torch.from_numpy(np.ascontiguousarray(rows[:, :-1]))
         targets = torch.from_numpy(targets_of(rows, self.vocab_size, self.pad_token))
+        ids = None if self.masks is None or mask_ids is None else torch.from_numpy(mask_ids)
         if self.copying is None:
-            return Batch(tokens, targets)
+            return Batch(tokens, targets, ids)
         device = self.worker.device
         with torch.cuda.stream(self.copying):
             tokens = tokens.pin_memory().to(device, non_blocking=True)
             targets = targets.pin_memory().to(device, non_blocking=True)
-            return Batch(tokens, targets, self.copying.record_event())
+            ids = None if ids is None else ids.pin_memory().to(device, non_blocking=True)
+            return Batch(tokens, targets, ids, self.copying.record_event())
 
     def gradients(
         self, batch: Batch, told: Callable[[], list[float]] = list
@@ -123,8 +135,9 @@ class MicroSteps:
         if batch.arrival is not None:
             stream = torch.cuda.current_stream(self.worker.device)
             stream.wait_event(batch.arrival)
-            batch.tokens.record_stream(stream)  # not to be given to another use before this stream is done
-            batch.targets.record_stream(stream)
+            for tensor in (batch.tokens, batch.targets, batch.mask_ids):
+                if tensor is not None:
+                    tensor.record_stream(stream)  # not to be given to another use before this stream is done
         num_targets = (batch.targets != -1).sum().to(torch.float64)
         with self.stopwatch.part("communication"):
             sum_over_workers(num_targets, self.worker)
@@ -133,10 +146,10 @@ class MicroSteps:
         nats = torch.zeros((), dtype=torch.float64, device=self.worker.device)
         starts = range(0, len(batch.tokens), self.micro_batch)
         for start in starts:
-            tokens, targets = self._micro_batch(batch, start)
+            tokens, targets, legal = self._micro_batch(batch, start)
             with gradient_sync(self.trained, is_last=start == starts[-1]):
                 with self.autocast, self.stopwatch.part("forward"):
-                    micro_nats = self.trained(tokens, targets)
+                    micro_nats = self.trained(tokens, targets, legal=legal)
                 with self.stopwatch.part("backward"):
                     (micro_nats * scale).backward()
             nats += micro_nats.detach().to(torch.float64)
@@ -150,15 +163,18 @@ class MicroSteps:
         total, *told_sums = sums.tolist()
         return total / max(1.0, float(num_targets)), float(norm), told_sums
 
-    def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor]:
-        """Tokens and targets of the micro-batch from there on: (micro_batch or fewer, context_size) each."""
+    def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, Legal | None]:
+        """Tokens, targets and what is legal of the micro-batch from there on: (micro_batch or fewer, context_size)."""
         tokens = batch.tokens[start : start + self.micro_batch]
         targets = batch.targets[start : start + self.micro_batch]
+        mask_ids = None if batch.mask_ids is None else batch.mask_ids[start : start + self.micro_batch]
         missing = self.micro_batch - len(tokens)
         if missing and self.config.compile:  # what is compiled is compiled for one shape
             tokens = F.pad(tokens, (0, 0, 0, missing), value=self.pad_token)
             targets = F.pad(targets, (0, 0, 0, missing), value=-1)
-        return tokens, targets
+            mask_ids = None if mask_ids is None else F.pad(mask_ids, (0, 0, 0, missing))
+        legal = None if self.masks is None or mask_ids is None else Legal(mask_ids, self.masks)
+        return tokens, targets, legal
 
     def warm_up(self, num_rows: int | None = None) -> None:
         """One micro-step for nothing: compiles, allocates, and makes DDP lay out its buckets for good.
@@ -174,5 +190,5 @@ class MicroSteps:
             num_rows = self.micro_batch if self.config.compile else 1
         rows = np.zeros((num_rows, self.config.context_size + 1), dtype=np.int64)
         rows[:, 0] = self.vocab_size  # a position token
-        self.accumulate(self._send(rows))
+        self.accumulate(self._send(MaskedRows(rows, np.zeros_like(rows[:, 1:]))))
         self.trained.zero_grad(set_to_none=True)

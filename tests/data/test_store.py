@@ -53,6 +53,12 @@ def test_holds_every_document(made: Path) -> None:
         assert tokenizer.decode_value(tokens.tolist()) == workflow(index)
         assert row["length"] == len(tokens)
         assert row["json_bytes"] == len(json_bytes(workflow(index)))
+        assert store.masks is not None and store.mask_ids is not None
+        cursor = tokenizer.cursor()
+        for place, token in enumerate(tokens.tolist(), row["start"]):
+            legal = np.unpackbits(store.masks[store.mask_ids[place]], count=store.vocab_size)
+            assert (legal == cursor.legal()).all()
+            cursor.advance(token)
     splits = [len(store.split(split)) for split in ("train", "val")]
     assert sum(splits) == 50
     assert min(splits) > 0
@@ -79,7 +85,11 @@ def test_same_content_has_the_same_fingerprint(made: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "name", ["tokens.bin", "documents.parquet", "rejected.parquet", "metadata.json", "manifest.json"]
+    "name",
+    [
+        *("tokens.bin", "documents.parquet", "rejected.parquet", "metadata.json", "manifest.json"),
+        *("mask_ids.bin", "masks.bin"),
+    ],
 )
 def test_one_flipped_byte_is_noticed(copy: Path, name: str) -> None:
     path = copy / name

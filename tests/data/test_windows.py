@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.store_writer import EncodedDocument, StoreSettings, StoreWriter
+from nanochat_tct.data.store_writer import EncodedDocument, StoreSettings, StoreWriter, write_store
 from nanochat_tct.data.windows import Windows, _stream_row_starts, count_windows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
@@ -133,3 +133,24 @@ def test_large_stores_open_and_deal_quickly() -> None:
     starts = _stream_row_starts(lengths, 512)
     assert time.perf_counter() - begin < 2
     assert len(starts) > 350_000
+
+
+@pytest.mark.parametrize("windowing", ["stream", "per-document"])
+def test_masks_are_those_of_the_targets(tmp_path: Path, windowing: Any) -> None:
+    """Every target is legal in its place, and the first of each document is chosen among the same."""
+    step = {"run": "echo 1\n"}
+    values = [
+        {"on": "push", "jobs": {"a": {"runs-on": "x", "steps": [step] * count}}} for count in range(1, 30)
+    ]
+    store = write_store(tmp_path / "store", values, load_tokenizer(), StoreSettings(train_split=1.0))
+    windows = Windows(store, "train", 11, windowing)
+    rows, mask_ids = windows.get_masked(np.arange(len(windows)))
+    assert (rows == windows.get(np.arange(len(windows)))).all()
+    assert mask_ids is not None and store.masks is not None and mask_ids.shape == rows[:, 1:].shape
+    targets = targets_of(rows, store.vocab_size, store.pad_token)
+    assert (mask_ids[targets < 0] == 0).all()
+    legal = np.unpackbits(store.masks, axis=1)  # (num_masks, vocab_size)
+    assert legal[mask_ids[targets >= 0], targets[targets >= 0]].all()
+    assert not legal[mask_ids[targets >= 0]].all(axis=1).any()
+    at_start = rows[:, :-1] == store.vocab_size
+    assert len(np.unique(mask_ids[at_start & (targets >= 0)])) == 1

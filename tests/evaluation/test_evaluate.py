@@ -95,6 +95,7 @@ def test_wrong_use(
             TOKENIZER.pad_token,
             TOKENIZER.encode_value,
         )
+        masks_of = TOKENIZER.masks_of
 
     write_store(tmp_path / "foreign", [workflow(index) for index in range(20)], OtherTokenizer())
     assert "was prepared with the tokenizer 'another'" in error_of(evaluate(checkpoint, tmp_path / "foreign"))

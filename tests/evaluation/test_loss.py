@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from nanochat_tct.data.documents import json_bytes
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
-from nanochat_tct.data.windows import Windows
+from nanochat_tct.data.windows import MaskedRows, Windows
 from nanochat_tct.evaluation.evaluate import bits_per_byte, evaluate_loss
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.gpt import GPT, GPTConfig
+from nanochat_tct.model.soft_capped_loss import Legal
 from nanochat_tct.tokenizer import load_tokenizer
 from tests.generation.helpers import CONFIG, untrained_model, workflow
 
@@ -21,7 +22,7 @@ from tests.generation.helpers import CONFIG, untrained_model, workflow
 class OneNatATarget(nn.Module):
     """A model that finds every target equally hard."""
 
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor, legal: Legal | None = None) -> Tensor:
         assert tokens.shape == targets.shape and tokens.dtype == targets.dtype == torch.int64
         return (targets >= 0).sum().float()
 
@@ -40,7 +41,7 @@ def test_bits_per_byte() -> None:
 def test_sum_counts_only_targets() -> None:
     vocab_size, pad = 10, 0
     rows = np.array([[10, 1, 2, 10, 3], [14, 5, 0, 0, 0]])  # a second document in one, padding in the other
-    assert sum_nats(OneNatATarget(), [rows, rows[:1]], vocab_size, pad) == (7.0, 7)
+    assert sum_nats(OneNatATarget(), [MaskedRows(rows), MaskedRows(rows[:1])], vocab_size, pad) == (7.0, 7)
     assert sum_nats(OneNatATarget(), [], vocab_size, pad) == (0.0, 0)
 
 
@@ -48,8 +49,8 @@ def test_sum_is_that_of_the_model_row_by_row() -> None:
     model = GPT(GPTConfig(vocab_size=64, context_size=8, n_layer=1, n_head=2, n_embd=16)).eval()
     rows = np.random.default_rng(0).integers(1, 64, (6, 9))
     rows[:, 0] = 64
-    together, count = sum_nats(model, [rows[:4], rows[4:]], 64, 0)
-    apart = [sum_nats(model, [rows[index : index + 1]], 64, 0)[0] for index in range(6)]
+    together, count = sum_nats(model, [MaskedRows(rows[:4]), MaskedRows(rows[4:])], 64, 0)
+    apart = [sum_nats(model, [MaskedRows(rows[index : index + 1])], 64, 0)[0] for index in range(6)]
     assert count == 48
     assert together == pytest.approx(sum(apart), rel=1e-5)
 
@@ -78,3 +79,20 @@ def test_figures_do_not_depend_on_the_batch_size(store: TokenStore) -> None:
     one, many = (evaluate_loss(model, windows, batch_size)["nats"] for batch_size in (1, 64))
     assert one == pytest.approx(many, rel=1e-5)
     assert model.training, "the mode is put back"
+
+
+def test_illegal_tokens_have_no_probability(store: TokenStore) -> None:
+    """A model that knows nothing, told what is legal, finds each target as hard as its place has legal tokens."""
+    model = GPT(CONFIG)
+    with torch.no_grad():
+        model.head.weight.zero_()
+    windows = Windows(store, "val", CONFIG.context_size)
+    assert store.masks is not None and store.mask_ids is not None
+    expected = 0.0
+    for row in store.split("val").to_pylist():
+        ids = store.mask_ids[row["start"] : row["start"] + row["length"]]
+        expected += float(np.log(np.unpackbits(store.masks, axis=1).sum(axis=1)[ids]).sum())
+    nats = evaluate_loss(model, windows, masks=store.masks)["nats"]
+    assert nats == pytest.approx(expected, rel=1e-5)
+    assert evaluate_loss(model, windows)["loss"] == pytest.approx(math.log(8192), rel=1e-5)
+    assert expected < 0.95 * evaluate_loss(model, windows)["nats"]

@@ -55,6 +55,7 @@ def save(model: GPT, run_dir: Path, fingerprint: str | None = None) -> Path:
     """A checkpoint as training writes it; by another tokenizer if a fingerprint is given."""
     state = {
         "step": 5,
+        "config": {"mask_illegal": True},
         "model_config": vars(model.config),
         "tokenizer": {"name": "builtin", "fingerprint": fingerprint or load_tokenizer().fingerprint},
         "data": {"fingerprint": "0" * 64},

@@ -1,12 +1,13 @@
 """The chunked loss against the formula it stands for."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat_tct.model import soft_capped_loss
-from nanochat_tct.model.soft_capped_loss import soft_capped_nats
+from nanochat_tct.model.soft_capped_loss import Legal, soft_capped_nats
 
 CAP = 15.0
 
@@ -44,11 +45,11 @@ def test_softmax_over_legal_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(soft_capped_loss.CHUNK_NUMBERS, "cpu", 7 * 100)
     x, weight, targets = example()
     legal = torch.rand(50, 100, generator=torch.Generator().manual_seed(1)) < 0.5
-    legal[torch.arange(50), targets.clamp(min=0)] = targets >= 0
-    legal[0] = False  # has no target
+    legal[torch.arange(50), targets.clamp(min=0)] = True
+    masks = torch.from_numpy(np.packbits(legal.numpy(), axis=1)[::-1].copy())  # the ids count backwards
     logits = (CAP * torch.tanh(F.linear(x, weight) / CAP)).masked_fill(~legal, -torch.inf)[targets >= 0]
     expected = F.cross_entropy(logits, targets[targets >= 0], reduction="sum")
-    nats = soft_capped_nats(x, weight, targets, CAP, lambda rows: legal[rows])
+    nats = soft_capped_nats(x, weight, targets, CAP, Legal(torch.arange(49, -1, -1), masks))
     torch.testing.assert_close(nats, expected)
     for gradient, wanted in zip(
         torch.autograd.grad(nats, (x, weight)), torch.autograd.grad(expected, (x, weight)), strict=True

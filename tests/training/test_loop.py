@@ -14,11 +14,12 @@ import torch
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.synthesize import synthesize
-from nanochat_tct.data.windows import Windows, targets_of
+from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.soft_capped_loss import Legal
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import loop
@@ -29,7 +30,15 @@ from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.optimizer import set_learning_rate
 from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
 from nanochat_tct.training.plan import make_plan
-from tests.training.workers import CPU, changed, small_config, small_store, train_alone, train_together
+from tests.training.workers import (
+    CPU,
+    changed,
+    small_config,
+    small_store,
+    small_workflows,
+    train_alone,
+    train_together,
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +91,15 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
     result = train_alone(config)
     store, tokenizer = TokenStore.open(data_dir), load_tokenizer()
     windows = Windows(store, "val", 32)
-    rows = windows.get(np.arange(len(windows)))
+    rows, mask_ids = windows.get_masked(np.arange(len(windows)))
+    assert mask_ids is not None and store.masks is not None
+    legal = Legal(torch.from_numpy(mask_ids), torch.from_numpy(np.array(store.masks)))
     model = GPT(config.model())
     model.load_state_dict(weights_of(tmp_path))
     model.eval()
     targets = torch.from_numpy(targets_of(rows, tokenizer.vocab_size(), tokenizer.pad_token()))
     with torch.no_grad():
-        nats = float(model(torch.from_numpy(rows[:, :-1]), targets))
+        nats = float(model(torch.from_numpy(rows[:, :-1]), targets, legal=legal))
     assert int((targets != -1).sum()) == windows.num_targets
     expected = nats / math.log(2) / windows.num_bytes
     assert result["last_evaluation"]["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
@@ -261,7 +272,7 @@ def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Pa
         with torch.no_grad():
             other.copy_(parameter.normal_(std=0.05))
     micro = MicroSteps(model, config, Worker(0, 1, CPU), 6, pad)
-    loss, norm, _ = micro.gradients(micro.load(rows))
+    loss, norm, _ = micro.gradients(micro.load(MaskedRows(rows)))
     targets = torch.from_numpy(targets_of(rows, 8192, pad))
     expected = reference(torch.from_numpy(rows[:, :-1]), targets) / (targets != -1).sum()
     expected.backward()
@@ -270,6 +281,38 @@ def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Pa
         torch.testing.assert_close(parameter.grad, other.grad, rtol=1e-4, atol=1e-7)
     gradients = [parameter.grad for parameter in reference.parameters() if parameter.grad is not None]
     assert norm == pytest.approx(float(torch.nn.utils.get_total_norm(gradients)), rel=1e-5)
+
+
+def test_masked_gradients_know_only_legal_tokens(data_dir: Path, tmp_path: Path) -> None:
+    """Also over micro-batches: the head learns nothing of a token that is legal nowhere in them."""
+    config = small_config(data_dir, tmp_path, batch_size=2, gradient_accumulation=2, grad_clip=0.0)
+    store = TokenStore.open(data_dir)
+    assert store.masks is not None
+    batch = Windows(store, "train", 32).get_masked(np.arange(4))
+    assert batch.mask_ids is not None
+    for masks in (None, store.masks):
+        model = GPT(config.model())
+        micro = MicroSteps(model, config, Worker(0, 1, CPU), 4, store.pad_token, masks=masks)
+        micro.gradients(micro.load(batch))
+        assert model.head.weight.grad is not None
+        is_learned = (model.head.weight.grad != 0).any(dim=1).numpy()  # (vocab_size,)
+        legal = np.unpackbits(store.masks[np.unique(batch.mask_ids)][1:], axis=1).any(axis=0)
+        assert (is_learned == (legal if masks is not None else True)).all()
+
+
+def test_without_masks_it_is_said_once(data_dir: Path, tmp_path: Path) -> None:
+    unmasked = tmp_path / "store"
+    write_store(unmasked, small_workflows(40), load_tokenizer(), with_masks=False)
+    lines: list[str] = []
+    train_alone(small_config(unmasked, tmp_path / "without", max_iters=2), lines)
+    assert sum("no masks of legal tokens" in line for line in lines) == 1
+    lines.clear()
+    train_alone(small_config(unmasked, tmp_path / "told", max_iters=2, mask_illegal=False), lines)
+    assert not any("masks" in line for line in lines)
+    train_alone(small_config(data_dir, tmp_path / "with", max_iters=2), lines)
+    assert not any("masks" in line for line in lines)
+    with pytest.raises(UserError, match="mask_illegal"):
+        small_config(data_dir, tmp_path / "with", mask_illegal=False)
 
 
 def test_the_global_batch_is_shared_whole() -> None:
@@ -285,9 +328,9 @@ def poison_second_rank(rank: int, bad_call: int = 4, factor: float = math.nan) -
     calls = 0
 
     class Poisoned(GPT):
-        def forward(self, tokens: Any, targets: Any = None, cache: Any = None) -> Any:
+        def forward(self, tokens: Any, targets: Any = None, cache: Any = None, legal: Any = None) -> Any:
             nonlocal calls
-            nats = super().forward(tokens, targets, cache)
+            nats = super().forward(tokens, targets, cache, legal)
             calls += self.training
             return nats * factor if self.training and calls == bad_call and rank == 1 else nats
 
@@ -385,8 +428,8 @@ def test_a_spike_or_an_infinite_gradient_on_one_worker_is_skipped_on_all(
 
 def test_several_bad_iters_in_a_row_stop_the_run(data_dir: Path, tmp_path: Path, monkeypatch: Any) -> None:
     class Hopeless(GPT):
-        def forward(self, tokens: Any, targets: Any = None, cache: Any = None) -> Any:
-            return super().forward(tokens, targets, cache) * (math.inf if self.training else 1)
+        def forward(self, tokens: Any, targets: Any = None, cache: Any = None, legal: Any = None) -> Any:
+            return super().forward(tokens, targets, cache, legal) * (math.inf if self.training else 1)
 
     monkeypatch.setattr(loop, "GPT", Hopeless)
     with pytest.raises(StoppedTogether, match=r"stopped at iter 5: 5 iters in a row.*learning-rate"):
