@@ -323,6 +323,8 @@ def share_of_peak(step: int, iters: int, recipe: Recipe) -> float:
 class Documents:
     """Some of a store's documents: what `Windows` needs of a store."""
 
+    mask_ids = None  # the softmax is over all tokens
+
     def __init__(self, store: TokenStore, documents: dict[str, pa.Table]) -> None:
         self.tokens, self.vocab_size, self.pad_token = store.tokens, store.vocab_size, store.pad_token
         self.documents = documents
@@ -428,7 +430,7 @@ def train(
                     parameter.copy_(mean)
             model.eval()
             rows_of = (
-                validation.get(np.arange(first, min(first + BATCH_SIZE, len(validation))))
+                validation.get_masked(np.arange(first, min(first + BATCH_SIZE, len(validation))))
                 for first in range(0, len(validation), BATCH_SIZE)
             )
             total, _ = sum_nats(model, rows_of, shape.vocab_size, documents.pad_token)

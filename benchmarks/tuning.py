@@ -296,7 +296,8 @@ class Bench:
         if checkpoint is None:
             return math.inf
         model = load(checkpoint, None, "cpu")[0]
-        return finite(float(evaluate_loss(model, self.validation)["bits_per_byte"]))
+        # As the loop measures, whose runs leave illegal tokens out.
+        return finite(float(evaluate_loss(model, self.validation, masks=self.store.masks)["bits_per_byte"]))
 
     def result(self, bits_per_byte: float, size: str, rate: float) -> dict[str, Any]:
         return {

@@ -41,16 +41,19 @@ class TokenParts:
 
 
 def token_parts(tokenizer: object) -> TokenParts | None:
-    """The parts of a tokenizer's tokens: which base tokens each is made of, which it begins and which it ends with.
+    """The parts of a tokenizer's tokens; None for one whose tokens cannot be looked into (the wheel's)."""
+    return parts_of(tokenizer.segmenter.expansions) if isinstance(tokenizer, Tokenizer) else None
+
+
+def parts_of(expansions: list[str]) -> TokenParts:
+    """The parts of tokens: which base tokens each is made of, which it begins and which it ends with.
 
     A token of n base tokens has 1 / sqrt(n) of each of them, and 1 of a first and of a last one: what comes first must
     fit what stands before, and what comes last decides what can follow.
 
-    Returns: None for a tokenizer whose tokens cannot be looked into (the wheel's).
+    Args:
+        expansions: each token's base tokens, a character each.
     """
-    if not isinstance(tokenizer, Tokenizer):
-        return None
-    expansions = tokenizer.segmenter.expansions  # each token's base tokens, a character each
     lengths = np.array([len(expansion) for expansion in expansions])
     names, base = np.unique([ord(name) for name in "".join(expansions)], return_inverse=True)
     ends = np.cumsum(lengths)

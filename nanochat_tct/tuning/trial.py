@@ -295,7 +295,8 @@ def evaluate_whole_split(
     device = "cuda" if config.use_gpu else "cpu"
     model = load(path, None, device)[0]
     assert config.batch_size != "auto"  # a sweep's is a number (tuning/config.py)
-    measured = evaluate_loss(model, windows, config.batch_size, device, str(config.precision))
+    masks = store.masks if config.mask_illegal else None
+    measured = evaluate_loss(model, windows, config.batch_size, device, str(config.precision), masks=masks)
     return float(measured["bits_per_byte"])
 
 
