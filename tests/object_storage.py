@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -95,6 +96,9 @@ def object_storage() -> Iterator[ObjectStorage]:
     """The server, with an empty bucket named BUCKET."""
     storage = ObjectStorage()
     try:
+        # moto keeps its buckets in this process, whichever server made them
+        reset = urllib.request.Request(f"{storage.endpoint}/moto-api/reset", method="POST")
+        urllib.request.urlopen(reset, timeout=30).close()
         storage.client().create_bucket(Bucket=BUCKET)
         yield storage
     finally:

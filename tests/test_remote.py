@@ -80,7 +80,6 @@ def test_a_refusal_is_one_line_for_the_jobs(storage: ObjectStorage, tmp_path: Pa
     (tmp_path / "w.json").write_text("{}")
     for job in (
         ["prepare", "--input", tmp_path / "w.json", "--output", place],
-        ["train", "--data-dir", place, "--wandb", "off"],
         ["train", "--data-dir", made, "--checkpoint-dir", place, "--wandb", "off"],
     ):
         assert_user_error(run_cli(*job, cwd=tmp_path), f"{place}", "refused", "ACCESS_DENIED")

@@ -13,10 +13,10 @@ from tests.cluster.running import RunningCluster
 from tests.helpers import REPOSITORY
 from tests.training.workers import small_store
 
+pytestmark = pytest.mark.timeout(900)  # the first test starts the cluster
 UPLOAD_BYTES = 5 << 20
 SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 16, "--context-size", 32, "--batch-size", 4)
 QUIET = ("--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--eval-iters", 1)
-WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(scope="module")

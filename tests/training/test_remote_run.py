@@ -15,6 +15,7 @@ from nanochat_tct.remote import local_path
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.plan import make_plan
 from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.training.workers import changed, small_config, small_store, train_alone
 
@@ -39,7 +40,7 @@ def config(storage: ObjectStorage, made: Path, tmp_path: Path) -> Config:
 
     def make(**changes: Any) -> TrainConfig:
         places = {"data_dir": f"s3://{BUCKET}/data", "checkpoint_dir": f"s3://{BUCKET}/checkpoints"}
-        return small_config(made, tmp_path, **{**places, **changes})
+        return make_plan(changed(small_config(made, tmp_path, **changes), **places)).config
 
     return make
 
@@ -95,7 +96,7 @@ def test_the_bucket_keeps_what_a_folder_would(storage: ObjectStorage, config: Co
     assert max(here) == 12
     assert "checkpoints/run/best.json" in storage.objects()
     assert "checkpoints/run/metrics.jsonl" in storage.objects()
-    names = {key.split("/")[-1] for key in storage.objects("checkpoints/run/iter_")}
+    names = {key.split("/")[-1] for key in storage.objects("checkpoints/run/iter_") if not key.endswith("/")}
     assert names == {*remote_run.PARTS, checkpoint.MANIFEST}
 
 
@@ -126,19 +127,19 @@ def test_a_push_that_is_cut_off_is_no_checkpoint(
 ) -> None:
     made = config(max_iters=4)
     train_alone(made)
-    before = steps_there(storage)
+    assert steps_there(storage) == {4}
     storage.refuse = lambda method, path: (
         403 if method in ("PUT", "POST") and "iter_00000008/state.json" in path else None
     )
     with pytest.raises((UserError, ValueError), match="refused"):
         train_alone(changed(made, max_iters=8))
     storage.refuse = lambda method, path: None
-    assert steps_there(storage) == before
+    assert steps_there(storage) <= {4, 6}, "6 where it was the best"
     assert any("iter_00000008" in key for key in storage.objects("checkpoints/"))
     forget(tmp_path)
     latest = checkpoint.latest_checkpoint(remote_run.pull(RUN))
     assert latest is not None
-    assert int(latest.name[5:]) == max(before)
+    assert int(latest.name[5:]) == max(steps_there(storage))
 
 
 def test_a_damaged_one_is_passed_over(

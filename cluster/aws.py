@@ -1,0 +1,215 @@
+"""Makes at AWS what cluster/a100.yaml, h100.yaml and single-gpu.yaml refer to, and fills in a file's fields.
+
+    python cluster/aws.py cluster/a100.yaml --region us-east-1 --bucket MY-BUCKET --cost-centre research
+
+Makes, where they are not there: the bucket (private, encrypted), a security group (SSH from one address,
+everything between its members, nothing else), and two roles (the head's may start machines in this group's name;
+the workers' may only use the bucket). Costs nothing by itself. Run again, it changes only what is missing.
+"""
+
+import argparse
+import json
+import re
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+NAME = "nanochat-tct"
+TRUST = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path, help="cluster file to fill in")
+    parser.add_argument("--region", required=True, help="us-east-1")
+    parser.add_argument("--zone", help="us-east-1a; none: the first that has the file's workers")
+    parser.add_argument("--bucket", required=True, help="name of the bucket for data and checkpoints")
+    parser.add_argument("--cost-centre", required=True, help="who pays; a tag on everything")
+    parser.add_argument("--ssh-from", help="addresses that may use SSH, as 203.0.113.7/32; none: yours")
+    given = parser.parse_args(arguments)
+    try:
+        fields = set_up(given)
+    except (BotoCoreError, ClientError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    given.file.write_text(fill_in(given.file.read_text(), fields))
+    print(f"filled in {given.file}: " + ", ".join(f"{name} {value}" for name, value in fields.items()))
+    return 0
+
+
+def set_up(given: argparse.Namespace) -> dict[str, str]:
+    """Makes everything. Returns the fields of the cluster file."""
+    session = boto3.Session(region_name=given.region)
+    ec2 = session.client("ec2")
+    worker_type = re.findall(r"InstanceType: (\S+)", given.file.read_text())[-1]
+    zone = given.zone or first_zone(ec2, worker_type)
+    tags = [{"Key": "project", "Value": NAME}, {"Key": "cost-centre", "Value": given.cost_centre}]
+    make_bucket(session.client("s3"), given.bucket, given.region, tags)
+    subnets = ec2.describe_subnets(
+        Filters=[
+            {"Name": "availability-zone", "Values": [zone]},
+            {"Name": "map-public-ip-on-launch", "Values": ["true"]},
+        ]
+    )["Subnets"]
+    if not subnets:
+        raise OSError(
+            f"no subnet in {zone} gives public addresses; make the default ones: aws ec2 create-default-vpc"
+        )
+    subnet = sorted(subnets, key=lambda each: not each["DefaultForAz"])[0]
+    group = make_security_group(ec2, subnet["VpcId"], given.ssh_from or f"{my_address()}/32", tags)
+    iam = session.client("iam")
+    account = session.client("sts").get_caller_identity()["Account"]
+    make_role(iam, f"{NAME}-worker", [use_bucket(given.bucket)], tags)
+    worker_role = f"arn:aws:iam::{account}:role/{NAME}-worker"
+    make_role(
+        iam, f"{NAME}-head", [use_bucket(given.bucket), *start_workers(worker_role, given.region)], tags
+    )
+    return {
+        "region": given.region,
+        "availability_zone": zone,
+        "subnet": subnet["SubnetId"],
+        "security_group": group,
+        "head_profile": f"{{Name: {NAME}-head}}",
+        "worker_profile": f"{{Name: {NAME}-worker}}",
+        "cost_centre": given.cost_centre,
+    }
+
+
+def fill_in(text: str, fields: dict[str, str]) -> str:
+    """The cluster file with its fields filled in, filled in before or not; everything else as it was."""
+    for name, value in fields.items():
+        text, count = re.subn(
+            rf"^(    {name}: &\w+) (?:\{{[^}}]*\}}|\S+)", rf"\g<1> {value}", text, count=1, flags=re.MULTILINE
+        )
+        if count != 1:
+            raise OSError(f"the file has no field {name}; take it from the repository again")
+    return text
+
+
+def first_zone(ec2: Any, instance_type: str) -> str:
+    offers = ec2.describe_instance_type_offerings(
+        LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": [instance_type]}]
+    )["InstanceTypeOfferings"]
+    if not offers:
+        raise OSError(f"{instance_type} is not offered in this region; take another --region")
+    return min(offer["Location"] for offer in offers)
+
+
+def my_address() -> str:
+    with urllib.request.urlopen("https://checkip.amazonaws.com", timeout=10) as answer:
+        return answer.read().decode().strip()
+
+
+def make_bucket(s3: Any, name: str, region: str, tags: list[dict[str, str]]) -> None:
+    try:
+        s3.head_bucket(Bucket=name)
+        return
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "404":
+            raise
+    place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    s3.create_bucket(Bucket=name, **place)
+    s3.put_public_access_block(
+        Bucket=name,
+        PublicAccessBlockConfiguration={
+            "BlockPublicAcls": True,
+            "IgnorePublicAcls": True,
+            "BlockPublicPolicy": True,
+            "RestrictPublicBuckets": True,
+        },
+    )
+    s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
+
+
+def make_security_group(ec2: Any, vpc: str, ssh_from: str, tags: list[dict[str, str]]) -> str:
+    """SSH from `ssh_from`; between members everything, in and out (EFA wants the latter said)."""
+    found = ec2.describe_security_groups(
+        Filters=[{"Name": "vpc-id", "Values": [vpc]}, {"Name": "group-name", "Values": [NAME]}]
+    )["SecurityGroups"]
+    if found:
+        group = found[0]["GroupId"]
+    else:
+        group = ec2.create_security_group(
+            GroupName=NAME,
+            Description="SSH from one address, everything between members",
+            VpcId=vpc,
+            TagSpecifications=[{"ResourceType": "security-group", "Tags": tags}],
+        )["GroupId"]
+    ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": ssh_from}]}
+    members = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
+    for authorize, rules in (
+        (ec2.authorize_security_group_ingress, [ssh]),
+        (ec2.authorize_security_group_ingress, [members]),
+        (ec2.authorize_security_group_egress, [members]),
+    ):
+        try:
+            authorize(GroupId=group, IpPermissions=rules)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "InvalidPermission.Duplicate":
+                raise
+    return group
+
+
+def use_bucket(bucket: str) -> dict[str, Any]:
+    return {
+        "Effect": "Allow",
+        "Action": [
+            "s3:ListBucket",
+            "s3:GetObject",
+            "s3:PutObject",
+            "s3:DeleteObject",
+            "s3:AbortMultipartUpload",
+        ],
+        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+    }
+
+
+def start_workers(worker_role: str, region: str) -> list[dict[str, Any]]:
+    """What Ray's autoscaler does on the head: start and end machines, with the workers' role and no other."""
+    only_here = {"StringEquals": {"aws:RequestedRegion": region}}
+    ours = {"StringLike": {"ec2:ResourceTag/ray-cluster-name": f"{NAME}-*"}}
+    return [
+        {"Effect": "Allow", "Action": ["ec2:Describe*", "ssm:GetParameters"], "Resource": "*"},
+        {
+            "Effect": "Allow",
+            "Action": ["ec2:RunInstances", "ec2:CreateTags"],
+            "Resource": "*",
+            "Condition": only_here,
+        },
+        {"Effect": "Allow", "Action": "ec2:TerminateInstances", "Resource": "*", "Condition": ours},
+        {"Effect": "Allow", "Action": "iam:PassRole", "Resource": worker_role},
+    ]
+
+
+def make_role(iam: Any, name: str, statements: list[dict[str, Any]], tags: list[dict[str, str]]) -> None:
+    """A role, what it may do, and the instance profile of the same name."""
+    is_new = False
+    version = "2012-10-17"
+    try:
+        trust = json.dumps({"Version": version, "Statement": [TRUST]})
+        iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust, Tags=tags)
+    except iam.exceptions.EntityAlreadyExistsException:
+        pass
+    policy = json.dumps({"Version": version, "Statement": statements})
+    iam.put_role_policy(RoleName=name, PolicyName=NAME, PolicyDocument=policy)
+    try:
+        iam.create_instance_profile(InstanceProfileName=name)
+        is_new = True
+    except iam.exceptions.EntityAlreadyExistsException:
+        pass
+    if not iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]["Roles"]:
+        iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+    if is_new:
+        time.sleep(PROPAGATION_SECONDS)
+
+
+PROPAGATION_SECONDS = 10  # until EC2 knows a new profile
+
+if __name__ == "__main__":
+    sys.exit(main())

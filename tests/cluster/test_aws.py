@@ -1,0 +1,133 @@
+"""cluster/aws.py against moto's AWS: from an empty account to a file that the doctor and Ray take."""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from nanochat_tct.cluster_file import check_fields, read_cluster_file
+from tests.cluster.files import path_of
+from tests.helpers import REPOSITORY
+
+FLAGS = (
+    "--region",
+    "us-east-1",
+    "--zone",
+    "us-east-1a",
+    "--bucket",
+    "bucket-of-mine",
+    "--cost-centre",
+    "research",
+)
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    spec = importlib.util.spec_from_file_location("cluster_aws", REPOSITORY / "cluster/aws.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "PROPAGATION_SECONDS", 0)
+    monkeypatch.setattr(module, "my_address", lambda: "203.0.113.7")
+    with mock_aws():
+        yield module
+
+
+@pytest.mark.parametrize("name", ["a100", "h100", "single-gpu"])
+def test_an_empty_account_and_then_again(name: str, aws: Any, tmp_path: Path) -> None:
+    path = Path(shutil.copy(path_of(name), tmp_path))
+    assert aws.main([str(path), *FLAGS]) == 0
+    filled = path.read_text()
+    assert check_fields(read_cluster_file(path)) == "7 fields filled in"
+    original = path_of(name).read_text().splitlines()
+    changed = [old for old, new in zip(original, filled.splitlines(), strict=True) if old != new]
+    assert all("FILL-IN" in line for line in changed)
+    state = everything()
+    assert aws.main([str(path), *FLAGS]) == 0
+    assert path.read_text() == filled
+    assert everything() == state
+
+
+def everything() -> Any:
+    """What there is in the account, as far as this is about it."""
+    ec2, iam = boto3.client("ec2", "us-east-1"), boto3.client("iam")
+    groups = [g for g in ec2.describe_security_groups()["SecurityGroups"] if g["GroupName"] == "nanochat-tct"]
+    roles = sorted(role["RoleName"] for role in iam.list_roles()["Roles"])
+    profiles = iam.list_instance_profiles()["InstanceProfiles"]
+    held = {p["InstanceProfileName"]: [role["RoleName"] for role in p["Roles"]] for p in profiles}
+    buckets = [bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]]
+    return json.loads(json.dumps([groups, roles, held, buckets], default=str))
+
+
+def test_ssh_is_all_that_is_open(aws: Any, tmp_path: Path) -> None:
+    path = Path(shutil.copy(path_of("a100"), tmp_path))
+    assert aws.main([str(path), *FLAGS]) == 0
+    (group,), _, held, buckets = everything()
+    assert check_rules(group) == {("tcp", 22, "203.0.113.7/32"), ("-1", None, group["GroupId"])}
+    assert group["GroupId"] in path.read_text()
+    assert held == {
+        "nanochat-tct-head": ["nanochat-tct-head"],
+        "nanochat-tct-worker": ["nanochat-tct-worker"],
+    }
+    assert buckets == ["bucket-of-mine"]
+    s3 = boto3.client("s3")
+    block = s3.get_public_access_block(Bucket="bucket-of-mine")["PublicAccessBlockConfiguration"]
+    assert set(block.values()) == {True}
+    assert {"Key": "cost-centre", "Value": "research"} in s3.get_bucket_tagging(Bucket="bucket-of-mine")[
+        "TagSet"
+    ]
+
+
+def check_rules(group: dict[str, Any]) -> set[Any]:
+    """Who may reach what, from outside."""
+    rules = set()
+    for rule in group["IpPermissions"]:
+        sources = [each["CidrIp"] for each in rule["IpRanges"]]
+        sources += [each["GroupId"] for each in rule["UserIdGroupPairs"]]
+        assert rule.get("Ipv6Ranges", []) == []
+        rules |= {(rule["IpProtocol"], rule.get("FromPort"), source) for source in sources}
+    return rules
+
+
+def test_what_the_roles_may_do(aws: Any, tmp_path: Path) -> None:
+    """Workers: the bucket. The head: besides, start machines here, with the workers' role and no other."""
+    path = Path(shutil.copy(path_of("single-gpu"), tmp_path))
+    assert aws.main([str(path), *FLAGS]) == 0
+    iam = boto3.client("iam")
+
+    def actions(role: str) -> dict[str, Any]:
+        policy = iam.get_role_policy(RoleName=role, PolicyName="nanochat-tct")["PolicyDocument"]
+        found = {}
+        for statement in policy["Statement"]:
+            given = statement["Action"]
+            for action in [given] if isinstance(given, str) else given:
+                found[action] = statement
+        return found
+
+    worker, head = actions("nanochat-tct-worker"), actions("nanochat-tct-head")
+    assert all(action.startswith("s3:") for action in worker)
+    assert all("bucket-of-mine" in place for s in worker.values() for place in s["Resource"])
+    assert set(head) - set(worker) == {
+        *("ec2:Describe*", "ssm:GetParameters", "ec2:RunInstances", "ec2:CreateTags"),
+        *("ec2:TerminateInstances", "iam:PassRole"),
+    }
+    assert head["iam:PassRole"]["Resource"].endswith(":role/nanochat-tct-worker")
+    assert "ec2:ResourceTag/ray-cluster-name" in head["ec2:TerminateInstances"]["Condition"]["StringLike"]
+
+
+def test_mistakes_are_one_line(aws: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(shutil.copy(path_of("a100"), tmp_path))
+    assert aws.main([str(path), *FLAGS[:2], "--zone", "us-east-1z", *FLAGS[4:]]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: no subnet in us-east-1z gives public addresses")
+    assert len(told.splitlines()) == 1
+    assert path.read_text() == path_of("a100").read_text()
