@@ -63,14 +63,16 @@ from nanochat_tct.training.token_parts import token_parts
 PRESET = "demo"
 BATCH_SIZE = 8  # windows of an iter
 WARMUP = 0.05  # of the run
-EVALUATIONS = 4  # of a run, evenly spaced
+EVALUATIONS = {"once": 4, "many": 8}  # of a run, evenly spaced
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is varied. The defaults are the plain recipe."""
 
-    product: str = ""  # what `nanochat-tct train --optimizer` does with this value, and nothing of the below
+    product: str = (
+        ""  # what `nanochat-tct train --optimizer` does with this value; of the below only dropout counts
+    )
     # how weights move
     optimizer: str = "adamw"  # or muon, for the matrices of blocks
     lr: float = 0.01  # of everything that AdamW moves
@@ -105,6 +107,8 @@ PARTS = Recipe(parts="both")
 MUON = dataclasses.replace(PARTS, optimizer="muon", matrix_lr=0.02)
 RECIPES: dict[str, Recipe] = {
     "product": Recipe(product="muon"),
+    "product, dropout 0.1": Recipe(product="muon", dropout=0.1),
+    "product, dropout 0.3": Recipe(product="muon", dropout=0.3),
     "adamw": Recipe(),
     "adamw, lr / 2": Recipe(lr=0.005, matrix_lr=0.005),
     "adamw, lr * 2": Recipe(lr=0.02, matrix_lr=0.02),
@@ -376,7 +380,7 @@ class _Split(Documents):
 
 
 def train(
-    documents: Documents, shape: GPTConfig, recipe: Recipe, seed: int, num_tokens: int
+    documents: Documents, shape: GPTConfig, recipe: Recipe, seed: int, num_tokens: int, evaluations: int
 ) -> dict[str, Any]:
     """One run. Returns: its bits per byte at the end and on the way, and its time."""
     iters = num_tokens // (BATCH_SIZE * shape.context_size)
@@ -386,7 +390,7 @@ def train(
         config = resolve(
             TrainConfig(preset=PRESET, max_iters=iters, optimizer=recipe.product), shape.vocab_size
         )
-        model = GPT(shape, seed)
+        model = GPT(dataclasses.replace(shape, dropout=recipe.dropout), seed)
         optimizers = make_optimizers(model, config, token_parts(load_tokenizer("builtin")))
     else:
         model = StudyGPT(shape, recipe, seed)
@@ -421,7 +425,7 @@ def train(
                 decay = min(recipe.ema, (step + 1) / (step + 10))
                 for mean, parameter in zip(average, model.parameters(), strict=True):
                     mean.lerp_(parameter, 1 - decay)
-        if (step + 1) % max(1, iters // EVALUATIONS) == 0 or step + 1 == iters:
+        if (step + 1) % max(1, iters // evaluations) == 0 or step + 1 == iters:
             seconds += time.monotonic() - started
             parameters = list(model.parameters())
             trained = [p.detach().clone() for p in parameters]
@@ -503,7 +507,7 @@ def compare(arguments: argparse.Namespace) -> None:
                     }
                     if any(key.items() <= run.items() for run in read_runs(output)):
                         continue
-                    run = {**key, **train(documents, shape, recipe, seed, num_tokens)}
+                    run = {**key, **train(documents, shape, recipe, seed, num_tokens, EVALUATIONS[regime])}
                     with open(output, "a") as file:
                         file.write(json.dumps(run) + "\n")
                     print(json.dumps(run), flush=True)
@@ -527,8 +531,8 @@ def table(runs: list[dict[str, Any]]) -> str:
     for run in runs:
         groups.setdefault((run["regime"], run["tokens"], run["recipe"], run["settings"]), []).append(run)
     lines = [
-        "| regime | tokens | recipe | seeds | bits per byte | min..max | training loss | tokens/s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| regime | tokens | recipe | seeds | bits per byte | min..max | best on the way | training loss | tokens/s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     means = {key: statistics.mean(run["bits_per_byte"] for run in group) for key, group in groups.items()}
     for key in sorted(groups, key=lambda key: (*key[:2], means[key])):
@@ -537,6 +541,7 @@ def table(runs: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {key[0]} | {key[1]:,} | {key[2]} | {len(group)} | {means[key]:.4f} | "
             f"{min(quality):.4f}..{max(quality):.4f} | "
+            f"{statistics.mean(min(value for _, value in run['curve']) for run in group):.4f} | "
             f"{statistics.mean(run['train_loss'] for run in group):.2f} | "
             f"{statistics.mean(run['tokens_per_second'] for run in group):.0f} |"
         )
