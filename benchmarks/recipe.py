@@ -3,10 +3,9 @@
     python benchmarks/recipe.py --corpus FOLDER --cache FOLDER --output FILE --recipes "adamw; muon" --seeds 0,1,2
 
 FOLDER of --corpus holds workflows.parquet with the columns `repo` and `text`; it is prepared once into the cache.
-Two regimes: `once` trains on all documents and sees none twice; `many` goes again and again over the few of
---few-tokens. A recipe
-is the plain one (AdamW, half a cosine) with something changed: RECIPES. A run that the output file already holds is
-not repeated, so the same command makes what is missing and prints the table of all runs.
+Two regimes: `once` trains on all documents and sees none twice; `many` goes again and again over a few, of
+--few-tokens. A recipe is the plain one (AdamW, half a cosine) with something changed: RECIPES. A run that the output
+file already holds is not repeated, so the same command makes what is missing and prints the table of all runs.
 
 Everything tried is here, also what was not kept; `product` is what `nanochat-tct train` does without flags.
 """
@@ -238,7 +237,7 @@ class StudyGPT(nn.Module):
         self.cos, self.sin = (table[:, None] for table in rotary_tables(shape.context_size, shape.head_dim))
         self.bucket_starts = torch.tensor(position_bucket_starts())
 
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor, legal: None = None) -> Tensor:
         vocab_size = self.shape.vocab_size
         is_position = tokens >= vocab_size
         ids = tokens.clamp(max=vocab_size - 1)
@@ -325,12 +324,11 @@ def share_of_peak(step: int, iters: int, recipe: Recipe) -> float:
 
 
 class Documents:
-    """Some of a store's documents: what `Windows` needs of a store."""
+    """Some of a store's documents, without its masks: what `Windows` needs of a store."""
 
-    mask_ids = None  # the softmax is over all tokens
-
-    def __init__(self, store: TokenStore, documents: dict[str, pa.Table]) -> None:
+    def __init__(self, store: "TokenStore | Documents", documents: dict[str, pa.Table]) -> None:
         self.tokens, self.vocab_size, self.pad_token = store.tokens, store.vocab_size, store.pad_token
+        self.mask_ids = None
         self.documents = documents
 
     def split(self, name: str) -> pa.Table:
@@ -361,22 +359,12 @@ def batches(
         while sum(map(len, rows)) < BATCH_SIZE:
             table = documents.split("train")
             table = table.take(shuffled(len(table), seed + 1, epoch))
-            windows = Windows(_Split(documents, table), "train", shape.context_size)  # type: ignore[arg-type]
+            windows = Windows(Documents(documents, {"train": table}), "train", shape.context_size)  # type: ignore[arg-type]
             rows.append(windows.get(shuffled(len(windows), seed, epoch)))
             epoch += 1
         joined = np.concatenate(rows)
         yield joined[:BATCH_SIZE]
         rows = [joined[BATCH_SIZE:]]
-
-
-class _Split(Documents):
-    def __init__(self, documents: Documents, table: pa.Table) -> None:
-        self.tokens, self.vocab_size, self.pad_token = (
-            documents.tokens,
-            documents.vocab_size,
-            documents.pad_token,
-        )
-        self.documents = {"train": table}
 
 
 def train(
