@@ -9,9 +9,9 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
-from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.ledger import Account, Ledger
 from nanochat_tct.tuning.prices import Prices
 
 WORK_DIR = "work"
@@ -30,11 +30,11 @@ class Payer:
     they start, and after they were lost.
     """
 
-    def __init__(self, ledger: Ledger, trial: str, in_worker: bool) -> None:
+    def __init__(self, ledger: Ledger, trial: str, in_worker: bool, log: TextIO | None = None) -> None:
         self.ledger, self.trial, self.in_worker = ledger, trial, in_worker
         self.tick = tick_seconds(ledger)
         self.paid = 0.0
-        self.log: TextIO | None = None
+        self.log = log
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -78,13 +78,12 @@ def tick_seconds(ledger: Ledger) -> float:
 class WorkerMeter:
     """On each worker of a trial: charges what the loop is about to do, and says when it must stop."""
 
-    def __init__(self, folder: str | Path, trial: str, rank: int, prices: Prices, resizes: bool) -> None:
-        """Args:
-        prices: in quanta.
-        resizes: whether the run's length follows its speed (final runs on a budget of time).
-        """
+    def __init__(self, folder: str | Path, trial: str, rank: int) -> None:
         self.ledger = Ledger(folder)
-        self.trial, self.rank, self.prices, self.resizes = trial, rank, prices, resizes
+        self.trial, self.rank = trial, rank
+        self.prices = Prices(**self.account.settings["prices"])  # in quanta
+        # The length of a final run on a budget of time follows its speed.
+        self.resizes = self.account.purpose == "final" and self.ledger.terms.unit != "flops"
         self.marks: list[tuple[str, float]] = []  # kind and time of each charge
         self.pending_flops, self.pending_since, self.pending_kind = 0, 0.0, ""
         self.iters_left = 0
@@ -95,6 +94,11 @@ class WorkerMeter:
         directory.mkdir(exist_ok=True)
         name = f"{trial}.{rank}.{os.getpid()}.{time.time_ns()}.jsonl"
         self.log = open(directory / name, "a", buffering=1)  # noqa: SIM115  # for as long as the process lives
+
+    @property
+    def account(self) -> Account:
+        """The trial's, as last read."""
+        return self.ledger.accounts[self.trial]
 
     def charge(self, kind: str, flops: float) -> None:
         """Charge a piece of work that is about to be done; called on rank 0.
@@ -128,7 +132,7 @@ class WorkerMeter:
     def left(self) -> float:
         """Quanta of the reserve that are left; time that is paid ahead counts as left."""
         self.ledger.refresh()
-        account = self.ledger.accounts[self.trial]
+        account = self.account
         if self.ledger.terms.unit == "flops":
             return account.left
         return account.left + max(0.0, account.paid_until - time.time()) * account.workers * 1e6
@@ -148,10 +152,14 @@ class WorkerMeter:
 
     def margin(self) -> float:
         """Quanta to keep for what comes after the last iter."""
+        return sum(self.evaluation_prices) + self.spare()
+
+    def spare(self) -> float:
+        """Quanta of stopping: a checkpoint, and the end of the processes."""
         if self.ledger.terms.unit == "flops":
-            return sum(self.evaluation_prices)
-        workers = self.ledger.accounts[self.trial].workers
-        return sum(self.evaluation_prices) + 2 * self.prices.checkpoint + STOPPING_SECONDS * workers * 1e6
+            return 0.0
+        workers = self.account.workers
+        return 2 * self.prices.checkpoint + STOPPING_SECONDS * workers * 1e6
 
     def measured_iter(self) -> float | None:
         """Quanta that an iter costs as of late; None before there were enough."""
@@ -162,7 +170,7 @@ class WorkerMeter:
         ][-50:]
         if len(train) < 5:
             return None
-        workers = self.ledger.accounts[self.trial].workers
+        workers = self.account.workers
         return sum(train) / len(train) * workers * 1e6
 
     def is_off(self, left: float) -> bool:
@@ -186,7 +194,3 @@ class WorkerMeter:
         self.iters_left, self.evaluation_prices = iters_left, evaluation_prices
         self.stop = None
         self.next_resize = int(iters_left * (1 - first_look))
-
-    def summary(self) -> dict[str, Any]:
-        """What the log holds, for the trial's result."""
-        return {"iters": sum(kind == "train" for kind, _ in self.marks)}

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,77 +89,89 @@ def train_on_workers(folder: str, trial: str, account: Account) -> dict[str, Any
 
 
 def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
-    """The loop on one of a trial's workers, with its ledger."""
+    """One of a trial's workers, started by Ray Train."""
     import ray.train
     import ray.train.torch
+    from ray.train.collective import broadcast_from_rank_zero
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
-    ledger = Ledger(given["folder"])
-    account = ledger.accounts[given["trial"]]
-    settings = account.settings
-    config = TrainConfig(**settings["config"])
+    account = Ledger(given["folder"]).accounts[given["trial"]]
     context = ray.train.get_context()
-    if config.use_gpu:
+    device = torch.device("cpu")
+    if account.settings["config"]["use_gpu"]:
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-        torch.set_num_threads(settings["threads"])
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    if config.wandb != "off":
-        os.environ["WANDB_RUN_GROUP"] = settings["group"]
-    meter = WorkerMeter(
-        given["folder"],
-        given["trial"],
-        worker.rank,
-        Prices(**settings["prices"]),
-        account.purpose == "final" and ledger.terms.unit != "flops",
-    )
+    return work(given["folder"], given["trial"], worker, ray.train.report, broadcast_from_rank_zero)
+
+
+def work(
+    folder: str | Path,
+    trial: str,
+    worker: Worker,
+    hand_on: Callable[[dict[str, Any]], None] = lambda numbers: None,
+    broadcast: Callable[[Any], Any] = lambda value: value,
+) -> dict[str, Any]:
+    """Train a trial on this worker, paid for from the ledger; whoever starts it may be Ray Train or not.
+
+    Args:
+        hand_on: takes the numbers of each evaluation.
+        broadcast: gives the first worker's value to all.
+    Returns: what `train_to_the_end` does; of a probe also `seconds` and `hardware`, of a final run `whole_split`.
+    """
+    meter = WorkerMeter(folder, trial, worker.rank)
+    account = meter.account
+    settings = account.settings
+    config = TrainConfig(**settings["config"])
+    if worker.device.type == "cpu":
+        torch.set_num_threads(settings["threads"])
+    os.environ["WANDB_RUN_GROUP"] = settings["group"]
     judge = Judge(meter, settings, worker.is_first)
     log_dir = Path(config.log_dir) / str(config.run_name)
     log_dir.mkdir(parents=True, exist_ok=True)
+
+    def report(numbers: dict[str, Any]) -> None:
+        judge.look_at(numbers)
+        hand_on(numbers)
+
     with open(log_dir / "log.txt", "a", buffering=1) as lines:
-
-        def report(numbers: dict[str, Any]) -> None:
-            judge.look_at(numbers)
-            ray.train.report(numbers)
-
         reporter = Reporter(
-            say=lambda line: print(line, file=lines, flush=True),
+            say=lambda line: print(line, file=lines),
             report=report,
             stop_reason=meter.stop_reason,
             charge=meter.charge,
         )
         if not worker.is_first:
-            return train_to_the_end(config, worker, reporter, meter, account)
-        with Payer(meter.ledger, given["trial"], in_worker=True) as payer:
-            payer.log = meter.log
-            result = train_to_the_end(config, worker, reporter, meter, account)
+            return train_to_the_end(config, worker, reporter, meter, broadcast)
+        with Payer(meter.ledger, trial, in_worker=True, log=meter.log):
+            result = train_to_the_end(config, worker, reporter, meter, broadcast)
             if account.purpose == "final" and result["status"] == "finished":
                 result["whole_split"] = evaluate_whole_split(config, result["checkpoint"], meter, settings)
             meter.flush()
-    if account.purpose == "probe":
+    if account.purpose == "probe" and result["status"] == "finished":
         result["seconds"] = seconds_of(
             meter.marks, result["ended_at"], account.opened_at, settings["windows"]
         )
-        result["hardware"] = hardware(device)
+        result["hardware"] = hardware(worker.device)
     return result
 
 
 def train_to_the_end(
-    config: TrainConfig, worker: Worker, reporter: Reporter, meter: WorkerMeter, account: Account
+    config: TrainConfig,
+    worker: Worker,
+    reporter: Reporter,
+    meter: WorkerMeter,
+    broadcast: Callable[[Any], Any],
 ) -> dict[str, Any]:
     """The loop, as often as the length of the run is corrected.
 
     Returns: `status iters tokens bits_per_byte checkpoint why ended_at`.
     """
-    from ray.train.collective import broadcast_from_rank_zero
-
     while True:
         if worker.is_first:
-            config = fit_length(config, meter, account)
+            config = fit_length(config, meter)
         if worker.world_size > 1:
-            config = TrainConfig(**broadcast_from_rank_zero(to_dict(config)))
+            config = TrainConfig(**broadcast(to_dict(config)))
         try:
             result = train(config, worker, reporter)
         except StoppedTogether as error:  # not finite, again and again
@@ -188,13 +201,14 @@ def reached(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def fit_length(config: TrainConfig, meter: WorkerMeter, account: Account) -> TrainConfig:
+def fit_length(config: TrainConfig, meter: WorkerMeter) -> TrainConfig:
     """The config of what is still to do, with the money there is; on the first worker.
 
     A trial keeps its length, so that it can be compared: its reserve is raised by what it must do again, as far as
     there is money. A final run takes all there is, so its length is what that buys.
     """
-    settings, ledger = account.settings, meter.ledger
+    account, ledger = meter.account, meter.ledger
+    settings = account.settings
     done = reached(config)["iters"]
     prices, windows = meter.prices, settings["windows"]
     measured = meter.measured_iter() if ledger.terms.unit != "flops" else None
@@ -202,8 +216,8 @@ def fit_length(config: TrainConfig, meter: WorkerMeter, account: Account) -> Tra
         prices = meter.prices = dataclasses.replace(prices, iter=measured)
 
     def evaluations_of(config: TrainConfig) -> int:
-        """Those to come: at multiples of the interval, and at the end."""
-        first = 0 if done == 0 else done // config.eval_interval + 1
+        """Those to come: at multiples of the interval, one that a kill cut off included, and at the end."""
+        first = math.ceil(done / config.eval_interval)
         last = config.max_iters // config.eval_interval
         return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
 
@@ -214,7 +228,7 @@ def fit_length(config: TrainConfig, meter: WorkerMeter, account: Account) -> Tra
         return price + settings["whole_windows"] * prices.window
 
     if account.purpose == "final":
-        spare = 0.0 if ledger.terms.unit == "flops" else meter.margin()
+        spare = meter.spare()
         iters = math.floor((meter.left() - rest_of(config) - spare) / prices.iter)
         config = with_length(config, max(done, done + iters))
         while config.max_iters > done and rest_of(config) + spare > meter.left() - prices.iter * (
@@ -224,7 +238,7 @@ def fit_length(config: TrainConfig, meter: WorkerMeter, account: Account) -> Tra
     else:
         needed = rest_of(config) + (config.max_iters - done) * prices.iter
         if ledger.terms.unit != "flops":
-            needed = REPAIR * needed + meter.margin()
+            needed = REPAIR * needed + meter.spare()
         ledger.top_up(meter.trial, math.ceil(needed))
     evaluations = [windows * prices.window] * evaluations_of(config)
     meter.begin(

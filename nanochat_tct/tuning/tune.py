@@ -106,7 +106,7 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     else:
         refuse_too_small(terms, config, [size.row_flops for size in sizes.values()], base)
         ledger = Ledger.create(folder, terms)
-    cores = len(os.sched_getaffinity(0))
+    cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "0")) or 1024)
     return Sweep(config, folder, ledger, base, store, sizes, cores, config.concurrency or 1), folder
 
 

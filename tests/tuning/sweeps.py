@@ -1,11 +1,16 @@
 """What the tests of sweeps share: a sweep of tiny models that ends in a minute."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from nanochat_tct.config import parse_arguments
+from nanochat_tct.tuning.alone import run_alone
+from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
+from nanochat_tct.tuning.tune import prepare
 from tests.training.workers import small_store
 
 SETTINGS: dict[str, Any] = {
@@ -52,3 +57,7 @@ def logged_flops(folder: Path) -> int:
 def open_ledger(folder: Path) -> Ledger:
     """The sweep's ledger."""
     return Ledger(folder / "sweep")
+
+
+if __name__ == "__main__":  # a sweep without Ray, in a process that can be killed
+    run_alone(prepare(parse_arguments(SweepConfig, sys.argv[1:], "tune", ""))[0])

@@ -25,17 +25,17 @@ PATIENCE = 240.0  # seconds without any progress: something hangs
 
 
 class RunningSweep:
-    """The command `tune` in a process of its own, and its victims."""
+    """The command `tune`, or the same without Ray, in a process of its own, and its victims."""
 
-    def __init__(self, folder: Path, arguments: list[str]) -> None:
-        self.folder, self.arguments = folder, arguments
+    def __init__(self, folder: Path, arguments: list[str], on_ray: bool) -> None:
+        module = ["nanochat_tct.cli", "tune"] if on_ray else ["tests.tuning.sweeps"]
+        self.folder, self.command = folder, [sys.executable, "-m", *module, *arguments]
         self.output = open(folder / "output.txt", "ab")  # noqa: SIM115  # for as long as the test goes on
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "nanochat_tct.cli", "tune", *self.arguments]
         self.process = subprocess.Popen(
-            command, stdout=self.output, stderr=self.output, stdin=subprocess.DEVNULL, cwd=REPOSITORY
+            self.command, stdout=self.output, stderr=self.output, stdin=subprocess.DEVNULL, cwd=REPOSITORY
         )
 
     def workers(self) -> list[int]:
@@ -87,13 +87,15 @@ def wait_until(condition: Callable[[], bool], sweep: RunningSweep) -> bool:
     return False
 
 
-def sweep_with_kills(folder: Path, kills: list[str], seed: int, **changes: Any) -> tuple[Ledger, int]:
+def sweep_with_kills(
+    folder: Path, kills: list[str], seed: int, on_ray: bool = True, **changes: Any
+) -> tuple[Ledger, int]:
     """Run a sweep to its end; at random amounts of money, spread over the budget, kill what `kills` names.
 
     Returns: the ledger at the end, and how many kills there were.
     """
     rng = random.Random(seed)
-    sweep = RunningSweep(folder, sweep_arguments(folder, max_failures=50, **changes))
+    sweep = RunningSweep(folder, sweep_arguments(folder, max_failures=50, **changes), on_ray)
     done = 0
     try:
         assert wait_until((folder / "sweep" / LEDGER).exists, sweep)
@@ -136,28 +138,46 @@ def assert_nothing_lost(ledger: Ledger, folder: Path) -> None:
             assert row.tokens == row.planned_tokens, row
 
 
-def test_a_sweep_that_loses_a_worker_and_its_command(tmp_path: Path) -> None:
-    ledger, kills = sweep_with_kills(
-        tmp_path, ["worker", "sweep"], 0, sizes=["1x32"], num_rates=2, budget_flops=1.5e11
+def assert_money_is_right(ledger: Ledger, folder: Path) -> None:
+    """Nearly all of the budget was used and no more, and the workers' own logs say the same."""
+    logged = logged_flops(folder)
+    print(
+        f"spent {ledger.spent / ledger.terms.capacity:.3%} of the budget; the workers logged "
+        f"{logged / ledger.spent:.3%} of that"
     )
-    assert kills == 2
     assert 0.95 * ledger.terms.capacity <= ledger.spent <= ledger.terms.capacity
-    assert abs(ledger.spent - logged_flops(tmp_path)) <= 0.01 * ledger.spent
+    assert abs(ledger.spent - logged) <= 0.01 * ledger.spent
+
+
+@pytest.mark.parametrize(
+    ("kills", "budget"),
+    [(2, 5e10), pytest.param(20, 2e11, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+)
+def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
+    ledger, done = sweep_with_kills(
+        tmp_path,
+        ["sweep"] * kills,
+        kills,
+        on_ray=False,
+        sizes=["1x32"],
+        num_rates=2,
+        budget_flops=budget,
+        concurrency=1,
+    )
+    assert done == kills
+    assert_money_is_right(ledger, tmp_path)
     assert_nothing_lost(ledger, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(5400)
-def test_twenty_kills_at_random_moments(tmp_path: Path) -> None:
-    rng = random.Random(1)
-    kinds = ["worker"] * 8 + ["trial"] * 6 + ["sweep"] * 6
-    rng.shuffle(kinds)
-    ledger, kills = sweep_with_kills(tmp_path, kinds, 2, budget_flops=1.2e12)
-    print(
-        f"{kills} kills: spent {ledger.spent / ledger.terms.capacity:.2%} of the budget, workers logged "
-        f"{logged_flops(tmp_path) / ledger.spent:.4%} of that"
-    )
-    assert kills == 20
-    assert 0.95 * ledger.terms.capacity <= ledger.spent <= ledger.terms.capacity
-    assert abs(ledger.spent - logged_flops(tmp_path)) <= 0.01 * ledger.spent
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    ("workers", "trials", "sweeps", "budget"), [(1, 1, 1, 1.5e11), (8, 6, 6, 1.2e12)], ids=["three", "twenty"]
+)
+def test_kills_on_ray(tmp_path: Path, workers: int, trials: int, sweeps: int, budget: float) -> None:
+    kills = ["worker"] * workers + ["trial"] * trials + ["sweep"] * sweeps
+    random.Random(1).shuffle(kills)
+    ledger, done = sweep_with_kills(tmp_path, kills, 2, budget_flops=budget, num_rates=2)
+    assert done == len(kills)
+    assert_money_is_right(ledger, tmp_path)
     assert_nothing_lost(ledger, tmp_path)
