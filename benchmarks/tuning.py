@@ -56,6 +56,7 @@ from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, open_windows, train
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.plan import EVALUATION_SHARE
 from nanochat_tct.tuning.prices import EVALUATIONS, Prices, prices_in_flops
@@ -365,8 +366,7 @@ def job(setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
         wandb="off",
     )
     sweep, folder = tune.prepare(config)
-    while isinstance(name := sweep.next_trial(set()), str):
-        run_trial_here(folder, name)
+    run_alone(sweep)
     sweep.ledger.refresh()
     tune.write_results(sweep)
     final = next(account for account in sweep.ledger.accounts.values() if account.purpose == "final")
@@ -381,33 +381,6 @@ def job(setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
         "trials": len(sweep.ledger.accounts),
         "predicted": choice["predicted"],
     }
-
-
-def run_trial_here(folder: Path, name: str) -> None:
-    """What tuning/trial.py does on a worker of Ray's, in this process."""
-    from nanochat_tct.tuning.ledger import Ledger
-    from nanochat_tct.tuning.meter import WorkerMeter
-    from nanochat_tct.tuning.prices import seconds_of
-    from nanochat_tct.tuning.trial import Judge, evaluate_whole_split, train_to_the_end
-
-    ledger = Ledger(folder)
-    account = ledger.accounts[name]
-    settings = account.settings
-    config = TrainConfig(**settings["config"])
-    meter = WorkerMeter(str(folder), name, 0, Prices(**settings["prices"]), False)
-    judge = Judge(meter, settings, True)
-    reporter = Reporter(
-        say=lambda line: None, report=judge.look_at, stop_reason=meter.stop_reason, charge=meter.charge
-    )
-    result = train_to_the_end(config, WORKER, reporter, meter, account)
-    if account.purpose == "final" and result["status"] == "finished":
-        result["whole_split"] = evaluate_whole_split(config, result["checkpoint"], meter, settings)
-    meter.flush()
-    if account.purpose == "probe":
-        result["seconds"] = seconds_of(
-            meter.marks, result["ended_at"], account.opened_at, settings["windows"]
-        )
-    ledger.settle(name, result)
 
 
 def random_search(bench: Bench) -> dict[str, Any]:

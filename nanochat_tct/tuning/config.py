@@ -64,6 +64,7 @@ class SweepConfig:
     train_samples: int | None = option(None, "train on the first N only", unit="windows")
     batch_size: int = option(8, "per worker and micro-step", unit="windows")
     gradient_accumulation: int = option(1, "micro-steps of a worker in an iter")
+    optimizer: str = option("muon", "as of train", choices=("muon", "adamw"))
     weight_decay: float = option(0.1, "of matrices")
     num_workers: int = option(1, "processes of a trial; one GPU each with --use-gpu")
     use_gpu: bool = option(False, "train on GPUs")

@@ -151,7 +151,7 @@ def assert_money_is_right(ledger: Ledger, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kills", "budget"),
-    [(2, 5e10), pytest.param(20, 2e11, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+    [(2, 8e10), pytest.param(20, 2e11, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
 )
 def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
     ledger, done = sweep_with_kills(
