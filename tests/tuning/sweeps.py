@@ -43,15 +43,22 @@ def sweep_arguments(folder: Path, **changes: Any) -> list[str]:
     return arguments
 
 
-def logged_flops(folder: Path) -> int:
-    """What the workers themselves say that they have done, in all sittings."""
-    entries = [
-        json.loads(line)
+def logged_work(folder: Path) -> list[list[dict[str, Any]]]:
+    """What each worker wrote of its work, in all sittings."""
+    return [
+        [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
         for path in (folder / "sweep" / WORK_DIR).glob("*.jsonl")
-        for line in path.read_text().splitlines()
-        if line.endswith("}")
     ]
-    return sum(entry.get("flops", 0) for entry in entries)
+
+
+def logged_flops(folder: Path) -> int:
+    """FLOPs that the workers themselves say they have done."""
+    return sum(entry.get("flops", 0) for log in logged_work(folder) for entry in log)
+
+
+def logged_seconds(folder: Path) -> float:
+    """Seconds in which workers of one-worker trials were alive, by their own logs."""
+    return sum(log[-1]["time"] - log[0]["time"] for log in logged_work(folder) if log)
 
 
 def open_ledger(folder: Path) -> Ledger:

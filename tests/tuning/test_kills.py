@@ -19,7 +19,7 @@ from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
 from nanochat_tct.tuning.records import trial_rows
 from tests.helpers import REPOSITORY
-from tests.tuning.sweeps import logged_flops, open_ledger, sweep_arguments
+from tests.tuning.sweeps import logged_flops, logged_seconds, open_ledger, sweep_arguments
 
 PATIENCE = 240.0  # seconds without any progress: something hangs
 
@@ -181,3 +181,29 @@ def test_kills_on_ray(tmp_path: Path, workers: int, trials: int, sweeps: int, bu
     assert done == len(kills)
     assert_money_is_right(ledger, tmp_path)
     assert_nothing_lost(ledger, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kills", [0, 4])
+def test_a_budget_of_time_is_kept(tmp_path: Path, kills: int) -> None:
+    ledger, done = sweep_with_kills(
+        tmp_path,
+        ["sweep"] * kills,
+        kills,
+        on_ray=False,
+        sizes=["1x32"],
+        num_rates=2,
+        budget_flops=None,
+        budget_usd=0.2,
+        gpu_hourly_usd=2.0,
+        concurrency=1,
+    )
+    assert done == kills
+    assert 0.95 * ledger.terms.capacity <= ledger.spent <= ledger.terms.capacity
+    final = trial_rows(ledger)[-1]
+    assert final.purpose == "final" and final.status == "finished"
+    worked = sum(row.worker_seconds for row in trial_rows(ledger))
+    logged = logged_seconds(tmp_path)
+    # Time is paid ahead, a second and a half at most; a kill and each trial's end leave that behind.
+    assert -1 <= worked - logged <= 1.5 * (done + len(ledger.accounts)) + 1
