@@ -1,8 +1,8 @@
 """The table of trials that a sweep shows while it runs."""
 
-import sys
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -22,9 +22,8 @@ SECONDS = 2.0  # between looks at the ledger
 class LiveTable:
     """On a terminal a table that is drawn anew; elsewhere a line when a trial begins or ends."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.console = Console(file=sys.stdout, highlight=False)
+    def __init__(self, ledger: Ledger, console: Console) -> None:
+        self.ledger, self.console = ledger, console
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.started = time.time()
         self.spent_before = ledger.spent
@@ -96,8 +95,6 @@ class LiveTable:
     def progress(self, trial: Trial) -> tuple[int, float | None]:
         """Tokens and last bits per byte of a running trial, from what it logs."""
         config = self.ledger.accounts[trial.trial].settings["config"]
-        from pathlib import Path
-
         entries = read_metrics(Path(config["checkpoint_dir"]) / trial.trial)
         iters = max((entry["iter"] for entry in entries), default=0)
         bits = [entry["bits_per_byte"] for entry in entries if "bits_per_byte" in entry]

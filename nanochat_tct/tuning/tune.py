@@ -107,7 +107,8 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
         refuse_too_small(terms, config, [size.row_flops for size in sizes.values()], base)
         ledger = Ledger.create(folder, terms)
     cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "0")) or 1024)
-    return Sweep(config, folder, ledger, base, store, sizes, cores, config.concurrency or 1), folder
+    slots = config.concurrency or ledger.notes.get("slots", 1)  # as many as there was room for last time
+    return Sweep(config, folder, ledger, base, store, sizes, cores, slots), folder
 
 
 def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
@@ -179,6 +180,7 @@ def run(sweep: Sweep, console: Console) -> bool:
     from nanochat_tct.tuning.search import LedgerSearch
 
     sweep.slots = sweep.config.concurrency or slots_of(sweep.base, ray.cluster_resources())
+    sweep.ledger.note("slots", sweep.slots)
     sweep.ledger.note(INTERRUPTED, False)
     search = LedgerSearch(sweep, lambda: show_forecast(sweep, console))
     tuner = tune.Tuner(
@@ -191,7 +193,7 @@ def run(sweep: Sweep, console: Console) -> bool:
             verbose=0,
         ),
     )
-    with interruptible(sweep.ledger), IdleMeter(sweep), LiveTable(sweep.ledger):
+    with interruptible(sweep.ledger), IdleMeter(sweep), LiveTable(sweep.ledger, console):
         tuner.fit()
     if search.error is not None:
         raise search.error
@@ -214,7 +216,8 @@ def interruptible(ledger: Ledger) -> Iterator[None]:
 
     def stop(number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, before)
-        ledger.note(INTERRUPTED, True)
+        # In a thread of its own: this one may be in the middle of writing to the ledger.
+        threading.Thread(target=ledger.note, args=(INTERRUPTED, True)).start()
         print("stopping: trials save their checkpoints (Ctrl-C again: at once)", file=sys.stderr)
 
     before = signal.signal(signal.SIGINT, stop)

@@ -21,7 +21,7 @@ from nanochat_tct.tuning.records import trial_rows
 from tests.helpers import REPOSITORY
 from tests.tuning.sweeps import logged_flops, logged_seconds, open_ledger, sweep_arguments
 
-PATIENCE = 240.0  # seconds without any progress: something hangs
+PATIENCE = 600.0  # seconds without any progress: something hangs
 
 
 class RunningSweep:
@@ -151,7 +151,10 @@ def assert_money_is_right(ledger: Ledger, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kills", "budget"),
-    [(2, 8e10), pytest.param(20, 2e11, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+    [
+        pytest.param(2, 6e10, marks=pytest.mark.timeout(900)),
+        pytest.param(20, 1.5e11, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
 )
 def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
     ledger, done = sweep_with_kills(

@@ -1,0 +1,36 @@
+"""The table of a running sweep, as a terminal shows it and as a log does."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from nanochat_tct.tuning.table import LiveTable
+from tests.tuning.test_sweep import finish, make_sweep
+
+
+def test_table_and_lines_show_every_trial_and_the_money(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=2)
+    table = LiveTable(sweep.ledger, Console(file=(plain := io.StringIO()), width=150))
+    with table:
+        finish(sweep, str(sweep.next_trial(set())))
+        trial = str(sweep.next_trial(set()))
+        finish(sweep, trial)
+        running = str(sweep.next_trial(set()))
+    lines = [line for line in plain.getvalue().splitlines() if line.startswith(("probe", "sweep"))]
+    assert any(line.startswith(f"{trial} | lr 0.0075 | tokens ") and "| finished |" in line for line in lines)
+    assert any(line.startswith(running) and "| running |" in line for line in lines)
+    Console(file=(drawn := io.StringIO()), width=150).print(table.table())
+    text = drawn.getvalue()
+    for part in (
+        "trial",
+        "bits per byte",
+        "spent",
+        "status",
+        trial,
+        running,
+        "finished",
+        "running",
+        "of 1e+12",
+    ):
+        assert part in text
