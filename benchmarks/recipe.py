@@ -270,10 +270,7 @@ def study_parts() -> Tensor:
     """What tokens are made of, sparse (vocab_size, parts), as the product's optimizer has it."""
     parts = token_parts(load_tokenizer("builtin"))
     assert parts is not None
-    matrix = parts.of_tokens
-    rows = torch.searchsorted(matrix.starts, torch.arange(len(matrix.columns)), right=True) - 1
-    size = len(matrix.starts), parts.num_parts
-    return torch.sparse_coo_tensor(torch.stack([rows, matrix.columns]), matrix.values, size).coalesce()
+    return parts.of_tokens.dense.to_sparse()
 
 
 # --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What tokens are made of, as a sparse matrix, so that tokens made of the same parts learn from each other."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -12,20 +13,34 @@ from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SparseMatrix:
-    """Its rows one after the other. Products are the same bits every time, on CUDA too."""
+    """Its rows one after the other. Products are the same bits every time."""
 
     columns: Tensor  # (nonzeros,) int64
     starts: Tensor  # (rows,) int64: where each row begins in `columns`
     values: Tensor  # (nonzeros,) float32
+    num_columns: int
 
-    def __matmul__(self, dense: Tensor) -> Tensor:
+    def __matmul__(self, other: Tensor) -> Tensor:
         """(rows, columns) @ (columns, width)."""
+        if other.device.type == "cuda":  # a GPU is through with all the zeros before it has found the others
+            return self.dense.to(other.dtype) @ other
         return F.embedding_bag(
-            self.columns, dense, self.starts, mode="sum", per_sample_weights=self.values.to(dense.dtype)
+            self.columns, other, self.starts, mode="sum", per_sample_weights=self.values.to(other.dtype)
         )
 
+    @cached_property
+    def dense(self) -> Tensor:
+        """(rows, columns), zeros and all."""
+        nonzeros = torch.arange(len(self.columns), device=self.columns.device)
+        rows = torch.searchsorted(self.starts, nonzeros, right=True) - 1
+        matrix = self.values.new_zeros(len(self.starts), self.num_columns)
+        matrix[rows, self.columns] = self.values
+        return matrix
+
     def to(self, device: torch.device) -> "SparseMatrix":
-        return SparseMatrix(self.columns.to(device), self.starts.to(device), self.values.to(device))
+        return SparseMatrix(
+            self.columns.to(device), self.starts.to(device), self.values.to(device), self.num_columns
+        )
 
 
 @dataclass(frozen=True)
@@ -76,4 +91,5 @@ def _by_rows(matrix: Tensor) -> SparseMatrix:
     """A sparse matrix of torch's, whose double entries are added."""
     matrix = matrix.coalesce()  # sorts by row, then column
     rows, columns = matrix.indices()
-    return SparseMatrix(columns, torch.searchsorted(rows, torch.arange(matrix.size(0))), matrix.values())
+    starts = torch.searchsorted(rows, torch.arange(matrix.size(0)))
+    return SparseMatrix(columns, starts, matrix.values(), matrix.size(1))

@@ -114,6 +114,7 @@ def test_what_tokens_are_made_of() -> None:
     assert parts is not None
     matrix = dense(parts.of_tokens, parts.num_parts)
     assert torch.equal(dense(parts.of_parts, 8192), matrix.T)
+    assert torch.equal(parts.of_tokens.dense, matrix) and torch.equal(parts.of_parts.dense, matrix.T)
     expansions = tokenizer.segmenter.expansions  # type: ignore[attr-defined]
     some = next(token for token in range(4000, 8192) if len(set(expansions[token])) == 4)
     bag, first, last = matrix[some].chunk(3)
