@@ -87,7 +87,7 @@ def learning_rates(fit: Fit, chosen: tuple[str, float] | None) -> "Figure":
             title=f"{size.size} · {count(size.parameters)} parameters" + " · chosen" * is_chosen,
         )
         _plain_ticks(axis)
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper center")
     measured = [trial.bits_per_byte for trial in fit.trials if trial.bits_per_byte]
     low, middle = min(measured), float(np.median(measured))
     axes[0].set(ylabel="bits per byte", ylim=(low * 0.97, max(low * 1.1, low + 2.2 * (middle - low))))
@@ -96,16 +96,18 @@ def learning_rates(fit: Fit, chosen: tuple[str, float] | None) -> "Figure":
 
 def costs(fit: Fit | None, trials: Sequence[Trial], outcome: Outcome) -> "Figure":
     """Loss against FLOPs and against money (or GPU-hours), with the prediction and the final run."""
-    money: tuple[Callable[[Trial], float], str]
+    panels: list[tuple[str, Callable[[Trial], float]]] = [("FLOPs", lambda trial: trial.flops)]
     if any(trial.usd for trial in trials):
-        money = (lambda trial: trial.usd), "dollars"
-    else:
-        money = (lambda trial: trial.worker_seconds / 3600), "hours of GPUs (of processes without GPU)"
+        panels.append(("dollars", lambda trial: trial.usd))
+    elif any(trial.worker_seconds for trial in trials):
+        panels.append(
+            ("hours of GPUs, or of processes without GPU", lambda trial: trial.worker_seconds / 3600)
+        )
     sizes = sorted({trial.size: trial.parameters for trial in trials}.items(), key=lambda item: item[1])
     look = looks([size for size, _ in sizes])
     final = next((trial for trial in trials if trial.purpose == "final"), None)
-    figure, axes = _figure(2, width=5.6, share_y=True)
-    for axis, (cost, name) in zip(axes, (((lambda trial: trial.flops), "FLOPs"), money), strict=True):
+    figure, axes = _figure(len(panels), width=11.2 / len(panels), share_y=True)
+    for axis, (name, cost) in zip(axes, panels, strict=True):
         highest = max((cost(trial) for trial in trials), default=1.0)
         for size, _ in sizes:
             color, marker = look[size]
@@ -155,10 +157,9 @@ def costs(fit: Fit | None, trials: Sequence[Trial], outcome: Outcome) -> "Figure
                     markeredgecolor="black",
                     label="final run",
                 )
-        axis.set(xscale="log", xlabel=name)
-    axes[0].set(ylabel="bits per byte", title="Loss against FLOPs")
-    axes[1].set(title=f"Loss against {money[1].split(' (')[0]}")
-    axes[1].legend(fontsize=8)
+        axis.set(xscale="log", xlabel=name, title=f"Loss against {name.split(',')[0]}")
+    axes[0].set(ylabel="bits per byte")
+    axes[-1].legend(fontsize=8, loc="upper right")
     return figure
 
 
@@ -169,10 +170,11 @@ def spending(entries: Sequence[Entry], outcome: Outcome) -> "Figure":
     if entries:
         start = entries[0].time
         seconds = np.array([0.0] + [entry.time - start for entry in entries])
+        seconds = np.append(seconds, seconds[-1] * 1.01)  # so that the last step is seen
         scale, unit = (3600, "hours") if seconds[-1] > 7200 else (60, "minutes")
         below = np.zeros(len(seconds))
         for purpose, color in PURPOSES.items():
-            amounts = [0.0] + [entry.amount if entry.purpose == purpose else 0.0 for entry in entries]
+            amounts = [0.0] + [entry.amount if entry.purpose == purpose else 0.0 for entry in entries] + [0.0]
             above = below + np.cumsum(amounts)
             if above[-1] > below[-1]:
                 axis.fill_between(

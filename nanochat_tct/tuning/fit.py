@@ -182,7 +182,7 @@ class Fit:
         return (
             f"Train size {best.size} ({best.parameters:,} parameters) at learning rate {rate.middle:.2g} "
             f"({sure} {rate.low:.2g} to {rate.high:.2g}): {why}. "
-            f"In {best.tokens:,} tokens ({best.epochs:.1f} epochs) it should reach {bits.middle:.4f} bits per "
+            f"In {best.tokens:,} tokens ({best.epochs:.2g} epochs) it should reach {bits.middle:.4f} bits per "
             f"byte ({sure} {bits.low:.4f} to {bits.high:.4f})."
         )
 

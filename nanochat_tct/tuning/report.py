@@ -241,7 +241,7 @@ def _size_table(fit: Fit | None, outcome: Outcome) -> str:
             f"{rate.middle:.2g} ({rate.low:.2g} to {rate.high:.2g})"
             + (f", at the {size.edge} edge" if size.edge else ""),
             f"{size.tokens:,}",
-            f"{size.epochs:.2f}",
+            f"{size.epochs:.2g}",
             f"{bits.middle:.4f} ({bits.low:.4f} to {bits.high:.4f})",
         ]
 
@@ -270,15 +270,17 @@ def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
             f"{trial.parameters:,}",
             f"{trial.learning_rate:.3g}",
             f"{trial.tokens:,}",
-            f"{trial.epochs:.2f}",
+            f"{trial.epochs:.2g}",
             f"{trial.flops:.3g}",
-            f"{trial.usd:.4f}" if outcome.hourly_usd else "",
+            f"{trial.usd:.4f}",
             f"{trial.worker_seconds:.0f}",
             "" if trial.bits_per_byte is None else f"{trial.bits_per_byte:.4f}",
             trial.status,
         ]
+        if outcome.hourly_usd is None:
+            del cells[head.index("Dollars")]
         rows.append(("final" if trial.purpose == "final" else "best" if trial is best else "", cells))
-    return _table(head, rows)
+    return _table([name for name in head if name != "Dollars" or outcome.hourly_usd is not None], rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

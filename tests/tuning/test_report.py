@@ -125,7 +125,7 @@ def test_page_holds_everything_and_needs_nothing(tmp_path: Path, unit: str) -> N
     page = Page(path)
     assert outcome.decision in page.text
     assert f"{outcome.actual:.4f}" in page.text and "inside the interval" in page.text
-    assert ("Dollars" in page.text) and (unit == "flops" or "$31.20" in page.text)
+    assert ("Dollars" in page.text) == ("$31.20" in page.text) == (unit == "usd")
     names = {row[0] for row in page.rows}
     assert {each.trial for each in trials} <= names
     assert {"narrow", "middle", "wide"} <= names  # of the sizes' table
