@@ -1,6 +1,7 @@
 """What the tests of training share: a small store, a small config, several workers without Ray."""
 
 import dataclasses
+import multiprocessing
 import os
 import random
 from collections.abc import Callable
@@ -78,8 +79,10 @@ Job = tuple[TrainConfig, Callable[[int], Reporter | None] | None]
 def train_together(jobs: list[Job], world_size: int) -> None:
     """The loop on several workers over gloo, for one config after the other; the function that comes with a config
     is called first, with the rank, in each worker, and may give a Reporter."""
-    torch.multiprocessing.spawn(
-        _train_jobs, args=(jobs, world_size, _free_port()), nprocs=world_size, join=True
+    # Workers are forked from a process that has imported everything and done nothing, once for all tests.
+    multiprocessing.set_forkserver_preload(["tests.training.workers"])
+    torch.multiprocessing.start_processes(
+        _train_jobs, args=(jobs, world_size, _free_port()), nprocs=world_size, start_method="forkserver"
     )
 
 

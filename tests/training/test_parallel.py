@@ -1,0 +1,181 @@
+"""One, two and four workers, copies or slices: the same global batches, the same losses, one kind of checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.windows import Windows, targets_of
+from nanochat_tct.model.gpt import GPT, document_block_mask
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tracking.tracker import read_metrics
+from nanochat_tct.training import loop
+from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.micro_steps import MicroSteps
+from nanochat_tct.training.parallel import Worker
+from tests.training.workers import CPU, changed, small_config, small_store, train_alone, train_together
+
+ITERS = 50
+# Sums over workers are taken in another order, in float32; over 50 iters the difference grows to about 1e-5.
+TOLERANCE = 1e-4
+BF16_TOLERANCE = 3e-2  # three significant digits, in every activation
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: Any) -> Path:
+    return small_store(tmp_path_factory.mktemp("data") / "store", count=60)
+
+
+def config_of(data_dir: Path, folder: Path, workers: int, parallel: str, **changes: Any) -> TrainConfig:
+    """A run of a global batch of 8 windows, whatever the number of workers."""
+    settings = {"batch_size": 2, "gradient_accumulation": 4 // workers, "num_workers": workers}
+    quiet = {"eval_interval": 1000, "save_interval": 1000, "eval_iters": 1}
+    run = folder / f"{parallel}{workers}"
+    more = {**settings, **quiet, "max_iters": ITERS, "parallel": parallel, **changes}
+    return small_config(data_dir, run, **more)
+
+
+def entries(config: TrainConfig) -> list[dict[str, Any]]:
+    run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+    return [entry for entry in read_metrics(run_dir) if entry["kind"] == "train"]
+
+
+def losses(config: TrainConfig) -> list[float]:
+    return [entry["loss"] for entry in entries(config)]
+
+
+def batches(config: TrainConfig) -> list[str]:
+    """Hash of all global batches up to each iter."""
+    return [entry["batches"] for entry in entries(config)]
+
+
+def checkpoint_of(config: TrainConfig) -> Any:
+    path = latest_checkpoint(Path(config.checkpoint_dir) / str(config.run_name))
+    assert path is not None
+    return load_checkpoint(path)
+
+
+class Watched(MicroSteps):
+    """Looks at the types of FSDP's numbers in bf16, where they are in use."""
+
+    def gradients(self, *arguments: Any) -> Any:
+        results = super().gradients(*arguments)
+        assert isinstance(self.trained, GPT)
+        for parameter in self.trained.parameters():
+            assert parameter.dtype == torch.float32  # master weights
+            assert parameter.grad is not None and parameter.grad.dtype == torch.float32  # as reduced
+        used: list[torch.dtype] = []
+        hook = self.trained.blocks[0].mlp.c_fc.register_forward_hook(
+            lambda module, inputs, output: used.extend((module.weight.dtype, output.dtype))
+        )
+        with torch.no_grad():
+            self.trained(torch.zeros((1, 4), dtype=torch.int64))
+        hook.remove()
+        assert used == [torch.bfloat16, torch.bfloat16]
+        return results
+
+
+def watch(rank: int) -> None:
+    loop.MicroSteps = Watched  # type: ignore[misc]
+
+
+@pytest.mark.timeout(900)  # twelve processes in all, on however few cores
+def test_any_number_of_workers_trains_alike(data_dir: Path, tmp_path: Path) -> None:
+    alone = config_of(data_dir, tmp_path, 1, "ddp")
+    train_alone(alone)
+    runs = {"alone": alone}
+    for workers in (2, 4):
+        for parallel in ("ddp", "fsdp"):
+            runs[f"{parallel}{workers}"] = config_of(data_dir, tmp_path, workers, parallel)
+        jobs = [(runs[f"{parallel}{workers}"], None) for parallel in ("ddp", "fsdp")]
+        if workers == 2:
+            half = config_of(
+                data_dir, tmp_path / "bf16", 2, "fsdp", precision="bf16", max_iters=20, lr_decay_iters=ITERS
+            )
+            runs["sliced by one"] = config_of(data_dir, tmp_path, 1, "fsdp")
+            jobs.append((half, watch))
+        train_together(jobs, workers)
+    train_together([(runs["sliced by one"], None)], 1)
+
+    assert len(set(batches(alone))) == ITERS
+    assert min(losses(alone)) < 0.7 * losses(alone)[0]  # it learns, so that differences could grow
+    for name, run in runs.items():
+        assert batches(run) == batches(alone), name
+        np.testing.assert_allclose(losses(run), losses(alone), rtol=TOLERANCE, err_msg=name)
+        saved = checkpoint_of(run)
+        for key, weight in checkpoint_of(alone).weights().items():
+            torch.testing.assert_close(saved.weights()[key], weight, rtol=0, atol=5e-3, msg=f"{name} {key}")
+
+    assert batches(half) == batches(alone)[:20]
+    np.testing.assert_allclose(losses(half), losses(alone)[:20], rtol=BF16_TOLERANCE)
+    saved = checkpoint_of(half)
+    assert {weight.dtype for weight in saved.weights().values()} == {torch.float32}
+    for state in saved.optimizer_state()["optimizer"]["state"].values():
+        assert {value.dtype for value in state.values() if isinstance(value, torch.Tensor)} == {torch.float32}
+
+    # FSDP's checkpoint in plain PyTorch ...
+    sliced = runs["fsdp4"]
+    model = GPT(sliced.model())
+    model.load_state_dict(load_file(checkpoint_of(sliced).path / "model.safetensors"))
+    rows = Windows(TokenStore.open(data_dir), "val", 32).get(np.arange(8))
+    targets = torch.from_numpy(targets_of(rows, 8192, load_tokenizer().pad_token()))
+    with torch.no_grad():
+        loss = float(model(torch.from_numpy(rows[:, :-1]), targets)) / int((targets != -1).sum())
+    evaluation = [
+        entry for entry in read_metrics(Path(sliced.checkpoint_dir) / "run") if entry["kind"] == "validation"
+    ]
+    assert evaluation[-1]["loss"] == pytest.approx(loss, rel=1e-5)
+
+    # ... under DDP, and on another number of workers of either kind.
+    longer = {"max_iters": ITERS + 5, "num_workers": 2, "gradient_accumulation": 2}
+    on_ddp = changed(sliced, parallel="ddp", **longer)
+    on_fsdp = changed(runs["ddp4"], parallel="fsdp", **longer)
+    train_alone(changed(alone, max_iters=ITERS + 5))
+    train_together([(on_ddp, None), (on_fsdp, None)], 2)
+    for run in (on_ddp, on_fsdp):
+        assert batches(run) == batches(alone) and len(batches(run)) == ITERS + 5
+        np.testing.assert_allclose(losses(run), losses(alone), rtol=TOLERANCE)
+
+
+def test_saved_activations_or_not_the_gradient_is_the_same(data_dir: Path, tmp_path: Path) -> None:
+    config = small_config(data_dir, tmp_path, grad_clip=0.0)
+    rows = Windows(TokenStore.open(data_dir), "train", 32).get(np.arange(4))
+    results = []
+    for is_saving in (False, True):
+        model = GPT(config.model(), checkpoint_activations=is_saving)
+        for parameter in model.parameters():
+            with torch.no_grad():
+                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+        inputs: list[int] = []
+        model.blocks[0].attention.register_forward_hook(lambda *arguments, inputs=inputs: inputs.append(1))
+        micro = MicroSteps(model, config, Worker(0, 1, CPU), 4, load_tokenizer().pad_token())
+        loss, norm, _ = micro.gradients(micro.load(rows))
+        assert len(inputs) == 1 + is_saving  # computed again for the backward pass
+        results.append((loss, norm, [parameter.grad for parameter in model.parameters()]))
+    (loss, norm, gradients), (saving_loss, saving_norm, saving_gradients) = results
+    assert saving_loss == loss and saving_norm == norm
+    for one, other in zip(gradients, saving_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_the_block_mask_of_cuda_allows_what_the_dense_mask_of_cpu_allows(data_dir: Path) -> None:
+    rows = Windows(TokenStore.open(data_dir), "train", 256).get(np.arange(3))
+    starts = torch.from_numpy(rows[:, :-1]) >= 8192
+    assert int(starts.sum()) > 6  # rows of several documents
+    documents = starts.cumsum(dim=1)
+    dense = (documents[:, :, None] == documents[:, None, :]).tril()  # (B, T, T)
+    mask = document_block_mask(documents)
+    row, query, key = torch.meshgrid(torch.arange(3), torch.arange(256), torch.arange(256), indexing="ij")
+    allowed = mask.mask_mod(row, torch.zeros_like(row), query, key)
+    assert torch.equal(allowed, dense)
+    # Blocks that are skipped hold nothing that is allowed.
+    size = mask.BLOCK_SIZE[0]
+    needed = (
+        dense.unfold(1, size, size).unfold(2, size, size).any(dim=-1).any(dim=-1)
+    )  # (B, T / size, T / size)
+    assert torch.equal(mask.to_dense()[:, 0].bool(), needed)
