@@ -95,11 +95,31 @@ class TokenStore:
         manifest = _read_manifest(folder)
         for name, expected in manifest["files"].items():
             _check_file(folder, name, expected, verify)
-        store = cls(folder, manifest)
-        lengths = store.documents.column("length").to_numpy()
-        if lengths.sum() != len(store.tokens):
-            raise UserError(f"{folder / TOKENS} does not hold what {DOCUMENTS} says; run prepare again")
+        try:
+            store = cls(folder, manifest)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder} cannot be read ({reason}); run prepare again") from error
+        store._check_content(verify)
         return store
+
+    def _check_content(self, verify: bool) -> None:
+        """Whoever wrote the manifest may have written anything else besides."""
+        if not self.documents.schema.equals(DOCUMENT_SCHEMA):
+            raise UserError(f"{self.folder / DOCUMENTS} has other columns than a store's; run prepare again")
+        lengths = self.documents.column("length").to_numpy()
+        starts = self.documents.column("start").to_numpy()
+        if (
+            self.documents.column("length").null_count + self.documents.column("start").null_count
+            or lengths.sum() != len(self.tokens)
+            or (lengths < 1).any()
+            or (starts != np.cumsum(lengths) - lengths).any()
+        ):
+            raise UserError(f"{self.folder / TOKENS} does not hold what {DOCUMENTS} says; run prepare again")
+        if verify and len(self.tokens) and int(self.tokens.max()) >= self.vocab_size:
+            raise UserError(
+                f"{self.folder / TOKENS} holds tokens beyond the vocabulary of {self.vocab_size}; run prepare again"
+            )
 
     @property
     def fingerprint(self) -> str:
@@ -223,7 +243,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
                 for file in manifest["files"].values()
             )
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         valid = False
     if not valid:
         raise UserError(f"{path} is damaged or not of a token store; run prepare again")

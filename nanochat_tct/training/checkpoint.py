@@ -16,6 +16,7 @@ on the number of workers that wrote it, except for the random state, which needs
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import sys
@@ -31,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.model.accounting import parameter_count
 from nanochat_tct.model.gpt import GPT, GPTConfig
 
 FORMAT = 1
@@ -41,6 +43,7 @@ WEIGHTS, OPTIMIZER, STATE, MANIFEST, BEST = (
     "manifest.json",
     "best.json",
 )
+MAX_STATE_BYTES = 64 << 20
 STEP_DIRECTORY = re.compile(r"iter_(\d{8,})")
 
 
@@ -61,12 +64,26 @@ class Checkpoint:
         return int(self.state["step"])
 
     def weights(self, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
-        """The model's state dict."""
-        return load_file(self.path / WEIGHTS, device=str(device))
+        """The model's state dict. Raises: CheckpointError when the file is none of safetensors."""
+        try:
+            return load_file(self.path / WEIGHTS, device=str(device))
+        except (SafetensorError, ValueError) as error:
+            raise CheckpointError(f"{self.path / WEIGHTS}: not a safetensors file ({error})") from error
 
     def optimizer_state(self) -> dict[str, Any]:
-        """`{"optimizer": ..., "random": [one dict of tensors a rank]}`, tensors on the CPU."""
-        return torch.load(self.path / OPTIMIZER, map_location="cpu", weights_only=True)
+        """`{"optimizer": ..., "random": [one dict of tensors a rank]}`, tensors on the CPU.
+
+        Raises: CheckpointError when it holds anything but tensors, numbers, strings and containers of them.
+        """
+        try:
+            state = torch.load(self.path / OPTIMIZER, map_location="cpu", weights_only=True)
+            if not isinstance(state["optimizer"], dict) or not isinstance(state["random"], list):
+                raise TypeError("optimizer and random are not a dict and a list")
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
+            raise CheckpointError(  # without torch's own text, which advises to load it unsafely
+                f"{self.path / OPTIMIZER}: not the state of an optimizer; it is damaged, or not from here"
+            ) from error
+        return state
 
 
 def step_directory(run_dir: Path, step: int) -> Path:
@@ -232,7 +249,19 @@ def load_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
         raise CheckpointError(f"{path}: no checkpoint here")
     if verify:
         verify_checkpoint(path)
-    return Checkpoint(path, json.loads((path / STATE).read_text()))
+    return Checkpoint(path, _read_state(path))
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        if (path / STATE).stat().st_size > MAX_STATE_BYTES:
+            raise ValueError(f"more than {MAX_STATE_BYTES} bytes")
+        state = json.loads((path / STATE).read_text())
+        if not isinstance(state["step"], int):
+            raise TypeError(f"step is {state['step']!r:.40}")
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path / STATE}: not the state of a run ({error!r:.200})") from error
+    return state
 
 
 def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
@@ -271,8 +300,19 @@ def load_model(path_or_run_dir: str | Path, device: str | torch.device = "cpu") 
     Raises: CheckpointError (a UserError) when there is none or it is damaged.
     """
     checkpoint = find_checkpoint(path_or_run_dir)
-    model = GPT(GPTConfig(**checkpoint.state["model_config"]))
-    model.load_state_dict(checkpoint.weights())
+    weights = checkpoint.weights()
+    try:
+        for name in (checkpoint.state["tokenizer"]["name"], checkpoint.state["tokenizer"]["fingerprint"]):
+            if not isinstance(name, str):
+                raise TypeError(f"tokenizer: {name!r:.40}")
+        shape = GPTConfig(**checkpoint.state["model_config"])
+        if parameter_count(shape) > sum(tensor.numel() for tensor in weights.values()):
+            raise ValueError("the model is larger than its weights")  # before memory is taken for it
+        model = GPT(shape)
+        model.load_state_dict(weights)
+    except (TypeError, ValueError, LookupError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"{checkpoint.path}: {STATE} and {WEIGHTS} do not fit ({reason})") from error
     model.to(device).eval()
     return model, {**checkpoint.state, "path": str(checkpoint.path)}
 
