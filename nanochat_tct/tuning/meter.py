@@ -146,9 +146,15 @@ class WorkerMeter:
             self.stop = INTERRUPTED
         elif self.iters_left > 0 and left < self.prices.iter + self.margin():
             self.stop = RESERVE_USED
+        elif self.resizes and self.iters_left > 1 and left < self.shortest() + self.margin():
+            self.stop = RESIZE  # to one more iter, and its evaluation
         elif self.resizes and self.stop is None and self.is_off(left):
             self.stop = RESIZE
         return self.stop
+
+    def shortest(self) -> float:
+        """Quanta of stopping after this iter, and one more after that."""
+        return self.prices.warm_up + 4 * (self.measured_iter() or self.prices.iter)
 
     def margin(self) -> float:
         """Quanta to keep for what comes after the last iter."""

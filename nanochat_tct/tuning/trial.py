@@ -242,8 +242,8 @@ def fit_length(config: TrainConfig, meter: WorkerMeter) -> TrainConfig:
     if account.purpose == "final":
         spare = meter.spare()
         iters = math.floor((meter.left() - rest_of(config) - spare) / prices.iter)
-        config = with_length(config, max(done, done + iters))
-        while config.max_iters > done and rest_of(config) + spare > meter.left() - prices.iter * (
+        config = with_length(config, done + max(1, iters))  # one at least: an evaluation follows it
+        while config.max_iters > done + 1 and rest_of(config) + spare > meter.left() - prices.iter * (
             config.max_iters - done
         ):
             config = with_length(config, config.max_iters - 1)

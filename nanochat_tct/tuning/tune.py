@@ -65,7 +65,8 @@ def command(argv: list[str]) -> int:
         finally:
             write_results(sweep)
     if is_done or config.dry_run:
-        return 0
+        ends = [account.result for account in sweep.ledger.accounts.values() if account.purpose == "final"]
+        return int(any(end.get("status") == "failed" for end in ends))
     terms = sweep.ledger.terms
     print(
         f"interrupted: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} is spent; "

@@ -9,8 +9,8 @@ from nanochat_tct.config import parse_arguments
 from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.meter import WORK_DIR
-from nanochat_tct.tuning.tune import prepare
+from nanochat_tct.tuning.meter import INTERRUPTED, WORK_DIR
+from nanochat_tct.tuning.tune import interruptible, prepare
 from tests.training.workers import small_store
 
 SETTINGS: dict[str, Any] = {
@@ -67,4 +67,7 @@ def open_ledger(folder: Path) -> Ledger:
 
 
 if __name__ == "__main__":  # a sweep without Ray, in a process that can be killed
-    run_alone(prepare(parse_arguments(SweepConfig, sys.argv[1:], "tune", ""))[0])
+    sweep = prepare(parse_arguments(SweepConfig, sys.argv[1:], "tune", ""))[0]
+    sweep.ledger.note(INTERRUPTED, False)
+    with interruptible(sweep.ledger):
+        sys.exit(0 if run_alone(sweep) else 130)

@@ -172,6 +172,37 @@ def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
     assert_nothing_lost(ledger, tmp_path)
 
 
+@pytest.mark.timeout(900)
+def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path) -> None:
+    sweep = RunningSweep(
+        tmp_path,
+        sweep_arguments(tmp_path, sizes=["1x32"], num_rates=1, budget_flops=4e10, concurrency=1),
+        on_ray=False,
+    )
+    try:
+        assert wait_until((tmp_path / "sweep" / LEDGER).exists, sweep)
+        ledger = open_ledger(tmp_path)
+
+        def is_in_final_run() -> bool:
+            ledger.refresh()
+            return any(entry.purpose == "final" and entry.kind == "train" for entry in ledger.entries)
+
+        assert wait_until(is_in_final_run, sweep)
+        sweep.process.send_signal(signal.SIGINT)
+        assert sweep.process.wait(timeout=PATIENCE) == 130
+        ledger.refresh()
+        (final,) = (name for name, account in ledger.accounts.items() if account.is_open)
+        assert list((tmp_path / "sweep" / "runs" / final).glob("iter_*"))
+        assert ledger.spent == logged_flops(tmp_path)
+        sweep.start()
+        assert sweep.process.wait(timeout=PATIENCE) == 0
+    finally:
+        sweep.process.kill()
+    ledger.refresh()
+    assert_money_is_right(ledger, tmp_path)
+    assert_nothing_lost(ledger, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
