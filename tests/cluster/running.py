@@ -20,7 +20,8 @@ from nanochat_tct.ray_session import ensure_token
 from tests.cluster.files import original, start_commands
 from tests.helpers import REPOSITORY, Finished, run_python
 
-START_SECONDS = 180
+START_SECONDS = 300
+START_TRIES = 4
 GIVEN_PORTS: set[int] = set()
 
 
@@ -99,17 +100,18 @@ class RunningCluster:
             )
         self.nodes.append(node)
 
-    def wait(self) -> None:
-        """Until the dashboard answers and every node is there."""
+    def wait(self) -> bool:
+        """Until the dashboard answers and every node is there. False when the last one ended instead."""
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
-            assert all(node.poll() is None for node in self.nodes), self.logs()
+            if self.nodes[-1].poll() is not None:
+                return False
             try:
                 answer = self.get("/api/cluster_status")[1]
             except OSError:
                 answer = ""
             if len(set(re.findall(r"node:127\.0\.0\.\d", answer))) == len(self.nodes):
-                return
+                return True
             time.sleep(0.5)
         raise AssertionError(self.logs())
 
@@ -179,8 +181,14 @@ def running_cluster(name: str, workers: int) -> Iterator[RunningCluster]:
         (folder / "spill").mkdir()
         ensure_token(folder / "home/.ray/auth_token")
         for _ in range(1 + workers):  # one after the other: Ray gives a node 30 s to start
-            cluster.start_node()
-            cluster.wait()
+            for _ in range(START_TRIES):
+                cluster.start_node()
+                if cluster.wait():
+                    break
+                assert "timed out during startup" in cluster.logs(), cluster.logs()
+                cluster.stop_node(cluster.nodes.pop())  # a machine with much else to do; once more
+            else:
+                raise AssertionError(cluster.logs())
         yield cluster
     finally:
         for node in reversed(cluster.nodes):
