@@ -44,3 +44,40 @@ def test_nobody_at_the_address(address: str, reason: str) -> None:
     assert "UserError: cannot join Ray at RAY_ADDRESS=" + address in last
     assert reason in last
     assert last.endswith("; unset it to run locally")
+
+
+GROWING = """
+import threading, os
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+import ray
+ray.init(address=cluster.address, logging_level="ERROR")
+from nanochat_tct import ray_session
+ray_session.WAIT_POLL_SECONDS = 0.2
+try:
+    ray_session.wait_for_gpus(2, 0.01, print)
+except ValueError as error:
+    print("error:", error)
+waiting = threading.Thread(target=ray_session.wait_for_gpus, args=(2, 3.0, print))
+waiting.start()
+for _ in range(2):
+    cluster.add_node(num_cpus=1, num_gpus=1)
+waiting.join()
+print("there")
+ray_session.wait_for_gpus(2, 0.01, print)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_gpus_are_waited_for_and_seen_when_they_come() -> None:
+    """On a cluster of several nodes, which grows meanwhile (as it would with an autoscaler)."""
+    result = run_python("-c", GROWING, env={"RAY_ADDRESS": ""})
+    assert result.code == 0, result.stderr
+    lines = [line for line in result.stdout.splitlines() if line.startswith(("waiting", "error", "there"))]
+    assert lines[0] == "waiting for 2 GPUs; cluster has 0 of 2 (0 min)"
+    assert lines[1].startswith(
+        "error: waited 0.01 minutes for 2 GPUs; the cluster has 0 of 2. Take a smaller"
+    )
+    assert lines[2] == "waiting for 2 GPUs; cluster has 0 of 2 (0 min)"
+    assert lines[-1] == "there", "and no line when they are there from the start"
