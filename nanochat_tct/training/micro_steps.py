@@ -173,8 +173,11 @@ class MicroSteps:
             tokens = F.pad(tokens, (0, 0, 0, missing), value=self.pad_token)
             targets = F.pad(targets, (0, 0, 0, missing), value=-1)
             mask_ids = None if mask_ids is None else F.pad(mask_ids, (0, 0, 0, missing))
-        legal = None if self.masks is None or mask_ids is None else Legal(mask_ids, self.masks)
-        return tokens, targets, legal
+        return tokens, targets, self.legal(mask_ids)
+
+    def legal(self, mask_ids: Tensor | None) -> Legal | None:
+        """What the model is told of the tokens that are legal in the places of some targets."""
+        return None if self.masks is None or mask_ids is None else Legal(mask_ids, self.masks)
 
     def warm_up(self, num_rows: int | None = None) -> None:
         """One micro-step for nothing: compiles, allocates, and makes DDP lay out its buckets for good.

@@ -1,0 +1,87 @@
+"""What it costs to train the presets on rented GPUs, as a table.
+
+    python benchmarks/budget.py --usd-per-hour A100=1.80 H100=3.00
+    python benchmarks/budget.py --usd-per-hour H100=3.00 --tokens-per-second H100/small=1200000
+
+A run is that of configs/PRESET.yaml: its iters, its global batch. Tokens a second are those that you measured
+(`python benchmarks/training.py --device cuda`, or the log of a run); where there are none they are estimated from the
+model's FLOPs and an assumed share of the GPU's peak, and the table says so.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from nanochat_tct.config import parse_arguments
+from nanochat_tct.errors import UserError
+from nanochat_tct.model.accounting import flops_per_token, peak_flops
+from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.tracking.line import duration
+from nanochat_tct.training.config import TrainConfig
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+ASSUMED_MFU = 0.4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--usd-per-hour", nargs="+", required=True, metavar="GPU=USD", help="of one GPU")
+    parser.add_argument(
+        "--tokens-per-second", nargs="*", default=[], metavar="GPU/PRESET=N", help="of one GPU"
+    )
+    parser.add_argument("--assumed-mfu", type=float, default=ASSUMED_MFU, help="where nothing was measured")
+    parser.add_argument("--presets", nargs="+", default=["small", "medium", "large"], choices=sorted(PRESETS))
+    options = parser.parse_args()
+    try:
+        prices = numbers_of(options.usd_per_hour)
+        measured = numbers_of(options.tokens_per_second)
+        print("\n".join(table(options.presets, prices, measured, options.assumed_mfu)))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def numbers_of(arguments: list[str]) -> dict[str, float]:
+    """`NAME=NUMBER` by name. Raises: UserError."""
+    numbers = {}
+    for argument in arguments:
+        name, _, number = argument.partition("=")
+        try:
+            numbers[name] = float(number)
+        except ValueError as error:
+            raise UserError(f"{argument!r} is not NAME=NUMBER, as in H100=3.00") from error
+    return numbers
+
+
+def table(
+    presets: list[str], prices: dict[str, float], measured: dict[str, float], assumed_mfu: float
+) -> list[str]:
+    """Lines of Markdown. Raises: UserError for a GPU whose peak is not known, when it is needed."""
+    lines = [
+        "| config | tokens of the run | GPU | tokens/s of one GPU | GPU-hours | USD |",
+        "| --- " * 6 + "|",
+    ]
+    for preset in presets:
+        config = parse_arguments(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "train", "")
+        tokens = config.max_iters * config.global_batch * PRESETS[preset].context_size
+        for gpu, price in prices.items():
+            speed, note = measured.get(f"{gpu}/{preset}"), "measured"
+            if speed is None:
+                peak = peak_flops(gpu)
+                if peak is None:
+                    raise UserError(
+                        f"the peak of {gpu!r} is not known: give --tokens-per-second {gpu}/{preset}=N"
+                    )
+                speed = assumed_mfu * peak / flops_per_token(PRESETS[preset])
+                note = f"estimated: {assumed_mfu:.0%} of {peak / 1e12:.0f} TFLOP/s"
+            hours = tokens / speed / 3600
+            lines.append(
+                f"| {preset} | {tokens / 1e9:.2f} billion | {gpu} | {speed:,.0f} ({note}) | "
+                f"{hours:.2f} ({duration(3600 * hours)}) | {hours * price:.2f} |"
+            )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

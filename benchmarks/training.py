@@ -1,0 +1,564 @@
+"""How fast training is, part by part, and beside other ways to train the same shape.
+
+    python benchmarks/training.py                                  # CPU: demo, baseline, small
+    python benchmarks/training.py --device cuda                    # bf16, compiled: small, medium, large
+
+First, for each preset: tokens/s, MFU, memory, and milliseconds of an iter by part. Then ratios, each preset named by
+--compare: contestants live at the same time and take turns of a few iters, so that whatever else the machine does
+hits all of them alike; a ratio is the median over rounds of two turns of the same round. On CPU it is also given by
+the CPU time of (the first process of) each: what others do on the machine disturbs that much less.
+
+    loop      our training loop, one worker, without Ray
+    plain     the same model and optimizer in a minimal loop over batches that lie ready: the floor
+    nanogpt   a GPT-2 of the same shape in the same minimal loop (--nanogpt FOLDER: the model of that checkout)
+    torchrun  our loop on several workers (CPU: two, one core each; CUDA: one a GPU), started by torchrun
+    ray       the same, started by Ray Train as `nanochat-tct train` does; left out where there is no Ray
+
+All train the same global batch in the same micro-batches.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from classical_gpt import ClassicalGPT, FromCheckout
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
+
+from nanochat_tct.data.sampler import WindowSampler
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.store_writer import write_store
+from nanochat_tct.data.synthesize import synthesize
+from nanochat_tct.model.accounting import flops_per_token
+from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tracking.tracker import Tracker
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.loop import open_windows, read_ahead
+from nanochat_tct.training.micro_steps import MicroSteps
+from nanochat_tct.training.optimizer import make_optimizers
+from nanochat_tct.training.parallel import Worker, distribute, share_of
+from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.speed import peak_of
+from nanochat_tct.training.token_parts import token_parts
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("input", "forward", "backward", "optimizer", "communication", "logging")
+RATIOS = (  # what is printed: the first one's speed over the second's, and the bar where there is one
+    ("loop", "plain", None),
+    ("loop", "nanogpt", 1.0),
+    ("ray", "torchrun", 0.98),
+    ("torchrun", "loop", 1.6),
+)
+POLL_SECONDS = 0.005
+BATCH_SIZE = {"cpu": 8, "cuda": 32}  # windows of a micro-batch
+
+
+def main() -> int:
+    options = parse_options()
+    if options.contestant:
+        CONTESTANTS[options.contestant](options)
+        return 0
+    cpu = f"{len(os.sched_getaffinity(0))} cores of {platform.processor() or platform.machine()}"
+    device = torch.cuda.get_device_name() if options.device == "cuda" else f"CPU, {cpu}"
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{time.strftime('%Y-%m-%d')}, {device}, torch {torch.__version__}, load average before: {load}")
+    print(f"`{' '.join(['python benchmarks/training.py', *sys.argv[1:]])}`\n", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        options.scratch = scratch
+        options.data_dir = options.data_dir or write_synthetic_store(Path(scratch) / "store")
+        print_parts(options)
+        for preset in options.compare:
+            print_ratios(options, preset)
+    print("load average after: " + ", ".join(f"{value:.1f}" for value in os.getloadavg()))
+    return 0
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--presets", nargs="*", help="measured part by part")
+    parser.add_argument("--compare", nargs="*", help="presets that the ratios are taken of (CPU: demo)")
+    parser.add_argument("--iters", type=int, default=0, help="of a turn (CPU: 5, CUDA: 20)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant")
+    parser.add_argument("--batch-size", type=int, default=0, help="windows at a time (CPU: 8, CUDA: 32)")
+    parser.add_argument("--data-dir", help="token store; none: synthetic workflows")
+    parser.add_argument("--nanogpt", metavar="FOLDER", help="checkout of karpathy/nanoGPT")
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--plain-softmax", action="store_true", help="over illegal tokens too")
+    parser.add_argument("--without", nargs="*", default=[], help="contestants to leave out")
+    for hidden in ("--contestant", "--preset", "--gate", "--scratch"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    for hidden in ("--place", "--workers"):
+        parser.add_argument(hidden, type=int, default=1, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    is_cuda = options.device == "cuda"
+    if options.presets is None:
+        options.presets = ["small", "medium", "large"] if is_cuda else ["demo", "baseline", "small"]
+    if options.compare is None:
+        options.compare = ["small", "medium", "large"] if is_cuda else ["demo"]
+    options.iters = options.iters or (20 if is_cuda else 5)
+    options.batch_size = options.batch_size or BATCH_SIZE[options.device]
+    return options
+
+
+def write_synthetic_store(folder: Path) -> str:
+    write_store(folder, [synthesize(index, seed=0) for index in range(600)], load_tokenizer())
+    return str(folder)
+
+
+def make_config(options: argparse.Namespace, max_iters: int, name: str) -> TrainConfig:
+    """A run whose every iter is like the other: it logs, and neither evaluates nor saves before its end.
+
+    The global batch is what several workers take in one micro-step each.
+    """
+    total = 1 if options.device == "cuda" and torch.cuda.device_count() < 2 else 2
+    config = TrainConfig(
+        preset=options.preset,
+        data_dir=options.data_dir,
+        max_iters=max_iters,
+        batch_size=options.batch_size,
+        gradient_accumulation=max(1, total // options.workers),
+        num_workers=options.workers,
+        use_gpu=options.device == "cuda",
+        compile=options.device == "cuda",
+        optimizer=options.optimizer,
+        mask_illegal=not options.plain_softmax,
+        eval_interval=10**9,
+        save_interval=10**9,
+        eval_iters=1,
+        log_interval=options.iters,
+        checkpoint_dir=f"{options.scratch}/{name}-{options.preset}",
+        log_dir=f"{options.scratch}/logs",
+        run_name="run",
+        wandb="off",
+        num_samples=0,
+    )
+    return make_plan(config).config
+
+
+def start(options: argparse.Namespace, contestant: str, workers: int, place: int, gate: str) -> Any:
+    """A process (group) of this script that plays one contestant, on as many cores as it has workers (CPU)."""
+    script = [str(Path(__file__).resolve()), "--contestant", contestant, "--workers", str(workers)]
+    if workers > 1 and contestant != "ray":
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
+        script = [*launcher, *script]
+    names = (
+        "device",
+        "iters",
+        "rounds",
+        "batch_size",
+        "data_dir",
+        "nanogpt",
+        "scratch",
+        "preset",
+        "optimizer",
+    )
+    values = {f"--{name.replace('_', '-')}": getattr(options, name) for name in names}
+    flags = [part for flag, value in values.items() if value is not None for part in (flag, str(value))]
+    flags += ["--plain-softmax"] * options.plain_softmax
+    cores = sorted(os.sched_getaffinity(0))[:workers]
+    return subprocess.Popen(
+        [sys.executable, *script, *flags, "--place", str(place), "--gate", gate],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+        stdout=subprocess.PIPE if contestant == "parts" else subprocess.DEVNULL,
+        stderr=open(f"{options.scratch}/{contestant}.err", "wb"),
+        preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if options.device == "cpu" else None,
+        text=True,
+    )
+
+
+def fail(options: argparse.Namespace, contestant: str) -> None:
+    sys.exit(f"{contestant} failed:\n" + Path(options.scratch, f"{contestant}.err").read_text()[-4000:])
+
+
+# ---------------------------------------------------------------------------------------------- part by part
+
+
+def print_parts(options: argparse.Namespace) -> None:
+    workers = number_of_workers(options)
+    rows = [(preset, count) for preset in options.presets for count in sorted({1, workers})]
+    print(
+        "| preset | workers | tokens/s | MFU | memory a worker, GiB | ms an iter | "
+        + " | ".join(PARTS)
+        + " |"
+    )
+    print("| --- " * (6 + len(PARTS)) + "|")
+    for preset, count in rows:
+        options.preset = preset
+        process = start(options, "parts", count, 0, options.scratch)
+        printed, _ = process.communicate()
+        if process.returncode:
+            fail(options, "parts")
+        result = json.loads(printed.splitlines()[-1])
+        parts = " | ".join(f"{result['parts'].get(part, 0.0):.2f}" for part in PARTS)
+        print(
+            f"| {preset} | {count} | {result['tokens_per_second']:,.0f} | {result['mfu']:.1%} | "
+            f"{result['memory'] / 2**30:.2f} | {result['ms']:.1f} | {parts} |",
+            flush=True,
+        )
+    print(f"\nMFU is of {result['peak'] / 1e12:.3g} TFLOP/s a worker ({result['peak_source']}). ", end="")
+    print(
+        "Parts are taken with a wait for the device before and after each, so on CUDA they add up to more ",
+        end="",
+    )
+    print(
+        "than an iter; input is what the loop waits for it; communication is the exchange of gradients ",
+        end="",
+    )
+    print("when nothing overlaps it, and of sums.\n", flush=True)
+
+
+def number_of_workers(options: argparse.Namespace) -> int:
+    return min(2, len(os.sched_getaffinity(0))) if options.device == "cpu" else torch.cuda.device_count()
+
+
+def start_worker(options: argparse.Namespace) -> Worker:
+    """What torchrun's environment says, as nanochat_tct/training/torchrun.py does."""
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if options.device == "cpu":
+        device = torch.device("cpu")
+        torch.set_num_threads(1)
+    if world_size > 1:
+        dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
+    return Worker(rank, world_size, device)
+
+
+def play_parts(options: argparse.Namespace) -> None:
+    """The pieces of the loop with a stopwatch between them. Prints one line of JSON."""
+    worker = start_worker(options)
+    config = make_config(options, 10**6, "parts")
+    store, tokenizer = TokenStore.open(str(config.data_dir), verify=False), load_tokenizer()
+    windows = open_windows(store, config, "train")
+    sampler = WindowSampler(len(windows), 0)
+    model = GPT(config.model()).to(worker.device)
+    if config.compile:
+        model.compile()
+    trained = distribute(model, worker, "ddp", str(config.precision))
+    optimizers = make_optimizers(trained, config, token_parts(tokenizer))
+    global_batch = config.batch_size * worker.world_size
+    masks = store.masks if config.mask_illegal else None
+    micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), masks=masks)
+    watch = micro.stopwatch
+    if isinstance(trained, DistributedDataParallel):
+
+        def exchange(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+            """While parts are timed, wait for what otherwise runs beside the backward pass."""
+            if not watch.is_on:
+                return allreduce_hook(None, bucket)  # type: ignore[arg-type]
+            with watch.part("exchange"):
+                allreduce_hook(None, bucket).wait()  # type: ignore[arg-type]
+            result: torch.futures.Future[Tensor] = torch.futures.Future()
+            result.set_result(bucket.buffer())
+            return result
+
+        trained.register_comm_hook(None, exchange)
+    tracker = Tracker(Path(options.scratch) / f"parts-{worker.rank}", say=lambda line: None)
+    part = share_of(global_batch, worker)
+    batches = read_ahead(
+        lambda step: micro.load(
+            windows.get_masked(sampler.indices(step, global_batch)[part.start : part.stop])
+        ),
+        range(10**6),
+    )
+
+    def iterate(count: int) -> float:
+        """Seconds an iter."""
+        start = watch.now()
+        for step in range(count):
+            with watch.part("input"):
+                batch = next(batches)
+            loss, norm, _ = micro.gradients(batch)
+            with watch.part("optimizer"):
+                for optimizer in optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+            if step % 10 == 9:  # the default log_interval
+                with watch.part("logging"):
+                    numbers = {"loss": loss, "grad_norm": norm, "lr": 0.0, "tokens_per_second": 0.0}
+                    tracker.iteration(
+                        {"iter": step, **numbers, "mfu": 0.0, "cost_usd": 0.0, "eta_seconds": 0}
+                    )
+        return (watch.now() - start) / count
+
+    iterate(3)
+    count = 2 * options.iters
+    seconds = iterate(count)
+    watch.is_on = True
+    watch.seconds.clear()
+    iterate(count)
+    exchanged = watch.seconds.pop("exchange", 0.0)
+    watch.seconds["communication"] += exchanged
+    watch.seconds["backward"] -= exchanged
+    parts = {name: 1000 * total / count for name, total in watch.seconds.items()}
+    is_cuda = options.device == "cuda"
+    tokens = global_batch * config.model().context_size
+    peak = peak_of(worker.device)
+    result = {
+        "tokens_per_second": tokens / seconds,
+        "ms": 1000 * seconds,
+        "parts": parts,
+        "mfu": tokens / seconds * flops_per_token(config.model()) / peak / worker.world_size,
+        "peak": peak,
+        "peak_source": "its data sheet's for dense bf16"
+        if is_cuda
+        else "reached by a float32 matrix product",
+        "memory": torch.cuda.max_memory_allocated()
+        if is_cuda
+        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    if worker.is_first:
+        print(json.dumps(result), flush=True)
+    os._exit(0)  # the reading thread waits for steps that nobody takes
+
+
+# ------------------------------------------------------------------------------------------------- in turns
+
+
+class Gate:
+    """Lets one contestant at a time through. It is a folder, so that processes of any kind can meet there."""
+
+    def __init__(self, folder: str, place: int, contestants: int) -> None:
+        self.folder, self.place, self.contestants = Path(folder), place, contestants
+        self.turn, self.start, self.cpu_start = -1, 0.0, 0.0
+
+    def wait(self) -> None:
+        """Come back when it is this contestant's turn."""
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()  # the others need room
+        self.turn += 1
+        if self.turn == 0:
+            (self.folder / f"ready-{self.place}").touch()
+        self._wait_for(self.turn * self.contestants + self.place)
+        self.start, self.cpu_start = time.perf_counter(), time.process_time()
+
+    def done(self, iters: int) -> None:
+        """The turn is over: note its seconds, let the next one in."""
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - self.start) / iters
+        cpu_seconds = (time.process_time() - self.cpu_start) / iters
+        with open(self.folder / f"seconds-{self.place}", "a") as file:
+            file.write(f"{seconds} {cpu_seconds}\n")
+        partial = self.folder / f"partial-{self.place}"
+        partial.write_text(str(self.turn * self.contestants + self.place + 1))
+        os.replace(partial, self.folder / "turn")
+
+    def wait_for_all(self, rounds: int) -> None:
+        """Nobody tidies up while others are timed."""
+        self._wait_for(rounds * self.contestants)
+
+    def _wait_for(self, turn: int) -> None:
+        while not (self.folder / "turn").exists() or int((self.folder / "turn").read_text()) < turn:
+            time.sleep(POLL_SECONDS)
+
+
+class Lines:
+    """Where the loop's log lines go: each one of a whole turn ends it. Stands for the actor of Ray's launcher too."""
+
+    def __init__(self, gate: Gate, iters: int, rounds: int, actor: Any = None) -> None:
+        self.gate, self.iters, self.rounds, self.actor = gate, iters, rounds, actor
+        self.put = self
+
+    def remote(self, line: str | dict[str, Any]) -> None:
+        if self.actor is not None:
+            self.actor.put.remote(line)
+        if isinstance(line, dict) or not line.startswith("iter "):
+            return
+        done, rest = divmod(int(line.split()[1]), self.iters)
+        if rest:
+            return
+        if done > 1:  # the first turn is for warming up
+            self.gate.done(self.iters)
+        if done <= self.rounds:
+            self.gate.wait()
+        else:
+            self.gate.wait_for_all(self.rounds)
+
+
+def print_ratios(options: argparse.Namespace, preset: str) -> None:
+    options.preset = preset
+    workers = number_of_workers(options)
+    contestants = {"loop": 1, "plain": 1, "nanogpt": 1, "torchrun": workers, "ray": workers}
+    for name in options.without:
+        contestants.pop(name)
+    if "ray" in contestants and importlib.util.find_spec("ray") is None:
+        contestants.pop("ray")
+        print("Ray Train is left out: Ray is not installed here")
+    if "torchrun" in contestants and workers == 1 and "ray" not in contestants:
+        contestants.pop("torchrun")  # the same as the loop
+    gate = tempfile.mkdtemp(dir=options.scratch)
+    Path(gate, "contestants").write_text(str(len(contestants)))
+    processes = {
+        name: start(options, name, count, place, gate)
+        for place, (name, count) in enumerate(contestants.items())
+    }
+    try:
+        while len(list(Path(gate).glob("ready-*"))) < len(contestants):
+            look_after(options, processes)
+        Path(gate, "turn").write_text("0")
+        while any(process.poll() is None for process in processes.values()):
+            look_after(options, processes)
+    finally:
+        for process in processes.values():
+            process.terminate()
+            process.wait()
+    seconds = {
+        name: np.loadtxt(Path(gate, f"seconds-{place}"), ndmin=2).T  # (wall and CPU, rounds)
+        for place, name in enumerate(contestants)
+    }
+    config = make_config(argparse.Namespace(**{**vars(options), "workers": workers}), 1, "shown")
+    tokens = config.global_batch * config.model().context_size
+    print(f"\n{preset}, {config.global_batch} windows an iter, {options.batch_size} at a time, ", end="")
+    print(f"{options.rounds} rounds of {options.iters} iters each\n")
+    print("| contestant | workers | ms an iter, median | tokens/s |\n| --- | --- | --- | --- |")
+    for name, values in seconds.items():
+        middle = statistics.median(values[0])
+        print(f"| {name} | {contestants[name]} | {1000 * middle:.1f} | {tokens / middle:,.0f} |")
+    print(
+        "\n| speed of | over that of | ratio, median | quartiles | by CPU time | bar | |\n"
+        + "| --- " * 7
+        + "|"
+    )
+    for one, other, bar in RATIOS:
+        if one not in seconds or other not in seconds or (bar == 1.6 and workers != 2):
+            continue
+        low, middle, high = statistics.quantiles(seconds[other][0] / seconds[one][0], n=4)
+        is_alike = options.device == "cpu" and contestants[one] == contestants[other]
+        by_cpu = f"{np.median(seconds[other][1] / seconds[one][1]):.3f}" if is_alike else ""
+        verdict = "" if bar is None else "met" if middle >= bar else "not met"
+        print(
+            f"| {one} | {other} | {middle:.3f} | {low:.3f} to {high:.3f} | {by_cpu} | {bar or ''} | {verdict} |"
+        )
+    print(flush=True)
+
+
+def look_after(options: argparse.Namespace, processes: dict[str, Any]) -> None:
+    for name, process in processes.items():
+        if process.poll() not in (None, 0):
+            fail(options, name)
+    time.sleep(0.1)
+
+
+def open_gate(options: argparse.Namespace) -> Gate:
+    return Gate(options.gate, options.place, int(Path(options.gate, "contestants").read_text()))
+
+
+def play_loop(options: argparse.Namespace) -> None:
+    """The real loop, in this process or as one of torchrun's."""
+    from nanochat_tct.training.loop import Reporter, train
+
+    worker = start_worker(options)
+    config = make_config(options, options.iters * (options.rounds + 1), options.contestant)
+    lines = Lines(open_gate(options), options.iters, options.rounds)
+    train(config, worker, Reporter(say=lines.remote))
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def play_ray(options: argparse.Namespace) -> None:
+    """The real launcher; its workers' lines pass the gate on their way to the terminal."""
+    from nanochat_tct.training import launch
+
+    config = make_config(options, options.iters * (options.rounds + 1), "ray")
+    to_terminal = launch.lines_of_workers
+
+    @contextmanager
+    def lines_through_gate(max_iters: int) -> Iterator[Any]:
+        with to_terminal(max_iters) as actor:
+            yield Lines(open_gate(options), options.iters, options.rounds, actor)
+
+    launch.lines_of_workers = lines_through_gate
+    launch.train_on_ray(make_plan(config))
+
+
+def play_plain(options: argparse.Namespace) -> None:
+    """The shortest loop that trains: batches lie ready, nothing is logged, the loss is looked at once a turn."""
+    worker = start_worker(options)
+    config = make_config(options, 1, options.contestant)
+    tokenizer = load_tokenizer()
+    model: nn.Module
+    if options.contestant == "plain":
+        model = GPT(config.model())
+    elif options.nanogpt:
+        model = FromCheckout(Path(options.nanogpt), config.model())
+    else:
+        model = ClassicalGPT(config.model())
+    model.to(worker.device)
+    if worker.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    if config.compile:
+        model.compile()
+    if options.contestant == "plain":
+        optimizers = make_optimizers(model, config, token_parts(tokenizer))
+    else:
+        optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)]
+    store = TokenStore.open(str(config.data_dir), verify=False)
+    windows = open_windows(store, config, "train")
+    sampler = WindowSampler(len(windows), 0)
+    masks = store.masks if config.mask_illegal else None
+    loader = MicroSteps(model, config, worker, options.batch_size, tokenizer.pad_token(), masks=masks)
+    batches = [loader.load(windows.get_masked(sampler.indices(n, options.batch_size))) for n in range(16)]
+    inputs: list[dict[str, Any]]
+    if options.contestant == "plain":
+        inputs = [
+            {"tokens": batch.tokens, "targets": batch.targets, "legal": loader.legal(batch.mask_ids)}
+            for batch in batches
+        ]
+    else:  # it has no position tokens and no grammar
+        last = tokenizer.vocab_size() - 1
+        inputs = [{"tokens": batch.tokens.clamp(max=last), "targets": batch.targets} for batch in batches]
+    turns = config.gradient_accumulation
+    gate = open_gate(options)
+    step = 0
+    for turn in range(options.rounds + 1):
+        if turn:
+            gate.wait()
+        for _ in range(options.iters):
+            for _ in range(turns):
+                batch = inputs[step % len(inputs)]
+                step += 1
+                with loader.autocast:
+                    loss = model(**batch)
+                    if options.contestant == "plain":  # a sum: to a mean
+                        loss = loss / batch["tokens"].numel()
+                (loss / turns).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+        assert np.isfinite(loss.item())
+        if turn:
+            gate.done(options.iters)
+    gate.wait_for_all(options.rounds)
+
+
+CONTESTANTS = {
+    "parts": play_parts,
+    "loop": play_loop,
+    "torchrun": play_loop,
+    "ray": play_ray,
+    "plain": play_plain,
+    "nanogpt": play_plain,
+}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
