@@ -264,7 +264,7 @@ class Walker:
         return self._read_run(state, token)
 
     def _read_run(self, state: Scalar, run: str) -> Scalar:
-        """The state after base tokens inside a text or number."""
+        """The state after base tokens inside a text or number; the same object where nothing changes."""
         if run > "\xff":  # structure
             raise Illegal
         moved = []
@@ -281,7 +281,8 @@ class Walker:
                 moved.append((bit, automaton, here))
         if not moved:
             raise Illegal
-        return Scalar(state.node, tuple(moved), state.parent)
+        automata = tuple(moved)
+        return state if automata == state.automata else Scalar(state.node, automata, state.parent)
 
     def _step_object(self, state: Object, token: str) -> State | None:
         node = state.node

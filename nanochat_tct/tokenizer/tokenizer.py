@@ -217,12 +217,16 @@ class Tokenizer:
 
         Returns: a mask for each, ceil(vocab_size / 8) bytes: a bit a token, the first one in the highest bit.
         """
+        advance, packed, segments = self.walker.advance, self.masks.packed, self.masks.segments
         state: State | None = self.walker.start
+        asked, mask = None, b""
         masks = []
         for token in tokens:
-            masks.append(self.masks.packed(state))
+            if state is not asked:  # most tokens of a text change nothing
+                asked, mask = state, packed(state)
+            masks.append(mask)
             assert state is not None, "a token after the end of the document"
-            state = self.walker.advance(state, self.masks.segments[token])
+            state = advance(state, segments[token])
         return masks
 
     def describe(self, token: int) -> str:

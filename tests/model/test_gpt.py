@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model import gpt
 from nanochat_tct.model.gpt import GPT, GPTConfig, attend, attention_mask, document_block_mask
 from nanochat_tct.model.kv_cache import KVCache
+from nanochat_tct.model.soft_capped_loss import Legal
 
 VOCAB = 64
 CONFIG = GPTConfig(vocab_size=VOCAB, context_size=32, n_layer=2, n_head=2, n_embd=32)
@@ -269,13 +271,20 @@ def test_impossible_shapes_are_refused(changes: dict[str, int], says: str) -> No
 
 
 @pytest.mark.slow
-def test_compiled_is_the_same_model() -> None:
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_compiled_is_the_same_model(is_masked: bool) -> None:
     tokens = row((0, 10), (0, 8))
     targets = tokens.clamp(max=VOCAB - 1)
+    legal = None
+    if is_masked:
+        allowed = np.random.default_rng(0).random((targets.numel(), VOCAB)) < 0.5
+        allowed[np.arange(targets.numel()), targets.flatten()] = True
+        mask_ids = torch.arange(targets.numel()).view_as(targets)
+        legal = Legal(mask_ids, torch.from_numpy(np.packbits(allowed, axis=1)))
     model = random_model()
-    plain = model(tokens, targets)
+    plain = model(tokens, targets, legal=legal)
     expected = torch.autograd.grad(plain, list(model.parameters()))
-    compiled = torch.compile(model)(tokens, targets)
+    compiled = torch.compile(model)(tokens, targets, legal=legal)
     torch.testing.assert_close(compiled, plain)
     for gradient, wanted in zip(
         torch.autograd.grad(compiled, list(model.parameters())), expected, strict=True
