@@ -4,6 +4,7 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from pathlib import Path
 from nanochat_tct.errors import UserError
 
 CONNECT_SECONDS = 10
+START_TRIES = 3
 WAIT_POLL_SECONDS = 2.0
 WAIT_LINE_SECONDS = 30.0  # between lines while nothing changes
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
@@ -26,7 +28,7 @@ def start_ray(num_cpus: int | None = None) -> None:
         num_cpus: of a Ray started here; None for those of the machine. A joined cluster keeps its own.
 
     Raises:
-        UserError: nothing answers at ``RAY_ADDRESS``.
+        UserError: nothing answers at ``RAY_ADDRESS``; this machine is too busy to start Ray.
     """
     address = os.environ.get("RAY_ADDRESS", "")  # `ray job submit` sets it too
     is_local = address in ("", "local")
@@ -44,14 +46,27 @@ def start_ray(num_cpus: int | None = None) -> None:
     if is_local:
         if "RAY_AUTH_TOKEN" not in os.environ:
             ensure_token()
-        with _address_for_workers():
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                object_store_memory=_object_store_bytes(),
-                dashboard_host="127.0.0.1",
-                logging_level=logging.WARNING,
-            )
+        for attempt in range(1, START_TRIES + 1):
+            try:
+                with _address_for_workers():
+                    ray.init(
+                        address="local",
+                        num_cpus=num_cpus,
+                        object_store_memory=_object_store_bytes(),
+                        dashboard_host="127.0.0.1",
+                        logging_level=logging.WARNING,
+                    )
+                break
+            except Exception as error:  # Ray has no narrower type for it
+                if "timed out during startup" not in str(error):
+                    raise
+                ray.shutdown()
+                if attempt == START_TRIES:
+                    raise UserError(
+                        f"Ray did not start {attempt} times, within the 30 s that it gives itself: this machine is "
+                        "too busy; run again when it is not"
+                    ) from error
+                print("Ray did not start within its 30 s: this machine is busy; once more", file=sys.stderr)
         return
     try:
         _knock(address)

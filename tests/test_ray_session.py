@@ -2,6 +2,7 @@ import socket
 
 import pytest
 
+from nanochat_tct.errors import UserError
 from tests.helpers import run_python
 
 SHOW = """
@@ -70,6 +71,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 def test_gpus_are_waited_for_and_seen_when_they_come() -> None:
     """On a cluster of several nodes, which grows meanwhile (as it would with an autoscaler)."""
     result = run_python("-c", GROWING, env={"RAY_ADDRESS": ""})
@@ -81,3 +83,25 @@ def test_gpus_are_waited_for_and_seen_when_they_come() -> None:
     )
     assert lines[2] == "waiting for 2 GPUs; cluster has 0 of 2 (0 min)"
     assert lines[-1] == "there", "and no line when they are there from the start"
+
+
+def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ray gives a node 30 s to start. That cannot be had here at will, so its error is made up."""
+    import ray
+
+    from nanochat_tct import ray_session
+
+    tried = []
+
+    def busy(**settings: object) -> None:
+        tried.append(settings)
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr(ray, "init", busy)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UserError, match="this machine is too busy"):
+        ray_session.start_ray()
+    assert len(tried) == ray_session.START_TRIES
+    assert capsys.readouterr().err.count("once more") == ray_session.START_TRIES - 1

@@ -44,6 +44,7 @@ def free_cpus(cluster: RunningCluster) -> float:
     return total - used
 
 
+@pytest.mark.slow
 def test_the_job_uses_the_cluster(cluster: RunningCluster, data_dir: Path, tmp_path: Path) -> None:
     """Its lines are shown, its code is what was sent; two workers on this cluster train, and nobody else."""
     result = cluster.submit(*train(data_dir, tmp_path, "--max-iters", 2))
@@ -57,6 +58,7 @@ def test_the_job_uses_the_cluster(cluster: RunningCluster, data_dir: Path, tmp_p
     assert next(job["driver_info"] for job in jobs if job["submission_id"]) is not None
 
 
+@pytest.mark.slow
 def test_the_exit_code_tells(cluster: RunningCluster, data_dir: Path, tmp_path: Path) -> None:
     result = cluster.submit(*train(data_dir, tmp_path, "--max-iters", 0))
     assert result.code != 0
@@ -64,6 +66,7 @@ def test_the_exit_code_tells(cluster: RunningCluster, data_dir: Path, tmp_path: 
     assert "Traceback" not in result.stdout
 
 
+@pytest.mark.slow
 def test_gpus_are_waited_for_visibly_and_not_for_ever(
     cluster: RunningCluster, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -75,6 +78,7 @@ def test_gpus_are_waited_for_visibly_and_not_for_ever(
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_job_saves_and_frees_and_goes_on(
     cluster: RunningCluster, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -113,6 +117,7 @@ def wait_for(condition: Any, seconds: float = 120) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_without_the_token_nothing_is_done(cluster: RunningCluster) -> None:
     for token in ("", "wrong", "0" * 64):
         for path in ("/api/jobs/", "/api/cluster_status", "/nodes?view=summary"):
@@ -120,6 +125,7 @@ def test_without_the_token_nothing_is_done(cluster: RunningCluster) -> None:
     assert cluster.get("/api/jobs/")[0] == 200
 
 
+@pytest.mark.slow
 def test_the_token_is_nowhere_else(cluster: RunningCluster) -> None:
     """Not in what the cluster logged while the tests before ran, nor in what it says of its jobs."""
     token = cluster.token.encode()
