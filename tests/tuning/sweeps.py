@@ -66,8 +66,9 @@ def open_ledger(folder: Path) -> Ledger:
     return Ledger(folder / "sweep")
 
 
-if __name__ == "__main__":  # a sweep without Ray, in a process that can be killed
-    sweep = prepare(parse_arguments(SweepConfig, sys.argv[1:], "tune", ""))[0]
+def sweep_alone(arguments: list[str]) -> None:
+    """What `tune` does with these arguments, without Ray; the exit code of this process is the command's."""
+    sweep = prepare(parse_arguments(SweepConfig, arguments, "tune", ""))[0]
     sweep.ledger.note(INTERRUPTED, False)
     with interruptible(sweep.ledger):
         sys.exit(0 if run_alone(sweep) else 130)

@@ -1,5 +1,6 @@
 """Sweeps on Ray whose processes are killed at random moments: the money is right, and nothing is lost."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -19,24 +20,62 @@ from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
 from nanochat_tct.tuning.records import trial_rows
 from tests.helpers import REPOSITORY
-from tests.tuning.sweeps import logged_flops, logged_seconds, open_ledger, sweep_arguments
+from tests.tuning.sweeps import logged_flops, logged_seconds, open_ledger, sweep_alone, sweep_arguments
 
 PATIENCE = 600.0  # seconds without any progress: something hangs
 
 
+class ForkedProcess:
+    """A function in a process that is forked from a server which has imported everything: a start costs nothing.
+
+    Looks like subprocess.Popen.
+    """
+
+    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.tuning.sweeps"])
+        self.child = context.Process(target=function, args=arguments)
+        self.child.start()
+        self.pid = int(self.child.pid or 0)
+
+    @property
+    def returncode(self) -> int | None:
+        return self.child.exitcode
+
+    def poll(self) -> int | None:
+        return self.child.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.child.join(timeout)
+        return self.child.exitcode
+
+    def kill(self) -> None:
+        self.child.kill()
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
 class RunningSweep:
-    """The command `tune`, or the same without Ray, in a process of its own, and its victims."""
+    """The command `tune` in a process of its own, or the same without Ray, and its victims."""
 
     def __init__(self, folder: Path, arguments: list[str], on_ray: bool) -> None:
-        module = ["nanochat_tct.cli", "tune"] if on_ray else ["tests.tuning.sweeps"]
-        self.folder, self.command = folder, [sys.executable, "-m", *module, *arguments]
+        self.folder, self.arguments, self.on_ray = folder, arguments, on_ray
         self.output = open(folder / "output.txt", "ab")  # noqa: SIM115  # for as long as the test goes on
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            self.command, stdout=self.output, stderr=self.output, stdin=subprocess.DEVNULL, cwd=REPOSITORY
-        )
+        self.process: Any
+        if self.on_ray:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "nanochat_tct.cli", "tune", *self.arguments],
+                stdout=self.output,
+                stderr=self.output,
+                stdin=subprocess.DEVNULL,
+                cwd=REPOSITORY,
+            )
+        else:
+            self.process = ForkedProcess(sweep_alone, self.arguments)
 
     def workers(self) -> list[int]:
         """Ids of the processes that train."""
@@ -206,12 +245,16 @@ def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
-    ("workers", "trials", "sweeps", "budget"), [(1, 1, 1, 1.5e11), (8, 6, 6, 1.2e12)], ids=["three", "twenty"]
+    ("workers", "trials", "sweeps", "sizes", "budget"),
+    [(1, 1, 1, ["1x32"], 1e11), (8, 6, 6, ["1x32", "2x32"], 1.2e12)],
+    ids=["three", "twenty"],
 )
-def test_kills_on_ray(tmp_path: Path, workers: int, trials: int, sweeps: int, budget: float) -> None:
+def test_kills_on_ray(
+    tmp_path: Path, workers: int, trials: int, sweeps: int, sizes: list[str], budget: float
+) -> None:
     kills = ["worker"] * workers + ["trial"] * trials + ["sweep"] * sweeps
     random.Random(1).shuffle(kills)
-    ledger, done = sweep_with_kills(tmp_path, kills, 2, budget_flops=budget, num_rates=2)
+    ledger, done = sweep_with_kills(tmp_path, kills, 2, sizes=sizes, budget_flops=budget, num_rates=2)
     assert done == len(kills)
     assert_money_is_right(ledger, tmp_path)
     assert_nothing_lost(ledger, tmp_path)
