@@ -6,10 +6,14 @@ import pytest
 import yaml
 
 from nanochat_tct.cli import main
+from nanochat_tct.config import parse_arguments
+from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER
 from nanochat_tct.tuning.trials import BEST, REPORT_DIR, TRIALS, Trial, read_outcome, read_rows
+from nanochat_tct.tuning.tune import prepare
 from tests.helpers import run_cli
 from tests.tuning.sweeps import SETTINGS, logged_flops, open_ledger, sweep_arguments
+from tests.tuning.test_sweep import finish, make_sweep
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *parts: str) -> None:
@@ -36,11 +40,6 @@ def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_the_least_budget_that_it_names_would_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nanochat_tct.config import parse_arguments
-    from nanochat_tct.tuning.config import SweepConfig
-    from nanochat_tct.tuning.tune import prepare
-    from tests.tuning.test_sweep import finish
-
     assert main(["tune", *sweep_arguments(tmp_path, budget_flops=1e9)]) == 2
     least = float(capsys.readouterr().err.split(" at least")[0].split()[-1])
     sweep, _ = prepare(
@@ -52,10 +51,6 @@ def test_the_least_budget_that_it_names_would_do(tmp_path: Path, capsys: pytest.
 
 
 def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from nanochat_tct.config import parse_arguments
-    from nanochat_tct.tuning.config import SweepConfig
-    from nanochat_tct.tuning.tune import prepare
-
     prepare(parse_arguments(SweepConfig, sweep_arguments(tmp_path), "tune", ""))
     refused(sweep_arguments(tmp_path, budget_flops=9e11), capsys, "another sweep", "budget", "--fresh")
     refused(sweep_arguments(tmp_path, seed=1), capsys, "another sweep", "seed was 0, not 1")
@@ -64,6 +59,20 @@ def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.Cap
     )
     assert sweep.ledger.terms.sweep["seed"] == 1
     assert (folder.with_name("sweep-1") / LEDGER).exists()
+
+
+def test_a_dry_run_uses_saved_probes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = make_sweep(tmp_path)
+    for _ in sweep.sizes:
+        finish(sweep, str(sweep.next_trial(set())))
+    spent = sweep.ledger.spent
+    changes = {"num_rates": 3, "budget_flops": 1e12, "follow_up_share": 0.6}
+    assert main(["tune", *sweep_arguments(tmp_path, **changes), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for part in ("forecast", "probes (done)", "1x32", "2x32", "follow-ups", "final run, if 2x32", "total"):
+        assert part in out
+    sweep.ledger.refresh()
+    assert sweep.ledger.spent == spent
 
 
 @pytest.mark.slow
