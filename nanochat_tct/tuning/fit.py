@@ -2,12 +2,14 @@
 
 One model of the loss is fitted to all trials at once, so that few of them do:
 
-    ln loss = ln(E + A / parameters^alpha + B / tokens^beta) + curvature * (ln lr - ln best lr)^2 + noise
+    ln loss = ln(E + A / parameters^alpha + B / (burn-in + tokens)^beta)
+              + curvature * (ln lr - ln best lr)^2 + noise
 
 The first part is that of Hoffmann et al. 2022 (Chinchilla), with tokens that count less when they are repeated
-(Muennighoff et al. 2023). The best rate falls with the width (a rule, which the trials correct) and a little with
-the length of the run (Bjorck et al. 2024); each size may differ from the rule and from the shared curvature. What
-is not known is a distribution: weak priors, from those papers, that the trials narrow (posterior.py). With few
+(Muennighoff et al. 2023), and a burn-in: the power law does not hold for the first hundreds of iters, in which the
+trials of a small budget may end. The best rate falls with the width (a rule, which the trials correct) and a little
+with the length of the run (Bjorck et al. 2024); each size may differ from the rule and from the shared curvature.
+What is not known is a distribution: weak priors, from those papers, that the trials narrow (posterior.py). With few
 trials the intervals are therefore wide, and never missing.
 """
 
@@ -24,6 +26,7 @@ from nanochat_tct.tuning.trials import Trial
 # Priors: middle and standard deviation. Those of factors are of their logarithm.
 PARAMETER_EXPONENT = (0.34, 0.3)  # Hoffmann et al. 2022; Besiroglu et al. 2024 find 0.35
 TOKEN_EXPONENT = (0.32, 0.3)  # between Hoffmann's 0.28 and Besiroglu's 0.37
+BURN_IN_TOKENS = (30_000.0, 2.0)  # before which the loss hardly falls; our runs of tiny models (docs/LOG.md)
 REPEATED_EPOCHS = (15.4, 0.5)  # R* of Muennighoff et al. 2023
 LEARNING_RATE_TIMES_WIDTH = (0.96, 1.5)  # the rule of training/config.py
 WIDTH_SLOPE = (0.0, 0.5)  # how far the best rate's fall with the width departs from the rule
@@ -267,7 +270,7 @@ class _LossModel:
         self.tokens = math.exp(np.log(self.rows.tokens).mean())
         shares = np.array([1.69, 406.4 / self.parameters**0.3392, 410.7 / self.tokens**0.2849])
         self.log_shares = np.log(shares / shares.sum())
-        self.dimensions = 12 + 2 * len(self.sizes)
+        self.dimensions = 13 + 2 * len(self.sizes)
 
     def row(self, size: str, tokens: int) -> _Rows:
         """One run that need not have happened, arrays (1,)."""
@@ -302,7 +305,8 @@ class _LossModel:
         scale = _factor(z[:, 6], REPEATED_EPOCHS)
         tokens = effective_tokens(rows.tokens, rows.unique_tokens, scale[:, None])  # (P, n)
         by_parameters = (rows.parameters / self.parameters) ** -alpha[:, None]
-        by_tokens = (tokens / self.tokens) ** -beta[:, None]
+        burn_in = _factor(z[:, 12:13], BURN_IN_TOKENS)
+        by_tokens = ((burn_in + tokens) / (burn_in + self.tokens)) ** -beta[:, None]
         loss = shares[:, :1] + shares[:, 1:2] * by_parameters + shares[:, 2:] * by_tokens
         return LEVEL * z[:, :1] + np.log(loss)
 
@@ -312,11 +316,11 @@ class _LossModel:
         rule = math.log(middle) + deviation * z[:, 7:8] - np.log(rows.width)
         by_width = (WIDTH_SLOPE[0] + WIDTH_SLOPE[1] * z[:, 8:9]) * np.log(rows.width / self.width)
         by_tokens = (TOKENS_SLOPE[0] + TOKENS_SLOPE[1] * z[:, 9:10]) * np.log(rows.tokens / self.tokens)
-        return rule + by_width + by_tokens + SIZE_LEARNING_RATE * z[:, 12 + rows.size]
+        return rule + by_width + by_tokens + SIZE_LEARNING_RATE * z[:, 13 + rows.size]
 
     def penalty(self, z: np.ndarray, rows: _Rows, log_rates: np.ndarray) -> np.ndarray:
         """Log loss (P, n) that learning rates other than the best add; of one row, or a row for each rate."""
-        own = SIZE_CURVATURE * z[:, 12 + len(self.sizes) + rows.size]
+        own = SIZE_CURVATURE * z[:, 13 + len(self.sizes) + rows.size]
         curvature = _factor(z[:, 10:11], CURVATURE) * np.exp(own)
         return curvature * (log_rates - self.best_log_learning_rate(z, rows)) ** 2
 

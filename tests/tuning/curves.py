@@ -21,6 +21,7 @@ class Curve:
     by_tokens: float = 0.5  # at 1M tokens
     alpha: float = 0.34
     beta: float = 0.3
+    burn_in: float = 0.0  # tokens
     rate: float = 0.008  # the best one at width 128 and 1M tokens
     width_slope: float = -1.0
     tokens_slope: float = -0.1
@@ -39,7 +40,7 @@ class Curve:
         level = (
             self.floor
             + self.by_parameters * (parameters(size) / 1e6) ** -self.alpha
-            + self.by_tokens * (tokens / 1e6) ** -self.beta
+            + self.by_tokens * ((self.burn_in + tokens) / 1e6) ** -self.beta
         )
         off = math.log((rate or self.best_rate(size, tokens)) / self.best_rate(size, tokens))
         return level * math.exp(self.curvature * off**2 * (1 + self.skew * max(off, 0)))

@@ -29,6 +29,7 @@ def random_curve(seed: int) -> Curve:
         by_tokens=rng.uniform(0.3, 0.8),
         alpha=rng.uniform(0.25, 0.5),
         beta=rng.uniform(0.22, 0.45),
+        burn_in=10 ** rng.uniform(3, 6),
         rate=0.0075 * math.exp(0.5 * rng.standard_normal()),
         width_slope=-1 + 0.3 * rng.standard_normal(),
         tokens_slope=rng.uniform(-0.3, 0),
