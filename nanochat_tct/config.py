@@ -25,7 +25,12 @@ REQUIRED: Any = dataclasses.MISSING  # option(REQUIRED, ...): the user must give
 
 
 def option(
-    default: Any, help: str, unit: str = "", choices: tuple[Any, ...] | None = None, positional: bool = False
+    default: Any,
+    help: str,
+    unit: str = "",
+    choices: tuple[Any, ...] | None = None,
+    positional: bool = False,
+    low: str = "",
 ) -> Any:
     """A field of a config dataclass.
 
@@ -36,8 +41,10 @@ def option(
         unit: of the number ("iters", "tokens", "USD"); shown in the help.
         choices: the only values allowed.
         positional: given on the command line without a flag (``tokenize FILE``).
+        low: the field that takes the lower end when this one, the upper, is given as a range (``2:4`` or a
+            list of two); given as one number, it sets the other to None.
     """
-    metadata = {"help": help, "unit": unit, "choices": choices, "positional": positional}
+    metadata = {"help": help, "unit": unit, "choices": choices, "positional": positional, "low": low}
     if isinstance(default, list):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -65,11 +72,11 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
         for name, value in read_config_file(given.config).items():
             if name not in fields:
                 raise UserError(f"unknown key '{name}' in {given.config}{suggest(name, list(fields))}")
-            values[name] = _convert(value, hints[name], fields[name], f"'{name}' in {given.config}")
+            values |= _read(name, value, hints, fields, f"'{name}' in {given.config}")
     for name in fields:
         if hasattr(given, name):
             where = name if fields[name].metadata.get("positional") else _flag(name)
-            values[name] = _convert(getattr(given, name), hints[name], fields[name], where)
+            values |= _read(name, getattr(given, name), hints, fields, where)
     for name, field in fields.items():
         if name not in values and _is_required(field):
             what = name.upper() if field.metadata.get("positional") else _flag(name)
@@ -231,6 +238,20 @@ def _inspect(hint: Any) -> tuple[type, bool, bool, tuple[str, ...]]:
     kind = typing.get_args(hint)[0] if is_list else hint
     assert kind in (bool, int, float, str), f"a config field of type {hint} is not supported"
     return kind, is_list, optional, words
+
+
+def _read(name: str, value: Any, hints: dict[str, Any], fields: dict[str, Any], where: str) -> dict[str, Any]:
+    """What a field and, where it takes a range, the one for the range's lower end become."""
+    low = fields[name].metadata.get("low")
+    if not low:
+        return {name: _convert(value, hints[name], fields[name], where)}
+    ends = value.split(":") if isinstance(value, str) else value
+    if not isinstance(ends, list | tuple):
+        ends = [value]
+    if len(ends) not in (1, 2):
+        raise UserError(f"{where} must be a number, or the two ends of a range, not {value!r}")
+    converted = [_convert(end, hints[name], fields[name], where) for end in ends]
+    return {low: converted[0] if len(ends) == 2 else None, name: converted[-1]}
 
 
 def _convert(value: Any, hint: Any, field: Any, where: str) -> Any:

@@ -18,6 +18,8 @@ class Example:
     parallel: str = option("ddp", "how", choices=("ddp", "fsdp"))
     betas: tuple[float, ...] = option((0.9, 0.95), "of Adam")
     seed: int | None = option(0, "seed")
+    most: int = option(2, "upper end", low="least")
+    least: int | None = option(None, "lower end")
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
@@ -42,6 +44,23 @@ def test_every_kind_of_flag() -> None:
     assert parse("a", "--seed", "none").seed is None
     assert parse("a", "--learning-rate=-1").learning_rate == -1
     assert parse("a", "--learning-rate", "-1").learning_rate == -1
+
+
+def test_a_range_sets_two_fields(tmp_path: Path) -> None:
+    def ends(*argv: str) -> tuple[int | None, int]:
+        config = parse("a", *argv)
+        return config.least, config.most
+
+    file = tmp_path / "run.yaml"
+    file.write_text("input: a\nmost: [1, 4]\n")
+    assert ends() == (None, 2) and ends("--most", "3") == (None, 3) and ends("--most", "2:4") == (2, 4)
+    assert ends("--config", str(file)) == (1, 4) and ends("--config", str(file), "--most", "3") == (None, 3)
+    assert ends("--most", "3", "--least", "2") == (2, 3)
+    write_yaml(parse("a", "--most", "2:4"), file)
+    assert ends("--config", str(file)) == (2, 4)
+    for wrong in ("1:2:3", "x", "1:", "1:x"):
+        with pytest.raises(UserError, match="--most"):
+            ends("--most", wrong)
 
 
 def test_file_then_flags(tmp_path: Path) -> None:

@@ -191,6 +191,12 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("iter_")))
 
 
+def latest_step(run_dir: Path) -> int:
+    """Iters done at the latest committed checkpoint, not verified; 0 where there is none."""
+    committed = list_checkpoints(run_dir)
+    return int(committed[-1].name.removeprefix("iter_")) if committed else 0
+
+
 def say_on_stderr(line: str) -> None:
     """Print where no output of a command is mixed up with it."""
     print(line, file=sys.stderr, flush=True)

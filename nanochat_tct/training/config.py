@@ -34,6 +34,7 @@ AT_LEAST_ONE = (
         "train_samples",
         "stride",
         "max_bad_iters",
+        "min_workers",
         "lr_decay_iters",
         *SHAPE,
     ),
@@ -111,7 +112,12 @@ class TrainConfig:
     resume: bool = option(False, "fail if there is nothing to go on with")
 
     # on what machine
-    num_workers: int = option(2, "processes; one GPU each with --use-gpu")
+    num_workers: int = option(
+        2,
+        "processes, one GPU each with --use-gpu; MIN:MAX or [MIN, MAX]: as many as there are",
+        low="min_workers",
+    )
+    min_workers: int | None = option(None, "go on with as few when machines are lost; none: num_workers")
     use_gpu: bool = option(False, "train on GPUs")
     parallel: str = option("ddp", "copies of the model, or slices", choices=("ddp", "fsdp"))
     precision: str | None = option(None, "none: bf16 on GPU, fp32 on CPU", choices=("bf16", "fp32"))
@@ -140,6 +146,8 @@ class TrainConfig:
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}: it must be in [0, 1)")
+        if self.least_workers > self.num_workers:
+            raise UserError(f"--min-workers {self.min_workers} is more than --num-workers {self.num_workers}")
         if self.run_name is not None and (not self.run_name.strip(". ") or "/" in self.run_name):
             raise UserError(f"--run-name {self.run_name!r} must be the name of a folder")
 
@@ -147,6 +155,11 @@ class TrainConfig:
     def run_place(self) -> str:
         """The run's folder, or its URI; of a config with a run name only."""
         return join(self.checkpoint_dir, str(self.run_name))
+
+    @property
+    def least_workers(self) -> int:
+        """With fewer the run waits."""
+        return self.min_workers or self.num_workers
 
     @property
     def global_batch(self) -> int:

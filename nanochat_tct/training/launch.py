@@ -2,16 +2,13 @@
 
 import dataclasses
 import functools
-import logging
 import os
-import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from nanochat_tct.config import parse_arguments, to_dict
 from nanochat_tct.errors import UserError
@@ -20,14 +17,13 @@ from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.config import TrainConfig, default_run_name
-from nanochat_tct.training.loop import Reporter, train
-from nanochat_tct.training.nodes import check_nodes
-from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import Plan, check_settings, make_plan
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
+from nanochat_tct.training.signals import StopSignals
 
 POLL_SECONDS = 0.2  # how often the lines of rank 0 are fetched
+RESIZE_SECONDS = 20.0  # how often an elastic run looks for machines that came
 
 
 def command(argv: list[str]) -> int:
@@ -48,107 +44,143 @@ def command(argv: list[str]) -> int:
         print(f"run {config.run_name} was finished at iter {plan.previous.step}: nothing to do", flush=True)
     else:
         with checkpoint.exclusive(plan.run_dir):
-            train_on_ray(plan)
+            result = train_on_ray(plan)
+        if result["stopped"]:
+            step = result["step"]
+            print(f"stopped at iter {step} by {result['stopped']}: the same command goes on from there")
+            return int(result["exit_code"])
     print_result(plan)
     return 0
 
 
 def train_on_ray(plan: Plan) -> dict[str, Any]:
-    """Run the loop on `num_workers` Ray Train workers; a lost one is replaced, up to `max_failures` times.
+    """Run the loop on Ray Train's workers; lost ones are replaced, or done without.
 
-    Returns: what the loop returned on rank 0.
+    SIGTERM and Ctrl-C make the workers save and stop. The run is given up when workers were lost more than
+    `max_failures` times without a new checkpoint in between.
+
+    Returns: what the loop returned on rank 0; when it was stopped with `exit_code`.
     Raises: UserError of the loop; what else went wrong there as ray.train's TrainingFailedError.
     """
     config = plan.config
-    if (
-        "RAY_ADDRESS" not in os.environ
-    ):  # nobody preempts this machine; the watcher would only print a complaint
+    if "RAY_ADDRESS" not in os.environ:
+        # Nobody preempts this machine; the watcher would only print a complaint.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     start_ray()
     if config.use_gpu and os.environ.get("RAY_ADDRESS"):
-        wait_for_gpus(config.num_workers, config.wait_minutes, functools.partial(print, flush=True))
-    import ray
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchTrainer
+        wait_for_gpus(config.least_workers, config.wait_minutes, functools.partial(print, flush=True))
+    from ray.train import WorkerGroupError
 
-    with lines_of_workers(config.max_iters) as lines:
-        trainer = TorchTrainer(
-            train_worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
-            train_loop_config={"config": to_dict(config), "lines": lines},
-            scaling_config=ScalingConfig(
-                num_workers=config.num_workers,
-                use_gpu=config.use_gpu,
-                resources_per_worker=worker_resources(config, ray.cluster_resources()),
-            ),
-            run_config=RunConfig(  # type: ignore[call-arg]  # declared as of Train V1
-                storage_path=config.run_place,
-                name="ray",
-                failure_config=FailureConfig(max_failures=config.max_failures),
-                logging_config=LoggingConfig(log_level="ERROR"),
-            ),
-        )
-        try:
-            result = trainer.fit().return_value  # type: ignore[attr-defined]  # likewise
-        except SystemExit as ended:  # how Ray Train answers Ctrl-C
-            print("the same command goes on from the last checkpoint", file=sys.stderr)
-            raise KeyboardInterrupt from ended
-        except WorkerGroupError as error:
-            for failure in error.worker_failures.values():
-                if isinstance(failure, UserError):
-                    raise UserError(str(failure)) from error
-            if all(
-                isinstance(failure, ray.exceptions.RayError) for failure in error.worker_failures.values()
-            ):
-                latest = checkpoint.latest_checkpoint(plan.run_dir)
-                raise UserError(
-                    f"workers were lost more than --max-failures {config.max_failures} times; the same command "
-                    f"goes on from {latest.name if latest else 'the start'}"
-                ) from error
-            raise
+    with StopSignals() as signals, lines_of_workers(config.max_iters) as lines:
+        while True:
+            before = iters_saved(config)
+            try:
+                result = fit(make_trainer(plan, lines), lines, signals)
+                break
+            except WorkerGroupError as error:
+                failures = list(error.worker_failures.values())
+                for failure in failures:
+                    if isinstance(failure, UserError):
+                        raise UserError(str(failure)) from error
+                if not were_lost(failures):
+                    raise
+                latest = iters_saved(config)
+                if latest <= before:
+                    raise UserError(
+                        f"workers were lost more than --max-failures {config.max_failures} times in a row; the "
+                        f"same command goes on from iter {latest}"
+                    ) from error
+                lines.put.remote(f"workers were lost several times, but iter {latest} was reached: going on")
     if "error" in result:
         raise UserError(result["error"])
-    return result
+    return {**result, "exit_code": signals.exit_code if result["stopped"] else 0}
+
+
+def iters_saved(config: TrainConfig) -> int:
+    """Iters done at the run's latest checkpoint, wherever the workers wrote it."""
+    return checkpoint.latest_step(remote_run.pull(config.run_place))
+
+
+def make_trainer(plan: Plan, lines: Any) -> Any:
+    """Ray's TorchTrainer of the run."""
+    import ray
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from nanochat_tct.training.ray_worker import StoppableTorchConfig, train_worker
+
+    config = plan.config
+    is_elastic = config.least_workers < config.num_workers
+    return TorchTrainer(
+        train_worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
+        train_loop_config={"config": to_dict(config), "lines": lines},
+        torch_config=StoppableTorchConfig(),
+        scaling_config=ScalingConfig(  # type: ignore[call-arg]  # declared as of Train V1
+            num_workers=(config.least_workers, config.num_workers) if is_elastic else config.num_workers,  # type: ignore[arg-type]
+            use_gpu=config.use_gpu,
+            resources_per_worker=worker_resources(config, ray.cluster_resources()),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
+        ),
+        run_config=RunConfig(  # type: ignore[call-arg]  # likewise
+            storage_path=config.run_place,
+            name="ray",
+            failure_config=FailureConfig(max_failures=config.max_failures),
+            logging_config=LoggingConfig(log_level="ERROR"),
+        ),
+    )
+
+
+def fit(trainer: Any, lines: Any, signals: StopSignals) -> dict[str, Any]:
+    """`trainer.fit()` in a thread, so that this one hears signals and tells the workers of them.
+
+    Ray Train's own answer to Ctrl-C would kill the workers.
+    Raises: what fit raises; KeyboardInterrupt on the second signal.
+    """
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(trainer.fit().return_value)
+        except BaseException as error:  # whatever it is, it is raised again below
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    is_told = False
+    while not wait([future], timeout=POLL_SECONDS).done:
+        reason = signals.reason()
+        if reason is not None and not is_told:
+            lines.stop.remote(reason)
+            lines.put.remote(f"{reason}: saving a checkpoint, then the end ({reason} again: at once)")
+            is_told = True
+    return future.result()
+
+
+def were_lost(failures: list[Exception]) -> bool:
+    """Some worker went without a mistake of its own; what the others say then is a consequence."""
+    import ray
+
+    from nanochat_tct.training.ray_worker import Preempted
+
+    return any(isinstance(failure, ray.exceptions.RayError | Preempted) for failure in failures)
 
 
 def worker_resources(config: TrainConfig, cluster: dict[str, float]) -> dict[str, float]:
     """What a worker reserves: half a core, or less where that is too much for the machine, and its GPU.
 
-    Less than a core, so that workers and whatever else runs on a small machine never wait for each other.
+    Less than a core, so that workers and whatever else runs on a small machine never wait for each other;
+    a whole one where their number follows from what there is.
     Raises: UserError when the GPUs will never be there.
     """
+    least = config.least_workers
     if config.use_gpu:
-        if cluster.get("GPU", 0) < config.num_workers and "RAY_ADDRESS" not in os.environ:
+        if cluster.get("GPU", 0) < least and "RAY_ADDRESS" not in os.environ:
             raise UserError(
-                f"--num-workers {config.num_workers} needs as many GPUs, and there are {cluster.get('GPU', 0):.0f}"
+                f"--num-workers {least} needs as many GPUs, and there are {cluster.get('GPU', 0):.0f}"
             )
         return {"CPU": 1, "GPU": 1}
+    if least < config.num_workers:
+        return {"CPU": 1}
     return {"CPU": min(0.5, int(1000 * cluster.get("CPU", 1) / (config.num_workers + 1)) / 1000)}
-
-
-def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """The loop on one of Ray Train's workers."""
-    import ray.train
-    import ray.train.torch
-
-    logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
-    config = TrainConfig(**settings["config"])
-    context = ray.train.get_context()
-    if config.use_gpu:
-        device = ray.train.torch.get_device()
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-        # The same number on every start: sums over threads depend on it.
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    put = settings["lines"].put.remote
-    reporter = Reporter(say=put, report=ray.train.report, progress=put)
-    assert config.data_dir is not None
-    try:
-        check_nodes(config.data_dir, worker)
-        return train(config, worker, reporter)
-    except StoppedTogether as error:  # an end, not a failure: starting again would not help
-        return {"error": str(error)}
 
 
 @contextmanager
@@ -158,8 +190,10 @@ def lines_of_workers(max_iters: int) -> Iterator[Any]:
     Ray's own way to show what workers print puts their name and process id before each line.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    lines: Any = ray.remote(Lines).options(num_cpus=0).remote()
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lines: Any = ray.remote(Lines).options(num_cpus=0, scheduling_strategy=here).remote()
     done = threading.Event()
 
     def fetch() -> None:
@@ -188,9 +222,10 @@ def lines_of_workers(max_iters: int) -> Iterator[Any]:
 
 
 class Lines:
-    """Lines, and numbers for the bar, on their way from rank 0 to the terminal."""
+    """Between driver and rank 0: lines and numbers for the bar come this way, a wish to stop goes that way."""
 
     def __init__(self) -> None:
+        self.reason: str | None = None
         self.lines: list[str | dict[str, Any]] = []
 
     def put(self, line: str | dict[str, Any]) -> None:
@@ -201,6 +236,14 @@ class Lines:
         """All that came since the last call."""
         lines, self.lines = self.lines, []
         return lines
+
+    def stop(self, reason: str) -> None:
+        """The driver wants the run to save and end."""
+        self.reason = reason
+
+    def stop_reason(self) -> str | None:
+        """Why, or None."""
+        return self.reason
 
 
 def print_result(plan: Plan) -> None:

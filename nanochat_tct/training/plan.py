@@ -120,6 +120,7 @@ def describe(
         batch += f": as many at a time as fit, the global batch is {config.preset}'s"
     else:
         batch += f" x gradient_accumulation {config.gradient_accumulation} x num_workers {config.num_workers}"
+    at_least = f"{config.least_workers} to " if config.least_workers < config.num_workers else ""
     lines = [
         f"run        {config.run_name} ({start}), in {config.run_place}",
         f"model      {config.preset}: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
@@ -131,7 +132,7 @@ def describe(
         f"{config.max_iters * global_batch / trained_windows:.1f} epochs",
         f"learning   {config.optimizer}, rate {config.learning_rate:g} after {config.warmup_iters} iters of warm-up, "
         f"down to {config.min_lr:g} at iter {config.lr_decay_iters}",
-        f"workers    {config.num_workers} {'GPUs' if config.use_gpu else 'processes on CPU'}, "
+        f"workers    {at_least}{config.num_workers} {'GPUs' if config.use_gpu else 'processes on CPU'}, "
         f"{config.parallel}, {config.precision}, ${price:g} an hour each; W&B {config.wandb}",
     ]
     if peak:

@@ -45,6 +45,11 @@ class BackgroundSaver:
         """The checkpoint in flight came to nothing; `wait` raises why."""
         return self._saving is not None and self._saving.done() and self._saving.exception() is not None
 
+    @property
+    def is_busy(self) -> bool:
+        """A checkpoint is being written."""
+        return self._saving is not None and not self._saving.done()
+
     def wait(self) -> None:
         """Come back when the checkpoint in flight is committed. Raises: its UserError, once."""
         saving, self._saving = self._saving, None

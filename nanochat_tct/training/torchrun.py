@@ -5,6 +5,7 @@ python -m torch.distributed.run --nproc-per-node 2 -m nanochat_tct.training.torc
 
 import dataclasses
 import os
+import signal
 import sys
 from contextlib import nullcontext
 
@@ -21,6 +22,7 @@ from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.remote_run import push_notes
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
+from nanochat_tct.training.signals import StopSignals
 
 
 def command(argv: list[str]) -> int:
@@ -31,7 +33,7 @@ def command(argv: list[str]) -> int:
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    plan = make_plan(dataclasses.replace(config, num_workers=world_size))
+    plan = make_plan(dataclasses.replace(config, num_workers=world_size, min_workers=None))
     config = plan.config
     device = torch.device("cuda", local_rank) if config.use_gpu else torch.device("cpu")
     if device.type == "cuda":
@@ -46,12 +48,21 @@ def command(argv: list[str]) -> int:
         if plan.is_finished:
             print(f"run {config.run_name} is finished: nothing to do", flush=True)
     try:
-        with Terminal(config.max_iters) if worker.is_first else nullcontext() as terminal:
-            reporter = Reporter(terminal.line, progress=terminal.progress) if terminal else Reporter()
+        terminal = Terminal(config.max_iters) if worker.is_first else None
+        with StopSignals() as signals, terminal or nullcontext():
+            reporter = Reporter(stop_reason=signals.reason)
+            if terminal is not None:
+                reporter = dataclasses.replace(reporter, say=terminal.line, progress=terminal.progress)
             result = train(config, worker, reporter)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+    if result["stopped"]:
+        if worker.is_first:
+            print(
+                f"stopped at iter {result['step']} by {result['stopped']}: the same command goes on from there"
+            )
+        return signals.exit_code or 128 + signal.SIGTERM  # where only another worker heard it
     if worker.is_first:
         print(f"checkpoint: {result['checkpoint']}", flush=True)
         write_run_folder(plan.run_dir, config, print_samples(plan.run_dir, config))

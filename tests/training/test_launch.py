@@ -18,7 +18,7 @@ from nanochat_tct.data.store import MANIFEST, TOKENS, manifest_sha256
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from tests.helpers import run_cli, run_python
-from tests.training.workers import small_store
+from tests.training.workers import descendants, small_store
 
 ITERS = 40
 SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 32, "--context-size", 64, "--dropout", 0.1)
@@ -35,7 +35,8 @@ LENGTH = (
     8,
 )
 OTHER = ("--log-interval", 1, "--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--num-workers", 2)
-QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+# Ray would let everything else on the machine go first, and not look at its workers for two seconds.
+QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_worker_niceness": "0"}
 
 
 @pytest.fixture(scope="module")
@@ -82,32 +83,16 @@ def test_two_workers_on_local_ray(undisturbed: tuple[Path, str], data_dir: Path)
     assert again.code == 0 and "nothing to do" in again.stdout, again.stderr
 
 
-def descendants(pid: int) -> list[int]:
-    """Process ids of children, their children and so on."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            children.setdefault(parent, []).append(int(entry.name))
-    found = [pid]
-    for known in found:
-        found += children.get(known, [])
-    return found[1:]
-
-
 def wait_for_iter(run_dir: Path, iters: int, process: subprocess.Popen[bytes]) -> None:
     """Come back when the log of the run goes to that iter."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         if (entries := read_metrics(run_dir)) and entries[-1]["iter"] >= iters:
             return
         time.sleep(0.02)
     process.kill()
-    raise AssertionError(f"not at iter {iters} in two minutes: {process.communicate()}")
+    raise AssertionError(f"not at iter {iters} in four minutes: {process.communicate()}")
 
 
 def training_processes(driver: int) -> list[int]:
@@ -151,6 +136,64 @@ def test_killed_worker_and_killed_driver_change_nothing(
     done = [entry["iter"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
     assert done == list(range(1, ITERS + 1))  # none twice
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()], "workers outlived their driver"
+
+
+def start(tmp_path: Path, *command: object, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """A command in the background; what it prints goes to the file `printed`."""
+    with open(tmp_path / "printed", "wb") as printed:
+        return subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env={**os.environ, **QUICK, **(env or {})},
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def test_sigterm_saves_and_loses_nothing(
+    undisturbed: tuple[Path, str], data_dir: Path, tmp_path: Path
+) -> None:
+    """One to a worker: all save, and are started again. One to the driver: all save, and it is the end for now."""
+    run_dir = tmp_path / "run"
+    command = arguments(data_dir, tmp_path, "--save-interval", 1000, "--eval-interval", 1000)
+    process = start(tmp_path, "-m", "nanochat_tct.cli", *command)
+    wait_for_iter(run_dir, 3, process)
+    os.kill(training_processes(process.pid)[1], signal.SIGTERM)
+    while not list(run_dir.glob("iter_*")):
+        assert process.poll() is None, (tmp_path / "printed").read_text()
+        time.sleep(0.02)
+    (saved,) = run_dir.glob("iter_*")
+    wait_for_iter(run_dir, int(saved.name.removeprefix("iter_")) + 2, process)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    lines = (tmp_path / "printed").read_text().splitlines()
+    done = [int(line.split()[1]) for line in lines if line.startswith("iter ") and " | " in line]
+    assert done == list(range(1, len(done) + 1)), lines  # no iter was done again
+    assert any(line.startswith("preempted: SIGTERM at worker ") for line in lines), lines
+    latest = latest_checkpoint(run_dir)
+    assert latest is not None and latest.name == f"iter_{len(done):08d}"
+    assert lines[-1] == f"stopped at iter {len(done)} by SIGTERM: the same command goes on from there"
+    again = run_cli(*command, "--resume", env=QUICK)
+    assert again.code == 0, again.stderr
+    assert [entry["iter"] for entry in read_metrics(run_dir) if entry["kind"] == "train"] == list(
+        range(1, 41)
+    )
+    weights, expected = final_weights(tmp_path), final_weights(undisturbed[0])
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_under_torchrun_too(data_dir: Path, tmp_path: Path, number: signal.Signals) -> None:
+    _, *flags = arguments(data_dir, tmp_path, "--save-interval", 1000, "--max-iters", 4000)
+    module = ("-m", "nanochat_tct.training.torchrun")
+    process = start(tmp_path, *module, *flags, "--num-workers", 1)
+    wait_for_iter(tmp_path / "run", 3, process)
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    latest = latest_checkpoint(tmp_path / "run")
+    assert latest is not None
+    step = int(latest.name.removeprefix("iter_"))
+    assert read_metrics(tmp_path / "run")[-1]["iter"] == step > 2
+    assert f"stopped at iter {step} by " in (tmp_path / "printed").read_text()
 
 
 def test_torchrun_gives_what_ray_gives(undisturbed: tuple[Path, str], data_dir: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the tests of training share: a small store, a small config, several workers without Ray."""
 
 import dataclasses
+import hashlib
 import multiprocessing
 import os
 import random
@@ -12,7 +13,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
+from nanochat_tct.data.sampler import WindowSampler, batch_hash
+from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
+from nanochat_tct.data.windows import Windows
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, train
@@ -101,6 +105,34 @@ def _train_jobs(rank: int, jobs: list[Job], world_size: int, port: int) -> None:
 def changed(config: TrainConfig, **changes: Any) -> TrainConfig:
     """The config with other values."""
     return dataclasses.replace(config, **changes)
+
+
+def expected_batches(data_dir: Path, context_size: int, global_batch: int, iters: int) -> list[str]:
+    """What the log of a run with seed 0 says of its batches, worked out without any training."""
+    windows = Windows(TokenStore.open(data_dir), "train", context_size)
+    sampler = WindowSampler(len(windows), seed=0)
+    history, found = "", []
+    for step in range(iters):
+        batch = batch_hash(windows.get(sampler.indices(step, global_batch)))
+        history = hashlib.sha256(f"{history}/{batch}".encode()).hexdigest()[:16]
+        found.append(history)
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of children, their children and so on."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            children.setdefault(parent, []).append(int(entry.name))
+    found = [pid]
+    for known in found:
+        found += children.get(known, [])
+    return found[1:]
 
 
 def _free_port() -> int:

@@ -1,0 +1,119 @@
+"""The loop on one of Ray Train's workers: what it says, and what makes it stop."""
+
+import logging
+import os
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+from ray.train.torch import TorchConfig
+from ray.train.v2._internal.execution.context import get_train_context
+
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.loop import Reporter, train
+from nanochat_tct.training.nodes import check_nodes
+from nanochat_tct.training.parallel import StoppedTogether, Worker
+
+POLL_SECONDS = 0.2  # how often the driver is asked whether it wants to stop
+PREEMPTED = "preempted"  # how reasons begin after which Ray starts the workers again, elsewhere
+
+_sigterm = threading.Event()  # this process was told to end
+
+
+class Preempted(Exception):
+    """The workers saved a checkpoint because one of their machines is going; Ray is to start them again."""
+
+
+def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """Train as `settings["config"]` says; `settings["lines"]` (launch.Lines) leads to the driver.
+
+    Raises: Preempted, on all workers.
+    """
+    logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
+    config = TrainConfig(**settings["config"])
+    lines = settings["lines"]
+    context = ray.train.get_context()
+    if config.use_gpu:
+        device = ray.train.torch.get_device()
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+        # The same number on every start: sums over threads depend on it.
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
+    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    heard: list[str] = []  # of the driver
+    if worker.is_first:
+        threading.Thread(target=listen, args=(lines, heard), daemon=True).start()
+
+    def stop_reason() -> str | None:
+        if heard:
+            return heard[0]
+        if _sigterm.is_set():
+            return f"{PREEMPTED}: SIGTERM at worker {worker.rank}"
+        # What ray.train.get_preemption_info starts from; the call itself makes all workers wait for each other.
+        info = get_train_context().preemption_context.preemption_info
+        return f"{PREEMPTED}: a machine is to go" if info is not None else None
+
+    put = lines.put.remote
+    assert config.data_dir is not None
+    try:
+        check_nodes(config.data_dir, worker)
+        reporter = Reporter(say=put, report=ray.train.report, progress=put, stop_reason=stop_reason)
+        result = train(config, worker, reporter)
+    except StoppedTogether as error:  # an end, not a failure: starting again would not help
+        return {"error": str(error)}
+    stopped = result["stopped"]
+    if stopped is not None and stopped.startswith(PREEMPTED):
+        if worker.is_first:
+            ray.get(put(f"{stopped}; saved at iter {result['step']}, starting again with who is left"))
+        raise Preempted(stopped)
+    return result
+
+
+def listen(lines: Any, heard: list[str]) -> None:
+    """Ask the driver whether it wants to stop, until it does or is gone."""
+    while not heard:
+        try:
+            reason = ray.get(lines.stop_reason.remote())
+        except ray.exceptions.RayError:
+            return
+        if reason is not None:
+            heard.append(reason)
+        threading.Event().wait(POLL_SECONDS)
+
+
+def hear_sigterm() -> None:
+    """Make SIGTERM a wish to stop; the second one ends the process as Ray has it. For the main thread."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        if _sigterm.is_set() and callable(before):
+            before(number, frame)
+        _sigterm.set()
+
+    signal.signal(signal.SIGTERM, hear)
+
+
+class StoppableTorchConfig(TorchConfig):
+    """Ray Train's own set-up of torch.distributed, on workers that hear SIGTERM.
+
+    Python hears signals in the main thread only. There Ray Train runs what a backend asks for; the loop has
+    another thread.
+    """
+
+    @property
+    def backend_cls(self) -> type:
+        return StoppableTorchBackend
+
+
+class StoppableTorchBackend(TorchConfig().backend_cls):  # type: ignore[misc]
+    """See StoppableTorchConfig."""
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        super().on_start(worker_group, backend_config)
+        worker_group.execute(hear_sigterm)

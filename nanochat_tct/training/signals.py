@@ -1,0 +1,42 @@
+"""SIGTERM and Ctrl-C as a wish to stop, which the loop meets with a checkpoint."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+
+
+class StopSignals:
+    """While entered, the first SIGTERM or Ctrl-C becomes a reason to stop; the same once more ends at once.
+
+    Elsewhere than in the main thread, where Python hears no signals, there is never a reason.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def reason(self) -> str | None:
+        """ "SIGTERM" or "Ctrl-C", or None when none came."""
+        return None if self.received is None else NAMES[self.received]
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell tells it: 128 and the signal's number; 0 when none came."""
+        return 0 if self.received is None else 128 + self.received
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self.received == number:
+            raise KeyboardInterrupt
+        self.received = self.received or signal.Signals(number)
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {name: signal.signal(name, self._hear) for name in NAMES}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)

@@ -1,0 +1,225 @@
+"""Chaos: kills and stops parts of a training run on a Ray cluster of three nodes, and sees that nothing is lost.
+
+    python -m tests.training.chaos --faults 20 --seed 0
+
+At random moments it SIGKILLs a worker, the driver (which is started again with the same command) or a whole
+node (which comes back later), stops a process for ten seconds, or has Ray tell that a node will be taken away,
+which must be met with a checkpoint of that moment. The run is elastic, one to three workers. In
+the end every global batch must have been trained on exactly once in the history that counts, in the order of
+a run that nothing happened to. All three nodes are on this machine.
+"""
+
+import argparse
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.tracking.tracker import read_metrics
+from nanochat_tct.training.checkpoint import latest_checkpoint, latest_step
+from tests.training.workers import descendants, expected_batches, small_store
+
+KINDS = ("worker", "driver", "node", "stop", "notice")
+STOPPED_SECONDS = 10
+PATIENCE_SECONDS = 600  # for a recovery, before the run counts as broken
+ENVIRONMENT = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    "RAY_worker_niceness": "0",  # Ray would let everything else on the machine go first
+    "OMP_NUM_THREADS": "1",
+}
+# Big enough that an iter takes a good part of a second here: faults are many iters apart.
+CONTEXT_SIZE, BATCH_SIZE = 128, 4
+MODEL = f"--n-layer 2 --n-head 2 --n-embd 128 --context-size {CONTEXT_SIZE} --batch-size {BATCH_SIZE}"
+RUN = "--save-interval 10 --log-interval 1 --eval-interval 100000 --eval-iters 1 --num-samples 0"
+QUIET = "--wandb off --no-tensorboard"
+
+
+class Chaos:
+    """One run, its cluster, and what is done to them."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        os.environ.update(ENVIRONMENT)
+        from ray.cluster_utils import Cluster
+
+        self.folder, self.random = folder, random.Random(seed)
+        self.data_dir = small_store(folder / "store", count=200)
+        self.run_dir = folder / "checkpoints" / "run"
+        self.cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+        )
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+        self.start_driver()
+
+    def start_driver(self, max_iters: int = 100_000) -> None:
+        """Start the run, or go on with it."""
+        places = f"--data-dir {self.data_dir} --checkpoint-dir {self.folder / 'checkpoints'} --run-name run"
+        words = f"train {places} --log-dir {self.folder / 'logs'} {MODEL} {RUN} {QUIET} --num-workers 1:3"
+        command = [sys.executable, "-m", "nanochat_tct.cli", *words.split(), "--max-iters", str(max_iters)]
+        with open(self.folder / "printed", "ab") as printed:
+            environment = {**os.environ, "RAY_ADDRESS": self.cluster.address}
+            self.driver = subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT)
+
+    def iters(self) -> int:
+        """Where the run is."""
+        entries = read_metrics(self.run_dir)
+        return int(entries[-1]["iter"]) if entries else 0
+
+    def workers(self) -> list[int]:
+        """Process ids of the loop's workers."""
+        return [pid for pid in descendants(os.getpid()) if b"RayTrainWorker" in command_line(pid)]
+
+    def wait(self, what: str, is_so: Callable[[], bool]) -> float:
+        """Seconds until something is so."""
+        start = time.monotonic()
+        while not is_so():
+            assert self.driver.poll() is None, (
+                f"the driver ended with {self.driver.returncode}: {self.tail()}"
+            )
+            assert time.monotonic() < start + PATIENCE_SECONDS, f"never {what}: {self.tail()}"
+            time.sleep(0.1)
+        return time.monotonic() - start
+
+    def tail(self) -> str:
+        """The end of what the drivers printed."""
+        return "\n".join((self.folder / "printed").read_text(errors="replace").splitlines()[-30:])
+
+    def fault(self, kind: str) -> float:
+        """Do it. Returns: seconds until the run was further than before."""
+        start, furthest = time.monotonic(), self.iters()
+        removed = False
+        if kind == "worker":
+            os.kill(self.random.choice(self.workers()), signal.SIGKILL)
+        elif kind == "driver":
+            self.driver.kill()
+            self.driver.wait()
+            while self.workers():  # they go on for a moment
+                furthest = max(furthest, self.iters())
+                time.sleep(0.05)
+            self.start_driver()
+        elif kind == "node":
+            self.cluster.remove_node(
+                self.nodes.pop(self.random.randrange(len(self.nodes))), allow_graceful=False
+            )
+            removed = True
+        elif kind == "notice":
+            node = self.nodes.pop(self.random.randrange(len(self.nodes)))
+            told = self.preemptions()
+            self.announce(node)
+            self.wait("a checkpoint just in time", lambda: self.preemptions() > told)
+            furthest = self.iters()
+            assert latest_step(self.run_dir) == furthest, "iters after the checkpoint of that moment"
+            self.cluster.remove_node(node, allow_graceful=False)
+            removed = True
+        else:
+            stopped = self.random.choice([*self.workers(), self.driver.pid])
+            os.kill(stopped, signal.SIGSTOP)
+            time.sleep(STOPPED_SECONDS)
+            furthest = max(furthest, self.iters())
+            os.kill(stopped, signal.SIGCONT)
+        # An iter may have been under way: two further ones cannot be without everybody.
+        self.wait(f"further than iter {furthest}", lambda: self.iters() > furthest + 2)
+        seconds = time.monotonic() - start
+        if removed:
+            self.nodes.append(self.cluster.add_node(num_cpus=1))
+        return seconds
+
+    def announce(self, node: Any) -> None:
+        """What a cloud's notice of preemption becomes in Ray."""
+        reason = (
+            "--reason DRAIN_NODE_REASON_PREEMPTION --reason-message chaos --deadline-remaining-seconds 600"
+        )
+        command = f"drain-node --address {self.cluster.address} --node-id {node.node_id} {reason}"
+        ray = Path(sys.executable).with_name("ray")
+        subprocess.run([ray, *command.split()], check=True, stdout=subprocess.DEVNULL)
+
+    def preemptions(self) -> int:
+        """How often all workers saved and stopped because one is to go."""
+        return (self.folder / "printed").read_text(errors="replace").count("\npreempted: ")
+
+    def wait_for_all(self) -> float:
+        """Seconds until three workers are there again, though fewer would do."""
+        return self.wait("three workers again", lambda: len(self.workers()) == 3)
+
+    def finish(self) -> int:
+        """Stop the run and see that it ends well a few iters later. Returns: its iters."""
+        self.driver.terminate()
+        assert self.driver.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM, self.tail()
+        last = latest_step(self.run_dir) + 5
+        self.start_driver(last)
+        assert self.driver.wait(PATIENCE_SECONDS) == 0, self.tail()
+        assert latest_checkpoint(self.run_dir) is not None and latest_step(self.run_dir) == last
+        return last
+
+    def check(self, last: int) -> None:
+        """Compare the history of every iter with that of a run that nothing happens to."""
+        entries = [entry for entry in read_metrics(self.run_dir) if entry["kind"] == "train"]
+        assert [entry["iter"] for entry in entries] == list(range(1, last + 1)), (
+            "iters missing, or there twice"
+        )
+        expected = expected_batches(self.data_dir, CONTEXT_SIZE, 3 * BATCH_SIZE, last)
+        assert [entry["batches"] for entry in entries] == expected, "other global batches"
+
+    def close(self) -> None:
+        """End everything."""
+        self.driver.kill()
+        self.driver.wait()
+        self.cluster.shutdown()
+
+
+def command_line(pid: int) -> bytes:
+    """Of a process; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """See the top of this file."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--faults", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--minutes", type=float, default=120.0, help="no further fault after that")
+    given = parser.parse_args(argv)
+    start = time.monotonic()
+    seconds: dict[str, list[float]] = {kind: [] for kind in given.kinds}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        chaos: Any = Chaos(Path(folder), given.seed)
+        try:
+            rounds = -(-given.faults // len(given.kinds))
+            order = [
+                kind for _ in range(rounds) for kind in chaos.random.sample(given.kinds, len(given.kinds))
+            ]
+            for number, kind in enumerate(order[: given.faults], start=1):
+                goal = chaos.iters() + chaos.random.randrange(3, 15)
+                chaos.wait(f"at iter {goal}", lambda goal=goal: chaos.iters() >= goal and chaos.workers())
+                if time.monotonic() > start + 60 * given.minutes:
+                    break
+                seconds[kind].append(chaos.fault(kind))
+                print(f"fault {number}: {kind:6} recovered in {seconds[kind][-1]:5.1f} s", flush=True)
+            print(f"three workers again after {chaos.wait_for_all():.1f} s", flush=True)
+            last = chaos.finish()
+            chaos.check(last)
+        finally:
+            chaos.close()
+    every = [value for values in seconds.values() for value in values]
+    for kind, values in [*seconds.items(), ("all", every)]:
+        if values:
+            print(
+                f"{kind:6} {len(values):2} faults: median {statistics.median(values):5.1f} s, "
+                f"worst {max(values):5.1f} s"
+            )
+    print(f"{last} iters, each global batch as in a run that nothing happened to")
+
+
+if __name__ == "__main__":
+    main()
