@@ -25,6 +25,7 @@ from typing import Any
 
 from nanochat_tct.data.documents import DEFAULT_LIMITS
 from nanochat_tct.data.encode import encode_raw
+from nanochat_tct.data.legal import MaskSender
 from nanochat_tct.data.sources import find_sources, plan_parts, read_part
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.tokenizer import load_tokenizer
@@ -156,8 +157,9 @@ def _bare_worker(given: str, index: int, processes: int, barrier: Any, cpu_secon
     barrier.wait()
     begin = time.process_time()
     for part in parts:
+        sender = MaskSender()
         for raw in read_part(part, DEFAULT_LIMITS):
-            encode_raw(raw, tokenizer, DEFAULT_LIMITS)
+            encode_raw(raw, tokenizer, DEFAULT_LIMITS, sender)
     cpu_seconds.put(time.process_time() - begin)
     barrier.wait()
 

@@ -12,6 +12,7 @@ in float32 logits; a test holds the two against each other.
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -55,9 +56,11 @@ def soft_capped_nats(
 
 
 def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
-    """Packed masks uint8 (R, ceil(vocab_size / 8)) as uint8 (R, vocab_size): 1 where a token is legal."""
-    shifts = torch.arange(7, -1, -1, dtype=torch.uint8, device=masks.device)
-    return ((masks[:, :, None] >> shifts) & 1).flatten(1)[:, :vocab_size]
+    """Packed masks uint8 (R, ceil(vocab_size / 8)) as float32 (R, vocab_size): 1 where a token is legal."""
+    shifts = torch.arange(7, -1, -1, device=masks.device)
+    bits_of_bytes = ((torch.arange(256, device=masks.device)[:, None] >> shifts) & 1).float()  # (256, 8)
+    # On a CPU looking bytes up takes less than half the time of shifting them.
+    return F.embedding(masks.int(), bits_of_bytes).flatten(1)[:, :vocab_size]
 
 
 class _SoftCappedNats(torch.autograd.Function):
