@@ -83,7 +83,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         options.scratch = scratch
         options.data_dir = options.data_dir or write_synthetic_store(Path(scratch) / "store")
-        print_parts(options)
+        if options.presets:
+            print_parts(options)
         for preset in options.compare:
             print_ratios(options, preset)
     print("load average after: " + ", ".join(f"{value:.1f}" for value in os.getloadavg()))

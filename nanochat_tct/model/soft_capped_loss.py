@@ -87,19 +87,21 @@ class _SoftCappedNats(torch.autograd.Function):
             target = targets[start : start + rows, None]  # (R, 1)
             is_target = target >= 0
             target = target.clamp(min=0)
-            tanh = (chunk @ weight.T).float().div_(cap).tanh_()  # (R, vocab_size)
-            # No maximum is taken out before exp: capped logits lie within (-cap, cap).
-            weights = (tanh * cap).exp_()
+            # tanh(z / cap) is 2 sigmoid(2 z / cap) - 1, and a sigmoid is less than half the work on a CPU. The
+            # softmax does not see the -1: logits are taken as 2 cap sigmoid, within (0, 2 cap). So no maximum
+            # is taken out before exp.
+            sigmoid = (chunk @ weight.T).float().mul_(2 / cap).sigmoid_()  # (R, vocab_size)
+            weights = (sigmoid * (2 * cap)).exp_()
             if mask_ids is not None and masks is not None:
                 weights.mul_(unpacked(masks[mask_ids[start : start + rows]], weight.size(0)))
             total = weights.sum(dim=1, keepdim=True)  # (R, 1)
-            row_nats = total.log() - cap * tanh.gather(1, target)
+            row_nats = total.log() - 2 * cap * sigmoid.gather(1, target)
             nats += torch.where(is_target, row_nats, 0.0).sum()
             if grad_x is None or grad_weight is None:
                 continue
-            grad = weights.mul_(is_target / total)  # softmax, zero where there is no target
-            grad.scatter_add_(1, target, -is_target.float())
-            grad.mul_(tanh.square_().neg_().add_(1.0))  # d tanh(z) = 1 - tanh(z)^2
+            grad = weights.mul_(4 * is_target / total)  # 4 softmax, zero where there is no target
+            grad.scatter_add_(1, target, -4 * is_target.float())
+            grad.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1))  # d tanh(z) = 4 (sigmoid - sigmoid^2)
             grad = grad.to(dtype)
             grad_x[start : start + rows] = grad @ weight
             grad_weight += grad.T @ chunk
