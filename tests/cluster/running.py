@@ -128,7 +128,7 @@ class RunningCluster:
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    def ray(self, *arguments: object, timeout: float = 280, cwd: Path = REPOSITORY) -> Finished:
+    def ray(self, *arguments: object, timeout: float = 800, cwd: Path = REPOSITORY) -> Finished:
         """`ray ARGUMENTS`, as the user of this cluster types it."""
         environment = {**self.environment, "RAY_API_SERVER_ADDRESS": self.address}
         missing = {name: "" for name in os.environ if name.startswith("RAY_") and name not in environment}
@@ -136,7 +136,7 @@ class RunningCluster:
             "-m", "ray.scripts.scripts", *arguments, timeout=timeout, env={**missing, **environment}, cwd=cwd
         )
 
-    def submit(self, *entrypoint: object, options: tuple[str, ...] = (), timeout: float = 280) -> Finished:
+    def submit(self, *entrypoint: object, options: tuple[str, ...] = (), timeout: float = 800) -> Finished:
         """`ray job submit --working-dir . -- ENTRYPOINT` in the repository."""
         return self.ray("job", "submit", "--working-dir", ".", *options, "--", *entrypoint, timeout=timeout)
 

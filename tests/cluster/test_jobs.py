@@ -13,7 +13,7 @@ from tests.cluster.running import RunningCluster
 from tests.helpers import REPOSITORY
 from tests.training.workers import small_store
 
-pytestmark = pytest.mark.timeout(900)  # the first test starts the cluster
+pytestmark = pytest.mark.timeout(1800)  # the first test starts the cluster
 UPLOAD_BYTES = 5 << 20
 SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 16, "--context-size", 32, "--batch-size", 4)
 QUIET = ("--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--eval-iters", 1)
@@ -110,7 +110,7 @@ def test_a_stopped_job_saves_and_frees_and_goes_on(
     assert (tmp_path / f"checkpoints/run/iter_{step + 2:08d}/manifest.json").is_file()
 
 
-def wait_for(condition: Any, seconds: float = 120) -> None:
+def wait_for(condition: Any, seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
