@@ -13,6 +13,10 @@ from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
 QUALITY = "bits_per_byte"  # what runs are compared by
+HYPERPARAMETERS = (  # by which they differ
+    *("n_layer", "n_head", "n_embd", "context_size", "dropout", "learning_rate", "weight_decay"),
+    *("batch_size", "gradient_accumulation", "num_workers", "max_iters", "seed"),
+)
 
 
 class Tracker:
@@ -69,13 +73,13 @@ class Tracker:
         self._record("validation", metrics)
 
     def _tell_hyperparameters(self, config: dict[str, Any]) -> None:
-        """For TensorBoard's HParams page: the numbers of the config, beside the bits per byte that came of them.
+        """For TensorBoard's HParams page: hyper-parameters, beside the bits per byte that came of them.
 
         `SummaryWriter.add_hparams` would make a second run of each run, so its parts are written here.
         """
         from torch.utils.tensorboard.summary import hparams
 
-        numbers = {name: value for name, value in config.items() if isinstance(value, int | float)}
+        numbers = {name: config[name] for name in HYPERPARAMETERS if isinstance(config.get(name), int | float)}
         if numbers:
             for summary in hparams(numbers, {f"validation/{QUALITY}": 0.0}):
                 self._board.file_writer.add_summary(summary)
