@@ -96,7 +96,10 @@ class Fit:
         losses = np.stack(
             [self._loss(size, tokens, is_final=False) for size, tokens in self.final_tokens.items()]
         )
-        wins = np.bincount(losses.argmin(0), minlength=len(losses)) / losses.shape[1]
+        # For each size the law may be wrong in another way, the more the further it is carried.
+        beyond = [self._beyond(size, tokens) for size, tokens in self.final_tokens.items()]
+        errors = EXTRAPOLATION * np.array(beyond)[:, None] * rng.standard_normal(losses.shape)
+        wins = np.bincount((losses * np.exp(errors)).argmin(0), minlength=len(losses)) / losses.shape[1]
         self.sizes = [
             self._size_fit(size, float(win)) for size, win in zip(self.final_tokens, wins, strict=True)
         ]
@@ -136,8 +139,11 @@ class Fit:
         return np.exp(loss) * self._model.unit
 
     def _extrapolation(self, size: str, tokens: int) -> np.ndarray:
-        beyond = max(0.0, math.log(tokens / self._model.longest(size)))
-        return EXTRAPOLATION * beyond * self._normal
+        return EXTRAPOLATION * self._beyond(size, tokens) * self._normal
+
+    def _beyond(self, size: str, tokens: int) -> float:
+        """Factors of e by which a run is longer than the trials."""
+        return max(0.0, math.log(tokens / self._model.longest(size)))
 
     def _size_fit(self, size: str, probability_best: float) -> SizeFit:
         tokens = self.final_tokens[size]
