@@ -36,7 +36,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from classical_gpt import ClassicalGPT, FromCheckout
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
@@ -59,6 +58,9 @@ from nanochat_tct.training.speed import peak_of
 from nanochat_tct.training.token_parts import token_parts
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
+from benchmarks.classical_gpt import ClassicalGPT, FromCheckout  # noqa: E402
+
 PARTS = ("input", "forward", "backward", "optimizer", "communication", "logging")
 RATIOS = (  # what is printed: the first one's speed over the second's, and the bar where there is one
     ("loop", "plain", None),
