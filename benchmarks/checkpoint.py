@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from nanochat_tct.data.windows import MaskedRows
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.optimizer import make_optimizer
+from nanochat_tct.training.optimizer import make_optimizers
 from nanochat_tct.training.parallel import Worker, full_state
 from nanochat_tct.training.saver import BackgroundSaver
 
@@ -48,16 +49,17 @@ def main() -> None:
     )
     worker = Worker(0, 1, device)
     model = GPT(config.model()).to(device)
-    optimizer = make_optimizer(model, config)
+    optimizers = make_optimizers(model, config, None)
     micro = MicroSteps(model, config, worker, given.batch_size, PAD, given.batch_size)
     shape = (given.batch_size, config.model().context_size + 1)
     rows = np.random.default_rng(0).integers(0, VOCABULARY - 1, shape)
     rows[:, 0] = VOCABULARY  # a position token
 
     def one_iter() -> None:
-        micro.gradients(micro.load(rows))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        micro.gradients(micro.load(MaskedRows(rows, None)))
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     one_iter()
     usual = float(np.median([seconds_of(one_iter) for _ in range(given.iters)]))
@@ -65,7 +67,7 @@ def main() -> None:
         saver = BackgroundSaver(folder)
 
         def save(step: int) -> None:
-            weights, state = full_state(model, optimizer)
+            weights, state = full_state(model, optimizers)
             saver.save(Path(folder), weights, {"optimizer": state, "random": []}, {"step": step}, 1)
 
         in_loop = seconds_of(lambda: (save(1), saver.wait()))
