@@ -113,7 +113,7 @@ def expected_batches(data_dir: Path, context_size: int, global_batch: int, iters
     sampler = WindowSampler(len(windows), seed=0)
     history, found = "", []
     for step in range(iters):
-        batch = batch_hash(windows.get(sampler.indices(step, global_batch)).rows)
+        batch = batch_hash(windows.get(sampler.indices(step, global_batch)))
         history = hashlib.sha256(f"{history}/{batch}".encode()).hexdigest()[:16]
         found.append(history)
     return found
