@@ -149,6 +149,7 @@ def start(tmp_path: Path, *command: object, env: dict[str, str] | None = None) -
         )
 
 
+@pytest.mark.slow  # Ray starts three times; the same under torchrun is below
 def test_sigterm_saves_and_loses_nothing(
     undisturbed: tuple[Path, str], data_dir: Path, tmp_path: Path
 ) -> None:

@@ -191,7 +191,7 @@ def assert_money_is_right(ledger: Ledger, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("kills", "budget"),
     [
-        pytest.param(2, 6e10, marks=pytest.mark.timeout(900)),
+        pytest.param(2, 6e10, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
         pytest.param(20, 1.5e11, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
     ],
 )
