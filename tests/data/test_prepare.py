@@ -296,7 +296,8 @@ def test_real_corpora(corpus_dir: Path, ray_session: Any, tmp_path: Path) -> Non
     """Each document of both tables is taken in or rejected with its reason, or has the content of another."""
     for name, share in [("workflows", 0.9), ("invalid", 0.0)]:
         table = pa.parquet.read_table(corpus_dir / f"{name}.parquet")
-        store = run(corpus_dir / f"{name}.parquet", tmp_path / name, max_rejected=1.0)
+        # without masks: finding them is most of the work, and is tested on documents of its own
+        store = run(corpus_dir / f"{name}.parquet", tmp_path / name, max_rejected=1.0, masks=False)
         rejected = pa.parquet.read_table(tmp_path / name / "rejected.parquet").to_pylist()
         sources = store.documents.column("source").to_pylist() + [row["source"] for row in rejected]
         assert len(set(sources)) == len(sources) == len(table) - store.manifest["counts"]["duplicates"]
