@@ -129,7 +129,7 @@ def test_any_number_of_workers_trains_alike(data_dir: Path, tmp_path: Path) -> N
     evaluation = [
         entry for entry in read_metrics(Path(sliced.checkpoint_dir) / "run") if entry["kind"] == "validation"
     ]
-    assert evaluation[-1]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert evaluation[-1]["loss"] <= loss  # which was not spared the illegal tokens
 
     # ... under DDP, and on another number of workers of either kind.
     longer = {"max_iters": ITERS + 5, "num_workers": 2, "gradient_accumulation": 2}
