@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.windows import Windows, targets_of
+from nanochat_tct.data.windows import Windows
+from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.gpt import GPT, document_block_mask
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
@@ -23,7 +24,7 @@ from tests.training.workers import CPU, changed, small_config, small_store, trai
 ITERS = 50
 # Sums over workers are taken in another order, in float32; over 50 iters the difference grows to about 1e-5.
 TOLERANCE = 1e-4
-BF16_TOLERANCE = 1e-1  # three significant digits in every activation, grown by Muon's steep first iters
+BF16_TOLERANCE = 3e-2  # three significant digits, in every activation
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +95,11 @@ def test_any_number_of_workers_trains_alike(data_dir: Path, tmp_path: Path) -> N
             runs[f"{parallel}{workers}"] = config_of(data_dir, tmp_path, workers, parallel)
         jobs = [(runs[f"{parallel}{workers}"], None) for parallel in ("ddp", "fsdp")]
         if workers == 2:
-            half = config_of(
-                data_dir, tmp_path / "bf16", 2, "fsdp", precision="bf16", max_iters=20, lr_decay_iters=ITERS
-            )
+            # AdamW: Muon makes the rounding of bf16 grow faster than the numbers themselves can tell.
+            short = {"max_iters": 20, "lr_decay_iters": ITERS, "optimizer": "adamw"}
+            half = config_of(data_dir, tmp_path / "bf16", 2, "fsdp", precision="bf16", **short)
+            whole = config_of(data_dir, tmp_path / "fp32", 1, "ddp", **short)
+            train_alone(whole)
             runs["sliced by one"] = config_of(data_dir, tmp_path, 1, "fsdp")
             jobs.append((half, watch))
         train_together(jobs, workers)
@@ -112,7 +115,7 @@ def test_any_number_of_workers_trains_alike(data_dir: Path, tmp_path: Path) -> N
             torch.testing.assert_close(saved.weights()[key], weight, rtol=0, atol=5e-3, msg=f"{name} {key}")
 
     assert batches(half) == batches(alone)[:20]
-    np.testing.assert_allclose(losses(half), losses(alone)[:20], rtol=BF16_TOLERANCE)
+    np.testing.assert_allclose(losses(half), losses(whole), rtol=BF16_TOLERANCE)
     saved = checkpoint_of(half)
     assert {weight.dtype for weight in saved.weights().values()} == {torch.float32}
     for state in saved.optimizer_state()["optimizer"]["state"].values():
@@ -122,14 +125,14 @@ def test_any_number_of_workers_trains_alike(data_dir: Path, tmp_path: Path) -> N
     sliced = runs["fsdp4"]
     model = GPT(sliced.model())
     model.load_state_dict(load_file(checkpoint_of(sliced).path / "model.safetensors"))
-    rows = Windows(TokenStore.open(data_dir), "val", 32).get(np.arange(8))
-    targets = torch.from_numpy(targets_of(rows, 8192, load_tokenizer().pad_token()))
-    with torch.no_grad():
-        loss = float(model(torch.from_numpy(rows[:, :-1]), targets)) / int((targets != -1).sum())
+    store = TokenStore.open(data_dir)
+    rows = Windows(store, "val", 32).get_masked(np.arange(8))
+    masks = torch.from_numpy(np.array(store.masks))
+    nats, num_targets = sum_nats(model, [rows], 8192, load_tokenizer().pad_token(), masks=masks)
     evaluation = [
         entry for entry in read_metrics(Path(sliced.checkpoint_dir) / "run") if entry["kind"] == "validation"
     ]
-    assert evaluation[-1]["loss"] <= loss  # which was not spared the illegal tokens
+    assert evaluation[-1]["loss"] == pytest.approx(nats / num_targets, rel=1e-5)
 
     # ... under DDP, and on another number of workers of either kind.
     longer = {"max_iters": ITERS + 5, "num_workers": 2, "gradient_accumulation": 2}
