@@ -46,6 +46,7 @@ from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.synthesize import synthesize
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training.config import TrainConfig
@@ -257,7 +258,7 @@ def play_parts(options: argparse.Namespace) -> None:
     trained = distribute(model, worker, "ddp", str(config.precision))
     optimizers = make_optimizers(trained, config, token_parts(tokenizer))
     global_batch = config.batch_size * worker.world_size
-    masks = store.masks if config.mask_illegal else None
+    masks = masks_on(worker.device, store.masks) if config.mask_illegal else None
     micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), masks=masks)
     watch = micro.stopwatch
     if isinstance(trained, DistributedDataParallel):
@@ -516,7 +517,7 @@ def play_plain(options: argparse.Namespace) -> None:
     store = TokenStore.open(str(config.data_dir), verify=False)
     windows = open_windows(store, config, "train")
     sampler = WindowSampler(len(windows), 0)
-    masks = store.masks if config.mask_illegal else None
+    masks = masks_on(worker.device, store.masks) if config.mask_illegal else None
     loader = MicroSteps(model, config, worker, options.batch_size, tokenizer.pad_token(), masks=masks)
     batches = [loader.load(windows.get_masked(sampler.indices(n, options.batch_size))) for n in range(16)]
     inputs: list[dict[str, Any]]

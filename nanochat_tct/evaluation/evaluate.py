@@ -19,6 +19,7 @@ from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.generation.engine import SamplingConfig
 from nanochat_tct.generation.generate import in_order, load
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import Tokenizer
 
 
@@ -64,7 +65,7 @@ def evaluate_loss(
 
     num_batches = -(-len(windows) // batch_size)
     rows = told(batches(), num_batches, "evaluating") if show_progress else batches()
-    on_device = None if masks is None else torch.from_numpy(np.array(masks)).to(device)
+    on_device = masks_on(device, masks)
     was_training = model.training
     model.eval()
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):

@@ -11,6 +11,7 @@ in float32 logits; a test holds the two against each other.
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,6 +31,11 @@ class Legal(NamedTuple):
 
     mask_ids: Tensor
     masks: Tensor
+
+
+def masks_on(device: torch.device | str, masks: np.ndarray | None) -> Tensor | None:
+    """A store's table of masks as a tensor on the device: a copy, as the store's is mapped from a read-only file."""
+    return None if masks is None else torch.from_numpy(np.array(masks)).to(device)
 
 
 def soft_capped_nats(

@@ -24,6 +24,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.remote import local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter
@@ -145,7 +146,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     if config.compile:
         model.compile()
     say = reporter.say if worker.is_first else lambda line: None
-    masks = store.masks if config.mask_illegal else None
+    masks = masks_on(device, store.masks) if config.mask_illegal else None
     if config.mask_illegal and masks is None:
         say(f"{store.folder} has no masks of legal tokens: the softmax is over all tokens")
     row_flops = flops_per_token(config.model()) * config.model().context_size
@@ -181,6 +182,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     tracker = start_tracker(config, reporter, progress.step) if worker.is_first else SilentTracker()
     saver = BackgroundSaver(config.run_place)
     stopped: str | None = None
+    token_bytes = bytes_per_token(store)
 
     def wants_stop() -> bool:
         return reporter.stop_reason() is not None
@@ -196,7 +198,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             stopped = agreed_reason(reporter, worker)
             return False
         # Over the whole split in a stream this is nats / ln 2 / bytes; over a part of it, that part's estimate.
-        bits_per_byte = loss / math.log(2) / bytes_per_token(store)
+        bits_per_byte = loss / math.log(2) / token_bytes
         numbers = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "bits_per_byte": bits_per_byte}
         is_best = progress.step > 0 and (
             progress.best is None or numbers["bits_per_byte"] < progress.best["bits_per_byte"]

@@ -45,14 +45,14 @@ class MicroSteps:
         pad_token: int,
         micro_batch: int | None = None,
         say: Callable[[str], None] = print,
-        masks: np.ndarray | None = None,
+        masks: Tensor | None = None,
     ) -> None:
         """Args:
         trained: a GPT, as it is or distributed.
         global_batch: windows of an iter, over all workers.
         micro_batch: so many at a time; None: as configured.
         say: told once when the memory is full.
-        masks: the store's, if tokens that are not legal in a place are to have no probability there.
+        masks: the store's (`masks_on`), if tokens that are not legal in a place are to have no probability there.
         """
         self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
         self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
@@ -63,7 +63,7 @@ class MicroSteps:
         )
         self.say = say
         self.stopwatch = Stopwatch(worker.device)
-        self.masks = None if masks is None else torch.from_numpy(np.array(masks)).to(worker.device)
+        self.masks = masks
         # FSDP computes in bf16 by its own policy.
         is_autocast = config.precision == "bf16" and not isinstance(trained, FSDPModule)
         self.autocast = torch.autocast(worker.device.type, torch.bfloat16, enabled=is_autocast)

@@ -19,7 +19,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.presets import PRESETS
-from nanochat_tct.model.soft_capped_loss import Legal
+from nanochat_tct.model.soft_capped_loss import Legal, masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import loop
@@ -94,7 +94,7 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
     windows = Windows(store, "val", 32)
     rows, mask_ids = windows.get_masked(np.arange(len(windows)))
     assert mask_ids is not None and store.masks is not None
-    legal = Legal(torch.from_numpy(mask_ids), torch.from_numpy(np.array(store.masks)))
+    legal = Legal(torch.from_numpy(mask_ids), masks_on(CPU, store.masks))
     model = GPT(config.model())
     model.load_state_dict(weights_of(tmp_path))
     model.eval()
@@ -291,7 +291,7 @@ def test_masked_gradients_know_only_legal_tokens(data_dir: Path, tmp_path: Path)
     assert store.masks is not None
     batch = Windows(store, "train", 32).get_masked(np.arange(4))
     assert batch.mask_ids is not None
-    for masks in (None, store.masks):
+    for masks in (None, masks_on(CPU, store.masks)):
         model = GPT(config.model())
         micro = MicroSteps(model, config, Worker(0, 1, CPU), 4, store.pad_token, masks=masks)
         micro.gradients(micro.load(batch))

@@ -12,6 +12,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.gpt import GPT, document_block_mask
+from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import loop
@@ -127,7 +128,7 @@ def test_any_number_of_workers_trains_alike(data_dir: Path, tmp_path: Path) -> N
     model.load_state_dict(load_file(checkpoint_of(sliced).path / "model.safetensors"))
     store = TokenStore.open(data_dir)
     rows = Windows(store, "val", 32).get_masked(np.arange(8))
-    masks = torch.from_numpy(np.array(store.masks))
+    masks = masks_on(CPU, store.masks)
     nats, num_targets = sum_nats(model, [rows], 8192, load_tokenizer().pad_token(), masks=masks)
     evaluation = [
         entry for entry in read_metrics(Path(sliced.checkpoint_dir) / "run") if entry["kind"] == "validation"
