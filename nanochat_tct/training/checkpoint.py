@@ -337,21 +337,27 @@ def check_tokenizer(state: dict[str, Any], name: str, fingerprint: str) -> None:
 
 
 @contextmanager
-def exclusive(run_dir: Path) -> Iterator[None]:
-    """Hold the run directory, so that two jobs of one name do not write over each other.
+def exclusive(
+    folder: Path,
+    held: str = "another job trains under this name; wait, or choose another --run-name",
+    waits: bool = False,
+) -> Iterator[None]:
+    """Hold the directory of a run (or a sweep), so that two jobs of one name do not write over each other.
 
-    Raises: UserError when another process on this machine holds it.
+    Args:
+        held: what to tell the user when another process on this machine holds it.
+        waits: until that one lets go of it, instead.
+
+    Raises: UserError when another process holds it.
     """
     import fcntl
 
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "w") as lock:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"{run_dir}: another job trains under this name; wait, or choose another --run-name"
-            ) from error
+            raise UserError(f"{folder}: {held}") from error
         yield
 
 

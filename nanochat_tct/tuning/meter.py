@@ -5,7 +5,6 @@ Each worker also keeps a log of its own of what it did (`work/`), so that the le
 
 import json
 import os
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import TextIO
 
 from nanochat_tct.tuning.ledger import Account, Ledger
 from nanochat_tct.tuning.prices import Prices
+from nanochat_tct.tuning.repeating import Repeating
 
 WORK_DIR = "work"
 OUT_OF_MONEY = 75  # exit code of a worker that could not stop in time
@@ -35,23 +35,17 @@ class Payer:
         self.tick = tick_seconds(ledger)
         self.paid = 0.0
         self.log = log
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._repeating = Repeating(self.tick, self._pay)
 
     def __enter__(self) -> "Payer":
         self._pay()
-        self._thread.start()
+        self._repeating.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._done.wait(self.tick):
-            self._pay()
+        self._repeating.stop()
 
     def _pay(self) -> None:
         now = self.ledger.clock()

@@ -1,6 +1,5 @@
 """The table of trials that a sweep shows while it runs."""
 
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.plan import money
 from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.trials import Trial
 
 SECONDS = 2.0  # between looks at the ledger
@@ -28,27 +28,21 @@ class LiveTable:
         self.started = time.time()
         self.spent_before = ledger.spent
         self.told = {trial.trial: trial.status for trial in trial_rows(ledger)}
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._repeating = Repeating(SECONDS, self._show)
 
     def __enter__(self) -> "LiveTable":
         if self.live is not None:
             self.live.start()
-        self._thread.start()
+        self._repeating.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._done.set()
-        self._thread.join()
+        self._repeating.stop()
         self._show()
         if self.live is not None:
             self.live.stop()
-
-    def _run(self) -> None:
-        while not self._done.wait(SECONDS):
-            self._show()
 
     def _show(self) -> None:
         self.ledger.refresh()
@@ -74,8 +68,9 @@ class LiveTable:
             table.add_column(
                 column, justify="left" if column in ("trial", "size", "status") else "right", no_wrap=True
             )
-        best = min((t.bits_per_byte or 1e9 for t in trial_rows(self.ledger)), default=0)
-        for trial in trial_rows(self.ledger):
+        trials = trial_rows(self.ledger)
+        best = min((trial.bits_per_byte or 1e9 for trial in trials), default=0)
+        for trial in trials:
             tokens, bits = trial.tokens, trial.bits_per_byte
             account = self.ledger.accounts[trial.trial]
             if account.is_open:

@@ -1,13 +1,11 @@
 """One trial: Ray Tune calls `run_trial`, which trains on Ray Train's workers and settles with the ledger."""
 
 import dataclasses
-import fcntl
 import logging
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +143,12 @@ def work(
         )
         if not worker.is_first:
             return train_to_the_end(config, worker, reporter, meter, broadcast)
-        with after_the_last(config), Payer(meter.ledger, trial, in_worker=True, log=meter.log):
+        run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+        # Waits for a worker of an earlier start that is about to end.
+        with (
+            checkpoint.exclusive(run_dir, waits=True),
+            Payer(meter.ledger, trial, in_worker=True, log=meter.log),
+        ):
             result = train_to_the_end(config, worker, reporter, meter, broadcast)
             if account.purpose == "final" and result["status"] == "finished":
                 result["whole_split"] = evaluate_whole_split(config, result["checkpoint"], meter, settings)
@@ -156,16 +159,6 @@ def work(
         )
         result["hardware"] = hardware(worker.device)
     return result
-
-
-@contextmanager
-def after_the_last(config: TrainConfig) -> Iterator[None]:
-    """Hold the run's folder, once a worker of an earlier start that is about to end has let go of it."""
-    run_dir = Path(config.checkpoint_dir) / str(config.run_name)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with open(run_dir / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def train_to_the_end(

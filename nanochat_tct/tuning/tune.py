@@ -28,6 +28,7 @@ from nanochat_tct.tuning.ledger import Ledger, Terms
 from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
 from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.space import make_size
 from nanochat_tct.tuning.sweep import Sweep
@@ -59,7 +60,7 @@ def command(argv: list[str]) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120
-    with alone(folder):
+    with exclusive(folder, "another sweep runs here; wait, or take another --output"):
         try:
             is_done = run(sweep, console)
         finally:
@@ -140,23 +141,6 @@ def refuse_too_small(terms: Terms, config: SweepConfig, row_flops: list[int], ba
             raise UserError(too_small(terms, least, number))
 
 
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold the sweep's folder.
-
-    Raises: UserError when another process holds it.
-    """
-    holder = exclusive(folder)
-    try:
-        holder.__enter__()
-    except UserError as error:
-        raise UserError(f"{folder}: another sweep runs here; wait, or take another --output") from error
-    try:
-        yield
-    finally:
-        holder.__exit__(None, None, None)
-
-
 # ----------------------------------------------------------------------------- on Ray
 
 
@@ -234,30 +218,25 @@ class IdleMeter:
     def __init__(self, sweep: Sweep) -> None:
         self.ledger, self.workers = sweep.ledger, sweep.slots * sweep.base.num_workers
         self.since = time.time()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._repeating = Repeating(tick_seconds(sweep.ledger), self._pay)
 
     def __enter__(self) -> "IdleMeter":
         if self.ledger.terms.unit != "flops":
-            self._thread.start()
+            self._repeating.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._done.set()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._repeating.stop()
 
-    def _run(self) -> None:
-        tick = tick_seconds(self.ledger)
-        while not self._done.wait(tick):
-            now = time.time()
-            self.ledger.refresh()
-            busy = 0
-            for account in self.ledger.accounts.values():
-                if account.is_open and account.paid_until >= now:
-                    busy += self.workers if account.purpose == "final" else account.workers
-            self.ledger.pay_idle(max(0, self.workers - busy) * (now - self.since))
-            self.since = now
+    def _pay(self) -> None:
+        now = time.time()
+        self.ledger.refresh()
+        busy = 0
+        for account in self.ledger.accounts.values():
+            if account.is_open and account.paid_until >= now:
+                busy += self.workers if account.purpose == "final" else account.workers
+        self.ledger.pay_idle(max(0, self.workers - busy) * (now - self.since))
+        self.since = now
 
 
 # ----------------------------------------------------------------------------- what it shows and leaves
