@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from nanochat_tct.config import parse_arguments
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.model.accounting import flops_per_token, peak_flops
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tracking.line import duration
@@ -32,14 +32,13 @@ def main() -> int:
     parser.add_argument("--assumed-mfu", type=float, default=ASSUMED_MFU, help="where nothing was measured")
     parser.add_argument("--presets", nargs="+", default=["small", "medium", "large"], choices=sorted(PRESETS))
     options = parser.parse_args()
-    try:
+
+    def show() -> None:
         prices = numbers_of(options.usd_per_hour)
         measured = numbers_of(options.tokens_per_second)
         print("\n".join(table(options.presets, prices, measured, options.assumed_mfu)))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(show)
 
 
 def numbers_of(arguments: list[str]) -> dict[str, float]:

@@ -50,7 +50,7 @@ from nanochat_tct.data.sampler import WindowSampler
 from nanochat_tct.data.sources import find_sources, plan_parts, read_part
 from nanochat_tct.data.store_writer import StoreSettings, split_of
 from nanochat_tct.data.windows import Windows, targets_of
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model import gpt
 from nanochat_tct.model.soft_capped_loss import Legal
@@ -124,12 +124,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        compare(arguments)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: compare(arguments))
 
 
 def compare(arguments: argparse.Namespace) -> None:

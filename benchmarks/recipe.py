@@ -35,7 +35,7 @@ from nanochat_tct.data.prepare import PrepareConfig, prepare
 from nanochat_tct.data.sampler import WindowSampler, shuffled
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows, targets_of
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.gpt import (
     EMBEDDING_STD,
@@ -453,12 +453,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    try:
-        compare(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: compare(arguments))
 
 
 def compare(arguments: argparse.Namespace) -> None:

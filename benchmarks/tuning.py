@@ -47,7 +47,7 @@ import torch
 from nanochat_tct.data.prepare import PrepareConfig, prepare
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import StoreSettings, split_of
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.generation.generate import load
 from nanochat_tct.tokenizer import load_tokenizer
@@ -111,12 +111,7 @@ def main() -> int:
     parser.add_argument("--cache", default="runs/tuning", help="folder of data and of finished runs")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    try:
-        compare(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: compare(arguments))
 
 
 def compare(arguments: argparse.Namespace) -> None:

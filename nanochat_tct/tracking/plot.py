@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanochat_tct.config import option, parse_arguments
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tracking.tracker import METRICS, read_metrics
 
 
@@ -57,8 +57,4 @@ def command(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(command(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(lambda: command(sys.argv[1:])))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanochat_tct.config import option, parse_arguments
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.fit import Fit, SizeFit, fit_trials
 from nanochat_tct.tuning.trials import (
@@ -308,8 +308,4 @@ def command(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(command(sys.argv[1:]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(lambda: command(sys.argv[1:])))

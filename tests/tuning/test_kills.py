@@ -162,6 +162,12 @@ def sweep_with_kills(
     return ledger, done
 
 
+def small_sweep_with_kills(folder: Path, kills: int, **budget: Any) -> tuple[Ledger, int]:
+    """The same of one size and two rates, a trial at a time and without Ray; the whole sweep is killed."""
+    small: dict[str, Any] = {"sizes": ["1x32"], "num_rates": 2, "concurrency": 1}
+    return sweep_with_kills(folder, ["sweep"] * kills, kills, on_ray=False, **small, **budget)
+
+
 def assert_nothing_lost(ledger: Ledger, folder: Path) -> None:
     """Every trial came to its end, and paid for at least what it was."""
     rows = trial_rows(ledger)
@@ -196,16 +202,7 @@ def assert_money_is_right(ledger: Ledger, folder: Path) -> None:
     ],
 )
 def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
-    ledger, done = sweep_with_kills(
-        tmp_path,
-        ["sweep"] * kills,
-        kills,
-        on_ray=False,
-        sizes=["1x32"],
-        num_rates=2,
-        budget_flops=budget,
-        concurrency=1,
-    )
+    ledger, done = small_sweep_with_kills(tmp_path, kills, budget_flops=budget)
     assert done == kills
     assert_money_is_right(ledger, tmp_path)
     assert_nothing_lost(ledger, tmp_path)
@@ -264,17 +261,8 @@ def test_kills_on_ray(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [0, 4])
 def test_a_budget_of_time_is_kept(tmp_path: Path, kills: int) -> None:
-    ledger, done = sweep_with_kills(
-        tmp_path,
-        ["sweep"] * kills,
-        kills,
-        on_ray=False,
-        sizes=["1x32"],
-        num_rates=2,
-        budget_flops=None,
-        budget_usd=0.2,
-        gpu_hourly_usd=2.0,
-        concurrency=1,
+    ledger, done = small_sweep_with_kills(
+        tmp_path, kills, budget_flops=None, budget_usd=0.2, gpu_hourly_usd=2.0
     )
     assert done == kills
     assert 0.95 * ledger.terms.capacity <= ledger.spent <= ledger.terms.capacity
