@@ -61,11 +61,12 @@ def learn_tokens(counts: Counter[str], base_size: int, vocab_size: int) -> list[
 
 def _uses(counts: Counter[str], tokens: set[str]) -> Counter[str]:
     """How often each token occurs when the pieces are cut greedily."""
-    split = longest_match(sorted(tokens)).findall
+    known = sorted(tokens)
+    cut = longest_match(known)
     uses: Counter[str] = Counter()
     for piece, count in counts.items():
-        for token in split(piece):
-            uses[token] += count
+        for index in cut(piece):
+            uses[known[index]] += count
     return uses
 
 
@@ -98,8 +99,9 @@ def merge(counts: Counter[str], base_size: int, room: int) -> set[str]:
         )
     )
     ids = {text: token for token, text in reversed(list(enumerate(expansions)))}
-    cut = longest_match(text for text in expansions if text != chr(PAD)).findall
-    spelled = {word: [ids[text] for text in cut(word)] for word in words}
+    known = sorted(ids.keys() - {chr(PAD)})
+    cut = longest_match(known)
+    spelled = {word: [ids[known[index]] for index in cut(word)] for word in words}
     sequences = [[token for word in split[piece] for token in spelled[word]] for piece in counts]
     grow(_learn(sequences, list(counts.values()), len(expansions), room - (len(expansions) - base_size)))
     return {text for text in expansions if len(text) <= MAX_TOKEN} - {chr(PAD)}

@@ -1,5 +1,4 @@
 import random
-import re
 
 import pytest
 from hypothesis import given
@@ -35,7 +34,9 @@ def test_takes_the_longest_token_at_each_place(seed: int) -> None:
 
 
 def test_comes_back_to_the_last_token_that_fits() -> None:
-    assert longest_match(["a", "b", "c", "d", "abcd", "ab"]).findall("abcabcdab") == ["ab", "c", "abcd", "ab"]
+    tokens = ["a", "b", "c", "d", "abcd", "ab"]
+    cut = longest_match(tokens)("abcabcdab")
+    assert [tokens[index] for index in cut] == ["ab", "c", "abcd", "ab"]
 
 
 @given(
@@ -51,12 +52,3 @@ def test_any_vocabulary_gives_any_text_back(tokens: set[str], text: str) -> None
 def test_long_texts_take_time_in_proportion() -> None:
     segmenter = Segmenter(300, ["a" * length for length in range(2, 100)])
     assert len(segmenter.encode("a" * 1_000_000 + "b")) == 10_103
-    assert isinstance(longest_match(["a"]), re.Pattern)
-
-
-def test_likely_tokens_are_tried_first() -> None:
-    assert (
-        longest_match(["bcd", "bce", "acd", "a", "z]", "z-", "z^"]).pattern
-        == r"(?:z[\]\-\^]|bc[de]|a(?:cd|))"
-    )
-    assert longest_match(["acd", "a", "bcd", "bce"]).pattern == r"(?:a(?:cd|)|bc[de])"
