@@ -40,17 +40,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet
 import torch
 
-from nanochat_tct.data.prepare import PrepareConfig, prepare
+from nanochat_tct.data.documents import DocumentError, read_workflow
+from nanochat_tct.data.legal import MaskSender
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.store_writer import StoreSettings, split_of
+from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document, split_of
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.generation.generate import load
-from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 from nanochat_tct.training.checkpoint import latest_checkpoint
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, open_windows, train
@@ -202,10 +202,15 @@ def data_of(corpus: str | None, cache: Path, num_validation: int) -> str:
     held_out = [row for row in rows if split_of(row["repo"], b"", settings) == "val"]
     held_out.sort(key=lambda row: hashlib.sha256(row["text"].encode()).digest())
     kept = [row for row in rows if split_of(row["repo"], b"", settings) == "train"]
-    cache.mkdir(parents=True, exist_ok=True)
-    documents = cache / f"documents-{num_validation}.parquet"
-    pyarrow.parquet.write_table(pa.Table.from_pylist(kept + held_out[:num_validation]), documents)
-    prepare(PrepareConfig(input=[str(documents)], output=str(store), train_split=0.8))
+    tokenizer, sender = load_tokenizer(), MaskSender()
+    with StoreWriter(store, tokenizer, settings, with_masks=True) as writer:
+        for row in kept + held_out[:num_validation]:
+            try:
+                value = read_workflow(row["text"])
+                writer.add(encode_document(row["path"], row["repo"], value, tokenizer, sender))
+            except (DocumentError, TokenizerError):
+                continue  # not a valid workflow; the corpus holds some
+        writer.commit({})
     return str(store)
 
 

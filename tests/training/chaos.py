@@ -110,6 +110,8 @@ class Chaos:
             )
             removed = True
         elif kind == "notice":
+            self.wait_for_all()  # a node without a worker goes at once, and nothing needs saving
+            start, furthest = time.monotonic(), self.iters()
             node = self.nodes.pop(self.random.randrange(len(self.nodes)))
             told = self.preemptions()
             self.announce(node)
