@@ -45,7 +45,7 @@ def option(
             list of two); given as one number, it sets the other to None.
     """
     metadata = {"help": help, "unit": unit, "choices": choices, "positional": positional, "low": low}
-    if isinstance(default, list):
+    if isinstance(default, list | dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -82,6 +82,16 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
             what = name.upper() if field.metadata.get("positional") else _flag(name)
             raise UserError(f"{what} is missing: {field.metadata.get('help', '')} (see {parser.prog} --help)")
     return config_class(**values)
+
+
+def convert(config_class: Any, name: str, value: Any, where: str) -> Any:
+    """A value, as a file or the command line has it, as the type of the field `name` of a config dataclass.
+
+    Raises:
+        UserError: it is of another type, or not among the choices; the message begins with `where`.
+    """
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    return _convert(value, typing.get_type_hints(config_class)[name], fields[name], where)
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
@@ -131,9 +141,12 @@ def _build_parser(
         help="YAML, or flat config.py, with the same names in snake_case",
     )
     for name, field in fields.items():
+        arguments: dict[str, Any] = {"help": _help(field).replace("%", "%%")}
+        if typing.get_origin(hints[name]) is dict:
+            parser.add_argument(_flag(name), dest=name, nargs="+", metavar="NAME=VALUE,VALUE", **arguments)
+            continue
         kind, is_list, _, words = _inspect(hints[name])
         choices = field.metadata.get("choices")
-        arguments: dict[str, Any] = {"help": _help(field).replace("%", "%%")}
         if kind is bool:
             arguments["action"] = argparse.BooleanOptionalAction
         else:
@@ -160,7 +173,7 @@ def _help(field: Any) -> str:
 
 
 def _show(value: Any) -> str:
-    if value is None or value == [] or value == ():
+    if value is None or value in ([], (), {}):
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -256,6 +269,8 @@ def _read(name: str, value: Any, hints: dict[str, Any], fields: dict[str, Any], 
 
 def _convert(value: Any, hint: Any, field: Any, where: str) -> Any:
     """A value of a file or of the command line as the type of its field; a UserError names ``where``."""
+    if typing.get_origin(hint) is dict:
+        return _to_lists(value, where)
     kind, is_list, optional, words = _inspect(hint)
     if isinstance(value, str) and value.lower() in words:
         return value.lower()
@@ -309,6 +324,22 @@ def _to_number(value: str | int | float, kind: type) -> int | float | None:
     if kind is float:
         return number
     return int(number) if number.is_integer() else None
+
+
+def _to_lists(value: Any, where: str) -> dict[str, list[Any]]:
+    """Lists by name: a mapping of a file, or `name=value,value` of the command line. What is in them stays as it is."""
+    if isinstance(value, dict):
+        pairs = [
+            (name, items if isinstance(items, list | tuple) else [items]) for name, items in value.items()
+        ]
+    elif isinstance(value, list) and all(isinstance(item, str) and "=" in item for item in value):
+        pairs = [(name, text.split(",")) for name, _, text in (item.partition("=") for item in value)]
+    else:
+        raise UserError(f"{where} must be name=value,value (in a file, name: [value, value]), not {value!r}")
+    lists: dict[str, list[Any]] = {}
+    for name, items in pairs:
+        lists.setdefault(str(name), []).extend(items)
+    return lists
 
 
 def suggest(name: str, known: Iterable[Any]) -> str:

@@ -1,9 +1,18 @@
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from nanochat_tct.config import REQUIRED, option, parse_arguments, read_config_file, to_dict, write_yaml
+from nanochat_tct.config import (
+    REQUIRED,
+    convert,
+    option,
+    parse_arguments,
+    read_config_file,
+    to_dict,
+    write_yaml,
+)
 from nanochat_tct.errors import UserError
 
 
@@ -20,6 +29,7 @@ class Example:
     seed: int | None = option(0, "seed")
     most: int = option(2, "upper end", low="least")
     least: int | None = option(None, "lower end")
+    vary: dict[str, list[Any]] = option({}, "lists by name")
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
@@ -44,6 +54,23 @@ def test_every_kind_of_flag() -> None:
     assert parse("a", "--seed", "none").seed is None
     assert parse("a", "--learning-rate=-1").learning_rate == -1
     assert parse("a", "--learning-rate", "-1").learning_rate == -1
+
+
+def test_lists_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("input: a\nvary: {betas: [0.9, 1], seed: 3}\n")
+    assert parse("a").vary == {}
+    assert parse("--config", str(file)).vary == {"betas": [0.9, 1], "seed": [3]}
+    given = parse("a", "--vary", "betas=0.9,1", "run_name=x=y", "betas=2")
+    assert given.vary == {"betas": ["0.9", "1", "2"], "run_name": ["x=y"]}
+    write_yaml(given, file)
+    assert parse("--config", str(file)) == given
+    for wrong in ("betas", "7"):
+        with pytest.raises(UserError, match="--vary must be name=value,value"):
+            parse("a", "--vary", wrong)
+    assert convert(Example, "learning_rate", "1e-3", "here") == 1e-3
+    with pytest.raises(UserError, match="here must be one of ddp, fsdp, not 'dp'; did you mean ddp"):
+        convert(Example, "parallel", "dp", "here")
 
 
 def test_a_range_sets_two_fields(tmp_path: Path) -> None:

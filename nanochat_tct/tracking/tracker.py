@@ -14,7 +14,10 @@ from nanochat_tct.tracking.line import evaluation_line, log_line
 METRICS = "metrics.jsonl"
 QUALITY = "bits_per_byte"  # what runs are compared by
 # By which they differ; TensorBoard shows the first five of the alphabet unasked.
-HYPERPARAMETERS = ("n_layer", "n_embd", "learning_rate", "batch_size", "max_iters", "weight_decay", "seed")
+HYPERPARAMETERS = (
+    *("n_layer", "n_embd", "learning_rate", "batch_size", "max_iters", "seed"),
+    *("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip"),
+)
 
 
 class Tracker:
@@ -77,11 +80,11 @@ class Tracker:
         """
         from torch.utils.tensorboard.summary import hparams
 
-        numbers = {
-            name: config[name] for name in HYPERPARAMETERS if isinstance(config.get(name), int | float)
+        told = {
+            name: config[name] for name in HYPERPARAMETERS if isinstance(config.get(name), int | float | str)
         }
-        if numbers:
-            for summary in hparams(numbers, {f"validation/{QUALITY}": 0.0}):
+        if told:
+            for summary in hparams(told, {f"validation/{QUALITY}": 0.0}):
                 self._board.file_writer.add_summary(summary)
 
     def _record(self, kind: str, metrics: dict[str, Any]) -> None:

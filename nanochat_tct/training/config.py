@@ -143,8 +143,8 @@ class TrainConfig:
             value, least = getattr(self, name), 1 if name in AT_LEAST_ONE else 0
             if isinstance(value, int | float) and value < least:
                 raise UserError(f"--{name.replace('_', '-')} is {value}: it must be at least {least}")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
+        for name in ("dropout", "beta1", "beta2"):
+            if not 0 <= (getattr(self, name) or 0) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}: it must be in [0, 1)")
         if self.least_workers > self.num_workers:
             raise UserError(f"--min-workers {self.min_workers} is more than --num-workers {self.num_workers}")

@@ -4,18 +4,25 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from nanochat_tct.config import option
+from nanochat_tct.config import convert, option, suggest
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import Terms
-from nanochat_tct.tuning.trials import Unit
+from nanochat_tct.tuning.trials import VARIABLE, Unit
 
 # What may change when a sweep goes on: it does not change what is trained.
 FREE = (
     *("fresh", "dry_run", "output", "concurrency", "use_gpu", "compile", "checkpoint_activations"),
     *("tensorboard", "wandb", "wandb_project", "max_failures", "parallel", "num_workers"),
 )
+# What is tried anyway, and how to say in which range.
+OTHERWISE = {
+    "learning_rate": "is swept anyway; see --num-rates and --rate-span",
+    **dict.fromkeys(
+        ("size", "sizes", "preset", "n_layer", "n_head", "n_embd"), "is a matter of size; see --sizes"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -37,9 +44,14 @@ class SweepConfig:
     sizes: list[str] = option(
         ["2x64", "demo", "6x144"], "presets, layers x width (6x192), or widths of the preset's proportions"
     )
-    search: str = option("grid", "of learning rates", choices=("grid", "log-uniform", "optuna"))
+    search: str = option(
+        "grid", "how first trials are spread over what is tried", choices=("grid", "log-uniform", "optuna")
+    )
     num_rates: int = option(4, "learning rates tried for each size at first")
     rate_span: float = option(4.0, "from the rule's rate, 0.96 / n_embd, down and up by this factor")
+    vary: dict[str, list[Any]] = option(
+        {}, f"values of more settings of train: {', '.join(VARIABLE)}; in a file {{dropout: [0, 0.1]}}"
+    )
     follow_up_share: float = option(
         0.4, "of the sweep's money for what the first trials suggest: rates beyond an edge, longer runs"
     )
@@ -66,6 +78,9 @@ class SweepConfig:
     gradient_accumulation: int = option(1, "micro-steps of a worker in an iter")
     optimizer: str = option("muon", "as of train", choices=("muon", "adamw"))
     weight_decay: float = option(0.1, "of matrices")
+    beta1: float = option(0.9, "AdamW")
+    beta2: float = option(0.95, "AdamW")
+    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no limit")
     num_workers: int = option(1, "processes of a trial; one GPU each with --use-gpu")
     use_gpu: bool = option(False, "train on GPUs")
     parallel: str = option("ddp", "copies of the model, or slices", choices=("ddp", "fsdp"))
@@ -98,10 +113,40 @@ class SweepConfig:
             raise UserError("--sizes is empty: name at least one preset, or layers x width such as 6x192")
         self.train_settings()
 
+    def varied(self) -> dict[str, list[Any]]:
+        """The settings that `vary` names, with their values as `train` would read them.
+
+        Raises: UserError for one that cannot be varied, and for a value that `train` refuses.
+        """
+        varied: dict[str, list[Any]] = {}
+        for given, values in self.vary.items():
+            name, where = given.replace("-", "_"), f"vary {given}"
+            if name not in VARIABLE:
+                what = OTHERWISE.get(name, f"cannot be varied{suggest(name, VARIABLE)}")
+                raise UserError(f"vary: {given} {what}; vary takes {', '.join(VARIABLE)}")
+            varied[name] = [convert(TrainConfig, name, value, where) for value in values]
+            if len(values) < 2 or None in varied[name] or len(set(varied[name])) < len(values):
+                raise UserError(
+                    f"{where} must be two or more values, each once; for a single one use {_flag(name)}"
+                )
+            for value in varied[name]:
+                try:
+                    TrainConfig(**{name: value})
+                except UserError as error:
+                    raise UserError(f"{where}: {error}") from error
+        return varied
+
+    @property
+    def trials_of_a_size(self) -> int:
+        """How many are tried at first (`first_points` in space.py says which)."""
+        more = sum(len(values) - 1 for values in self.varied().values())
+        return self.num_rates * (1 + more) if self.search == "grid" else self.num_rates
+
     def train_settings(self) -> dict[str, Any]:
-        """The settings that each trial takes over. Refuses what `train` refuses."""
+        """The settings that each trial takes over; of what is varied the first value. Refuses what `train` refuses."""
         shared = {field.name for field in dataclasses.fields(TrainConfig)} - {"gpu_hourly_usd"}
         settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name in shared}
+        settings |= {name: values[0] for name, values in self.varied().items()}
         if self.gpu_hourly_usd is not None:
             settings |= {"gpu_hourly_usd": self.gpu_hourly_usd, "cpu_hourly_usd": self.gpu_hourly_usd}
         TrainConfig(**settings)
@@ -125,7 +170,7 @@ class SweepConfig:
         if unit == "usd" and self.gpu_hourly_usd is None:
             raise UserError("--budget-usd needs --gpu-hourly-usd, the price of a GPU (or process) in an hour")
         sweep = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in FREE}
-        sweep |= {"data_dir": data_fingerprint, "tokenizer": tokenizer_fingerprint}
+        sweep |= {"data_dir": data_fingerprint, "tokenizer": tokenizer_fingerprint, "vary": self.varied()}
         return Terms(unit, budget, self.gpu_hourly_usd, sweep)
 
 

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nanochat_tct.tuning.fit import Fit
-from nanochat_tct.tuning.trials import Entry, Outcome, Trial
+from nanochat_tct.tuning.trials import VARIABLE, Entry, Outcome, Trial, show_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,14 +55,17 @@ def learning_rates(fit: Fit, chosen: tuple[str, float] | None) -> "Figure":
             axis.fill_between(grid, low, high, color=color, alpha=0.16 * strength, linewidth=0)
             axis.plot(grid, middle, color=color, alpha=0.3 + 0.7 * strength)
             points = [trial for trial in finished if _rounded(trial.tokens) == length]
-            axis.plot(
-                [trial.learning_rate for trial in points],
-                [trial.bits_per_byte or math.nan for trial in points],
-                marker,
-                color=color,
-                alpha=0.4 + 0.6 * strength,
-                label=f"{count(length)} tokens",
-            )
+            best = [trial for trial in points if fit.has_best_values(trial)]
+            for some, fill in ((best, color), ([t for t in points if t not in best], "none")):
+                axis.plot(
+                    [trial.learning_rate for trial in some],
+                    [trial.bits_per_byte or math.nan for trial in some],
+                    marker,
+                    color=color,
+                    markerfacecolor=fill,
+                    alpha=0.4 + 0.6 * strength,
+                    label=f"{count(length)} tokens" if some is best else None,
+                )
         others = [trial for trial in trials if trial not in finished]
         for status in sorted({trial.status for trial in others}):
             at = [trial.learning_rate for trial in others if trial.status == status]
@@ -211,30 +215,31 @@ def parallel_coordinates(trials: Sequence[Trial]) -> "Figure":
         (t for t in trials if t.purpose == "sweep" and t.status == "finished" and t.bits_per_byte),
         key=lambda trial: -(trial.bits_per_byte or 0),
     )
-    columns: dict[str, Callable[[Trial], float]] = {
+    columns: dict[str, Callable[[Trial], Any]] = {
         "parameters": lambda trial: trial.parameters,
         "learning rate": lambda trial: trial.learning_rate,
+        **{name: attrgetter(name) for name in varied_in(shown)},
         "tokens": lambda trial: trial.tokens,
         "epochs": lambda trial: trial.epochs,
         "FLOPs": lambda trial: trial.flops,
         "bits per byte": lambda trial: trial.bits_per_byte or 0.0,
     }
     places = []
-    for index, value in enumerate(columns.values()):
-        logs = np.log([max(value(trial), 1e-12) for trial in shown])
-        low, high = float(logs.min()), float(logs.max())
-        places.append((logs - low) / (high - low) if high > low else np.full(len(logs), 0.5))
+    for index, (name, value) in enumerate(columns.items()):
+        values = [value(trial) for trial in shown]
+        place, labels = _by_value(values) if name in VARIABLE else _by_logarithm(values)
+        places.append(place)
         axis.axvline(index, color="#888888", linewidth=1)
-        for edge, at in ((low, -0.04), (high, 1.04)):
-            if edge == low or high > low:
-                axis.text(
-                    index,
-                    at if high > low else 0.53,
-                    count(math.exp(edge)),
-                    ha="center",
-                    va="top" if at < 0 and high > low else "bottom",
-                    fontsize=9,
-                )
+        for at, text in labels:
+            below = at == 0
+            axis.text(
+                index,
+                at - 0.04 if below else at + 0.04,
+                text,
+                ha="center",
+                va="top" if below else "bottom",
+                fontsize=9,
+            )
     lines = np.stack(places, axis=1)  # (trials, columns)
     for rank, line in enumerate(lines):
         good = (rank + 1) / len(lines)
@@ -249,6 +254,28 @@ def parallel_coordinates(trials: Sequence[Trial]) -> "Figure":
     axis.spines[["left", "bottom"]].set_visible(False)
     axis.tick_params(length=0)
     return figure
+
+
+def varied_in(trials: Sequence[Trial]) -> list[str]:
+    """The settings besides size and learning rate in which trials differ."""
+    return [name for name in VARIABLE if len({getattr(trial, name) for trial in trials}) > 1]
+
+
+def _by_logarithm(values: Sequence[float]) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """Places from 0 to 1, and what is written where."""
+    logs = np.log([max(value, 1e-12) for value in values])
+    low, high = float(logs.min()), float(logs.max())
+    if low == high:
+        return np.full(len(logs), 0.5), [(0.5, count(math.exp(low)))]
+    return (logs - low) / (high - low), [(0.0, count(math.exp(low))), (1.0, count(math.exp(high)))]
+
+
+def _by_value(values: Sequence[Any]) -> tuple[np.ndarray, list[tuple[float, str]]]:
+    """The same of values of which each has a place of its own."""
+    labels = {value: place for place, value in enumerate(sorted(set(values)))}
+    most = max(1, len(labels) - 1)
+    places = np.array([labels[value] / most for value in values])
+    return places, [(place / most, show_value(value)) for value, place in labels.items()]
 
 
 def _figure(

@@ -3,12 +3,14 @@
 One model of the loss is fitted to all trials at once, so that few of them do:
 
     ln loss = ln(E + A / parameters^alpha + B / (burn-in + tokens)^beta)
-              + curvature * (ln lr - ln best lr)^2 + noise
+              + curvature * (ln lr - ln best lr)^2 + costs of values + noise
 
 The first part is that of Hoffmann et al. 2022 (Chinchilla), with tokens that count less when they are repeated
 (Muennighoff et al. 2023), and a burn-in: the power law does not hold for the first hundreds of iters, in which the
 trials of a small budget may end. The best rate falls with the width (a rule, which the trials correct) and a little
 with the length of the run (Bjorck et al. 2024); each size may differ from the rule and from the shared curvature.
+Settings besides (dropout, optimizer, ...) that differ between the trials add up: each of their values, taken as a name
+without order, costs a share of the loss, the best one nothing, and moves the best rate; at all sizes and lengths alike.
 What is not known is a distribution: weak priors, from those papers, that the trials narrow (posterior.py). With few
 trials the intervals are therefore wide, and never missing.
 """
@@ -16,12 +18,13 @@ trials the intervals are therefore wide, and never missing.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.posterior import sample_posterior
-from nanochat_tct.tuning.trials import Trial
+from nanochat_tct.tuning.trials import VARIABLE, Trial, show_value
 
 # Priors: middle and standard deviation. Those of factors are of their logarithm.
 PARAMETER_EXPONENT = (0.34, 0.3)  # Hoffmann et al. 2022; Besiroglu et al. 2024 find 0.35
@@ -34,6 +37,7 @@ TOKENS_SLOPE = (-0.15, 0.15)  # of ln best rate over ln tokens; Bjorck et al. 20
 CURVATURE = (0.03, 1.0)  # share of loss that a rate costs which is wrong by a factor of e
 NOISE = (0.005, 0.7)  # share of loss that differs between seeds
 SIZE_LEARNING_RATE, SIZE_CURVATURE = 0.3, 0.3  # how far a size differs from the others
+VALUE_LOSS, VALUE_LEARNING_RATE = 0.05, 0.3  # how far a value of a setting differs from its others
 SHARES = 1.0  # of E, A and B, around those of Hoffmann's constants
 LEVEL = 0.3
 
@@ -42,7 +46,7 @@ TRUST_IN_PARABOLA = 0.25  # a point that lies 10% above the best of its size may
 EXTRAPOLATION = (
     0.01  # share of loss that the law itself may be wrong by for each factor of e beyond the trials
 )
-STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # what a rate costs at least at which a trial was stopped
+STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # what its rate and values cost a stopped trial at least
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,25 @@ class SizeFit:
     edge: str | None  # low or high: the best rate lies at or beyond the lowest or highest one tried
 
 
+@dataclass(frozen=True)
+class ValueFit:
+    """What the trials say of one value of a setting that differs between them."""
+
+    setting: str
+    value: Any
+    cost: Interval  # share of the loss that it adds to that of the best value
+    probability_best: float
+    num_finished: int
+
+
 class Fit:
     """Samples of all that the model does not know, and what follows from them.
 
     Attributes:
         sizes: what is known of each size, smallest first.
+        values: what is known of each value of the settings that differ between trials.
         best_size: its name.
+        best_values: setting -> value that is chosen, of all that a sweep can vary (VARIABLE).
         best_learning_rate, learning_rate_interval: of the best size in the final run; (low, high).
         prediction: bits per byte of the final run.
         decision: all of it in two sentences.
@@ -90,6 +107,13 @@ class Fit:
         self._normal = rng.standard_normal(len(self._z))
         self._noise = rng.standard_t(DEGREES_OF_FREEDOM, len(self._z))
         self.trials = list(self._model.trials)
+        self.values = self._value_fits()
+        self.best_values = {name: getattr(self._model.finished[0], name) for name in VARIABLE}
+        for name in self._model.varied:
+            # Of values of which nothing finished it is only known that they are bad.
+            known = [value for value in self.values if value.setting == name and value.num_finished]
+            self.best_values[name] = min(known, key=lambda value: value.cost.middle).value
+        self._chosen = self._model.value_indices(self.best_values)
         self.final_tokens = {
             size: int(final_tokens.get(size) or self._model.longest(size)) for size in self._model.sizes
         }
@@ -110,9 +134,13 @@ class Fit:
         self.prediction = best.bits_per_byte
         self.decision = self._decide(best)
 
+    def has_best_values(self, trial: Trial) -> bool:
+        """Whether a trial ran with the chosen values, and is what the curves are about."""
+        return all(getattr(trial, name) == value for name, value in self.best_values.items())
+
     def learning_rate(self, size: str, tokens: int) -> Interval:
         """The best learning rate of a size in a run of so many tokens."""
-        best = self._model.best_log_learning_rate(self._z, self._model.row(size, tokens))[:, 0]
+        best = self._model.best_log_learning_rate(self._z, self._row(size, tokens))[:, 0]
         return self._interval(np.exp(best))
 
     def predict(self, size: str, tokens: int) -> tuple[float, float, float]:
@@ -121,22 +149,41 @@ class Fit:
         return interval.low, interval.middle, interval.high
 
     def curve(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
-        """Bits per byte over learning rates: (3, n) float64, low, middle and high of the mean over seeds."""
-        row = self._model.row(size, tokens)
-        level = self._model.level(self._z, row) + self._extrapolation(size, tokens)[:, None]  # (P, 1)
+        """Bits per byte over learning rates, at the chosen values: (3, n) float64, low, middle and high of the mean
+        over seeds."""
+        row = self._row(size, tokens)
+        level = self._model.level(self._z, row) + self._model.cost(self._z, row)  # (P, 1)
+        level = level + self._extrapolation(size, tokens)[:, None]
         losses = np.exp(level + self._model.penalty(self._z, row, np.log(learning_rates)))
         return np.quantile(losses, self._quantiles(), axis=0) * self._model.unit
 
     def _loss(self, size: str, tokens: int, is_final: bool) -> np.ndarray:
-        """Samples (P,) of bits per byte: at the best rate; or (final) of one run, with what one run has to
-        bear: the chance of its seed, a rate that is only nearly the best, a law that is only nearly true."""
-        row = self._model.row(size, tokens)
+        """Samples (P,) of bits per byte: at the best rate and values; or (final) of one run, with what one run has
+        to bear: the chance of its seed, a rate and values only nearly the best, a law only nearly true."""
+        row = self._row(size, tokens)
         loss = self._model.level(self._z, row)[:, 0]
         if is_final:
+            loss = loss + self._model.cost(self._z, row)[:, 0]
             chosen = np.log(self.learning_rate(size, tokens).middle)
             loss = loss + self._model.penalty(self._z, row, np.array([chosen]))[:, 0]
             loss = loss + self._extrapolation(size, tokens) + self._model.noise(self._z) * self._noise
         return np.exp(loss) * self._model.unit
+
+    def _row(self, size: str, tokens: int) -> "_Rows":
+        """One run with the chosen values, that need not have happened; arrays (1, ...)."""
+        return self._model.rows_of([self._model.of_size[size]], [tokens], self._chosen)
+
+    def _value_fits(self) -> list[ValueFit]:
+        costs = self._model.value_costs(self._z)  # (P, values)
+        fits = []
+        for name, values in self._model.varied.items():
+            indices = [self._model.value_index[name, value] for value in values]
+            wins = np.bincount(costs[:, indices].argmin(1), minlength=len(values)) / len(costs)
+            for value, index, win in zip(values, indices, wins, strict=True):
+                finished = sum(getattr(trial, name) == value for trial in self._model.finished)
+                cost = self._interval(np.expm1(costs[:, index]))
+                fits.append(ValueFit(name, value, cost, float(win), finished))
+        return fits
 
     def _extrapolation(self, size: str, tokens: int) -> np.ndarray:
         return EXTRAPOLATION * self._beyond(size, tokens) * self._normal
@@ -188,9 +235,10 @@ class Fit:
                 f"{min(0.99, best.probability_best):.0%}, and the next, {others.size}, should reach "
                 f"{others.bits_per_byte.middle:.4f}"
             )
+        varied = "".join(f", {name} {show_value(self.best_values[name])}" for name in self._model.varied)
         return (
             f"Train size {best.size} ({best.parameters:,} parameters) at learning rate {rate.middle:.2g} "
-            f"({sure} {rate.low:.2g} to {rate.high:.2g}): {why}. "
+            f"({sure} {rate.low:.2g} to {rate.high:.2g}){varied}: {why}. "
             f"In {best.tokens:,} tokens ({best.epochs:.2g} epochs) it should reach {bits.middle:.4f} bits per "
             f"byte ({sure} {bits.low:.4f} to {bits.high:.4f})."
         )
@@ -235,6 +283,7 @@ class _Rows:
     width: np.ndarray
     tokens: np.ndarray
     unique_tokens: np.ndarray
+    values: np.ndarray  # (n, settings) indices, of the values of what differs between trials
 
 
 class _LossModel:
@@ -258,7 +307,12 @@ class _LossModel:
         self.trials = swept
         self.of_size = {trial.size: trial for trial in (*swept, *self.finished)}
         self.sizes = list(self.of_size)
-        self.rows, self.stopped = self._rows(self.finished), self._rows(stopped)
+        measured = [*self.finished, *stopped]
+        values = {name: sorted({getattr(trial, name) for trial in measured}) for name in VARIABLE}
+        self.varied = {name: some for name, some in values.items() if len(some) > 1}
+        pairs = [(name, value) for name, some in self.varied.items() for value in some]
+        self.value_index = {pair: index for index, pair in enumerate(pairs)}
+        self.rows, self.stopped = self.rows_of(self.finished), self.rows_of(stopped)
         self.log_rates = np.log([trial.learning_rate for trial in self.finished])
         self.stopped_log_rates = np.log([trial.learning_rate for trial in stopped])
         losses = np.array([trial.bits_per_byte for trial in self.finished], dtype=np.float64)
@@ -276,12 +330,8 @@ class _LossModel:
         self.tokens = math.exp(np.log(self.rows.tokens).mean())
         shares = np.array([1.69, 406.4 / self.parameters**0.3392, 410.7 / self.tokens**0.2849])
         self.log_shares = np.log(shares / shares.sum())
-        self.dimensions = 13 + 2 * len(self.sizes)
-
-    def row(self, size: str, tokens: int) -> _Rows:
-        """One run that need not have happened, arrays (1,)."""
-        of_size = self.of_size[size]
-        return self._rows([of_size], [tokens])
+        self.first_value = 13 + 2 * len(self.sizes)  # where the dimensions of values begin
+        self.dimensions = self.first_value + 2 * len(self.value_index)
 
     def longest(self, size: str) -> int:
         """Tokens of the longest finished trial of a size, of any size if it has none."""
@@ -290,7 +340,18 @@ class _LossModel:
             or [trial.tokens for trial in self.finished]
         )
 
-    def _rows(self, trials: Sequence[Trial], tokens: Sequence[int] | None = None) -> _Rows:
+    def value_indices(self, values: Mapping[str, Any]) -> list[int]:
+        """Of the values of each setting that differs between trials."""
+        return [self.value_index[name, values[name]] for name in self.varied]
+
+    def rows_of(
+        self,
+        trials: Sequence[Trial],
+        tokens: Sequence[int] | None = None,
+        values: Sequence[int] | None = None,
+    ) -> _Rows:
+        """Trials as they are, or with other tokens and values (`value_indices`, the same for all)."""
+
         def column(values: Sequence[float]) -> np.ndarray:
             return np.array(values, dtype=np.float64)
 
@@ -300,10 +361,13 @@ class _LossModel:
             column([trial.n_embd for trial in trials]),
             column(tokens or [trial.tokens for trial in trials]),
             column([trial.unique_tokens for trial in trials]),
+            np.array([values or self.value_indices(vars(trial)) for trial in trials], dtype=np.int64).reshape(
+                len(trials), len(self.varied)
+            ),
         )
 
     def level(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
-        """Log loss (P, n) at the best learning rate."""
+        """Log loss (P, n) at the best learning rate and values."""
         log_shares = self.log_shares + SHARES * z[:, 1:4]
         shares = np.exp(log_shares - log_shares.max(1, keepdims=True))
         shares /= shares.sum(1, keepdims=True)  # (P, 3)
@@ -322,7 +386,25 @@ class _LossModel:
         rule = math.log(middle) + deviation * z[:, 7:8] - np.log(rows.width)
         by_width = (WIDTH_SLOPE[0] + WIDTH_SLOPE[1] * z[:, 8:9]) * np.log(rows.width / self.width)
         by_tokens = (TOKENS_SLOPE[0] + TOKENS_SLOPE[1] * z[:, 9:10]) * np.log(rows.tokens / self.tokens)
-        return rule + by_width + by_tokens + SIZE_LEARNING_RATE * z[:, 13 + rows.size]
+        own = SIZE_LEARNING_RATE * z[:, 13 + rows.size]
+        of_values = z[:, self.first_value + len(self.value_index) + rows.values].sum(
+            2
+        )  # (P, n, settings) before
+        return rule + by_width + by_tokens + own + VALUE_LEARNING_RATE * of_values
+
+    def value_costs(self, z: np.ndarray) -> np.ndarray:
+        """Log loss (P, values) that each value adds to that of the best of its setting."""
+        costs = VALUE_LOSS * z[:, self.first_value : self.first_value + len(self.value_index)]
+        start = 0
+        for values in self.varied.values():
+            of_setting = slice(start, start + len(values))
+            costs[:, of_setting] -= costs[:, of_setting].min(1, keepdims=True)
+            start += len(values)
+        return costs
+
+    def cost(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
+        """Log loss (P, n) that values other than the best add."""
+        return self.value_costs(z)[:, rows.values].sum(2)
 
     def penalty(self, z: np.ndarray, rows: _Rows, log_rates: np.ndarray) -> np.ndarray:
         """Log loss (P, n) that learning rates other than the best add; of one row, or a row for each rate."""
@@ -337,11 +419,13 @@ class _LossModel:
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:
         """(P,) of all trials."""
         predicted = self.level(z, self.rows) + self.penalty(z, self.rows, self.log_rates)
+        predicted = predicted + self.cost(z, self.rows)
         scale = np.sqrt(self.noise(z)[:, None] ** 2 + self.doubt**2)
         power = (DEGREES_OF_FREEDOM + 1) / 2
         residual = (self.log_losses - predicted) / scale
         finished = (-np.log(scale) - power * np.log1p(residual**2 / DEGREES_OF_FREEDOM)).sum(1)
-        margin = (self.penalty(z, self.stopped, self.stopped_log_rates) - STOPPED_COSTS) / STOPPED_SOFTNESS
+        lost = self.penalty(z, self.stopped, self.stopped_log_rates) + self.cost(z, self.stopped)
+        margin = (lost - STOPPED_COSTS) / STOPPED_SOFTNESS
         stopped = -np.logaddexp(0, -margin).sum(1)
         return finished + stopped
 

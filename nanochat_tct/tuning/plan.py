@@ -44,7 +44,7 @@ def make_plan(
 
     Raises: UserError that says the least budget that would do.
     """
-    number = len(prices) * config.num_rates
+    number = len(prices) * config.trials_of_a_size
     money = (config.sweep_share * terms.capacity - spent) * (1 - config.follow_up_share) / number
     smallest = EVALUATIONS * min(global_batch, validation_windows)
     needed = max(price.of(MIN_ITERS, smallest) for price in prices.values())
@@ -72,7 +72,7 @@ def too_small(terms: Terms, least: float, number: int) -> str:
     flag = f"--budget-{terms.unit.replace('_', '-')}"
     return (
         f"{flag} {terms.budget:g} is too small: {number} trials of {MIN_ITERS} iters and a final run take "
-        f"{rounded:.3g} at least; raise it, or take fewer or smaller --sizes, or a smaller --num-rates"
+        f"{rounded:.3g} at least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
     )
 
 
@@ -114,7 +114,7 @@ def forecast(
         )
 
     add("probes (done)", len(sizes), 0, 0, spent)
-    number, total_seconds = config.num_rates, 0.0
+    number, total_seconds = config.trials_of_a_size, 0.0
     for name, size in sizes.items():
         windows = EVALUATIONS * plan.windows
         cost = quanta[name].of(plan.iters[name], windows) * number

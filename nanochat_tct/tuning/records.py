@@ -1,9 +1,43 @@
-"""The trials of a sweep, as its ledger knows them."""
+"""The trials of a sweep, as its ledger knows them; and as files for whoever comes later."""
 
+from pathlib import Path
 from typing import Any
 
 from nanochat_tct.tuning.ledger import MICRO, Account, Ledger
-from nanochat_tct.tuning.trials import Trial
+from nanochat_tct.tuning.trials import (
+    ENTRIES,
+    TRIALS,
+    VARIABLE,
+    Entry,
+    Outcome,
+    Trial,
+    write_outcome,
+    write_rows,
+)
+
+
+def write_records(ledger: Ledger, folder: Path) -> Outcome:
+    """Write trials.parquet, entries.parquet and outcome.json of a sweep, done or not. Returns the outcome."""
+    ledger.refresh()
+    write_rows(trial_rows(ledger), folder / TRIALS, Trial)
+    write_rows(ledger.entries, folder / ENTRIES, Entry)
+    choice = ledger.notes.get("choice", {})
+    final = next((account for account in ledger.accounts.values() if account.purpose == "final"), None)
+    outcome = Outcome(
+        unit=ledger.terms.unit,
+        budget=ledger.terms.budget,
+        spent=ledger.terms.amount(ledger.spent),
+        hourly_usd=ledger.terms.hourly_usd,
+        size=choice.get("size"),
+        learning_rate=choice.get("learning_rate"),
+        varied=choice.get("varied", {}),
+        predicted=tuple(choice["predicted"]) if choice else None,
+        actual=final.result.get("bits_per_byte") if final else None,
+        checkpoint=final.result.get("checkpoint") if final else None,
+        decision=choice.get("decision", ""),
+    )
+    write_outcome(outcome, folder)
+    return outcome
 
 
 def trial_rows(ledger: Ledger) -> list[Trial]:
@@ -25,6 +59,7 @@ def _row(name: str, account: Account, ledger: Ledger) -> Trial:
         n_embd=config["n_embd"],
         parameters=settings["parameters"],
         learning_rate=config["learning_rate"],
+        **{name: config[name] for name in VARIABLE},
         planned_tokens=iters * settings["iter_tokens"],
         tokens=tokens,
         unique_tokens=settings["unique_tokens"],

@@ -16,8 +16,11 @@ from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.fit import Fit, SizeFit, fit_trials
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.trials import (
     ENTRIES,
+    LEDGER,
     OUTCOME,
     REPORT_DIR,
     TRIALS,
@@ -26,6 +29,7 @@ from nanochat_tct.tuning.trials import (
     Trial,
     read_outcome,
     read_rows,
+    show_value,
 )
 
 if TYPE_CHECKING:
@@ -63,8 +67,10 @@ def write_report(folder: str | Path) -> Path:
     Raises: UserError when the folder holds no sweep.
     """
     folder = Path(folder)
-    if not (folder / OUTCOME).is_file():
-        raise UserError(f"{folder} holds no sweep ({OUTCOME} is missing); give the --output of `tune`")
+    if not (folder / OUTCOME).is_file() and not (folder / LEDGER).is_file():
+        raise UserError(f"{folder} holds no sweep ({LEDGER} is missing); give the --output of `tune`")
+    if (folder / LEDGER).is_file():  # of a sweep that still runs, or was killed, it knows more than the files
+        write_records(Ledger(folder), folder)
     outcome = read_outcome(folder)
     trials = read_rows(folder / TRIALS, Trial) if (folder / TRIALS).is_file() else []
     entries = read_rows(folder / ENTRIES, Entry) if (folder / ENTRIES).is_file() else []
@@ -112,7 +118,8 @@ def _draw(
             (
                 "learning_rate",
                 "Loss against learning rate",
-                f"Points: finished trials; line and band: fit and interval; grey: best learning rate. {described}.",
+                "Points: finished trials, hollow with other values than the chosen ones; line and band: fit and "
+                f"interval; grey: best learning rate. {described}.",
                 figures.learning_rates(fit, chosen),
             )
         )
@@ -177,6 +184,7 @@ def _page(
 <p class="decision" id="decision">{_text(decision)}</p>
 {_numbers(outcome, trials)}
 {_size_table(fit, outcome)}
+{_value_table(fit)}
 {newline.join(pictures)}
 <h2>All trials</h2>
 {_trial_table(trials, outcome)}
@@ -201,7 +209,8 @@ def _numbers(outcome: Outcome, trials: Sequence[Trial]) -> str:
         ("Trials", str(len(swept)), f"{finished} finished"),
     ]
     if outcome.size is not None and outcome.learning_rate is not None:
-        tiles.append(("Final run", outcome.size, f"learning rate {outcome.learning_rate:.3g}"))
+        varied = "".join(f", {name} {show_value(value)}" for name, value in outcome.varied.items())
+        tiles.append(("Final run", outcome.size, f"learning rate {outcome.learning_rate:.3g}{varied}"))
     if outcome.predicted is not None:
         low, middle, high = outcome.predicted
         tiles.append(("Predicted", f"{middle:.4f}", f"bits per byte, {low:.4f} to {high:.4f}"))
@@ -254,9 +263,34 @@ def _size_table(fit: Fit | None, outcome: Outcome) -> str:
     )
 
 
+def _value_table(fit: Fit | None) -> str:
+    if fit is None or not fit.values:
+        return ""
+    rows = [
+        (
+            "best" if fit.best_values[value.setting] == value.value else "",
+            [
+                f"{value.setting} {show_value(value.value)}",
+                str(value.num_finished),
+                f"{value.cost.middle:.2%} ({value.cost.low:.2%} to {value.cost.high:.2%})",
+                f"{value.probability_best:.0%}",
+            ],
+        )
+        for value in fit.values
+    ]
+    return (
+        f"<h2>What the fit says of other settings ({fit.confidence:.0%} intervals)</h2>\n"
+        "<p>The same at all sizes, and added up: how settings act on each other was not looked at.</p>\n"
+        + _table(
+            ("Value", "Trials finished", "Costs of the loss, beside the best value", "Odds to be it"), rows
+        )
+    )
+
+
 def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
+    varied = figures.varied_in([trial for trial in trials if trial.purpose == "sweep"])
     head = (
-        *("Trial", "Purpose", "Size", "Parameters", "Learning rate", "Tokens", "Epochs"),
+        *("Trial", "Purpose", "Size", "Parameters", "Learning rate", *varied, "Tokens", "Epochs"),
         *("FLOPs", "Dollars", "Seconds", "Bits per byte", "Status"),
     )
     swept = [t for t in trials if t.purpose == "sweep" and t.status == "finished" and t.bits_per_byte]
@@ -269,6 +303,7 @@ def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
             trial.size,
             f"{trial.parameters:,}",
             f"{trial.learning_rate:.3g}",
+            *(show_value(getattr(trial, name)) for name in varied),
             f"{trial.tokens:,}",
             f"{trial.epochs:.2g}",
             f"{trial.flops:.3g}",

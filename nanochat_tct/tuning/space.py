@@ -4,8 +4,9 @@ import dataclasses
 import math
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nanochat_tct.config import suggest
 from nanochat_tct.errors import UserError
@@ -85,7 +86,28 @@ def first_rates(size: Size, search: str, num_rates: int, span: float, seed: int)
     return [rounded(centre * span**step) for step in steps]
 
 
-def rate_beyond(rates: Sequence[float], upwards: bool) -> float:
+def first_points(
+    size: Size, search: str, num_rates: int, span: float, seed: int, varied: Mapping[str, Sequence[Any]]
+) -> list[tuple[float, dict[str, Any]]]:
+    """Learning rate, and values of what else is varied, of each of a size's first trials.
+
+    grid: all rates with the first value of everything; then, one setting and value at a time, all rates with that one
+    changed. The fit adds the effects of settings up, so that combinations would tell it nothing that these do not,
+    and a budget is soon eaten by a product. log-uniform: with each rate values are drawn, each as often as the others.
+    """
+    rates = first_rates(size, search, num_rates, span, seed)
+    first = {name: values[0] for name, values in varied.items()}
+    if search == "grid":
+        others = [{**first, name: value} for name, values in varied.items() for value in values[1:]]
+        return [(rate, values) for values in (first, *others) for rate in rates]
+    drawn = {}
+    for name, values in varied.items():
+        deck = [*values] * math.ceil(num_rates / len(values))
+        drawn[name] = random.Random(f"{seed} {size.name} {name}").sample(deck, len(deck))
+    return [(rate, {name: drawn[name][index] for name in varied}) for index, rate in enumerate(rates)]
+
+
+def rate_beyond(rates: Collection[float], upwards: bool) -> float:
     """One step past the lowest or highest of the tried rates, as wide as the last step was."""
     logs = sorted(math.log(rate) for rate in rates)
     step = max(math.log(EDGE_STEP), logs[1] - logs[0]) if len(logs) > 1 else math.log(EDGE_STEP)

@@ -30,7 +30,7 @@ from nanochat_tct.tuning.prices import (
     prices_in_seconds,
 )
 from nanochat_tct.tuning.records import trial_rows
-from nanochat_tct.tuning.space import Size, first_rates, rate_beyond, rounded
+from nanochat_tct.tuning.space import Size, first_points, rate_beyond, rounded, rule_rate
 from nanochat_tct.tuning.trials import Purpose, Trial
 
 PROBE_ITERS = 10
@@ -46,6 +46,7 @@ class Spec:
     purpose: Purpose
     size: str
     learning_rate: float
+    varied: dict[str, Any]  # setting -> value, of what else the sweep varies
     iters: int
     reserve: int  # quanta
 
@@ -204,6 +205,7 @@ class Sweep:
             num_samples=0,
             tensorboard=base.tensorboard and not is_probe,
             wandb="off" if is_probe else base.wandb,
+            **spec.varied,
         )
         config = make_train_plan(config).config
         at_a_time = 1 if is_final else self.slots
@@ -242,11 +244,11 @@ class Sweep:
         most = PROBE_SHARE * self.config.sweep_share * self.ledger.terms.capacity / len(self.sizes)
         for name in self.sizes:
             if name not in begun:
-                rate = rounded(first_rates(self.sizes[name], "grid", 1, 1, 0)[0])
+                rate = rounded(rule_rate(self.sizes[name]))
                 reserve = int(most)
                 if not self.is_timed:
                     reserve = math.ceil(self.prices(name).of(PROBE_ITERS, 2 * self.base.global_batch))
-                yield Spec("probe", name, rate, PROBE_ITERS, reserve)
+                yield Spec("probe", name, rate, {}, PROBE_ITERS, reserve)
 
     def refuse_failed_probes(self) -> None:
         """Raises: UserError when a size could not be measured."""
@@ -269,22 +271,29 @@ class Sweep:
         """Those that were not begun."""
         config, done = self.config, self.trials()
         if config.search == "optuna":
-            number = config.num_rates * len(self.sizes)
+            number = config.trials_of_a_size * len(self.sizes)
             if len(done) < number:
                 yield self.spec(*self.ask_optuna(done), plan)
             return
-        tried = {(trial.size, trial.learning_rate) for trial in done}
-        rates = {
-            name: first_rates(size, config.search, config.num_rates, config.rate_span, config.seed)
+        tried = [(trial.size, trial.learning_rate, self.varied(trial)) for trial in done]
+        points = {
+            name: first_points(
+                size, config.search, config.num_rates, config.rate_span, config.seed, config.varied()
+            )
             for name, size in self.sizes.items()
         }
-        for index in range(config.num_rates):  # all sizes get on alike
+        for index in range(config.trials_of_a_size):  # all sizes get on alike
             for name in self.sizes:
-                if (name, rates[name][index]) not in tried:
-                    yield self.spec(name, rates[name][index], plan)
+                rate, varied = points[name][index]
+                if (name, rate, varied) not in tried:
+                    yield self.spec(name, rate, varied, plan)
 
-    def ask_optuna(self, done: list[Trial]) -> tuple[str, float]:
-        """Size and rate that Optuna's TPE suggests, given all trials so far."""
+    def varied(self, trial: Trial) -> dict[str, Any]:
+        """A trial's values of what the sweep varies besides size and rate."""
+        return {name: getattr(trial, name) for name in self.config.varied()}
+
+    def ask_optuna(self, done: list[Trial]) -> tuple[str, float, dict[str, Any]]:
+        """Size, rate and values that Optuna's TPE suggests, given all trials so far."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -293,16 +302,20 @@ class Sweep:
             "factor": optuna.distributions.FloatDistribution(
                 1 / self.config.rate_span, self.config.rate_span, log=True
             ),
+            **{
+                name: optuna.distributions.CategoricalDistribution(values)
+                for name, values in self.config.varied().items()
+            },
         }
         sampler = optuna.samplers.TPESampler(seed=self.config.seed + len(done), n_startup_trials=5)
         study = optuna.create_study(sampler=sampler)
         for trial in done:
-            factor = trial.learning_rate / first_rates(self.sizes[trial.size], "grid", 1, 1, 0)[0]
+            factor = trial.learning_rate / rounded(rule_rate(self.sizes[trial.size]))
             if (
                 trial.bits_per_byte is not None
                 and 1 / self.config.rate_span <= factor <= self.config.rate_span
             ):
-                parameters = {"size": trial.size, "factor": factor}
+                parameters = {"size": trial.size, "factor": factor, **self.varied(trial)}
                 study.add_trial(
                     optuna.trial.create_trial(
                         params=parameters, distributions=distributions, value=trial.bits_per_byte
@@ -310,15 +323,17 @@ class Sweep:
                 )
         asked = study.ask(distributions)
         size = asked.params["size"]
-        rate = first_rates(self.sizes[size], "grid", 1, 1, 0)[0]
-        return size, rounded(rate * asked.params["factor"])
+        rate = rounded(rounded(rule_rate(self.sizes[size])) * asked.params["factor"])
+        return size, rate, {name: asked.params[name] for name in self.config.varied()}
 
-    def spec(self, size: str, rate: float, plan: Plan, iters: int | None = None) -> Spec:
+    def spec(
+        self, size: str, rate: float, varied: dict[str, Any], plan: Plan, iters: int | None = None
+    ) -> Spec:
         """A trial of the sweep, with its reserve."""
         iters = iters or plan.iters[size]
         price = self.prices(size).of(iters, EVALUATIONS * plan.windows)
         reserve = math.ceil(price * (RESERVE if self.is_timed else 1))
-        return Spec("sweep", size, rate, iters, min(reserve, self.ledger.free))
+        return Spec("sweep", size, rate, varied, iters, min(reserve, self.ledger.free))
 
     def follow_ups(self, plan: Plan, running: set[str]) -> list[Spec]:
         """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out."""
@@ -341,7 +356,7 @@ class Sweep:
                 if trial.size == size and trial.planned_tokens == plan.iters[size] * self.iter_tokens
             ]
             finished = [trial for trial in same if trial.status == "finished"]
-            rates = [trial.learning_rate for trial in same]
+            rates = {trial.learning_rate for trial in same}
             if not finished or len(rates) >= self.config.num_rates + WIDENINGS:
                 continue
             best = min(finished, key=lambda trial: trial.bits_per_byte or math.inf)
@@ -350,7 +365,7 @@ class Sweep:
                 (best.learning_rate == min(rates), False),
             ):
                 if is_edge:
-                    spec = self.spec(size, rate_beyond(rates, upwards), plan)
+                    spec = self.spec(size, rate_beyond(rates, upwards), self.varied(best), plan)
                     found.append((best.bits_per_byte or math.inf, spec))
         return [spec for _, spec in sorted(found, key=lambda pair: pair[0])]
 
@@ -367,10 +382,14 @@ class Sweep:
             if iters < 1.5 * longest:
                 continue
             rate = rounded(fit.learning_rate(size.size, iters * self.iter_tokens).middle)
-            spec = self.spec(size.size, rate, plan, iters)
+            spec = self.spec(size.size, rate, self.best_varied(fit), plan, iters)
             specs.append(spec)
             left -= spec.reserve
         return specs
+
+    def best_varied(self, fit: Fit) -> dict[str, Any]:
+        """What the fit chooses of what the sweep varies besides size and rate."""
+        return {name: fit.best_values[name] for name in self.config.varied()}
 
     def make_fit(self) -> Fit:
         """Fit all trials, for final runs that what is free would buy.
@@ -402,11 +421,12 @@ class Sweep:
         choice = {
             "size": size,
             "learning_rate": rate,
+            "varied": self.best_varied(fit),
             "predicted": [prediction.low, prediction.middle, prediction.high],
             "decision": fit.decision,
         }
         self.ledger.note("choice", choice)
-        return Spec("final", size, rate, iters, self.ledger.free)
+        return Spec("final", size, rate, self.best_varied(fit), iters, self.ledger.free)
 
 
 def spread(base: TrainConfig, slots: int) -> TrainConfig:

@@ -4,17 +4,19 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import read_metrics
+from nanochat_tct.tuning.figures import count
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.plan import money
 from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.repeating import Repeating
-from nanochat_tct.tuning.trials import Trial
+from nanochat_tct.tuning.trials import Trial, show_value
 
 SECONDS = 2.0  # between looks at the ledger
 
@@ -25,6 +27,7 @@ class LiveTable:
     def __init__(self, ledger: Ledger, console: Console) -> None:
         self.ledger, self.console = ledger, console
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
+        self.varied = list(ledger.terms.sweep.get("vary", {}))
         self.started = time.time()
         self.spent_before = ledger.spent
         self.told = {trial.trial: trial.status for trial in trial_rows(ledger)}
@@ -42,12 +45,13 @@ class LiveTable:
         self._repeating.stop()
         self._show()
         if self.live is not None:
+            self.live.update(self.table())  # whole, as it may scroll now
             self.live.stop()
 
     def _show(self) -> None:
         self.ledger.refresh()
         if self.live is not None:
-            self.live.update(self.table(), refresh=True)
+            self.live.update(self.table(max(3, self.console.height - 8)), refresh=True)
             return
         for trial in trial_rows(self.ledger):
             if self.told.get(trial.trial) != trial.status:
@@ -58,28 +62,36 @@ class LiveTable:
         """A trial's news, and the money."""
         bits = "" if trial.bits_per_byte is None else f" | bits per byte {trial.bits_per_byte:.4f}"
         tokens = f" | tokens {trial.tokens:,}" if trial.tokens else f" | of {trial.planned_tokens:,} tokens"
-        rate = f" | lr {trial.learning_rate:g}"
+        rate = f" | lr {trial.learning_rate:g}" + "".join(
+            f" | {name} {show_value(getattr(trial, name))}" for name in self.varied
+        )
         return f"{trial.trial}{rate}{tokens}{bits} | {trial.status} | {self.total()}"
 
-    def table(self) -> Table:
-        """All trials, and the money."""
-        table = Table(caption=self.total(), caption_justify="left")
-        for column in ("trial", "size", "lr", "tokens", "bits per byte", "spent", "status"):
-            table.add_column(
-                column, justify="left" if column in ("trial", "size", "status") else "right", no_wrap=True
-            )
+    def table(self, most: int | None = None) -> Table:
+        """All trials, or the last `most`, and the money; 80 columns wide where nothing but size and rate is varied."""
         trials = trial_rows(self.ledger)
+        shown = trials if most is None else trials[-most:]
+        earlier = f" | {len(trials) - len(shown)} earlier trials" if len(shown) < len(trials) else ""
+        table = Table(box=SIMPLE, collapse_padding=True, pad_edge=False, show_edge=False)
+        table.caption, table.caption_justify = self.total() + earlier, "left"
+        for column in ("trial", "size", "lr", *self.varied, "tokens", "bits per\nbyte", "spent", "status"):
+            table.add_column(
+                column.replace("_", "\n"),
+                justify="left" if column in ("trial", "size", "status") else "right",
+                no_wrap=True,
+            )
         best = min((trial.bits_per_byte or 1e9 for trial in trials), default=0)
-        for trial in trials:
+        for trial in shown:
             tokens, bits = trial.tokens, trial.bits_per_byte
             account = self.ledger.accounts[trial.trial]
             if account.is_open:
                 tokens, bits = self.progress(trial)
             table.add_row(
-                trial.trial,
+                trial.trial.removesuffix(f"-{trial.size}"),
                 trial.size,
                 f"{trial.learning_rate:g}",
-                f"{tokens:,} of {trial.planned_tokens:,}" if account.is_open else f"{tokens:,}",
+                *(show_value(getattr(trial, name)) for name in self.varied),
+                f"{count(tokens)} of {count(trial.planned_tokens)}" if account.is_open else count(tokens),
                 "" if bits is None else f"{bits:.4f}",
                 money(self.ledger.terms, account.charged),
                 trial.status,

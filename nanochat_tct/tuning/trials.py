@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -25,6 +25,9 @@ import pyarrow.parquet
 Unit = Literal["usd", "gpu_hours", "flops"]
 Purpose = Literal["probe", "sweep", "final", "idle"]
 Status = Literal["running", "finished", "stopped", "cut", "failed"]
+
+# Settings of `train` that a sweep may vary besides size and learning rate: they leave a trial's cost as it is.
+VARIABLE = ("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip")
 
 LEDGER, TRIALS, ENTRIES, OUTCOME = "ledger.jsonl", "trials.parquet", "entries.parquet", "outcome.json"
 BEST, REPORT_DIR = "best.yaml", "report"
@@ -42,6 +45,12 @@ class Trial:
     n_embd: int
     parameters: int
     learning_rate: float  # peak
+    dropout: float  # this and the following: VARIABLE
+    weight_decay: float
+    optimizer: str
+    beta1: float
+    beta2: float
+    grad_clip: float
     planned_tokens: int  # over which the learning rate decays
     tokens: int  # trained on
     unique_tokens: int  # of the training split
@@ -78,6 +87,7 @@ class Outcome:
     hourly_usd: float | None  # price of a GPU (of a process without GPU)
     size: str | None = None  # of the final run, once chosen
     learning_rate: float | None = None
+    varied: dict[str, Any] = field(default_factory=dict)  # the chosen values of what else was varied
     predicted: tuple[float, float, float] | None = None  # bits per byte: low, middle, high
     actual: float | None = None  # bits per byte of the final run on the whole validation split
     checkpoint: str | None = None
@@ -89,9 +99,8 @@ Row = TypeVar("Row", Trial, Entry)
 
 def write_rows(rows: Iterable[Row], path: str | Path, kind: type[Row]) -> None:
     """Write trials or entries as Parquet; a reader sees the old file or the new one, never half of it."""
-    fields = dataclasses.fields(kind)
     hints = get_type_hints(kind)
-    schema = pa.schema([pa.field(field.name, _arrow_type(hints[field.name])) for field in fields])
+    schema = pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in hints.items()])
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
     aside = Path(f"{path}.{os.getpid()}.tmp")
     pyarrow.parquet.write_table(table, aside)
@@ -106,7 +115,7 @@ def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
 def write_outcome(outcome: Outcome, folder: str | Path) -> None:
     """Write outcome.json, whole or not at all."""
     path = Path(folder) / OUTCOME
-    aside = path.with_suffix(".tmp")
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
     aside.write_text(json.dumps(dataclasses.asdict(outcome), indent=2) + "\n")
     os.replace(aside, path)
 
@@ -117,6 +126,11 @@ def read_outcome(folder: str | Path) -> Outcome:
     if values["predicted"] is not None:
         values["predicted"] = tuple(values["predicted"])
     return Outcome(**values)
+
+
+def show_value(value: Any) -> str:
+    """The value of a setting, as people write it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _arrow_type(hint: Any) -> pa.DataType:

@@ -1,6 +1,7 @@
 """`nanochat-tct tune`: forecasts, sweeps on Ray Tune, fits, trains the best model that the budget buys, reports."""
 
 import dataclasses
+import importlib.util
 import os
 import signal
 import sys
@@ -27,25 +28,14 @@ from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger, Terms
 from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
-from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.space import make_size
 from nanochat_tct.tuning.sweep import Sweep
 from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import run_trial
-from nanochat_tct.tuning.trials import (
-    BEST,
-    ENTRIES,
-    LEDGER,
-    REPORT_DIR,
-    TRIALS,
-    Entry,
-    Outcome,
-    Trial,
-    write_outcome,
-    write_rows,
-)
+from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 
@@ -83,6 +73,8 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     Raises: UserError.
     """
     config.terms("", "")  # a budget, before any data is prepared
+    if config.search == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise UserError("--search optuna needs Optuna, which is not installed: pip install optuna")
     settings = config.train_settings()
     check_settings(TrainConfig(**settings))
     vocab_size = load_tokenizer(config.tokenizer).vocab_size()
@@ -116,7 +108,7 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
 def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
     """Raises: UserError that names the first thing in which the ledger's sweep is another one."""
     advice = "take that again, another --output, or --fresh to start anew"
-    before, after = ({**terms.sweep, "gpu_hourly_usd": terms.hourly_usd} for terms in (was, now))
+    before, after = ({"vary": {}, **terms.sweep, "gpu_hourly_usd": terms.hourly_usd} for terms in (was, now))
     if (was.unit, was.budget) != (now.unit, now.budget):
         raise UserError(
             f"the ledger in {output} is of another sweep: its budget is {was.budget:g} {was.unit}, "
@@ -133,7 +125,7 @@ def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
 def refuse_too_small(terms: Terms, config: SweepConfig, row_flops: list[int], base: TrainConfig) -> None:
     """Raises: UserError when a budget in FLOPs does not buy the least of trials; that of time shows in a probe."""
     if terms.unit == "flops":
-        number = config.num_rates * len(row_flops)
+        number = config.trials_of_a_size * len(row_flops)
         iters = MIN_ITERS + 2  # with evaluation and warm-up
         first = max(row_flops) * base.global_batch * iters * number / (1 - config.follow_up_share)
         least = (first + sum(row_flops) * base.global_batch * 12) / config.sweep_share
@@ -268,25 +260,8 @@ def show_forecast(sweep: Sweep, console: Console) -> None:
 def write_results(sweep: Sweep) -> None:
     """trials.parquet, entries.parquet, outcome.json; best.yaml and the report when there is a final run."""
     folder, ledger = sweep.folder, sweep.ledger
-    ledger.refresh()
-    trials = trial_rows(ledger)
-    write_rows(trials, folder / TRIALS, Trial)
-    write_rows(ledger.entries, folder / ENTRIES, Entry)
-    choice = ledger.notes.get("choice", {})
+    outcome = write_records(ledger, folder)
     final = next((account for account in ledger.accounts.values() if account.purpose == "final"), None)
-    outcome = Outcome(
-        unit=ledger.terms.unit,
-        budget=ledger.terms.budget,
-        spent=ledger.terms.amount(ledger.spent),
-        hourly_usd=ledger.terms.hourly_usd,
-        size=choice.get("size"),
-        learning_rate=choice.get("learning_rate"),
-        predicted=tuple(choice["predicted"]) if choice else None,
-        actual=final.result.get("bits_per_byte") if final else None,
-        checkpoint=final.result.get("checkpoint") if final else None,
-        decision=choice.get("decision", ""),
-    )
-    write_outcome(outcome, folder)
     if final is None or final.is_open:
         return
     config = TrainConfig(**final.settings["config"])

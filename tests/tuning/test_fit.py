@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.fit import Fit, effective_tokens, fit_trials
+from nanochat_tct.tuning.trials import Trial
 from tests.tuning.curves import WIDTHS, Curve, parameters, trial
 
 FINAL_FLOPS = 1e14
@@ -107,6 +109,70 @@ def test_what_diverged_lowers_the_rate() -> None:
     assert fit_trials([*trials, stopped]).best_learning_rate < without * 0.9
     failed = dataclasses.replace(high, status="failed", bits_per_byte=None)
     assert fit_trials([*trials, failed]).best_learning_rate == without
+
+
+def varied_sweep(curve: Curve, *variants: tuple[dict[str, Any], float, float]) -> list[Trial]:
+    """A sweep of two sizes for each variant: changes of settings, the share of the loss that they cost, the factor by
+    which they move the best rate."""
+    return [
+        dataclasses.replace(
+            each,
+            trial=f"{number}-{each.trial}",
+            learning_rate=each.learning_rate * factor,
+            bits_per_byte=(each.bits_per_byte or 0) * math.exp(cost),
+            **changes,
+        )
+        for number, (changes, cost, factor) in enumerate(variants)
+        for each in curve.sweep(number, sizes=("narrow", "middle"))
+    ]
+
+
+def test_settings_add_up() -> None:
+    """One value costs 2%, another 5% and moves the best rate; the best ones were never run together."""
+    curve = Curve()
+    trials = varied_sweep(
+        curve, ({}, 0.02, 1.0), ({"weight_decay": 0.2}, 0.0, 1.0), ({"optimizer": "adamw"}, 0.07, 2.0)
+    )
+    fit = fit_trials(trials, final_tokens())
+    assert fit.best_values == {
+        "dropout": 0.0,
+        "weight_decay": 0.2,
+        "optimizer": "muon",
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "grad_clip": 1.0,
+    }
+    assert "weight_decay 0.2, optimizer muon:" in fit.decision and "dropout" not in fit.decision
+    costs = {value.value: value.cost for value in fit.values}
+    for value, cost in {0.1: 0.02, 0.2: 0.0, "muon": 0.0, "adamw": 0.05}.items():
+        assert costs[value].low - 0.002 <= math.expm1(cost) <= costs[value].high + 0.002
+        assert costs[value].high - costs[value].low < 0.05
+    assert [value.num_finished for value in fit.values] == [12, 6, 6, 12]
+    expected = curve.loss("middle", final_tokens()["middle"])
+    low, middle, high = fit.predict("middle", final_tokens()["middle"])
+    plain = fit_trials(varied_sweep(curve, ({}, 0.0, 1.0)), final_tokens()).predict(
+        "middle", final_tokens()["middle"]
+    )
+    assert low < expected < high and abs(middle / plain[1] - 1) < 0.05
+
+
+def test_a_value_of_which_nothing_finished_is_not_chosen() -> None:
+    trials = Curve().sweep(0, sizes=("middle",))
+    bad = [
+        dataclasses.replace(
+            each, trial=f"bad-{each.trial}", dropout=0.9, status="stopped", bits_per_byte=None
+        )
+        for each in trials
+    ]
+    fit = fit_trials([*trials, *bad])
+    assert fit.best_values["dropout"] == 0.0
+    # That all rates were stopped is not blamed on the rates.
+    alone = fit_trials(trials)
+    assert abs(math.log(fit.best_learning_rate / alone.best_learning_rate)) < 0.15
+    (good, lost) = fit.values
+    assert lost.cost.middle > 0.02 > good.cost.middle and lost.num_finished == 0
+    only = [dataclasses.replace(each, dropout=0.9) for each in trials]
+    assert fit_trials(only).best_values["dropout"] == 0.9 and not fit_trials(only).values
 
 
 def test_only_finished_trials_of_the_sweep_are_measured() -> None:

@@ -20,11 +20,14 @@ from nanochat_tct.tuning.trials import (
     Outcome,
     Purpose,
     Trial,
+    read_outcome,
+    read_rows,
     write_outcome,
     write_rows,
 )
 from tests.helpers import run_python
 from tests.tuning.curves import Curve, parameters, trial
+from tests.tuning.test_sweep import finish, make_sweep
 
 PICTURES = ("learning_rate", "cost", "spending", "parallel_coordinates")
 
@@ -176,6 +179,42 @@ def test_one_trial_that_diverged_later_does_not_hide_the_others(tmp_path: Path) 
     assert "nan" in {row[0] for row in Page(write_report(tmp_path / "sweep")).rows}
     write_sweep(tmp_path / "sweep", [trials[1]], outcome)
     Page(write_report(tmp_path / "sweep"))
+
+
+def test_other_settings_that_were_varied_are_shown(tmp_path: Path) -> None:
+    trials, outcome = finished_sweep(tmp_path / "sweep")
+    assert "optimizer" not in Page(write_report(tmp_path / "sweep")).text
+    others = [
+        dataclasses.replace(
+            each,
+            trial=f"adamw-{each.trial}",
+            optimizer="adamw",
+            bits_per_byte=1.3 * (each.bits_per_byte or 0),
+        )
+        for each in trials
+        if each.purpose == "sweep" and each.status == "finished"
+    ]
+    outcome = dataclasses.replace(outcome, varied={"optimizer": "muon"})
+    write_sweep(tmp_path / "sweep", trials + others, outcome)
+    page = Page(write_report(tmp_path / "sweep"))
+    assert ", optimizer muon" in page.text
+    (head,) = (row for row in page.rows if row[0] == "Trial")
+    cells = {row[0]: row[head.index("optimizer")] for row in page.rows if len(row) == len(head)}
+    assert cells["longer"] == "muon" and cells["adamw-longer"] == "adamw"
+    by_value = {row[0]: row for row in page.rows if row[0].startswith("optimizer ")}
+    assert float(by_value["optimizer adamw"][2].split("%")[0]) > 20
+    assert by_value["optimizer muon"][3] == "100%"
+
+
+def test_a_killed_sweep_is_told_from_its_ledger(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path)
+    for _ in range(3):
+        finish(sweep, str(sweep.next_trial(set())))
+    running = str(sweep.next_trial(set()))
+    page = Page(write_report(sweep.folder))
+    assert page.rows[-1][0] == running and page.rows[-1][-1] == "running"
+    assert read_rows(sweep.folder / TRIALS, Trial)[-1].trial == running
+    assert read_outcome(sweep.folder).spent == sweep.ledger.spent > 0
 
 
 def test_no_sweep_is_the_users_error(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.tuning.space import first_rates, make_size, rate_beyond, rule_rate
+from nanochat_tct.tuning.space import first_points, first_rates, make_size, rate_beyond, rule_rate
 
 BASE = TrainConfig()
 
@@ -53,3 +53,29 @@ def test_beyond_an_edge_is_a_step_as_wide_as_the_others() -> None:
     assert rate_beyond([0.01, 0.04, 0.0025], upwards=True) == 0.16
     assert rate_beyond([0.01, 0.04, 0.0025], upwards=False) == 0.000625
     assert rate_beyond([0.01], upwards=True) == 0.02
+
+
+def test_a_grid_changes_one_setting_at_a_time() -> None:
+    size = make_size("demo", BASE, 8192)
+    varied = {"dropout": [0.0, 0.1, 0.2], "optimizer": ["muon", "adamw"]}
+    points = first_points(size, "grid", 3, 4, 0, varied)
+    rates = [0.0025, 0.01, 0.04]
+    values = [(0.0, "muon"), (0.1, "muon"), (0.2, "muon"), (0.0, "adamw")]
+    assert [(rate, *varied.values()) for rate, varied in points] == [
+        (rate, *some) for some in values for rate in rates
+    ]
+    assert first_points(size, "grid", 3, 4, 0, {}) == [(rate, {}) for rate in rates]
+
+
+def test_drawn_values_are_drawn_evenly() -> None:
+    size = make_size("demo", BASE, 8192)
+    varied = {"dropout": [0.0, 0.1, 0.2], "optimizer": ["muon", "adamw"]}
+    points = first_points(size, "log-uniform", 60, 4, 0, varied)
+    assert [rate for rate, _ in points] == first_rates(size, "log-uniform", 60, 4, 0)
+    for name, values in varied.items():
+        assert [sum(some[name] == value for _, some in points) for value in values] == [
+            60 / len(values)
+        ] * len(values)
+    assert len({tuple(some.values()) for _, some in points}) == 6
+    assert points != first_points(size, "log-uniform", 60, 4, 1, varied)
+    assert len(first_points(size, "log-uniform", 1, 4, 0, varied)) == 1

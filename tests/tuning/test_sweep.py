@@ -27,9 +27,11 @@ def make_sweep(folder: Path, **changes: Any) -> Sweep:
 def bits_of(trial: str, ledger: Ledger, best: float) -> float:
     """A loss that is least at the rate `best`, and falls with tokens."""
     settings = ledger.accounts[trial].settings
-    off = math.log(settings["config"]["learning_rate"] / best)
+    config = settings["config"]
+    off = math.log(config["learning_rate"] / best)
     tokens = settings["iters"] * settings["iter_tokens"]
-    return 1.0 + 0.03 * off**2 + 20 / tokens**0.5
+    values = 0.2 * config["dropout"] + 0.03 * (config["optimizer"] == "muon")
+    return 1.0 + 0.03 * off**2 + 20 / tokens**0.5 + values
 
 
 def finish(sweep: Sweep, trial: str, best: float = 0.03, status: str = "finished") -> None:
@@ -146,6 +148,44 @@ def test_optuna_suggests_size_and_rate(tmp_path: Path) -> None:
     assert {trial.size for trial in first} == {"1x32", "2x32"}
     assert len({trial.learning_rate for trial in first}) == 8
     assert all(0.0075 <= trial.learning_rate <= 0.12 for trial in first)
+
+
+VARY = ["dropout=0.3,0", "optimizer=muon,adamw"]  # the worse ones first
+
+
+def test_other_settings_are_varied_and_chosen(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=2, vary=VARY)
+    probe, *names = run_all(sweep)
+    rows = {trial.trial: trial for trial in trial_rows(sweep.ledger)}
+    assert (rows[probe].dropout, rows[probe].optimizer) == (0.3, "muon")
+    first = [rows[name] for name in names[:6]]
+    assert [(trial.learning_rate, trial.dropout, trial.optimizer) for trial in first] == [
+        (rate, *values)
+        for values in ((0.3, "muon"), (0.0, "muon"), (0.3, "adamw"))
+        for rate in (0.0075, 0.12)
+    ]
+    left = sweep.config.sweep_share * sweep.ledger.terms.capacity - sweep.spent_on("probe", "idle")
+    assert sweep.make_plan().money == pytest.approx(0.4 * left / 6)
+    longer = [rows[name] for name in names[6:] if rows[name].planned_tokens > 1.5 * first[0].planned_tokens]
+    assert {trial.purpose for trial in longer} == {"sweep", "final"}
+    for trial in longer:  # values that were not together before
+        assert (trial.dropout, trial.optimizer, trial.weight_decay) == (0.0, "adamw", 0.1)
+    assert sweep.ledger.notes["choice"]["varied"] == {"dropout": 0.0, "optimizer": "adamw"}
+    assert "dropout 0, optimizer adamw" in sweep.ledger.notes["choice"]["decision"]
+
+
+@pytest.mark.parametrize("search", ["log-uniform", "optuna"])
+def test_other_settings_are_drawn(tmp_path: Path, search: str) -> None:
+    if search == "optuna":
+        pytest.importorskip("optuna")
+    sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=8, search=search, vary=VARY)
+    for _ in range(9):
+        finish(sweep, str(sweep.next_trial(set())))
+    drawn = {(trial.dropout, trial.optimizer) for trial in sweep.trials()}
+    assert len(sweep.trials()) == 8 and len({trial.learning_rate for trial in sweep.trials()}) == 8
+    assert {dropout for dropout, _ in drawn} == {0.0, 0.3}
+    assert {optimizer for _, optimizer in drawn} == {"muon", "adamw"}
+    assert list(sweep.first_trials(sweep.make_plan())) == []
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.tuning.test_sweep import finish, make_sweep
 
 
 def test_table_and_lines_show_every_trial_and_the_money(tmp_path: Path) -> None:
-    sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=2)
+    sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=2, vary=["dropout=0,0.25"])
     table = LiveTable(sweep.ledger, Console(file=(plain := io.StringIO()), width=150))
     with table:
         finish(sweep, str(sweep.next_trial(set())))
@@ -18,19 +18,30 @@ def test_table_and_lines_show_every_trial_and_the_money(tmp_path: Path) -> None:
         finish(sweep, trial)
         running = str(sweep.next_trial(set()))
     lines = [line for line in plain.getvalue().splitlines() if line.startswith(("probe", "sweep"))]
-    assert any(line.startswith(f"{trial} | lr 0.0075 | tokens ") and "| finished |" in line for line in lines)
+    assert any(
+        line.startswith(f"{trial} | lr 0.0075 | dropout 0 | tokens ") and "| finished |" in line
+        for line in lines
+    )
     assert any(line.startswith(running) and "| running |" in line for line in lines)
-    Console(file=(drawn := io.StringIO()), width=150).print(table.table())
+    Console(file=(drawn := io.StringIO()), width=80).print(table.table())
     text = drawn.getvalue()
+    assert "…" not in text
     for part in (
         "trial",
-        "bits per byte",
-        "spent",
-        "status",
-        trial,
-        running,
+        *("bits per", "byte", "dropout", "spent", "status"),
+        *("probe-00", "sweep-00", "sweep-01"),
         "finished",
         "running",
         "of 1e+12",
     ):
         assert part in text
+
+
+def test_a_long_table_keeps_what_runs_in_sight(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, sizes=["1x32"])
+    for _ in range(4):
+        finish(sweep, str(sweep.next_trial(set())))
+    table = LiveTable(sweep.ledger, Console(file=io.StringIO()))
+    Console(file=(drawn := io.StringIO()), width=80).print(table.table(2))
+    text = drawn.getvalue()
+    assert "sweep-02" in text and "sweep-00" not in text and "2 earlier trials" in text

@@ -14,7 +14,8 @@ from nanochat_tct.tuning.trials import (
 )
 
 TRIAL = Trial(
-    *("demo-0.01", "sweep", "demo", 4, 3, 96, 2_021_472, 0.01, 4096, 2048, 10_000, 0.2048),
+    *("demo-0.01", "sweep", "demo", 4, 3, 96, 2_021_472, 0.01),
+    *(0.0, 0.1, "muon", 0.9, 0.95, 1.0, 4096, 2048, 10_000, 0.2048),
     *(3.5e12, 0.25, 12.5, 1.5, "finished", 100.0, 112.5),
 )
 
@@ -34,7 +35,19 @@ def test_trials_and_entries_come_back(tmp_path: Path) -> None:
 def test_the_outcome_comes_back(tmp_path: Path) -> None:
     for outcome in (
         Outcome("flops", 1e15, 0.0, None),
-        Outcome("usd", 100.0, 97.5, 2.5, "demo", 0.01, (0.5, 0.6, 0.7), 0.61, "runs/final", "Chosen. So."),
+        Outcome(
+            "usd",
+            100.0,
+            97.5,
+            2.5,
+            "demo",
+            0.01,
+            {"optimizer": "muon"},
+            (0.5, 0.6, 0.7),
+            0.61,
+            "runs/final",
+            "Chosen. So.",
+        ),
     ):
         write_outcome(outcome, tmp_path)
         assert read_outcome(tmp_path) == outcome

@@ -1,5 +1,6 @@
 """`tune` as users call it: what it refuses, and a whole tiny sweep on Ray."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,32 @@ def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     refused(arguments(sizes=["1x32", "1x32"]), capsys, "twice")
     refused(arguments(sweep_share=1.5), capsys, "--sweep-share is 1.5")
     refused(arguments(budget_flops=1e9), capsys, "too small", "at least")
+    refused(arguments(vary=["learning_rate=1,2"]), capsys, "learning_rate is swept anyway; see --num-rates")
+    refused(arguments(vary=["n-embd=32,64"]), capsys, "n-embd is a matter of size; see --sizes")
+    refused(arguments(vary=["dropuot=0,1"]), capsys, "did you mean dropout?")
+    refused(arguments(vary=["batch_size=4,8"]), capsys, "batch_size cannot be varied; vary takes dropout, ")
+    refused(arguments(vary=["dropout=0,1.5"]), capsys, "vary dropout: --dropout is 1.5: it must be in [0, 1)")
+    refused(arguments(vary=["dropout=0,much"]), capsys, "vary dropout must be a number, not 'much'")
+    refused(arguments(vary=["optimizer=muon,adam"]), capsys, "one of muon, adamw, not 'adam'")
+    refused(arguments(vary=["dropout=0,0.0"]), capsys, "vary dropout must be two or more values, each once")
+    refused(arguments(vary=["dropout=0"]), capsys, "for a single one use --dropout")
     assert not (tmp_path / "sweep").exists()
+
+
+def test_optuna_that_is_not_installed_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)  # as Python itself marks what cannot be imported
+    refused(sweep_arguments(tmp_path, search="optuna"), capsys, "pip install optuna")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_settings_to_vary_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("vary: {weight-decay: [0, 0.2], optimizer: [adamw, muon]}\n")
+    arguments = [*sweep_arguments(tmp_path), "--config", str(tmp_path / "sweep.yaml")]
+    sweep = prepare(parse_arguments(SweepConfig, arguments, "tune", ""))[0]
+    assert sweep.config.varied() == {"weight_decay": [0.0, 0.2], "optimizer": ["adamw", "muon"]}
+    assert (sweep.base.weight_decay, sweep.base.optimizer) == (0.0, "adamw")
 
 
 def test_the_least_budget_that_it_names_would_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +80,7 @@ def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.Cap
     prepare(parse_arguments(SweepConfig, sweep_arguments(tmp_path), "tune", ""))
     refused(sweep_arguments(tmp_path, budget_flops=9e11), capsys, "another sweep", "budget", "--fresh")
     refused(sweep_arguments(tmp_path, seed=1), capsys, "another sweep", "seed was 0, not 1")
+    refused(sweep_arguments(tmp_path, vary=["beta2=0.9,0.95"]), capsys, "vary was {}, not {'beta2'")
     sweep, folder = prepare(
         parse_arguments(SweepConfig, sweep_arguments(tmp_path, seed=1, fresh=True), "tune", "")
     )
