@@ -42,7 +42,7 @@ class SweepConfig:
 
     # what is tried
     sizes: list[str] = option(
-        ["2x64", "demo", "6x144"], "presets, layers x width (6x192), or widths of the preset's proportions"
+        ["2x64", "demo", "6x160"], "presets, layers x width (6x192), or widths of the preset's proportions"
     )
     search: str = option(
         "grid", "how first trials are spread over what is tried", choices=("grid", "log-uniform", "optuna")

@@ -81,11 +81,15 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     sizes = {name: make_size(name, TrainConfig(**settings), vocab_size) for name in config.sizes}
     if len(sizes) < len(config.sizes):
         raise UserError(f"--sizes names a size twice: {' '.join(config.sizes)}")
+    folder = Path(config.output).resolve()
+    is_new = config.fresh or not (folder / LEDGER).exists()
+    if is_new:
+        row_flops = [size.row_flops for size in sizes.values()]
+        refuse_too_small(config.terms("", ""), config, row_flops, TrainConfig(**settings))
     data_dir = config.data_dir or prepare_bundled(config.tokenizer)
     base = make_train_plan(TrainConfig(**{**settings, "data_dir": data_dir, "run_name": "base"})).config
     store = TokenStore.open(data_dir, verify=False)
     terms = config.terms(store.fingerprint, load_tokenizer(config.tokenizer).fingerprint)
-    folder = Path(config.output).resolve()
     if config.fresh and folder.exists():
         aside = next(
             path
@@ -94,12 +98,11 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
         )
         folder.rename(aside)
         print(f"what was in {config.output} is now in {aside}")
-    if (folder / LEDGER).exists():
+    if is_new:
+        ledger = Ledger.create(folder, terms)
+    else:
         ledger = Ledger(folder)
         refuse_other_sweep(ledger.terms, terms, config.output)
-    else:
-        refuse_too_small(terms, config, [size.row_flops for size in sizes.values()], base)
-        ledger = Ledger.create(folder, terms)
     cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "0")) or 1024)
     slots = config.concurrency or ledger.notes.get("slots", 1)  # as many as there was room for last time
     return Sweep(config, folder, ledger, base, store, sizes, cores, slots), folder

@@ -5,6 +5,7 @@ import pytest
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.space import first_points, first_rates, make_size, rate_beyond, rule_rate
 
 BASE = TrainConfig()
@@ -22,6 +23,12 @@ def test_a_size_is_a_preset_a_shape_or_a_width() -> None:
     assert shape_of("192") == (8, 6, 192)  # the demo's proportions
     assert shape_of("32") == (1, 1, 32)
     assert make_size("baseline", BASE, 8192).shape.context_size == PRESETS["demo"].context_size
+
+
+def test_the_sizes_that_are_tried_unasked_are_sizes() -> None:
+    config = SweepConfig(budget_flops=1.0)
+    shapes = [make_size(name, TrainConfig(**config.train_settings()), 8192) for name in config.sizes]
+    assert len({size.parameters for size in shapes}) == 3
 
 
 @pytest.mark.parametrize(

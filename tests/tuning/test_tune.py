@@ -80,6 +80,8 @@ def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.Cap
     prepare(parse_arguments(SweepConfig, sweep_arguments(tmp_path), "tune", ""))
     refused(sweep_arguments(tmp_path, budget_flops=9e11), capsys, "another sweep", "budget", "--fresh")
     refused(sweep_arguments(tmp_path, seed=1), capsys, "another sweep", "seed was 0, not 1")
+    refused(sweep_arguments(tmp_path, budget_flops=1e9, fresh=True), capsys, "too small")
+    assert not (tmp_path / "sweep-1").exists()  # what was there is still in its place
     refused(sweep_arguments(tmp_path, vary=["beta2=0.9,0.95"]), capsys, "vary was {}, not {'beta2'")
     sweep, folder = prepare(
         parse_arguments(SweepConfig, sweep_arguments(tmp_path, seed=1, fresh=True), "tune", "")
