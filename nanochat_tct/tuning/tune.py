@@ -37,6 +37,7 @@ from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import run_trial
 from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 
+RUNS = "another sweep runs here; wait, or take another --output"
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 
 
@@ -50,7 +51,7 @@ def command(argv: list[str]) -> int:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 120
-    with exclusive(folder, "another sweep runs here; wait, or take another --output"):
+    with exclusive(folder, RUNS):
         try:
             is_done = run(sweep, console)
         finally:
@@ -96,7 +97,8 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
             for number in range(1, 10_000)
             if not (path := folder.with_name(f"{folder.name}-{number}")).exists()
         )
-        folder.rename(aside)
+        with exclusive(folder, RUNS):
+            folder.rename(aside)
         print(f"what was in {config.output} is now in {aside}")
     if is_new:
         ledger = Ledger.create(folder, terms)

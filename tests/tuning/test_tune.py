@@ -8,6 +8,7 @@ import yaml
 
 from nanochat_tct.cli import main
 from nanochat_tct.config import parse_arguments
+from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER
 from nanochat_tct.tuning.trials import BEST, REPORT_DIR, TRIALS, Trial, read_outcome, read_rows
@@ -83,6 +84,8 @@ def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.Cap
     refused(sweep_arguments(tmp_path, budget_flops=1e9, fresh=True), capsys, "too small")
     assert not (tmp_path / "sweep-1").exists()  # what was there is still in its place
     refused(sweep_arguments(tmp_path, vary=["beta2=0.9,0.95"]), capsys, "vary was {}, not {'beta2'")
+    with exclusive(tmp_path / "sweep"):  # as one that runs does
+        refused(sweep_arguments(tmp_path, fresh=True), capsys, "another sweep runs here")
     sweep, folder = prepare(
         parse_arguments(SweepConfig, sweep_arguments(tmp_path, seed=1, fresh=True), "tune", "")
     )
