@@ -54,6 +54,7 @@ from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 from nanochat_tct.training.checkpoint import latest_checkpoint
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, open_windows, train
+from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.tuning.alone import run_alone
@@ -241,7 +242,9 @@ class Bench:
         self.eval_windows = min(self.eval_iters * setting.batch_size, len(self.validation))
 
     def prices(self, size: str) -> Prices:
-        return prices_in_flops(self.sizes[size], self.setting.batch_size, self.setting.batch_size)
+        batch_size = self.setting.batch_size
+        rows = warm_up_rows(self.config("base", size, 1e-3, 1), WORKER.world_size, batch_size)
+        return prices_in_flops(self.sizes[size], batch_size, rows)
 
     def measuring(self, size: str) -> float:
         """FLOPs of measuring a model on the whole validation split."""
