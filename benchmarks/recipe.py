@@ -1,13 +1,14 @@
 """Which recipe learns fastest: the same small model on the same documents, by validation bits per byte.
 
-    python benchmarks/recipe.py --corpus FOLDER --cache FOLDER --output FILE --recipes "adamw; muon" --seeds 0,1,2
+    python benchmarks/recipe.py --corpus FOLDER --cache FOLDER --recipes "adamw; muon; muon ema=0.9" --seeds 0,1,2
 
 FOLDER of --corpus holds workflows.parquet with the columns `repo` and `text`; it is prepared once into the cache.
 Two regimes: `once` trains on all documents and sees none twice; `many` goes again and again over a few, of
---few-tokens. A recipe is the plain one (AdamW, half a cosine) with something changed: RECIPES. A run that the output
-file already holds is not repeated, so the same command makes what is missing and prints the table of all runs.
+--few-tokens. A recipe is one of RECIPES, and behind it what is changed in it: fields of `Recipe`. A run that the
+output file already holds is not repeated, so the same command makes what is missing and prints the table of all runs.
 
-Everything tried is here, also what was not kept; `product` is what `nanochat-tct train` does without flags.
+Everything that was tried can be asked for, also what was not kept (docs/LOG.md has the results); `product` is what
+`nanochat-tct train` does without flags.
 """
 
 import argparse
@@ -56,28 +57,28 @@ from nanochat_tct.model.soft_capped_loss import soft_capped_nats
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.muon import Muon
-from nanochat_tct.training.optimizer import make_optimizers, set_learning_rate
+from nanochat_tct.training.optimizer import make_optimizers, own_rate, set_learning_rate
 from nanochat_tct.training.token_parts import token_parts
 
 PRESET = "demo"
 BATCH_SIZE = 8  # windows of an iter
 WARMUP = 0.05  # of the run
-EVALUATIONS = {"once": 4, "many": 8}  # of a run, evenly spaced
+EVALUATIONS = {"once": 1, "many": 6}  # of a run, evenly spaced
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What is varied. The defaults are the plain recipe."""
 
-    product: str = (
-        ""  # what `nanochat-tct train --optimizer` does with this value; of the below only dropout counts
-    )
+    # What `nanochat-tct train --optimizer` does with this value; of the below only dropout and weight_decay count.
+    product: str = ""
     # how weights move
     optimizer: str = "adamw"  # or muon, for the matrices of blocks
     lr: float = 0.01  # of everything that AdamW moves
     matrix_lr: float = 0.01  # of the matrices of blocks
     embedding_lr: float = 1.0  # times lr
     head_lr: float = 1.0  # times lr
+    own_lr: float = 1.0  # times that: of what tokens have for themselves beside their parts
     split_qkv: bool = False  # queries, keys and values are orthogonalised apart
     momentum: float = 0.95
     beta1: float = 0.9
@@ -98,47 +99,38 @@ class Recipe:
     parts: str = ""  # embeddings (in), head (out) or both get a sum over the base tokens of a token
     bigram: int = 0  # rows of a hashed table of pairs of tokens, added to the embedding
     dropout: float = 0.0
+    head_dropout: float = 0.0  # before the head
+    logit_cap: float = LOGIT_CAP
     # what it sees
+    token_dropout: float = 0.0  # of the tokens in a row are not shown
     reshuffle: bool = False  # documents change their order, so rows are packed anew in each epoch
 
 
-PARTS = Recipe(parts="both")
-MUON = dataclasses.replace(PARTS, optimizer="muon", matrix_lr=0.02)
 RECIPES: dict[str, Recipe] = {
     "product": Recipe(product="muon"),
-    "product, dropout 0.1": Recipe(product="muon", dropout=0.1),
-    "product, dropout 0.3": Recipe(product="muon", dropout=0.3),
     "adamw": Recipe(),
-    "adamw, lr / 2": Recipe(lr=0.005, matrix_lr=0.005),
-    "adamw, lr * 2": Recipe(lr=0.02, matrix_lr=0.02),
-    "adamw, muon": Recipe(optimizer="muon", matrix_lr=0.02),
-    "parts": PARTS,
-    "parts of embedding": Recipe(parts="in"),
-    "parts of head": Recipe(parts="out"),
-    "muon": MUON,
-    "muon, matrix lr / 2": dataclasses.replace(MUON, matrix_lr=0.01),
-    "muon, matrix lr * 2": dataclasses.replace(MUON, matrix_lr=0.04),
-    "muon, lr / 2": dataclasses.replace(MUON, lr=0.005),
-    "muon, lr * 2": dataclasses.replace(MUON, lr=0.02),
-    "muon, q k v apart": dataclasses.replace(MUON, split_qkv=True),
-    "linear to 0": dataclasses.replace(MUON, schedule="linear", min_lr=0.0),
-    "cosine to 0": dataclasses.replace(MUON, min_lr=0.0),
-    "wsd to 0": dataclasses.replace(MUON, schedule="wsd", min_lr=0.0),
-    "no decay": dataclasses.replace(MUON, weight_decay=0.0),
-    "more decay": dataclasses.replace(MUON, weight_decay=0.5),
-    "falling decay": dataclasses.replace(MUON, decay_to_zero=True),
-    "value embeddings": dataclasses.replace(MUON, value_embeddings="alternate"),
-    "value embedding of last": dataclasses.replace(MUON, value_embeddings="last"),
-    "x0": dataclasses.replace(MUON, x0=0.1),
-    "residual scalars": dataclasses.replace(MUON, residual_scalars=True),
-    "gelu": dataclasses.replace(MUON, mlp="gelu"),
-    "swiglu": dataclasses.replace(MUON, mlp="swiglu"),
-    "tied": dataclasses.replace(MUON, tied=True, parts="in"),
-    "bigram": dataclasses.replace(MUON, bigram=32768),
-    "dropout": dataclasses.replace(MUON, dropout=0.1),
-    "reshuffle": dataclasses.replace(MUON, reshuffle=True),
-    "average": dataclasses.replace(MUON, ema=0.98),
+    "parts": Recipe(parts="both"),
+    "muon": Recipe(parts="both", optimizer="muon", matrix_lr=0.02),  # the mathematics of product
 }
+
+
+def parse_recipe(text: str) -> Recipe:
+    """`muon dropout=0.3 reshuffle=yes`: a recipe and what is changed in it.
+
+    Raises: UserError for what is not known.
+    """
+    name, *changes = text.split()
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(Recipe)}
+    values: dict[str, Any] = {}
+    for change in changes:
+        key, _, value = change.partition("=")
+        try:
+            values[key] = value == "yes" if kinds[key] is bool else kinds[key](value)
+        except (KeyError, ValueError) as error:
+            raise UserError(f"--recipes {text}: {change} is no setting with a value") from error
+    if name not in RECIPES:
+        raise UserError(f"--recipes {text}: {name} is none of {', '.join(RECIPES)}")
+    return dataclasses.replace(RECIPES[name], **values)
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -213,6 +205,7 @@ class StudyGPT(nn.Module):
         self.bigram = nn.Embedding(recipe.bigram, width) if recipe.bigram else None
         self.head = linear(width, vocab_size)
         self.dropout = nn.Dropout(recipe.dropout)
+        self.head_dropout = nn.Dropout(recipe.head_dropout)
         if recipe.parts:
             self.parts = study_parts()
             rows = self.parts.size(1)
@@ -252,6 +245,8 @@ class StudyGPT(nn.Module):
         if self.bigram is not None:
             previous = F.pad(tokens, (1, 0))[:, :-1]
             content = content + self.bigram((previous * 36313 + tokens * 27191) % self.recipe.bigram)
+        if self.training and self.recipe.token_dropout:
+            content = content * (torch.rand(ids.shape) >= self.recipe.token_dropout)[..., None]
         x = torch.where(is_position[..., None], self.position_embedding(bucket), content)
         x = x0 = norm(self.dropout(x))
         mask = attention_mask(tokens, vocab_size)
@@ -259,10 +254,10 @@ class StudyGPT(nn.Module):
         for i, block in enumerate(self.blocks):
             values = self.value_embeddings[str(i)](ids) if str(i) in self.value_embeddings else None
             x = block(x, x0, self.cos[:T], self.sin[:T], mask, values)
-        x = norm(x)
+        x = self.head_dropout(norm(x))
         if self.recipe.tied:
-            head = head * self.shape.n_embd**-0.5
-        return soft_capped_nats(x.flatten(0, 1), head, targets.flatten(), LOGIT_CAP)
+            head = table * self.shape.n_embd**-0.5
+        return soft_capped_nats(x.flatten(0, 1), head, targets.flatten(), self.recipe.logit_cap)
 
 
 @cache
@@ -281,18 +276,21 @@ def make_study_optimizers(model: StudyGPT, recipe: Recipe) -> list[torch.optim.O
     named = dict(model.named_parameters())  # a tied weight once
     matrices = [p for name, p in named.items() if name.startswith("blocks") and p.dim() == 2]
     scalars = [p for p in named.values() if p.dim() < 2]
-    head = [p for name, p in named.items() if name.startswith(("head", "part_head"))]
-    known = {id(p) for p in (*matrices, *scalars, *head)}
+    own_head, own_embedding = named.get("head.weight"), named["token_embedding.weight"]
+    part_head = named.get("part_head.weight")
+    known = {id(p) for p in (*matrices, *scalars, own_head, own_embedding, part_head)}
     embeddings = [p for p in named.values() if id(p) not in known]
-    decay = recipe.weight_decay
+    decay, lr = recipe.weight_decay, recipe.lr
+    rates: list[tuple[list[Tensor | None], float, float]] = [
+        ([own_embedding], lr * recipe.embedding_lr * recipe.own_lr, decay * recipe.embedding_decay),
+        ([*embeddings], lr * recipe.embedding_lr, decay * recipe.embedding_decay),
+        ([own_head], lr * recipe.head_lr * recipe.own_lr, decay),
+        ([part_head], lr * recipe.head_lr, decay),
+        ([*scalars], lr, 0.0),
+    ]
     groups: list[dict[str, Any]] = [
-        {
-            "params": embeddings,
-            "lr": recipe.lr * recipe.embedding_lr,
-            "weight_decay": decay * recipe.embedding_decay,
-        },
-        {"params": head, "lr": recipe.lr * recipe.head_lr, "weight_decay": decay},
-        {"params": scalars, "lr": recipe.lr, "weight_decay": 0.0},
+        {"params": [p for p in params if p is not None], "lr": lr, "weight_decay": weight_decay}
+        for params, lr, weight_decay in rates
     ]
     optimizers: list[torch.optim.Optimizer] = []
     if recipe.optimizer == "muon":
@@ -373,10 +371,18 @@ def train(
     model: nn.Module
     if recipe.product:
         config = resolve(
-            TrainConfig(preset=PRESET, max_iters=iters, optimizer=recipe.product), shape.vocab_size
+            TrainConfig(
+                preset=PRESET,
+                max_iters=iters,
+                optimizer=recipe.product,
+                weight_decay=recipe.weight_decay,
+            ),
+            shape.vocab_size,
         )
         model = GPT(dataclasses.replace(shape, dropout=recipe.dropout), seed)
-        optimizers = make_optimizers(model, config, token_parts(load_tokenizer("builtin")))
+        windows = Windows(documents, "train", shape.context_size)  # type: ignore[arg-type]
+        own = own_rate(config, len(windows), BATCH_SIZE)
+        optimizers = make_optimizers(model, config, token_parts(load_tokenizer("builtin")), own)
     else:
         model = StudyGPT(shape, recipe, seed)
         optimizers = make_study_optimizers(model, recipe)
@@ -444,7 +450,7 @@ def main() -> int:
     parser.add_argument("--corpus", default=os.environ.get("NANOCHAT_TCT_CORPUS"), help="folder")
     parser.add_argument("--cache", default="runs/recipe", help="folder of the prepared corpus")
     parser.add_argument("--output", default="recipes.json", help="file of finished runs")
-    parser.add_argument("--recipes", default="adamw; muon", help="of: " + "; ".join(RECIPES))
+    parser.add_argument("--recipes", default="adamw; muon", help="separated by ;")
     parser.add_argument("--regimes", default="once", help="once, many")
     parser.add_argument("--seeds", default="0", help="of weights and order of windows")
     parser.add_argument("--tokens", default="1000000", help="to train on; several: each")
@@ -463,7 +469,9 @@ def compare(arguments: argparse.Namespace) -> None:
         if not arguments.corpus:
             raise UserError("--corpus: name a folder with workflows.parquet, or set NANOCHAT_TCT_CORPUS")
         prepare(
-            PrepareConfig(input=[str(Path(arguments.corpus) / "workflows.parquet")], output=str(store_dir))
+            PrepareConfig(
+                input=[str(Path(arguments.corpus) / "workflows.parquet")], output=str(store_dir), masks=False
+            )
         )
     store = TokenStore.open(store_dir)
     validation = choose(store.split("val"), None, arguments.validation_documents)
@@ -474,9 +482,7 @@ def compare(arguments: argparse.Namespace) -> None:
             few = arguments.few_tokens if regime == "many" else None
             documents = Documents(store, {"train": choose(store.split("train"), few), "val": validation})
             for name in arguments.recipes.split("; "):
-                if name not in RECIPES:
-                    raise UserError(f"--recipes {name}: it is one of {'; '.join(RECIPES)}")
-                recipe = RECIPES[name]
+                recipe = parse_recipe(name)
                 for seed in map(int, arguments.seeds.split(",")):
                     key = {
                         "recipe": name,

@@ -38,7 +38,7 @@ from nanochat_tct.training.micro_batch import (
     warm_up_rows,
 )
 from nanochat_tct.training.micro_steps import Batch, MicroSteps
-from nanochat_tct.training.optimizer import make_optimizers, set_learning_rate
+from nanochat_tct.training.optimizer import make_optimizers, own_rate, set_learning_rate
 from nanochat_tct.training.parallel import (
     StoppedTogether,
     Worker,
@@ -167,7 +167,8 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     charge("warm_up", warm_up_rows(config, worker.world_size, global_batch))
     micro_batch = fit_micro_batch(config, worker, global_batch, run_dir, try_micro_batch, say)
     trained = distribute(model, worker, config.parallel, str(config.precision))
-    optimizers = make_optimizers(trained, config, token_parts(tokenizer))
+    own = own_rate(config, num_windows, global_batch)
+    optimizers = make_optimizers(trained, config, token_parts(tokenizer), own)
     micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say, masks)
     micro.warm_up()
     peak = peak_of(device)

@@ -4,7 +4,8 @@ Two recipes, by `--optimizer`:
 
 adamw   AdamW for everything, with decay on matrices only: the plain one.
 muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of tokens, in embedding and head, are moved
-        by what their parts learn too.
+        by what their parts learn too. Where a run goes again and again over the same data, what a token learns for
+        itself is soon learned by heart, and what its parts learn is not: so that goes slower (`own_rate`).
 """
 
 import math
@@ -24,12 +25,13 @@ MUON_WIDTH = 96  # of the demo, where this was measured
 
 
 def make_optimizers(
-    model: nn.Module, config: TrainConfig, parts: TokenParts | None
+    model: nn.Module, config: TrainConfig, parts: TokenParts | None, own_rate: float = 1.0
 ) -> list[torch.optim.Optimizer]:
     """The optimizers of a resolved config, each parameter in one of them.
 
     Args:
         parts: what tokens are made of; None: they are not looked into. The plain recipe makes no use of it.
+        own_rate: of the function of that name.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if ".blocks." in f".{name}" and parameter.dim() == 2]
@@ -44,7 +46,7 @@ def make_optimizers(
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
     adamw = PartsAdamW(
-        [group for group in groups if group["params"]], parts, betas=(config.beta1, config.beta2)
+        [group for group in groups if group["params"]], parts, own_rate, betas=(config.beta1, config.beta2)
     )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if is_muon:
@@ -65,20 +67,28 @@ class PartsAdamW(torch.optim.AdamW):
     parts are those of fastText (Bojanowski et al. 2017); that the sum can stay in the optimizer is ours.
     """
 
-    def __init__(self, groups: list[dict[str, Any]], parts: TokenParts | None, **settings: Any) -> None:
+    def __init__(
+        self, groups: list[dict[str, Any]], parts: TokenParts | None, own_rate: float = 1.0, **settings: Any
+    ) -> None:
+        """`own_rate`: at which E moves, times that of P; W decays as it does without."""
         for group in groups:
             group["has_parts"] = group.get("has_parts", False) and parts is not None
-        self.parts = parts
+        self.parts, self.own_rate = parts, own_rate
         super().__init__(groups, fused=True, **settings)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        with_parts = [group for group in self.param_groups if group["has_parts"]]
+        usual = [(group["lr"], group["weight_decay"]) for group in with_parts]
+        for group in with_parts:  # of E; AdamW decays by the product of both, which stays
+            group["lr"] *= self.own_rate
+            group["weight_decay"] /= self.own_rate
         loss = super().step(closure)
-        for group in self.param_groups:
-            if group["has_parts"]:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        self._move_parts(parameter, group)
+        for group, (lr, weight_decay) in zip(with_parts, usual, strict=True):
+            group["lr"], group["weight_decay"] = lr, weight_decay
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._move_parts(parameter, group)
         return loss
 
     def _move_parts(self, weight: Tensor, group: dict[str, Any]) -> None:
@@ -101,6 +111,24 @@ class PartsAdamW(torch.optim.AdamW):
         if isinstance(weight, DTensor):  # every worker has it whole, and takes its slice
             update = distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
         weight.add_(update, alpha=-group["lr"])
+
+
+def own_rate(config: TrainConfig, num_windows: int, global_batch: int) -> float:
+    """How fast tokens learn for themselves, as a share of what their parts do: 1 / epochs.
+
+    So in a run over few data a token goes for itself as far as if it had seen each of its places once. The epochs are
+    those until `lr_decay_iters`, as the learning rate's way is: a longer `max_iters` then changes neither.
+
+    Args:
+        config: resolved.
+        num_windows: of an epoch.
+        global_batch: windows of an iter.
+    Returns: 1 for less than an epoch, and for what is to be learned by heart (`train_samples`).
+    """
+    assert config.lr_decay_iters is not None
+    if config.train_samples is not None:
+        return 1.0
+    return min(1.0, num_windows / (config.lr_decay_iters * global_batch))
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: TrainConfig) -> float:

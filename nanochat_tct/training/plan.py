@@ -17,6 +17,7 @@ from nanochat_tct.tracking.tracker import wandb_mode
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, refuse_other_run, resolve
 from nanochat_tct.training.loop import open_windows
+from nanochat_tct.training.optimizer import own_rate
 from nanochat_tct.training.speed import peak_of
 
 EXPECTED_UTILIZATION = {"cpu": 0.6, "cuda": 0.3}  # of the peak; for the estimate of time only
@@ -120,6 +121,10 @@ def describe(
         batch += f": as many at a time as fit, the global batch is {config.preset}'s"
     else:
         batch += f" x gradient_accumulation {config.gradient_accumulation} x num_workers {config.num_workers}"
+    own_share = own_rate(config, trained_windows, global_batch)
+    own = f"; {own_share:.2g} of it for what tokens learn apart from their parts" if own_share < 1 else ""
+    if config.optimizer != "muon" or config.tokenizer == "wheel":  # which know no parts
+        own = ""
     at_least = f"{config.least_workers} to " if config.least_workers < config.num_workers else ""
     lines = [
         f"run        {config.run_name} ({start}), in {config.run_place}",
@@ -131,7 +136,7 @@ def describe(
         f"length     {config.max_iters} iters = {config.max_iters * batch_tokens:,} tokens = "
         f"{config.max_iters * global_batch / trained_windows:.1f} epochs",
         f"learning   {config.optimizer}, rate {config.learning_rate:g} after {config.warmup_iters} iters of warm-up, "
-        f"down to {config.min_lr:g} at iter {config.lr_decay_iters}",
+        f"down to {config.min_lr:g} at iter {config.lr_decay_iters}{own}",
         f"workers    {at_least}{config.num_workers} {'GPUs' if config.use_gpu else 'processes on CPU'}, "
         f"{config.parallel}, {config.precision}, ${price:g} an hour each; W&B {config.wandb}",
     ]

@@ -1,5 +1,6 @@
 """The optimizer's groups and the learning rate's way."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from nanochat_tct.training.optimizer import (
     PartsAdamW,
     learning_rate,
     make_optimizers,
+    own_rate,
     set_learning_rate,
 )
 from nanochat_tct.training.token_parts import SparseMatrix, token_parts
@@ -84,8 +86,9 @@ def test_orthogonalized() -> None:
     assert not orthogonalized(torch.zeros(1, 4, 4)).any()  # and no division by zero
 
 
-def test_parts_move_tokens_as_if_their_vectors_were_sums() -> None:
-    """Against AdamW on E and P themselves, with W = E + S P made anew in each step."""
+@pytest.mark.parametrize("share", [1.0, 0.25])
+def test_parts_move_tokens_as_if_their_vectors_were_sums(share: float) -> None:
+    """Against AdamW on E and P themselves, with W = E + S P made anew in each step; E at a share of P's rate."""
     parts = token_parts(load_tokenizer())
     assert parts is not None
     torch.manual_seed(0)
@@ -93,10 +96,11 @@ def test_parts_move_tokens_as_if_their_vectors_were_sums() -> None:
     start, wanted = torch.randn(8192, 8), torch.randn(8192, 8)
 
     table = torch.nn.Parameter(start.clone())
-    ours = PartsAdamW([{"params": [table], "has_parts": True}], parts, lr=0.1, weight_decay=0.1)
+    ours = PartsAdamW([{"params": [table], "has_parts": True}], parts, share, lr=0.1, weight_decay=0.1)
     own = torch.nn.Parameter(start.clone())
     of_parts = torch.nn.Parameter(torch.zeros(parts.num_parts, 8))
-    reference = torch.optim.AdamW([own, of_parts], lr=0.1, weight_decay=0.1)
+    slower = {"params": [own], "lr": 0.1 * share, "weight_decay": 0.1 / share}  # decays as fast
+    reference = torch.optim.AdamW([slower, {"params": [of_parts]}], lr=0.1, weight_decay=0.1)
     for _ in range(5):
         (table - wanted).square().sum().backward()
         ours.step()
@@ -105,7 +109,16 @@ def test_parts_move_tokens_as_if_their_vectors_were_sums() -> None:
         reference.step()
         reference.zero_grad()
     torch.testing.assert_close(table, own + of_tokens @ of_parts, rtol=1e-4, atol=1e-4)
-    assert (table - start).abs().mean() > 0.3
+    assert (table - start).abs().mean() > 0.3 * share
+    assert (ours.param_groups[0]["lr"], ours.param_groups[0]["weight_decay"]) == (0.1, 0.1)
+
+
+def test_tokens_learn_less_for_themselves_the_more_often_they_are_seen() -> None:
+    config = resolve(TrainConfig(max_iters=30, lr_decay_iters=20), 8192)
+    assert own_rate(config, 40, 8) == 0.25  # four epochs of 40 windows
+    assert own_rate(config, 1000, 8) == 1.0  # less than one
+    to_overfit = dataclasses.replace(config, train_samples=40)
+    assert own_rate(to_overfit, 40, 8) == 1.0
 
 
 def test_what_tokens_are_made_of() -> None:
