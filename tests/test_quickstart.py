@@ -30,7 +30,8 @@ def printed() -> list[str]:
 
 
 def skeleton(line: str) -> str:
-    """A line without what may differ from machine to machine: numbers, times, paths."""
+    """A line without what may differ from machine to machine: numbers, times, paths, and the width of columns."""
+    line = re.sub(r"[\u2500-\u257f\s]+", " ", line)  # the lines of tables
     return re.sub(r"/\S+", "/", re.sub(r"[\d.,:]+", "#", line)).strip()
 
 

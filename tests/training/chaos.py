@@ -31,7 +31,7 @@ STOPPED_SECONDS = 10
 PATIENCE_SECONDS = 600  # for a recovery, before the run counts as broken
 ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     "RAY_worker_niceness": "0",  # Ray would let everything else on the machine go first
     "OMP_NUM_THREADS": "1",
 }
