@@ -13,6 +13,7 @@ import ray.train.torch
 import torch
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.execution.context import get_train_context
+from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
 
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, train
@@ -20,6 +21,7 @@ from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 
 POLL_SECONDS = 0.2  # how often the driver is asked whether it wants to stop
+RESERVED_SECONDS = 60  # for how long CPUs or GPUs stay reserved for a run whose driver was killed
 PREEMPTED = "preempted"  # how reasons begin after which Ray starts the workers again, elsewhere
 
 _sigterm = threading.Event()  # this process was told to end
@@ -115,5 +117,8 @@ class StoppableTorchBackend(TorchConfig().backend_cls):  # type: ignore[misc]
     """See StoppableTorchConfig."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        # This runs in Train's controller, which every 20 s reserves what an elastic run needs, for 180 s. After a kill
+        # of the driver the same command has to wait until that is over; there is no setting for it.
+        autoscaling_coordinator_client.AUTOSCALING_REQUESTS_EXPIRE_TIME_S = RESERVED_SECONDS
         super().on_start(worker_group, backend_config)
         worker_group.execute(hear_sigterm)

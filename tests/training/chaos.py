@@ -53,7 +53,10 @@ class Chaos:
         self.data_dir = small_store(folder / "store", count=200)
         self.run_dir = folder / "checkpoints" / "run"
         self.cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False}
+            # Ray frees the workers of a killed driver by way of the dashboard's API; without it they hold their CPUs
+            # for minutes.
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_host": "127.0.0.1"},
         )
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
         self.start_driver()
