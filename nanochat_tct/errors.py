@@ -11,6 +11,11 @@ class UserError(ValueError):
     """
 
 
+class StorageError(UserError):
+    """A disk or object storage is full, fails or refuses. It ends a job, but says nothing of what was asked for:
+    the same command goes on once that is mended."""
+
+
 def exit_code(job: Callable[[], object]) -> int:
     """Do the job of a script of its own: 0, or 2 when a UserError has ended it, after its line on stderr."""
     try:

@@ -2,7 +2,7 @@
 
 A copy lies under ``$NANOCHAT_TCT_CACHE`` (local disks, in the cluster files) or ``~/.cache/nanochat-tct``. All
 processes of a machine share it: who brings it up to date holds its lock. What fails once is tried again; what
-is refused is a UserError.
+is refused is a StorageError.
 """
 
 import errno
@@ -20,7 +20,7 @@ from typing import TypeVar
 import pyarrow as pa
 import pyarrow.fs
 
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import StorageError, UserError
 
 TRIES = 5
 FIRST_PAUSE_SECONDS = 0.25  # doubled after each try
@@ -88,7 +88,7 @@ class DamagedError(UserError):
 
 
 class RemoteFolder:
-    """A folder in object storage. Every method tries again when the storage fails, and raises UserError when
+    """A folder in object storage. Every method tries again when the storage fails, and raises StorageError when
     it refuses, or fails for good."""
 
     def __init__(self, uri: str) -> None:
@@ -181,30 +181,39 @@ class RemoteFolder:
         self._persist(remove)
 
     def _persist(self, do: Callable[[], Result]) -> Result:
-        """What `do` returns, as soon as it does not fail."""
-        pause = FIRST_PAUSE_SECONDS
-        for attempt in range(1, TRIES + 1):
-            try:
-                return do()
-            except _Damaged as error:
-                if attempt > 1:
-                    raise DamagedError(f"{self.uri}: {error}; it is damaged, or was changed") from error
-            except (OSError, pa.ArrowException) as error:
-                reason = " ".join(str(error).split())
-                if isinstance(error, PermissionError) or REFUSALS.search(reason):
-                    raise UserError(
-                        f"{self.uri}: refused ({reason[:300]}); check the name, and what this machine may do there"
-                    ) from error
-                if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                    raise  # this machine's disk
-                if attempt == TRIES:
-                    raise UserError(
-                        f"{self.uri}: failed {attempt} times ({reason[:300]}); run the same command again later"
-                    ) from error
-                print(f"{self.uri}: try {attempt} of {TRIES} failed ({reason[:120]})", file=sys.stderr)
-                time.sleep(pause)
-                pause *= 2
-        raise AssertionError
+        return persist(self.uri, do)
+
+
+def persist(place: str, do: Callable[[], Result]) -> Result:
+    """What `do` returns, as soon as it does not fail.
+
+    Args:
+        place: in object storage, for messages.
+    Raises: StorageError when it is refused, or fails for good; DamagedError when it brings the wrong thing twice.
+    """
+    pause = FIRST_PAUSE_SECONDS
+    for attempt in range(1, TRIES + 1):
+        try:
+            return do()
+        except _Damaged as error:
+            if attempt > 1:
+                raise DamagedError(f"{place}: {error}; it is damaged, or was changed") from error
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())
+            if isinstance(error, PermissionError) or REFUSALS.search(reason):
+                raise StorageError(
+                    f"{place}: refused ({reason[:300]}); check the name, and what this machine may do there"
+                ) from error
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise  # this machine's disk
+            if attempt == TRIES:
+                raise StorageError(
+                    f"{place}: failed {attempt} times ({reason[:300]}); run the same command again later"
+                ) from error
+            print(f"{place}: try {attempt} of {TRIES} failed ({reason[:120]})", file=sys.stderr)
+            time.sleep(pause)
+            pause *= 2
+    raise AssertionError
 
 
 class _Damaged(Exception):

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import socket
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from nanochat_tct.data.documents import DocumentError, Limits, read_document, re
 from nanochat_tct.data.legal import MaskSender
 from nanochat_tct.data.sources import LINE_OVERHEAD, RawDocument, read_part
 from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, encode_document
+from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
 # One row a document. A rejected one has a reason and a message, the others content_hash and tokens.
@@ -41,9 +43,16 @@ def encode_parts(
 
     Returns:
         A table of ENCODED_SCHEMA, in the order of the input.
+
+    Raises:
+        UserError: this machine lacks the input, or has another tokenizer; StorageError.
     """
     tokenizer = _tokenizer(tokenizer_name)
-    assert tokenizer.fingerprint == fingerprint, "a worker has another tokenizer than the driver"
+    if tokenizer.fingerprint != fingerprint:
+        raise UserError(
+            f"machine {socket.gethostname()} has another tokenizer {tokenizer_name}: install the same package "
+            "everywhere (pip install -c constraints.txt), and submit with --working-dir"
+        )
     columns: dict[str, list[Any]] = {name: [] for name in ENCODED_SCHEMA.names}
     for pickled in batch.column("part").to_pylist():
         sender = MaskSender() if with_masks else None

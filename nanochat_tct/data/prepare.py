@@ -155,7 +155,12 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
     )
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False  # ours counts documents
-    yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    try:
+        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from error
+        raise
 
 
 def _write(table: pa.Table, writer: StoreWriter) -> None:

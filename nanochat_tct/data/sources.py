@@ -10,10 +10,11 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+import socket
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs
@@ -21,6 +22,7 @@ import pyarrow.parquet
 
 from nanochat_tct.data.documents import DocumentError, Limits
 from nanochat_tct.errors import UserError
+from nanochat_tct.remote import persist
 
 KINDS: dict[str, Literal["json", "yaml", "jsonl", "parquet"]] = {
     ".json": "json",
@@ -38,6 +40,7 @@ MAX_SLICES = 8  # of a Parquet row group: each slice reads the group from its st
 REMOTE_THREADS = 16
 # A line of JSON that holds a workflow as text: escapes make it longer than the text.
 LINE_OVERHEAD = 6
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +169,15 @@ def _find_remote(given: str) -> Iterator[Source]:
         fixed = re.split(r"[*\[]", location)[0]
         folder = fixed[: fixed.rindex("/")]
     uri = folder + question_mark + options
-    try:
-        filesystem, path = pa.fs.FileSystem.from_uri(uri)
-        info = filesystem.get_file_info(path)
-        if info.type == pa.fs.FileType.NotFound:
-            raise UserError(f"--input {given}: there is no such file or folder")
-        if info.type == pa.fs.FileType.File:
-            yield _remote_file(info, uri, _kind_of_given(path), None)
-            return
-        listed = filesystem.get_file_info(pa.fs.FileSelector(path, recursive=True))
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"--input {given}: {_one_line(error)}") from error
+    where = f"--input {location}"
+    filesystem, path = persist(where, lambda: pa.fs.FileSystem.from_uri(uri))
+    info = persist(where, lambda: filesystem.get_file_info(path))
+    if info.type == pa.fs.FileType.NotFound:
+        raise UserError(f"{where}: there is no such file or folder")
+    if info.type == pa.fs.FileType.File:
+        yield _remote_file(info, uri, _kind_of_given(path), None)
+        return
+    listed = persist(where, lambda: filesystem.get_file_info(pa.fs.FileSelector(path, recursive=True)))
     marked = (re.match(r"(.*?)/\.git(/|$)", entry.path) for entry in listed)
     checkouts = {match[1] for match in marked if match} - {path}
     # The glob, if there is one, in the file system's own form of paths, which has no scheme.
@@ -250,9 +251,9 @@ def plan_parts(sources: list[Source]) -> list[Part]:
             parts.append(Part(tuple(batch), len(batch)))
             batch, batch_bytes = [], 0
         if source.kind == "jsonl":
-            parts.extend(_plan_lines(source))
+            parts.extend(_persistently(source, lambda source=source: list(_plan_lines(source))))
         elif source.kind == "parquet":
-            parts.extend(_plan_rows(source))
+            parts.extend(_persistently(source, lambda source=source: list(_plan_rows(source))))
         else:
             batch.append(source)
             batch_bytes += source.size
@@ -278,6 +279,7 @@ def _plan_lines(source: Source) -> Iterator[Part]:
             if position > start:
                 yield Part((source,), 1, start, position, first)
     except OSError as error:
+        _raise_if_remote(source, error)
         raise UserError(f"cannot read {source.name}: {_one_line(error)}") from error
 
 
@@ -289,6 +291,7 @@ def _plan_rows(source: Source) -> Iterator[Part]:
             )
             groups = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
     except (OSError, pa.ArrowException) as error:
+        _raise_if_remote(source, error)
         raise UserError(f"cannot read {source.name}: {_one_line(error)}") from error
     if not has_text:
         raise UserError(f"{source.name} has no column `text` of strings: workflows are read from there")
@@ -312,18 +315,36 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
-    """Yields the documents of a part in order. What cannot be read comes with its error; nothing is lost."""
-    kind = part.sources[0].kind
-    if kind == "jsonl":
-        yield from _read_lines(part, limits)
-    elif kind == "parquet":
-        yield from _read_rows(part)
-    elif part.sources[0].filesystem:
+    """Yields the documents of a part in order. What cannot be read comes with its error; nothing is lost.
+
+    Raises:
+        UserError: a file is not on this machine.
+        StorageError: object storage refuses, or fails for good.
+    """
+    first = part.sources[0]
+    if first.kind == "jsonl":
+        yield from _persistently(first, lambda: list(_read_lines(part, limits)))
+    elif first.kind == "parquet":
+        yield from _persistently(first, lambda: list(_read_rows(part)))
+    elif first.filesystem:
         with ThreadPoolExecutor(REMOTE_THREADS) as pool:
-            yield from pool.map(functools.partial(_read_file, limits=limits), part.sources)
+            yield from pool.map(
+                lambda source: _persistently(source, lambda: _read_file(source, limits)), part.sources
+            )
     else:
         for source in part.sources:
             yield _read_file(source, limits)
+
+
+def _persistently(source: Source, do: Callable[[], Result]) -> Result:
+    """What `do` returns; what object storage fails at is tried again."""
+    return persist(source.name, do) if source.filesystem else do()
+
+
+def _raise_if_remote(source: Source, error: Exception) -> None:
+    """What storage failed at is no fault of the document's."""
+    if source.filesystem and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _read_file(source: Source, limits: Limits) -> RawDocument:
@@ -335,7 +356,7 @@ def _read_file(source: Source, limits: Limits) -> RawDocument:
         with _open_stream(source) as file:
             text = file.read()
     except OSError as error:
-        return _unreadable(source.name, source.repo, error)
+        return _unreadable(source, source.name, source.repo, error)
     except DocumentError as error:
         return RawDocument(source.name, source.repo, b"", source.kind, error)
     return RawDocument(source.name, source.repo, text, source.kind)
@@ -356,11 +377,11 @@ def _read_lines(part: Part, limits: Limits) -> Iterator[RawDocument]:
             file.seek(part.start)
             lines = file.read(part.stop - part.start).removesuffix(b"\n").split(b"\n")
     except OSError as error:
-        yield from (_unreadable(name, None, error) for name in names)
+        yield from (_unreadable(source, name, None, error) for name in names)
         return
     if len(lines) != len(names):
         changed = OSError("the file changed while it was read")
-        yield from (_unreadable(name, None, changed) for name in names)
+        yield from (_rejected(name, None, changed) for name in names)
         return
     for name, line in zip(names, lines, strict=True):
         if line.strip():
@@ -386,7 +407,7 @@ def _read_rows(part: Part) -> Iterator[RawDocument]:
                     done += 1
     except (OSError, pa.ArrowException) as error:
         for row in range(done, part.stop):
-            yield _unreadable(f"{source.name}#{part.first + row - part.start + 1}", None, error)
+            yield _unreadable(source, f"{source.name}#{part.first + row - part.start + 1}", None, error)
 
 
 def _row_document(source: Source, number: int, values: dict[str, Any]) -> RawDocument:
@@ -400,7 +421,17 @@ def _row_document(source: Source, number: int, values: dict[str, Any]) -> RawDoc
     return RawDocument(name, repo, values["text"], "auto")
 
 
-def _unreadable(name: str, repo: str | None, error: Exception) -> RawDocument:
+def _unreadable(source: Source, name: str, repo: str | None, error: Exception) -> RawDocument:
+    _raise_if_remote(source, error)
+    if isinstance(error, FileNotFoundError):
+        raise UserError(
+            f"on machine {socket.gethostname()}: {source.name} is not there. Every machine must see the input: a "
+            "folder that all share, or --input s3://...; and nobody may change it meanwhile"
+        ) from error
+    return _rejected(name, repo, error)
+
+
+def _rejected(name: str, repo: str | None, error: Exception) -> RawDocument:
     return RawDocument(name, repo, b"", "auto", DocumentError("unreadable", _one_line(error)))
 
 

@@ -18,12 +18,16 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.model.gpt import GPT
 
 
 class StoppedTogether(UserError):
     """A user's error that every worker raises at the same place."""
+
+
+class NotSaved(StoppedTogether, StorageError):
+    """A checkpoint could not be written, or not be brought to where it is kept."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,10 @@ def gather(value: Any, worker: Worker) -> list[Any]:
 
 
 def raise_together(error: str | None, worker: Worker) -> None:
-    """Raise on every worker when rank 0 has an error. Raises: StoppedTogether."""
+    """Raise on every worker when rank 0 could not save. Raises: NotSaved."""
     error = share(error, worker)
     if error is not None:
-        raise StoppedTogether(error)
+        raise NotSaved(error)
 
 
 def share_of(total: int, worker: Worker) -> range:

@@ -15,7 +15,7 @@ def run_alone(sweep: Sweep) -> bool:
     """
     assert sweep.base.num_workers == 1 and sweep.slots == 1
     while isinstance(name := sweep.next_trial(set()), str):
-        result = work(sweep.folder, name, Worker(0, 1, torch.device("cpu")))
+        result = work(sweep.folder, sweep.ledger, name, Worker(0, 1, torch.device("cpu")))
         if result["status"] == INTERRUPTED:
             return False
         sweep.ledger.settle(name, result)

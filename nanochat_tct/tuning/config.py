@@ -61,7 +61,9 @@ class SweepConfig:
     )
 
     # how
-    output: str = option("sweeps/sweep", "folder of everything; the same one goes on with a sweep")
+    output: str = option(
+        "sweeps/sweep", "folder of everything, or an s3:// or gs:// URI; a sweep there goes on"
+    )
     dry_run: bool = option(False, "stop after the forecast")
     fresh: bool = option(False, "start anew; what was there is moved aside")
     concurrency: int | None = option(None, "trials at a time; none: as many as there are GPUs or cores for")

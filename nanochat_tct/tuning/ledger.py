@@ -12,26 +12,38 @@ Free = capacity - charged - what open trials still hold. No operation makes it n
 exceeds the budget, wherever a process is killed. A line cut off by a kill belongs to an operation that never
 returned; the next writer drops it.
 
-Raises: OverBudget where there is not enough left.
+The machine may be lost with the file. `keep_copies` brings a copy to object storage whenever something is reserved,
+settled or noted, and before more than AHEAD of the budget is charged that the copy does not know; only then does the
+operation return. `restore` makes a ledger of a copy, and charges AHEAD once more: it claims no less than was spent.
+
+Raises: OverBudget where there is not enough left; StorageError where the file or its copy cannot be written. Then
+nothing was changed.
 """
 
+import errno
 import fcntl
 import json
 import os
+import shutil
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import StorageError, UserError
+from nanochat_tct.remote import RemoteFolder
 from nanochat_tct.tuning.trials import LEDGER, Entry, Purpose, Unit
 
 MICRO = 1_000_000  # microseconds in a second
 SYNC_SECONDS = 1.0  # a power cut loses no more than this; a killed process loses nothing
 IDLE = ""  # the account of workers that are reserved and have no trial
+LOST = "lost"  # kind of work that a lost ledger may have charged
+AHEAD = 0.005  # of the budget: what a copy may not know, and the loss of a machine costs at most
+KEEPER = "ledger.keeper"  # beside the copy: who may renew it
 
 
 class OverBudget(Exception):
@@ -58,6 +70,11 @@ class Terms:
             return int(amount)
         hours = amount / self.hourly_usd if self.unit == "usd" and self.hourly_usd else amount
         return int(hours * 3600 * MICRO)
+
+    @property
+    def ahead(self) -> int:
+        """Quanta that may be charged before a copy of the ledger knows."""
+        return int(self.capacity * AHEAD)
 
     def amount(self, quanta: int) -> float:
         """Quanta in the budget's unit."""
@@ -106,14 +123,8 @@ class Ledger:
 
         Raises: UserError when there is none, or it cannot be read.
         """
+        self._begin(clock)
         self.path = Path(folder) / LEDGER
-        self.clock = clock
-        self._thread_lock = threading.RLock()
-        self._offset = 0
-        self._synced_at = 0.0
-        self.accounts: dict[str, Account] = {}
-        self.entries: list[Entry] = []
-        self.spent = 0  # quanta
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
         except FileNotFoundError as error:
@@ -123,13 +134,27 @@ class Ledger:
         if not hasattr(self, "terms"):
             raise UserError(f"{self.path} is empty: remove it, or start anew with --fresh")
 
+    def _begin(self, clock: Callable[[], float]) -> None:
+        """Know nothing yet."""
+        self.clock = clock
+        self._thread_lock = threading.RLock()
+        self._offset = 0
+        self._synced_at = 0.0
+        self.accounts: dict[str, Account] = {}
+        self.entries: list[Entry] = []
+        self.spent = 0  # quanta
+        self.copy: str | None = None  # the URI of the folder that it is in
+        self.keeper = ""  # who may renew it: the last one who said keep_copies
+        self.copied = 0  # quanta that it knows of
+        self._remote: RemoteFolder | None = None
+
     @classmethod
     def create(cls, folder: str | Path, terms: Terms, clock: Callable[[], float] = time.time) -> "Ledger":
         """Begin a ledger where there is none."""
         path = Path(folder) / LEDGER
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_suffix(f".{os.getpid()}.tmp")
-        with open(aside, "x", encoding="utf-8") as file:
+        with open(aside, "xb") as file:
             file.write(_line({"terms": asdict(terms)}))
             file.flush()
             os.fsync(file.fileno())
@@ -139,9 +164,45 @@ class Ledger:
             os.unlink(aside)
         return cls(folder, clock)
 
+    @classmethod
+    def restore(cls, folder: str | Path, content: bytes, clock: Callable[[], float] = time.time) -> "Ledger":
+        """Put the copy of a ledger that was lost into `folder`, in place of what is there."""
+        path = Path(folder) / LEDGER
+        aside = path.with_suffix(".restored")
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        (aside / LEDGER).write_bytes(content)
+        ledger = cls(aside, clock)
+        ledger.copy = None  # not to be renewed before all this is in place
+        ledger._write_off(ledger.terms.ahead)
+        ledger.close()
+        os.replace(aside / LEDGER, path)
+        aside.rmdir()
+        return cls(folder, clock)
+
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._file)
+
+    def keep_copies(self, uri: str) -> None:
+        """From here on there is a copy in a folder of object storage, which only those who read this file renew."""
+        with self._locked():
+            self.copy, self.keeper, self._remote = uri, uuid.uuid4().hex, RemoteFolder(uri)
+            note = self.path.with_name(KEEPER)
+            note.write_text(self.keeper)
+            self._remote.upload(note, KEEPER)
+            self._append({"copy": [uri, self.keeper]}, sync=True)
+
+    def _write_off(self, quanta: int) -> None:
+        """Charge what may have been spent and is not known, whoever spent it: first what is free, then reserves."""
+        with self._locked():
+            there = {IDLE: self.free} | {name: account.left for name, account in self.accounts.items()}
+            for name, left in there.items():
+                lost = min(quanta, left)
+                quanta -= lost
+                if lost > 0:
+                    amounts = [0, lost] if self.terms.unit == "flops" else [lost, 0]
+                    self._append({"charge": [self.clock(), name, LOST, *amounts]}, sync=True)
 
     # ------------------------------------------------------------------------- what is left
 
@@ -149,6 +210,11 @@ class Ledger:
     def free(self) -> int:
         """Quanta that nobody has used or reserved, as last read."""
         return self.terms.capacity - self.spent - sum(account.left for account in self.accounts.values())
+
+    def lines_from(self, offset: int) -> bytes:
+        """What was written at and after a byte of the file, as last read."""
+        with self._thread_lock:
+            return self._read(offset, self._offset)
 
     def refresh(self) -> None:
         """Read what other processes wrote."""
@@ -196,8 +262,9 @@ class Ledger:
         """
         with self._locked():
             account = self.accounts[trial]
-            self._refuse_beyond(self._cost(0, flops), account.left, trial)
-            self._append({"charge": [self.clock(), trial, kind, 0, flops]})
+            cost = self._cost(0, flops)
+            self._refuse_beyond(cost, account.left, trial)
+            self._append({"charge": [self.clock(), trial, kind, 0, flops]}, cost=cost)
             return account.left
 
     def pay_until(self, trial: str, until: float, kind: str | None = None) -> float:
@@ -218,7 +285,8 @@ class Ledger:
                 microseconds = min(microseconds, account.left // max(1, account.workers) * account.workers)
             if microseconds > 0 and account.is_open:
                 end = start + microseconds / account.workers / MICRO
-                self._append({"pay": [self.clock(), trial, kind or account.kind, microseconds, end]})
+                record = {"pay": [self.clock(), trial, kind or account.kind, microseconds, end]}
+                self._append(record, cost=self._cost(microseconds, 0))
             return account.paid_until
 
     def pay_idle(self, worker_seconds: float) -> None:
@@ -228,7 +296,8 @@ class Ledger:
             if self.terms.unit != "flops":
                 microseconds = min(microseconds, self.free)
             if microseconds > 0:
-                self._append({"charge": [self.clock(), IDLE, "idle", microseconds, 0]})
+                record = {"charge": [self.clock(), IDLE, "idle", microseconds, 0]}
+                self._append(record, cost=self._cost(microseconds, 0))
 
     def settle(self, trial: str, result: dict[str, Any]) -> None:
         """End a trial: what is left of its reserve is free again."""
@@ -255,34 +324,65 @@ class Ledger:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def _catch_up(self) -> None:
-        size = os.fstat(self._file).st_size
-        data = b""
-        while self._offset + len(data) < size:
-            data += os.pread(self._file, size - self._offset - len(data), self._offset + len(data))
+        data = self._read(self._offset, os.fstat(self._file).st_size)
         whole = data.rfind(b"\n") + 1
         if whole < len(data):  # cut off by a kill: its writer no longer holds the lock
             os.ftruncate(self._file, self._offset + whole)
-        for line in data[:whole].splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError as error:
-                raise UserError(
-                    f"{self.path} is damaged near byte {self._offset}; start anew with --fresh"
-                ) from error
-            self._apply(record)
-        self._offset += whole
+        try:
+            self._take_in(data[:whole])
+        except ValueError as error:
+            raise UserError(
+                f"{self.path} is damaged near byte {self._offset}; start anew with --fresh"
+            ) from error
 
-    def _append(self, record: dict[str, Any], sync: bool = False) -> None:
-        data = _line(record).encode()
-        written = os.write(self._file, data)
-        if written < len(data):  # the disk is full
-            os.ftruncate(self._file, self._offset)
-            raise OSError(28, os.strerror(28), str(self.path))
-        if sync or time.monotonic() - self._synced_at > SYNC_SECONDS:
-            os.fdatasync(self._file)
-            self._synced_at = time.monotonic()
+    def _read(self, begin: int, end: int) -> bytes:
+        data = b""
+        while begin + len(data) < end:
+            data += os.pread(self._file, end - begin - len(data), begin + len(data))
+        return data
+
+    def _take_in(self, data: bytes) -> None:
+        """Apply whole lines that come next."""
+        for line in data.splitlines():
+            self._apply(json.loads(line))
         self._offset += len(data)
-        self._apply(json.loads(data))  # what a later reader will see
+
+    def _append(self, record: dict[str, Any], sync: bool = False, cost: int = 0) -> None:
+        """Write a record, and make of the copy what it must be before anybody relies on that.
+
+        Args:
+            sync: it must survive a power cut, and be in the copy.
+            cost: quanta that it charges.
+        """
+        data = _line(record)
+        try:
+            self._write(data)
+            if sync or time.monotonic() - self._synced_at > SYNC_SECONDS:
+                os.fdatasync(self._file)
+                self._synced_at = time.monotonic()
+            if self.copy is not None and (sync or self.spent + cost - self.copied > self.terms.ahead):
+                self._renew_copy()
+                data += _line({"copied": True})
+                self._write(_line({"copied": True}))
+        except (StorageError, OSError) as error:
+            os.ftruncate(self._file, self._offset)
+            if isinstance(error, StorageError):
+                raise
+            raise StorageError(
+                f"{self.path} cannot be written ({error.strerror}); mend that, and run again"
+            ) from error
+        self._take_in(data)  # as a later reader will
+
+    def _write(self, data: bytes) -> None:
+        if os.write(self._file, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _renew_copy(self) -> None:
+        assert self.copy is not None
+        self._remote = self._remote or RemoteFolder(self.copy)
+        if self._remote.read(KEEPER) != self.keeper.encode():
+            raise StorageError(f"{self.copy}: the same sweep was started again elsewhere, and goes on there")
+        self._remote.upload(self.path, LEDGER)
 
     def _apply(self, record: dict[str, Any]) -> None:
         (operation, values), *_ = record.items()
@@ -298,7 +398,7 @@ class Ledger:
                 self.accounts[trial].reserve += amount
             case "charge":
                 now, trial, kind, microseconds, flops = values
-                if trial != IDLE:
+                if trial != IDLE and kind != LOST:
                     self.accounts[trial].kind = kind
                 self._count(now, trial, kind, microseconds, flops)
             case "pay":
@@ -309,6 +409,10 @@ class Ledger:
                 now, trial, result = values
                 self.accounts[trial].closed_at = now
                 self.accounts[trial].result = result
+            case "copy":
+                self.copy, self.keeper = values
+            case "copied":
+                self.copied = self.spent
             case "note":
                 name, value = values
                 self.notes[name] = value
@@ -337,5 +441,5 @@ class Ledger:
             )
 
 
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record, separators=(",", ":")) + "\n"
+def _line(record: dict[str, Any]) -> bytes:
+    return (json.dumps(record, separators=(",", ":")) + "\n").encode()

@@ -5,11 +5,13 @@ Each worker also keeps a log of its own of what it did (`work/`), so that the le
 
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
+from nanochat_tct.errors import StorageError
 from nanochat_tct.tuning.ledger import Account, Ledger
 from nanochat_tct.tuning.prices import Prices
 from nanochat_tct.tuning.repeating import Repeating
@@ -35,7 +37,7 @@ class Payer:
         self.tick = tick_seconds(ledger)
         self.paid = 0.0
         self.log = log
-        self._repeating = Repeating(self.tick, self._pay)
+        self._repeating = Repeating(self.tick, self._pay_or_end)
 
     def __enter__(self) -> "Payer":
         self._pay()
@@ -46,6 +48,14 @@ class Payer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._repeating.stop()
+
+    def _pay_or_end(self) -> None:
+        try:
+            self._pay()
+        except StorageError as error:
+            print(error, file=sys.stderr)
+            if self.in_worker:
+                os._exit(OUT_OF_MONEY)
 
     def _pay(self) -> None:
         now = self.ledger.clock()
@@ -72,8 +82,8 @@ def tick_seconds(ledger: Ledger) -> float:
 class WorkerMeter:
     """On each worker of a trial: charges what the loop is about to do, and says when it must stop."""
 
-    def __init__(self, folder: str | Path, trial: str, rank: int) -> None:
-        self.ledger = Ledger(folder)
+    def __init__(self, folder: str | Path, ledger: Ledger, trial: str, rank: int) -> None:
+        self.ledger = ledger
         self.trial, self.rank = trial, rank
         self.prices = Prices(**self.account.settings["prices"])  # in quanta
         # The length of a final run on a budget of time follows its speed.
@@ -85,7 +95,7 @@ class WorkerMeter:
         self.next_resize = 0
         self.stop: str | None = None  # set by whoever judges evaluations
         directory = Path(folder) / WORK_DIR
-        directory.mkdir(exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
         name = f"{trial}.{rank}.{os.getpid()}.{time.time_ns()}.jsonl"
         self.log = open(directory / name, "a", buffering=1)  # noqa: SIM115  # for as long as the process lives
 
@@ -129,7 +139,7 @@ class WorkerMeter:
         account = self.account
         if self.ledger.terms.unit == "flops":
             return account.left
-        return account.left + max(0.0, account.paid_until - time.time()) * account.workers * 1e6
+        return account.left + max(0.0, account.paid_until - self.ledger.clock()) * account.workers * 1e6
 
     def stop_reason(self) -> str | None:
         """Why the loop should stop at the end of this iter, or None."""

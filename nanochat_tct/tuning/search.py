@@ -5,7 +5,7 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.tuning.meter import INTERRUPTED
 from nanochat_tct.tuning.sweep import Sweep
 
@@ -45,7 +45,7 @@ class LedgerSearch(Searcher):
             return None if self.running else Searcher.FINISHED
         if isinstance(name, str):
             self.running[trial_id] = name
-            return {"folder": str(sweep.folder), "trial": name}
+            return {"folder": str(sweep.folder), "place": sweep.place, "trial": name}
         if name is False:
             self.is_done = True
             return Searcher.FINISHED
@@ -54,8 +54,11 @@ class LedgerSearch(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A trial has ended; one that Ray gave up is settled here."""
+        """A trial has ended; one that Ray gave up is settled here, one that cannot go on for now ends the sweep."""
         name = self.running.pop(trial_id)
+        if result is not None and result.get("storage_error"):
+            self.error = StorageError(result["storage_error"])
+            return
         self.sweep.ledger.refresh()
         if self.sweep.ledger.accounts[name].is_open and error:
             why = f"see {self.sweep.folder / 'tune'}"

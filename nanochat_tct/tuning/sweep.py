@@ -13,6 +13,7 @@ from typing import Any
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
+from nanochat_tct.remote import absolute, join
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import open_windows
 from nanochat_tct.training.micro_batch import warm_up_rows
@@ -79,6 +80,11 @@ class Sweep:
         self.unique_tokens = min(len(training), base.train_samples or len(training)) * base.context_size
         self.warm_up_rows = warm_up_rows(base, base.num_workers, base.global_batch)
         self.fit: Fit | None = None
+
+    @property
+    def place(self) -> str:
+        """Of its output: an absolute path, or a URI that `folder` is this machine's part of."""
+        return absolute(self.config.output)
 
     # ------------------------------------------------------------------------- prices
 
@@ -190,7 +196,7 @@ class Sweep:
             n_embd=shape["n_embd"],
             run_name=name,
             wandb_run_name=name,
-            checkpoint_dir=str(self.folder / "runs"),
+            checkpoint_dir=join(self.place, "runs"),
             log_dir=str(self.folder / "logs"),
             learning_rate=spec.learning_rate,
             min_lr=None,

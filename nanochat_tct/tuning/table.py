@@ -1,7 +1,6 @@
 """The table of trials that a sweep shows while it runs."""
 
 import time
-from pathlib import Path
 from types import TracebackType
 
 from rich.box import SIMPLE
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from nanochat_tct.remote import join, local_path
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.figures import count
@@ -102,7 +102,7 @@ class LiveTable:
     def progress(self, trial: Trial) -> tuple[int, float | None]:
         """Tokens and last bits per byte of a running trial, from what it logs."""
         config = self.ledger.accounts[trial.trial].settings["config"]
-        entries = read_metrics(Path(config["checkpoint_dir"]) / trial.trial)
+        entries = read_metrics(local_path(join(config["checkpoint_dir"], trial.trial)))
         iters = max((entry["iter"] for entry in entries), default=0)
         bits = [entry["bits_per_byte"] for entry in entries if "bits_per_byte" in entry]
         return iters * self.ledger.accounts[trial.trial].settings["iter_tokens"], bits[-1] if bits else None

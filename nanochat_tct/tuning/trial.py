@@ -13,13 +13,15 @@ import torch
 
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.errors import UserError
-from nanochat_tct.training import checkpoint
+from nanochat_tct.errors import StorageError, UserError
+from nanochat_tct.remote import is_remote, join, local_path
+from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.launch import worker_resources
 from nanochat_tct.training.loop import Reporter, open_windows, train
-from nanochat_tct.training.parallel import StoppedTogether, Worker
+from nanochat_tct.training.parallel import NotSaved, StoppedTogether, Worker
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
+from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
 from nanochat_tct.tuning.prices import FINAL_EVALUATIONS, Prices, seconds_of
 
@@ -31,23 +33,31 @@ def run_trial(given: dict[str, Any]) -> None:
     """The function that Ray Tune runs: its process drives a Train run, and needs no CPU of its own.
 
     Args:
-        given: `folder` of the sweep, name of the `trial`; everything else is in the ledger.
+        given: `folder` and `place` (sweep.Sweep) of the sweep, name of the `trial`; the rest is in the ledger.
     """
     from ray import tune
 
-    ledger = Ledger(given["folder"])
+    ledger = open_ledger(given)
     account = ledger.accounts[given["trial"]]
-    if account.is_open:
-        with Payer(ledger, given["trial"], in_worker=False):
-            result = train_on_workers(given["folder"], given["trial"], account)
-        if result["status"] != INTERRUPTED:
-            ledger.settle(given["trial"], result)
-    else:
-        result = account.result
-    tune.report({name: result.get(name) for name in ("status", "tokens", "bits_per_byte")})
+    try:
+        if account.is_open:
+            with Payer(ledger, given["trial"], in_worker=False):
+                result = train_on_workers(given, account)
+            if result["status"] != INTERRUPTED:
+                ledger.settle(given["trial"], result)
+        else:
+            result = account.result
+        tune.report({name: result.get(name) for name in ("status", "tokens", "bits_per_byte")})
+    except StorageError as error:  # nothing that ends this trial: the sweep, for now
+        tune.report({"storage_error": str(error)})
 
 
-def train_on_workers(folder: str, trial: str, account: Account) -> dict[str, Any]:
+def open_ledger(given: dict[str, Any]) -> Ledger:
+    """The sweep's: the file that all machines see; where its output is in object storage, through the head."""
+    return connect() if is_remote(given["place"]) else Ledger(given["folder"])
+
+
+def train_on_workers(given: dict[str, Any], account: Account) -> dict[str, Any]:
     """Start the loop on `account.workers` workers; lost ones are replaced.
 
     Returns: `status`, and what the first worker returned.
@@ -60,15 +70,15 @@ def train_on_workers(folder: str, trial: str, account: Account) -> dict[str, Any
     config = TrainConfig(**account.settings["config"])
     trainer = TorchTrainer(
         trial_worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
-        train_loop_config={"folder": folder, "trial": trial},
+        train_loop_config=given,
         scaling_config=ScalingConfig(
             num_workers=config.num_workers,
             use_gpu=config.use_gpu,
             resources_per_worker=worker_resources(config, ray.cluster_resources()),
         ),
         run_config=RunConfig(  # type: ignore[call-arg]  # declared as of Train V1
-            storage_path=str(Path(folder) / "train"),
-            name=trial,
+            storage_path=config.run_place,
+            name="ray",
             failure_config=FailureConfig(max_failures=config.max_failures),
             callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Tune's type for Train's argument
             logging_config=LoggingConfig(log_level="ERROR"),
@@ -81,6 +91,8 @@ def train_on_workers(folder: str, trial: str, account: Account) -> dict[str, Any
         if any(isinstance(failure, OverBudget) for failure in failures):
             return {"status": "cut", "why": RESERVE_USED}
         for failure in failures:
+            if isinstance(failure, StorageError):
+                raise failure from error
             if isinstance(failure, UserError):
                 return {"status": "failed", "why": str(failure)}
         if all(isinstance(failure, ray.exceptions.RayError) for failure in failures):
@@ -95,18 +107,20 @@ def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
     from ray.train.collective import broadcast_from_rank_zero
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
-    account = Ledger(given["folder"]).accounts[given["trial"]]
+    ledger = open_ledger(given)
+    account = ledger.accounts[given["trial"]]
     context = ray.train.get_context()
     device = torch.device("cpu")
     if account.settings["config"]["use_gpu"]:
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    return work(given["folder"], given["trial"], worker, ray.train.report, broadcast_from_rank_zero)
+    return work(given["folder"], ledger, given["trial"], worker, ray.train.report, broadcast_from_rank_zero)
 
 
 def work(
     folder: str | Path,
+    ledger: Ledger,
     trial: str,
     worker: Worker,
     hand_on: Callable[[dict[str, Any]], None] = lambda numbers: None,
@@ -119,7 +133,7 @@ def work(
         broadcast: gives the first worker's value to all.
     Returns: what `train_to_the_end` does; of a probe also `seconds` and `hardware`, of a final run `whole_split`.
     """
-    meter = WorkerMeter(folder, trial, worker.rank)
+    meter = WorkerMeter(folder, ledger, trial, worker.rank)
     account = meter.account
     settings = account.settings
     config = TrainConfig(**settings["config"])
@@ -143,7 +157,7 @@ def work(
         )
         if not worker.is_first:
             return train_to_the_end(config, worker, reporter, meter, broadcast)
-        run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+        run_dir = local_path(config.run_place)
         # Waits for a worker of an earlier start that is about to end.
         with (
             checkpoint.exclusive(run_dir, waits=True),
@@ -179,6 +193,8 @@ def train_to_the_end(
             config = TrainConfig(**broadcast(to_dict(config)))
         try:
             result = train(config, worker, reporter)
+        except NotSaved:
+            raise
         except StoppedTogether as error:  # not finite, again and again
             return {"status": "stopped", "why": str(error), "ended_at": meter.ledger.clock()} | reached(
                 config
@@ -192,7 +208,7 @@ def train_to_the_end(
 
 def reached(config: TrainConfig) -> dict[str, Any]:
     """Where a run stands, from its latest checkpoint."""
-    latest = checkpoint.latest_checkpoint(Path(config.checkpoint_dir) / str(config.run_name))
+    latest = checkpoint.latest_checkpoint(remote_run.pull(config.run_place))
     if latest is None:
         return {"iters": 0, "tokens": 0, "bits_per_byte": None, "checkpoint": None}
     state = checkpoint.load_checkpoint(latest, verify=False).state
@@ -201,7 +217,7 @@ def reached(config: TrainConfig) -> dict[str, Any]:
         "iters": state["step"],
         "tokens": state["step"] * state["global_batch"] * state["model_config"]["context_size"],
         "bits_per_byte": None if last is None else last["bits_per_byte"],
-        "checkpoint": str(latest),
+        "checkpoint": join(config.run_place, latest.name),
         "max_iters": config.max_iters,
     }
 

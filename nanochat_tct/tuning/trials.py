@@ -9,6 +9,8 @@ A sweep's folder:
     best.yaml          the final run's settings; `train --config` takes it
     report/            index.html and pictures
     runs/, logs/       checkpoints, TensorBoard and W&B of each trial
+
+Where it is in object storage see tuning/remote_sweep.py.
 """
 
 import dataclasses

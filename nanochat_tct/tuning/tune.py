@@ -16,8 +16,9 @@ from rich.console import Console
 
 from nanochat_tct.config import parse_arguments, write_yaml
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.ray_session import start_ray
+from nanochat_tct.remote import absolute, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.checkpoint import exclusive
@@ -26,9 +27,15 @@ from nanochat_tct.training.plan import check_settings
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger, Terms
+from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
+<<<<<<< HEAD
 from nanochat_tct.tuning.records import write_records
+=======
+from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
+>>>>>>> 86339c8 (Sweeps in object storage: a copy of the ledger that is never far behind, an actor for machines without the file; prepare tries again what a bucket fails at)
 from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.space import make_size
@@ -56,6 +63,7 @@ def command(argv: list[str]) -> int:
             is_done = run(sweep, console)
         finally:
             write_results(sweep)
+            push_results(folder, sweep.place)
     if is_done or config.dry_run:
         ends = [account.result for account in sweep.ledger.accounts.values() if account.purpose == "final"]
         return int(any(end.get("status") == "failed" for end in ends))
@@ -91,6 +99,13 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     base = make_train_plan(TrainConfig(**{**settings, "data_dir": data_dir, "run_name": "base"})).config
     store = TokenStore.open(data_dir, verify=False)
     terms = config.terms(store.fingerprint, load_tokenizer(config.tokenizer).fingerprint)
+<<<<<<< HEAD
+=======
+    place = absolute(config.output)
+    folder = local_path(place)
+    if config.fresh and is_remote(place):
+        raise UserError(f"--fresh is for folders of this machine: take another --output than {place}")
+>>>>>>> 86339c8 (Sweeps in object storage: a copy of the ledger that is never far behind, an actor for machines without the file; prepare tries again what a bucket fails at)
     if config.fresh and folder.exists():
         aside = next(
             path
@@ -100,11 +115,23 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
         with exclusive(folder, RUNS):
             folder.rename(aside)
         print(f"what was in {config.output} is now in {aside}")
+<<<<<<< HEAD
     if is_new:
         ledger = Ledger.create(folder, terms)
     else:
         ledger = Ledger(folder)
         refuse_other_sweep(ledger.terms, terms, config.output)
+=======
+    restore_ledger(place, folder)
+    if (folder / LEDGER).exists():
+        ledger = Ledger(folder)
+        refuse_other_sweep(ledger.terms, terms, config.output)
+    else:
+        refuse_too_small(terms, config, [size.row_flops for size in sizes.values()], base)
+        ledger = Ledger.create(folder, terms)
+    if is_remote(place):
+        ledger.keep_copies(place)
+>>>>>>> 86339c8 (Sweeps in object storage: a copy of the ledger that is never far behind, an actor for machines without the file; prepare tries again what a bucket fails at)
     cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "0")) or 1024)
     slots = config.concurrency or ledger.notes.get("slots", 1)  # as many as there was room for last time
     return Sweep(config, folder, ledger, base, store, sizes, cores, slots), folder
@@ -175,7 +202,8 @@ def run(sweep: Sweep, console: Console) -> bool:
             verbose=0,
         ),
     )
-    with interruptible(sweep.ledger), IdleMeter(sweep), LiveTable(sweep.ledger, console):
+    serving = serve(sweep.folder) if is_remote(sweep.place) else nullcontext()
+    with interruptible(sweep.ledger), IdleMeter(sweep), LiveTable(sweep.ledger, console), serving:
         tuner.fit()
     if search.error is not None:
         raise search.error
@@ -232,8 +260,11 @@ class IdleMeter:
         for account in self.ledger.accounts.values():
             if account.is_open and account.paid_until >= now:
                 busy += self.workers if account.purpose == "final" else account.workers
-        self.ledger.pay_idle(max(0, self.workers - busy) * (now - self.since))
-        self.since = now
+        try:
+            self.ledger.pay_idle(max(0, self.workers - busy) * (now - self.since))
+            self.since = now
+        except StorageError as error:  # trials find the same, and end the sweep
+            print(f"{error}; trying again", file=sys.stderr)
 
 
 # ----------------------------------------------------------------------------- what it shows and leaves
@@ -288,6 +319,11 @@ def write_results(sweep: Sweep) -> None:
     show_outcome(sweep, outcome, final.result)
 
 
+def shown(place: str) -> str:
+    """A path as seen from here; a URI as it is."""
+    return place if is_remote(place) else os.path.relpath(place)
+
+
 def show_outcome(sweep: Sweep, outcome: Outcome, result: dict[str, Any]) -> None:
     """The end of the command: what was chosen, predicted and reached."""
     terms, folder = sweep.ledger.terms, Path(os.path.relpath(sweep.folder))
@@ -303,6 +339,6 @@ def show_outcome(sweep: Sweep, outcome: Outcome, result: dict[str, Any]) -> None
         print(f"the final run did not end as planned: {result.get('status')}, {result.get('why')}")
     share = sweep.ledger.spent / terms.capacity
     print(f"spent: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} ({share:.1%})")
-    print(f"checkpoint: {result.get('checkpoint') and os.path.relpath(result['checkpoint'])}")
+    print(f"checkpoint: {result.get('checkpoint') and shown(result['checkpoint'])}")
     print(f"report: {folder / REPORT_DIR / 'index.html'}")
     print(f"to train it again: nanochat-tct train --config {folder / BEST}")

@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from nanochat_tct import remote
 from nanochat_tct.data.documents import to_json, to_yaml
 from nanochat_tct.data.prepare import PrepareConfig, prepare
 from nanochat_tct.data.store import TokenStore
@@ -24,6 +25,7 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from tests.helpers import assert_user_error, run_cli
+from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
 
 
 def workflow(index: int) -> dict[str, Any]:
@@ -264,6 +266,47 @@ def test_too_many_bad_documents(ray_session: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="none of the 3 documents is usable"):
         run(tmp_path / "in", tmp_path / "out2", max_rejected=1.0)
     assert not (tmp_path / "out2").exists()
+
+
+def test_from_a_bucket_into_a_bucket(
+    storage: ObjectStorage,
+    ray_session: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The same store as from a folder, though the bucket fails now and then; one that refuses is told in one line."""
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
+    write_workflows(tmp_path / "in", 40)
+    expected = run(tmp_path / "in", tmp_path / "out", context_size=64).fingerprint
+    client = storage.client()
+    lines = "".join(to_json(workflow(index)) + "\n" for index in range(40))
+    client.put_object(Bucket=BUCKET, Key="lines.jsonl", Body=lines.encode())
+    for path in (tmp_path / "in").iterdir():
+        client.upload_file(str(path), BUCKET, f"in/{path.name}")
+    # Ray's processes were started before the storage was: the URI must say all
+    options = f"endpoint_override={storage.endpoint.removeprefix('http://')}&scheme=http&region=us-east-1"
+    given = f"s3://testing:testing@{BUCKET}/in?{options}"
+
+    storage.refuse = failing = NowAndThen(0.1)
+    for number, place in enumerate((given, given.replace("/in?", "/lines.jsonl?"))):
+        output = f"s3://{BUCKET}/out-{number}"
+        prepare(PrepareConfig(input=[place], output=output, context_size=64))
+        shutil.rmtree(tmp_path / "cache")
+        store = TokenStore.open(output)
+        assert store.manifest["counts"]["rejected"] == 0, "no document is lost for what the bucket did"
+        assert sorted(store.tokens.tolist()) == sorted(TokenStore.open(tmp_path / "out").tokens.tolist())
+    assert failing.failed > 0
+    capsys.readouterr()
+    prepare(PrepareConfig(input=[given], output=f"s3://{BUCKET}/out-0", context_size=64))
+    assert "up to date" in capsys.readouterr().out
+    assert len(expected) == 64
+
+    storage.refuse = lambda method, path: 403 if path.endswith("00007.json") else None
+    with pytest.raises(UserError, match=r"s3://bucket/in/00007.json: refused \(.*ACCESS_DENIED") as caught:
+        prepare(PrepareConfig(input=[given], output=f"s3://{BUCKET}/out-2", context_size=64))
+    assert "\n" not in str(caught.value)
+    assert storage.objects("out-2") == {}
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,20 @@ def test_bad_documents_are_carried_along(tmp_path: Path) -> None:
     put(tmp_path / "good.yml")
     parts = plan_parts(find_sources([str(tmp_path)]))
     gone.unlink()
+    gone.mkdir()
     documents = [document for part in parts for document in read_part(part, Limits(max_bytes=1000))]
     reasons = [document.error.reason if document.error else None for document in documents]
     assert reasons == ["too-large", "unreadable", None]
+
+
+def test_a_machine_that_lacks_the_input_says_so(folder: Path) -> None:
+    """It must not look as if the documents were bad."""
+    for uri in (str(folder), folder.as_uri()):
+        parts = plan_parts(find_sources([uri]))
+        moved = folder.rename(folder.with_name("elsewhere"))
+        with pytest.raises(UserError, match=r"on machine .*/in/.* is not there. Every machine must see"):
+            list(read_part(parts[0], Limits()))
+        moved.rename(folder)
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

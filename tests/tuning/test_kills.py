@@ -1,6 +1,5 @@
 """Sweeps on Ray whose processes are killed at random moments: the money is right, and nothing is lost."""
 
-import multiprocessing
 import os
 import random
 import signal
@@ -20,40 +19,16 @@ from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
 from nanochat_tct.tuning.records import trial_rows
 from tests.helpers import REPOSITORY
-from tests.tuning.sweeps import logged_flops, logged_seconds, open_ledger, sweep_alone, sweep_arguments
+from tests.tuning.sweeps import (
+    ForkedProcess,
+    logged_flops,
+    logged_seconds,
+    open_ledger,
+    sweep_alone,
+    sweep_arguments,
+)
 
 PATIENCE = 600.0  # seconds without any progress: something hangs
-
-
-class ForkedProcess:
-    """A function in a process that is forked from a server which has imported everything: a start costs nothing.
-
-    Looks like subprocess.Popen.
-    """
-
-    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.tuning.sweeps"])
-        self.child = context.Process(target=function, args=arguments)
-        self.child.start()
-        self.pid = int(self.child.pid or 0)
-
-    @property
-    def returncode(self) -> int | None:
-        return self.child.exitcode
-
-    def poll(self) -> int | None:
-        return self.child.exitcode
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        self.child.join(timeout)
-        return self.child.exitcode
-
-    def kill(self) -> None:
-        self.child.kill()
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)
 
 
 class RunningSweep:

@@ -1,0 +1,104 @@
+"""The ledger of a sweep whose machines share no folder: an actor of Ray beside the file, and what asks it.
+
+The truth stays in the file, so that nothing is lost with the actor, which Ray starts again.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.errors import StorageError
+from nanochat_tct.tuning.ledger import Ledger, OverBudget
+
+NAME = "ledger"  # of the actor, within the job
+ANSWER_SECONDS = 120.0  # a copy in a storage that fails again and again takes some
+RETRIES = 3  # what was charged and not answered is charged again: too much, never too little
+
+
+class LedgerServer:
+    """Does on this machine what a RemoteLedger is asked for."""
+
+    def __init__(self, folder: str) -> None:
+        self.ledger = Ledger(folder)
+
+    def now(self) -> float:
+        """Seconds since 1970, by this machine."""
+        return time.time()
+
+    def do(
+        self, operation: str, arguments: tuple[Any, ...], offset: int
+    ) -> tuple[bytes, Any, Exception | None]:
+        """Returns: lines that the caller, who has `offset` bytes, does not know; what it gave; what it raised."""
+        value, error = None, None
+        try:
+            value = getattr(self.ledger, operation)(*arguments)
+        except (OverBudget, StorageError) as problem:
+            error = problem
+        return self.ledger.lines_from(offset), value, error
+
+
+class RemoteLedger(Ledger):
+    """A Ledger on whatever machine, by way of the server. It reads the server's clock: times are compared there."""
+
+    def __init__(self, server: Any) -> None:
+        import ray
+
+        self._get, self._server = ray.get, server
+        asked = time.time()
+        ahead = self._get(server.now.remote(), timeout=ANSWER_SECONDS) - (asked + time.time()) / 2
+        self._begin(lambda: time.time() + ahead)
+        self.refresh()
+
+    def refresh(self) -> None:
+        self._do("refresh")
+
+    def top_up(self, trial: str, left: int) -> int:
+        return int(self._do("top_up", trial, left))
+
+    def charge(self, trial: str, kind: str, flops: int = 0) -> int:
+        return int(self._do("charge", trial, kind, flops))
+
+    def pay_until(self, trial: str, until: float, kind: str | None = None) -> float:
+        return float(self._do("pay_until", trial, until, kind))
+
+    def settle(self, trial: str, result: dict[str, Any]) -> None:
+        self._do("settle", trial, result)
+
+    def note(self, name: str, value: Any) -> None:
+        self._do("note", name, value)
+
+    def _do(self, operation: str, *arguments: Any) -> Any:
+        with self._thread_lock:
+            answer = self._server.do.remote(operation, arguments, self._offset)
+            lines, value, error = self._get(answer, timeout=ANSWER_SECONDS)
+            self._take_in(lines)
+        if error is not None:
+            raise error
+        return value
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[None]:
+    """The ledger in a folder of this machine is there for all processes of this Ray job."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    server: Any = (
+        ray.remote(LedgerServer)
+        .options(num_cpus=0, scheduling_strategy=here, name=NAME, max_restarts=-1, max_task_retries=RETRIES)
+        .remote(str(folder))
+    )
+    try:
+        yield
+    finally:
+        ray.kill(server)
+
+
+def connect() -> RemoteLedger:
+    """The ledger that this Ray job serves."""
+    import ray
+
+    return RemoteLedger(ray.get_actor(NAME))

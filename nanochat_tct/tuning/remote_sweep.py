@@ -1,0 +1,51 @@
+"""A sweep whose `--output` is in object storage: worked on in a folder of the head, and kept there.
+
+    ledger.jsonl, ledger.keeper     a copy that is never more than ledger.AHEAD behind (tuning/ledger.py)
+    runs/                           checkpoints (training/remote_run.py)
+    everything else                 what a sweep leaves behind (tuning/trials.py), whenever the command ends
+
+The same command on another machine goes on from that alone.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from nanochat_tct.remote import RemoteFolder, is_remote
+from nanochat_tct.tuning.ledger import LOST, Ledger
+from nanochat_tct.tuning.trials import BEST, ENTRIES, LEDGER, OUTCOME, REPORT_DIR, TRIALS
+
+MAX_LEDGER_BYTES = 1 << 30
+RESULTS = re.compile(rf"{TRIALS}|{ENTRIES}|{OUTCOME}|{BEST}|{REPORT_DIR}/[^/]+")
+
+
+def restore_ledger(place: str, folder: Path) -> None:
+    """Make the ledger in `folder` one that knows of all that was spent, by whatever machine. For a URI only.
+
+    Raises: StorageError when the storage refuses.
+    """
+    if not is_remote(place):
+        return
+    there = RemoteFolder(place).read(LEDGER, MAX_LEDGER_BYTES)
+    path = folder / LEDGER
+    if there is None or (path.exists() and path.read_bytes().startswith(there)):
+        return  # a new sweep, or the machine that wrote the copy
+    folder.mkdir(parents=True, exist_ok=True)
+    before = Ledger.restore(folder, there)
+    lost = sum(entry.amount for entry in before.entries if entry.kind == LOST)
+    print(
+        f"going on from the ledger in {place}; what it may not know of counts as spent "
+        f"({lost:.4g} {before.terms.unit} so far)",
+        file=sys.stderr,
+    )
+    before.close()
+
+
+def push_results(folder: Path, place: str) -> None:
+    """Bring there what a sweep leaves behind, besides ledger and checkpoints. For a URI only."""
+    if is_remote(place):
+        remote = RemoteFolder(place)
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and RESULTS.fullmatch(name):
+                remote.upload(path, name)

@@ -1,0 +1,86 @@
+"""A Ray cluster of a head and two workers on this machine, of which one is killed while a command runs on it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.training.workers import descendants
+
+PATIENCE_SECONDS = 300  # for anything that is waited for
+
+
+class TwoWorkers:
+    """The cluster; the head itself has no CPU, so all work is on the two workers, of one CPU each."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
+
+    def command(self, folder: Path, *arguments: object) -> "subprocess.Popen[bytes]":
+        """`nanochat-tct ARGUMENTS` on this cluster; what it prints goes to `folder`/printed."""
+        with open(folder / "printed", "ab") as printed:
+            return subprocess.Popen(
+                [sys.executable, "-m", "nanochat_tct.cli", *(str(argument) for argument in arguments)],
+                env={**os.environ, "RAY_ADDRESS": self.cluster.address, "RAY_worker_niceness": "0"},
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+            )
+
+    def kill_node_of(self, kind: bytes) -> list[int]:
+        """SIGKILL all of the worker machine on which most processes of a kind are. Returns: their ids."""
+
+        def count(node: Any) -> int:
+            (raylet,) = node.all_processes["raylet"]
+            return sum(kind in command_line(pid) for pid in descendants(raylet.process.pid))
+
+        victim = max(self.nodes, key=count)
+        assert count(victim) > 0, f"{kind!r} is nowhere"
+        self.nodes.remove(victim)
+        (raylet,) = victim.all_processes["raylet"]
+        workers = descendants(raylet.process.pid)
+        self.cluster.remove_node(victim, allow_graceful=False)
+        for pid in workers:  # as when a machine goes: they would live on for a moment
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return workers
+
+    def close(self) -> None:
+        self.cluster.shutdown()
+
+
+@contextmanager
+def two_workers() -> Iterator[TwoWorkers]:
+    """The cluster, gone afterwards."""
+    cluster = TwoWorkers()
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+def wait_for(what: Callable[[], bool], process: "subprocess.Popen[bytes]", folder: Path) -> float:
+    """Seconds until something is so, while the process runs."""
+    begin = time.monotonic()
+    while not what():
+        printed = folder / "printed"
+        assert process.poll() is None, f"ended with {process.returncode}: {printed.read_text()[-3000:]}"
+        assert time.monotonic() < begin + PATIENCE_SECONDS, printed.read_text()[-3000:]
+        time.sleep(0.02)
+    return time.monotonic() - begin
+
+
+def command_line(pid: int) -> bytes:
+    """Of a process; nothing when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
