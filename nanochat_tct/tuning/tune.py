@@ -30,12 +30,8 @@ from nanochat_tct.tuning.ledger import Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
-<<<<<<< HEAD
 from nanochat_tct.tuning.records import write_records
-=======
-from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
->>>>>>> 86339c8 (Sweeps in object storage: a copy of the ledger that is never far behind, an actor for machines without the file; prepare tries again what a bucket fails at)
 from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.space import make_size
@@ -90,7 +86,11 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     sizes = {name: make_size(name, TrainConfig(**settings), vocab_size) for name in config.sizes}
     if len(sizes) < len(config.sizes):
         raise UserError(f"--sizes names a size twice: {' '.join(config.sizes)}")
-    folder = Path(config.output).resolve()
+    place = absolute(config.output)
+    folder = local_path(place)
+    if config.fresh and is_remote(place):
+        raise UserError(f"--fresh is for folders of this machine: take another --output than {place}")
+    restore_ledger(place, folder)
     is_new = config.fresh or not (folder / LEDGER).exists()
     if is_new:
         row_flops = [size.row_flops for size in sizes.values()]
@@ -99,13 +99,6 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     base = make_train_plan(TrainConfig(**{**settings, "data_dir": data_dir, "run_name": "base"})).config
     store = TokenStore.open(data_dir, verify=False)
     terms = config.terms(store.fingerprint, load_tokenizer(config.tokenizer).fingerprint)
-<<<<<<< HEAD
-=======
-    place = absolute(config.output)
-    folder = local_path(place)
-    if config.fresh and is_remote(place):
-        raise UserError(f"--fresh is for folders of this machine: take another --output than {place}")
->>>>>>> 86339c8 (Sweeps in object storage: a copy of the ledger that is never far behind, an actor for machines without the file; prepare tries again what a bucket fails at)
     if config.fresh and folder.exists():
         aside = next(
             path
@@ -115,23 +108,13 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
         with exclusive(folder, RUNS):
             folder.rename(aside)
         print(f"what was in {config.output} is now in {aside}")
-<<<<<<< HEAD
     if is_new:
         ledger = Ledger.create(folder, terms)
     else:
         ledger = Ledger(folder)
         refuse_other_sweep(ledger.terms, terms, config.output)
-=======
-    restore_ledger(place, folder)
-    if (folder / LEDGER).exists():
-        ledger = Ledger(folder)
-        refuse_other_sweep(ledger.terms, terms, config.output)
-    else:
-        refuse_too_small(terms, config, [size.row_flops for size in sizes.values()], base)
-        ledger = Ledger.create(folder, terms)
     if is_remote(place):
         ledger.keep_copies(place)
->>>>>>> 86339c8 (Sweeps in object storage: a copy of the ledger that is never far behind, an actor for machines without the file; prepare tries again what a bucket fails at)
     cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "0")) or 1024)
     slots = config.concurrency or ledger.notes.get("slots", 1)  # as many as there was room for last time
     return Sweep(config, folder, ledger, base, store, sizes, cores, slots), folder
