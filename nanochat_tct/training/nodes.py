@@ -1,4 +1,4 @@
-"""What the machines of a run must have in common: the data, and the same software. Compared before it starts."""
+"""What the machines of a job must have in common: the data, and the same software. Compared before it starts."""
 
 import functools
 import hashlib
@@ -11,7 +11,7 @@ import torch
 
 import nanochat_tct
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.training.parallel import StoppedTogether, Worker, gather
 
 
@@ -28,17 +28,48 @@ def check_nodes(data_dir: str, worker: Worker) -> None:
     everybody = gather((socket.gethostname(), problem, software()), worker)
     for host, problem, _ in everybody:
         if problem is not None:
-            raise StoppedTogether(
-                f"on machine {host}: {problem}. Every machine must see the data: a folder that all share, or --data-dir s3://..."
-            )
+            raise StoppedTogether(without_data(host, problem))
     first_host, _, first = everybody[0]
     for host, _, other in everybody[1:]:
-        for name, version in other.items():
-            if version != first[name]:
-                raise StoppedTogether(
-                    f"machine {host} has {name} {version}, and machine {first_host} has {first[name]}: install the "
-                    "same everywhere (pip install -c constraints.txt), and submit with --working-dir"
-                )
+        if (problem := difference(host, other, first_host, first)) is not None:
+            raise StoppedTogether(problem)
+
+
+def check_node(data_dir: str, head: tuple[str, dict[str, str]]) -> None:
+    """Compare this machine with the one that started the job.
+
+    Args:
+        head: its name and `software`.
+    Raises: UserError that names this machine and what it lacks; StorageError.
+    """
+    host = socket.gethostname()
+    try:
+        TokenStore.open(data_dir, verify=False)
+    except StorageError:
+        raise
+    except UserError as error:
+        raise UserError(without_data(host, str(error))) from error
+    if (problem := difference(host, software(), *head)) is not None:
+        raise UserError(problem)
+
+
+def without_data(host: str, problem: str) -> str:
+    """What to tell of a machine that cannot open the data."""
+    return (
+        f"on machine {host}: {problem}. Every machine must see the data: a folder that all share, or "
+        "--data-dir s3://..."
+    )
+
+
+def difference(host: str, other: dict[str, str], first_host: str, first: dict[str, str]) -> str | None:
+    """What to tell of a machine whose `software` is not that of the first; None when it is."""
+    for name, version in other.items():
+        if version != first[name]:
+            return (
+                f"machine {host} has {name} {version}, and machine {first_host} has {first[name]}: install the "
+                "same everywhere (pip install -c constraints.txt), and submit with --working-dir"
+            )
+    return None
 
 
 def software() -> dict[str, str]:

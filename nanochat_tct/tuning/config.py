@@ -14,7 +14,7 @@ from nanochat_tct.tuning.trials import VARIABLE, Unit
 # What may change when a sweep goes on: it does not change what is trained.
 FREE = (
     *("fresh", "dry_run", "output", "concurrency", "use_gpu", "compile", "checkpoint_activations"),
-    *("tensorboard", "wandb", "wandb_project", "max_failures", "parallel", "num_workers"),
+    *("tensorboard", "wandb", "wandb_project", "max_failures", "parallel", "num_workers", "wait_minutes"),
 )
 # What is tried anyway, and how to say in which range.
 OTHERWISE = {
@@ -89,6 +89,7 @@ class SweepConfig:
     precision: str | None = option(None, "none: bf16 on GPU, fp32 on CPU", choices=("bf16", "fp32"))
     compile: bool = option(False, "torch.compile the model")
     checkpoint_activations: bool = option(False, "less memory, a third more time")
+    wait_minutes: float = option(30.0, "for GPUs that a cluster does not have yet", unit="minutes")
     max_failures: int = option(3, "restarts of a trial after a lost worker before giving up")
     tensorboard: bool = option(True, "write TensorBoard events")
     wandb: str = option(

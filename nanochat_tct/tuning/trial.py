@@ -19,6 +19,7 @@ from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.launch import worker_resources
 from nanochat_tct.training.loop import Reporter, open_windows, train
+from nanochat_tct.training.nodes import check_node
 from nanochat_tct.training.parallel import NotSaved, StoppedTogether, Worker
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
@@ -33,7 +34,8 @@ def run_trial(given: dict[str, Any]) -> None:
     """The function that Ray Tune runs: its process drives a Train run, and needs no CPU of its own.
 
     Args:
-        given: `folder` and `place` (sweep.Sweep) of the sweep, name of the `trial`; the rest is in the ledger.
+        given: `folder` and `place` of the sweep (sweep.Sweep), name of the `trial`, `head` for nodes.check_node;
+            the rest is in the ledger.
     """
     from ray import tune
 
@@ -109,6 +111,7 @@ def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     ledger = open_ledger(given)
     account = ledger.accounts[given["trial"]]
+    check_node(account.settings["config"]["data_dir"], given["head"])
     context = ray.train.get_context()
     device = torch.device("cpu")
     if account.settings["config"]["use_gpu"]:

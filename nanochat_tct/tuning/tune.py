@@ -17,7 +17,7 @@ from rich.console import Console
 from nanochat_tct.config import parse_arguments, write_yaml
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.ray_session import start_ray
+from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.remote import absolute, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.bundled import prepare_bundled
@@ -171,6 +171,9 @@ def run(sweep: Sweep, console: Console) -> bool:
 
     from nanochat_tct.tuning.search import LedgerSearch
 
+    if sweep.base.use_gpu and os.environ.get("RAY_ADDRESS"):
+        # Those of one trial: nothing is reserved yet, so waiting costs nothing of the budget.
+        wait_for_gpus(sweep.base.num_workers, sweep.config.wait_minutes, console.print)
     sweep.slots = sweep.config.concurrency or slots_of(sweep.base, ray.cluster_resources())
     sweep.ledger.note("slots", sweep.slots)
     sweep.ledger.note(INTERRUPTED, False)

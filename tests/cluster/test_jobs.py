@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from nanochat_tct.data.documents import to_json
+from nanochat_tct.data.store import TokenStore
 from tests.cluster.running import RunningCluster
 from tests.helpers import REPOSITORY
-from tests.training.workers import small_store
+from tests.training.workers import small_config, small_store, small_workflows, train_alone
+from tests.tuning.sweeps import open_ledger, sweep_arguments
 
 pytestmark = pytest.mark.timeout(1800)  # the first test starts the cluster
 UPLOAD_BYTES = 5 << 20
@@ -56,6 +59,37 @@ def test_the_job_uses_the_cluster(cluster: RunningCluster, data_dir: Path, tmp_p
     assert [job["status"] for job in jobs if job["submission_id"]] == ["SUCCEEDED"]
     # It joined: a Ray of its own would have left no driver in this cluster's list.
     assert next(job["driver_info"] for job in jobs if job["submission_id"]) is not None
+
+
+@pytest.mark.slow
+def test_the_other_jobs_use_the_cluster_too(cluster: RunningCluster, data_dir: Path, tmp_path: Path) -> None:
+    """prepare, evaluate, generate; and a sweep that waits for GPUs as training does, and spends nothing."""
+    (tmp_path / "in").mkdir()
+    for index, value in enumerate(small_workflows(40)):
+        (tmp_path / "in" / f"{index}.json").write_text(to_json(value))
+    result = cluster.submit(
+        *("python", "jobs/prepare.py", "--input", tmp_path / "in", "--output", tmp_path / "store")
+    )
+    assert result.code == 0, result.stdout + result.stderr
+    assert len(TokenStore.open(tmp_path / "store").documents) == 40
+    train_alone(small_config(data_dir, tmp_path))
+    checkpoint = tmp_path / "checkpoints/run"
+    result = cluster.submit(
+        *("python", "jobs/evaluate.py", "--checkpoint", checkpoint, "--data-dir", tmp_path / "store"),
+        *("--num-samples", 1, "--max-tokens", 32),
+    )
+    assert result.code == 0 and "bits per byte" in result.stdout, result.stdout + result.stderr
+    result = cluster.submit(
+        *("python", "jobs/generate.py", "--checkpoint", checkpoint, "--max-tokens", 32, "--format", "json")
+    )
+    assert result.code == 0 and '"jobs"' in result.stdout, result.stdout + result.stderr
+    result = cluster.submit(
+        *("python", "jobs/tune.py", *sweep_arguments(tmp_path), "--use-gpu", "--wait-minutes", 0.1)
+    )
+    assert result.code != 0
+    assert "waiting for 1 GPUs; cluster has 0 of 1" in result.stdout, result.stdout
+    assert re.search(r"^error: waited 0.1 minutes for 1 GPUs", result.stdout, re.MULTILINE)
+    assert open_ledger(tmp_path).spent == 0
 
 
 @pytest.mark.slow

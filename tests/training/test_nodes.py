@@ -9,6 +9,7 @@ import pytest
 import torch.distributed as dist
 import torch.multiprocessing
 
+from nanochat_tct.errors import UserError
 from nanochat_tct.training import nodes
 from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.parallel import StoppedTogether, Worker
@@ -50,6 +51,17 @@ def test_two_machines(case: str, tmp_path: Path) -> None:
         "another package": "has nanochat-tct 0123456789ab, and machine",
     }
     assert expected[case] in errors[0]
+
+
+def test_a_machine_is_compared_with_the_head(tmp_path: Path) -> None:
+    """As each trial of a sweep is."""
+    store, same = str(small_store(tmp_path / "store", count=20)), nodes.software()
+    nodes.check_node(store, ("head", same))
+    with pytest.raises(UserError, match=r"on machine .*there is no folder .*Every machine must see the data"):
+        nodes.check_node(str(tmp_path / "none"), ("head", same))
+    for name in same:
+        with pytest.raises(UserError, match=rf"has {name} .*, and machine head has 0: install the same"):
+            nodes.check_node(store, ("head", {**same, name: "0"}))
 
 
 def test_the_digest_is_of_the_source() -> None:
