@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import StorageError, UserError
 
 CONNECT_SECONDS = 10
 START_TRIES = 3
 WAIT_POLL_SECONDS = 2.0
 WAIT_LINE_SECONDS = 30.0  # between lines while nothing changes
+MAX_CAUSES = 10  # of an error that are looked at
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
 
@@ -114,6 +115,28 @@ def wait_for_gpus(count: int, minutes: float, say: Callable[[str], None]) -> Non
     finally:
         if seen is not None:
             request_resources(bundles=[])  # from here on the workers themselves keep them
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Raises the UserError that a task of Ray's ended with, in place of Ray's own error around it; a StorageError
+    where Ray has no place left for objects."""
+    import ray.exceptions
+
+    try:
+        yield
+    except Exception as error:  # Ray Data wraps them in several ways
+        inner: BaseException | None = error
+        for _ in range(MAX_CAUSES):
+            if isinstance(inner, ray.exceptions.OutOfDiskError | ray.exceptions.ObjectStoreFullError):
+                raise StorageError(
+                    "Ray's object store is full, and so is the disk that it spills to (above 95%): free some there, "
+                    "or take a smaller --concurrency"
+                ) from error
+            if isinstance(inner, UserError) and not isinstance(inner, ray.exceptions.RayError):
+                raise inner from error
+            inner = getattr(inner, "cause", None) or getattr(inner, "__cause__", None)
+        raise
 
 
 @contextmanager

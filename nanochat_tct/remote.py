@@ -51,6 +51,11 @@ def join(place: str, name: str) -> str:
     return f"{location.rstrip('/')}/{name}{question_mark}{options}"
 
 
+def shown(uri: str) -> str:
+    """A URI for messages: without a key that may be in it, and without its options."""
+    return re.sub(r"://[^/@]*@", "://", uri.partition("?")[0]).rstrip("/")
+
+
 def local_path(place: str | Path) -> Path:
     """Where a folder is on this machine: itself, or the copy of the remote one (which may not be there yet)."""
     if not is_remote(place):
@@ -92,7 +97,7 @@ class RemoteFolder:
     it refuses, or fails for good."""
 
     def __init__(self, uri: str) -> None:
-        self.uri = uri.partition("?")[0].rstrip("/")
+        self.uri = shown(uri)
         self._filesystem, path = self._persist(lambda: pa.fs.FileSystem.from_uri(uri))
         self._path = path.rstrip("/")
 

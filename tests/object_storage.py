@@ -42,6 +42,11 @@ class ObjectStorage:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    def uri(self, path: str) -> str:
+        """Of a folder in the bucket, for processes without this environment (Ray's, which have been there before)."""
+        options = f"endpoint_override={self.endpoint.removeprefix('http://')}&scheme=http&region=us-east-1"
+        return f"s3://testing:testing@{BUCKET}/{path}?{options}"
+
     def client(self) -> Any:
         import boto3
 

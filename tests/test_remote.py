@@ -11,7 +11,7 @@ import pytest
 from nanochat_tct import remote
 from nanochat_tct.data.store import MANIFEST, TOKENS, TokenStore, manifest_sha256, upload_store
 from nanochat_tct.errors import UserError
-from nanochat_tct.remote import RemoteFolder, absolute, join, local_path, locked
+from nanochat_tct.remote import RemoteFolder, absolute, join, local_path, locked, shown
 from tests.helpers import assert_user_error, run_cli
 from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.training.workers import small_store
@@ -208,4 +208,5 @@ def test_places() -> None:
     assert join("s3://a/b/?region=x", "c") == "s3://a/b/c?region=x"
     assert absolute("s3://a/b") == "s3://a/b"
     assert local_path("a/b") == Path("a/b")
+    assert shown("s3://key:secret@a/b/?region=x") == "s3://a/b"
     assert local_path("s3://a/b") != local_path("s3://a-b")

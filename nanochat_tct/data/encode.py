@@ -14,6 +14,7 @@ from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, en
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
+ENDS_JOB = "ends the job"  # a reason that is none of a document's
 # One row a document. A rejected one has a reason and a message, the others content_hash and tokens.
 ENCODED_SCHEMA = pa.schema(
     [
@@ -42,7 +43,20 @@ def encode_parts(
         with_masks: also work out what is legal in the place of each token.
 
     Returns:
-        A table of ENCODED_SCHEMA, in the order of the input.
+        A table of ENCODED_SCHEMA, in the order of the input; or of one row with the reason ENDS_JOB and the message of
+        a UserError: exceptions come back from Ray without what caused them.
+    """
+    try:
+        return _encode_parts(batch, tokenizer_name, fingerprint, limits, with_masks)
+    except UserError as error:
+        empty = dict.fromkeys(ENCODED_SCHEMA.names)
+        return pa.Table.from_pylist([{**empty, "reason": ENDS_JOB, "message": str(error)}], ENCODED_SCHEMA)
+
+
+def _encode_parts(
+    batch: pa.Table, tokenizer_name: str, fingerprint: str, limits: Limits, with_masks: bool
+) -> pa.Table:
+    """Reads, parses, checks and encodes the documents of parts.
 
     Raises:
         UserError: this machine lacks the input, or has another tokenizer; StorageError.

@@ -23,14 +23,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data.documents import DEFAULT_LIMITS, Limits
-from nanochat_tct.data.encode import encode_parts
+from nanochat_tct.data.encode import ENDS_JOB, encode_parts
 from nanochat_tct.data.legal import DocumentMasks
 from nanochat_tct.data.sources import Part, find_sources, plan_parts, sources_fingerprint, total_documents
 from nanochat_tct.data.store import REJECTED, TokenStore, upload_store
 from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, StoreSettings, StoreWriter
 from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.errors import UserError
-from nanochat_tct.ray_session import start_ray
+from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.remote import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 
@@ -155,12 +155,11 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
     )
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False  # ours counts documents
-    try:
-        yield from dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from error
-        raise
+    with user_errors():
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            if len(table) == 1 and table.column("reason")[0].as_py() == ENDS_JOB:
+                raise UserError(table.column("message")[0].as_py())
+            yield table
 
 
 def _write(table: pa.Table, writer: StoreWriter) -> None:

@@ -22,7 +22,7 @@ import pyarrow.parquet
 
 from nanochat_tct.data.documents import DocumentError, Limits
 from nanochat_tct.errors import UserError
-from nanochat_tct.remote import persist
+from nanochat_tct.remote import persist, shown
 
 KINDS: dict[str, Literal["json", "yaml", "jsonl", "parquet"]] = {
     ".json": "json",
@@ -169,7 +169,7 @@ def _find_remote(given: str) -> Iterator[Source]:
         fixed = re.split(r"[*\[]", location)[0]
         folder = fixed[: fixed.rindex("/")]
     uri = folder + question_mark + options
-    where = f"--input {location}"
+    where = f"--input {shown(given)}"
     filesystem, path = persist(where, lambda: pa.fs.FileSystem.from_uri(uri))
     info = persist(where, lambda: filesystem.get_file_info(path))
     if info.type == pa.fs.FileType.NotFound:
@@ -251,9 +251,9 @@ def plan_parts(sources: list[Source]) -> list[Part]:
             parts.append(Part(tuple(batch), len(batch)))
             batch, batch_bytes = [], 0
         if source.kind == "jsonl":
-            parts.extend(_persistently(source, lambda source=source: list(_plan_lines(source))))
+            parts.extend(_all_of(source, _plan_lines, source))
         elif source.kind == "parquet":
-            parts.extend(_persistently(source, lambda source=source: list(_plan_rows(source))))
+            parts.extend(_all_of(source, _plan_rows, source))
         else:
             batch.append(source)
             batch_bytes += source.size
@@ -323,22 +323,24 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
     """
     first = part.sources[0]
     if first.kind == "jsonl":
-        yield from _persistently(first, lambda: list(_read_lines(part, limits)))
+        yield from _all_of(first, _read_lines, part, limits)
     elif first.kind == "parquet":
-        yield from _persistently(first, lambda: list(_read_rows(part)))
+        yield from _all_of(first, _read_rows, part)
     elif first.filesystem:
         with ThreadPoolExecutor(REMOTE_THREADS) as pool:
             yield from pool.map(
-                lambda source: _persistently(source, lambda: _read_file(source, limits)), part.sources
+                lambda source: persist(source.name, lambda: _read_file(source, limits)), part.sources
             )
     else:
         for source in part.sources:
             yield _read_file(source, limits)
 
 
-def _persistently(source: Source, do: Callable[[], Result]) -> Result:
-    """What `do` returns; what object storage fails at is tried again."""
-    return persist(source.name, do) if source.filesystem else do()
+def _all_of(source: Source, read: Callable[..., Iterable[Result]], *arguments: Any) -> list[Result]:
+    """What `read` yields of a source; what object storage fails at is tried again."""
+    if source.filesystem:
+        return persist(source.name, lambda: list(read(*arguments)))
+    return list(read(*arguments))
 
 
 def _raise_if_remote(source: Source, error: Exception) -> None:

@@ -381,7 +381,9 @@ class Ledger:
         assert self.copy is not None
         self._remote = self._remote or RemoteFolder(self.copy)
         if self._remote.read(KEEPER) != self.keeper.encode():
-            raise StorageError(f"{self.copy}: the same sweep was started again elsewhere, and goes on there")
+            raise StorageError(
+                f"{self._remote.uri}: the same sweep was started again elsewhere, and goes on there"
+            )
         self._remote.upload(self.path, LEDGER)
 
     def _apply(self, record: dict[str, Any]) -> None:

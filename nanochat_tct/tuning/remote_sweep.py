@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from nanochat_tct.remote import RemoteFolder, is_remote
+from nanochat_tct.remote import RemoteFolder, is_remote, shown
 from nanochat_tct.tuning.ledger import LOST, Ledger
 from nanochat_tct.tuning.trials import BEST, ENTRIES, LEDGER, OUTCOME, REPORT_DIR, TRIALS
 
@@ -34,7 +34,7 @@ def restore_ledger(place: str, folder: Path) -> None:
     before = Ledger.restore(folder, there)
     lost = sum(entry.amount for entry in before.entries if entry.kind == LOST)
     print(
-        f"going on from the ledger in {place}; what it may not know of counts as spent "
+        f"going on from the ledger in {shown(place)}; what it may not know of counts as spent "
         f"({lost:.4g} {before.terms.unit} so far)",
         file=sys.stderr,
     )

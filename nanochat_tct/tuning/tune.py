@@ -18,7 +18,7 @@ from nanochat_tct.config import parse_arguments, write_yaml
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.ray_session import start_ray, wait_for_gpus
-from nanochat_tct.remote import absolute, is_remote, local_path
+from nanochat_tct.remote import absolute, is_remote, local_path, shown
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.checkpoint import exclusive
@@ -89,7 +89,7 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     place = absolute(config.output)
     folder = local_path(place)
     if config.fresh and is_remote(place):
-        raise UserError(f"--fresh is for folders of this machine: take another --output than {place}")
+        raise UserError(f"--fresh is for folders of this machine: take another --output than {shown(place)}")
     restore_ledger(place, folder)
     is_new = config.fresh or not (folder / LEDGER).exists()
     if is_new:
@@ -305,11 +305,6 @@ def write_results(sweep: Sweep) -> None:
     show_outcome(sweep, outcome, final.result)
 
 
-def shown(place: str) -> str:
-    """A path as seen from here; a URI as it is."""
-    return place if is_remote(place) else os.path.relpath(place)
-
-
 def show_outcome(sweep: Sweep, outcome: Outcome, result: dict[str, Any]) -> None:
     """The end of the command: what was chosen, predicted and reached."""
     terms, folder = sweep.ledger.terms, Path(os.path.relpath(sweep.folder))
@@ -325,6 +320,9 @@ def show_outcome(sweep: Sweep, outcome: Outcome, result: dict[str, Any]) -> None
         print(f"the final run did not end as planned: {result.get('status')}, {result.get('why')}")
     share = sweep.ledger.spent / terms.capacity
     print(f"spent: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} ({share:.1%})")
-    print(f"checkpoint: {result.get('checkpoint') and shown(result['checkpoint'])}")
+    checkpoint = result.get("checkpoint")
+    if checkpoint is not None and not is_remote(checkpoint):
+        checkpoint = os.path.relpath(checkpoint)
+    print(f"checkpoint: {checkpoint and shown(checkpoint)}")
     print(f"report: {folder / REPORT_DIR / 'index.html'}")
     print(f"to train it again: nanochat-tct train --config {folder / BEST}")

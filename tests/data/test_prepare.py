@@ -284,12 +284,8 @@ def test_from_a_bucket_into_a_bucket(
     client.put_object(Bucket=BUCKET, Key="lines.jsonl", Body=lines.encode())
     for path in (tmp_path / "in").iterdir():
         client.upload_file(str(path), BUCKET, f"in/{path.name}")
-    # Ray's processes were started before the storage was: the URI must say all
-    options = f"endpoint_override={storage.endpoint.removeprefix('http://')}&scheme=http&region=us-east-1"
-    given = f"s3://testing:testing@{BUCKET}/in?{options}"
-
     storage.refuse = failing = NowAndThen(0.1)
-    for number, place in enumerate((given, given.replace("/in?", "/lines.jsonl?"))):
+    for number, place in enumerate((storage.uri("in"), storage.uri("lines.jsonl"))):
         output = f"s3://{BUCKET}/out-{number}"
         prepare(PrepareConfig(input=[place], output=output, context_size=64))
         shutil.rmtree(tmp_path / "cache")
@@ -298,13 +294,13 @@ def test_from_a_bucket_into_a_bucket(
         assert sorted(store.tokens.tolist()) == sorted(TokenStore.open(tmp_path / "out").tokens.tolist())
     assert failing.failed > 0
     capsys.readouterr()
-    prepare(PrepareConfig(input=[given], output=f"s3://{BUCKET}/out-0", context_size=64))
+    prepare(PrepareConfig(input=[storage.uri("in")], output=f"s3://{BUCKET}/out-0", context_size=64))
     assert "up to date" in capsys.readouterr().out
     assert len(expected) == 64
 
     storage.refuse = lambda method, path: 403 if path.endswith("00007.json") else None
     with pytest.raises(UserError, match=r"s3://bucket/in/00007.json: refused \(.*ACCESS_DENIED") as caught:
-        prepare(PrepareConfig(input=[given], output=f"s3://{BUCKET}/out-2", context_size=64))
+        prepare(PrepareConfig(input=[storage.uri("in")], output=f"s3://{BUCKET}/out-2", context_size=64))
     assert "\n" not in str(caught.value)
     assert storage.objects("out-2") == {}
 

@@ -35,9 +35,9 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
 
 
-def begin(folder: Path, terms: Terms = FLOPS) -> Ledger:
+def begin(folder: Path, terms: Terms = FLOPS, place: str = SWEEP) -> Ledger:
     ledger = Ledger.create(folder, terms)
-    ledger.keep_copies(SWEEP)
+    ledger.keep_copies(place)
     return ledger
 
 
@@ -80,7 +80,7 @@ def test_what_was_spent_is_known_wherever_the_machine_is_lost(
     rng = random.Random(1)
     ledger = begin(tmp_path / "here", terms)
     behind = 0
-    for number in range(120):
+    for number in range(60):
         do_something(ledger, rng, number)
         content = RemoteFolder(SWEEP).read(LEDGER)
         assert content is not None
@@ -166,7 +166,7 @@ def test_other_machines_ask_the_one_with_the_file(
 
     from nanochat_tct.tuning.ledger_server import connect, serve
 
-    ledger = begin(tmp_path)
+    ledger = begin(tmp_path, place=storage.uri("sweeps/one"))
     ledger.open("a", "sweep", 2, {"size": "demo"}, 1000)
     with serve(tmp_path):
         there, other = connect(), connect()
@@ -216,6 +216,7 @@ def test_wrong_use_is_one_line(
     assert len(errors) == 1 and SWEEP in errors[0] and "refused" in errors[0], errors
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_sweep_goes_on_from_the_bucket_alone(storage: ObjectStorage, tmp_path: Path) -> None:
     """SIGKILL, and everything on the machine is gone, twice; without Ray."""
