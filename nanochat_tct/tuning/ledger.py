@@ -187,10 +187,8 @@ class Ledger:
     def keep_copies(self, uri: str) -> None:
         """From here on there is a copy in a folder of object storage, which only those who read this file renew."""
         with self._locked():
-            self.copy, self.keeper, self._remote = uri, uuid.uuid4().hex, RemoteFolder(uri)
-            note = self.path.with_name(KEEPER)
-            note.write_text(self.keeper)
-            self._remote.upload(note, KEEPER)
+            self.copy, self._remote = uri, RemoteFolder(uri)
+            self.keeper = claim_copy(self._remote, self.path.parent)
             self._append({"copy": [uri, self.keeper]}, sync=True)
 
     def _write_off(self, quanta: int) -> None:
@@ -441,6 +439,19 @@ class Ledger:
             raise OverBudget(
                 f"{trial}: {self.terms.amount(wanted):.6g} {unit} wanted, {self.terms.amount(there_is):.6g} left"
             )
+
+
+def claim_copy(remote: RemoteFolder, folder: Path) -> str:
+    """Become the only one who may renew the copy there. Returns: what proves it.
+
+    Args:
+        folder: on this machine, for a small file.
+    """
+    keeper = uuid.uuid4().hex
+    note = folder / KEEPER
+    note.write_text(keeper)
+    remote.upload(note, KEEPER)
+    return keeper
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from nanochat_tct.remote import RemoteFolder, is_remote, shown
-from nanochat_tct.tuning.ledger import LOST, Ledger
+from nanochat_tct.tuning.ledger import LOST, Ledger, claim_copy
 from nanochat_tct.tuning.trials import BEST, ENTRIES, LEDGER, OUTCOME, REPORT_DIR, TRIALS
 
 MAX_LEDGER_BYTES = 1 << 30
@@ -26,11 +26,14 @@ def restore_ledger(place: str, folder: Path) -> None:
     """
     if not is_remote(place):
         return
-    there = RemoteFolder(place).read(LEDGER, MAX_LEDGER_BYTES)
-    path = folder / LEDGER
+    remote, path = RemoteFolder(place), folder / LEDGER
+    there = remote.read(LEDGER, MAX_LEDGER_BYTES)
     if there is None or (path.exists() and path.read_bytes().startswith(there)):
         return  # a new sweep, or the machine that wrote the copy
     folder.mkdir(parents=True, exist_ok=True)
+    claim_copy(remote, folder)  # another machine that still goes on ends; what it wrote until now counts
+    there = remote.read(LEDGER, MAX_LEDGER_BYTES)
+    assert there is not None
     before = Ledger.restore(folder, there)
     lost = sum(entry.amount for entry in before.entries if entry.kind == LOST)
     print(
