@@ -11,7 +11,7 @@ import logging
 import pickle
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +156,8 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
     dataset.context.execution_options.preserve_order = True
     dataset.context.enable_progress_bars = False  # ours counts documents
     with user_errors():
-        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+        tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+        for table in tables:
             if len(table) == 1 and table.column("reason")[0].as_py() == ENDS_JOB:
                 raise UserError(table.column("message")[0].as_py())
             yield table

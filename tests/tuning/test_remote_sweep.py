@@ -96,8 +96,8 @@ def test_what_was_spent_is_known_wherever_the_machine_is_lost(
         )
         assert open_here == open_there
         restored.close()
-    assert behind > 10, "the copy is not renewed at each charge"
-    assert ledger.spent > 0.25 * terms.capacity
+    assert behind > 5, "the copy is not renewed at each charge"
+    assert ledger.spent > 0.1 * terms.capacity
 
 
 def test_the_machine_that_wrote_the_copy_loses_nothing(storage: ObjectStorage, tmp_path: Path) -> None:
