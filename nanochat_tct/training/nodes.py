@@ -5,7 +5,9 @@ import hashlib
 import os
 import platform
 import socket
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -35,7 +37,7 @@ def check_nodes(data_dir: str, worker: Worker) -> None:
             raise StoppedTogether(problem)
 
 
-def check_node(data_dir: str, head: tuple[str, dict[str, str]]) -> None:
+def check_node(data_dir: str, head: Sequence[Any]) -> None:
     """Compare this machine with the one that started the job.
 
     Args:
@@ -49,7 +51,7 @@ def check_node(data_dir: str, head: tuple[str, dict[str, str]]) -> None:
         raise
     except UserError as error:
         raise UserError(without_data(host, str(error))) from error
-    if (problem := difference(host, software(), *head)) is not None:
+    if (problem := difference(host, software(), head[0], head[1])) is not None:
         raise UserError(problem)
 
 

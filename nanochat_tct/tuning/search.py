@@ -1,13 +1,11 @@
 """Ray Tune's side of a sweep: its search algorithm asks the ledger what is next."""
 
-import socket
 from collections.abc import Callable
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.training.nodes import software
 from nanochat_tct.tuning.meter import INTERRUPTED
 from nanochat_tct.tuning.sweep import Sweep
 
@@ -47,12 +45,7 @@ class LedgerSearch(Searcher):
             return None if self.running else Searcher.FINISHED
         if isinstance(name, str):
             self.running[trial_id] = name
-            return {
-                "folder": str(sweep.folder),
-                "place": sweep.place,
-                "trial": name,
-                "head": (socket.gethostname(), software()),
-            }
+            return {"folder": str(sweep.folder), "place": sweep.place, "trial": name}
         if name is False:
             self.is_done = True
             return Searcher.FINISHED

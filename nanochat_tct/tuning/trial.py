@@ -26,6 +26,7 @@ from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
 from nanochat_tct.tuning.prices import FINAL_EVALUATIONS, Prices, seconds_of
 
+HEAD = "head"  # note of what the machine that started the sweep has, for nodes.check_node
 FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
 REPAIR = 1.1  # more than the forecast is put aside when a trial has to do work again
 
@@ -34,8 +35,7 @@ def run_trial(given: dict[str, Any]) -> None:
     """The function that Ray Tune runs: its process drives a Train run, and needs no CPU of its own.
 
     Args:
-        given: `folder` and `place` of the sweep (sweep.Sweep), name of the `trial`, `head` for nodes.check_node;
-            the rest is in the ledger.
+        given: `folder` and `place` of the sweep (sweep.Sweep), name of the `trial`; the rest is in the ledger.
     """
     from ray import tune
 
@@ -111,7 +111,7 @@ def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     ledger = open_ledger(given)
     account = ledger.accounts[given["trial"]]
-    check_node(account.settings["config"]["data_dir"], given["head"])
+    check_node(account.settings["config"]["data_dir"], ledger.notes[HEAD])
     context = ray.train.get_context()
     device = torch.device("cpu")
     if account.settings["config"]["use_gpu"]:

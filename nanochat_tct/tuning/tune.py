@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.nodes import software
 from nanochat_tct.training.plan import check_settings
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.tuning.config import SweepConfig
@@ -37,7 +39,7 @@ from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.space import make_size
 from nanochat_tct.tuning.sweep import Sweep
 from nanochat_tct.tuning.table import LiveTable
-from nanochat_tct.tuning.trial import run_trial
+from nanochat_tct.tuning.trial import HEAD, run_trial
 from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 
 RUNS = "another sweep runs here; wait, or take another --output"
@@ -176,6 +178,7 @@ def run(sweep: Sweep, console: Console) -> bool:
         wait_for_gpus(sweep.base.num_workers, sweep.config.wait_minutes, console.print)
     sweep.slots = sweep.config.concurrency or slots_of(sweep.base, ray.cluster_resources())
     sweep.ledger.note("slots", sweep.slots)
+    sweep.ledger.note(HEAD, [socket.gethostname(), software()])
     sweep.ledger.note(INTERRUPTED, False)
     search = LedgerSearch(sweep, lambda: show_forecast(sweep, console))
     tuner = tune.Tuner(
