@@ -38,11 +38,12 @@ def make_optimizers(
     token_vectors = [p for name, p in named if name.endswith(("token_embedding.weight", "head.weight"))]
     known = {id(parameter) for parameter in (*matrices, *token_vectors)}
     rest = [parameter for _, parameter in named if id(parameter) not in known]
-    is_muon = config.optimizer == "muon"
-    groups = [
-        {"params": matrices if not is_muon else [], "weight_decay": config.weight_decay},
-        {"params": token_vectors, "weight_decay": config.weight_decay, "has_parts": is_muon},
-        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+    is_muon, decay = config.optimizer == "muon", config.weight_decay
+    assert decay is not None
+    groups: list[dict[str, Any]] = [
+        {"params": matrices if not is_muon else [], "weight_decay": decay},
+        {"params": token_vectors, "weight_decay": decay, "has_parts": is_muon},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
     adamw = PartsAdamW(
@@ -50,7 +51,7 @@ def make_optimizers(
     )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if is_muon:
-        optimizers.append(Muon(matrices, weight_decay=config.weight_decay))
+        optimizers.append(Muon(matrices, weight_decay=decay))
     set_learning_rate(optimizers, 0, config)
     return optimizers
 
@@ -140,6 +141,8 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config
         scale = MUON_LR * math.sqrt(n_embd / MUON_WIDTH) if isinstance(optimizer, Muon) else 1.0
         for group in optimizer.param_groups:
             group["lr"] = rate * scale
+            if group["params"][0].dim() >= 2:  # a checkpoint brings the decay that it was made with
+                group["weight_decay"] = config.weight_decay
     return rate
 
 

@@ -122,7 +122,9 @@ def describe(
     else:
         batch += f" x gradient_accumulation {config.gradient_accumulation} x num_workers {config.num_workers}"
     own_share = own_rate(config, trained_windows, global_batch)
-    own = f"; {own_share:.2g} of it for what tokens learn apart from their parts" if own_share < 1 else ""
+    own = (
+        f"; {own_share:.2g} of the rate for what tokens learn apart from their parts" if own_share < 1 else ""
+    )
     if config.optimizer != "muon" or config.tokenizer == "wheel":  # which know no parts
         own = ""
     at_least = f"{config.least_workers} to " if config.least_workers < config.num_workers else ""
@@ -136,7 +138,7 @@ def describe(
         f"length     {config.max_iters} iters = {config.max_iters * batch_tokens:,} tokens = "
         f"{config.max_iters * global_batch / trained_windows:.1f} epochs",
         f"learning   {config.optimizer}, rate {config.learning_rate:g} after {config.warmup_iters} iters of warm-up, "
-        f"down to {config.min_lr:g} at iter {config.lr_decay_iters}{own}",
+        f"down to {config.min_lr:g} at iter {config.lr_decay_iters}; weight decay {config.weight_decay:g}{own}",
         f"workers    {at_least}{config.num_workers} {'GPUs' if config.use_gpu else 'processes on CPU'}, "
         f"{config.parallel}, {config.precision}, ${price:g} an hour each; W&B {config.wandb}",
     ]

@@ -54,6 +54,10 @@ def test_rates_of_all_groups_follow_the_schedule() -> None:
         optimizers = make_optimizers(GPT(config.model()), config, None)
         assert set_learning_rate(optimizers, 10, config) == 0.5
         adamw, muon = optimizers
+        set_learning_rate(
+            optimizers, 10, dataclasses.replace(config, weight_decay=0.7)
+        )  # gone on with another
+        assert {group["weight_decay"] for each in optimizers for group in each.param_groups} == {0.7}
         assert {group["lr"] for group in adamw.param_groups} == {0.5}
         assert {group["lr"] for group in muon.param_groups} == {0.5 * times}
 
@@ -152,6 +156,14 @@ def test_what_is_left_open_follows_from_the_rest() -> None:
     assert (config.n_embd, config.n_layer, config.vocab_size) == (512, 3, 8192)
     assert config.lr_decay_iters == 1000 and config.warmup_iters == 50
     assert config.min_lr == pytest.approx(config.learning_rate / 10)
+    assert config.weight_decay == 0.63  # 1.2 / (0.0019 * 1000)
+    for changes, expected in (
+        ({"max_iters": 30}, 2.0),
+        ({"max_iters": 10**5}, 0.1),
+        ({"optimizer": "adamw"}, 0.1),
+    ):
+        assert resolve(TrainConfig(preset="small", **changes), 8192).weight_decay == expected
+    assert resolve(TrainConfig(weight_decay=0.3), 8192).weight_decay == 0.3
     assert config.precision == "fp32" and config.run_name is not None and config.run_name.startswith("small-")
 
 
