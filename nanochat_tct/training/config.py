@@ -92,7 +92,8 @@ class TrainConfig:
     warmup_iters: int | None = option(None, "none: a twentieth of the run, 200 at most", unit="iters")
     lr_decay_iters: int | None = option(None, "when min_lr is reached; none: max_iters", unit="iters")
     weight_decay: float | None = option(
-        None, "of matrices; none: 1.2 / (learning_rate x lr_decay_iters), from 0.1 to 2; adamw: 0.1"
+        None,
+        "of matrices; none: 1.2 / (learning_rate x lr_decay_iters), from 0.1 to 2; adamw, train_samples: 0.1",
     )
     beta1: float = option(0.9, "AdamW")
     beta2: float = option(0.95, "AdamW")
@@ -201,7 +202,8 @@ def resolve(config: TrainConfig, vocab_size: int) -> TrainConfig:
         moved = values["learning_rate"] * values["lr_decay_iters"]
         # As much decay in a short run as in a long one: measured with 30, 61 and 122 iters (docs/LOG.md).
         by_length = float(f"{min(max(0.1, 1.2 / moved), 2.0):.2g}") if moved else 0.1
-        values["weight_decay"] = by_length if config.optimizer == "muon" else 0.1
+        is_plain = config.optimizer == "adamw" or config.train_samples is not None
+        values["weight_decay"] = 0.1 if is_plain else by_length
     values["precision"] = config.precision or ("bf16" if config.use_gpu else "fp32")
     values["run_name"] = config.run_name or default_run_name(config)
     values["wandb_run_name"] = config.wandb_run_name or values["run_name"]

@@ -161,6 +161,7 @@ def test_what_is_left_open_follows_from_the_rest() -> None:
         ({"max_iters": 30}, 2.0),
         ({"max_iters": 10**5}, 0.1),
         ({"optimizer": "adamw"}, 0.1),
+        ({"train_samples": 9}, 0.1),
     ):
         assert resolve(TrainConfig(preset="small", **changes), 8192).weight_decay == expected
     assert resolve(TrainConfig(weight_decay=0.3), 8192).weight_decay == 0.3
