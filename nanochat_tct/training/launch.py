@@ -82,15 +82,18 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
                 for failure in failures:
                     if isinstance(failure, UserError):
                         raise UserError(str(failure)) from error
+                latest = iters_saved(config)
+                if latest > before:
+                    # Whatever it was: what a worker says of a lost neighbour may look like a mistake of its own, and
+                    # a real one comes again before there is anything new.
+                    lines.put.remote(f"workers were lost several times, but iter {latest} was reached: going on")
+                    continue
                 if not were_lost(failures):
                     raise
-                latest = iters_saved(config)
-                if latest <= before:
-                    raise UserError(
-                        f"workers were lost more than --max-failures {config.max_failures} times in a row; the "
-                        f"same command goes on from iter {latest}"
-                    ) from error
-                lines.put.remote(f"workers were lost several times, but iter {latest} was reached: going on")
+                raise UserError(
+                    f"workers were lost more than --max-failures {config.max_failures} times in a row; the "
+                    f"same command goes on from iter {latest}"
+                ) from error
     if "error" in result:
         raise UserError(result["error"])
     return {**result, "exit_code": signals.exit_code if result["stopped"] else 0}
