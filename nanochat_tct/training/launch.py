@@ -86,7 +86,9 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
                 if latest > before:
                     # Whatever it was: what a worker says of a lost neighbour may look like a mistake of its own, and
                     # a real one comes again before there is anything new.
-                    lines.put.remote(f"workers were lost several times, but iter {latest} was reached: going on")
+                    lines.put.remote(
+                        f"workers were lost several times, but iter {latest} was reached: going on"
+                    )
                     continue
                 if not were_lost(failures):
                     raise
