@@ -162,6 +162,7 @@ def costs(fit: Fit | None, trials: Sequence[Trial], outcome: Outcome) -> "Figure
                     label="final run",
                 )
         axis.set(xscale="log", xlabel=name, title=f"Loss against {name.split(',')[0]}")
+        axis.tick_params(axis="x", which="both", labelsize=8, labelrotation=30)  # many, below a decade
     axes[0].set(ylabel="bits per byte")
     axes[-1].legend(fontsize=8, loc="upper right")
     return figure
