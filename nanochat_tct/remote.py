@@ -161,6 +161,13 @@ class RemoteFolder:
         finally:
             partial.unlink(missing_ok=True)
 
+    def upload_matching(self, folder: Path, names: re.Pattern[str]) -> None:
+        """Bring those files of a folder whose whole name, relative to it, matches."""
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and names.fullmatch(name):
+                self.upload(path, name)
+
     def upload(self, source: Path, name: str) -> None:
         """Writes a local file there; others see it whole or not at all."""
 

@@ -91,11 +91,7 @@ def push(run_dir: Path, uri: str) -> None:
 def push_notes(run_dir: Path, uri: str) -> None:
     """The same for all but the checkpoints: log, config, curve, samples."""
     if is_remote(uri):
-        remote = RemoteFolder(uri)
-        for path in sorted(run_dir.rglob("*")):
-            name = path.relative_to(run_dir).as_posix()
-            if path.is_file() and PUSHED.fullmatch(name):
-                remote.upload(path, name)
+        RemoteFolder(uri).upload_matching(run_dir, PUSHED)
 
 
 def _try_checkpoint(remote: RemoteFolder, step: int, folder: Path) -> bool:

@@ -47,8 +47,4 @@ def restore_ledger(place: str, folder: Path) -> None:
 def push_results(folder: Path, place: str) -> None:
     """Bring there what a sweep leaves behind, besides ledger and checkpoints. For a URI only."""
     if is_remote(place):
-        remote = RemoteFolder(place)
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder).as_posix()
-            if path.is_file() and RESULTS.fullmatch(name):
-                remote.upload(path, name)
+        RemoteFolder(place).upload_matching(folder, RESULTS)
