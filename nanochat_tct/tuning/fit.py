@@ -28,8 +28,9 @@ from nanochat_tct.tuning.trials import VARIABLE, Trial, show_value
 
 # Priors: middle and standard deviation. Those of factors are of their logarithm.
 PARAMETER_EXPONENT = (0.34, 0.3)  # Hoffmann et al. 2022; Besiroglu et al. 2024 find 0.35
-TOKEN_EXPONENT = (0.32, 0.3)  # between Hoffmann's 0.28 and Besiroglu's 0.37
-BURN_IN_TOKENS = (30_000.0, 2.0)  # before which the loss hardly falls; our runs of tiny models (docs/LOG.md)
+# Between Hoffmann's 0.28 and Besiroglu's 0.37; wide, since the short runs of tiny models fall more slowly (docs/LOG.md).
+TOKEN_EXPONENT = (0.32, 0.6)
+BURN_IN_TOKENS = (10_000.0, 1.0)  # before which the loss hardly falls; our runs of tiny models
 REPEATED_EPOCHS = (15.4, 0.5)  # R* of Muennighoff et al. 2023
 LEARNING_RATE_TIMES_WIDTH = (0.96, 1.5)  # the rule of training/config.py
 WIDTH_SLOPE = (0.0, 0.5)  # how far the best rate's fall with the width departs from the rule
@@ -38,7 +39,7 @@ CURVATURE = (0.03, 1.0)  # share of loss that a rate costs which is wrong by a f
 NOISE = (0.005, 0.7)  # share of loss that differs between seeds
 SIZE_LEARNING_RATE, SIZE_CURVATURE = 0.3, 0.3  # how far a size differs from the others
 VALUE_LOSS, VALUE_LEARNING_RATE = 0.05, 0.3  # how far a value of a setting differs from its others
-SHARES = 1.0  # of E, A and B, around those of Hoffmann's constants
+SHARES = 1.5  # of E, A and B, around those of Hoffmann's constants
 LEVEL = 0.3
 
 DEGREES_OF_FREEDOM = 4.0  # of Student's t: an odd trial does not carry the fit away

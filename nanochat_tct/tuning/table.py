@@ -1,6 +1,7 @@
 """The table of trials that a sweep shows while it runs."""
 
 import time
+from collections import deque
 from types import TracebackType
 
 from rich.box import SIMPLE
@@ -19,6 +20,7 @@ from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.trials import Trial, show_value
 
 SECONDS = 2.0  # between looks at the ledger
+PACE_SECONDS = 120.0  # how far back the pace is taken from: trials start often and slowly, the final run once
 
 
 class LiveTable:
@@ -28,8 +30,7 @@ class LiveTable:
         self.ledger, self.console = ledger, console
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.varied = list(ledger.terms.sweep.get("vary", {}))
-        self.started = time.time()
-        self.spent_before = ledger.spent
+        self._looks = deque([(time.time(), ledger.spent)])  # when, and what was spent by then
         self.told = {trial.trial: trial.status for trial in trial_rows(ledger)}
         self._repeating = Repeating(SECONDS, self._show)
 
@@ -50,6 +51,9 @@ class LiveTable:
 
     def _show(self) -> None:
         self.ledger.refresh()
+        self._looks.append((time.time(), self.ledger.spent))
+        while len(self._looks) > 2 and self._looks[1][0] < time.time() - PACE_SECONDS:
+            self._looks.popleft()
         if self.live is not None:
             self.live.update(self.table(max(3, self.console.height - 8)), refresh=True)
             return
@@ -108,9 +112,10 @@ class LiveTable:
         return iters * self.ledger.accounts[trial.trial].settings["iter_tokens"], bits[-1] if bits else None
 
     def total(self) -> str:
-        """Spent, budget, and how long it will go on at the pace of this session."""
+        """Spent, budget, and how long it will go on at the pace of the last minutes."""
         terms = self.ledger.terms
         spent, left = self.ledger.spent, terms.capacity - self.ledger.spent
         text = f"spent {money(terms, spent)} of {money(terms, terms.capacity)} ({spent / terms.capacity:.0%})"
-        pace = (spent - self.spent_before) / max(1.0, time.time() - self.started)
+        since, spent_before = self._looks[0]
+        pace = (spent - spent_before) / max(1.0, time.time() - since)
         return text + (f" | time left {duration(left / pace)}" if pace > 0 and left > 0 else "")
