@@ -28,7 +28,7 @@ from nanochat_tct.tuning.trials import VARIABLE, Trial, show_value
 
 # Priors: middle and standard deviation. Those of factors are of their logarithm.
 PARAMETER_EXPONENT = (0.34, 0.3)  # Hoffmann et al. 2022; Besiroglu et al. 2024 find 0.35
-# Between Hoffmann's 0.28 and Besiroglu's 0.37; wide, since the short runs of tiny models fall more slowly (docs/LOG.md).
+# Between Hoffmann's 0.28 and Besiroglu's 0.37; wide, as short runs of tiny models fall more slowly (docs/LOG.md).
 TOKEN_EXPONENT = (0.32, 0.6)
 BURN_IN_TOKENS = (10_000.0, 1.0)  # before which the loss hardly falls; our runs of tiny models
 REPEATED_EPOCHS = (15.4, 0.5)  # R* of Muennighoff et al. 2023
