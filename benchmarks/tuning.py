@@ -111,6 +111,7 @@ def main() -> int:
     parser.add_argument("--rule-range", action="store_true")
     parser.add_argument("--cache", default="runs/tuning", help="folder of data and of finished runs")
     arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # the job asks for it
     torch.set_num_threads(1)
     return exit_code(lambda: compare(arguments))
 
