@@ -20,7 +20,7 @@ from nanochat_tct.training.loop import open_windows
 from nanochat_tct.training.optimizer import own_rate
 from nanochat_tct.training.speed import peak_of
 
-EXPECTED_UTILIZATION = {"cpu": 0.6, "cuda": 0.3}  # of the peak; for the estimate of time only
+EXPECTED_UTILIZATION = {"cpu": 0.4, "cuda": 0.3}  # of the peak; for the estimate of time only
 
 
 @dataclass(frozen=True)
