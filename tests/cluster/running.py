@@ -78,13 +78,14 @@ class RunningCluster:
             "--min-worker-port": 0,
             "--max-worker-port": 0,
             "--dashboard-agent-listen-port": free_port(),
+            # With a folder in common each node would unpack a job's files over those that the others run in.
+            "--temp-dir": self.folder / f"ray{len(self.nodes)}",
         }
         if kind == "head":
             values |= {
                 "--port": self.port,
                 "--dashboard-port": self.dashboard_port,
                 "--ray-client-server-port": free_port(),
-                "--temp-dir": self.folder / "ray",
                 "--autoscaling-config": None,  # there is no cloud
             }
         else:
