@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,16 +27,17 @@ def run_cli(
 
 
 def run_python(
-    *arguments: object, timeout: float = 240, env: dict[str, str] | None = None, cwd: object = None
+    *arguments: object, timeout: float = 240, env: Mapping[str, str | None] | None = None, cwd: object = None
 ) -> Finished:
-    """Runs this Python with ``arguments`` in a process of its own."""
+    """Runs this Python with ``arguments`` in a process of its own; variables that are None in ``env`` are left out."""
+    environment = {**os.environ, **(env or {})}
     result = subprocess.run(
         [sys.executable, *(str(argument) for argument in arguments)],
         capture_output=True,
         text=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, **(env or {})},
+        env={name: value for name, value in environment.items() if value is not None},
         cwd=None if cwd is None else str(cwd),
     )
     return Finished(result.returncode, result.stdout, result.stderr)

@@ -41,7 +41,7 @@ SIZE_LEARNING_RATE, SIZE_CURVATURE = 0.3, 0.3  # how far a size differs from the
 VALUE_LOSS, VALUE_LEARNING_RATE = 0.05, 0.3  # how far a value of a setting differs from its others
 SHARES = 1.5  # of E, A and B, around those of Hoffmann's constants
 # The constants' terms in the small would exceed all that a model can lose (9 nats when it guesses among 8,192 tokens).
-MOST_NATS = (1.69, 3.0, 4.0)
+MOST_NATS_OF_PARAMETERS, MOST_NATS_OF_TOKENS = 3.0, 4.0
 LEVEL = 0.3
 
 DEGREES_OF_FREEDOM = 4.0  # of Student's t: an odd trial does not carry the fit away
@@ -331,7 +331,9 @@ class _LossModel:
         self.parameters = math.exp(np.log(self.rows.parameters).mean())
         self.width = math.exp(np.log(self.rows.width).mean())
         self.tokens = math.exp(np.log(self.rows.tokens).mean())
-        shares = np.minimum([1.69, 406.4 / self.parameters**0.3392, 410.7 / self.tokens**0.2849], MOST_NATS)
+        by_parameters = min(406.4 / self.parameters**0.3392, MOST_NATS_OF_PARAMETERS)
+        by_tokens = min(410.7 / self.tokens**0.2849, MOST_NATS_OF_TOKENS)
+        shares = np.array([1.69, by_parameters, by_tokens])
         self.log_shares = np.log(shares / shares.sum())
         self.first_value = 13 + 2 * len(self.sizes)  # where the dimensions of values begin
         self.dimensions = self.first_value + 2 * len(self.value_index)

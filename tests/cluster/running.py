@@ -132,7 +132,7 @@ class RunningCluster:
     def ray(self, *arguments: object, timeout: float = 800, cwd: Path = REPOSITORY) -> Finished:
         """`ray ARGUMENTS`, as the user of this cluster types it."""
         environment = {**self.environment, "RAY_API_SERVER_ADDRESS": self.address}
-        missing = {name: "" for name in os.environ if name.startswith("RAY_") and name not in environment}
+        missing = dict.fromkeys(name for name in os.environ if name.startswith("RAY_"))
         return run_python(
             "-m", "ray.scripts.scripts", *arguments, timeout=timeout, env={**missing, **environment}, cwd=cwd
         )
