@@ -2,7 +2,7 @@
 # make test     set up .venv if needed, then run the tests
 # Another Python (3.11, 3.12 or 3.13): make train PYTHON=/path/to/python3.12. Flags: make train ARGS="--max-iters 50"
 
-.PHONY: help setup train test test-slow lint format
+.PHONY: help setup train test test-slow test-gpu lint format
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -14,6 +14,7 @@ help:
 	@echo "make train      train the demo model on two local Ray workers; ARGS=\"...\" adds flags"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take longer"
+	@echo "make test-gpu   run the tests that need a CUDA device"
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
 
@@ -27,6 +28,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+test-gpu: $(INSTALLED)
+	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

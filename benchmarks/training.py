@@ -2,6 +2,7 @@
 
     python benchmarks/training.py                                  # CPU: demo, baseline, small
     python benchmarks/training.py --device cuda                    # bf16, compiled: small, medium, large
+    python benchmarks/training.py --device cuda --profile small    # and where the time of an iter goes, by kernel
 
 First, for each preset: tokens/s, MFU, memory, and milliseconds of an iter by part. Then ratios, each preset named by
 --compare: contestants live at the same time and take turns of a few iters, so that whatever else the machine does
@@ -28,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile
 
+from nanochat_tct.config import read_config_file
 from nanochat_tct.data.sampler import WindowSampler
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
@@ -70,7 +73,8 @@ RATIOS = (  # what is printed: the first one's speed over the second's, and the 
     ("torchrun", "loop", 1.6),
 )
 POLL_SECONDS = 0.005
-BATCH_SIZE = {"cpu": 8, "cuda": 32}  # windows of a micro-batch
+KERNELS_SHOWN = 28
+CPU_BATCH_SIZE = 8  # windows of a micro-batch; on CUDA those of the preset's config file
 
 
 def main() -> int:
@@ -88,6 +92,13 @@ def main() -> int:
         options.data_dir = options.data_dir or write_synthetic_store(Path(scratch) / "store")
         if options.presets:
             print_parts(options)
+        for preset in options.profile:
+            options.preset = preset
+            process = start(options, "profile", 1, 0, options.scratch)
+            printed, _ = process.communicate()
+            if process.returncode:
+                fail(options, "profile")
+            print(printed, flush=True)
         for preset in options.compare:
             print_ratios(options, preset)
     print("load average after: " + ", ".join(f"{value:.1f}" for value in os.getloadavg()))
@@ -101,11 +112,14 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--compare", nargs="*", help="presets that the ratios are taken of (CPU: demo)")
     parser.add_argument("--iters", type=int, default=0, help="of a turn (CPU: 5, CUDA: 20)")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant")
-    parser.add_argument("--batch-size", type=int, default=0, help="windows at a time (CPU: 8, CUDA: 32)")
+    parser.add_argument(
+        "--batch-size", type=int, default=0, help="windows at a time (CPU: 8, CUDA: as in configs/)"
+    )
     parser.add_argument("--data-dir", help="token store; none: synthetic workflows")
     parser.add_argument("--nanogpt", metavar="FOLDER", help="checkout of karpathy/nanoGPT")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--plain-softmax", action="store_true", help="over illegal tokens too")
+    parser.add_argument("--profile", nargs="*", default=[], help="presets whose kernels are listed by time")
     parser.add_argument("--without", nargs="*", default=[], help="contestants to leave out")
     for hidden in ("--contestant", "--preset", "--gate", "--scratch"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -118,13 +132,21 @@ def parse_options() -> argparse.Namespace:
     if options.compare is None:
         options.compare = ["small", "medium", "large"] if is_cuda else ["demo"]
     options.iters = options.iters or (20 if is_cuda else 5)
-    options.batch_size = options.batch_size or BATCH_SIZE[options.device]
     return options
 
 
 def write_synthetic_store(folder: Path) -> str:
     write_store(folder, [synthesize(index, seed=0) for index in range(600)], load_tokenizer())
     return str(folder)
+
+
+def micro_batch(options: argparse.Namespace) -> int:
+    """Windows at a time: as asked for, or what suits the device."""
+    if options.batch_size:
+        return int(options.batch_size)
+    if options.device == "cpu":
+        return CPU_BATCH_SIZE
+    return int(read_config_file(ROOT / "configs" / f"{options.preset}.yaml")["batch_size"])
 
 
 def make_config(options: argparse.Namespace, max_iters: int, name: str) -> TrainConfig:
@@ -137,7 +159,7 @@ def make_config(options: argparse.Namespace, max_iters: int, name: str) -> Train
         preset=options.preset,
         data_dir=options.data_dir,
         max_iters=max_iters,
-        batch_size=options.batch_size,
+        batch_size=micro_batch(options),
         gradient_accumulation=max(1, total // options.workers),
         num_workers=options.workers,
         use_gpu=options.device == "cuda",
@@ -181,7 +203,7 @@ def start(options: argparse.Namespace, contestant: str, workers: int, place: int
     return subprocess.Popen(
         [sys.executable, *script, *flags, "--place", str(place), "--gate", gate],
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
-        stdout=subprocess.PIPE if contestant == "parts" else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if contestant in ("parts", "profile") else subprocess.DEVNULL,
         stderr=open(f"{options.scratch}/{contestant}.err", "wb"),
         preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if options.device == "cpu" else None,
         text=True,
@@ -303,6 +325,9 @@ def play_parts(options: argparse.Namespace) -> None:
         return (watch.now() - start) / count
 
     iterate(3)
+    if options.contestant == "profile":
+        print_kernels(options.preset, lambda: iterate(5))
+        os._exit(0)
     count = 2 * options.iters
     seconds = iterate(count)
     watch.is_on = True
@@ -331,6 +356,32 @@ def play_parts(options: argparse.Namespace) -> None:
     if worker.is_first:
         print(json.dumps(result), flush=True)
     os._exit(0)  # the reading thread waits for steps that nobody takes
+
+
+def print_kernels(preset: str, work: Callable[[], float]) -> None:
+    """Where the time goes: kernels on CUDA, operators on CPU, those that take most first."""
+    is_cuda = torch.cuda.is_available()
+    activities = [ProfilerActivity.CUDA if is_cuda else ProfilerActivity.CPU]
+    work()
+    start = time.perf_counter()
+    seconds_an_iter = work()
+    iters = round((time.perf_counter() - start) / seconds_an_iter)
+    with profile(activities=activities) as profiler:
+        work()
+    rows = [
+        (event.self_device_time_total if is_cuda else event.self_cpu_time_total, event.count, event.key)
+        for event in profiler.key_averages()
+    ]
+    total = sum(row[0] for row in rows)
+    print(
+        f"{preset}: {1000 * seconds_an_iter:.1f} ms an iter, of which {total / iters / 1000:.1f} ms in these\n"
+    )
+    print("| share | ms an iter | calls an iter | what |\n| --- | --- | --- | --- |")
+    for microseconds, count, name in sorted(rows, reverse=True)[:KERNELS_SHOWN]:
+        print(
+            f"| {microseconds / total:.1%} | {microseconds / iters / 1000:.2f} | {count / iters:.0f} | {name[:90]} |"
+        )
+    print(flush=True)
 
 
 # ------------------------------------------------------------------------------------------------- in turns
@@ -430,7 +481,7 @@ def print_ratios(options: argparse.Namespace, preset: str) -> None:
     }
     config = make_config(argparse.Namespace(**{**vars(options), "workers": workers}), 1, "shown")
     tokens = config.global_batch * config.model().context_size
-    print(f"\n{preset}, {config.global_batch} windows an iter, {options.batch_size} at a time, ", end="")
+    print(f"\n{preset}, {config.global_batch} windows an iter, {micro_batch(options)} at a time, ", end="")
     print(f"{options.rounds} rounds of {options.iters} iters each\n")
     print("| contestant | workers | ms an iter, median | tokens/s |\n| --- | --- | --- | --- |")
     for name, values in seconds.items():
@@ -519,7 +570,7 @@ def play_plain(options: argparse.Namespace) -> None:
     sampler = WindowSampler(len(windows), 0)
     masks = masks_on(worker.device, store.masks) if config.mask_illegal else None
     loader = MicroSteps(model, config, worker, options.batch_size, tokenizer.pad_token(), masks=masks)
-    batches = [loader.load(windows.get_masked(sampler.indices(n, options.batch_size))) for n in range(16)]
+    batches = [loader.load(windows.get_masked(sampler.indices(n, config.batch_size))) for n in range(16)]
     inputs: list[dict[str, Any]]
     if options.contestant == "plain":
         inputs = [
@@ -556,6 +607,7 @@ def play_plain(options: argparse.Namespace) -> None:
 
 CONTESTANTS = {
     "parts": play_parts,
+    "profile": play_parts,
     "loop": play_loop,
     "torchrun": play_loop,
     "ray": play_ray,

@@ -160,8 +160,10 @@ class MicroSteps:
             limit = self.config.grad_clip or math.inf
             norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), limit)
             norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        total, *told_sums = sums.tolist()
-        return total / max(1.0, float(num_targets)), float(norm), told_sums
+        # The only wait for the device of an iter, with all there is to hear from it.
+        numbers = torch.cat([num_targets[None], norm[None].to(torch.float64), sums]).tolist()
+        total_targets, norm_reached, total_nats, *told_sums = numbers
+        return total_nats / max(1.0, total_targets), norm_reached, told_sums
 
     def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, Legal | None]:
         """Tokens, targets and what is legal of the micro-batch from there on: (micro_batch or fewer, context_size)."""

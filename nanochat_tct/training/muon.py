@@ -38,26 +38,31 @@ class Muon(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is not None:
                     by_shape[weight.shape].append(weight)
-            for weights in by_shape.values():
-                momenta = torch.stack([self._momentum(weight, group["momentum"]) for weight in weights])
-                for weight, update in zip(weights, orthogonalized(momenta), strict=True):
-                    if isinstance(weight, DTensor):
-                        update = distribute_tensor(
-                            update, weight.device_mesh, weight.placements, src_data_rank=None
-                        )
-                    weight.mul_(1 - group["lr"] * group["weight_decay"])
-                    weight.add_(update, alpha=-group["lr"] * 0.2 * math.sqrt(max(weight.shape)))
+            for shape, weights in by_shape.items():
+                momenta = torch.stack(self._momenta(weights, group["momentum"]))
+                updates = [
+                    distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
+                    if isinstance(weight, DTensor)
+                    else update
+                    for weight, update in zip(weights, orthogonalized(momenta), strict=True)
+                ]
+                # _foreach: one kernel for all of a list, where a small model has more kernels than work
+                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(weights, updates, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
 
-    def _momentum(self, weight: Tensor, momentum: float) -> Tensor:
-        """Nesterov's: the running mean of gradients, looking one step ahead. Whole, also of a slice."""
-        assert weight.grad is not None
-        state = self.state[weight]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(weight.grad)
-        mean = state["momentum_buffer"]
-        mean.lerp_(weight.grad, 1 - momentum)
-        ahead = weight.grad.lerp(mean, momentum)
-        return ahead.full_tensor() if isinstance(ahead, DTensor) else ahead
+    def _momenta(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
+        """Nesterov's: running means of gradients, looking one step ahead. Whole, also of slices."""
+        grads, means = [], []
+        for weight in weights:
+            assert weight.grad is not None
+            state = self.state[weight]
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = torch.zeros_like(weight.grad)
+            grads.append(weight.grad)
+            means.append(state["momentum_buffer"])
+        torch._foreach_lerp_(means, grads, 1 - momentum)
+        ahead = torch._foreach_lerp(grads, means, momentum)
+        return [each.full_tensor() if isinstance(each, DTensor) else each for each in ahead]
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:

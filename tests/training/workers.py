@@ -74,7 +74,8 @@ def train_alone(config: TrainConfig, lines: list[str] | None = None, **reporter:
     """The loop on one worker in this process, with a fixed number of threads; `reporter` as Reporter takes it."""
     torch.set_num_threads(1)
     say = (lines if lines is not None else []).append
-    return train(config, Worker(0, 1, CPU), Reporter(say=say, **reporter))
+    device = torch.device("cuda", 0) if config.use_gpu else CPU
+    return train(config, Worker(0, 1, device), Reporter(say=say, **reporter))
 
 
 Job = tuple[TrainConfig, Callable[[int], Reporter | None] | None]
