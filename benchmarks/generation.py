@@ -69,11 +69,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=64, help="documents a run")
     parser.add_argument("--max-tokens", type=int, default=96, help="of a document")
     parser.add_argument("--runs", type=int, default=3, help="pairs of runs")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
-    model = GPT(replace(PRESETS[arguments.preset], vocab_size=8192))
+    model = GPT(replace(PRESETS[arguments.preset], vocab_size=8192)).to(arguments.device)
     constrained, free = Tokenizer(), Unconstrained()
     sampling = SamplingConfig(max_tokens=arguments.max_tokens)
-    print(f"{arguments.preset}, batch {NUM_ROWS}, {torch.get_num_threads()} threads")
+    device = torch.cuda.get_device_name() if arguments.device == "cuda" else "CPU"
+    print(f"{arguments.preset}, batch {NUM_ROWS}, {device}, {torch.get_num_threads()} threads")
     speeds: dict[str, list[float]] = {"with": [], "without": []}
     for run in range(arguments.runs):
         for name, tokenizer in (("with", constrained), ("without", free)):

@@ -87,44 +87,59 @@ class Windows:
 
     def get(self, indices: np.ndarray) -> np.ndarray:
         """The rows `indices`: int64 (n, context_size + 1)."""
-        return self._cut(indices, self._tokens, self.pad_token)
+        places, positions = self._places(indices)
+        return self._filled(places, positions)
 
     def get_masked(self, indices: np.ndarray) -> MaskedRows:
         """The rows `indices` and, where the store has masks, what is legal in them."""
-        rows = self.get(indices)
+        places, positions = self._places(indices)
+        rows = self._filled(places, positions)
         if self._mask_ids is None:
             return MaskedRows(rows)
-        mask_ids = self._cut(indices, self._mask_ids, 0)[:, 1:]
-        return MaskedRows(rows, np.where(targets_of(rows, self.vocab_size, self.pad_token) >= 0, mask_ids, 0))
+        mask_ids = self._mask_ids[np.maximum(places[:, 1:], 0)].astype(np.int64)
+        mask_ids[(places[:, 1:] < 0) | (rows[:, 1:] == self.pad_token)] = 0
+        return MaskedRows(rows, mask_ids)
 
-    def _cut(self, indices: np.ndarray, content: np.ndarray, padding: int) -> np.ndarray:
-        """The rows `indices` of something that there is one of for each token: int64 (n, context_size + 1)."""
-        rows = np.full((len(indices), self.context_size + 1), padding, dtype=np.int64)
-        fill = self._fill_stream_row if self.windowing == "stream" else self._fill_document_row
-        for row, index in zip(rows, indices, strict=True):
-            fill(row, int(index), content)
-        return rows
+    def _filled(self, places: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Rows of what `_places` gives."""
+        rows = self._tokens[np.maximum(places, 0)].astype(np.int64)
+        return np.where(
+            places >= 0, rows, np.where(positions >= 0, self.vocab_size + positions, self.pad_token)
+        )
 
-    def _fill_document_row(self, row: np.ndarray, index: int, content: np.ndarray) -> None:
-        document, offset = self._rows[index]
-        start = self._starts[document] + offset
-        row[0] = self.vocab_size + offset
-        row[1:] = content[start : start + self.context_size]
+    def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where in the store the elements of rows are: both int64 (n, context_size + 1).
 
-    def _fill_stream_row(self, row: np.ndarray, index: int, content: np.ndarray) -> None:
-        first = self._rows[index]
-        document = int(np.searchsorted(self._stream_starts, first, side="right")) - 1
-        offset = int(first - self._stream_starts[document]) - 1  # tokens of the document before this row
-        filled = 0
-        while filled < len(row) and document < len(self._lengths):
-            row[filled] = self.vocab_size + offset
-            filled += 1
-            count = min(len(row) - filled, int(self._lengths[document]) - offset)
-            start = int(self._starts[document]) + offset
-            row[filled : filled + count] = content[start : start + count]
-            filled += count
-            document += 1
-            offset = 0
+        For the whole batch at once: while Python goes through rows one by one, the thread that trains cannot go on.
+
+        Returns: of each element the token of the store, -1 where it is none; and of each of those the position that it
+            tells, -1 for padding.
+        """
+        if self.windowing == "per-document":
+            document, offset = self._rows[indices].T[:, :, None]  # each (n, 1)
+            element = np.arange(self.context_size + 1)
+            place = np.where(element > 0, self._starts[document] + offset + element - 1, -1)
+            return place, np.where(element > 0, -1, offset)
+        # Elements of the stream; the first of a row stands for the position token in front of it.
+        starts = self._rows[indices]  # (n,)
+        first = (
+            np.searchsorted(self._stream_starts, starts, side="right") - 1
+        )  # the document that a row begins in
+        count = np.searchsorted(self._stream_starts, starts + self.context_size, side="left") - 1 - first
+        # Documents that begin inside rows are few: they are marked, and the marks are counted.
+        row = np.repeat(np.arange(len(starts)), count)
+        begun = first[row] + 1 + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        document = np.zeros((len(starts), self.context_size + 1), dtype=np.int64)
+        document[row, self._stream_starts[begun] - starts[row] + 1] = 1
+        document[:, 0] = first
+        np.cumsum(document, axis=1, out=document)
+        offset = (starts - 2)[:, None] + np.arange(self.context_size + 1) - self._stream_starts[document]
+        is_token = (offset >= 0) & (offset < self._lengths[document])  # else a position token (-1) or padding
+        is_token[:, 0] = False
+        place = np.where(is_token, self._starts[document] + offset, -1)
+        position = np.where(offset < 0, 0, -1)
+        position[:, 0] = offset[:, 1]
+        return place, position
 
 
 def targets_of(rows: np.ndarray, vocab_size: int, pad_token: int) -> np.ndarray:

@@ -11,7 +11,9 @@ causal and never crosses from one document to another.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -103,7 +105,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1).to(x.dtype)
 
 
-def attention_mask(tokens: Tensor, vocab_size: int) -> Tensor | BlockMask | None:
+def attention_mask(tokens: Tensor, vocab_size: int) -> Tensor | None:
     """What each token of a packed row may attend to: itself and what comes before it in its own document.
 
     Computed once a forward pass, shared by all layers. tokens: (B, T) int64.
@@ -111,22 +113,20 @@ def attention_mask(tokens: Tensor, vocab_size: int) -> Tensor | BlockMask | None
     Returns:
         None: plain causal attention is right, as every row is one document. Only looked for on CPU, since on
             CUDA the look would wait for the device.
-        A block mask for flex attention: on CUDA inside `torch.compile`, without which flex is slow.
         A boolean mask (B, 1, T, T), True where attention is allowed: everywhere else.
     """
     starts = tokens >= vocab_size
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(starts[:, 1:].any()):
         return None
     documents = starts.cumsum(dim=1)  # (B, T): which document of the row a token belongs to
-    if tokens.device.type == "cuda" and torch.compiler.is_compiling():
-        return document_block_mask(documents)
     same_document = documents[:, :, None] == documents[:, None, :]
     return same_document.tril()[:, None]  # (B, 1, T, T)
 
 
-def document_block_mask(documents: Tensor) -> BlockMask:
+def block_mask(tokens: Tensor, vocab_size: int) -> BlockMask:
     """The same mask as a sparse one for flex attention, which skips the blocks that are all masked."""
-    B, T = documents.shape
+    B, T = tokens.shape
+    documents = (tokens >= vocab_size).cumsum(dim=1)  # (B, T)
 
     def allowed(b: Tensor, h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (documents[b, query] == documents[b, key])
@@ -223,6 +223,7 @@ class GPT(nn.Module):
     rotary_cos: Tensor
     rotary_sin: Tensor
     position_bucket_starts: Tensor
+    is_compiled = False
 
     def __init__(self, config: GPTConfig, seed: int = 0, checkpoint_activations: bool = False) -> None:
         super().__init__()
@@ -241,6 +242,7 @@ class GPT(nn.Module):
             "position_bucket_starts", bucket_starts, persistent=False
         )  # (NUM_POSITION_BUCKETS,)
         self.initialize(seed)
+        self.make_mask: Callable[[Tensor, int], Tensor | BlockMask | None] = attention_mask
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
@@ -258,14 +260,22 @@ class GPT(nn.Module):
         self.head.weight.normal_(std=0.001, generator=generator)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """(B, T) ids, of the vocabulary or position tokens, to (B, T, n_embd)."""
+        """(B, T) ids, of the vocabulary or position tokens, to (B, T, n_embd), under autocast in its dtype."""
         vocab_size = self.config.vocab_size
         is_position = tokens >= vocab_size
         bucket = (
             torch.bucketize((tokens - vocab_size).clamp(min=0), self.position_bucket_starts, right=True) - 1
         )
-        content = self.token_embedding(tokens.clamp(max=vocab_size - 1))
-        return torch.where(is_position[..., None], self.position_embedding(bucket), content)
+        if torch.is_grad_enabled():
+            # One look-up in one table: with one for each, every token would have a gradient, zero, for position 0, and
+            # on CUDA thousands of gradients of one row are added one after the other.
+            table = torch.cat([self.token_embedding.weight, self.position_embedding.weight])
+            x = F.embedding(torch.where(is_position, vocab_size + bucket, tokens), table)
+        else:  # and no copy of the table for each token that is generated
+            content = self.token_embedding(tokens.clamp(max=vocab_size - 1))
+            x = torch.where(is_position[..., None], self.position_embedding(bucket), content)
+        device_type = tokens.device.type
+        return x.to(torch.get_autocast_dtype(device_type)) if torch.is_autocast_enabled(device_type) else x
 
     def forward(
         self,
@@ -292,22 +302,42 @@ class GPT(nn.Module):
         mask: Tensor | BlockMask | None
         if cache is None:
             cos, sin = self.rotary_cos[:T, None], self.rotary_sin[:T, None]  # (T, 1, head_dim / 2)
-            mask = attention_mask(tokens, self.config.vocab_size)
+            mask = self.make_mask(tokens, self.config.vocab_size)
         else:
             positions = cache.positions(T)  # (B, T)
             cos, sin = self.rotary_cos[positions][:, :, None], self.rotary_sin[positions][:, :, None]
             mask = cache.mask(T)  # (B, 1, T, S)
-        x = norm(self.dropout(self.embed(tokens)))  # (B, T, n_embd)
-        for block in self.blocks:
-            if self.checkpoint_activations and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, mask, cache, use_reentrant=False)
-            else:
-                x = block(x, cos, sin, mask, cache)
-        x = norm(x)
+        # Not compiled: compiled, its gradient would be summed in another order each time.
+        x = self.embed(tokens)
+        x = self.through_blocks(x, cos, sin, mask, cache)  # (B, T, n_embd)
         if cache is not None:
             cache.advance(T)
         if targets is not None:
             if legal is not None:
                 legal = Legal(legal.mask_ids.flatten(), legal.masks)
-            return soft_capped_nats(x.flatten(0, 1), self.head.weight, targets.flatten(), LOGIT_CAP, legal)
+            rows, weight = x.flatten(0, 1), self.head.weight
+            return soft_capped_nats(rows, weight, targets.flatten(), LOGIT_CAP, legal, self.is_compiled)
         return LOGIT_CAP * torch.tanh(self.head(x).float() / LOGIT_CAP)
+
+    def through_blocks(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None, cache: KVCache | None
+    ) -> Tensor:
+        """What the head reads, of embedded tokens: both (B, T, n_embd)."""
+        x = norm(self.dropout(x))
+        for block in self.blocks:
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(block, x, cos, sin, mask, cache, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, mask, cache)
+        return norm(x)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """`torch.compile` in three parts, with arguments of that function: masks, blocks, loss.
+
+        In one piece it went wrong on an H100 with torch 2.11: flex attention read the documents of a mask made in the
+        same graph from memory that held something else, and the gradient of the loss was zero.
+        """
+        self.is_compiled = True
+        self.through_blocks = torch.compile(self.through_blocks, *args, **kwargs)  # type: ignore[method-assign]
+        if self.head.weight.device.type == "cuda":  # flex attention has no backward pass on CPU
+            self.make_mask = torch.compile(block_mask, *args, **kwargs)

@@ -9,6 +9,8 @@ chunk are at hand; the backward pass only scales them. The mathematics is that o
 in float32 logits; a test holds the two against each other.
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits of one chunk, in numbers: small enough for the caches of a CPU, large enough to fill a GPU.
-CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**25}
+# Logits of one chunk, in numbers: small enough for the caches of a CPU, and for those of a GPU, which it must fill.
+CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**24}
 
 
 class Legal(NamedTuple):
@@ -38,8 +40,14 @@ def masks_on(device: torch.device | str, masks: np.ndarray | None) -> Tensor | N
     return None if masks is None else torch.from_numpy(np.array(masks)).to(device)
 
 
+@torch.compiler.disable
 def soft_capped_nats(
-    x: Tensor, weight: Tensor, targets: Tensor, cap: float, legal: Legal | None = None
+    x: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    cap: float,
+    legal: Legal | None = None,
+    is_compiled: bool = False,
 ) -> Tensor:
     """Sum of nats of the targets.
 
@@ -49,6 +57,7 @@ def soft_capped_nats(
         targets: (N,) int64; -1 counts nothing.
         cap: logits are cap * tanh(x @ weight.T / cap).
         legal: the tokens that the softmax is over, its mask_ids (N,); None: all.
+        is_compiled: the work on a chunk is compiled.
 
     Returns:
         float32 scalar. Under autocast the matrix products run in its dtype; all else is float32.
@@ -57,7 +66,7 @@ def soft_capped_nats(
     autocast = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     mask_ids, masks = legal or (None, None)
-    nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, mask_ids, masks)
+    nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, mask_ids, masks, is_compiled)
     return nats
 
 
@@ -71,6 +80,51 @@ def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
     return F.embedding(masks.int(), bits_of_bytes).flatten(1)[:, :vocab_size]
 
 
+def chunk_nats(
+    chunk: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    cap: float,
+    mask_ids: Tensor | None,
+    masks: Tensor | None,
+    grad_weight: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Nats of some rows, and their gradients.
+
+    Args:
+        chunk: (R, n_embd), in the dtype of matrix products, as `weight`.
+        target: (R, 1) int64.
+        mask_ids: (R,), with `masks` as of Legal; None: all tokens are legal.
+        grad_weight: float32, as `weight`; the gradient is added to it. None: there are no gradients.
+    Returns: their sum, a float32 scalar; the gradient of `chunk`.
+    """
+    is_target = target >= 0
+    target = target.clamp(min=0)
+    # tanh(z / cap) is 2 sigmoid(2 z / cap) - 1, and a sigmoid is less than half the work on a CPU. The softmax
+    # does not see the -1: logits are taken as 2 cap sigmoid, within (0, 2 cap). So no maximum is taken out before
+    # exp.
+    sigmoid = (chunk @ weight.T).float().mul_(2 / cap).sigmoid_()  # (R, vocab_size)
+    weights = (sigmoid * (2 * cap)).exp_()
+    if mask_ids is not None and masks is not None:
+        weights.mul_(unpacked(masks[mask_ids], weight.size(0)))
+    total = weights.sum(dim=1, keepdim=True)  # (R, 1)
+    row_nats = total.log() - 2 * cap * sigmoid.gather(1, target)
+    nats = torch.where(is_target, row_nats, 0.0).sum()
+    if grad_weight is None:
+        return nats, None
+    grad = weights.mul_(4 * is_target / total)  # 4 softmax, zero where there is no target
+    grad.scatter_add_(1, target, -4 * is_target.float())
+    grad.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1))  # d tanh(z) = 4 (sigmoid - sigmoid^2)
+    grad = grad.to(chunk.dtype)
+    grad_weight += grad.T @ chunk
+    return nats, grad @ weight
+
+
+@cache
+def _compiled_chunk_nats() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    return torch.compile(chunk_nats)
+
+
 class _SoftCappedNats(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -82,52 +136,34 @@ class _SoftCappedNats(torch.autograd.Function):
         dtype: torch.dtype,
         mask_ids: Tensor | None,
         masks: Tensor | None,
+        is_compiled: bool,
     ) -> Tensor:
         needs_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         ctx.dtypes = x.dtype, weight.dtype
         x, weight = x.to(dtype), weight.to(dtype)
-        rows = max(1, CHUNK_NUMBERS.get(x.device.type, 2**25) // weight.size(0))
+        rows = max(1, CHUNK_NUMBERS[x.device.type] // weight.size(0))
         nats = torch.zeros((), device=x.device, dtype=torch.float32)
         grad_x = torch.empty_like(x) if needs_gradient else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
+        of_chunk = _compiled_chunk_nats() if is_compiled else chunk_nats
         for start in range(0, x.size(0), rows):
-            chunk = x[start : start + rows]  # (R, n_embd)
-            target = targets[start : start + rows, None]  # (R, 1)
-            is_target = target >= 0
-            target = target.clamp(min=0)
-            # tanh(z / cap) is 2 sigmoid(2 z / cap) - 1, and a sigmoid is less than half the work on a CPU. The
-            # softmax does not see the -1: logits are taken as 2 cap sigmoid, within (0, 2 cap). So no maximum
-            # is taken out before exp.
-            sigmoid = (chunk @ weight.T).float().mul_(2 / cap).sigmoid_()  # (R, vocab_size)
-            weights = (sigmoid * (2 * cap)).exp_()
-            if mask_ids is not None and masks is not None:
-                weights.mul_(unpacked(masks[mask_ids[start : start + rows]], weight.size(0)))
-            total = weights.sum(dim=1, keepdim=True)  # (R, 1)
-            row_nats = total.log() - 2 * cap * sigmoid.gather(1, target)
-            nats += torch.where(is_target, row_nats, 0.0).sum()
-            if grad_x is None or grad_weight is None:
-                continue
-            grad = weights.mul_(4 * is_target / total)  # 4 softmax, zero where there is no target
-            grad.scatter_add_(1, target, -4 * is_target.float())
-            grad.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1))  # d tanh(z) = 4 (sigmoid - sigmoid^2)
-            grad = grad.to(dtype)
-            grad_x[start : start + rows] = grad @ weight
-            grad_weight += grad.T @ chunk
+            part = slice(start, start + rows)
+            ids = None if mask_ids is None else mask_ids[part]
+            of_rows, grad = of_chunk(x[part], weight, targets[part, None], cap, ids, masks, grad_weight)
+            nats += of_rows
+            if grad_x is not None and grad is not None:
+                grad_x[part] = grad
         if needs_gradient:
             ctx.save_for_backward(grad_x, grad_weight)
         return nats
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_nats: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, grad_nats: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_weight = ctx.saved_tensors
         x_dtype, weight_dtype = ctx.dtypes
         return (
             (grad_x * grad_nats).to(x_dtype),
             (grad_weight * grad_nats).to(weight_dtype),
-            None,
-            None,
-            None,
-            None,
-            None,
+            *(None,) * 6,
         )

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,11 @@ def test_short_of_memory_it_takes_fewer_windows_at_a_time(data_dir: Path, tmp_pa
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     said = [line for line in lines if "memory was full" in line]
-    assert said[0] == "batch_size 64: 32 windows at a time, 2 times an iter, as the memory was full with 64"
-    assert said[1].startswith("--batch-size auto: ") and len(said) == 2
+    assert len(said) == 2, lines
+    assert re.match(
+        r"batch_size 64: (32|16|8) windows at a time, (2|4|8) times an iter, as the memory", said[0]
+    )
+    assert said[1].startswith("--batch-size auto: ")
     np.testing.assert_allclose(losses(short), losses(plain), rtol=1e-2)
 
 

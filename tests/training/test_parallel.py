@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.evaluation.loss import sum_nats
-from nanochat_tct.model.gpt import GPT, document_block_mask
+from nanochat_tct.model.gpt import GPT, block_mask
 from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
@@ -169,11 +169,12 @@ def test_saved_activations_or_not_the_gradient_is_the_same(data_dir: Path, tmp_p
 
 def test_the_block_mask_of_cuda_allows_what_the_dense_mask_of_cpu_allows(data_dir: Path) -> None:
     rows = Windows(TokenStore.open(data_dir), "train", 256).get(np.arange(3))
-    starts = torch.from_numpy(rows[:, :-1]) >= 8192
+    tokens = torch.from_numpy(rows[:, :-1])
+    starts = tokens >= 8192
     assert int(starts.sum()) > 6  # rows of several documents
     documents = starts.cumsum(dim=1)
     dense = (documents[:, :, None] == documents[:, None, :]).tril()  # (B, T, T)
-    mask = document_block_mask(documents)
+    mask = block_mask(tokens, 8192)
     row, query, key = torch.meshgrid(torch.arange(3), torch.arange(256), torch.arange(256), indexing="ij")
     allowed = mask.mask_mod(row, torch.zeros_like(row), query, key)
     assert torch.equal(allowed, dense)
