@@ -1,4 +1,4 @@
-"""A Ray cluster of a head and two workers on this machine, of which one is killed while a command runs on it."""
+"""A Ray cluster of a head and two workers on this machine, of which one dies while a command runs on it."""
 
 import os
 import signal
@@ -52,6 +52,15 @@ class TwoWorkers:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return workers
+
+    def kill_head(self, driver: "subprocess.Popen[bytes]") -> None:
+        """SIGKILL all of the head's machine, the command on it too."""
+        head = self.cluster.head_node
+        pids = [entry.process.pid for entries in head.all_processes.values() for entry in entries]
+        for pid in {driver.pid, *pids, *(child for parent in pids for child in descendants(parent))}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        driver.wait()
 
     def close(self) -> None:
         self.cluster.shutdown()

@@ -105,3 +105,35 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         ray_session.start_ray()
     assert len(tried) == ray_session.START_TRIES
     assert capsys.readouterr().err.count("once more") == ray_session.START_TRIES - 1
+
+
+FULL = """
+import ray
+from nanochat_tct import ray_session
+ray_session.OBJECT_STORE_BYTES = 80 * 2**20
+ray_session.start_ray(num_cpus=2)
+held = [ray.put(bytes(10 * 2**20)) for _ in range(7)]
+
+def large(batch):
+    import pyarrow as pa
+    return pa.table({"a": pa.array([bytes(20 * 2**20)], pa.binary())})
+
+import pyarrow as pa
+import ray.data
+data = ray.data.from_arrow([pa.table({"a": [i]}) for i in range(4)]).map_batches(large, batch_format="pyarrow")
+with ray_session.user_errors():
+    for table in data.iter_batches(batch_size=None, batch_format="pyarrow"):
+        held.append(ray.put(table))
+"""
+
+
+@pytest.mark.slow
+def test_a_full_object_store_is_told() -> None:
+    """Somebody holds most of it, and the disk that it would spill to counts as full."""
+    environment = {"RAY_ADDRESS": "", "RAY_local_fs_capacity_threshold": "0"}
+    result = run_python("-c", FULL, env=environment)
+    assert result.code == 1
+    last = result.stderr.splitlines()[-1]
+    assert "StorageError: Ray's object store is full, and so is the disk that it spills to" in last, (
+        result.stderr
+    )

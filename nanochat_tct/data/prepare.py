@@ -3,6 +3,7 @@
 Tasks get parts of the input of a few MB and give back tables of encoded documents; Ray Data hands these over
 in the order of the input, whatever the number of tasks, and this process writes them to the store one after
 the other. So the output does not depend on the parallelism, and no process ever holds more than some parts.
+Each table is also kept on disk until the store is there: a run that was killed goes on with the part after it.
 """
 
 import dataclasses
@@ -22,12 +23,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nanochat_tct.config import REQUIRED, option, parse_arguments
+from nanochat_tct.data import encoded_parts
 from nanochat_tct.data.documents import DEFAULT_LIMITS, Limits
 from nanochat_tct.data.encode import ENDS_JOB, encode_parts
+from nanochat_tct.data.encoded_parts import EncodedParts
 from nanochat_tct.data.legal import DocumentMasks
 from nanochat_tct.data.sources import Part, find_sources, plan_parts, sources_fingerprint, total_documents
 from nanochat_tct.data.store import REJECTED, TokenStore, upload_store
-from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, StoreSettings, StoreWriter
+from nanochat_tct.data.store_writer import (
+    EncodedDocument,
+    RejectedDocument,
+    StoreSettings,
+    StoreWriter,
+    writing_to,
+)
 from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.errors import UserError
 from nanochat_tct.ray_session import start_ray, user_errors
@@ -116,18 +125,37 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if (store := _unchanged(config, tokenizer, identity)) is not None:
         documents = store.manifest["counts"]["documents"]
         print(f"{config.output} is up to date: {documents:,} documents; nothing to do")
+        encoded_parts.clear(local_path(config.output))  # of a run that was killed in its last moment
         return store
-    with StoreWriter(local_path(config.output), tokenizer, config.settings(), config.masks) as writer:
+    output = local_path(config.output)
+    ray_seconds = 0.0
+    with StoreWriter(output, tokenizer, config.settings(), config.masks) as writer:
         parts = plan_parts(sources)
-        ray_begin = time.monotonic()
-        start_ray()
-        ray_seconds = time.monotonic() - ray_begin
-        with _Progress(total_documents(parts)) as progress:
-            for table in _encoded(parts, config, tokenizer):
-                _write(table, writer)
-                progress.advance(len(table))
-        _check_rejected(writer, config)
-        store = writer.commit(identity, config.export_pt)
+        with writing_to(output):
+            done = EncodedParts(output, repr((parts, config.limits(), config.masks, tokenizer.fingerprint)))
+        try:
+            with _Progress(total_documents(parts)) as progress:
+                if done.count:
+                    print(f"going on: {done.count} of {len(parts)} parts are encoded already", flush=True)
+                for index in range(done.count):
+                    table = done.read(index)
+                    _write(table, writer)
+                    progress.advance(len(table))
+                if done.count < len(parts):
+                    ray_begin = time.monotonic()
+                    start_ray()
+                    ray_seconds = time.monotonic() - ray_begin
+                    for table in _encoded(parts[done.count :], config, tokenizer):
+                        with writing_to(output):
+                            done.append(table)
+                        _write(table, writer)
+                        progress.advance(len(table))
+            _check_rejected(writer, config)
+            store = writer.commit(identity, config.export_pt)
+        except UserError:
+            encoded_parts.clear(output)  # what is to be mended changes the work, or the disk is full
+            raise
+        encoded_parts.clear(output)
     if is_remote(config.output):
         upload_store(store.folder, config.output)
     _print_summary(store, np.array(writer.lengths), time.monotonic() - begin, ray_seconds)

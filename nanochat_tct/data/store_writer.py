@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import store as layout
 from nanochat_tct.data.documents import json_bytes
 from nanochat_tct.data.legal import DocumentMasks, MaskNumbers, MaskSender
@@ -397,7 +398,7 @@ def _claim(output: Path) -> None:
     """Only an empty folder, a store, or what a killed run left is written into."""
     if output.is_dir():
         names = {path.name for path in output.iterdir()}
-        if names and layout.MANIFEST not in names and PARTIAL not in names:
+        if names and not names & {layout.MANIFEST, PARTIAL, encoded_parts.FOLDER}:
             raise UserError(
                 f"{output} holds other files and no token store: give --output a new or empty folder"
             )

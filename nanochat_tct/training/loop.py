@@ -37,7 +37,7 @@ from nanochat_tct.training.micro_batch import (
     out_of_memory,
     warm_up_rows,
 )
-from nanochat_tct.training.micro_steps import Batch, MicroSteps
+from nanochat_tct.training.micro_steps import Batch, MicroSteps, padded
 from nanochat_tct.training.optimizer import make_optimizers, own_rate, set_learning_rate
 from nanochat_tct.training.parallel import (
     StoppedTogether,
@@ -394,15 +394,16 @@ def validation_loss(
     The workers share the batches; each gets as many, the last one empty if need be (FSDP needs all to come).
     """
     starts = list(range(0, num_rows, micro.micro_batch))
+    # What is compiled is compiled for one shape.
+    least = micro.micro_batch if config.compile else 1
 
     def batches() -> Iterator[MaskedRows]:
         for turn in range(0, len(starts), worker.world_size):
+            indices = np.arange(0)
             if turn + worker.rank < len(starts) and not wants_stop():
                 start = starts[turn + worker.rank]
-                yield windows.get_masked(np.arange(start, min(start + micro.micro_batch, num_rows)))
-            else:
-                rows = np.full((1, windows.context_size + 1), micro.pad_token, dtype=np.int64)
-                yield MaskedRows(rows, np.zeros_like(rows[:, 1:]))
+                indices = np.arange(start, min(start + micro.micro_batch, num_rows))
+            yield padded(windows.get_masked(indices), least, micro.pad_token)
 
     evaluated = micro.trained if config.parallel == "fsdp" else model
     evaluated.eval()

@@ -76,14 +76,9 @@ class MicroSteps:
         Where the workers' parts differ by a window, those that have less get an empty one: FSDP needs all of
         them in every micro-step.
         """
-        missing = largest_share(self.global_batch, self.worker.world_size) - len(windows.rows)
-        if missing > 0:
-            rows, mask_ids = windows
-            windows = MaskedRows(
-                np.pad(rows, ((0, missing), (0, 0)), constant_values=self.pad_token),
-                None if mask_ids is None else np.pad(mask_ids, ((0, missing), (0, 0))),
-            )
-        return self._send(windows)
+        return self._send(
+            padded(windows, largest_share(self.global_batch, self.worker.world_size), self.pad_token)
+        )
 
     def _send(self, windows: MaskedRows) -> Batch:
         rows, mask_ids = windows
@@ -197,3 +192,13 @@ class MicroSteps:
         rows[:, 0] = self.vocab_size  # a position token
         self.accumulate(self._send(MaskedRows(rows, np.zeros_like(rows[:, 1:]))))
         self.trained.zero_grad(set_to_none=True)
+
+
+def padded(windows: MaskedRows, count: int, pad_token: int) -> MaskedRows:
+    """With so many empty rows behind them that they are `count`."""
+    rows, mask_ids = windows
+    missing = ((0, max(0, count - len(rows))), (0, 0))
+    return MaskedRows(
+        np.pad(rows, missing, constant_values=pad_token),
+        None if mask_ids is None else np.pad(mask_ids, missing),
+    )

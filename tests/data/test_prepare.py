@@ -18,8 +18,11 @@ import pytest
 import torch
 
 from nanochat_tct import remote
+from nanochat_tct.data import encoded_parts
+from nanochat_tct.data import prepare as prepare_module
 from nanochat_tct.data.documents import to_json, to_yaml
 from nanochat_tct.data.prepare import PrepareConfig, prepare
+from nanochat_tct.data.sources import find_sources, plan_parts
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
@@ -217,6 +220,61 @@ def test_killed_and_run_again(
             TokenStore.open(output)
     run(folder, output, export_pt=True, context_size=64)
     assert sha256s(output) == sha256s(prepared)
+
+
+def test_what_was_encoded_before_a_kill_is_not_encoded_again(
+    prepared: Path,
+    folder: Path,
+    ray_session: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "out"
+    flags = ("--export-pt", "--context-size", "64", "--concurrency", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nanochat_tct.cli", "prepare", "--input", folder, "--output", output, *flags],
+        env=command_environment(ray_session),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    kept = output / encoded_parts.FOLDER
+    deadline = time.monotonic() + 60
+    while not (kept / "000002.arrow").exists() and time.monotonic() < deadline:
+        time.sleep(0.0005)
+    process.kill()
+    process.wait()
+    whole = sorted(kept.glob("*.arrow"))
+    assert len(whole) >= 3
+    whole[-1].write_bytes(
+        whole[-1].read_bytes()[:-20]
+    )  # as after a machine went down: not on disk to its end
+    (kept / f"{len(whole):06}.partial").write_bytes(b"half")
+
+    encoded: list[int] = []
+    work = prepare_module._encoded
+
+    def counted(parts: Any, *arguments: Any) -> Any:
+        encoded.append(len(parts))
+        return work(parts, *arguments)
+
+    monkeypatch.setattr(prepare_module, "_encoded", counted)
+    run(folder, output, export_pt=True, context_size=64)
+    total = len(plan_parts(find_sources([str(folder)])))
+    assert f"going on: {len(whole) - 1} of {total} parts are encoded already" in capsys.readouterr().out
+    assert encoded == [total - len(whole) + 1]
+    assert sha256s(output) == sha256s(prepared)
+
+
+def test_of_another_input_nothing_is_kept(ray_session: Any, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first = encoded_parts.EncodedParts(output, "one input")
+    first.append(pa.table({"a": [1]}))
+    again = encoded_parts.EncodedParts(output, "one input")
+    assert again.count == 1 and again.read(0) == pa.table({"a": [1]})
+    write_workflows(tmp_path / "in", 4)
+    assert len(run(tmp_path / "in", output).documents) == 4
+    assert not (output / encoded_parts.FOLDER).exists()
 
 
 FULL_DISK = """

@@ -478,6 +478,7 @@ def test_per_document_windowing(data_dir: Path, tmp_path: Path) -> None:
     assert train_alone(config)["last_evaluation"]["bits_per_byte"] > 0
 
 
+@pytest.mark.slow
 def test_the_demo_model_learns_ten_windows_by_heart(tmp_path: Path) -> None:
     """The bar: a training loss under 0.1 within 1,000 iters, of 10 windows of 256 tokens."""
     store = tmp_path / "store"
