@@ -77,7 +77,7 @@ class TrainConfig:
     train_samples: int | None = option(None, "train on the first N only, to overfit", unit="windows")
 
     # how long, how fast
-    max_iters: int = option(300, "length of the run", unit="iters")
+    max_iters: int = option(270, "length of the run", unit="iters")
     batch_size: int | Literal["auto"] = option(
         8,
         "per worker and micro-step; auto: as many as fit, the global batch being the preset's",
