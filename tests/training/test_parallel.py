@@ -86,6 +86,22 @@ def watch(rank: int) -> None:
     loop.MicroSteps = Watched  # type: ignore[misc]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_compiled_several_workers_train_alike(data_dir: Path, tmp_path: Path) -> None:
+    short = {"max_iters": 8, "lr_decay_iters": ITERS}
+    alone = config_of(data_dir, tmp_path, 1, "ddp", **short)
+    train_alone(alone)
+    runs = [
+        config_of(data_dir, tmp_path / "compiled", 2, parallel, compile=True, **short)
+        for parallel in ("ddp", "fsdp")
+    ]
+    train_together([(run, None) for run in runs], 2)
+    for run in runs:
+        assert batches(run) == batches(alone)
+        np.testing.assert_allclose(losses(run), losses(alone), rtol=1e-3)
+
+
 @pytest.mark.timeout(900)  # twelve processes in all, on however few cores
 def test_any_number_of_workers_trains_alike(data_dir: Path, tmp_path: Path) -> None:
     alone = config_of(data_dir, tmp_path, 1, "ddp")
