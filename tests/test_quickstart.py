@@ -20,13 +20,19 @@ ALONE = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--
 LIMIT_SECONDS = 1500
 
 
+def fenced(language: str) -> list[str]:
+    """The blocks of the page in a language. All are looked for at once: a closing fence looks like an opening one."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for name, text in found if name == language]
+
+
 def blocks() -> list[str]:
     """The commands of the page; what it shows as printed (in a block marked `text`) is left out."""
-    return re.findall(r"^```\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return fenced("")
 
 
 def printed() -> list[str]:
-    return re.findall(r"^```text\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return fenced("text")
 
 
 def skeleton(line: str) -> str:
