@@ -78,7 +78,12 @@ class Sweep:
         training, validation = (open_windows(store, base, split) for split in ("train", "val"))
         self.validation_windows = len(validation)
         self.unique_tokens = min(len(training), base.train_samples or len(training)) * base.context_size
-        self.warm_up_rows = warm_up_rows(base, base.num_workers, base.global_batch)
+        # The final run may take more workers, each of which warms up.
+        finals = spread(base, self.slots)
+        self.warm_up_rows = {
+            is_final: warm_up_rows(each, each.num_workers, base.global_batch)
+            for is_final, each in ((False, base), (True, finals))
+        }
         self.fit: Fit | None = None
 
     @property
@@ -99,16 +104,14 @@ class Sweep:
                 return prices_in_seconds(account.result["seconds"])
         return None
 
-    def prices(self, size: str) -> Prices:
+    def prices(self, size: str, is_final: bool = False) -> Prices:
         """Of a size, in quanta; of a probed one only where the budget is in time."""
-        seconds, unit = self.seconds(size), self.ledger.terms.unit
+        seconds, unit, warm_up = self.seconds(size), self.ledger.terms.unit, self.warm_up_rows[is_final]
         if unit == "flops":
-            return prices_in_flops(self.sizes[size], self.base.global_batch, self.warm_up_rows)
+            return prices_in_flops(self.sizes[size], self.base.global_batch, warm_up)
         assert seconds is not None
         workers = self.base.num_workers
-        return prices_in_quanta(
-            unit, self.sizes[size], self.base.global_batch, self.warm_up_rows, workers, seconds
-        )
+        return prices_in_quanta(unit, self.sizes[size], self.base.global_batch, warm_up, workers, seconds)
 
     def make_plan(self) -> Plan:
         """Divide the sweep's money, once all sizes are probed; a plan is made once and kept.
@@ -216,7 +219,7 @@ class Sweep:
         config = make_train_plan(config).config
         at_a_time = 1 if is_final else self.slots
         workers = config.num_workers
-        prices = Prices(0, 0, 0, 0, 0) if is_probe and self.is_timed else self.prices(spec.size)
+        prices = Prices(0, 0, 0, 0, 0) if is_probe and self.is_timed else self.prices(spec.size, is_final)
         return workers, {
             "size": spec.size,
             "purpose": spec.purpose,
@@ -227,7 +230,7 @@ class Sweep:
             "windows": windows,
             "whole_windows": plan.whole_windows if plan is not None and is_final else 0,
             "prices": vars(prices),
-            "flops": vars(prices_in_flops(size, self.base.global_batch, self.warm_up_rows)),
+            "flops": vars(prices_in_flops(size, self.base.global_batch, self.warm_up_rows[is_final])),
             "hopeless": self.config.hopeless,
             "threads": max(1, self.cores // (workers * at_a_time)),
             "group": self.folder.name,
@@ -409,7 +412,8 @@ class Sweep:
             )
         plan = self.make_plan()
         tokens = {
-            size: max(1, final_iters(self.prices(size), self.ledger.free, plan)) * self.iter_tokens
+            size: max(1, final_iters(self.prices(size, is_final=True), self.ledger.free, plan))
+            * self.iter_tokens
             for size in self.sizes
         }
         self.fit = fit_trials(self.trials(), tokens)
@@ -419,7 +423,7 @@ class Sweep:
         """The size and rate that the fit chooses, for all the money that is left."""
         fit = self.make_fit()
         size = fit.best_size
-        iters = final_iters(self.prices(size), self.ledger.free, plan)
+        iters = final_iters(self.prices(size, is_final=True), self.ledger.free, plan)
         if iters < 1:
             raise UserError("nothing is left for a final run: start anew with --fresh and a larger budget")
         prediction = fit.prediction

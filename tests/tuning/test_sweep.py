@@ -9,8 +9,10 @@ import pytest
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError
 from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.prices import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.sweep import Sweep, spread
 from nanochat_tct.tuning.tune import prepare
@@ -80,6 +82,21 @@ def test_probes_then_trials_then_follow_ups_then_one_final_run(tmp_path: Path) -
     assert spent_before <= sweep.config.sweep_share * budget
     assert 0.95 * budget <= sweep.ledger.spent <= budget
     assert final.planned_tokens > 10 * first[0].planned_tokens
+
+
+def test_a_final_run_on_more_workers_can_pay_for_its_last_iter(tmp_path: Path) -> None:
+    """Each worker warms up: were one row of that forgotten, the last iter and the last evaluation might not come."""
+    sweep = make_sweep(tmp_path)
+    final = sweep.ledger.accounts[run_all(sweep)[-1]]
+    config = TrainConfig(**final.settings["config"])
+    assert config.num_workers == 2 > sweep.base.num_workers
+    rows = warm_up_rows(config, config.num_workers, config.global_batch)
+    assert rows > warm_up_rows(sweep.base, sweep.base.num_workers, config.global_batch)
+    prices, plan = Prices(**final.settings["prices"]), sweep.make_plan()
+    assert prices.warm_up == rows * sweep.sizes[final.settings["size"]].row_flops
+    evaluations = FINAL_EVALUATIONS * plan.windows
+    cost = prices.of(config.max_iters, evaluations, FINAL_EVALUATIONS) + plan.whole_windows * prices.window
+    assert cost <= final.reserve < cost + prices.iter
 
 
 def test_a_best_rate_at_the_edge_widens_the_range(tmp_path: Path) -> None:
