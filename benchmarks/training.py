@@ -94,11 +94,7 @@ def main() -> int:
             print_parts(options)
         for preset in options.profile:
             options.preset = preset
-            process = start(options, "profile", 1, 0, options.scratch)
-            printed, _ = process.communicate()
-            if process.returncode:
-                fail(options, "profile")
-            print(printed, flush=True)
+            print(printed_by(options, "profile", 1), flush=True)
         for preset in options.compare:
             print_ratios(options, preset)
     print("load average after: " + ", ".join(f"{value:.1f}" for value in os.getloadavg()))
@@ -210,6 +206,15 @@ def start(options: argparse.Namespace, contestant: str, workers: int, place: int
     )
 
 
+def printed_by(options: argparse.Namespace, contestant: str, workers: int) -> str:
+    """What a contestant prints that takes no turns."""
+    process = start(options, contestant, workers, 0, options.scratch)
+    printed, _ = process.communicate()
+    if process.returncode:
+        fail(options, contestant)
+    return str(printed)
+
+
 def fail(options: argparse.Namespace, contestant: str) -> None:
     sys.exit(f"{contestant} failed:\n" + Path(options.scratch, f"{contestant}.err").read_text()[-4000:])
 
@@ -228,11 +233,7 @@ def print_parts(options: argparse.Namespace) -> None:
     print("| --- " * (6 + len(PARTS)) + "|")
     for preset, count in rows:
         options.preset = preset
-        process = start(options, "parts", count, 0, options.scratch)
-        printed, _ = process.communicate()
-        if process.returncode:
-            fail(options, "parts")
-        result = json.loads(printed.splitlines()[-1])
+        result = json.loads(printed_by(options, "parts", count).splitlines()[-1])
         parts = " | ".join(f"{result['parts'].get(part, 0.0):.2f}" for part in PARTS)
         print(
             f"| {preset} | {count} | {result['tokens_per_second']:,.0f} | {result['mfu']:.1%} | "
@@ -326,7 +327,7 @@ def play_parts(options: argparse.Namespace) -> None:
 
     iterate(3)
     if options.contestant == "profile":
-        print_kernels(options.preset, lambda: iterate(5))
+        print_kernels(options.preset, iterate)
         os._exit(0)
     count = 2 * options.iters
     seconds = iterate(count)
@@ -358,16 +359,18 @@ def play_parts(options: argparse.Namespace) -> None:
     os._exit(0)  # the reading thread waits for steps that nobody takes
 
 
-def print_kernels(preset: str, work: Callable[[], float]) -> None:
-    """Where the time goes: kernels on CUDA, operators on CPU, those that take most first."""
+def print_kernels(preset: str, iterate: Callable[[int], float]) -> None:
+    """Where the time goes: kernels on CUDA, operators on CPU, those that take most first.
+
+    `iterate` does so many iters, and gives the seconds of one.
+    """
+    iters = 5
     is_cuda = torch.cuda.is_available()
     activities = [ProfilerActivity.CUDA if is_cuda else ProfilerActivity.CPU]
-    work()
-    start = time.perf_counter()
-    seconds_an_iter = work()
-    iters = round((time.perf_counter() - start) / seconds_an_iter)
+    iterate(iters)
+    seconds_an_iter = iterate(iters)
     with profile(activities=activities) as profiler:
-        work()
+        iterate(iters)
     rows = [
         (event.self_device_time_total if is_cuda else event.self_cpu_time_total, event.count, event.key)
         for event in profiler.key_averages()
@@ -569,7 +572,7 @@ def play_plain(options: argparse.Namespace) -> None:
     windows = open_windows(store, config, "train")
     sampler = WindowSampler(len(windows), 0)
     masks = masks_on(worker.device, store.masks) if config.mask_illegal else None
-    loader = MicroSteps(model, config, worker, options.batch_size, tokenizer.pad_token(), masks=masks)
+    loader = MicroSteps(model, config, worker, config.batch_size, tokenizer.pad_token(), masks=masks)
     batches = [loader.load(windows.get_masked(sampler.indices(n, config.batch_size))) for n in range(16)]
     inputs: list[dict[str, Any]]
     if options.contestant == "plain":

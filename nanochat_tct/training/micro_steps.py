@@ -195,9 +195,11 @@ class MicroSteps:
 
 
 def padded(windows: MaskedRows, count: int, pad_token: int) -> MaskedRows:
-    """With so many empty rows behind them that they are `count`."""
+    """With so many empty rows behind them that they are `count` at least."""
     rows, mask_ids = windows
-    missing = ((0, max(0, count - len(rows))), (0, 0))
+    if len(rows) >= count:  # as nearly always, and a copy less
+        return windows
+    missing = ((0, count - len(rows)), (0, 0))
     return MaskedRows(
         np.pad(rows, missing, constant_values=pad_token),
         None if mask_ids is None else np.pad(mask_ids, missing),
