@@ -133,23 +133,17 @@ def prepare(config: PrepareConfig) -> TokenStore:
         parts = plan_parts(sources)
         with writing_to(output):
             done = EncodedParts(output, repr((parts, config.limits(), config.masks, tokenizer.fingerprint)))
+        if done.count:
+            print(f"going on: {done.count} of {len(parts)} parts are encoded already", flush=True)
         try:
+            if done.count < len(parts):
+                ray_begin = time.monotonic()
+                start_ray()
+                ray_seconds = time.monotonic() - ray_begin
             with _Progress(total_documents(parts)) as progress:
-                if done.count:
-                    print(f"going on: {done.count} of {len(parts)} parts are encoded already", flush=True)
-                for index in range(done.count):
-                    table = done.read(index)
+                for table in _tables(parts, done, output, config, tokenizer):
                     _write(table, writer)
                     progress.advance(len(table))
-                if done.count < len(parts):
-                    ray_begin = time.monotonic()
-                    start_ray()
-                    ray_seconds = time.monotonic() - ray_begin
-                    for table in _encoded(parts[done.count :], config, tokenizer):
-                        with writing_to(output):
-                            done.append(table)
-                        _write(table, writer)
-                        progress.advance(len(table))
             _check_rejected(writer, config)
             store = writer.commit(identity, config.export_pt)
         except UserError:
@@ -160,6 +154,20 @@ def prepare(config: PrepareConfig) -> TokenStore:
         upload_store(store.folder, config.output)
     _print_summary(store, np.array(writer.lengths), time.monotonic() - begin, ray_seconds)
     return store
+
+
+def _tables(
+    parts: list[Part], done: EncodedParts, output: Path, config: PrepareConfig, tokenizer: Any
+) -> Iterator[pa.Table]:
+    """The tables of all parts: those that are encoded already, then the others, each kept before it is handed on."""
+    known = done.count
+    yield from map(done.read, range(known))
+    if known == len(parts):
+        return
+    for table in _encoded(parts[known:], config, tokenizer):
+        with writing_to(output):
+            done.append(table)
+        yield table
 
 
 def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterator[pa.Table]:

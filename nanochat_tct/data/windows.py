@@ -122,11 +122,10 @@ class Windows:
             return place, np.where(element > 0, -1, offset)
         # Elements of the stream; the first of a row stands for the position token in front of it.
         starts = self._rows[indices]  # (n,)
-        first = (
-            np.searchsorted(self._stream_starts, starts, side="right") - 1
-        )  # the document that a row begins in
+        # The document that a row begins in, and how many more begin inside it.
+        first = np.searchsorted(self._stream_starts, starts, side="right") - 1
         count = np.searchsorted(self._stream_starts, starts + self.context_size, side="left") - 1 - first
-        # Documents that begin inside rows are few: they are marked, and the marks are counted.
+        # These are few: they are marked, and the marks are counted.
         row = np.repeat(np.arange(len(starts)), count)
         begun = first[row] + 1 + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         document = np.zeros((len(starts), self.context_size + 1), dtype=np.int64)

@@ -332,7 +332,7 @@ class GPT(nn.Module):
         return norm(x)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """`torch.compile` in three parts, with arguments of that function: masks, blocks, loss.
+        """`torch.compile` in three parts: masks and blocks, with arguments of that function, and the loss.
 
         In one piece it went wrong on an H100 with torch 2.11: flex attention read the documents of a mask made in the
         same graph from memory that held something else, and the gradient of the loss was zero.
