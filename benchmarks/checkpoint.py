@@ -18,7 +18,7 @@ from nanochat_tct.data.windows import MaskedRows
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.optimizer import make_optimizers
+from nanochat_tct.training.optimizer import make_optimizers, step_if
 from nanochat_tct.training.parallel import Worker, full_state
 from nanochat_tct.training.saver import BackgroundSaver
 
@@ -56,10 +56,9 @@ def main() -> None:
     rows[:, 0] = VOCABULARY  # a position token
 
     def one_iter() -> None:
-        micro.gradients(micro.load(MaskedRows(rows, None)))
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        outcome = micro.gradients(micro.load(MaskedRows(rows, None)))
+        step_if(outcome.is_good, optimizers)
+        outcome.wait()
 
     one_iter()
     usual = float(np.median([seconds_of(one_iter) for _ in range(given.iters)]))

@@ -55,7 +55,7 @@ from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import open_windows, read_ahead
 from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.optimizer import make_optimizers
+from nanochat_tct.training.optimizer import make_optimizers, step_if
 from nanochat_tct.training.parallel import Worker, distribute, share_of
 from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.speed import peak_of
@@ -142,21 +142,29 @@ def micro_batch(options: argparse.Namespace) -> int:
         return int(options.batch_size)
     if options.device == "cpu":
         return CPU_BATCH_SIZE
-    return int(read_config_file(ROOT / "configs" / f"{options.preset}.yaml")["batch_size"])
+    return int(preset_file(options)["batch_size"])
+
+
+def preset_file(options: argparse.Namespace) -> dict[str, Any]:
+    return read_config_file(ROOT / "configs" / f"{options.preset}.yaml")
 
 
 def make_config(options: argparse.Namespace, max_iters: int, name: str) -> TrainConfig:
     """A run whose every iter is like the other: it logs, and neither evaluates nor saves before its end.
 
-    The global batch is what several workers take in one micro-step each.
+    The global batch: on CUDA that of the preset's config file, on CPU what two workers take in one micro-step each.
     """
-    total = 1 if options.device == "cuda" and torch.cuda.device_count() < 2 else 2
+    at_a_time = micro_batch(options)
+    global_batch = 2 * at_a_time
+    if options.device == "cuda":
+        file = preset_file(options)
+        global_batch = int(file["batch_size"] * file["gradient_accumulation"] * file["num_workers"])
     config = TrainConfig(
         preset=options.preset,
         data_dir=options.data_dir,
         max_iters=max_iters,
-        batch_size=micro_batch(options),
-        gradient_accumulation=max(1, total // options.workers),
+        batch_size=at_a_time,
+        gradient_accumulation=max(1, global_batch // at_a_time // options.workers),
         num_workers=options.workers,
         use_gpu=options.device == "cuda",
         compile=options.device == "cuda",
@@ -280,7 +288,7 @@ def play_parts(options: argparse.Namespace) -> None:
         model.compile()
     trained = distribute(model, worker, "ddp", str(config.precision))
     optimizers = make_optimizers(trained, config, token_parts(tokenizer))
-    global_batch = config.batch_size * worker.world_size
+    global_batch = config.global_batch
     masks = masks_on(worker.device, store.masks) if config.mask_illegal else None
     micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), masks=masks)
     watch = micro.stopwatch
@@ -312,11 +320,10 @@ def play_parts(options: argparse.Namespace) -> None:
         for step in range(count):
             with watch.part("input"):
                 batch = next(batches)
-            loss, norm, _ = micro.gradients(batch)
+            outcome = micro.gradients(batch)
             with watch.part("optimizer"):
-                for optimizer in optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad(set_to_none=True)
+                step_if(outcome.is_good, optimizers)
+            _, loss, norm, _ = outcome.wait()
             if step % 10 == 9:  # the default log_interval
                 with watch.part("logging"):
                     numbers = {"loss": loss, "grad_norm": norm, "lr": 0.0, "tokens_per_second": 0.0}

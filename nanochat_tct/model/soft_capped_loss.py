@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 # Logits of one chunk, in numbers: small enough for the caches of a CPU, and for those of a GPU, which it must fill.
-CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**24}
+CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
 
 
 class Legal(NamedTuple):
@@ -72,9 +72,9 @@ def soft_capped_nats(
 
 def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
     """Packed masks uint8 (R, ceil(vocab_size / 8)) as float32 (R, vocab_size): 1 where a token is legal."""
-    shifts = torch.arange(7, -1, -1, device=masks.device)
+    shifts = torch.arange(7, -1, -1, dtype=torch.int32, device=masks.device)
     if masks.device.type == "cuda":
-        return ((masks[..., None] >> shifts) & 1).float().flatten(1)[:, :vocab_size]
+        return ((masks[..., None].int() >> shifts) & 1).float().flatten(1)[:, :vocab_size]
     # On a CPU looking bytes up takes less than half the time of shifting them.
     bits_of_bytes = ((torch.arange(256)[:, None] >> shifts) & 1).float()  # (256, 8)
     return F.embedding(masks.int(), bits_of_bytes).flatten(1)[:, :vocab_size]
@@ -108,12 +108,25 @@ def chunk_nats(
     if mask_ids is not None and masks is not None:
         weights.mul_(unpacked(masks[mask_ids], weight.size(0)))
     total = weights.sum(dim=1, keepdim=True)  # (R, 1)
-    row_nats = total.log() - 2 * cap * sigmoid.gather(1, target)
-    nats = torch.where(is_target, row_nats, 0.0).sum()
+    # Compiled, all is two passes over the logits, in which it costs nothing to compare each token with the target;
+    # gather and scatter would take passes of their own.
+    is_compiled = torch.compiler.is_compiling()
+    is_picked = (
+        torch.arange(weight.size(0), device=target.device) == target if is_compiled else None
+    )  # (R, vocab_size)
+    picked = (
+        sigmoid.gather(1, target)
+        if is_picked is None
+        else torch.where(is_picked, sigmoid, 0.0).sum(dim=1, keepdim=True)
+    )
+    nats = torch.where(is_target, total.log() - 2 * cap * picked, 0.0).sum()
     if grad_weight is None:
         return nats, None
     grad = weights.mul_(4 * is_target / total)  # 4 softmax, zero where there is no target
-    grad.scatter_add_(1, target, -4 * is_target.float())
+    if is_picked is None:
+        grad.scatter_add_(1, target, -4 * is_target.float())
+    else:
+        grad = grad - 4.0 * (is_picked & is_target)
     grad.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1))  # d tanh(z) = 4 (sigmoid - sigmoid^2)
     grad = grad.to(chunk.dtype)
     grad_weight += grad.T @ chunk

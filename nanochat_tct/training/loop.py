@@ -38,7 +38,8 @@ from nanochat_tct.training.micro_batch import (
     warm_up_rows,
 )
 from nanochat_tct.training.micro_steps import Batch, MicroSteps, padded
-from nanochat_tct.training.optimizer import make_optimizers, own_rate, set_learning_rate
+from nanochat_tct.training.muon import Muon
+from nanochat_tct.training.optimizer import make_optimizers, own_rate, set_learning_rate, step_if
 from nanochat_tct.training.parallel import (
     StoppedTogether,
     Worker,
@@ -171,6 +172,9 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     optimizers = make_optimizers(trained, config, token_parts(tokenizer), own)
     micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say, masks)
     micro.warm_up()
+    for optimizer in optimizers:
+        if isinstance(optimizer, Muon):
+            optimizer.warm_up()
     peak = peak_of(device)
     seed_worker(config.seed, progress.step, worker)
     if previous is not None:
@@ -278,16 +282,13 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             speed.start_iter()
             charge("train", global_batch)
             lr = set_learning_rate(optimizers, progress.step, config)
-            loss, grad_norm, sums = micro.gradients(batch, partial(told, rows_hash))
-            num_stopping, num_failed, hash_sum = sums
             # Loss and norm are of the global batch, the same on every worker: all come to the same answer.
-            is_good = math.isfinite(loss) and grad_norm <= norm_limit(progress.recent_grad_norms, config)
+            limit = norm_limit(progress.recent_grad_norms, config)
+            outcome = micro.gradients(batch, partial(told, rows_hash), limit)
+            step_if(outcome.is_good, optimizers)
+            is_good, loss, grad_norm, (num_stopping, num_failed, hash_sum) = outcome.wait()
             if is_good:
                 progress.recent_grad_norms = [*progress.recent_grad_norms, grad_norm][-RECENT:]
-            for optimizer in optimizers:
-                if is_good:
-                    optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
             progress.step += 1
             progress.skipped_in_a_row = 0 if is_good else progress.skipped_in_a_row + 1
             progress.skipped_iters += not is_good

@@ -1,6 +1,7 @@
 """Forward and backward passes: the gradient of a global batch, a micro-batch at a time."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,28 @@ class Batch:
     targets: Tensor  # (n, context_size) int64, -1 where there is none
     mask_ids: Tensor | None = None  # (n, context_size) int64, see MaskedRows
     arrival: torch.cuda.Event | None = None  # None: they are there
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gradient of a global batch came to, the same on every worker.
+
+    Attributes:
+        is_good: bool, 0-dimensional, on the device: loss and gradient are finite, and its norm is within the limit.
+        numbers: float64 on the CPU, once they have arrived.
+        arrival: None: they have.
+    """
+
+    is_good: Tensor
+    numbers: Tensor
+    arrival: torch.cuda.Event | None
+
+    def wait(self) -> tuple[bool, float, float, list[float]]:
+        """is_good; loss of the global batch (nats a target); norm of its gradient before clipping; what was told."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
+        is_good, num_targets, norm, nats, *told_sums = self.numbers.tolist()
+        return bool(is_good), nats / max(1.0, num_targets), norm, told_sums
 
 
 class MicroSteps:
@@ -95,22 +118,22 @@ class MicroSteps:
             return Batch(tokens, targets, ids, self.copying.record_event())
 
     def gradients(
-        self, batch: Batch, told: Callable[[], list[float]] = list
-    ) -> tuple[float, float, list[float]]:
+        self, batch: Batch, told: Callable[[], list[float]] = list, norm_limit: float = sys.float_info.max
+    ) -> Outcome:
         """Leave in `.grad` the gradient of (nats summed over the global batch / its targets), clipped.
 
-        One worker whose memory is full begins the iter again with half the micro-batch. Of several, the others
-        wait for it in the middle of an exchange, so there it is an error.
+        Nothing waits for the device here. One worker whose memory is full begins the iter again with half the
+        micro-batch. Of several, the others wait for it in the middle of an exchange, so there it is an error.
 
         Args:
             batch: this worker's windows of the global batch.
             told: called after the last backward pass; its numbers are summed over the workers together with
                 the loss, so they cost no communication of their own.
-        Returns: loss of the global batch (nats a target), norm of its gradient before clipping, and the sums.
+            norm_limit: the largest norm of a gradient that is good.
         Raises: torch.OutOfMemoryError.
         """
         try:
-            return self.accumulate(batch, told)
+            return self.accumulate(batch, told, norm_limit)
         except torch.OutOfMemoryError:
             if self.worker.world_size > 1 or self.micro_batch == 1:
                 raise
@@ -120,11 +143,11 @@ class MicroSteps:
         if self.worker.device.type == "cuda":
             torch.cuda.empty_cache()
         self.say(f"out of memory with {full_at} windows at a time: going on with {self.micro_batch}")
-        return self.gradients(batch, told)
+        return self.gradients(batch, told, norm_limit)
 
     def accumulate(
-        self, batch: Batch, told: Callable[[], list[float]] = list
-    ) -> tuple[float, float, list[float]]:
+        self, batch: Batch, told: Callable[[], list[float]] = list, norm_limit: float = sys.float_info.max
+    ) -> Outcome:
         """`gradients` without a second try."""
         self.trained.train()
         if batch.arrival is not None:
@@ -149,16 +172,22 @@ class MicroSteps:
                     (micro_nats * scale).backward()
             nats += micro_nats.detach().to(torch.float64)
         with self.stopwatch.part("communication"):
-            sums = torch.cat([nats[None], torch.tensor(told(), dtype=torch.float64).to(nats.device)])
+            told_here = torch.tensor(told(), dtype=torch.float64)
+            if self.copying is not None:
+                told_here = told_here.pin_memory()
+            sums = torch.cat([nats[None], told_here.to(nats.device, non_blocking=True)])
             sum_over_workers(sums, self.worker)
         with self.stopwatch.part("optimizer"):
             limit = self.config.grad_clip or math.inf
             norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), limit)
             norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-        # The only wait for the device of an iter, with all there is to hear from it.
-        numbers = torch.cat([num_targets[None], norm[None].to(torch.float64), sums]).tolist()
-        total_targets, norm_reached, total_nats, *told_sums = numbers
-        return total_nats / max(1.0, total_targets), norm_reached, told_sums
+        norm = norm.to(torch.float64)
+        is_good = sums[0].isfinite() & (norm <= norm_limit)
+        numbers = torch.cat([torch.stack([is_good.to(torch.float64), num_targets, norm]), sums])
+        # Where these are waited for is the only wait for the device of an iter.
+        numbers = numbers.to("cpu", non_blocking=True)
+        arrival = None if self.copying is None else torch.cuda.current_stream(nats.device).record_event()
+        return Outcome(is_good, numbers, arrival)
 
     def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, Legal | None]:
         """Tokens, targets and what is legal of the micro-batch from there on: (micro_batch or fewer, context_size)."""

@@ -3,6 +3,8 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,43 +28,114 @@ class Muon(torch.optim.Optimizer):
     """
 
     def __init__(
-        self, params: Iterable[Tensor], lr: float = 0.01, weight_decay: float = 0.1, momentum: float = 0.95
+        self,
+        params: Iterable[Tensor],
+        lr: float = 0.01,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        is_compiled: bool = False,
     ) -> None:
+        """`is_compiled`: into fewer kernels, which are launched sooner; only where the device decides (`is_good`)."""
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.is_compiled = is_compiled
+        self.is_good: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         assert closure is None
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    by_shape[weight.shape].append(weight)
-            for shape, weights in by_shape.items():
-                momenta = torch.stack(self._momenta(weights, group["momentum"]))
-                updates = [
-                    distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
-                    if isinstance(weight, DTensor)
-                    else update
-                    for weight, update in zip(weights, orthogonalized(momenta), strict=True)
-                ]
-                # _foreach: one kernel for all of a list, where a small model has more kernels than work
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(weights, updates, alpha=-group["lr"] * 0.2 * math.sqrt(max(shape)))
+            for weights in by_shape(weight for weight in group["params"] if weight.grad is not None):
+                grads, means = [], []
+                for weight in weights:
+                    assert weight.grad is not None
+                    state = self.state[weight]
+                    if "momentum_buffer" not in state:
+                        state["momentum_buffer"] = torch.zeros_like(weight.grad)
+                    grads.append(weight.grad)
+                    means.append(state["momentum_buffer"])
+                self._move([weight.detach() for weight in weights], grads, means, group, self.is_good)
 
-    def _momenta(self, weights: list[Tensor], momentum: float) -> list[Tensor]:
-        """Nesterov's: running means of gradients, looking one step ahead. Whole, also of slices."""
-        grads, means = [], []
-        for weight in weights:
-            assert weight.grad is not None
-            state = self.state[weight]
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = torch.zeros_like(weight.grad)
-            grads.append(weight.grad)
-            means.append(state["momentum_buffer"])
-        torch._foreach_lerp_(means, grads, 1 - momentum)
-        ahead = torch._foreach_lerp(grads, means, momentum)
-        return [each.full_tensor() if isinstance(each, DTensor) else each for each in ahead]
+    @torch.no_grad()
+    def warm_up(self) -> None:
+        """Compile what is to be compiled, by a step of copies."""
+        if not self.is_compiled:
+            return
+        for group in self.param_groups:
+            for weights in by_shape(group["params"]):
+                copies, grads, means = ([torch.zeros_like(weight) for weight in weights] for _ in range(3))
+                is_good = torch.ones((), dtype=torch.bool, device=copies[0].device)
+                self._move(copies, grads, means, group, is_good)
+
+    def _move(
+        self,
+        weights: list[Tensor],
+        grads: list[Tensor],
+        means: list[Tensor],
+        group: dict[str, Any],
+        is_good: Tensor | None,
+    ) -> None:
+        """A step of matrices of one shape."""
+        momentum, lr = group["momentum"], group["lr"]
+        keep = if_good(momentum, 1.0, is_good)
+        shrink = if_good(1 - lr * group["weight_decay"], 1.0, is_good)
+        rate = if_good(-lr * 0.2 * math.sqrt(max(weights[0].shape)), 0.0, is_good)
+        # A number would be compiled in, and the rate is another in each iter: so only with tensors.
+        of_shape = _compiled_move() if self.is_compiled and is_good is not None else move
+        of_shape(weights, grads, means, momentum, keep, shrink, rate)
+
+
+def if_good(value: float, otherwise: float, is_good: Tensor | None) -> float | Tensor:
+    """The one or the other, as the device will know; None: the one."""
+    return value if is_good is None else torch.where(is_good, value, otherwise)
+
+
+def by_shape(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Those of one shape together."""
+    groups: dict[torch.Size, list[Tensor]] = defaultdict(list)
+    for weight in weights:
+        groups[weight.shape].append(weight)
+    return groups.values()
+
+
+def move(
+    weights: list[Tensor],
+    grads: list[Tensor],
+    means: list[Tensor],
+    momentum: float,
+    keep: float | Tensor,
+    shrink: float | Tensor,
+    rate: float | Tensor,
+) -> None:
+    """Moves weights of one shape, and the running means of their gradients, in place.
+
+    `_foreach` is one kernel for all of a list, where a small model has more kernels than work.
+
+    Args:
+        weights, grads, means: (rows, columns) each, whole or slices of them.
+        keep: what is left of a mean: the momentum, or 1 where gradients are zeros that do not count.
+        shrink: what is left of a weight after its decay.
+        rate: times this the update is added; below zero.
+    """
+    torch._foreach_mul_(means, keep)
+    torch._foreach_add_(means, grads, alpha=1 - momentum)
+    ahead = torch._foreach_mul(means, momentum)  # Nesterov's: the means, looking one step ahead
+    torch._foreach_add_(
+        ahead, grads, alpha=1 - momentum
+    )  # lerp would be one kernel; FSDP of torch 2.11 has none
+    matrices = torch.stack([each.full_tensor() if isinstance(each, DTensor) else each for each in ahead])
+    updates = [
+        distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
+        if isinstance(weight, DTensor)
+        else update
+        for weight, update in zip(weights, orthogonalized(matrices) * rate, strict=True)
+    ]
+    torch._foreach_mul_(weights, shrink)
+    torch._foreach_add_(weights, updates)
+
+
+@cache
+def _compiled_move() -> Callable[..., None]:
+    return torch.compile(move, dynamic=False)
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:

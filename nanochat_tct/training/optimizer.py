@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.muon import Muon
+from nanochat_tct.training.muon import Muon, if_good
 from nanochat_tct.training.token_parts import TokenParts
 
 MUON_LR = 2.0  # the matrices' learning rate at width MUON_WIDTH, times that of the rest
@@ -51,7 +51,9 @@ def make_optimizers(
     )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if is_muon:
-        optimizers.append(Muon(matrices, weight_decay=decay))
+        # A CPU has more work than kernels, and FSDP's slices are put together by kernels of its own.
+        is_compiled = config.compile and matrices[0].is_cuda and not isinstance(matrices[0], DTensor)
+        optimizers.append(Muon(matrices, weight_decay=decay, is_compiled=is_compiled))
     set_learning_rate(optimizers, 0, config)
     return optimizers
 
@@ -76,9 +78,12 @@ class PartsAdamW(torch.optim.AdamW):
             group["has_parts"] = group.get("has_parts", False) and parts is not None
         self.parts, self.own_rate = parts, own_rate
         super().__init__(groups, fused=True, **settings)
+        self.is_good: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        # As torch.amp.GradScaler tells a fused optimizer that a step is not to be taken.
+        self.found_inf = None if self.is_good is None else (~self.is_good).float()
         with_parts = [group for group in self.param_groups if group["has_parts"]]
         usual = [(group["lr"], group["weight_decay"]) for group in with_parts]
         for group in with_parts:  # of E; AdamW decays by the product of both, which stays
@@ -104,14 +109,44 @@ class PartsAdamW(torch.optim.AdamW):
             state["parts_exp_avg"], state["parts_exp_avg_sq"] = torch.zeros_like(grad), torch.zeros_like(grad)
         beta1, beta2 = group["betas"]
         mean, square = state["parts_exp_avg"], state["parts_exp_avg_sq"]
-        mean.lerp_(grad, 1 - beta1)
-        square.lerp_(grad.square(), 1 - beta2)
-        unbiased_mean = mean / (1 - beta1 ** state["step"])
-        unbiased_square = square / (1 - beta2 ** state["step"])
+        lr = group["lr"]
+        mean.mul_(if_good(beta1, 1.0, self.is_good)).add_(grad, alpha=1 - beta1)
+        square.mul_(if_good(beta2, 1.0, self.is_good)).addcmul_(grad, grad, value=1 - beta2)
+        steps = state["step"].clamp(min=1)  # 0: not one has been good
+        unbiased_mean = mean / (1 - beta1**steps)
+        unbiased_square = square / (1 - beta2**steps)
         update = self.parts.of_tokens @ (unbiased_mean / (unbiased_square.sqrt() + group["eps"]))
+        update = update * if_good(-lr, 0.0, self.is_good)
         if isinstance(weight, DTensor):  # every worker has it whole, and takes its slice
             update = distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
-        weight.add_(update, alpha=-group["lr"])
+        weight.add_(update)
+
+
+@torch.no_grad()
+def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
+    """Let the optimizers step, or leave everything as it is. The gradients are gone then.
+
+    On CUDA the device itself decides, and goes on to the step without a wait for anybody to hear of the gradient; not
+    where FSDP has cut the weights.
+
+    Args:
+        is_good: bool, 0-dimensional, on the device of the weights.
+    """
+    weights = [weight for each in optimizers for group in each.param_groups for weight in group["params"]]
+    if not is_good.is_cuda or isinstance(weights[0], DTensor):
+        steps = bool(is_good)
+    else:
+        steps = True
+        for weight in weights:
+            if weight.grad is not None:
+                weight.grad.masked_fill_(~is_good, 0.0)  # nothing that is not finite reaches a mean
+        for optimizer in optimizers:
+            assert isinstance(optimizer, PartsAdamW | Muon)
+            optimizer.is_good = is_good
+    for optimizer in optimizers:
+        if steps:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def own_rate(config: TrainConfig, num_windows: int, global_batch: int) -> float:

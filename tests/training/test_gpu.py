@@ -22,7 +22,9 @@ from nanochat_tct.model.soft_capped_loss import Legal, masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.optimizer import make_optimizers, step_if
+from nanochat_tct.training.token_parts import token_parts
 from tests.helpers import run_cli, run_python
 from tests.training.workers import CPU, changed, small_config, train_alone
 
@@ -119,6 +121,21 @@ def test_resumed_is_undisturbed(data_dir: Path, tmp_path: Path, is_compiled: boo
     assert losses(halves) == losses(whole)
     for name, expected in weights(whole).items():
         assert torch.equal(weights(halves)[name], expected), name
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+    """The device decides that, and nobody has waited for it."""
+    tokenizer = load_tokenizer()
+    config = resolve(TrainConfig(n_layer=1, n_head=1, n_embd=32, context_size=64, compile=True), 8192)
+    model = GPT(config.model()).to(GPU)
+    optimizers = make_optimizers(model, config, token_parts(tokenizer))
+    for value, is_good in ((torch.nan, False), (1.0, True), (torch.inf, False), (1.0, True)):
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, value)
+        step_if(torch.tensor(is_good, device=GPU), optimizers)
+        for parameter, old in zip(model.parameters(), before, strict=True):
+            assert parameter.isfinite().all() and torch.equal(parameter, old) != is_good
 
 
 def test_short_of_memory_it_takes_fewer_windows_at_a_time(data_dir: Path, tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Pa
         with torch.no_grad():
             other.copy_(parameter.normal_(std=0.05))
     micro = MicroSteps(model, config, Worker(0, 1, CPU), 6, pad)
-    loss, norm, _ = micro.gradients(micro.load(MaskedRows(rows)))
+    _, loss, norm, _ = micro.gradients(micro.load(MaskedRows(rows))).wait()
     targets = torch.from_numpy(targets_of(rows, 8192, pad))
     expected = reference(torch.from_numpy(rows[:, :-1]), targets) / (targets != -1).sum()
     expected.backward()

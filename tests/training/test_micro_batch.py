@@ -63,7 +63,7 @@ def test_halved_in_the_middle_of_an_iter_the_gradient_is_the_same(data_dir: Path
         # The first micro-step still fits: its gradient is there already when the second runs out.
         model.blocks[1].mlp.register_forward_hook(Full(holds, calls_before=1))
         micro = MicroSteps(model, config, Worker(0, 1, CPU), 14, pad, say=said.append)
-        loss, norm, _ = micro.gradients(micro.load(rows))
+        _, loss, norm, _ = micro.gradients(micro.load(rows)).wait()
         results.append((loss, norm, [parameter.grad for parameter in model.parameters()], micro.micro_batch))
     assert [result[3] for result in results] == [7, 2]
     assert said == [

@@ -18,6 +18,7 @@ from nanochat_tct.training.optimizer import (
     make_optimizers,
     own_rate,
     set_learning_rate,
+    step_if,
 )
 from nanochat_tct.training.token_parts import SparseMatrix, token_parts
 
@@ -115,6 +116,48 @@ def test_parts_move_tokens_as_if_their_vectors_were_sums(share: float) -> None:
     torch.testing.assert_close(table, own + of_tokens @ of_parts, rtol=1e-4, atol=1e-4)
     assert (table - start).abs().mean() > 0.3 * share
     assert (ours.param_groups[0]["lr"], ours.param_groups[0]["weight_decay"]) == (0.1, 0.1)
+
+
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_device_decides_whether_a_step_is_taken(is_compiled: bool) -> None:
+    """As on CUDA: good iters are steps, bad ones leave weights and means alone, even before the first good one."""
+    torch.manual_seed(0)
+    parts = token_parts(load_tokenizer())
+    start = {
+        name: torch.randn(shape)
+        for name, shape in (("matrix", (8, 16)), ("other", (8, 16)), ("table", (8192, 4)))
+    }
+    runs = []
+    for is_told in (False, True):
+        weights = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
+        table, matrices = weights.pop("table"), list(weights.values())
+        adamw = PartsAdamW([{"params": [table], "has_parts": True}], parts, lr=0.1, weight_decay=0.1)
+        muon = Muon(matrices, lr=0.1, weight_decay=0.1, is_compiled=is_compiled and is_told)
+        muon.warm_up()
+        gradients = torch.Generator().manual_seed(1)
+        for is_good in (False, True, False, True, False):
+            for optimizer in (adamw, muon):
+                optimizer.is_good = torch.tensor(is_good) if is_told else None
+                for weight in optimizer.param_groups[0]["params"]:
+                    gradient = torch.randn(weight.shape, generator=gradients)
+                    weight.grad = gradient if is_good else torch.zeros_like(weight)
+                if is_good or is_told:
+                    optimizer.step()
+        runs.append([table, *matrices])
+    for expected, weight, before in zip(
+        runs[0], runs[1], (start["table"], start["matrix"], start["other"]), strict=True
+    ):
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
+        assert (weight - before).abs().max() > 0.01
+
+
+def test_all_optimizers_step_or_none() -> None:
+    weight = torch.nn.Parameter(torch.ones(4, 4))
+    optimizers = [torch.optim.SGD([weight], lr=1.0)]
+    for is_good, value in ((False, 1.0), (True, 0.0)):
+        weight.grad = torch.ones(4, 4)
+        step_if(torch.tensor(is_good), optimizers)
+        assert weight.grad is None and (weight == value).all()
 
 
 def test_tokens_learn_less_for_themselves_the_more_often_they_are_seen() -> None:

@@ -174,7 +174,7 @@ def test_saved_activations_or_not_the_gradient_is_the_same(data_dir: Path, tmp_p
         inputs: list[int] = []
         model.blocks[0].attention.register_forward_hook(lambda *arguments, inputs=inputs: inputs.append(1))
         micro = MicroSteps(model, config, Worker(0, 1, CPU), 4, load_tokenizer().pad_token())
-        loss, norm, _ = micro.gradients(micro.load(rows))
+        _, loss, norm, _ = micro.gradients(micro.load(rows)).wait()
         assert len(inputs) == 1 + is_saving  # computed again for the backward pass
         results.append((loss, norm, [parameter.grad for parameter in model.parameters()]))
     (loss, norm, gradients), (saving_loss, saving_norm, saving_gradients) = results
