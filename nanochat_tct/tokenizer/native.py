@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from nanochat_tct.tokenizer._native import Codec
 
 UNBOUNDED = 2**64 - 1
+AGAIN = "`pip install -c constraints.txt -e .` builds it again"
 WHAT_TO_DO = (
-    "install a C compiler and Python's headers (Debian, Ubuntu: apt install gcc python3-dev), then "
-    "`pip install -c constraints.txt -e .` again; the same ids come out without it, slower"
+    f"install a C compiler and Python's headers (Debian, Ubuntu: apt install gcc python3-dev), then {AGAIN}"
 )
 
 _module: Any
@@ -44,9 +44,19 @@ def make_codec(grammar: Grammar, segmenter: Segmenter) -> Codec | None:
     if _module is None:
         return None
     try:
-        return _module.Codec(_numbers(grammar, segmenter))  # type: ignore[no-any-return]
+        codec: Codec = _module.Codec(_numbers(grammar, segmenter))
+        return codec
     except (OverflowError, ValueError):
         return None
+
+
+def why_in_python(tokenizer: Any) -> str:
+    """Why a tokenizer encodes and decodes in Python, and what to do; "" when it does not."""
+    if getattr(tokenizer, "codec", tokenizer) is not None:  # the wheel has none, and needs none
+        return ""
+    if missing:
+        return f"its C code is not built here ({missing}); {WHAT_TO_DO}"
+    return "its grammar is larger than its C code takes, or the C code is of another version; " + AGAIN
 
 
 def _numbers(grammar: Grammar, segmenter: Segmenter) -> bytes:
