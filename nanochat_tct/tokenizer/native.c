@@ -8,7 +8,6 @@
    Documents and ids come from strangers. Every read is bounded, the depth of recursion too, and memory grows with the
    input only. Functions that give up return 0 or NULL; an exception is set only where memory has run out. */
 
-#define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030b0000 /* one build serves Python 3.11 and later */
 #include <Python.h>
 #include <setjmp.h>
@@ -1086,10 +1085,12 @@ static int load(Loader *loader) { /* 0: not all is there; an exception only wher
 }
 
 static PyObject *codec_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords) {
-    const char *bytes;
+    PyObject *numbers; /* no "y#": built with Python 3.13, that would not run with 3.12 */
+    char *bytes;
     Py_ssize_t length;
     (void)keywords;
-    if (!PyArg_ParseTuple(arguments, "y#:Codec", &bytes, &length)) return NULL;
+    if (!PyArg_ParseTuple(arguments, "S:Codec", &numbers)) return NULL;
+    if (PyBytes_AsStringAndSize(numbers, &bytes, &length) < 0) return NULL;
     allocfunc allocate_object = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     PyObject *self = allocate_object(type, 0);
     Loader loader;

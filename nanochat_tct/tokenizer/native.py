@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from nanochat_tct.tokenizer._native import Codec
 
 UNBOUNDED = 2**64 - 1
-AGAIN = "`pip install -c constraints.txt -e .` builds it again"
+AGAIN = "`python -m pip install --no-deps -e .` builds it"
 WHAT_TO_DO = (
     f"install a C compiler and Python's headers (Debian, Ubuntu: apt install gcc python3-dev), then {AGAIN}"
 )
