@@ -19,9 +19,9 @@ enum {
     MAX_DEPTH = 128,
     MAX_IDS = 1 << 16,
     MAX_CODES = 0xD800,
-    MAX_KNOWN = 1024,        /* keys that one node knows: a bit for each in a frame of the recursion */
-    MAX_FREE = 1024,         /* free keys of one object, each of which is compared with all before it */
-    MAX_NUMBER = 400,        /* characters */
+    MAX_KNOWN = 1024, /* keys that one node knows: a bit for each in a frame of the recursion */
+    MAX_FREE = 1024,  /* free keys of one object, each of which is compared with all before it */
+    MAX_NUMBER = 400, /* characters */
     MAX_INTEGER_DIGITS = 309,
     SPARE = 8, /* codes behind the last that may be copied with it */
 };
@@ -29,7 +29,7 @@ enum {
 /* ---- the grammar and the vocabulary ---- */
 
 typedef struct {
-    const uint8_t *classes;   /* of each byte */
+    const uint8_t *classes;    /* of each byte */
     const uint16_t *following; /* state after state * class_count + class; 0: none, else its number + 1 */
     const uint8_t *accepting;
     uint32_t class_count, state_count;
@@ -95,7 +95,7 @@ struct Node {
 };
 
 typedef struct {
-    uint32_t from, to; /* states of the trie; from 0: a free slot */
+    uint32_t from, to;    /* states of the trie; from 0: a free slot */
     uint16_t code, token; /* the token that ends here; 0: none */
 } Edge;
 

@@ -16,7 +16,7 @@ from nanochat_tct.data.documents import DocumentError, read_document, to_json
 from nanochat_tct.data.synthesize import synthesize
 from nanochat_tct.tokenizer import TokenizerError, native
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.grammar import ARRAY, ARRAY_END, END, MAX_DEPTH, Grammar
+from nanochat_tct.tokenizer.grammar import ARRAY, ARRAY_END, END, MAX_DEPTH, NULL, OBJECT_END, Grammar
 from nanochat_tct.tokenizer.segment import Segmenter
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary, save_vocabulary
@@ -203,6 +203,28 @@ def test_required_keys_beyond_the_first_words_of_bits(tokenizers: Any) -> None:
 
 
 @built
+@pytest.mark.parametrize("value", ['"x"', "1", "2.5", "true", "null"])
+@pytest.mark.parametrize("kind", ["text", "count", "flag"])
+def test_values_that_decide_between_alternatives(kind: str, value: str, tokenizers: Any) -> None:
+    quick, slow = tokenizers("told by a value")
+    valid = {"text": ['"x"'], "count": ["1", "2.5"], "flag": ["true"]}[kind]
+    for text in (f'{{"a":"{kind}","b":{value}}}', f'{{"b":{value},"a":"{kind}"}}'):
+        assert check_document(quick, slow, text) == (value in valid)
+    tokens = quick.segmenter.encode(quick.grammar.write({"a": kind, "b": json.loads(valid[0])}))
+    other = quick.segmenter.encode(quick.grammar.write({"a": "text", "b": "x"}))
+    base = quick.segmenter.decode(tokens)[:2] + quick.segmenter.decode(other)[2:]
+    assert check_decode(quick, slow, list(map(ord, base))) == (kind == "text")
+
+
+@built
+def test_a_known_key_is_no_free_key_in_ids(tokenizers: Any) -> None:
+    quick, slow = tokenizers("open")
+    for key in "ab":
+        tokens = [ord(key), ord(END), ord(NULL), ord(OBJECT_END)]
+        assert check_decode(quick, slow, tokens) == (key == "b")
+
+
+@built
 @pytest.mark.parametrize("length", range(5))
 def test_counts_of_items_and_keys(length: int, tokenizers: Any) -> None:
     for items in ([1] * length, ["a"] * length, [[]] * length, [1, "a"][:length]):
@@ -216,7 +238,9 @@ NUMBERS = "0 -0 7 -12 1.0 1.50 -0.0 1e5 1E+2 1e-7 0.1e1 12.5e3 5e-324 1.69769313
 NUMBERS += (
     " 9007199254740993 0.1 100000000000000000.0 1e16 123456789.123456789012345 1e22 1e23 2.5E-5 9e15 1e-400"
 )
-NOT_NUMBERS = "01 1. .5 - +1 1e 1e+ 0x1 1_0 NaN Infinity -Infinity 1e999 -1e400 00 -01 1.e5 ١ nan inf ⁵"
+NOT_NUMBERS = (
+    "01 00.5 -01.5 01e1 1. .5 - +1 1e 1e+ 0x1 1_0 NaN Infinity -Infinity 1e999 -1e400 00 -01 1.e5 ١ nan inf ⁵"
+)
 
 
 @built
