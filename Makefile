@@ -45,7 +45,8 @@ format: $(INSTALLED)
 PYTHON :=
 CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 
-$(INSTALLED): pyproject.toml constraints.txt
+# The tokenizer's C code is built by the installation.
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard nanochat_tct/tokenizer/native.c)
 	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  in_range=; \
 	  for python in $(CANDIDATES); do \

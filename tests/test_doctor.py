@@ -9,6 +9,8 @@ import pytest
 from nanochat_tct import doctor
 from nanochat_tct.doctor import CHECKS, DoctorConfig, Skipped, run_check
 from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import native
+from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.helpers import run_cli
 
 CONFIG = DoctorConfig()
@@ -21,7 +23,8 @@ def test_this_machine_is_well(tmp_path: Path) -> None:
     assert list(lines) == list(CHECKS)
     assert "FAIL" not in lines.values(), result.stdout
     skipped = {name for name, status in lines.items() if status == "skip"}
-    assert skipped <= {"glibc", "shared memory", "tokenizer wheel", "tiktoken", "store"}, result.stdout
+    may_be_missing = {"glibc", "shared memory", "native code", "tokenizer wheel", "tiktoken", "store"}
+    assert skipped <= may_be_missing, result.stdout
     assert result.stdout.endswith("all is well\n")
     assert result.code == 0
     assert list(tmp_path.iterdir()) == [], "doctor leaves nothing behind"
@@ -55,6 +58,19 @@ def test_what_a_check_raises() -> None:
     assert run_check(user_error, CONFIG) == ("FAIL", "too old; get a new one")
     assert run_check(skipped, CONFIG) == ("skip", "nothing here")
     assert run_check(broken, CONFIG) == ("FAIL", "ImportError: libcudart.so.12: not found")
+
+
+def test_no_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "missing", "No module named 'nanochat_tct.tokenizer._native'")
+    slow = Tokenizer()
+    slow.codec = None
+    monkeypatch.setattr(doctor, "load_tokenizer", lambda name: slow)
+    status, text = run_check(doctor.check_native, CONFIG)
+    assert status == "skip"
+    assert text.startswith(
+        "builtin works in Python, which takes longer: its C code is not built here (No module"
+    )
+    assert "install a C compiler and Python's headers" in text and "pip install --no-deps -e ." in text
 
 
 def test_old_python(monkeypatch: pytest.MonkeyPatch) -> None:

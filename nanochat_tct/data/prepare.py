@@ -42,6 +42,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.remote import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tokenizer.native import why_in_python
 
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 
@@ -127,6 +128,8 @@ def prepare(config: PrepareConfig) -> TokenStore:
         print(f"{config.output} is up to date: {documents:,} documents; nothing to do")
         encoded_parts.clear(local_path(config.output))  # of a run that was killed in its last moment
         return store
+    if reason := why_in_python(tokenizer):
+        print(f"tokenizing in Python, which takes longer: {reason}", flush=True)
     output = local_path(config.output)
     ray_seconds = 0.0
     with StoreWriter(output, tokenizer, config.settings(), config.masks) as writer:

@@ -31,6 +31,7 @@ from nanochat_tct.data.legal import DocumentMasks, MaskNumbers, MaskSender
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows, check_windowing, count_windows
 from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import TokenizerError
 
 PARTIAL = ".partial"
 ROW_GROUP = 65_536  # documents
@@ -331,9 +332,13 @@ def encode_document(
 
     Raises TokenizerError if the tokenizer refuses the value.
     """
-    ids = tokenizer.encode_value(value)
+    try:
+        compact = json_bytes(value)
+    except RecursionError:
+        raise TokenizerError("", "nested too deep") from None
+    # from the text, which is needed anyway: the tokenizer's C code begins there
+    ids = tokenizer.encode(compact.decode("utf-8", "surrogatepass"))
     masks = tokenizer.masks_of(ids) if sender else None
-    compact = json_bytes(value)
     return EncodedDocument(
         source,
         repo,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,9 +14,13 @@ from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, Scalar, Stat
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar, Pairs
 from nanochat_tct.tokenizer.masks import Masks
+from nanochat_tct.tokenizer.native import make_codec
 from nanochat_tct.tokenizer.prefix import open_end
 from nanochat_tct.tokenizer.segment import Segmenter
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
+
+if TYPE_CHECKING:
+    from nanochat_tct.tokenizer._native import Codec
 
 
 class Tokenizer:
@@ -44,6 +48,11 @@ class Tokenizer:
         """The legal tokens at any place, made when first asked for."""
         return Masks(self.walker, self.segmenter.expansions)
 
+    @cached_property
+    def codec(self) -> Codec | None:
+        """The quick way for ``encode`` and ``decode``, made when first asked for; with None they go in Python."""
+        return make_codec(self.grammar, self.segmenter)
+
     def vocab_size(self) -> int:
         return len(self.segmenter.expansions)
 
@@ -57,6 +66,8 @@ class Tokenizer:
         Raises:
             TokenizerError: the text is not JSON, or its value is not valid under the schema (with the JSON pointer).
         """
+        if self.codec is not None and (ids := self.codec.encode(json_str)) is not None:
+            return ids
         try:
             value = _read_json(json_str)
         except TokenizerError:
@@ -116,6 +127,8 @@ class Tokenizer:
         Raises:
             TokenizerError: the tokens are cut off, out of range, or not those of a valid document.
         """
+        if self.codec is not None and (decoded := self.codec.decode(tokens)) is not None:
+            return decoded
         value, consumed = self._decode(tokens)
         return _compact_json(value), consumed, len(tokens)
 

@@ -1,13 +1,15 @@
 """A task of the preparation gives back documents, or the one reason for which the job must end."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from nanochat_tct.data.documents import DEFAULT_LIMITS
-from nanochat_tct.data.encode import ENCODED_SCHEMA, ENDS_JOB, encode_parts
-from nanochat_tct.data.sources import find_sources, plan_parts
+from nanochat_tct.data.encode import ENCODED_SCHEMA, ENDS_JOB, encode_parts, encode_raw
+from nanochat_tct.data.sources import RawDocument, find_sources, plan_parts
+from nanochat_tct.data.store_writer import RejectedDocument
 from nanochat_tct.tokenizer import load_tokenizer
 
 
@@ -35,3 +37,10 @@ def test_documents_or_why_there_are_none(tmp_path: Path) -> None:
         assert table.schema == ENCODED_SCHEMA
         assert table.column("reason").to_pylist() == [ENDS_JOB]
         assert message in table.column("message")[0].as_py()
+
+
+def test_deeper_than_json_can_be_written_is_one_rejected_document() -> None:
+    raw = RawDocument("a.yml", None, "{a: " * 5000 + "1" + "}" * 5000, "yaml")
+    document = encode_raw(raw, load_tokenizer(), replace(DEFAULT_LIMITS, max_depth=9000))
+    assert isinstance(document, RejectedDocument)
+    assert (document.reason, document.message) == ("schema", "/: nested too deep")

@@ -90,11 +90,7 @@ def test_wrong_use(
         """The built-in one under another name."""
 
         name, fingerprint = "another", "a" * 64
-        vocab_size, pad_token, encode_value = (
-            TOKENIZER.vocab_size,
-            TOKENIZER.pad_token,
-            TOKENIZER.encode_value,
-        )
+        vocab_size, pad_token, encode = TOKENIZER.vocab_size, TOKENIZER.pad_token, TOKENIZER.encode
         masks_of = TOKENIZER.masks_of
 
     write_store(tmp_path / "foreign", [workflow(index) for index in range(20)], OtherTokenizer())
