@@ -264,9 +264,14 @@ def score_tokens(
     log_weights = logits / temperature
     scores = log_weights + random.gumbel(size=len(logits))
     if top_p < 1:
-        order = np.argsort(-log_weights, kind="stable")
-        weights = np.exp(log_weights[order] - log_weights[order[0]])
-        share_before = np.cumsum(weights) / weights.sum() - weights / weights.sum()
-        outside = order[share_before >= top_p]
-        scores[outside] = log_weights[outside] - 1e9
+        shares = np.exp(log_weights - log_weights.max())
+        shares /= shares.sum()
+        # Those below the mean of 1 - top_p have less than that together, so they are outside: only the others, mostly
+        # few, are put in order.
+        likely = np.flatnonzero(shares >= (1 - top_p) / len(shares))
+        order = likely[np.argsort(-log_weights[likely], kind="stable")]
+        share_before = np.cumsum(shares[order]) - shares[order]
+        is_outside = np.ones(len(shares), dtype=bool)
+        is_outside[order[share_before < top_p]] = False
+        scores[is_outside] = log_weights[is_outside] - 1e9
     return scores
