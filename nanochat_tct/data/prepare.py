@@ -192,7 +192,10 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
         },
         compute=ray.data.TaskPoolStrategy(size=config.concurrency),
     )
-    dataset.context.execution_options.preserve_order = True
+    options = dataset.context.execution_options
+    options.preserve_order = True
+    if config.concurrency is not None:  # also of a cluster that grows: more would be machines that are paid for nothing
+        options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=config.concurrency)
     dataset.context.enable_progress_bars = False  # ours counts documents
     with user_errors():
         tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow")

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -11,10 +12,13 @@ NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 class StopSignals:
     """While entered, the first SIGTERM or Ctrl-C becomes a reason to stop; the same once more ends at once.
 
+    `tell` is called with that reason, in the middle of whatever the main thread is doing, so it must be quick.
+
     Elsewhere than in the main thread, where Python hears no signals, there is never a reason.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda reason: None) -> None:
+        self.tell = tell
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -30,7 +34,9 @@ class StopSignals:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         if self.received == number:
             raise KeyboardInterrupt
-        self.received = self.received or signal.Signals(number)
+        if self.received is None:
+            self.received = signal.Signals(number)
+            self.tell(NAMES[self.received])
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():

@@ -3,13 +3,11 @@
 import dataclasses
 import importlib.util
 import os
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.nodes import software
 from nanochat_tct.training.plan import check_settings
 from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
@@ -58,11 +57,11 @@ def command(argv: list[str]) -> int:
         console.width = 120
     with exclusive(folder, RUNS):
         try:
-            is_done = run(sweep, console)
+            exit_code = run(sweep, console)
         finally:
             write_results(sweep)
             push_results(folder, sweep.place)
-    if is_done or config.dry_run:
+    if not exit_code or config.dry_run:
         ends = [account.result for account in sweep.ledger.accounts.values() if account.purpose == "final"]
         return int(any(end.get("status") == "failed" for end in ends))
     terms = sweep.ledger.terms
@@ -71,7 +70,7 @@ def command(argv: list[str]) -> int:
         "the same command goes on",
         file=sys.stderr,
     )
-    return 130
+    return exit_code
 
 
 def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
@@ -153,15 +152,15 @@ def refuse_too_small(terms: Terms, config: SweepConfig, row_flops: list[int], ba
 # ----------------------------------------------------------------------------- on Ray
 
 
-def run(sweep: Sweep, console: Console) -> bool:
-    """Go on with the sweep until it is done. Returns False when it was interrupted.
+def run(sweep: Sweep, console: Console) -> int:
+    """Go on with the sweep until it is done. Returns the exit code: not 0 when it was interrupted.
 
     Raises: UserError when it cannot go on.
     """
     if sweep.is_probed:
         show_forecast(sweep, console)
         if sweep.config.dry_run:
-            return True
+            return 0
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next poll
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -192,11 +191,14 @@ def run(sweep: Sweep, console: Console) -> bool:
         ),
     )
     serving = serve(sweep.folder) if is_remote(sweep.place) else nullcontext()
-    with interruptible(sweep.ledger), IdleMeter(sweep), LiveTable(sweep.ledger, console), serving:
+    signals = interruptible(sweep.ledger)
+    with signals, IdleMeter(sweep), LiveTable(sweep.ledger, console), serving:
         tuner.fit()
     if search.error is not None:
         raise search.error
-    return search.is_done and not sweep.ledger.notes[INTERRUPTED]
+    if search.is_done and signals.received is None:
+        return 0
+    return signals.exit_code or 130
 
 
 def slots_of(base: TrainConfig, cluster: dict[str, float]) -> int:
@@ -205,25 +207,18 @@ def slots_of(base: TrainConfig, cluster: dict[str, float]) -> int:
     return max(1, int(there // base.num_workers))
 
 
-@contextmanager
-def interruptible(ledger: Ledger) -> Iterator[None]:
-    """Ctrl-C lets every trial save a checkpoint and stop; once more, and nobody waits for them."""
-    if threading.current_thread() is not threading.main_thread():
-        with nullcontext():
-            yield
-        return
+def interruptible(ledger: Ledger) -> StopSignals:
+    """Ctrl-C, or SIGTERM as of `ray job stop`, lets every trial save a checkpoint and stop; again: at once."""
 
-    def stop(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, before)
+    def stop(reason: str) -> None:
         # In a thread of its own: this one may be in the middle of writing to the ledger.
         threading.Thread(target=ledger.note, args=(INTERRUPTED, True)).start()
-        print("stopping: trials save their checkpoints (Ctrl-C again: at once)", file=sys.stderr)
+        print(
+            f"{reason}: trials save their checkpoints, then the end ({reason} again: at once)",
+            file=sys.stderr,
+        )
 
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    return StopSignals(stop)
 
 
 class IdleMeter:

@@ -74,8 +74,8 @@ def sweep_alone(arguments: list[str], environment: dict[str, str] | None = None)
     os.environ.update(environment or {})
     sweep = prepare(parse_arguments(SweepConfig, arguments, "tune", ""))[0]
     sweep.ledger.note(INTERRUPTED, False)
-    with interruptible(sweep.ledger):
-        sys.exit(0 if run_alone(sweep) else 130)
+    with interruptible(sweep.ledger) as signals:
+        sys.exit(0 if run_alone(sweep) else signals.exit_code)
 
 
 class ForkedProcess:

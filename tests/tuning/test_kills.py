@@ -184,7 +184,8 @@ def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     sweep = RunningSweep(
         tmp_path,
         sweep_arguments(tmp_path, sizes=["1x32"], num_rates=1, budget_flops=4e10, concurrency=1),
@@ -199,8 +200,8 @@ def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path) -> None:
             return any(entry.purpose == "final" and entry.kind == "train" for entry in ledger.entries)
 
         assert wait_until(is_in_final_run, sweep)
-        sweep.process.send_signal(signal.SIGINT)
-        assert sweep.process.wait(timeout=PATIENCE) == 130
+        sweep.process.send_signal(number)
+        assert sweep.process.wait(timeout=PATIENCE) == 128 + number
         ledger.refresh()
         (final,) = (name for name, account in ledger.accounts.items() if account.is_open)
         assert list((tmp_path / "sweep" / "runs" / final).glob("iter_*"))
