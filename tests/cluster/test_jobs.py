@@ -11,10 +11,11 @@ import pytest
 
 from nanochat_tct.data.documents import to_json
 from nanochat_tct.data.store import TokenStore
+from nanochat_tct.tuning.trials import LEDGER
 from tests.cluster.running import RunningCluster
 from tests.helpers import REPOSITORY
 from tests.training.workers import small_config, small_store, small_workflows, train_alone
-from tests.tuning.sweeps import open_ledger, sweep_arguments
+from tests.tuning.sweeps import logged_flops, open_ledger, sweep_arguments
 
 pytestmark = pytest.mark.timeout(1800)  # the first test starts the cluster
 UPLOAD_BYTES = 5 << 20
@@ -142,6 +143,38 @@ def test_a_stopped_job_saves_and_frees_and_goes_on(
     assert again.code == 0, again.stdout
     assert f"going on from iter {step}" in again.stdout
     assert (tmp_path / f"checkpoints/run/iter_{step + 2:08d}/manifest.json").is_file()
+
+
+@pytest.mark.slow
+def test_a_stopped_sweep_saves_and_goes_on(cluster: RunningCluster, tmp_path: Path) -> None:
+    entrypoint = (
+        *("python", "jobs/tune.py"),
+        *sweep_arguments(tmp_path, sizes=["1x32"], num_rates=1, budget_flops=8e10, concurrency=1),
+    )
+    free = free_cpus(cluster)
+    started = cluster.submit(*entrypoint, options=("--no-wait", "--submission-id", "sweep"))
+    assert started.code == 0, started.stderr
+
+    def is_in_final_run() -> bool:
+        if not (tmp_path / "sweep" / LEDGER).exists():
+            return False
+        entries = open_ledger(tmp_path).entries
+        return any(entry.purpose == "final" and entry.kind == "train" for entry in entries)
+
+    wait_for(is_in_final_run)
+    assert cluster.ray("job", "stop", "sweep").code == 0
+    told = cluster.ray("job", "status", "sweep")
+    assert "'sweep' was stopped" in told.stdout, told.stdout + told.stderr
+    (final,) = (name for name, account in open_ledger(tmp_path).accounts.items() if account.is_open)
+    assert list((tmp_path / "sweep" / "runs" / final).glob("iter_*")), "it has saved"
+    wait_for(lambda: free_cpus(cluster) == free)
+
+    again = cluster.submit(*entrypoint)
+    assert again.code == 0, again.stdout
+    ledger = open_ledger(tmp_path)
+    assert not any(account.is_open for account in ledger.accounts.values())
+    assert ledger.spent <= ledger.terms.capacity
+    assert abs(logged_flops(tmp_path) - ledger.spent) <= 0.01 * ledger.spent
 
 
 def wait_for(condition: Any, seconds: float = 400) -> None:

@@ -184,7 +184,7 @@ def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     sweep = RunningSweep(
         tmp_path,
