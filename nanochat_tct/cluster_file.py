@@ -75,7 +75,7 @@ def check_fields(content: dict[str, Any]) -> str:
         raise UserError(f"fill in {', '.join(missing)} (in {where}, at the top; docs/clusters.md says how)")
     for name, value in fields.items():
         if isinstance(value, bool | int | float | datetime.date):
-            raise UserError(f"{name} is {value}, which is no text to YAML: put it in quotes, as in \"4711\"")
+            raise UserError(f'{name} is {value}, which is no text to YAML: put it in quotes, as in "4711"')
         pattern, example = PATTERNS.get(name, (".+", "a name"))
         if not all(re.fullmatch(pattern, text) for text in strings(value)) or not list(strings(value)):
             raise UserError(f"{name} is {value!r}; it looks like {example}")
