@@ -3,8 +3,10 @@
     python cluster/aws.py cluster/a100.yaml --region us-east-1 --bucket MY-BUCKET --cost-centre research
 
 Makes, where they are not there: the bucket (private, encrypted), a security group (SSH from one address,
-everything between its members, nothing else), and two roles (the head's may start machines in this group's name;
-the workers' may only use the bucket). Costs nothing by itself. Run again, it changes only what is missing.
+everything between its members, nothing else), two roles (the head's may start machines in this group's name; the
+workers' may only use the bucket), and the role that AWS itself needs for spot machines. Costs nothing by itself. Run
+again, it changes only what is missing; from another address, SSH is open to that one and no longer to the one before.
+A bucket that is there already is closed to the public and tagged too.
 """
 
 import argparse
@@ -20,6 +22,8 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 NAME = "nanochat-tct"
+# A value in a cluster file, up to a comment: {...}, "...", '...', or plain
+VALUE = r"""\{[^}]*\}|"(?:[^"\\\n]|\\.)*"|'(?:[^'\n]|'')*'|\S.*?(?=[ \t]+\#|[ \t]*$)"""
 TRUST = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
 
 
@@ -70,6 +74,7 @@ def set_up(given: argparse.Namespace) -> dict[str, str]:
     make_role(
         iam, f"{NAME}-head", [use_bucket(given.bucket), *start_workers(worker_role, given.region)], tags
     )
+    make_spot_role(iam)
     return {
         "region": given.region,
         "availability_zone": zone,
@@ -77,18 +82,17 @@ def set_up(given: argparse.Namespace) -> dict[str, str]:
         "security_group": group,
         "head_profile": f"{{Name: {NAME}-head}}",
         "worker_profile": f"{{Name: {NAME}-worker}}",
-        "cost_centre": given.cost_centre,
+        "cost_centre": json.dumps(given.cost_centre, ensure_ascii=False),  # YAML takes 4711 for a number
     }
 
 
 def fill_in(text: str, fields: dict[str, str]) -> str:
     """The cluster file with its fields filled in, filled in before or not; everything else as it was."""
     for name, value in fields.items():
-        text, count = re.subn(
-            rf"^(    {name}: &\w+) (?:\{{[^}}]*\}}|\S+)", rf"\g<1> {value}", text, count=1, flags=re.MULTILINE
-        )
-        if count != 1:
+        found = re.search(rf"^    {name}: &\w+ ({VALUE})", text, flags=re.MULTILINE)
+        if found is None:
             raise OSError(f"the file has no field {name}; take it from the repository again")
+        text = text[: found.start(1)] + value + text[found.end(1) :]
     return text
 
 
@@ -107,14 +111,14 @@ def my_address() -> str:
 
 
 def make_bucket(s3: Any, name: str, region: str, tags: list[dict[str, str]]) -> None:
+    """A private bucket; one that is there, perhaps left half-made, is made private and keeps its other tags."""
     try:
         s3.head_bucket(Bucket=name)
-        return
     except ClientError as error:
         if error.response["Error"]["Code"] != "404":
             raise
-    place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    s3.create_bucket(Bucket=name, **place)
+        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        s3.create_bucket(Bucket=name, **place)
     s3.put_public_access_block(
         Bucket=name,
         PublicAccessBlockConfiguration={
@@ -124,11 +128,19 @@ def make_bucket(s3: Any, name: str, region: str, tags: list[dict[str, str]]) -> 
             "RestrictPublicBuckets": True,
         },
     )
-    s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
+    try:
+        present = s3.get_bucket_tagging(Bucket=name)["TagSet"]
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchTagSet":
+            raise
+        present = []
+    ours = {tag["Key"] for tag in tags}
+    others = [tag for tag in present if tag["Key"] not in ours]
+    s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": [*others, *tags]})
 
 
 def make_security_group(ec2: Any, vpc: str, ssh_from: str, tags: list[dict[str, str]]) -> str:
-    """SSH from `ssh_from`; between members everything, in and out (EFA wants the latter said)."""
+    """SSH from `ssh_from` and nowhere else; between members everything, in and out (EFA wants the latter said)."""
     found = ec2.describe_security_groups(
         Filters=[{"Name": "vpc-id", "Values": [vpc]}, {"Name": "group-name", "Values": [NAME]}]
     )["SecurityGroups"]
@@ -153,6 +165,13 @@ def make_security_group(ec2: Any, vpc: str, ssh_from: str, tags: list[dict[str, 
         except ClientError as error:
             if error.response["Error"]["Code"] != "InvalidPermission.Duplicate":
                 raise
+    for rule in ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]:
+        is_ssh = all(rule.get(key) == ssh[key] for key in ("IpProtocol", "FromPort", "ToPort"))
+        older = [each["CidrIp"] for each in rule["IpRanges"] if each["CidrIp"] != ssh_from]
+        if is_ssh and older:
+            ranges = [{"CidrIp": address} for address in older]
+            ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[{**ssh, "IpRanges": ranges}])
+            print(f"SSH is open to {ssh_from}, and no longer to {', '.join(older)}")
     return group
 
 
@@ -207,6 +226,16 @@ def make_role(iam: Any, name: str, statements: list[dict[str, Any]], tags: list[
         iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
     if is_new:
         time.sleep(PROPAGATION_SECONDS)
+
+
+def make_spot_role(iam: Any) -> None:
+    """The role with which AWS starts spot machines. A new account has none, and the head's role may not make it."""
+    try:
+        iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+    except ClientError as error:  # iam knows no narrower one for a role that is there
+        told = error.response["Error"]
+        if told["Code"] != "EntityAlreadyExists" and "has been taken" not in told.get("Message", ""):
+            raise
 
 
 PROPAGATION_SECONDS = 10  # until EC2 knows a new profile

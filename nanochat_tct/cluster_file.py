@@ -5,6 +5,7 @@ which the rest refers to. The checks need no cloud: they read the file, Ray's ow
 """
 
 import contextlib
+import datetime
 import importlib.metadata
 import io
 import re
@@ -73,6 +74,8 @@ def check_fields(content: dict[str, Any]) -> str:
         where = "the ConfigMap" if is_kuberay(content) else "metadata.fill_in"
         raise UserError(f"fill in {', '.join(missing)} (in {where}, at the top; docs/clusters.md says how)")
     for name, value in fields.items():
+        if isinstance(value, bool | int | float | datetime.date):
+            raise UserError(f'{name} is {value}, which is no text to YAML: put it in quotes, as in "4711"')
         pattern, example = PATTERNS.get(name, (".+", "a name"))
         if not all(re.fullmatch(pattern, text) for text in strings(value)) or not list(strings(value)):
             raise UserError(f"{name} is {value!r}; it looks like {example}")

@@ -47,3 +47,20 @@ def test_links_exist(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_how_long_workers_wait_for_each_other() -> None:
+    """Ray Train's limit, which the page on clusters tells."""
+    from nanochat_tct.training.ray_worker import StoppableTorchConfig
+
+    minutes = StoppableTorchConfig().timeout_s // 60
+    page = (REPOSITORY / "docs/clusters.md").read_text()
+    assert f"the others waited {minutes} minutes (Ray Train's limit" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_places_on_the_same_page_exist(page: Path) -> None:
+    text = page.read_text()
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    places = {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert [place for place in re.findall(r"\]\(#([^)]+)\)", text) if place not in places] == []

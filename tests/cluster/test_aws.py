@@ -9,6 +9,8 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from nanochat_tct.cluster_file import check_fields, read_cluster_file
@@ -55,6 +57,28 @@ def test_an_empty_account_and_then_again(name: str, aws: Any, tmp_path: Path) ->
     assert aws.main([str(path), *FLAGS]) == 0
     assert path.read_text() == filled
     assert everything() == state
+
+
+@pytest.mark.parametrize("cost_centre", ["4711", "machine learning", 'a "b" \\1', "0123 # no comment", "no"])
+def test_whatever_the_cost_centre(cost_centre: str, aws: Any, tmp_path: Path) -> None:
+    """It stays the text that was given, and a second run finds all of it."""
+    path = Path(shutil.copy(path_of("single-gpu"), tmp_path))
+    fields = {"cost_centre": cost_centre}
+    for _ in range(2):
+        assert aws.main([str(path), *FLAGS[:-1], cost_centre]) == 0
+        assert check_fields(read_cluster_file(path)) == "7 fields filled in"
+        assert read_cluster_file(path)["metadata"]["fill_in"].items() >= fields.items()
+    assert "# who pays; a tag on every machine and disk" in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "by_hand", ["machine learning", "'it''s # ours'", '"a \\" b"', "4711", "FILL-IN", "{Name: old}"]
+)
+def test_what_was_filled_in_by_hand_is_replaced(by_hand: str, aws: Any) -> None:
+    text = f"metadata:\n  fill_in:\n    cost_centre: &cost_centre {by_hand} # who pays\n    next: 1\n"
+    filled = aws.fill_in(text, {"cost_centre": '"new"'})
+    assert yaml.safe_load(filled) == {"metadata": {"fill_in": {"cost_centre": "new", "next": 1}}}
+    assert filled.splitlines()[2].endswith(' "new" # who pays')
 
 
 def everything() -> Any:
@@ -122,6 +146,69 @@ def test_what_the_roles_may_do(aws: Any, tmp_path: Path) -> None:
     }
     assert head["iam:PassRole"]["Resource"].endswith(":role/nanochat-tct-worker")
     assert "ec2:ResourceTag/ray-cluster-name" in head["ec2:TerminateInstances"]["Condition"]["StringLike"]
+
+
+def test_spot_machines_can_start_in_a_new_account(aws: Any, tmp_path: Path) -> None:
+    """AWS starts them with a role of its own, which the head could not make."""
+    path = Path(shutil.copy(path_of("single-gpu"), tmp_path))
+    assert aws.main([str(path), *FLAGS]) == 0
+    (role,) = boto3.client("iam").list_roles(PathPrefix="/aws-service-role/spot.amazonaws.com/")["Roles"]
+    assert "spot.amazonaws.com" in str(role["AssumeRolePolicyDocument"])
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "is_there"),
+    [
+        (
+            "InvalidInput",
+            "Service role name AWSServiceRoleForEC2Spot has been taken in this account, please try a different suffix.",
+            True,
+        ),
+        ("InvalidInput", "Invalid service name", False),
+        ("AccessDenied", "not authorized to perform: iam:CreateServiceLinkedRole", False),
+    ],
+)
+def test_only_a_role_that_is_there_is_no_mistake(code: str, message: str, is_there: bool, aws: Any) -> None:
+    """What AWS answers for one that is there; moto has another code for it."""
+
+    class Iam:
+        def create_service_linked_role(self, **given: str) -> None:
+            assert given == {"AWSServiceName": "spot.amazonaws.com"}
+            raise ClientError({"Error": {"Code": code, "Message": message}}, "CreateServiceLinkedRole")
+
+    if is_there:
+        aws.make_spot_role(Iam())
+    else:
+        with pytest.raises(ClientError, match=message):
+            aws.make_spot_role(Iam())
+
+
+def test_a_bucket_that_is_there_is_closed_and_tagged(aws: Any, tmp_path: Path) -> None:
+    """As a run leaves it that ended after create_bucket; tags of its own stay."""
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="bucket-of-mine")
+    s3.put_bucket_tagging(Bucket="bucket-of-mine", Tagging={"TagSet": [{"Key": "team", "Value": "a"}]})
+    path = Path(shutil.copy(path_of("single-gpu"), tmp_path))
+    assert aws.main([str(path), *FLAGS]) == 0
+    block = s3.get_public_access_block(Bucket="bucket-of-mine")["PublicAccessBlockConfiguration"]
+    assert set(block.values()) == {True}
+    tags = {tag["Key"]: tag["Value"] for tag in s3.get_bucket_tagging(Bucket="bucket-of-mine")["TagSet"]}
+    assert tags == {"team": "a", "project": "nanochat-tct", "cost-centre": "research"}
+
+
+def test_ssh_is_from_one_address(
+    aws: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Run from another one, that may use SSH, and the one before no longer."""
+    path = Path(shutil.copy(path_of("single-gpu"), tmp_path))
+    assert aws.main([str(path), *FLAGS]) == 0
+    monkeypatch.setattr(aws, "my_address", lambda: "198.51.100.9")
+    capsys.readouterr()
+    assert aws.main([str(path), *FLAGS]) == 0
+    told = capsys.readouterr().out
+    assert "SSH is open to 198.51.100.9/32, and no longer to 203.0.113.7/32" in told
+    (group,), *_ = everything()
+    assert check_rules(group) == {("tcp", 22, "198.51.100.9/32"), ("-1", None, group["GroupId"])}
 
 
 def test_mistakes_are_one_line(aws: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

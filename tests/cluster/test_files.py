@@ -3,6 +3,7 @@
 import copy
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
 from nanochat_tct.cli import main
-from nanochat_tct.cluster_file import fields_to_fill, read_cluster_file, strings
+from nanochat_tct.cluster_file import fields_to_fill, is_kuberay, read_cluster_file, strings
 from nanochat_tct.doctor import command
 from tests.cluster.files import ALL, AWS, FOR_RAY_UP, filled, original, path_of, start_commands
 from tests.helpers import REPOSITORY
@@ -63,7 +64,9 @@ def test_ray_takes_them(name: str, tmp_path: Path) -> None:
     given = original(name)
     for commands in ("initialization_commands", "head_start_ray_commands", "worker_start_ray_commands"):
         assert config[commands] == given[commands]
-    assert config["head_setup_commands"] == config["worker_setup_commands"] == given["setup_commands"]
+    for kind in ("head", "worker"):
+        wanted = given["setup_commands"] + given[f"{kind}_setup_commands"]
+        assert config[f"{kind}_setup_commands"] == wanted
 
 
 def test_ray_refuses_an_unknown_key(tmp_path: Path) -> None:
@@ -157,6 +160,65 @@ def test_ray_starts_head_and_workers_at_moto(
         key = Path(config["auth"]["ssh_private_key"])
         assert key.is_relative_to(tmp_path)
         assert key.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("name", ["a100", "h100"])
+def test_efa_comes_with_its_libraries(name: str) -> None:
+    """The installer runs in the container (a mount would bring no libibverbs), and NCCL says what it takes."""
+    content = original(name)
+    (install,) = content["worker_setup_commands"]
+    assert re.search(r"aws-efa-installer-\d+\.\d+\.\d+\.tar\.gz", install)
+    assert "--skip-kmod --skip-limit-conf --no-verify" in install
+    options = [*content["docker"]["run_options"], *content["docker"]["worker_run_options"]]
+    assert not [option for option in options if option.startswith("--volume=/opt/amazon")]
+    assert {"--env=NCCL_DEBUG=INFO", "--env=NCCL_DEBUG_SUBSYS=NET"} <= set(options)
+
+
+@pytest.mark.parametrize("name", ["a100", "h100"])
+def test_without_efa_the_machine_is_used_and_says_so(name: str, tmp_path: Path) -> None:
+    """A set-up that failed would be begun again on the next machine, and on the next."""
+    (install,) = original(name)["worker_setup_commands"]
+    for tool in ("sudo", "wget"):
+        (tmp_path / tool).write_text("#!/bin/sh\nexit 4\n")
+        (tmp_path / tool).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", install], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout == "EFA was not installed: between machines NCCL will use TCP, which is slower\n"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_caches_and_spilled_objects_are_on_the_cache_disk(name: str) -> None:
+    content = original(name)
+    text = "\n".join(strings(content))
+    if is_kuberay(content):
+        groups = [
+            content["items"][1]["spec"]["headGroupSpec"],
+            *content["items"][1]["spec"]["workerGroupSpecs"],
+        ]
+        assert {group["rayStartParams"]["object-spilling-directory"] for group in groups} == {"/cache/spill"}
+        (container,) = groups[1]["template"]["spec"]["containers"]
+        text = "\n".join(f"{each['name']}={each['value']}" for each in container["env"])
+    else:
+        assert all(
+            "--object-spilling-directory=/cache/spill" in start for start in start_commands(content).values()
+        )
+    for variable in (
+        "NANOCHAT_TCT_CACHE=/cache",
+        "TORCHINDUCTOR_CACHE_DIR=/cache/",
+        "TRITON_CACHE_DIR=/cache/",
+    ):
+        assert variable in text
+
+
+def test_kuberay_start_params_are_flags_of_ray_start() -> None:
+    """The operator makes `ray start --NAME=VALUE` of them."""
+    from ray.scripts.scripts import start
+
+    known = {flag for option in start.params for flag in option.opts}
+    spec = original("kuberay")["items"][1]["spec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert {f"--{name}" for name in group["rayStartParams"]} <= known
 
 
 def test_kuberay_is_of_its_kinds(tmp_path: Path) -> None:
@@ -255,6 +317,20 @@ def test_doctor_is_content_with_a_filled_one(name: str, doctor: Doctor, tmp_path
             "2.9.0-py311-gpu",
             "versions",
             "Ray 2.60.0, 2.9.0 in the file, Ray 2.60.0",
+        ),
+        (
+            "a100",
+            "&cost_centre research",
+            "&cost_centre 4711",
+            "fields",
+            'cost_centre is 4711, which is no text to YAML: put it in quotes, as in "4711"',
+        ),
+        (
+            "kuberay",
+            "COST_CENTRE: &cost_centre research",
+            "COST_CENTRE: &cost_centre 2026-11-26",
+            "fields",
+            "is 2026-11-26, which is no text",
         ),
         ("h100", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "security", "would be open"),
         ("local", "RAY_AUTH_MODE=token", "", "security", "could run anything"),
