@@ -16,6 +16,8 @@ CONNECT_SECONDS = 10
 START_TRIES = 3
 WAIT_POLL_SECONDS = 2.0
 WAIT_LINE_SECONDS = 30.0  # between lines while nothing changes
+LACK_SECONDS = 10.0  # without a place before a run says that something is lacking
+START_SECONDS = 60.0  # and before it does when nothing is: Ray Train takes its time on a busy machine
 MAX_CAUSES = 10  # of an error that are looked at
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
@@ -115,6 +117,69 @@ def wait_for_gpus(count: int, minutes: float, say: Callable[[str], None]) -> Non
     finally:
         if seen is not None:
             request_resources(bundles=[])  # from here on the workers themselves keep them
+
+
+def watch_workers(
+    count: int,
+    resources: dict[str, float],
+    minutes: float,
+    say: Callable[[str], None],
+    is_over: Callable[[float], bool],
+) -> None:
+    """Tells, until a run is over, when Ray has no place for its workers: at the start, or after some were lost.
+
+    Ray Train would try again for ever, and says nothing of it. Workers have their place as soon as a placement
+    group of this job is complete, however long they then take to start, and for as long as they work.
+
+    Args:
+        count: workers, at least.
+        resources: what each of them reserves.
+        minutes: the longest wait for a place.
+        say: gets a line when the wait is longer than usual, and every WAIT_LINE_SECONDS.
+        is_over: waits for so many seconds, and tells whether the run is over.
+
+    Raises:
+        UserError: there was no place in time.
+    """
+    import ray
+
+    begin, last_line = time.monotonic(), -WAIT_LINE_SECONDS
+    while not is_over(WAIT_POLL_SECONDS):
+        try:
+            if _has_place():
+                begin, last_line = time.monotonic(), -WAIT_LINE_SECONDS
+                continue
+            there, free = ray.cluster_resources(), ray.available_resources()
+        except ray.exceptions.RayError:
+            continue  # if Ray is going down, it says so itself
+        lacks = any(free.get(name, 0) + 1e-6 < count * amount for name, amount in resources.items())
+        now = time.monotonic()
+        if now - begin < (LACK_SECONDS if lacks else START_SECONDS):
+            continue
+        each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
+        has = " and ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s" for name in resources)
+        has += " free" if lacks else " free, perhaps in pieces or promised to another run"
+        if now - last_line > WAIT_LINE_SECONDS:
+            last_line = now
+            say(
+                f"waiting for {count} workers with {each} each; the cluster has {has} "
+                f"({(now - begin) / 60:.0f} min)"
+            )
+        if now - begin > 60 * minutes:
+            raise UserError(
+                f"waited {minutes:g} minutes for {count} workers with {each} each; the cluster has {has}. Take a "
+                "smaller --num-workers, or end what else runs there, or add machines (max_workers in the cluster "
+                "file), or wait longer with --wait-minutes"
+            )
+
+
+def _has_place() -> bool:
+    """Whether a placement group of this job is complete: its id ends with that of the job."""
+    import ray
+
+    job = ray.get_runtime_context().get_job_id()
+    groups = ray.util.placement_group_table().values()
+    return any(group["state"] == "CREATED" and group["placement_group_id"].endswith(job) for group in groups)
 
 
 @contextmanager

@@ -85,6 +85,51 @@ def test_gpus_are_waited_for_and_seen_when_they_come() -> None:
     assert lines[-1] == "there", "and no line when they are there from the start"
 
 
+def test_a_wait_for_a_place_is_told_and_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: what is free and placed in each second stands in `happens`."""
+    import ray
+
+    from nanochat_tct import ray_session
+
+    def watch(happens: list[tuple[int, bool]], minutes: float) -> list[tuple[int, str]]:
+        """Lines that were said, with their seconds."""
+        clock, said = iter(range(0, 1000, 2)), []
+        now = 0
+
+        def is_over(seconds: float) -> bool:
+            nonlocal now
+            now = next(clock)
+            return now >= len(happens)
+
+        monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": happens[now][0], "GPU": 2.0})
+        monkeypatch.setattr(ray_session, "_has_place", lambda: happens[now][1])
+        monkeypatch.setattr(ray_session.time, "monotonic", lambda: now)
+        try:
+            resources = {"CPU": 0.5, "GPU": 1}
+            ray_session.watch_workers(2, resources, minutes, lambda line: said.append((now, line)), is_over)
+        except UserError as error:
+            said.append((now, f"error: {error}"))
+        return said
+
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
+    starting, lacking, training = (1, False), (0, False), (0, True)
+    assert watch([starting] * 50 + [training] * 400, minutes=0) == [], "slow to start, and no place is left"
+    assert watch([lacking] * 8 + [training] * 100 + [lacking] * 8 + [training], minutes=0) == []
+    line = (
+        "waiting for 2 workers with 0.5 CPU and 1 GPU each; the cluster has 0 of 4 CPUs and 2 of 2 GPUs free"
+    )
+    said = watch([training] * 301 + [lacking] * 80 + [training] * 100 + [lacking] * 20, minutes=2)
+    assert said == [
+        (310, f"{line} (0 min)"), (342, f"{line} (1 min)"), (374, f"{line} (1 min)"), (490, f"{line} (0 min)")
+    ]  # fmt: skip
+    said = watch([lacking] * 80, minutes=0.5)
+    assert [second for second, _ in said] == [10, 32]
+    assert said[1][1].startswith("error: waited 0.5 minutes for 2 workers with 0.5 CPU and 1 GPU each; the ")
+    assert "--num-workers" in said[1][1] and said[1][1].endswith("--wait-minutes")
+    ((second, line),) = watch([starting] * 80, minutes=30)
+    assert second == 60 and "1 of 4 CPUs and 2 of 2 GPUs free, perhaps in pieces or promised" in line
+
+
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Ray gives a node 30 s to start. That cannot be had here at will, so its error is made up."""
     import ray

@@ -126,7 +126,9 @@ class TrainConfig:
     precision: str | None = option(None, "none: bf16 on GPU, fp32 on CPU", choices=("bf16", "fp32"))
     compile: bool = option(False, "torch.compile the model")
     checkpoint_activations: bool = option(False, "less memory, a third more time")
-    wait_minutes: float = option(30.0, "for GPUs that a cluster does not have yet", unit="minutes")
+    wait_minutes: float = option(
+        30.0, "for GPUs or CPUs that a cluster does not have yet, or not free", unit="minutes"
+    )
     max_failures: int = option(3, "restarts after a lost worker before giving up")
 
     # what is told to whom

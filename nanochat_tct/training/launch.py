@@ -5,14 +5,14 @@ import functools
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from nanochat_tct.config import parse_arguments, to_dict
 from nanochat_tct.errors import UserError
-from nanochat_tct.ray_session import start_ray, wait_for_gpus
+from nanochat_tct.ray_session import start_ray, wait_for_gpus, watch_workers
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.bundled import prepare_bundled
@@ -75,7 +75,7 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
         while True:
             before = iters_saved(config)
             try:
-                result = fit(make_trainer(plan, lines), lines, signals)
+                result = fit(make_trainer(plan, lines), config, lines, signals)
                 break
             except WorkerGroupError as error:
                 failures = list(error.worker_failures.values())
@@ -135,29 +135,45 @@ def make_trainer(plan: Plan, lines: Any) -> Any:
     )
 
 
-def fit(trainer: Any, lines: Any, signals: StopSignals) -> dict[str, Any]:
+def fit(trainer: Any, config: TrainConfig, lines: Any, signals: StopSignals) -> dict[str, Any]:
     """`trainer.fit()` in a thread, so that this one hears signals and tells the workers of them.
 
-    Ray Train's own answer to Ctrl-C would kill the workers.
-    Raises: what fit raises; KeyboardInterrupt on the second signal.
+    Ray Train's own answer to Ctrl-C would kill the workers. Another thread tells when they have no place.
+    Raises: what fit raises; UserError when there was no place in time; KeyboardInterrupt on the second signal.
     """
     future: Future[Any] = Future()
+    is_over = threading.Event()
+    resources = trainer.scaling_config.resources_per_worker
 
     def run() -> None:
+        with suppress(InvalidStateError):  # given up meanwhile
+            try:
+                future.set_result(trainer.fit().return_value)
+            except BaseException as error:  # whatever it is, it is raised again below
+                future.set_exception(error)
+
+    def watch() -> None:
         try:
-            future.set_result(trainer.fit().return_value)
-        except BaseException as error:  # whatever it is, it is raised again below
-            future.set_exception(error)
+            watch_workers(
+                config.least_workers, resources, config.wait_minutes, lines.put.remote, is_over.wait
+            )
+        except UserError as error:
+            with suppress(InvalidStateError):  # done meanwhile
+                future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
     is_told = False
-    while not wait([future], timeout=POLL_SECONDS).done:
-        reason = signals.reason()
-        if reason is not None and not is_told:
-            lines.stop.remote(reason)
-            lines.put.remote(f"{reason}: saving a checkpoint, then the end ({reason} again: at once)")
-            is_told = True
-    return future.result()
+    try:
+        while not wait([future], timeout=POLL_SECONDS).done:
+            reason = signals.reason()
+            if reason is not None and not is_told:
+                lines.stop.remote(reason)
+                lines.put.remote(f"{reason}: saving a checkpoint, then the end ({reason} again: at once)")
+                is_told = True
+        return future.result()
+    finally:
+        is_over.set()
 
 
 def were_lost(failures: list[Exception]) -> bool:
@@ -174,17 +190,15 @@ def worker_resources(config: TrainConfig, cluster: dict[str, float]) -> dict[str
 
     Less than a core, so that workers and whatever else runs on a small machine never wait for each other;
     a whole one where their number follows from what there is.
-    Raises: UserError when the GPUs will never be there.
+    Raises: UserError when they will never be there.
     """
-    least = config.least_workers
-    if config.use_gpu:
-        if cluster.get("GPU", 0) < least and "RAY_ADDRESS" not in os.environ:
+    least, kind = config.least_workers, "GPU" if config.use_gpu else "CPU"
+    if config.use_gpu or least < config.num_workers:
+        if cluster.get(kind, 0) < least and "RAY_ADDRESS" not in os.environ:
             raise UserError(
-                f"--num-workers {least} needs as many GPUs, and there are {cluster.get('GPU', 0):.0f}"
+                f"--num-workers {least} needs as many {kind}s, and there are {cluster.get(kind, 0):.0f}"
             )
-        return {"CPU": 1, "GPU": 1}
-    if least < config.num_workers:
-        return {"CPU": 1}
+        return {"CPU": 1, "GPU": 1} if config.use_gpu else {"CPU": 1}
     return {"CPU": min(0.5, int(1000 * cluster.get("CPU", 1) / (config.num_workers + 1)) / 1000)}
 
 

@@ -15,8 +15,11 @@ import torch
 
 from nanochat_tct.cli import main
 from nanochat_tct.data.store import MANIFEST, TOKENS, manifest_sha256
+from nanochat_tct.errors import UserError
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.launch import worker_resources
 from tests.helpers import run_cli, run_python
 from tests.training.workers import descendants, small_store
 
@@ -79,6 +82,7 @@ def test_two_workers_on_local_ray(undisturbed: tuple[Path, str], data_dir: Path)
     before, after = re.search(r"per byte: (\S+) before, (\S+) after", printed).groups()  # type: ignore[union-attr]
     assert float(after) < 0.8 * float(before)
     assert "parameters" in printed and "checkpoint: " in printed
+    assert not re.search(r"^waiting .* free \(", printed, re.MULTILINE)  # nothing was ever lacking
     again = run_cli(*arguments(data_dir, folder))
     assert again.code == 0 and "nothing to do" in again.stdout, again.stderr
 
@@ -241,6 +245,16 @@ def test_wrong_use_is_one_line(
         lines = capsys.readouterr().err.splitlines()
         assert code == 2 and len(lines) == 1 and lines[0].startswith("error: ") and text in lines[0], lines
     assert sorted(tmp_path.rglob("*")) == before  # nothing half-written
+
+
+def test_workers_that_this_machine_will_never_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waited for on a cluster, which may grow; here they are a mistake."""
+    config = TrainConfig(num_workers=8, min_workers=4)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert worker_resources(config, {"CPU": 2.0}) == {"CPU": 1}
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(UserError, match="--num-workers 4 needs as many CPUs, and there are 2"):
+        worker_resources(config, {"CPU": 2.0})
 
 
 def test_nothing_is_prepared_for_a_run_that_cannot_be(

@@ -1,0 +1,92 @@
+"""A run on a cluster that has no place for its workers: it says so, goes on when there is one, and ends in time."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.killed_node import two_workers, wait_for
+from tests.training.workers import small_store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+HOLD = """
+import sys
+import ray
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+group = ray.util.placement_group([{"CPU": 1}] * 2)
+ray.get(group.ready())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def arguments(folder: Path, workers: str, *more: object) -> list[object]:
+    store = small_store(folder / "store")
+    flags = (
+        "--n-layer 1 --n-head 2 --n-embd 16 --context-size 32 --batch-size 4 --eval-iters 1 --log-interval 1"
+    )
+    flags += " --num-samples 0 --no-tensorboard --wandb off --run-name run"
+    places = ("--data-dir", store, "--checkpoint-dir", folder / "checkpoints", "--log-dir", folder / "logs")
+    return ["train", *places, *flags.split(), "--num-workers", workers, *more]
+
+
+def lines(folder: Path, begin: str) -> list[str]:
+    return [line for line in (folder / "printed").read_text().splitlines() if line.startswith(begin)]
+
+
+@contextmanager
+def running(process: "subprocess.Popen[Any]") -> Iterator["subprocess.Popen[Any]"]:
+    """The process, gone afterwards."""
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_cpus_that_another_holds_are_waited_for(tmp_path: Path) -> None:
+    command = arguments(tmp_path, "2", "--max-iters", 4)
+    waiting = "for 2 workers with 0.5 CPU each; the cluster has 0 of 2 CPUs free"
+    with two_workers() as cluster:
+        hold = [sys.executable, "-c", HOLD, cluster.cluster.address]
+        holder = subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        with running(holder):
+            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+            with running(cluster.command(tmp_path, *command, "--wait-minutes", 0.1)) as process:
+                assert process.wait(200) == 2, (tmp_path / "printed").read_text()
+            assert lines(tmp_path, "waiting") == [f"waiting {waiting} (0 min)"]
+            (error,) = lines(tmp_path, "error: ")
+            assert error.startswith(f"error: waited 0.1 minutes {waiting}. Take a smaller --num-workers, or ")
+            assert not lines(tmp_path, "Traceback")
+            (tmp_path / "printed").unlink()
+
+            with running(cluster.command(tmp_path, *command)) as process:
+                wait_for(lambda: bool(lines(tmp_path, f"waiting {waiting}")), process, tmp_path)
+                assert not lines(tmp_path, "iter 1 |")
+                holder.communicate("")  # it ends, and what it held is free
+                assert process.wait(300) == 0, (tmp_path / "printed").read_text()
+        assert lines(tmp_path, "iter 4 |")
+
+
+def test_the_place_of_a_lost_worker_is_waited_for(tmp_path: Path) -> None:
+    """Not while two workers train, who leave nothing free; but when one's machine is gone, until there is another."""
+    command = arguments(tmp_path, "2:3", "--max-iters", 100_000, "--save-interval", 10)
+    with two_workers() as cluster, running(cluster.command(tmp_path, *command)) as process:
+        wait_for(lambda: bool(lines(tmp_path, "iter 10 |")), process, tmp_path)
+        before = lines(tmp_path, "waiting")
+        end = time.monotonic() + 15
+        wait_for(lambda: time.monotonic() > end, process, tmp_path)
+        assert lines(tmp_path, "waiting") == before
+
+        cluster.kill_node_of(b"RayTrainWorker")
+        waiting = "waiting for 2 workers with 1 CPU each; the cluster has 1 of 1 CPUs free"
+        wait_for(lambda: bool(lines(tmp_path, waiting)), process, tmp_path)
+        done = len(lines(tmp_path, "iter "))
+        cluster.cluster.add_node(num_cpus=1)
+        wait_for(lambda: len(lines(tmp_path, "iter ")) > done, process, tmp_path)
