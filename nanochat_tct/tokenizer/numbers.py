@@ -21,6 +21,9 @@ _ANY = r"(0|[1-9][0-9]*)(\.[0-9]+)?"
 _POSITIVE = r"0\.[0-9]*[1-9][0-9]*|[1-9][0-9]*(\.[0-9]+)?"
 _HUGE = r"[1-9](\.[0-9]+)?e\+(1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-8])"
 _TINY = r"[1-9](\.[0-9]+)?e-(0[5-9]|[1-9][0-9]|[12][0-9]{2}|3[01][0-9]|32[0-3])|5e-324"
+# As Python writes a number. Bounds know of no other texts, so what is left of all numbers when those within bounds are
+# taken away is to have no other either: 0e+00 is neither at least 0 nor at most 0 by its text.
+WRITTEN = automaton.from_pattern(f"^-?({_ANY}|{_HUGE}|{_TINY})$")
 
 
 def at_least(bound: int | float, exclusive: bool) -> Automaton | None:

@@ -746,7 +746,7 @@ class Compiler:
         if isinstance(a, Constant):
             return [a]
         if isinstance(a, Number) and isinstance(b, Number):
-            text = automaton.difference(a.text, b.text)
+            text = automaton.intersection(automaton.difference(a.text, b.text), numbers.WRITTEN)
             return [] if text.is_empty else [Number(text)]
         if isinstance(a, Text) and isinstance(b, Text):
             if a.values is not None:

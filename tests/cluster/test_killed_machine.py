@@ -1,0 +1,45 @@
+"""Machines of a cluster that was started by hand are killed under a submitted job; it goes on with those left."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from nanochat_tct.tracking.tracker import read_metrics
+from tests.cluster.running import running_cluster
+from tests.cluster.test_jobs import train, wait_for
+from tests.training.workers import small_store
+
+ITERS = 300
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_job_goes_on_without_the_machines_that_were_killed(tmp_path: Path) -> None:
+    data_dir = small_store(tmp_path / "store")
+    with running_cluster("a100", workers=3) as cluster:
+
+        def iters() -> list[int]:
+            return [int(done) for done in re.findall(r"^iter (\d+) \|", logs(), re.MULTILINE)]
+
+        def logs() -> str:
+            return cluster.ray("job", "logs", "killed").stdout
+
+        flags = ("--num-workers", "1:3", "--max-iters", ITERS, "--save-interval", 10, "--log-interval", 1)
+        entrypoint = train(data_dir, tmp_path, *flags)
+        started = cluster.submit(*entrypoint, options=("--no-wait", "--submission-id", "killed"))
+        assert started.code == 0, started.stderr
+        wait_for(lambda: len(iters()) > 20)
+        for node in cluster.nodes[-2:]:  # of three workers on four machines, one at least
+            cluster.stop_node(node, signal.SIGKILL)
+        reached, start = max(iters()), time.monotonic()
+        wait_for(lambda: max(iters()) > reached)
+        print(f"two of four machines killed: further after {time.monotonic() - start:.1f} s")
+        wait_for(lambda: "SUCCEEDED" in cluster.ray("job", "status", "killed").stdout.upper())
+        assert re.search(r"^iter \d+: [12] of 3 workers, the same global batch", logs(), re.MULTILINE), logs()
+    run_dir = tmp_path / "checkpoints/run"
+    done = [entry["iter"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
+    assert sorted(set(done)) == list(range(1, ITERS + 1)), "nothing is lost"
+    assert (run_dir / f"iter_{ITERS:08d}/manifest.json").is_file()
