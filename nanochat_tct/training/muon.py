@@ -118,10 +118,9 @@ def move(
     """
     torch._foreach_mul_(means, keep)
     torch._foreach_add_(means, grads, alpha=1 - momentum)
-    ahead = torch._foreach_mul(means, momentum)  # Nesterov's: the means, looking one step ahead
-    torch._foreach_add_(
-        ahead, grads, alpha=1 - momentum
-    )  # lerp would be one kernel; FSDP of torch 2.11 has none
+    # Nesterov's: the means, looking one step ahead. A lerp would be one kernel, but FSDP of torch 2.11 has none.
+    ahead = torch._foreach_mul(means, momentum)
+    torch._foreach_add_(ahead, grads, alpha=1 - momentum)
     matrices = torch.stack([each.full_tensor() if isinstance(each, DTensor) else each for each in ahead])
     updates = [
         distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)

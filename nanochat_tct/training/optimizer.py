@@ -109,14 +109,13 @@ class PartsAdamW(torch.optim.AdamW):
             state["parts_exp_avg"], state["parts_exp_avg_sq"] = torch.zeros_like(grad), torch.zeros_like(grad)
         beta1, beta2 = group["betas"]
         mean, square = state["parts_exp_avg"], state["parts_exp_avg_sq"]
-        lr = group["lr"]
         mean.mul_(if_good(beta1, 1.0, self.is_good)).add_(grad, alpha=1 - beta1)
         square.mul_(if_good(beta2, 1.0, self.is_good)).addcmul_(grad, grad, value=1 - beta2)
         steps = state["step"].clamp(min=1)  # 0: not one has been good
         unbiased_mean = mean / (1 - beta1**steps)
         unbiased_square = square / (1 - beta2**steps)
         update = self.parts.of_tokens @ (unbiased_mean / (unbiased_square.sqrt() + group["eps"]))
-        update = update * if_good(-lr, 0.0, self.is_good)
+        update = update * if_good(-group["lr"], 0.0, self.is_good)
         if isinstance(weight, DTensor):  # every worker has it whole, and takes its slice
             update = distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
         weight.add_(update)
