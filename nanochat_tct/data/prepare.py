@@ -194,9 +194,8 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
     )
     options = dataset.context.execution_options
     options.preserve_order = True
-    if (
-        config.concurrency is not None
-    ):  # also of a cluster that grows: more would be machines that are paid for nothing
+    if config.concurrency is not None:
+        # Also of a cluster that grows: more would be machines that are paid for nothing.
         options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=config.concurrency)
     dataset.context.enable_progress_bars = False  # ours counts documents
     with user_errors():
