@@ -40,7 +40,6 @@ def masks_on(device: torch.device | str, masks: np.ndarray | None) -> Tensor | N
     return None if masks is None else torch.from_numpy(np.array(masks)).to(device)
 
 
-@torch.compiler.disable
 def soft_capped_nats(
     x: Tensor,
     weight: Tensor,
@@ -66,6 +65,8 @@ def soft_capped_nats(
     autocast = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     mask_ids, masks = legal or (None, None)
+    if not torch.is_grad_enabled():
+        x, weight = x.detach(), weight.detach()  # a Function is not told otherwise that no gradient is wanted
     nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, mask_ids, masks, is_compiled)
     return nats
 

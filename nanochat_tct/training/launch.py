@@ -17,6 +17,7 @@ from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.config import TrainConfig, default_run_name
+from nanochat_tct.training.lines import Lines
 from nanochat_tct.training.plan import Plan, check_settings, make_plan
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
@@ -238,31 +239,6 @@ def lines_of_workers(max_iters: int) -> Iterator[Any]:
             done.set()
             thread.join()
             ray.kill(lines)
-
-
-class Lines:
-    """Between driver and rank 0: lines and numbers for the bar come this way, a wish to stop goes that way."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None
-        self.lines: list[str | dict[str, Any]] = []
-
-    def put(self, line: str | dict[str, Any]) -> None:
-        """Add one."""
-        self.lines.append(line)
-
-    def take(self) -> list[str | dict[str, Any]]:
-        """All that came since the last call."""
-        lines, self.lines = self.lines, []
-        return lines
-
-    def stop(self, reason: str) -> None:
-        """The driver wants the run to save and end."""
-        self.reason = reason
-
-    def stop_reason(self) -> str | None:
-        """Why, or None."""
-        return self.reason
 
 
 def print_result(plan: Plan) -> None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from nanochat_tct.data.documents import to_yaml
-from nanochat_tct.generation.generate import Sample, generate_workflows
+from nanochat_tct.generation.engine import SamplingConfig
+from nanochat_tct.generation.generate import Sample, in_order
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import load_model
 from nanochat_tct.training.config import TrainConfig
@@ -20,21 +21,18 @@ def print_samples(run_dir: Path, config: TrainConfig) -> list[Sample]:
     if not config.num_samples:
         return []
     model, _ = load_model(run_dir)
-    samples = generate_workflows(
-        model,
-        load_tokenizer(config.tokenizer),
-        num_samples=max(config.num_samples, CANDIDATES),
-        temperature=0.8,
-        top_p=0.95,
-        seed=config.seed,
-        max_tokens=MAX_TOKENS,
-    )
-    samples.sort(
-        key=lambda sample: sample.completed_by != "model"
-    )  # stable: those that the model ended come first
-    for sample in samples[: config.num_samples]:
+    sampling = SamplingConfig(temperature=0.8, top_p=0.95, seed=config.seed, max_tokens=MAX_TOKENS)
+    num_candidates = max(config.num_samples, CANDIDATES)
+    ended: list[Sample] = []
+    cut_off: list[Sample] = []
+    for _, sample in in_order(model, load_tokenizer(config.tokenizer), [], num_candidates, sampling):
+        (ended if sample.completed_by == "model" else cut_off).append(sample)
+        if len(ended) == config.num_samples:
+            break
+    samples = [*ended, *cut_off][: config.num_samples]
+    for sample in samples:
         verdict = "valid" if sample.valid else f"not valid: {sample.problem}"
         closed = "" if sample.completed_by == "model" else f", ended by the limit of {MAX_TOKENS}"
         print(f"a generated workflow ({verdict}; {len(sample.tokens)} tokens{closed}):\n")
         print(to_yaml(sample.value), flush=True)
-    return samples[: config.num_samples]
+    return samples

@@ -1,5 +1,7 @@
 """The chunked loss against the formula it stands for."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -67,10 +69,20 @@ def test_logits_far_beyond_the_cap() -> None:
     assert x.grad is not None and x.grad.isfinite().all()
 
 
-def test_no_gradient_is_taken_where_none_is_wanted() -> None:
+def test_no_gradient_is_taken_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, targets = example()
+    expected = formula(x, weight, targets)
+    of_chunk = soft_capped_loss.chunk_nats
+    grad_weights = []
+
+    def seen(*arguments: Any) -> tuple[Tensor, Tensor | None]:
+        grad_weights.append(arguments[-1])
+        return of_chunk(*arguments)
+
+    monkeypatch.setattr(soft_capped_loss, "chunk_nats", seen)
     with torch.no_grad():
-        torch.testing.assert_close(soft_capped_nats(x, weight, targets, CAP), formula(x, weight, targets))
+        torch.testing.assert_close(soft_capped_nats(x, weight, targets, CAP), expected)
+    assert grad_weights and all(grad_weight is None for grad_weight in grad_weights)
 
 
 def test_without_targets_all_is_zero() -> None:
