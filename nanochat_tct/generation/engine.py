@@ -262,16 +262,25 @@ def score_tokens(
     if temperature == 0:
         return logits.copy()
     log_weights = logits / temperature
-    scores = log_weights + random.gumbel(size=len(logits))
-    if top_p < 1:
-        shares = np.exp(log_weights - log_weights.max())
-        shares /= shares.sum()
-        # Those below the mean of 1 - top_p have less than that together, so they are outside: only the others, mostly
-        # few, are put in order.
-        likely = np.flatnonzero(shares >= (1 - top_p) / len(shares))
-        order = likely[np.argsort(-log_weights[likely], kind="stable")]
-        share_before = np.cumsum(shares[order]) - shares[order]
-        is_outside = np.ones(len(shares), dtype=bool)
-        is_outside[order[share_before < top_p]] = False
-        scores[is_outside] = log_weights[is_outside] - 1e9
+    uniform = random.random(
+        len(logits)
+    )  # of all tokens, so that what is drawn later does not depend on top_p
+    if top_p == 1:
+        return log_weights + gumbel(uniform)
+    shares = np.exp(log_weights - log_weights.max())
+    shares /= shares.sum()
+    # Those below the mean of 1 - top_p have less than that together, so they are outside: only the others, mostly few,
+    # are put in order.
+    likely = np.flatnonzero(shares >= (1 - top_p) / len(shares))
+    order = likely[np.argsort(-log_weights[likely], kind="stable")]
+    share_before = np.cumsum(shares[order]) - shares[order]
+    inside = order[share_before < top_p]
+    scores = log_weights - 1e9
+    scores[inside] = log_weights[inside] + gumbel(uniform[inside])
     return scores
+
+
+def gumbel(uniform: np.ndarray) -> np.ndarray:
+    """Draws of the standard Gumbel distribution, from draws within [0, 1)."""
+    noise: np.ndarray = -np.log(-np.log(1 - uniform))
+    return noise

@@ -128,6 +128,7 @@ class Automaton:
     edges: tuple[tuple[tuple[int, int, int], ...], ...]
     tables: list[list[int]] = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
+    _shortest: dict[int, bytes | None] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_hash", hash((self.accepting, self.edges)))
@@ -164,6 +165,14 @@ class Automaton:
         """The shortest (then smallest) rest from a state such that prefix + rest is not excluded; None if none is."""
         if not self.edges:
             return None
+        if state not in self._shortest:
+            self._shortest[state] = self._search(state, frozenset(), b"")
+        rest = self._shortest[state]
+        return (
+            rest if rest is None or prefix + rest not in excluded else self._search(state, excluded, prefix)
+        )
+
+    def _search(self, state: int, excluded: frozenset[bytes], prefix: bytes) -> bytes | None:
         frontier: list[tuple[int, bytes]] = [(state, b"")]
         remaining = len(excluded) + 1  # each state need be kept once more than there are exclusions
         seen = {state: 1}

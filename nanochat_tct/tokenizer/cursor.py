@@ -90,12 +90,27 @@ Parent = tuple[Array | Object | None, Masks | None] | None
 OUTSIDE: Parent = (None, None)
 
 
+MAX_AROUND = 10_000  # values whose surroundings' shortest end is kept
 SEGMENT = re.compile(r"[\x00-\xff]+|[\u0100-\uffff]")
 
 
 def segments_of(base: str) -> tuple[str, ...]:
     """Base tokens cut into runs of bytes and single structure tokens."""
     return tuple(SEGMENT.findall(base))
+
+
+def parent_of(state: State) -> Parent:
+    """What is around the innermost value."""
+    assert not isinstance(state, Closed)
+    return state.owner.parent if isinstance(state, FreeKey) else state.parent
+
+
+def alone(state: State) -> State:
+    """The state without what is around its innermost value."""
+    if isinstance(state, FreeKey):
+        return replace(state, owner=replace(state.owner, parent=OUTSIDE))
+    assert not isinstance(state, Closed)
+    return replace(state, parent=OUTSIDE)
 
 
 class Walker:
@@ -110,6 +125,9 @@ class Walker:
         self._costs: dict[tuple[int, int], int] = {}
         self._lives: dict[int, int] = {}
         self._shortest: dict[tuple[int, int], str] = {}
+        self._around: dict[
+            tuple[int, int], tuple[Parent, str]
+        ] = {}  # the end of what is around a value, see complete
         self._names: dict[tuple[int, int], Automaton] = {}
         self._endless: dict[int, set[int]] = {}  # states, by the identity of an automaton of ours
         self._always_endless: dict[tuple[int, int], bool] = {}
@@ -439,14 +457,26 @@ class Walker:
 
     def complete(self, state: State | None) -> str:
         """The fewest base tokens that make a whole, valid document of what has been read so far."""
+        if state is None:
+            return ""
+        parent = parent_of(state)
+        here: State | None = alone(state)
         parts: list[str] = []
-        while state is not None:
-            rest = self._rest(state)
+        while type(here) is not Closed:
+            assert here is not None
+            rest = self._rest(here)
             for token in rest:
-                assert state is not None
-                state = self.step(state, token)
+                assert here is not None
+                here = self.step(here, token)
             parts.append(rest)
-        return "".join(parts)
+        # What is around a value stays the same from one token to the next.
+        key = (id(parent), here.accepted)
+        known = self._around.get(key)
+        if known is None:
+            if len(self._around) >= MAX_AROUND:
+                self._around.clear()
+            known = self._around[key] = (parent, self.complete(self.finish(parent, here.accepted)))
+        return "".join(parts) + known[1]
 
     def _rest(self, state: State) -> str:
         """The tokens that end the innermost open value (or, in a key, the key and its value)."""

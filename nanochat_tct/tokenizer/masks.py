@@ -34,6 +34,8 @@ from nanochat_tct.tokenizer.cursor import (
     State,
     Value,
     Walker,
+    alone,
+    parent_of,
     segments_of,
 )
 from nanochat_tct.tokenizer.grammar import ARRAY_END, END, MAX_DEPTH
@@ -197,14 +199,13 @@ class Masks:
             general = self._without_names(state)
             if general is not None:
                 return self._with_names(state, general)
-        assert not isinstance(state, Closed)
         key = self._key(state)
         frame = self._frames.get(key)
         if frame is None:
             found = Found()
-            self._read(self._alone(state), self._all, self._all, found)
+            self._read(alone(state), self._all, self._all, found)
             frame = _remember(self._frames, key, Frame(found, self.size), MAX_FRAMES)
-        parent = state.owner.parent if isinstance(state, FreeKey) else state.parent
+        parent = parent_of(state)
         around = tuple([self._around(parent, accepted) for accepted, _, _ in frame.outside])
         whole = (key, tuple([mask[0] for mask in around]))
         known = self._masks.get(whole)
@@ -280,9 +281,9 @@ class Masks:
             found = self._inner.get(frame)
             if found is None:
                 found = Found()
-                alone = self._alone(state)
+                start = alone(state)
                 for string in affected:
-                    self._read_one(alone, string, string, found)
+                    self._read_one(start, string, string, found)
                 _remember(self._inner, frame, found, MAX_FRAMES)
             for part in found.inside:
                 mask[part] = True
@@ -342,12 +343,6 @@ class Masks:
     def _deep(self, depth: int) -> int:
         """The depth where it matters to a string, else 0."""
         return depth if depth + self.longest + 1 >= MAX_DEPTH else 0
-
-    def _alone(self, state: State) -> State:
-        if isinstance(state, FreeKey):
-            return replace(state, owner=replace(state.owner, parent=OUTSIDE))
-        assert not isinstance(state, Closed)
-        return replace(state, parent=OUTSIDE)
 
     def _read(self, state: State, strings: Ids, rests: Ids, found: Found) -> None:
         """Reads what is left of each string (its rest) from a state inside the frame on."""
@@ -426,7 +421,7 @@ class Masks:
         inner = self._inner.get(key)
         if inner is None:
             inner = Found()
-            self._read(self._alone(state), np.arange(len(rests), dtype=np.int32), rests, inner)
+            self._read(alone(state), np.arange(len(rests), dtype=np.int32), rests, inner)
             _remember(self._inner, key, inner, MAX_FRAMES)
         for places in inner.inside:
             found.inside.append(strings[places])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, Scalar, State, Walker, segments_of
+from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, State, Walker, segments_of
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar, Pairs
 from nanochat_tct.tokenizer.masks import Masks
@@ -274,7 +274,7 @@ class Cursor:
         self._tokenizer = tokenizer
         self._state: State | None = tokenizer.walker.start
         self._expected = ""
-        self._closing: tuple[tuple[Any, ...] | None, list[int]] = (None, [])
+        self._closing: tuple[str, list[int]] = ("", [])  # base tokens, and their ids
 
     def expect(self, rest: str) -> None:
         """Allows only tokens that write these base tokens first; the last may go on beyond them (see ``heal``)."""
@@ -328,15 +328,10 @@ class Cursor:
             assert self._state is not None
             rest = walker.complete(walker.advance(self._state, segments_of(self._expected)))
             return segmenter.encode(self._expected + rest)
-        place: Any = self._state
-        if type(place) is Scalar:  # the way stays the same while a text goes on
-            automata = [(bit, id(automaton), here) for bit, automaton, here in place.automata]
-            place = (id(place.parent), automata, place.parent)
-            if self._closing[0] and self._closing[0][:2] == place[:2]:
-                return self._closing[1]
-        tokens = segmenter.encode(walker.complete(self._state))
-        self._closing = (place if type(place) is tuple else None, tokens)
-        return tokens
+        base = walker.complete(self._state)
+        if base != self._closing[0]:
+            self._closing = (base, segmenter.encode(base))
+        return self._closing[1]
 
     def _moved(self, token: int) -> tuple[State | None] | None:
         if self._state is None or not 0 <= token < self._tokenizer.vocab_size():
