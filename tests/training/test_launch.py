@@ -6,9 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from tests.helpers import run_cli, run_python
 from tests.training.workers import descendants, small_store
 
 ITERS = 40
+WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"
 SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 32, "--context-size", 64, "--dropout", 0.1)
 LENGTH = (
     "--max-iters",
@@ -67,17 +70,47 @@ def final_weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(path).weights()
 
 
+class Undisturbed(NamedTuple):
+    """A run of two workers on local Ray that nothing happens to, with a W&B key in its environment."""
+
+    folder: Path
+    printed: str
+    ray_folder: Path
+    home: Path
+
+
 @pytest.fixture(scope="module")
-def undisturbed(data_dir: Path, tmp_path_factory: Any) -> tuple[Path, str]:
-    """A run of two workers on local Ray that nothing happens to, and what it printed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    result = run_cli(*arguments(data_dir, folder), env=QUICK)
-    assert result.code == 0, result.stderr
-    return folder, result.stdout
+def undisturbed(data_dir: Path, tmp_path_factory: Any) -> Iterator[Undisturbed]:
+    folder, home = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("home")
+    with tempfile.TemporaryDirectory(
+        dir="/tmp"
+    ) as ray_folder:  # short: sockets have a limit of 107 characters
+        environment = {
+            "RAY_ADDRESS": "",
+            "RAY_TMPDIR": ray_folder,
+            "HOME": str(home),
+            "WANDB_API_KEY": WANDB_KEY,
+        }
+        result = run_cli(*arguments(data_dir, folder), "--wandb", "offline", env={**QUICK, **environment})
+        assert result.code == 0, result.stderr
+        yield Undisturbed(folder, result.stdout + result.stderr, Path(ray_folder), home)
 
 
-def test_two_workers_on_local_ray(undisturbed: tuple[Path, str], data_dir: Path) -> None:
-    folder, printed = undisturbed
+def test_no_key_is_written_down(undisturbed: Undisturbed) -> None:
+    """Neither that of W&B nor Ray's is in a file, or in anything that was printed."""
+    folders = (undisturbed.folder, undisturbed.ray_folder, undisturbed.home)
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    assert any(path.name == "gcs_server.out" for path in files), "these are Ray's logs"
+    assert any(path.name == "model.safetensors" for path in files)
+    assert any(path.suffix == ".wandb" for path in files), "W&B wrote its files"
+    token = undisturbed.home / ".ray/auth_token"
+    for secret in (WANDB_KEY.encode(), token.read_bytes()):
+        assert [path for path in files if path != token and secret in path.read_bytes()] == []
+        assert secret.decode() not in undisturbed.printed
+
+
+def test_two_workers_on_local_ray(undisturbed: Undisturbed, data_dir: Path) -> None:
+    folder, printed = undisturbed.folder, undisturbed.printed
     assert re.search(r"^iter 40 \| loss \d\.\d+ \| lr ", printed, re.MULTILINE)
     before, after = re.search(r"per byte: (\S+) before, (\S+) after", printed).groups()  # type: ignore[union-attr]
     assert float(after) < 0.8 * float(before)
@@ -107,7 +140,7 @@ def training_processes(driver: int) -> list[int]:
 
 
 def test_killed_worker_and_killed_driver_change_nothing(
-    undisturbed: tuple[Path, str], data_dir: Path, tmp_path: Path
+    undisturbed: Undisturbed, data_dir: Path, tmp_path: Path
 ) -> None:
     run_dir = tmp_path / "run"
     command = [sys.executable, "-m", "nanochat_tct.cli", *map(str, arguments(data_dir, tmp_path))]
@@ -134,7 +167,7 @@ def test_killed_worker_and_killed_driver_change_nothing(
     again = run_cli(*arguments(data_dir, tmp_path), "--resume", env=QUICK)
     assert again.code == 0, again.stderr
     assert "going on from iter" in again.stdout
-    weights, expected = final_weights(tmp_path), final_weights(undisturbed[0])
+    weights, expected = final_weights(tmp_path), final_weights(undisturbed.folder)
     for name in expected:
         assert torch.equal(weights[name], expected[name]), name
     done = [entry["iter"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
@@ -154,9 +187,7 @@ def start(tmp_path: Path, *command: object, env: dict[str, str] | None = None) -
 
 
 @pytest.mark.slow  # Ray starts three times; the same under torchrun is below
-def test_sigterm_saves_and_loses_nothing(
-    undisturbed: tuple[Path, str], data_dir: Path, tmp_path: Path
-) -> None:
+def test_sigterm_saves_and_loses_nothing(undisturbed: Undisturbed, data_dir: Path, tmp_path: Path) -> None:
     """One to a worker: all save, and are started again. One to the driver: all save, and it is the end for now."""
     run_dir = tmp_path / "run"
     command = arguments(data_dir, tmp_path, "--save-interval", 1000, "--eval-interval", 1000)
@@ -182,7 +213,7 @@ def test_sigterm_saves_and_loses_nothing(
     assert [entry["iter"] for entry in read_metrics(run_dir) if entry["kind"] == "train"] == list(
         range(1, 41)
     )
-    weights, expected = final_weights(tmp_path), final_weights(undisturbed[0])
+    weights, expected = final_weights(tmp_path), final_weights(undisturbed.folder)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
@@ -201,21 +232,19 @@ def test_a_signal_saves_under_torchrun_too(data_dir: Path, tmp_path: Path, numbe
     assert f"stopped at iter {step} by " in (tmp_path / "printed").read_text()
 
 
-def test_torchrun_gives_what_ray_gives(undisturbed: tuple[Path, str], data_dir: Path, tmp_path: Path) -> None:
+def test_torchrun_gives_what_ray_gives(undisturbed: Undisturbed, data_dir: Path, tmp_path: Path) -> None:
     _, *flags = arguments(data_dir, tmp_path)
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", 29653)
     result = run_python(*launcher, "-m", "nanochat_tct.training.torchrun", *flags)
     assert result.code == 0, result.stderr
     assert "\niter 40 | loss" in result.stdout
-    weights, expected = final_weights(tmp_path), final_weights(undisturbed[0])
+    weights, expected = final_weights(tmp_path), final_weights(undisturbed.folder)
     for name in expected:
         assert torch.equal(weights[name], expected[name]), name
 
 
-def test_wrong_use_is_one_line(
-    undisturbed: tuple[Path, str], data_dir: Path, tmp_path: Path, capsys: Any
-) -> None:
-    folder, _ = undisturbed
+def test_wrong_use_is_one_line(undisturbed: Undisturbed, data_dir: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = undisturbed.folder
     other = small_store(tmp_path / "other", count=30)
     manifest = json.loads((other / MANIFEST).read_text())
     manifest["tokenizer"]["fingerprint"] = "0" * 64

@@ -6,19 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
+import pytest
 from matplotlib.image import imread
 
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.data.documents import read_workflow
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
+from nanochat_tct.training import sample as sample_module
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
 from tests.training.workers import small_config, small_store, train_alone
 
 
-def test_the_folder_of_a_run(tmp_path: Path) -> None:
+def test_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sample_module, "MAX_TOKENS", 64
+    )  # what has hardly learned anything goes on to the limit
     config = small_config(small_store(tmp_path / "store"), tmp_path, num_samples=2)
     run_dir = Path(train_alone(config)["run_dir"])
     samples = print_samples(run_dir, config)
