@@ -211,7 +211,8 @@ class Walker:
             mask |= items
         if not mask:
             raise Illegal
-        owner = replace(state, alive=sum(bit for bit, _ in growing))
+        alive = sum(bit for bit, _ in growing)
+        owner = Array(state.node, alive, state.length, state.depth, state.parent)
         item = self._begin(Value(state.node.item, mask, state.depth + 1, (owner, None)))
         return self.reader_of(item, token)
 
@@ -285,16 +286,20 @@ class Walker:
         """The state after base tokens inside a text or number; the same object where nothing changes."""
         if run > "\xff":  # structure
             raise Illegal
+        if run.isascii():
+            for _, automaton, here in state.automata:
+                if (id(automaton), here) not in self._plain:
+                    break
+            else:
+                return state
         moved = []
         encoded = run.encode("latin-1")
-        ascii_only = run.isascii()
         for bit, automaton, here in state.automata:
-            if not (ascii_only and (id(automaton), here) in self._plain):
-                tables = automaton.tables
-                for byte in encoded:
-                    here = tables[here][byte]
-                    if here < 0:
-                        break
+            tables = automaton.tables
+            for byte in encoded:
+                here = tables[here][byte]
+                if here < 0:
+                    break
             if here >= 0:
                 moved.append((bit, automaton, here))
         if not moved:
@@ -445,12 +450,13 @@ class Walker:
             alive = owner.node.narrow_items(owner.alive, accepted)
             if not alive:
                 raise Illegal
-            return replace(owner, alive=alive, length=owner.length + 1)
+            return Array(owner.node, alive, owner.length + 1, owner.depth, owner.parent)
         if masks is not None:
             alive = owner.node.narrow(owner.alive, masks, accepted)
             if not alive:
                 raise Illegal
-            return replace(owner, alive=alive)
+            assert type(owner) is Object
+            return Object(owner.node, alive, owner.used, owner.depth, owner.parent)
         return owner
 
     # ---- the shortest way to the end ----

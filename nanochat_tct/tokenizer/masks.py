@@ -109,6 +109,7 @@ class Masks:
         self._cut(strings, numbers)
         self._all = np.arange(self.nothing, dtype=np.int32)
         self._all_by_head = self._by_head(self._all, self._all)
+        self._needed: dict[tuple[int, int], int | None] = {}  # see _most_needed
         self._targets: dict[tuple[int, int], np.ndarray] = {}
         self._tables: dict[int, np.ndarray] = {}
         self._frames: OrderedDict[Hashable, Frame] = OrderedDict()
@@ -223,28 +224,38 @@ class Masks:
         Such keys seldom matter to a string, and are different in each document.
         """
         owner, text = (state.owner, state.text) if isinstance(state, FreeKey) else (state, b"")
-        if not owner.node.free or (
-            all(name in owner.node.known or name in PLACEHOLDERS for name in owner.used)
-            and (not isinstance(state, FreeKey) or text == ANY_TEXT or owner.node.known)
+        node = owner.node
+        if not node.free or (
+            all(name in node.known or name in PLACEHOLDERS for name in owner.used)
+            and (not isinstance(state, FreeKey) or text == ANY_TEXT or node.known)
         ):
             return None
-        limits = [(minimum, maximum) for _, _, minimum, maximum in owner.node.objects]
-        if any(maximum is not None or minimum > len(PLACEHOLDERS) for minimum, maximum in limits):
+        most_needed = self._most_needed(owner)
+        if most_needed is None:
             return None
-        try:
-            key = state if isinstance(state, FreeKey) else self.walker.open_key(owner)
-        except Illegal:
-            return None
-        if not all(self.walker.is_always_endless(automaton, here) for _, automaton, here in key.classes):
-            return None
-        used = owner.used.intersection(owner.node.known)
-        most_needed = max(minimum for minimum, _ in limits)
-        placeholders = PLACEHOLDERS[: min(len(owner.used) - len(used), most_needed)]
-        general = replace(owner, used=used.union(placeholders))
+        used = owner.used.intersection(node.known)
+        if most_needed:
+            used = used.union(PLACEHOLDERS[: min(len(owner.used) - len(used), most_needed)])
+        general = Object(node, owner.alive, used, owner.depth, owner.parent)
         if isinstance(state, Object):
             return general
-        assert isinstance(state, FreeKey)
-        return FreeKey(general, state.classes, state.text if owner.node.known else ANY_TEXT)
+        return FreeKey(general, state.classes, text if node.known else ANY_TEXT)
+
+    def _most_needed(self, owner: Object) -> int | None:
+        """The most keys that an object must have, if it does not matter which keys of any name it has, else None."""
+        key = (id(owner.node), owner.alive)
+        if key not in self._needed:
+            self._needed[key] = None
+            limits = [(minimum, maximum) for _, _, minimum, maximum in owner.node.objects]
+            most_needed = max(minimum for minimum, _ in limits)
+            if most_needed <= len(PLACEHOLDERS) and all(maximum is None for _, maximum in limits):
+                with contextlib.suppress(Illegal):
+                    classes = self.walker.open_key(
+                        owner
+                    ).classes  # without a maximum, the same whatever is used
+                    if all(self.walker.is_always_endless(automaton, here) for _, automaton, here in classes):
+                        self._needed[key] = most_needed
+        return self._needed[key]
 
     def _with_names(self, state: Object | FreeKey, without: Object | FreeKey) -> Mask:
         """The mask of a state, from that of ``_without_names``: strings that have one of its keys are read anew."""
