@@ -262,9 +262,8 @@ def score_tokens(
     if temperature == 0:
         return logits.copy()
     log_weights = logits / temperature
-    uniform = random.random(
-        len(logits)
-    )  # of all tokens, so that what is drawn later does not depend on top_p
+    # For all tokens, so that what is drawn later does not depend on top_p.
+    uniform = random.random(len(logits))
     if top_p == 1:
         return log_weights + gumbel(uniform)
     shares = np.exp(log_weights - log_weights.max())

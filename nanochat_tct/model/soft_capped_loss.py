@@ -48,7 +48,7 @@ def soft_capped_nats(
     legal: Legal | None = None,
     is_compiled: bool = False,
 ) -> Tensor:
-    """Sum of nats of the targets.
+    """Sum of nats of the targets. Not for a compiled caller: see GPT.compile.
 
     Args:
         x: (N, n_embd) what the head reads.

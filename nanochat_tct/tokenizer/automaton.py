@@ -168,9 +168,9 @@ class Automaton:
         if state not in self._shortest:
             self._shortest[state] = self._search(state, frozenset(), b"")
         rest = self._shortest[state]
-        return (
-            rest if rest is None or prefix + rest not in excluded else self._search(state, excluded, prefix)
-        )
+        if rest is not None and prefix + rest in excluded:
+            return self._search(state, excluded, prefix)
+        return rest
 
     def _search(self, state: int, excluded: frozenset[bytes], prefix: bytes) -> bytes | None:
         frontier: list[tuple[int, bytes]] = [(state, b"")]

@@ -125,9 +125,8 @@ class Walker:
         self._costs: dict[tuple[int, int], int] = {}
         self._lives: dict[int, int] = {}
         self._shortest: dict[tuple[int, int], str] = {}
-        self._around: dict[
-            tuple[int, int], tuple[Parent, str]
-        ] = {}  # the end of what is around a value, see complete
+        # the end of what is around a value, see complete
+        self._around: dict[tuple[int, int], tuple[Parent, str]] = {}
         self._names: dict[tuple[int, int], Automaton] = {}
         self._endless: dict[int, set[int]] = {}  # states, by the identity of an automaton of ours
         self._always_endless: dict[tuple[int, int], bool] = {}

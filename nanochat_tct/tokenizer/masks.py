@@ -250,9 +250,8 @@ class Masks:
             most_needed = max(minimum for minimum, _ in limits)
             if most_needed <= len(PLACEHOLDERS) and all(maximum is None for _, maximum in limits):
                 with contextlib.suppress(Illegal):
-                    classes = self.walker.open_key(
-                        owner
-                    ).classes  # without a maximum, the same whatever is used
+                    # without a maximum they are the same whatever was written
+                    classes = self.walker.open_key(owner).classes
                     if all(self.walker.is_always_endless(automaton, here) for _, automaton, here in classes):
                         self._needed[key] = most_needed
         return self._needed[key]
