@@ -82,16 +82,17 @@ class Undisturbed(NamedTuple):
 @pytest.fixture(scope="module")
 def undisturbed(data_dir: Path, tmp_path_factory: Any) -> Iterator[Undisturbed]:
     folder, home = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("home")
-    with tempfile.TemporaryDirectory(
-        dir="/tmp"
-    ) as ray_folder:  # short: sockets have a limit of 107 characters
+    everything = ("--wandb", "auto", "--tensorboard", "--num-samples", 1)  # that a run writes
+    # A short path: sockets have a limit of 107 characters.
+    with tempfile.TemporaryDirectory(dir="/tmp") as ray_folder:
         environment = {
             "RAY_ADDRESS": "",
             "RAY_TMPDIR": ray_folder,
             "HOME": str(home),
             "WANDB_API_KEY": WANDB_KEY,
+            "WANDB_MODE": "offline",
         }
-        result = run_cli(*arguments(data_dir, folder), "--wandb", "offline", env={**QUICK, **environment})
+        result = run_cli(*arguments(data_dir, folder, *everything), env={**QUICK, **environment})
         assert result.code == 0, result.stderr
         yield Undisturbed(folder, result.stdout + result.stderr, Path(ray_folder), home)
 

@@ -21,9 +21,8 @@ from tests.training.workers import small_config, small_store, train_alone
 
 
 def test_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        sample_module, "MAX_TOKENS", 64
-    )  # what has hardly learned anything goes on to the limit
+    # What has hardly learned anything goes on to the limit.
+    monkeypatch.setattr(sample_module, "MAX_TOKENS", 64)
     config = small_config(small_store(tmp_path / "store"), tmp_path, num_samples=2)
     run_dir = Path(train_alone(config)["run_dir"])
     samples = print_samples(run_dir, config)
