@@ -271,6 +271,8 @@ def start_worker(options: argparse.Namespace) -> Worker:
     if options.device == "cpu":
         device = torch.device("cpu")
         torch.set_num_threads(1)
+    else:
+        torch.set_float32_matmul_precision("high")  # as the loop
     if world_size > 1:
         dist.init_process_group("nccl" if options.device == "cuda" else "gloo")
     return Worker(rank, world_size, device)
@@ -567,8 +569,6 @@ def play_plain(options: argparse.Namespace) -> None:
     else:
         model = ClassicalGPT(config.model())
     model.to(worker.device)
-    if worker.device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
     if config.compile:
         model.compile()
     if options.contestant == "plain":

@@ -22,6 +22,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from torch.utils.checkpoint import checkpoint
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.model import fused
 from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.model.soft_capped_loss import Legal, soft_capped_nats
 
@@ -177,6 +178,8 @@ def linear(in_features: int, out_features: int) -> nn.Linear:
 
 
 class Attention(nn.Module):
+    is_fused = False  # queries and keys turned and normalised by one kernel, in bf16 and without a cache
+
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
@@ -190,10 +193,13 @@ class Attention(nn.Module):
     ) -> Tensor:
         B, T, C = x.shape
         qkv = self.c_qkv(x).view(B, T, 3, self.n_head, self.head_dim)
-        q, k, v = qkv.unbind(2)  # each (B, T, n_head, head_dim)
         # Rotary attention sees only differences of places, so counting places from the start of the row does
         # as well as counting them from the start of each document in it.
-        q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        if self.is_fused and qkv.dtype == torch.bfloat16 and cache is None:
+            q, k, v = fused.heads(qkv, cos, sin)  # each (B, T, n_head, head_dim)
+        else:
+            q, k, v = qkv.unbind(2)
+            q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # each (B, n_head, T, head_dim)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, n_head, S, head_dim), S = room of the cache
@@ -202,12 +208,17 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    is_fused = False  # the activation into the matrix products, in bf16
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.c_fc = linear(config.n_embd, 4 * config.n_embd)
         self.c_proj = linear(4 * config.n_embd, config.n_embd)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.is_fused and x.dtype == torch.bfloat16:
+            up, down = self.c_fc.weight.to(x.dtype), self.c_proj.weight.to(x.dtype)
+            return fused.relu_squared_mlp(x, up, down)
         return self.c_proj(F.relu(self.c_fc(x)).square())
 
 
@@ -243,7 +254,6 @@ class GPT(nn.Module):
     rotary_cos: Tensor
     rotary_sin: Tensor
     position_bucket_starts: Tensor
-    is_compiled = False
 
     def __init__(self, config: GPTConfig, seed: int = 0, checkpoint_activations: bool = False) -> None:
         super().__init__()
@@ -336,7 +346,7 @@ class GPT(nn.Module):
             if legal is not None:
                 legal = Legal(legal.mask_ids.flatten(), legal.masks)
             rows, weight = x.flatten(0, 1), self.head.weight
-            return soft_capped_nats(rows, weight, targets.flatten(), LOGIT_CAP, legal, self.is_compiled)
+            return soft_capped_nats(rows, weight, targets.flatten(), LOGIT_CAP, legal)
         return LOGIT_CAP * torch.tanh(self.head(x).float() / LOGIT_CAP)
 
     def through_blocks(
@@ -352,12 +362,15 @@ class GPT(nn.Module):
         return norm(x)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """`torch.compile` in three parts: masks and blocks, with arguments of that function, and the loss.
+        """`torch.compile` of masks and blocks, each for itself, with arguments of that function.
 
         In one piece it went wrong on an H100 with torch 2.11: flex attention read the documents of a mask made in the
-        same graph from memory that held something else, and the gradient of the loss was zero.
+        same graph from memory that held something else. The loss has kernels of its own.
         """
-        self.is_compiled = True
+        device = self.head.weight.device
         self.through_blocks = torch.compile(self.through_blocks, *args, **kwargs)  # type: ignore[method-assign]
-        if self.head.weight.device.type == "cuda":  # flex attention has no backward pass on CPU
+        if device.type == "cuda":  # flex attention has no backward pass on CPU
             self.make_mask = torch.compile(block_mask, *args, **kwargs)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.mlp.is_fused = block.attention.is_fused = fused.is_supported(device, self.config.n_embd)

@@ -9,8 +9,6 @@ chunk are at hand; the backward pass only scales them. The mathematics is that o
 in float32 logits; a test holds the two against each other.
 """
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits of one chunk, in numbers: small enough for the caches of a CPU, and for those of a GPU, which it must fill.
-CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**26}
+# Logits of one chunk, in numbers: small enough for the caches of a CPU, and enough to fill a GPU.
+CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**27}
 
 
 class Legal(NamedTuple):
@@ -46,9 +44,8 @@ def soft_capped_nats(
     targets: Tensor,
     cap: float,
     legal: Legal | None = None,
-    is_compiled: bool = False,
 ) -> Tensor:
-    """Sum of nats of the targets. Not for a compiled caller: see GPT.compile.
+    """Sum of nats of the targets. Not for a compiled caller: on CUDA it has a kernel, on a CPU it works in place.
 
     Args:
         x: (N, n_embd) what the head reads.
@@ -56,7 +53,6 @@ def soft_capped_nats(
         targets: (N,) int64; -1 counts nothing.
         cap: logits are cap * tanh(x @ weight.T / cap).
         legal: the tokens that the softmax is over, its mask_ids (N,); None: all.
-        is_compiled: the work on a chunk is compiled.
 
     Returns:
         float32 scalar. Under autocast the matrix products run in its dtype; all else is float32.
@@ -67,17 +63,14 @@ def soft_capped_nats(
     mask_ids, masks = legal or (None, None)
     if not torch.is_grad_enabled():
         x, weight = x.detach(), weight.detach()  # a Function is not told otherwise that no gradient is wanted
-    nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, mask_ids, masks, is_compiled)
+    nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, mask_ids, masks)
     return nats
 
 
 def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
     """Packed masks uint8 (R, ceil(vocab_size / 8)) as float32 (R, vocab_size): 1 where a token is legal."""
-    shifts = torch.arange(7, -1, -1, dtype=torch.int32, device=masks.device)
-    if masks.device.type == "cuda":
-        return ((masks[..., None].int() >> shifts) & 1).float().flatten(1)[:, :vocab_size]
-    # On a CPU looking bytes up takes less than half the time of shifting them.
-    bits_of_bytes = ((torch.arange(256)[:, None] >> shifts) & 1).float()  # (256, 8)
+    # Looking bytes up takes less than half the time of shifting them.
+    bits_of_bytes = ((torch.arange(256)[:, None] >> torch.arange(7, -1, -1)) & 1).float()  # (256, 8)
     return F.embedding(masks.int(), bits_of_bytes).flatten(1)[:, :vocab_size]
 
 
@@ -94,12 +87,36 @@ def chunk_nats(
 
     Args:
         chunk: (R, n_embd), in the dtype of matrix products, as `weight`.
-        target: (R, 1) int64.
+        target: (R,) int64.
         mask_ids: (R,), with `masks` as of Legal; None: all tokens are legal.
         grad_weight: float32, as `weight`; the gradient is added to it. None: there are no gradients.
     Returns: their sum, a float32 scalar; the gradient of `chunk`.
     """
-    is_target = target >= 0
+    if chunk.is_cuda:
+        from nanochat_tct.model.kernels import loss_of_logits
+
+        grad = chunk @ weight.T  # (R, vocab_size): logits, until the gradient is in their place
+        nats = loss_of_logits(grad, target, cap, mask_ids, masks, grad_weight is not None).sum()
+    else:
+        nats, grad = _chunk_on_cpu(chunk, weight, target, cap, mask_ids, masks, grad_weight is not None)
+    if grad_weight is None:
+        return nats, None
+    grad_weight += grad.T @ chunk
+    return nats, grad @ weight
+
+
+def _chunk_on_cpu(
+    chunk: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    cap: float,
+    mask_ids: Tensor | None,
+    masks: Tensor | None,
+    is_gradient: bool,
+) -> tuple[Tensor, Tensor]:
+    """The nats, and where wanted the gradient of the logits, (R, vocab_size)."""
+    target = target[:, None]
+    is_target = target >= 0  # (R, 1)
     target = target.clamp(min=0)
     # tanh(z / cap) is 2 sigmoid(2 z / cap) - 1, and a sigmoid is less than half the work on a CPU. The softmax
     # does not see the -1: logits are taken as 2 cap sigmoid, within (0, 2 cap). So no maximum is taken out before
@@ -109,34 +126,13 @@ def chunk_nats(
     if mask_ids is not None and masks is not None:
         weights.mul_(unpacked(masks[mask_ids], weight.size(0)))
     total = weights.sum(dim=1, keepdim=True)  # (R, 1)
-    # Compiled, all is two passes over the logits, in which it costs nothing to compare each token with the target;
-    # gather and scatter would take passes of their own.
-    is_compiled = torch.compiler.is_compiling()
-    is_picked = (
-        torch.arange(weight.size(0), device=target.device) == target if is_compiled else None
-    )  # (R, vocab_size)
-    picked = (
-        sigmoid.gather(1, target)
-        if is_picked is None
-        else torch.where(is_picked, sigmoid, 0.0).sum(dim=1, keepdim=True)
-    )
-    nats = torch.where(is_target, total.log() - 2 * cap * picked, 0.0).sum()
-    if grad_weight is None:
-        return nats, None
+    nats = torch.where(is_target, total.log() - 2 * cap * sigmoid.gather(1, target), 0.0).sum()
+    if not is_gradient:
+        return nats, sigmoid
     grad = weights.mul_(4 * is_target / total)  # 4 softmax, zero where there is no target
-    if is_picked is None:
-        grad.scatter_add_(1, target, -4 * is_target.float())
-    else:
-        grad = grad - 4.0 * (is_picked & is_target)
+    grad.scatter_add_(1, target, -4 * is_target.float())
     grad.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1))  # d tanh(z) = 4 (sigmoid - sigmoid^2)
-    grad = grad.to(chunk.dtype)
-    grad_weight += grad.T @ chunk
-    return nats, grad @ weight
-
-
-@cache
-def _compiled_chunk_nats() -> Callable[..., tuple[Tensor, Tensor | None]]:
-    return torch.compile(chunk_nats)
+    return nats, grad.to(chunk.dtype)
 
 
 class _SoftCappedNats(torch.autograd.Function):
@@ -150,7 +146,6 @@ class _SoftCappedNats(torch.autograd.Function):
         dtype: torch.dtype,
         mask_ids: Tensor | None,
         masks: Tensor | None,
-        is_compiled: bool,
     ) -> Tensor:
         needs_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         ctx.dtypes = x.dtype, weight.dtype
@@ -159,11 +154,10 @@ class _SoftCappedNats(torch.autograd.Function):
         nats = torch.zeros((), device=x.device, dtype=torch.float32)
         grad_x = torch.empty_like(x) if needs_gradient else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None
-        of_chunk = _compiled_chunk_nats() if is_compiled else chunk_nats
         for start in range(0, x.size(0), rows):
             part = slice(start, start + rows)
             ids = None if mask_ids is None else mask_ids[part]
-            of_rows, grad = of_chunk(x[part], weight, targets[part, None], cap, ids, masks, grad_weight)
+            of_rows, grad = chunk_nats(x[part], weight, targets[part], cap, ids, masks, grad_weight)
             nats += of_rows
             if grad_x is not None and grad is not None:
                 grad_x[part] = grad
@@ -179,5 +173,5 @@ class _SoftCappedNats(torch.autograd.Function):
         return (
             (grad_x * grad_nats).to(x_dtype),
             (grad_weight * grad_nats).to(weight_dtype),
-            *(None,) * 6,
+            *(None,) * 5,
         )

@@ -23,12 +23,17 @@ class SparseMatrix:
     def __matmul__(self, other: Tensor) -> Tensor:
         """(rows, columns) @ (columns, width)."""
         if other.device.type == "cuda":  # a GPU is through with all the zeros before it has found the others
-            return self.dense.to(other.dtype) @ other
+            return self.padded.to(other.dtype) @ F.pad(other, (0, 0, 0, -self.num_columns % 8))
         return F.embedding_bag(
             self.columns, other, self.starts, mode="sum", per_sample_weights=self.values.to(other.dtype)
         )
 
     @cached_property
+    def padded(self) -> Tensor:
+        """`dense`, its columns a multiple of 8 by more zeros: a GPU's matrix units take no others."""
+        return F.pad(self.dense, (0, -self.num_columns % 8))
+
+    @property
     def dense(self) -> Tensor:
         """(rows, columns), zeros and all."""
         nonzeros = torch.arange(len(self.columns), device=self.columns.device)

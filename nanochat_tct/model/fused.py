@@ -1,0 +1,156 @@
+"""Two pieces of the model whose kernels on a GPU are ours: the MLP with its activation, and a layer's queries and keys.
+
+Both are next to no arithmetic that takes its time in passes over memory, of which torch.compile makes more than are
+needed. The kernels themselves are in `kernels.py`; here are the gradients, and the same formulas for a CPU, which has
+no use for them but can test them.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NORM_EPS = torch.finfo(torch.float32).eps  # torch's own for RMSNorm
+
+
+def is_supported(device: torch.device, n_embd: int) -> bool:
+    """Whether there are kernels for it: on Hopper and later, whose units for copying want rows of 16 bytes."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0) and n_embd % 8 == 0
+
+
+# --------------------------------------------------------------------------------------------------------
+# relu(x U^T)^2 D^T. h = x U^T is never written down: the first product writes relu(h)^2, and as the gradient is
+# 2 relu(h), twice the root of that, the backward pass needs nothing more. That both can be done at the end of a matrix
+# product is known from the runs of modded-nanogpt.
+
+
+@torch.library.custom_op("nanochat_tct::matmul_relu_squared", mutates_args=())
+def matmul_relu_squared(x: Tensor, weight: Tensor) -> Tensor:
+    """relu(x @ weight.T)^2: x (R, in), weight (out, in), to (R, out)."""
+    if x.is_cuda:
+        from nanochat_tct.model import kernels
+
+        return kernels.matmul_relu_squared(x, weight)
+    return F.relu(x @ weight.T).square()
+
+
+@torch.library.custom_op("nanochat_tct::grad_of_relu_squared", mutates_args=())
+def grad_of_relu_squared(grad: Tensor, weight: Tensor, squared: Tensor) -> Tensor:
+    """Gradient of h, where squared = relu(h)^2 and y = squared @ weight.T, from that of y.
+
+    grad: (R, out), weight: (out, in), squared: (R, in). Returns: (R, in).
+    """
+    if grad.is_cuda:
+        from nanochat_tct.model import kernels
+
+        return kernels.grad_of_relu_squared(grad.contiguous(), weight, squared)
+    return (grad @ weight) * 2 * squared.sqrt()
+
+
+@matmul_relu_squared.register_fake
+def _(x: Tensor, weight: Tensor) -> Tensor:
+    return x.new_empty(x.size(0), weight.size(0))
+
+
+@grad_of_relu_squared.register_fake
+def _(grad: Tensor, weight: Tensor, squared: Tensor) -> Tensor:
+    return torch.empty_like(squared)
+
+
+class _MLP(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        squared = matmul_relu_squared(x, up)
+        ctx.save_for_backward(x, up, down, squared)
+        return squared @ down.T
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, up, down, squared = ctx.saved_tensors
+        grad_hidden = grad_of_relu_squared(grad, down, squared)
+        return grad_hidden @ up, grad_hidden.T @ x, grad.T @ squared
+
+
+def relu_squared_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """relu(x @ up.T)^2 @ down.T: x (B, T, n_embd), up (hidden, n_embd), down (n_embd, hidden), to (B, T, n_embd)."""
+    y: Tensor = _MLP.apply(x.flatten(0, 1), up, down)
+    return y.view(x.shape)
+
+
+# --------------------------------------------------------------------------------------------------------
+# Queries and keys, turned by their places and normalised.
+
+
+@torch.library.custom_op("nanochat_tct::turn_and_norm", mutates_args=())
+def turn_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """`norm(rotate(...))` of queries and of keys.
+
+    qkv: (B, T, 3, n_head, head_dim); cos, sin: (T, head_dim / 2). Returns: each (B, T, n_head, head_dim), contiguous.
+    """
+    if qkv.is_cuda:
+        from nanochat_tct.model import kernels
+
+        return kernels.turn_and_norm(qkv, cos, sin)
+    turned, scale = _turned(qkv, cos, sin)
+    q, k = (turned * scale).to(qkv.dtype).unbind(2)
+    return q.contiguous(), k.contiguous()
+
+
+@torch.library.custom_op("nanochat_tct::grad_of_turn_and_norm", mutates_args=())
+def grad_of_turn_and_norm(
+    grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor
+) -> Tensor:
+    """Gradient of qkv from those of its three parts, (B, T, n_head, head_dim) each."""
+    if qkv.is_cuda:
+        from nanochat_tct.model import kernels
+
+        return kernels.grad_of_turn_and_norm(
+            grad_q.contiguous(), grad_k.contiguous(), grad_v.contiguous(), qkv, cos, sin
+        )
+    turned, scale = _turned(qkv, cos, sin)
+    normed, grad = turned * scale, torch.stack((grad_q, grad_k), dim=2).float()
+    grad = scale * (grad - normed * (grad * normed).mean(dim=-1, keepdim=True))
+    first, second = grad.chunk(2, dim=-1)
+    cos, sin = cos[:, None, None], sin[:, None, None]
+    grad = torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    return torch.cat((grad.to(qkv.dtype), grad_v[:, :, None]), dim=2)
+
+
+def _turned(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys turned, float32 (B, T, 2, n_head, head_dim), and by what they are to be multiplied, (..., 1)."""
+    first, second = qkv[:, :, :2].float().chunk(2, dim=-1)
+    cos, sin = cos[:, None, None], sin[:, None, None]  # (T, 1, 1, head_dim / 2)
+    turned = torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+    return turned, (turned.square().mean(dim=-1, keepdim=True) + NORM_EPS).rsqrt()
+
+
+@turn_and_norm.register_fake
+def _(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    B, T, _, n_head, head_dim = qkv.shape
+    return qkv.new_empty(B, T, n_head, head_dim), qkv.new_empty(B, T, n_head, head_dim)
+
+
+@grad_of_turn_and_norm.register_fake
+def _(grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    return torch.empty_like(qkv)
+
+
+class _Heads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(qkv, cos, sin)
+        return *turn_and_norm(qkv, cos, sin), qkv[:, :, 2]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grad_of_turn_and_norm(*grads, *ctx.saved_tensors), None, None
+
+
+def heads(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys as attention takes them, `norm(rotate(...))`, and the values.
+
+    qkv: (B, T, 3, n_head, head_dim); cos, sin: (T, 1, head_dim / 2). Returns: each (B, T, n_head, head_dim).
+    """
+    q, k, v = _Heads.apply(qkv, cos.squeeze(1), sin.squeeze(1))
+    return q, k, v
