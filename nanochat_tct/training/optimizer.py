@@ -135,10 +135,10 @@ def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
     if not is_good.is_cuda or isinstance(weights[0], DTensor):
         steps = bool(is_good)
     else:
-        steps = True
+        steps, is_bad = True, ~is_good
         for weight in weights:
             if weight.grad is not None:
-                weight.grad.masked_fill_(~is_good, 0.0)  # nothing that is not finite reaches a mean
+                weight.grad.masked_fill_(is_bad, 0.0)  # nothing that is not finite reaches a mean
         for optimizer in optimizers:
             assert isinstance(optimizer, PartsAdamW | Muon)
             optimizer.is_good = is_good
