@@ -53,7 +53,7 @@ from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import ReadAhead, open_windows
+from nanochat_tct.training.loop import open_windows, read_ahead
 from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.optimizer import make_optimizers, step_if
 from nanochat_tct.training.parallel import Worker, distribute, share_of
@@ -309,25 +309,22 @@ def play_parts(options: argparse.Namespace) -> None:
         trained.register_comm_hook(None, exchange)
     tracker = Tracker(Path(options.scratch) / f"parts-{worker.rank}", say=lambda line: None)
     part = share_of(global_batch, worker)
-    batches = ReadAhead(
+    batches = read_ahead(
         lambda step: micro.load(
             windows.get_masked(sampler.indices(step, global_batch)[part.start : part.stop])
         ),
         range(10**6),
     )
 
-    arriving = iter(batches)
-
     def iterate(count: int) -> float:
         """Seconds an iter."""
         start = watch.now()
         for step in range(count):
             with watch.part("input"):
-                batch = next(arriving)
+                batch = next(batches)
             outcome = micro.gradients(batch)
             with watch.part("optimizer"):
                 step_if(outcome.is_good, optimizers)
-            batches.begin()
             _, loss, norm, _ = outcome.wait()
             if step % 10 == 9:  # the default log_interval
                 with watch.part("logging"):

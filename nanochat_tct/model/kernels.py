@@ -133,7 +133,6 @@ class Tiles(NamedTuple):
     programs: int
 
 
-IS_PREFETCHED = True
 FORWARD = Tiles(128, 256, 64, 8, 3, 1)
 BACKWARD = Tiles(128, 256, 64, 8, 3, 1)
 
@@ -147,11 +146,9 @@ def _launch(x: Tensor, weight: Tensor, squared: Tensor, out: Tensor, is_backward
         TensorDescriptor.from_tensor(x, [tiles.rows, tiles.inner]),
         TensorDescriptor.from_tensor(weight, block_of_weight),
         TensorDescriptor.from_tensor(squared, half),
-        squared,
         TensorDescriptor.from_tensor(out, half),
         *(out.size(0), out.size(1), x.size(1)),
         IS_BACKWARD=is_backward,
-        IS_PREFETCHED=IS_PREFETCHED,
         BLOCK_ROWS=tiles.rows,
         BLOCK_COLUMNS=tiles.columns,
         BLOCK_INNER=tiles.inner,
@@ -163,30 +160,15 @@ def _launch(x: Tensor, weight: Tensor, squared: Tensor, out: Tensor, is_backward
 
 
 @triton.jit
-def _prefetch(memory, row, column, rows, columns, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr):
-    """Have a block of a bf16 matrix brought into the L2 cache, which nobody waits for."""
-    of_rows = tl.minimum(row + tl.arange(0, BLOCK_ROWS)[:, None], rows - 1).to(tl.int64)
-    of_columns = tl.minimum(
-        column + 64 * tl.arange(0, BLOCK_COLUMNS // 64)[None, :], columns - 1
-    )  # 128 bytes
-    addresses = (memory + of_rows * columns + of_columns).to(tl.int64)
-    tl.inline_asm_elementwise(
-        "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [addresses], dtype=tl.int32, is_pure=False, pack=1
-    )
-
-
-@triton.jit
 def _matmul_relu_squared(
     x,
     weight,
     squared,
-    squared_memory,
     out,
     rows,
     columns,
     inner,
     IS_BACKWARD: tl.constexpr,
-    IS_PREFETCHED: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
@@ -203,8 +185,6 @@ def _matmul_relu_squared(
         place = block % (GROUP * column_blocks)
         row = (group * GROUP + place % of_group) * BLOCK_ROWS
         column = place // of_group * BLOCK_COLUMNS
-        if IS_BACKWARD and IS_PREFETCHED:
-            _prefetch(squared_memory, row, column, rows, columns, BLOCK_ROWS, BLOCK_COLUMNS)
         product = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
         for start in range(0, inner, BLOCK_INNER):
             if IS_BACKWARD:

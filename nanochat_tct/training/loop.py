@@ -7,11 +7,11 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -276,8 +276,9 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             return [wants_stop(), saver.has_failed, rows_hash]
 
         # batch: this worker's windows of the global batch
-        batches = ReadAhead(read, range(progress.step, config.max_iters if not stopped else 0))
-        for batch, rows_hash in batches:
+        for batch, rows_hash in read_ahead(
+            read, range(progress.step, config.max_iters if not stopped else 0)
+        ):
             speed.start_iter()
             charge("train", global_batch)
             lr = set_learning_rate(optimizers, progress.step, config)
@@ -285,7 +286,6 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             limit = norm_limit(progress.recent_grad_norms, config)
             outcome = micro.gradients(batch, partial(told, rows_hash), limit)
             step_if(outcome.is_good, optimizers)
-            batches.begin()
             is_good, loss, grad_norm, (num_stopping, num_failed, hash_sum) = outcome.wait()
             if is_good:
                 progress.recent_grad_norms = [*progress.recent_grad_norms, grad_norm][-RECENT:]
@@ -352,29 +352,17 @@ def norm_limit(recent: list[float], config: TrainConfig) -> float:
     return config.max_grad_norm_ratio * statistics.median(recent)
 
 
-class ReadAhead(Generic[Read]):
-    """read(step) for each of the steps, the next one in a thread of its own from `begin` on."""
-
-    def __init__(self, read: Callable[[int], Read], steps: range) -> None:
-        self.read, self.steps = read, iter(steps)
-        self.thread = ThreadPoolExecutor(1)
-        self.coming: Future[Read] | None = None
-
-    def __iter__(self) -> Iterator[Read]:
-        with self.thread:
-            while True:
-                if self.coming is None:
-                    self.begin()
-                if self.coming is None:
-                    return
-                coming, self.coming = self.coming, None
-                yield coming.result()
-
-    def begin(self) -> None:
-        """Read the next one. For when the device has enough to do: two threads of Python are in each other's way."""
-        step = next(self.steps, None)
-        if step is not None:
-            self.coming = self.thread.submit(self.read, step)
+def read_ahead(read: Callable[[int], Read], steps: range) -> Iterator[Read]:
+    """Yield read(step) for every step; the next one is read while the caller works."""
+    if not steps:
+        return
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(read, steps[0])
+        for step in steps[1:]:
+            done = coming.result()
+            coming = thread.submit(read, step)
+            yield done
+        yield coming.result()
 
 
 def never() -> bool:

@@ -80,7 +80,9 @@ class Muon(torch.optim.Optimizer):
         shrink = if_good(1 - lr * group["weight_decay"], 1.0, is_good)
         rate = if_good(-lr * 0.2 * math.sqrt(max(weights[0].shape)), 0.0, is_good)
         # A number would be compiled in, and the rate is another in each iter: so only with tensors.
-        of_shape = _compiled_move() if self.is_compiled and is_good is not None else move
+        # Not a list of one, over whose transpose the compiler of torch 2.11 stumbles.
+        is_compiled = self.is_compiled and is_good is not None and len(weights) > 1
+        of_shape = _compiled_move() if is_compiled else move
         of_shape(weights, grads, means, momentum, keep, shrink, rate)
 
 

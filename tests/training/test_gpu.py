@@ -123,10 +123,11 @@ def test_resumed_is_undisturbed(data_dir: Path, tmp_path: Path, is_compiled: boo
         assert torch.equal(weights(halves)[name], expected), name
 
 
-def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
+@pytest.mark.parametrize("n_layer", [1, 2])
+def test_a_gradient_that_is_not_finite_moves_nothing(n_layer: int) -> None:
     """The device decides that, and nobody has waited for it."""
     tokenizer = load_tokenizer()
-    config = resolve(TrainConfig(n_layer=1, n_head=1, n_embd=32, context_size=64, compile=True), 8192)
+    config = resolve(TrainConfig(n_layer=n_layer, n_head=1, n_embd=32, context_size=64, compile=True), 8192)
     model = GPT(config.model()).to(GPU)
     optimizers = make_optimizers(model, config, token_parts(tokenizer))
     for value, is_good in ((torch.nan, False), (1.0, True), (torch.inf, False), (1.0, True)):

@@ -25,7 +25,7 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import loop
 from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import ReadAhead, Reporter
+from nanochat_tct.training.loop import Reporter
 from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.optimizer import set_learning_rate
 from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
@@ -490,24 +490,3 @@ def test_the_demo_model_learns_ten_windows_by_heart(tmp_path: Path) -> None:
     train_alone(config)
     entries = [entry for entry in read_metrics(tmp_path / "run") if entry["kind"] == "train"]
     assert entries[-1]["loss"] < 0.1
-
-
-def test_what_comes_is_read_ahead_in_order() -> None:
-    """Each once, whether the next one is asked for early, late or never; what goes wrong is raised in its place."""
-    asked = []
-
-    def read(step: int) -> int:
-        asked.append(step)
-        if step == 7:
-            raise OSError("a bad disk")
-        return 10 * step
-
-    batches = ReadAhead(read, range(3, 8))
-    taken = []
-    with pytest.raises(OSError, match="a bad disk"):
-        for batch in batches:
-            taken.append(batch)
-            if batch != 40:
-                batches.begin()
-    assert taken == [30, 40, 50, 60] and asked == [3, 4, 5, 6, 7]
-    assert list(ReadAhead(read, range(0))) == []
