@@ -12,11 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 NORM_EPS = torch.finfo(torch.float32).eps  # torch's own for RMSNorm
+SHARED_MEMORY = 213_032  # bytes that the largest kernel takes; of GPUs for games some have less than half
 
 
 def is_supported(device: torch.device, n_embd: int) -> bool:
-    """Whether there are kernels for it: on Hopper and later, whose units for copying want rows of 16 bytes."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0) and n_embd % 8 == 0
+    """Whether the kernels run there: on Hopper and the like of it, whose units for copying want rows of 16 bytes."""
+    if device.type != "cuda" or n_embd % 8:
+        return False
+    properties = torch.cuda.get_device_properties(device)
+    return properties.major >= 9 and properties.shared_memory_per_block_optin >= SHARED_MEMORY
 
 
 # --------------------------------------------------------------------------------------------------------

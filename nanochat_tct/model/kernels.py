@@ -4,6 +4,9 @@ Imported only where there is CUDA: Triton comes with PyTorch's CUDA builds.
 
 loss_of_logits            the soft-capped loss over legal tokens and its gradient, in one pass over the logits
 matmul_relu_squared       relu(x W^T)^2, and the gradient behind it, without a pass of their own
+turn_and_norm             queries and keys turned by their places and normalised, and the gradient of both and of values
+
+Sizes of blocks, warps and stages were measured on an H200.
 """
 
 from typing import Any, NamedTuple
