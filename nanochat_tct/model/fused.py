@@ -20,7 +20,8 @@ def is_supported(device: torch.device, n_embd: int) -> bool:
     if device.type != "cuda" or n_embd % 8:
         return False
     properties = torch.cuda.get_device_properties(device)
-    return properties.major >= 9 and properties.shared_memory_per_block_optin >= SHARED_MEMORY
+    # AMD's have no such property, and no such kernels.
+    return properties.major >= 9 and getattr(properties, "shared_memory_per_block_optin", 0) >= SHARED_MEMORY
 
 
 # --------------------------------------------------------------------------------------------------------
