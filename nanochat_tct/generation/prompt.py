@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat_tct.data.documents import read_workflow
+from nanochat_tct.data.documents import DocumentError, read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import Tokenizer
 
@@ -54,7 +54,7 @@ def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> 
     Raises:
         UserError: no part of the text is the beginning of a workflow.
     """
-    if not text.strip():
+    if _is_empty(text):
         return Prompt([], "", "")
     first_error: UserError | None = None
     beginnings = _json_beginnings(text) if text.lstrip().startswith("{") else _yaml_beginnings(text)
@@ -67,6 +67,17 @@ def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> 
         reason = str(first_error) if first_error else ""
         return Prompt(tokens, text[kept:].strip(), reason)
     raise UserError(f"{name} is not the beginning of a workflow: {first_error}")
+
+
+def _is_empty(text: str) -> bool:
+    """Whether nothing is said yet: blank lines, or YAML of nothing but comments and `---`."""
+    if not text.strip():
+        return True
+    try:
+        read_workflow(text)
+    except DocumentError as error:
+        return error.reason == "empty"
+    return False
 
 
 def _yaml_beginnings(text: str) -> Iterator[tuple[int, str, bool]]:

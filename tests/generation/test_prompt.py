@@ -7,7 +7,7 @@ import pytest
 
 from nanochat_tct.data.documents import to_yaml
 from nanochat_tct.errors import UserError
-from nanochat_tct.generation.prompt import encode_prompt, read_prompt
+from nanochat_tct.generation.prompt import Prompt, encode_prompt, read_prompt
 from nanochat_tct.tokenizer import load_tokenizer
 
 TOKENIZER = load_tokenizer()
@@ -34,8 +34,12 @@ def completed(text: str) -> dict:
 
 
 def test_nothing_begins_any_workflow() -> None:
-    for text in ("", "  \n"):
-        assert encode_prompt(text, TOKENIZER).tokens == []
+    for text in ("", "  \n", "# a licence", "# a licence\n\n  # and more\n", "---\n", "# a\n--- # b\n"):
+        assert encode_prompt(text, TOKENIZER) == Prompt([], "", "")
+
+
+def test_after_a_comment_it_begins_as_without() -> None:
+    assert encode_prompt("# a licence\n---\nname: C", TOKENIZER) == encode_prompt("name: C", TOKENIZER)
 
 
 def test_missing_keys_are_no_mistake() -> None:
