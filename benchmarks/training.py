@@ -315,16 +315,18 @@ def play_parts(options: argparse.Namespace) -> None:
         ),
         range(10**6),
     )
+    batch = next(batches)
 
     def iterate(count: int) -> float:
         """Seconds an iter."""
+        nonlocal batch
         start = watch.now()
         for step in range(count):
-            with watch.part("input"):
-                batch = next(batches)
             outcome = micro.gradients(batch)
             with watch.part("optimizer"):
                 step_if(outcome.is_good, optimizers)
+            with watch.part("input"):
+                batch = next(batches)
             _, loss, norm, _ = outcome.wait()
             if step % 10 == 9:  # the default log_interval
                 with watch.part("logging"):

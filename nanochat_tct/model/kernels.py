@@ -84,7 +84,7 @@ def _loss_of_row(
     target = tl.load(targets + row).to(tl.int32)
     is_target = target >= 0
     picked = _sigmoid(tl.load(of_row + tl.maximum(target, 0)).to(tl.float32), cap)
-    # As in `_chunk_on_cpu`: cap * tanh(z / cap) is 2 cap sigmoid(2 z / cap) - cap, and nothing sees the last term.
+    # As in `_loss_on_cpu`: cap * tanh(z / cap) is 2 cap sigmoid(2 z / cap) - cap, and nothing sees the last term.
     sigmoid = _sigmoid(z, cap)
     weight = tl.exp2(sigmoid * (2 * cap * LOG2_E))
     if HAS_MASKS:

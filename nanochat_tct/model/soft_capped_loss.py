@@ -92,39 +92,40 @@ def chunk_nats(
         grad_weight: float32, as `weight`; the gradient is added to it. None: there are no gradients.
     Returns: their sum, a float32 scalar; the gradient of `chunk`.
     """
-    if chunk.is_cuda:
+    logits = chunk @ weight.T  # (R, vocab_size)
+    is_gradient = grad_weight is not None
+    if logits.is_cuda:
         from nanochat_tct.model.kernels import loss_of_logits
 
-        grad = chunk @ weight.T  # (R, vocab_size): logits, until the gradient is in their place
-        nats = loss_of_logits(grad, target, cap, mask_ids, masks, grad_weight is not None).sum()
+        nats = loss_of_logits(logits, target, cap, mask_ids, masks, is_gradient).sum()
+        grad = logits  # in their place now
     else:
-        nats, grad = _chunk_on_cpu(chunk, weight, target, cap, mask_ids, masks, grad_weight is not None)
+        nats, grad = _loss_on_cpu(logits, target, cap, mask_ids, masks, is_gradient)
     if grad_weight is None:
         return nats, None
     grad_weight += grad.T @ chunk
     return nats, grad @ weight
 
 
-def _chunk_on_cpu(
-    chunk: Tensor,
-    weight: Tensor,
+def _loss_on_cpu(
+    logits: Tensor,
     target: Tensor,
     cap: float,
     mask_ids: Tensor | None,
     masks: Tensor | None,
     is_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The nats, and where wanted the gradient of the logits, (R, vocab_size)."""
+    """The nats of all rows, and the gradient of the logits; with no gradient wanted, numbers without meaning."""
     target = target[:, None]
     is_target = target >= 0  # (R, 1)
     target = target.clamp(min=0)
     # tanh(z / cap) is 2 sigmoid(2 z / cap) - 1, and a sigmoid is less than half the work on a CPU. The softmax
     # does not see the -1: logits are taken as 2 cap sigmoid, within (0, 2 cap). So no maximum is taken out before
     # exp.
-    sigmoid = (chunk @ weight.T).float().mul_(2 / cap).sigmoid_()  # (R, vocab_size)
+    sigmoid = logits.float().mul_(2 / cap).sigmoid_()  # (R, vocab_size)
     weights = (sigmoid * (2 * cap)).exp_()
     if mask_ids is not None and masks is not None:
-        weights.mul_(unpacked(masks[mask_ids], weight.size(0)))
+        weights.mul_(unpacked(masks[mask_ids], logits.size(1)))
     total = weights.sum(dim=1, keepdim=True)  # (R, 1)
     nats = torch.where(is_target, total.log() - 2 * cap * sigmoid.gather(1, target), 0.0).sum()
     if not is_gradient:
@@ -132,7 +133,7 @@ def _chunk_on_cpu(
     grad = weights.mul_(4 * is_target / total)  # 4 softmax, zero where there is no target
     grad.scatter_add_(1, target, -4 * is_target.float())
     grad.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1))  # d tanh(z) = 4 (sigmoid - sigmoid^2)
-    return nats, grad.to(chunk.dtype)
+    return nats, grad.to(logits.dtype)
 
 
 class _SoftCappedNats(torch.autograd.Function):

@@ -275,10 +275,10 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         def told(rows_hash: int) -> list[float]:
             return [wants_stop(), saver.has_failed, rows_hash]
 
-        # batch: this worker's windows of the global batch
-        for batch, rows_hash in read_ahead(
-            read, range(progress.step, config.max_iters if not stopped else 0)
-        ):
+        batches = read_ahead(read, range(progress.step, config.max_iters if not stopped else 0))
+        coming = next(batches, None)
+        while coming is not None:
+            batch, rows_hash = coming  # this worker's windows of the global batch
             speed.start_iter()
             charge("train", global_batch)
             lr = set_learning_rate(optimizers, progress.step, config)
@@ -286,6 +286,9 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             limit = norm_limit(progress.recent_grad_norms, config)
             outcome = micro.gradients(batch, partial(told, rows_hash), limit)
             step_if(outcome.is_good, optimizers)
+            # Taken before the wait for the device, so that the thread that reads the one behind it works while this
+            # one has nothing to do: two threads of Python are in each other's way.
+            coming = next(batches, None)
             is_good, loss, grad_norm, (num_stopping, num_failed, hash_sum) = outcome.wait()
             if is_good:
                 progress.recent_grad_norms = [*progress.recent_grad_norms, grad_norm][-RECENT:]
