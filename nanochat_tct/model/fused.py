@@ -15,8 +15,8 @@ NORM_EPS = torch.finfo(torch.float32).eps  # torch's own for RMSNorm
 SHARED_MEMORY = 213_032  # bytes that the largest kernel takes; of GPUs for games some have less than half
 
 
-def is_supported(device: torch.device, n_embd: int) -> bool:
-    """Whether the kernels run there: on Hopper and the like of it, whose units for copying want rows of 16 bytes."""
+def fits_mlp(device: torch.device, n_embd: int) -> bool:
+    """Whether the MLP's kernels run there: on Hopper and the like, whose units for copying want rows of 16 bytes."""
     if device.type != "cuda" or n_embd % 8:
         return False
     properties = torch.cuda.get_device_properties(device)

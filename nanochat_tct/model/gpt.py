@@ -373,4 +373,5 @@ class GPT(nn.Module):
             self.make_mask = torch.compile(block_mask, *args, **kwargs)
         for block in self.blocks:
             assert isinstance(block, Block)
-            block.mlp.is_fused = block.attention.is_fused = fused.is_supported(device, self.config.n_embd)
+            block.attention.is_fused = device.type == "cuda"
+            block.mlp.is_fused = fused.fits_mlp(device, self.config.n_embd)
