@@ -51,7 +51,8 @@ def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.
     if parallel == "fsdp":
         assert dist.is_initialized()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32)
+        # What the blocks are given stays as it is: x has that dtype already, and the tables of angles need more.
+        policy = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
             fully_shard(block, mp_policy=policy)
         fully_shard(model, mp_policy=policy)

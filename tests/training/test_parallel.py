@@ -72,13 +72,22 @@ class Watched(MicroSteps):
             assert parameter.dtype == torch.float32  # master weights
             assert parameter.grad is not None and parameter.grad.dtype == torch.float32  # as reduced
         used: list[torch.dtype] = []
-        hook = self.trained.blocks[0].mlp.c_fc.register_forward_hook(
-            lambda module, inputs, output: used.extend((module.weight.dtype, output.dtype))
-        )
+        block = self.trained.blocks[0]
+        hooks = [
+            block.attention.register_forward_pre_hook(
+                lambda module, inputs: used.extend(tensor.dtype for tensor in inputs[:3])
+            ),
+            block.mlp.c_fc.register_forward_hook(
+                lambda module, inputs, output: used.extend((module.weight.dtype, output.dtype))
+            ),
+        ]
         with torch.no_grad():
             self.trained(torch.zeros((1, 4), dtype=torch.int64))
-        hook.remove()
-        assert used == [torch.bfloat16, torch.bfloat16]
+        for hook in hooks:
+            hook.remove()
+        # x, the cosines and sines of places, of which bf16 would leave two digits, and the MLP's weights and output
+        bf16, float32 = torch.bfloat16, torch.float32
+        assert used == [bf16, float32, float32, bf16, bf16]
         return results
 
 
