@@ -67,7 +67,7 @@ def memory_bytes(
         optimizer: "muon" keeps one number for each of the matrices in blocks, "adamw" two for each parameter.
 
     With bf16, the weights include their copies in that precision. The activations are those that autograd
-    keeps, counted from the layers in gpt.py (with the kernels of fused.py it is a third less); kernels'
+    keeps, counted from the layers in gpt.py (with the kernels of fused.py it is a quarter less); kernels'
     workspaces, the allocator's slack and CUDA's own context (about 0.5 GiB) come on top.
     """
     assert precision in ("bf16", "fp32"), precision
