@@ -84,11 +84,11 @@ def relu_squared_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
 
 # --------------------------------------------------------------------------------------------------------
-# Queries and keys, turned by their places and normalised.
+# Queries and keys, rotated by their places and normalised.
 
 
-@torch.library.custom_op("nanochat_tct::turn_and_norm", mutates_args=())
-def turn_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+@torch.library.custom_op("nanochat_tct::rotate_and_norm", mutates_args=())
+def rotate_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """`norm(rotate(...))` of queries and of keys.
 
     qkv: (B, T, 3, n_head, head_dim); cos, sin: (T, head_dim / 2). Returns: each (B, T, n_head, head_dim), contiguous.
@@ -96,25 +96,25 @@ def turn_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor
     if qkv.is_cuda:
         from nanochat_tct.model import kernels
 
-        return kernels.turn_and_norm(qkv, cos, sin)
-    turned, scale = _turned(qkv, cos, sin)
-    q, k = (turned * scale).to(qkv.dtype).unbind(2)
+        return kernels.rotate_and_norm(qkv, cos, sin)
+    rotated, scale = _rotated(qkv, cos, sin)
+    q, k = (rotated * scale).to(qkv.dtype).unbind(2)
     return q.contiguous(), k.contiguous()
 
 
-@torch.library.custom_op("nanochat_tct::grad_of_turn_and_norm", mutates_args=())
-def grad_of_turn_and_norm(
+@torch.library.custom_op("nanochat_tct::grad_of_rotate_and_norm", mutates_args=())
+def grad_of_rotate_and_norm(
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
     """Gradient of qkv from those of its three parts, (B, T, n_head, head_dim) each."""
     if qkv.is_cuda:
         from nanochat_tct.model import kernels
 
-        return kernels.grad_of_turn_and_norm(
+        return kernels.grad_of_rotate_and_norm(
             grad_q.contiguous(), grad_k.contiguous(), grad_v.contiguous(), qkv, cos, sin
         )
-    turned, scale = _turned(qkv, cos, sin)
-    normed, grad = turned * scale, torch.stack((grad_q, grad_k), dim=2).float()
+    rotated, scale = _rotated(qkv, cos, sin)
+    normed, grad = rotated * scale, torch.stack((grad_q, grad_k), dim=2).float()
     grad = scale * (grad - normed * (grad * normed).mean(dim=-1, keepdim=True))
     first, second = grad.chunk(2, dim=-1)
     cos, sin = cos[:, None, None], sin[:, None, None]
@@ -122,21 +122,21 @@ def grad_of_turn_and_norm(
     return torch.cat((grad.to(qkv.dtype), grad_v[:, :, None]), dim=2)
 
 
-def _turned(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys turned, float32 (B, T, 2, n_head, head_dim), and by what they are to be multiplied, (..., 1)."""
+def _rotated(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys rotated, float32 (B, T, 2, n_head, head_dim), and by what they are to be multiplied, (..., 1)."""
     first, second = qkv[:, :, :2].float().chunk(2, dim=-1)
     cos, sin = cos[:, None, None], sin[:, None, None]  # (T, 1, 1, head_dim / 2)
-    turned = torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
-    return turned, (turned.square().mean(dim=-1, keepdim=True) + NORM_EPS).rsqrt()
+    rotated = torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+    return rotated, (rotated.square().mean(dim=-1, keepdim=True) + NORM_EPS).rsqrt()
 
 
-@turn_and_norm.register_fake
+@rotate_and_norm.register_fake
 def _(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     B, T, _, n_head, head_dim = qkv.shape
     return qkv.new_empty(B, T, n_head, head_dim), qkv.new_empty(B, T, n_head, head_dim)
 
 
-@grad_of_turn_and_norm.register_fake
+@grad_of_rotate_and_norm.register_fake
 def _(grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.empty_like(qkv)
 
@@ -145,11 +145,11 @@ class _Heads(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(qkv, cos, sin)
-        return *turn_and_norm(qkv, cos, sin), qkv[:, :, 2]
+        return *rotate_and_norm(qkv, cos, sin), qkv[:, :, 2]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return grad_of_turn_and_norm(*grads, *ctx.saved_tensors), None, None
+        return grad_of_rotate_and_norm(*grads, *ctx.saved_tensors), None, None
 
 
 def heads(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -178,7 +178,7 @@ def linear(in_features: int, out_features: int) -> nn.Linear:
 
 
 class Attention(nn.Module):
-    is_fused = False  # queries and keys turned and normalised by one kernel, in bf16 and without a cache
+    is_fused = False  # queries and keys rotated and normalised by one kernel, in bf16 and without a cache
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()

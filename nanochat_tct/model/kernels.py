@@ -4,7 +4,7 @@ Imported only where there is CUDA: Triton comes with PyTorch's CUDA builds.
 
 loss_of_logits            the soft-capped loss over legal tokens and its gradient, in one pass over the logits
 matmul_relu_squared       relu(x W^T)^2, and the gradient behind it, without a pass of their own
-turn_and_norm             queries and keys turned by their places and normalised, and the gradient of both and of values
+rotate_and_norm             queries and keys rotated by their places and normalised, and the gradient of both and of values
 
 Sizes of blocks, warps and stages were measured on an H200.
 """
@@ -211,35 +211,35 @@ def _matmul_relu_squared(
         out.store([row, column + HALF], right.to(out.dtype))
 
 
-def turn_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys of qkv (B, T, 3, n_head, head_dim), contiguous, turned and normalised.
+def rotate_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys of qkv (B, T, 3, n_head, head_dim), contiguous, rotated and normalised.
 
     cos, sin: (T, head_dim / 2) float32. Returns: each (B, T, n_head, head_dim), contiguous.
     """
     B, T, _, n_head, head_dim = qkv.shape
     q, k = qkv.new_empty(B, T, n_head, head_dim), qkv.new_empty(B, T, n_head, head_dim)
-    _launch_turn(_turn_and_norm, (qkv, q, k), qkv, cos, sin, num_parts=2)
+    _launch_rotate(_rotate_and_norm, (qkv, q, k), qkv, cos, sin, num_parts=2)
     return q, k
 
 
-def grad_of_turn_and_norm(
+def grad_of_rotate_and_norm(
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
     """Gradient of qkv from those of its three parts, (B, T, n_head, head_dim) each, contiguous."""
     grad = torch.empty_like(qkv)
-    _launch_turn(_grad_of_turn_and_norm, (grad_q, grad_k, grad_v, qkv, grad), qkv, cos, sin, num_parts=3)
+    _launch_rotate(_grad_of_rotate_and_norm, (grad_q, grad_k, grad_v, qkv, grad), qkv, cos, sin, num_parts=3)
     return grad
 
 
-TURN_ROWS, TURN_WARPS = 32, 4
+ROTATE_ROWS, ROTATE_WARPS = 32, 4
 
 
-def _launch_turn(
+def _launch_rotate(
     kernel: Any, tensors: tuple[Tensor, ...], qkv: Tensor, cos: Tensor, sin: Tensor, num_parts: int
 ) -> None:
     B, T, _, n_head, head_dim = qkv.shape
     rows = B * T * n_head
-    kernel[(triton.cdiv(rows, TURN_ROWS), num_parts)](
+    kernel[(triton.cdiv(rows, ROTATE_ROWS), num_parts)](
         *tensors,
         cos.contiguous(),
         sin.contiguous(),
@@ -249,8 +249,8 @@ def _launch_turn(
         N_HEAD=n_head,
         HALF=head_dim // 2,
         PADDED_HALF=triton.next_power_of_2(head_dim // 2),
-        ROWS=TURN_ROWS,
-        num_warps=TURN_WARPS,
+        ROWS=ROTATE_ROWS,
+        num_warps=ROTATE_WARPS,
     )
 
 
@@ -270,20 +270,20 @@ def _places(rows, T, N_HEAD: tl.constexpr, HALF: tl.constexpr, PADDED_HALF: tl.c
 
 
 @triton.jit
-def _turn(qkv, cos, sin, in_qkv, in_table, mask, eps, HALF: tl.constexpr):
-    """Both halves, turned and normalised, cosines and sines, and what a row was multiplied by."""
+def _rotate_rows(qkv, cos, sin, in_qkv, in_table, mask, eps, HALF: tl.constexpr):
+    """Both halves, rotated and normalised, cosines and sines, and what a row was multiplied by."""
     first = tl.load(qkv + in_qkv, mask=mask, other=0.0).to(tl.float32)
     second = tl.load(qkv + in_qkv + HALF, mask=mask, other=0.0).to(tl.float32)
     c = tl.load(cos + in_table, mask=mask, other=0.0)
     s = tl.load(sin + in_table, mask=mask, other=0.0)
-    turned_first, turned_second = first * c + second * s, second * c - first * s
-    squares = tl.sum(turned_first * turned_first + turned_second * turned_second, axis=1)[:, None]
+    rotated_first, rotated_second = first * c + second * s, second * c - first * s
+    squares = tl.sum(rotated_first * rotated_first + rotated_second * rotated_second, axis=1)[:, None]
     scale = tl.rsqrt(squares / (2 * HALF) + eps)
-    return turned_first * scale, turned_second * scale, c, s, scale
+    return rotated_first * scale, rotated_second * scale, c, s, scale
 
 
 @triton.jit
-def _turn_and_norm(
+def _rotate_and_norm(
     qkv,
     q,
     k,
@@ -298,14 +298,14 @@ def _turn_and_norm(
     ROWS: tl.constexpr,
 ):
     in_part, in_qkv, in_table, mask = _places(rows, T, N_HEAD, HALF, PADDED_HALF, ROWS)
-    first, second, _, _, _ = _turn(qkv, cos, sin, in_qkv, in_table, mask, eps, HALF)
+    first, second, _, _, _ = _rotate_rows(qkv, cos, sin, in_qkv, in_table, mask, eps, HALF)
     out = q if tl.program_id(1) == 0 else k
     tl.store(out + in_part, first.to(qkv.dtype.element_ty), mask=mask)
     tl.store(out + in_part + HALF, second.to(qkv.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _grad_of_turn_and_norm(
+def _grad_of_rotate_and_norm(
     grad_q,
     grad_k,
     grad_v,
@@ -331,7 +331,9 @@ def _grad_of_turn_and_norm(
     first = tl.load(source + in_part, mask=mask, other=0.0).to(tl.float32)
     second = tl.load(source + in_part + HALF, mask=mask, other=0.0).to(tl.float32)
     if part < 2:
-        normed_first, normed_second, c, s, scale = _turn(qkv, cos, sin, in_qkv, in_table, mask, eps, HALF)
+        normed_first, normed_second, c, s, scale = _rotate_rows(
+            qkv, cos, sin, in_qkv, in_table, mask, eps, HALF
+        )
         mean = tl.sum(first * normed_first + second * normed_second, axis=1)[:, None] / (2 * HALF)
         of_first = scale * (first - normed_first * mean)
         of_second = scale * (second - normed_second * mean)

@@ -81,9 +81,9 @@ def test_queries_and_keys(B: int, T: int, n_head: int, head_dim: int) -> None:
         torch.randn(B, n_head, T, head_dim, generator=generator).bfloat16().transpose(1, 2) for _ in range(3)
     ]
     cos, sin = rotary_tables(T, head_dim)
-    expected = fused.turn_and_norm(qkv.float(), cos, sin)
-    for ours, wanted in zip(fused.turn_and_norm(qkv.cuda(), cos.cuda(), sin.cuda()), expected, strict=True):
+    expected = fused.rotate_and_norm(qkv.float(), cos, sin)
+    for ours, wanted in zip(fused.rotate_and_norm(qkv.cuda(), cos.cuda(), sin.cuda()), expected, strict=True):
         assert relative_error(ours, wanted) < 5e-3
-    wanted = fused.grad_of_turn_and_norm(*(grad.float() for grad in grads), qkv.float(), cos, sin)
-    ours = fused.grad_of_turn_and_norm(*(grad.cuda() for grad in grads), qkv.cuda(), cos.cuda(), sin.cuda())
+    wanted = fused.grad_of_rotate_and_norm(*(grad.float() for grad in grads), qkv.float(), cos, sin)
+    ours = fused.grad_of_rotate_and_norm(*(grad.cuda() for grad in grads), qkv.cuda(), cos.cuda(), sin.cuda())
     assert relative_error(ours, wanted) < 5e-3
