@@ -123,7 +123,7 @@ def grad_of_rotate_and_norm(
 
 
 def _rotated(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys rotated, float32 (B, T, 2, n_head, head_dim), and by what they are to be multiplied, (..., 1)."""
+    """Queries and keys rotated, float32 (B, T, 2, n_head, head_dim), and what makes their norm 1 of it, (..., 1)."""
     first, second = qkv[:, :, :2].float().chunk(2, dim=-1)
     cos, sin = cos[:, None, None], sin[:, None, None]  # (T, 1, 1, head_dim / 2)
     rotated = torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)

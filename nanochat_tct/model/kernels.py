@@ -4,7 +4,7 @@ Imported only where there is CUDA: Triton comes with PyTorch's CUDA builds.
 
 loss_of_logits            the soft-capped loss over legal tokens and its gradient, in one pass over the logits
 matmul_relu_squared       relu(x W^T)^2, and the gradient behind it, without a pass of their own
-rotate_and_norm             queries and keys rotated by their places and normalised, and the gradient of both and of values
+rotate_and_norm           queries and keys rotated by their places and normalised; their gradient, and that of values
 
 Sizes of blocks, warps and stages were measured on an H200.
 """
@@ -237,6 +237,7 @@ ROTATE_ROWS, ROTATE_WARPS = 32, 4
 def _launch_rotate(
     kernel: Any, tensors: tuple[Tensor, ...], qkv: Tensor, cos: Tensor, sin: Tensor, num_parts: int
 ) -> None:
+    assert qkv.is_contiguous()
     B, T, _, n_head, head_dim = qkv.shape
     rows = B * T * n_head
     kernel[(triton.cdiv(rows, ROTATE_ROWS), num_parts)](
