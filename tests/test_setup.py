@@ -24,7 +24,8 @@ NOT_IMPORTED_BY_US = {"tensorboard": "torch.utils.tensorboard imports it"}
 TOOLS = {"mypy", "ruff", "pytest-timeout", "types-pyyaml"}
 TOOLS |= {"flask", "flask-cors"}  # moto imports them to serve S3
 OPTIONAL = {"boto3", "optuna", "tiktoken"}  # used where it is installed; the tests install it
-NEVER_DECLARED = {"tct_github_workflow"}  # the private wheel: its name is free on the public index
+# The private wheel, whose name is free on the public index; what comes with torch's CUDA builds, and only with them
+NEVER_DECLARED = {"tct_github_workflow", "triton"}
 # benchmarks run beside them, and the fuzzer by one of them, where somebody has installed them
 PEERS = {"atheris", "llguidance", "tokenizers", "transformers", "xgrammar"}
 
