@@ -49,10 +49,9 @@ from nanochat_tct.model.gpt import (
     linear,
     norm,
     position_bucket_starts,
-    rotary_tables,
-    rotate,
 )
 from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.rotary import rotary_tables, rotate
 from nanochat_tct.model.soft_capped_loss import soft_capped_nats
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig, resolve

@@ -54,7 +54,7 @@ def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> 
     Raises:
         UserError: no part of the text is the beginning of a workflow.
     """
-    if _is_empty(text):
+    if not text.strip():
         return Prompt([], "", "")
     first_error: UserError | None = None
     beginnings = _json_beginnings(text) if text.lstrip().startswith("{") else _yaml_beginnings(text)
@@ -62,22 +62,13 @@ def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> 
         try:
             tokens = tokenizer.encode_prefix(read_workflow(beginning), open_scalar)
         except UserError as error:
+            if first_error is None and isinstance(error, DocumentError) and error.reason == "empty":
+                return Prompt([], "", "")  # the whole text: comments and `---`, and nothing said yet
             first_error = first_error or error
             continue
         reason = str(first_error) if first_error else ""
         return Prompt(tokens, text[kept:].strip(), reason)
     raise UserError(f"{name} is not the beginning of a workflow: {first_error}")
-
-
-def _is_empty(text: str) -> bool:
-    """Whether nothing is said yet: blank lines, or YAML of nothing but comments and `---`."""
-    if not text.strip():
-        return True
-    try:
-        read_workflow(text)
-    except DocumentError as error:
-        return error.reason == "empty"
-    return False
 
 
 def _yaml_beginnings(text: str) -> Iterator[tuple[int, str, bool]]:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanochat_tct.model.rotary import rotate
+
 NORM_EPS = torch.finfo(torch.float32).eps  # torch's own for RMSNorm
 SHARED_MEMORY = 213_032  # bytes that the largest kernel takes; of GPUs for games some have less than half
 
@@ -116,17 +118,13 @@ def grad_of_rotate_and_norm(
     rotated, scale = _rotated(qkv, cos, sin)
     normed, grad = rotated * scale, torch.stack((grad_q, grad_k), dim=2).float()
     grad = scale * (grad - normed * (grad * normed).mean(dim=-1, keepdim=True))
-    first, second = grad.chunk(2, dim=-1)
-    cos, sin = cos[:, None, None], sin[:, None, None]
-    grad = torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+    grad = rotate(grad, cos[:, None, None], -sin[:, None, None])
     return torch.cat((grad.to(qkv.dtype), grad_v[:, :, None]), dim=2)
 
 
 def _rotated(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys rotated, float32 (B, T, 2, n_head, head_dim), and what makes their norm 1 of it, (..., 1)."""
-    first, second = qkv[:, :, :2].float().chunk(2, dim=-1)
-    cos, sin = cos[:, None, None], sin[:, None, None]  # (T, 1, 1, head_dim / 2)
-    rotated = torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1)
+    rotated = rotate(qkv[:, :, :2].float(), cos[:, None, None], sin[:, None, None])
     return rotated, (rotated.square().mean(dim=-1, keepdim=True) + NORM_EPS).rsqrt()
 
 

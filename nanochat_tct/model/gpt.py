@@ -24,10 +24,10 @@ from torch.utils.checkpoint import checkpoint
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import fused
 from nanochat_tct.model.kv_cache import KVCache
+from nanochat_tct.model.rotary import rotary_tables, rotate
 from nanochat_tct.model.soft_capped_loss import Legal, soft_capped_nats
 
 LOGIT_CAP = 15.0
-ROTARY_BASE = 10_000.0
 EMBEDDING_STD = 0.02
 
 
@@ -88,22 +88,6 @@ NUM_POSITION_BUCKETS = len(position_bucket_starts())
 def norm(x: Tensor) -> Tensor:
     """RMSNorm without parameters, in the dtype of x."""
     return F.rms_norm(x, (x.size(-1),)).to(x.dtype)
-
-
-def rotary_tables(length: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles by which place t turns channel pairs: each (length, head_dim / 2)."""
-    frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
-    angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
-    return angles.cos().float(), angles.sin().float()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs of channels (i, i + head_dim / 2) of x.
-
-    x: (B, T, n_head, head_dim); cos, sin: (T, 1, head_dim / 2) or (B, T, 1, head_dim / 2).
-    """
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1).to(x.dtype)
 
 
 def attention_mask(tokens: Tensor, vocab_size: int) -> Tensor | None:

@@ -130,7 +130,7 @@ def _loss_on_cpu(
     nats = torch.where(is_target, total.log() - 2 * cap * sigmoid.gather(1, target), 0.0).sum()
     if not is_gradient:
         return nats, sigmoid
-    grad = weights.mul_(4 * is_target / total)  # 4 softmax, zero where there is no target
+    grad = weights.mul_(torch.where(is_target, 4 / total, 0.0))  # 4 softmax, zero where there is no target
     grad.scatter_add_(1, target, -4 * is_target.float())
     grad.mul_(sigmoid.addcmul_(sigmoid, sigmoid, value=-1))  # d tanh(z) = 4 (sigmoid - sigmoid^2)
     return nats, grad.to(logits.dtype)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from nanochat_tct.model import fused
 from nanochat_tct.model.fused import heads, relu_squared_mlp
-from nanochat_tct.model.gpt import GPT, GPTConfig, norm, rotary_tables, rotate
+from nanochat_tct.model.gpt import GPT, GPTConfig, norm
+from nanochat_tct.model.rotary import rotary_tables, rotate
 
 
 def formula(x: Tensor, up: Tensor, down: Tensor) -> Tensor:

@@ -48,6 +48,7 @@ def test_softmax_over_legal_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None
     x, weight, targets = example()
     legal = torch.rand(50, 100, generator=torch.Generator().manual_seed(1)) < 0.5
     legal[torch.arange(50), targets.clamp(min=0)] = True
+    legal[0] = False  # no target there, and nothing is legal
     masks = torch.from_numpy(np.packbits(legal.numpy(), axis=1)[::-1].copy())  # the ids count backwards
     logits = (CAP * torch.tanh(F.linear(x, weight) / CAP)).masked_fill(~legal, -torch.inf)[targets >= 0]
     expected = F.cross_entropy(logits, targets[targets >= 0], reduction="sum")
