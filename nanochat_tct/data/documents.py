@@ -10,11 +10,10 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
 
-import yaml
-
+from nanochat_tct.data.yaml_parser import CORE_TAG, YamlParser, YamlSyntaxError
 from nanochat_tct.errors import UserError
 
 Format = Literal["yaml", "json", "auto"]
@@ -90,10 +89,12 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
     if size > limits.max_bytes:
         raise DocumentError("too-large", f"{size} bytes, more than the limit of {limits.max_bytes}")
     if isinstance(text, bytes):
+        encoding = json.detect_encoding(text)  # UTF-8, UTF-16 or UTF-32, as YAML and JSON tell them apart
         try:
-            text = text.decode("utf-8")
+            text = text.decode(encoding)
         except UnicodeDecodeError as error:
-            raise DocumentError("not-utf8", f"byte {error.start} is not valid UTF-8") from None
+            name = encoding.upper().removesuffix("-SIG")
+            raise DocumentError("not-utf8", f"byte {error.start} is not valid {name}") from None
     text = text.removeprefix("\ufeff")
     if format == "auto" and text.lstrip().startswith("{"):
         try:
@@ -188,12 +189,7 @@ _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": 
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
-_PLAIN_SPECIAL = re.compile(
-    r"[-+.0-9~nNtTfF]|$"
-)  # first characters of the plain scalars that are not strings
-_CORE = "tag:yaml.org,2002:"
-# libyaml follows YAML 1.1, where these break lines; in YAML 1.2 they are ordinary characters.
-_OLD_BREAKS = "\x85\u2028\u2029"
+_PLAIN_SPECIAL = re.compile(r"[-+.0-9~nNtTfF]|$")  # begins the plain scalars that are not strings
 
 
 @dataclass(slots=True)
@@ -213,42 +209,33 @@ class _Collection:
 
     value: Any
     anchor: str | None
+    position: int
     nodes_before: int
     characters_before: int
+    wants_key: bool  # a key of this mapping comes next
+    key: str = ""  # whose value comes next, otherwise
     height: int = 1
-    key: str | None = None  # the key whose value comes next; None: a key comes next
     merging: bool = False  # the key was `<<`: the value is merged
     has_merged: bool = False
-    merged_keys: set[str] = field(default_factory=set)  # keys that came from a merge: the mapping's own win
+    merged_keys: set[str] | tuple[()] = ()  # keys that came from a merge: the mapping's own win
 
 
 def _read_yaml(text: str, limits: Limits) -> Any:
-    restore: dict[int, str] = {}
-    if any(character in text for character in _OLD_BREAKS):
-        spare = (code for code in range(0xE000, 0xF8FF) if chr(code) not in text)
-        hide = {ord(character): next(spare) for character in _OLD_BREAKS}
-        restore = {code: chr(original) for original, code in hide.items()}
-        text = text.translate(hide)
-    try:
-        encoded = text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise DocumentError("not-utf8", "a lone surrogate cannot stand in a YAML file") from None
-    loader = yaml.CSafeLoader(encoded)
-    try:
-        return _YamlReader(loader, limits, restore).read()
-    except yaml.YAMLError as error:
-        raise DocumentError("yaml-syntax", _describe(error)) from None
-    finally:
-        loader.dispose()
+    if not text.isascii() and (surrogate := _SURROGATE.search(text)):
+        where = f"line {text.count(chr(10), 0, surrogate.start()) + 1}: "
+        raise DocumentError(
+            "not-utf8", f"{where}a lone surrogate is not a character, so it cannot stand in YAML"
+        )
+    return _YamlReader(text, limits).read()
 
 
 class _YamlReader:
-    """Builds the value from libyaml's events: no recursion, and limits hold before anything is expanded."""
+    """Builds the value from the parser's events; limits hold before anything is expanded."""
 
-    def __init__(self, loader: Any, limits: Limits, restore: dict[int, str]) -> None:
-        self.loader = loader
+    def __init__(self, text: str, limits: Limits) -> None:
+        self.parser = YamlParser(text, self)
         self.limits = limits
-        self.restore = restore
+        self.max_nodes, self.max_characters = limits.max_nodes, limits.max_expanded_characters
         self.nodes = 0  # values so far, aliases counted with all that they stand for
         self.characters = 0  # of strings and keys, likewise
         self.anchors: dict[str, _Anchored | None] = {}  # None: still being read
@@ -257,108 +244,117 @@ class _YamlReader:
         self.documents = 0
 
     def read(self) -> Any:
-        get_event = self.loader.get_event
-        while True:
-            event = get_event()
-            kind = type(event)
-            if kind is yaml.ScalarEvent:
-                self.scalar(event)
-            elif kind is yaml.MappingStartEvent:
-                self.start(event, {})
-            elif kind is yaml.SequenceStartEvent:
-                self.start(event, [])
-            elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
-                self.end()
-            elif kind is yaml.AliasEvent:
-                self.alias(event)
-            elif kind is yaml.DocumentStartEvent:
-                self.documents += 1
-                if self.documents > 1:
-                    raise DocumentError("several-documents", f"{_at(event)}a second document begins")
-            elif kind is yaml.StreamEndEvent:
-                break
+        try:
+            self.parser.parse()
+        except YamlSyntaxError as error:
+            self.fail("yaml-syntax", str(error), error.position)
+        except RecursionError:
+            raise DocumentError("too-deep", f"nested deeper than {self.limits.max_depth} levels") from None
         if self.documents == 0 or self.root is None:
             raise DocumentError("empty", "the file holds no value")
         return self.root
 
-    def scalar(self, event: Any) -> None:
-        text = event.value
-        if self.restore:
-            text = text.translate(self.restore)
+    def fail(self, reason: str, message: str, position: int) -> NoReturn:
+        line, column = self.parser.line_and_column(position)
+        raise DocumentError(reason, f"line {line}, column {column}: {message}")
+
+    # ---- the parser's events ----
+
+    def start_document(self, position: int) -> None:
+        self.documents += 1
+        if self.documents > 1:
+            self.fail("several-documents", "a second document begins", position)
+
+    def scalar(self, text: str, is_plain: bool, tag: str | None, anchor: str | None, position: int) -> None:
         parent = self.stack[-1] if self.stack else None
-        if parent is not None and type(parent.value) is dict and parent.key is None:
-            if event.anchor is not None:
-                self.anchors[event.anchor] = _Anchored(_scalar_value(event, text), text, 1, len(text), 0)
-            if event.tag is None and event.implicit[0] and text == "<<":
+        is_untagged = is_plain and tag is None
+        if parent is not None and parent.wants_key:
+            if tag is not None:
+                self.tagged(text, tag, position)  # refuses unknown tags
+            if anchor is not None:
+                value = self.scalar_value(text, is_plain, tag, position)
+                self.anchors[anchor] = _Anchored(value, text, 1, len(text), 0)
+            if is_untagged and text == "<<":
                 if parent.has_merged:
-                    raise DocumentError(
-                        "duplicate-key", f"{_at(event)}the merge key '<<' stands twice in one mapping"
-                    )
+                    self.fail("duplicate-key", "the merge key '<<' stands twice in one mapping", position)
                 parent.merging = parent.has_merged = True
-                parent.key = text
+                parent.key, parent.wants_key = text, False
                 return
-            _scalar_value(event, text)  # refuses unknown tags
-            if text == "" and event.implicit[0]:
-                raise DocumentError("bad-key", f"{_at(event)}a key is empty")
-            self.key(parent, text, event)
+            if is_untagged and text == "":
+                self.fail("bad-key", "a key is empty", position)
+            self.key(parent, text, position)
             return
-        value = _scalar_value(event, text)
-        self.count(1, len(text), event)
-        if event.anchor is not None:
-            self.anchors[event.anchor] = _Anchored(value, text, 1, len(text), 0)
-        self.add(value, event)
+        value = self.scalar_value(text, is_plain, tag, position)
+        if anchor is not None:
+            self.anchors[anchor] = _Anchored(value, text, 1, len(text), 0)
+        self.nodes += 1
+        self.characters += len(text)
+        if self.nodes > self.max_nodes or self.characters > self.max_characters:
+            self.check_limits(position)
+        self.add(value, position)
 
-    def key(self, parent: _Collection, text: str, event: Any) -> None:
-        """A key is its text, whatever a value of that text would mean: JSON's keys are strings."""
-        if text in parent.value and text not in parent.merged_keys:
-            raise DocumentError(
-                "duplicate-key", f"{_at(event)}the key {_short(text)} stands twice in one mapping"
-            )
-        self.count(0, len(text), event)
-        parent.key = text
+    def start_mapping(self, tag: str | None, anchor: str | None, position: int) -> None:
+        self.start({}, CORE_TAG + "map", tag, anchor, position)
 
-    def start(self, event: Any, value: Any) -> None:
-        expected = "map" if type(value) is dict else "seq"
-        if event.tag not in (None, "!", _CORE + expected):
-            raise DocumentError("unknown-tag", f"{_at(event)}the tag {_short(event.tag)} is not known here")
-        if self.stack and type(self.stack[-1].value) is dict and self.stack[-1].key is None:
-            raise DocumentError("bad-key", f"{_at(event)}a key is a {_kind(value)}, not text")
-        if len(self.stack) >= self.limits.max_depth:
-            raise DocumentError("too-deep", f"{_at(event)}nested deeper than {self.limits.max_depth} levels")
-        if event.anchor is not None:
-            self.anchors[event.anchor] = None
-        self.stack.append(_Collection(value, event.anchor, self.nodes, self.characters))
-        self.count(1, 0, event)
+    def start_list(self, tag: str | None, anchor: str | None, position: int) -> None:
+        self.start([], CORE_TAG + "seq", tag, anchor, position)
 
-    def end(self) -> None:
+    def end_collection(self) -> None:
         done = self.stack.pop()
         if done.anchor is not None:
             nodes, characters = self.nodes - done.nodes_before, self.characters - done.characters_before
             self.anchors[done.anchor] = _Anchored(done.value, None, nodes, characters, done.height)
         if self.stack:
             self.stack[-1].height = max(self.stack[-1].height, done.height + 1)
-        self.add(done.value, None)
+        self.add(done.value, done.position)
 
-    def alias(self, event: Any) -> None:
-        name = event.anchor
+    def collection_as_key(self, position: int) -> NoReturn:
+        self.fail("bad-key", "a key is a list or a mapping, not text", position)
+
+    def alias(self, name: str, position: int) -> None:
         if name not in self.anchors:
-            raise DocumentError("bad-alias", f"{_at(event)}the alias *{name} has no anchor before it")
+            self.fail("bad-alias", f"the alias *{name} has no anchor before it", position)
         anchored = self.anchors[name]
         if anchored is None:
-            raise DocumentError("bad-alias", f"{_at(event)}the alias *{name} stands inside what it names")
+            self.fail("bad-alias", f"the alias *{name} stands inside what it names", position)
         parent = self.stack[-1]
-        if type(parent.value) is dict and parent.key is None:
+        if parent.wants_key:
             if anchored.text is None:
-                raise DocumentError("bad-key", f"{_at(event)}a key is a {_kind(anchored.value)}, not text")
-            self.key(parent, anchored.text, event)
+                self.fail("bad-key", f"a key is a {_kind(anchored.value)}, not text", position)
+            self.key(parent, anchored.text, position)
             return
         if len(self.stack) + anchored.height > self.limits.max_depth:
-            raise DocumentError("too-deep", f"{_at(event)}nested deeper than {self.limits.max_depth} levels")
-        self.count(anchored.nodes, anchored.characters, event, alias=True)
+            self.fail("too-deep", f"nested deeper than {self.limits.max_depth} levels", position)
+        self.nodes += anchored.nodes
+        self.characters += anchored.characters
+        self.check_limits(position, is_alias=True)
         parent.height = max(parent.height, anchored.height + 1)
-        self.add(anchored.value, event)
+        self.add(anchored.value, position)
 
-    def add(self, value: Any, event: Any) -> None:
+    # ---- what they do to the value ----
+
+    def key(self, parent: _Collection, text: str, position: int) -> None:
+        """A key is its text, whatever a value of that text would mean: JSON's keys are strings."""
+        if text in parent.value and text not in parent.merged_keys:
+            self.fail("duplicate-key", f"the key {_short(text)} stands twice in one mapping", position)
+        self.characters += len(text)
+        parent.key, parent.wants_key = text, False
+
+    def start(self, value: Any, expected: str, tag: str | None, anchor: str | None, position: int) -> None:
+        if tag not in (None, "!", expected):
+            self.fail("unknown-tag", f"the tag {_short(tag)} is not known here", position)
+        if self.stack and self.stack[-1].wants_key:
+            self.fail("bad-key", f"a key is a {_kind(value)}, not text", position)
+        if len(self.stack) >= self.limits.max_depth:
+            self.fail("too-deep", f"nested deeper than {self.limits.max_depth} levels", position)
+        if anchor is not None:
+            self.anchors[anchor] = None
+        is_mapping = type(value) is dict
+        self.stack.append(_Collection(value, anchor, position, self.nodes, self.characters, is_mapping))
+        self.nodes += 1
+        self.check_limits(position)
+
+    def add(self, value: Any, position: int) -> None:
         if not self.stack:
             self.root = value
             return
@@ -366,85 +362,70 @@ class _YamlReader:
         if type(parent.value) is list:
             parent.value.append(value)
             return
-        assert parent.key is not None
+        parent.wants_key = True
         if parent.merging:
             parent.merging = False
-            for source in value if type(value) is list else [value]:
-                if type(source) is not dict:
-                    where = _at(event) if event is not None else ""
-                    raise DocumentError("bad-merge", f"{where}'<<' merges a {_kind(source)}, not a mapping")
-                for key, item in source.items():
-                    if key not in parent.value:
-                        parent.value[key] = item
-                        parent.merged_keys.add(key)
+            self.merge(parent, value, position)
         else:
             parent.value[parent.key] = value
-            parent.merged_keys.discard(parent.key)
-        parent.key = None
+            if parent.merged_keys:
+                parent.merged_keys.discard(parent.key)
 
-    def count(self, nodes: int, characters: int, event: Any, alias: bool = False) -> None:
-        self.nodes += nodes
-        self.characters += characters
-        if self.nodes > self.limits.max_nodes:
-            reason = "alias-expansion" if alias else "too-many-nodes"
-            raise DocumentError(
-                reason, f"{_at(event)}more than {self.limits.max_nodes} values, aliases resolved"
-            )
-        if self.characters > self.limits.max_expanded_characters:
-            limit = self.limits.max_expanded_characters
-            reason = "alias-expansion" if alias else "too-large"
-            raise DocumentError(reason, f"{_at(event)}more than {limit} characters, aliases resolved")
+    def merge(self, parent: _Collection, value: Any, position: int) -> None:
+        merged_keys: set[str] = set()
+        for source in value if type(value) is list else [value]:
+            if type(source) is not dict:
+                self.fail("bad-merge", f"'<<' merges a {_kind(source)}, not a mapping", position)
+            for key, item in source.items():
+                if key not in parent.value:
+                    parent.value[key] = item
+                    merged_keys.add(key)
+        parent.merged_keys = merged_keys
 
+    def check_limits(self, position: int, is_alias: bool = False) -> None:
+        if self.nodes > self.max_nodes:
+            reason = "alias-expansion" if is_alias else "too-many-nodes"
+            self.fail(reason, f"more than {self.max_nodes} values, aliases resolved", position)
+        if self.characters > self.max_characters:
+            reason = "alias-expansion" if is_alias else "too-large"
+            self.fail(reason, f"more than {self.max_characters} characters, aliases resolved", position)
 
-def _scalar_value(event: Any, text: str) -> Any:
-    tag = event.tag
-    if tag is None:
-        return _resolve(text, event) if event.implicit[0] else text
-    if tag in ("!", _CORE + "str"):
+    def scalar_value(self, text: str, is_plain: bool, tag: str | None, position: int) -> Any:
+        if tag is not None:
+            return self.tagged(text, tag, position)
+        return self.resolved(text, position) if is_plain and _PLAIN_SPECIAL.match(text) else text
+
+    def tagged(self, text: str, tag: str, position: int) -> Any:
+        if tag in ("!", CORE_TAG + "str"):
+            return text
+        kinds = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
+        kind = tag.removeprefix(CORE_TAG)
+        if not tag.startswith(CORE_TAG) or kind not in kinds:
+            self.fail("unknown-tag", f"the tag {_short(tag)} is not known here", position)
+        value = self.resolved(text, position)
+        if type(value) not in kinds[kind]:
+            self.fail("unknown-tag", f"{_short(text)} is not of the type !!{kind}", position)
+        return float(value) if kind == "float" else value
+
+    def resolved(self, text: str, position: int) -> Any:
+        """The value of a plain scalar by the core schema of YAML 1.2."""
+        if text in _NULLS:
+            return None
+        if text in _BOOLEANS:
+            return _BOOLEANS[text]
+        if _INTEGER.fullmatch(text):
+            if len(text) > MAX_NUMBER_CHARACTERS:
+                self.fail("bad-number", "an integer has too many digits", position)
+            base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+            return int(text, base)
+        if _FLOAT.fullmatch(text):
+            number = float(text)
+            if not math.isfinite(number):
+                self.fail("bad-number", f"{_short(text)} is too large for a float", position)
+            return number
+        if _NOT_FINITE.fullmatch(text):
+            self.fail("bad-number", f"{text} is not a number that JSON knows", position)
         return text
-    kinds = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
-    kind = tag.removeprefix(_CORE)
-    if not tag.startswith(_CORE) or kind not in kinds:
-        raise DocumentError("unknown-tag", f"{_at(event)}the tag {_short(tag)} is not known here")
-    value = _resolve(text, event)
-    if type(value) not in kinds[kind]:
-        raise DocumentError("unknown-tag", f"{_at(event)}{_short(text)} is not of the type !!{kind}")
-    return float(value) if kind == "float" else value
-
-
-def _resolve(text: str, event: Any) -> Any:
-    """The value of a plain scalar by the core schema of YAML 1.2."""
-    if not _PLAIN_SPECIAL.match(text):
-        return text
-    if text in _NULLS:
-        return None
-    if text in _BOOLEANS:
-        return _BOOLEANS[text]
-    if _INTEGER.fullmatch(text):
-        if len(text) > MAX_NUMBER_CHARACTERS:
-            raise DocumentError("bad-number", f"{_at(event)}an integer has too many digits")
-        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-        return int(text, base)
-    if _FLOAT.fullmatch(text):
-        number = float(text)
-        if not math.isfinite(number):
-            raise DocumentError("bad-number", f"{_at(event)}{_short(text)} is too large for a float")
-        return number
-    if _NOT_FINITE.fullmatch(text):
-        raise DocumentError("bad-number", f"{_at(event)}{text} is not a number that JSON knows")
-    return text
-
-
-def _at(event: Any) -> str:
-    return f"line {event.start_mark.line + 1}, column {event.start_mark.column + 1}: "
-
-
-def _describe(error: yaml.YAMLError) -> str:
-    """One line for what libyaml reports over several."""
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return where + " ".join(str(problem).split())
 
 
 def _short(text: str) -> str:
