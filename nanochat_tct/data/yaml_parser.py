@@ -259,7 +259,7 @@ class YamlParser:
                     self._block_mapping(column)
                     return
             else:
-                column = first - text.rfind("\n", 0, first) - 1 if compact and not self.after_tab else -1
+                column = first - text.rfind("\n", 0, first) - 1 if compact else -1
             own_tag = own_anchor = None
             position = first
             if text[first] in "&!":
@@ -274,7 +274,7 @@ class YamlParser:
         character = text[position]
         is_indicator = character in "-?:" and text[position + 1] in _BLANK
         if is_indicator and not (character == ":" and position > first):
-            if column < 0 or position > first:
+            if column < 0 or position > first or self.after_tab:
                 self._fail(self._no_collection(repr(character)))
             if character == "-":
                 self._block_list(column, tag, anchor, inside_mapping=False)
@@ -328,7 +328,13 @@ class YamlParser:
 
     def _check_line_end(self) -> None:
         if not self.begins_line:
+            self._check_printable(self.position)
             self._fail("this text follows the end of a value; quote the whole, or remove it")
+
+    def _check_printable(self, position: int) -> None:
+        if self.has_unprintable and _NOT_PRINTABLE.match(self.text, position):
+            character = self.text[position]
+            raise YamlSyntaxError(position, f"the character {character!r} is allowed in quotes only")
 
     def _block_mapping(self, column: int) -> None:
         """Parses the entries of a mapping whose start was sent, from its first key on."""
@@ -462,8 +468,7 @@ class YamlParser:
                 end = marker.start() + 1
             body = text[start:end]
             if self.has_unprintable and (unprintable := _NOT_PRINTABLE.search(body)):
-                self.position = start + unprintable.start()
-                self._fail(f"the character {unprintable[0]!r} is allowed in quotes only")
+                self._check_printable(start + unprintable.start())
             if indent:
                 body = _indentation(indent).sub("", body)
             content = body.rstrip("\n")
@@ -531,6 +536,7 @@ class YamlParser:
                 return name[0], False, name.end()
             raise YamlSyntaxError(position, "a name must follow '*'; quote a text that begins with it")
         else:
+            self._check_printable(position)
             shown = "a line end" if character == "\n" else repr(character)
             raise YamlSyntaxError(position, f"{shown} cannot begin a value; quote a text that begins with it")
         raise YamlSyntaxError(position, "the quote that begins here is not closed")
