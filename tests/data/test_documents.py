@@ -1,14 +1,25 @@
 """Reading YAML 1.2 and JSON documents, their limits, and writing them back."""
 
+import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
+import ruamel.yaml
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat_tct.data.documents import DocumentError, Limits, json_bytes, read_workflow, to_json, to_yaml
+from nanochat_tct.data.documents import (
+    DocumentError,
+    Limits,
+    json_bytes,
+    read_document,
+    read_workflow,
+    to_json,
+    to_yaml,
+)
 
 
 def read_value(text: str) -> Any:
@@ -124,6 +135,127 @@ def test_line_ends_marks_and_tabs() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        # Names of anchors hold any character but blanks, commas and brackets.
+        ("A: &db:main postgres\nB: *db:main\n", {"A": "postgres", "B": "postgres"}),
+        (
+            "a: &php8.3 x\nb: &a/b y\nc: &ü z\nd: [*php8.3, *a/b, *ü]",
+            dict(zip("abcd", ["x", "y", "z", ["x", "y", "z"]], strict=True)),
+        ),
+        ("a: &x 1\nb: &x 2\nc: *x", {"a": 1, "b": 2, "c": 2}),
+        ("a: &x\n  b: &y\nc: *x", {"a": {"b": None}, "c": {"b": None}}),
+        # A text may begin with '?', '-' or ':' if no blank follows, also in brackets.
+        (
+            "p: [?foo, -b, :c]\nq: { ?x: y }\nr: ?foo\n",
+            {"p": ["?foo", "-b", ":c"], "q": {"?x": "y"}, "r": "?foo"},
+        ),
+        ("env: {ADDR: :8080, URL: http://a:80/b}", {"env": {"ADDR": ":8080", "URL": "http://a:80/b"}}),
+        (
+            'a: {"b":1, c:2, d, e:, "f": , g: }',
+            {"a": {"b": 1, "c:2": None, "d": None, "e": None, "f": None, "g": None}},
+        ),
+        ("a: [b: c, ? d : e, 'f':g]", {"a": [{"b": "c"}, {"d": "e"}, {"f": "g"}]}),
+        ("a: {\n  ? b\n  : c,\n  two\n  lines: d }", {"a": {"b": "c", "two lines": "d"}}),
+        # Separators of other standards are text.
+        ('a: "x\\uE000y"\nb: c\u2028d\x85e', {"a": "x\ue000y", "b": "c\u2028d\x85e"}),
+        # Tabs separate, and are text; only indentation is of spaces.
+        ("a: |\n  \tx\n  y\n", {"a": "\tx\ny\n"}),
+        ("a: 1\n\t\n\t# comment\nb: 2\n", {"a": 1, "b": 2}),
+        (
+            "a: 'b'\t\nc: \"d\"\t# e\nf\t:\tg\nh:\n- \ti: j\n",
+            {"a": "b", "c": "d", "f": "g", "h": [{"i": "j"}]},
+        ),
+        ("a: b\n \tc\n", {"a": "b c"}),
+        ("a: 'b\n\n \t c'\n", {"a": "b\nc"}),
+        # Two escapes of JSON for one character.
+        ('{"n":"\\ud83d\\ude80\\/"}', {"n": "🚀/"}),
+        ('a: "one \\\n    two\\\n\n    three \\  \n  four"', {"a": "one two\nthree   four"}),
+        # Directives and markers of documents.
+        ("%YAML 1.2\n%OTHER x\n# comment\n---\na: b\n... # end\n", {"a": "b"}),
+        ("%TAG !t! tag:yaml.org,2002:\n---\na: !t!str 1\n", {"a": "1"}),
+        ("a: |\n  ---\n  %x\nb: ---c\n", {"a": "---\n%x\n", "b": "---c"}),
+        ("--- # comment\na: b\n", {"a": "b"}),
+        # Keys that `?` announces, lists as wide as their mapping.
+        ("? a\n: - b\n  - c\n? |\n  d\n: e\nf:\n- - g\n", {"a": ["b", "c"], "d\n": "e", "f": [["g"]]}),
+        ("? " + "k" * 2000 + "\n: v\n", {"k" * 2000: "v"}),
+        # Values of several lines.
+        (
+            "a: b\n  - c\n\n  d # comment\ne: >-\n  f\n  g\n\n    h\n  i\n\n",
+            {"a": "b - c\nd", "e": "f g\n\n  h\ni"},
+        ),
+        (
+            "a: |+\n  b\n\nc: |2-\n    d\n\ne: |+\n\nf: >\n\n\ng: |",
+            {"a": "b\n\n", "c": "  d", "e": "\n", "f": "", "g": ""},
+        ),
+        ("a: |\n  b", {"a": "b"}),
+        # What real workflows do against the letter of the specification, and GitHub reads.
+        ("a:\n  b: [\n    c,\n]\nd: 'e\nf'\n", {"a": {"b": ["c"]}, "d": "e f"}),
+        # Line ends.
+        ("a: b\rc: |\r\n  d\r  e\r\n", {"a": "b", "c": "d\ne\n"}),
+        ("a: 'x\ufeff\x7fy'", {"a": "x\ufeff\x7fy"}),
+        (
+            "a: 1.797e308\nb: -1.7976931348623157e308\nc: 5e-324",
+            {"a": 1.797e308, "b": -1.7976931348623157e308, "c": 5e-324},
+        ),
+    ],
+)
+def test_yaml_1_2(text: str, value: Any) -> None:
+    assert to_json(read_workflow(text, "yaml")) == to_json(value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+def test_encodings(encoding: str) -> None:
+    for format in ("yaml", "auto"):
+        assert read_workflow('a: "é 🚀"\n'.encode(encoding), format) == {"a": "é 🚀"}
+    assert read_workflow('{"a": "é"}'.encode(encoding), "json") == {"a": "é"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("on: push\njobs: a: b\n", "line 2, column 8: a key with ':' is not allowed here"),
+        ("on: push\n\n\tjobs: 1\n", "line 3, column 2: a tab indents this line"),
+        ("run: |\n\techo\n", "line 2, column 1: a tab indents the text of a block scalar"),
+        ("a:\n  b: c\n d: e\n", "line 3, column 2: wrong indentation"),
+        ("a:\n  - b\n  c: d\n", "line 3, column 3: '- ' is missing"),
+        ("a: [b,\nc]\n", "line 2, column 1: a line inside brackets must be indented more"),
+        ("a: [b\n", "line 2, column 1: the document ends inside brackets"),
+        ("a: {b: ${{ c }}}\n", "line 1, column 9: ',' or '}' is missing"),
+        ("a: [b,,c]\n", "line 1, column 7: ',' cannot begin a value"),
+        ("a: [b,#c\n  d]\n", "line 1, column 7: '#' cannot begin a value"),
+        ("a: 'b\n---\n'\n", "line 2, column 1: the document ends inside quotes"),
+        ('a: "é\\q"\r\n', "line 1, column 6: '\\\\q' is not an escape"),
+        ('a: "\\ud83d"\n', "line 1, column 5: half of a surrogate pair"),
+        ("a: b # c\n  d\n", "line 2, column 3: a comment ended the text before it"),
+        ("a: b\n  c: d\n", "line 2, column 3: this line continues the text before it"),
+        ("a: 'b' c\n", "line 1, column 8: this text follows the end of a value"),
+        ("a: 'b'#c\n", "line 1, column 7: this text follows the end of a value"),
+        ("a: @b\n", "line 1, column 4: '@' cannot begin a value"),
+        ("a\nb: c\n", "line 2, column 1: this line continues the text before it"),
+        ("a: b\nc\n", "line 2, column 2: ':' is missing after a key"),
+        ("'a\n b': c\n", "line 1, column 1: a key of several lines needs '? '"),
+        ("k" * 1025 + ": v", "line 1, column 1: a key of more than 1024 characters needs '? '"),
+        ("a: &b &c d\n", "line 1, column 7: a value cannot have two tags or two anchors"),
+        ("a: &b x\nc: &d *b\n", "line 2, column 7: an alias cannot have a tag or an anchor"),
+        ("a: !t!x y\n", "line 1, column 4: no %TAG directive defines the handle '!t!'"),
+        ("%YAML 2.0\n---\na: b\n", "line 1, column 1: the directive '%YAML' takes a version"),
+        ("a: b\n%YAML 1.2\n---\n", "line 2, column 1: '%' cannot begin a value"),
+        ("a: |x\n", "line 1, column 4: after '|' only an indentation"),
+        ("a: |\n    \n  b\n", "line 2, column 1: an empty line before the text of a block scalar"),
+        ("a: x\ufeff\n", "line 1, column 5: the character '\\ufeff' is allowed in quotes only"),
+        ("a: x\x00\n", "line 1, column 5: the control character '\\x00' is not allowed"),
+        ("--- a: b\n", "line 1, column 6: a key with ':' is not allowed here"),
+    ],
+)
+def test_syntax_errors_say_where_and_what(text: str, message: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        read_workflow(text, "yaml")
+    assert caught.value.reason == "yaml-syntax"
+    assert str(caught.value).startswith(message)
+
+
 def test_auto_tells_json_from_yaml() -> None:
     assert read_workflow('{"on": "push", "x": 1.0}') == {"on": "push", "x": 1.0}
     assert read_workflow(" {on: push}") == {"on": "push"}
@@ -228,6 +360,32 @@ def test_deep_yaml_is_refused_quickly(text: str) -> None:
     assert reason_of(text, limits=Limits(max_bytes=10 << 20)) in ("too-deep", "yaml-syntax", "bad-key")
 
 
+def test_any_depth_limit_ends_in_a_document_error() -> None:
+    deep = "a: " + "[" * 50_000
+    assert reason_of(deep, limits=Limits(max_depth=100_000)) == "too-deep"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'a: "' + " " * 500_000 + '\\\n x"',
+        'a: "' + "\\" * 500_000 + '"',
+        "a: '" + " \n" * 250_000,
+        "a: b" + " " * 500_000 + "c",
+        "a: " + "&b" * 250_000,
+        "a: [" + "'b' " * 100_000,
+        "a: |\n" + " \n" * 200_000 + "  b\n",
+        "".join("- |\n" + " " * indent + "b\n" for indent in range(1, 900)),
+    ],
+)
+def test_time_grows_with_the_length_only(text: str) -> None:
+    """Each ends within a second or so; what is quadratic in the length takes minutes."""
+    started = time.process_time()
+    with contextlib.suppress(DocumentError):
+        read_document(text, "yaml")
+    assert time.process_time() - started < 10
+
+
 def test_alias_bombs_are_refused() -> None:
     laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
     laughs += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20))
@@ -278,6 +436,12 @@ def test_yaml_1_1_readers_agree(value: dict[str, Any]) -> None:
     value.pop("on", None)
     assert to_json(yaml.load(to_yaml(value), Loader=yaml.CSafeLoader)) == to_json(value)
     assert to_json(yaml.safe_load(to_yaml(value))) == to_json(value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.dictionaries(ODD_STRINGS, VALUES, max_size=4))
+def test_another_reader_of_yaml_1_2_agrees(value: dict[str, Any]) -> None:
+    assert to_json(ruamel.yaml.YAML(typ="safe", pure=True).load(to_yaml(value))) == to_json(value)
 
 
 def test_to_yaml_is_clean() -> None:

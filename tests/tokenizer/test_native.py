@@ -157,15 +157,16 @@ def check_corpus(texts: list[str]) -> int:
 
 @built
 def test_a_sample_of_real_workflows(corpus: Any, invalid_corpus: Any) -> None:
-    texts = corpus.column("text").to_pylist()[::25] + invalid_corpus.column("text").to_pylist()[::10]
-    assert check_corpus(texts) > 350
+    texts = corpus.column("text").to_pylist()[::25]
+    assert check_corpus(texts) > 0.9 * len(texts)
+    check_corpus(invalid_corpus.column("text").to_pylist()[::10])
 
 
 @built
 @pytest.mark.slow
 def test_all_real_workflows(corpus: Any, invalid_corpus: Any) -> None:
     texts = corpus.column("text").to_pylist()
-    assert check_corpus(texts) == 9632
+    assert check_corpus(texts) > 0.9 * len(texts)
     check_corpus(invalid_corpus.column("text").to_pylist())
 
 

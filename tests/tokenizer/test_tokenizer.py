@@ -274,9 +274,15 @@ def test_loads_again_without_making_anything_anew() -> None:
 
 
 def test_real_workflows_come_back_equal_in_order_and_kind(corpus: Any) -> None:
-    """Every document of the corpus: equal back again, or refused with a pointer that exists in it."""
-    accepted = refused = unreadable = 0
-    for text in corpus.column("text").to_pylist():
+    """Every document of the corpus: equal back again, or refused with a pointer that exists in it.
+
+    What is refused is no workflow to check-jsonschema either, and few documents cannot be read.
+    """
+    from nanochat_tct.evaluation.validity import is_valid_workflow
+
+    texts = corpus.column("text").to_pylist()
+    unreadable = 0
+    for text in texts:
         try:
             value = read_workflow(text, "yaml")
         except DocumentError:
@@ -285,7 +291,7 @@ def test_real_workflows_come_back_equal_in_order_and_kind(corpus: Any) -> None:
         try:
             tokens = TOKENIZER.encode_value(value)
         except TokenizerError as error:
-            refused += 1
+            assert not is_valid_workflow(value)
             here = value
             for part in error.pointer.split("/")[1:]:
                 here = (
@@ -294,9 +300,8 @@ def test_real_workflows_come_back_equal_in_order_and_kind(corpus: Any) -> None:
                     else here[part.replace("~1", "/").replace("~0", "~")]
                 )
             continue
-        accepted += 1
         assert json.dumps(TOKENIZER.decode_value(tokens)) == json.dumps(value)
-    assert (accepted, refused, unreadable) == (9632, 425, 5)
+    assert unreadable < 0.002 * len(texts)
 
 
 @pytest.mark.slow
@@ -324,7 +329,8 @@ def test_cuts_of_real_workflows_complete_to_valid_ones(corpus: Any) -> None:
     choose = random.Random(0)
     texts = corpus.column("text").to_pylist()
     checked = 0
-    for text in choose.sample(texts, 60):
+    sample = choose.sample(texts, 60)
+    for text in sample:
         try:
             tokens = TOKENIZER.encode_value(read_workflow(text, "yaml"))
         except (DocumentError, TokenizerError):
@@ -333,7 +339,7 @@ def test_cuts_of_real_workflows_complete_to_valid_ones(corpus: Any) -> None:
             completed, _, _ = functions.decode_prefix(tokens[: choose.randrange(len(tokens))])
             assert functions.encode(completed)
             checked += 1
-    assert checked > 100
+    assert checked > 0.5 * 3 * len(sample)
 
 
 @pytest.mark.slow
@@ -342,7 +348,8 @@ def test_twenty_cuts_of_every_real_workflow_are_kept_and_completed(corpus: Any) 
     choose = random.Random(0)
     segmenter = TOKENIZER.segmenter
     checked = 0
-    for text in corpus.column("text").to_pylist():
+    texts = corpus.column("text").to_pylist()
+    for text in texts:
         try:
             tokens = TOKENIZER.encode_value(read_workflow(text, "yaml"))
         except (DocumentError, TokenizerError):
@@ -357,4 +364,4 @@ def test_twenty_cuts_of_every_real_workflow_are_kept_and_completed(corpus: Any) 
                 base[-back] > "\x7f" and written.startswith(base[:-back]) for back in (1, 2, 3)
             )
             checked += 1
-    assert checked > 100_000
+    assert checked > 0.9 * 20 * len(texts)
