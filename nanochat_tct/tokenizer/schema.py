@@ -38,17 +38,20 @@ MAX_STEPS = 3_000_000
 # language is a finite number.
 _INTEGER = r"-?(0|[1-9][0-9]{0,308})"
 _FRACTION = r"-?(0|[1-9][0-9]{0,16})\.[0-9]{1,22}"
-_UP_TO_LARGEST = ""  # decimals that are not more than those of the largest float, 1.7976931348623157e+308
+_UP_TO_LARGEST = (
+    ""  # a pattern of decimals that are not more than those of the largest float, 1.7976931348623157e+308
+)
 for _digit in reversed("7976931348623157"):
     _less = rf"[0-{int(_digit) - 1}][0-9]{{0,16}}|" if _digit != "0" else ""
     _UP_TO_LARGEST = rf"({_less}{_digit}{_UP_TO_LARGEST})?"
-_EXPONENT = (
-    r"-?[0-9](\.[0-9]{1,17})?e(-[0-9]{2,3}|\+[0-9]{2}|\+[12][0-9]{2}|\+30[0-7])"
-    rf"|-?1(\.{_UP_TO_LARGEST.removesuffix('?')})?e\+308"
-)
+_LARGEST = rf"-?1(\.{_UP_TO_LARGEST.removesuffix('?')})?e\+308"
+_EXPONENT = rf"-?[0-9](\.[0-9]{{1,17}})?e(-[0-9]{{2,3}}|\+[0-9]{{2}}|\+[12][0-9]{{2}}|\+30[0-7])|{_LARGEST}"
 NUMBER_TEXT = automaton.from_pattern(f"^({_INTEGER}|{_FRACTION}|{_EXPONENT})$")
 # a float at or above 1e16, which repr writes with an exponent, is always whole; JSON Schema counts it as an integer
-_WHOLE_FLOAT = r"-?(0|[1-9][0-9]{0,16})\.0|-?[0-9](\.[0-9]{1,17})?e\+(1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-7])"
+_WHOLE_FLOAT = (
+    r"-?(0|[1-9][0-9]{0,16})\.0|-?[0-9](\.[0-9]{1,17})?e\+(1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-7])"
+    rf"|{_LARGEST}"
+)
 INTEGER_TEXT = automaton.from_pattern(f"^({_INTEGER}|{_WHOLE_FLOAT})$")
 
 

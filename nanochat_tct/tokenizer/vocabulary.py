@@ -10,12 +10,15 @@ from typing import Any
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer.grammar import FIRST_LITERAL, PAD
+from nanochat_tct.tokenizer.schema import NUMBER_TEXT
 from nanochat_tct.tokenizer.soundness import grammar_problem
 
 FORMAT = 1
 BUILTIN = Path(__file__).with_name("github_workflow.json")
 MAX_FILE_BYTES = 16 * 2**20
 MAX_IDS = 2**16
+# The SHA-256 of the automaton of all numbers in files from before floats of 1.7e308 and more were among them.
+_EARLIER_NUMBERS = "918e7b113db6dd31c8a62fd69bec15ff8299c5de8a736608a9859e5166b6817c"
 MAX_TOKEN = 160  # base tokens; the pattern of all tokens nests at most as deep
 
 
@@ -63,8 +66,19 @@ def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
     problem = _problem(content)
     if problem:
         raise UserError(f"{path}: not a vocabulary file of format {FORMAT}: {problem}")
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
-    return content, hashlib.sha256(canonical).hexdigest()
+    fingerprint = _sha256(content)
+    automata = content["grammar"]["automata"]
+    for index, automaton in enumerate(automata):
+        if _sha256(automaton) == _EARLIER_NUMBERS:  # how numbers are spelled decides no token id
+            automata[index] = {
+                "accepting": list(NUMBER_TEXT.accepting),
+                "edges": [list(sum(row, ())) for row in NUMBER_TEXT.edges],
+            }
+    return content, fingerprint
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _problem(content: Any) -> str:

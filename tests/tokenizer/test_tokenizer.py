@@ -1,5 +1,6 @@
 import json
 import random
+import sys
 from typing import Any
 
 import pytest
@@ -271,6 +272,12 @@ def test_tokens_are_described_for_people() -> None:
 def test_loads_again_without_making_anything_anew() -> None:
     assert load_tokenizer() is load_tokenizer("builtin")
     assert TOKENIZER.name == "builtin" and len(TOKENIZER.fingerprint) == 64
+
+
+@pytest.mark.parametrize("number", [1.797e308, -sys.float_info.max, 1.7e308, 1e308, 5e-324, 2**1023, -0.0])
+def test_every_finite_float_is_a_number(number: float) -> None:
+    value = {**SMALL, "env": {"A": number}}
+    assert json.dumps(TOKENIZER.decode_value(TOKENIZER.encode_value(value))) == json.dumps(value)
 
 
 def test_real_workflows_come_back_equal_in_order_and_kind(corpus: Any) -> None:
