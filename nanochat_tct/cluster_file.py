@@ -35,14 +35,14 @@ IMAGE = re.compile(r"rayproject/ray:(?P<version>[^-\s]+)-py(?P<python>\d+)")
 def read_cluster_file(path: str | Path) -> dict[str, Any]:
     """The content of a cluster file.
 
-    Raises: UserError when it is not there, or no YAML.
+    Raises: UserError when it is not there, or is not valid YAML.
     """
     try:
         content = yaml.safe_load(Path(path).read_text())
     except OSError as error:
         raise UserError(f"--cluster {path}: {(error.strerror or str(error)).lower()}") from error
     except yaml.YAMLError as error:
-        raise UserError(f"--cluster {path} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"--cluster {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"--cluster {path} is no cluster file; take one of cluster/ as it is")
     return content

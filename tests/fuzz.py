@@ -567,7 +567,7 @@ def guided(target: str, seconds: float | None, count: int | None, seed: int) -> 
     """Lets atheris choose the bytes that inputs are made of, by the branches that they reach in the package."""
     import atheris  # type: ignore[import-not-found]
 
-    prefixes = ("nanochat_tct.tokenizer", "nanochat_tct.data.documents")
+    prefixes = ("nanochat_tct.tokenizer", "nanochat_tct.data.documents", "nanochat_tct.data.yaml_parser")
     for name, module in sorted(sys.modules.items()):
         if name.startswith(prefixes):
             for member in list(vars(module).values()):
