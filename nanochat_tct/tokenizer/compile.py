@@ -59,7 +59,7 @@ def compile_schema(schema: Any) -> tuple[dict[str, Any], list[str]]:
     compiler = Compiler(schema)
     builder = _Builder(compiler)
     try:
-        builder.node_of([compiler.resolve(("schema", ""))])
+        builder.node_of([compiler.allowed(("schema", ""))])
         for index, alternatives in enumerate(builder.order):  # grows while we walk
             builder.nodes.append(builder.describe(alternatives))
             assert len(builder.nodes) == index + 1
@@ -111,7 +111,7 @@ class _Builder:
         arrays = [a for a in alternatives if isinstance(a, Items)]
         item_masks: dict[Alternative, int] = {}
         if arrays:
-            node["item"], masks = self.node_of([self.compiler.resolve(a.item) for a in arrays])
+            node["item"], masks = self.node_of([self.compiler.allowed(a.item) for a in arrays])
             item_masks = dict(zip(arrays, masks, strict=True))
         shapes = [a for a in alternatives if isinstance(a, Fields)]
         if shapes:
@@ -154,7 +154,7 @@ class _Builder:
                 node["free"][str(matched)] = [child, masks]
 
     def _merged(self, lazies: list[Lazy]) -> tuple[int, list[int]]:
-        return self.node_of([self.compiler.resolve(lazy) for lazy in lazies])
+        return self.node_of([self.compiler.allowed(lazy) for lazy in lazies])
 
 
 def _classes(patterns: list[Automaton]) -> list[int]:

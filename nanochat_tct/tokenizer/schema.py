@@ -8,9 +8,14 @@ A type is a tuple of alternatives; a value belongs to it when it belongs to one 
 - ``Items``: an array shape;
 - ``Fields``: an object shape.
 
-``allOf`` intersects, ``anyOf`` unites, ``oneOf`` and ``not`` are worked out per kind: exactly for constants, numbers
-and strings, and for objects as far as the presence of keys and the types of named keys tell alternatives apart. What
-cannot be enforced exactly is named in ``Compiler.unenforced``, never dropped silently.
+Some keywords cannot be said in these terms (``uniqueItems``, ``contains``, some patterns). So an alternative has two
+bounds: the values that it allows, which include all that the schema allows, and those that surely belong to it.
+Numbers and strings have an automaton for each; constants, arrays and objects are either exact or none of their values
+surely belongs to them. A negation takes away only what surely belongs to the other side.
+
+``allOf`` intersects, ``anyOf`` unites, ``oneOf``, ``not`` and ``if`` subtract, kind by kind: exactly for constants,
+numbers and strings, and for objects as far as the presence of keys and the types of named keys tell alternatives apart.
+What is not enforced exactly is named in ``Compiler.unenforced``, never dropped silently.
 """
 
 from __future__ import annotations
@@ -21,14 +26,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
-from urllib.parse import unquote
 
 from nanochat_tct.tokenizer import automaton, numbers
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton
 from nanochat_tct.tokenizer.errors import SchemaError
+from nanochat_tct.tokenizer.references import Draft, References, escape
 
 MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
 MAX_ALTERNATIVES = 512
+MAX_PIECES = 64  # alternatives that one alternative may fall into when others are taken away from it
 MAX_KEY_STATES = 256  # of an automaton of keys: every byte of a key asks whether one can go on from there
 # What a schema may cost: pairs of alternatives that are compared, and the states of the automata in them. The largest
 # schemas in use take a hundredth of it; combinations that multiply out reach it in well under a minute.
@@ -53,31 +59,58 @@ _WHOLE_FLOAT = (
     rf"|{_LARGEST}"
 )
 INTEGER_TEXT = automaton.from_pattern(f"^({_INTEGER}|{_WHOLE_FLOAT})$")
+PLAIN_INTEGER_TEXT = automaton.from_pattern(f"^({_INTEGER})$")
 
 
 @dataclass(frozen=True)
 class Constant:
     value: bool | None
+    exact: bool = True
 
 
 @dataclass(frozen=True)
 class Number:
+    """Numbers by their JSON texts; ``certain`` are those that surely belong, None: all of them."""
+
     text: Automaton = NUMBER_TEXT
+    certain: Automaton | None = None
+
+    @property
+    def exact(self) -> bool:
+        return self.certain is None
+
+    @property
+    def lower(self) -> Automaton:
+        return self.text if self.certain is None else self.certain
 
 
 @dataclass(frozen=True)
 class Text:
-    """Strings: the listed ones in order, or when ``values`` is None all that the automaton accepts."""
+    """Strings: the listed ones in order, or when ``values`` is None all that the automaton accepts.
+
+    ``certain`` are those that surely belong, None: all of them.
+    """
 
     values: tuple[str, ...] | None = None
     pattern: Automaton = ANY_STRING
+    certain: Automaton | None = None
 
     @cached_property
     def language(self) -> Automaton:
         return self.pattern if self.values is None else automaton.from_strings(self.values)
 
+    @property
+    def exact(self) -> bool:
+        return self.certain is None
 
-# A type that is not worked out yet: ("schema", pointer), ("all", frozenset of types) or ("any", tuple of types).
+    @property
+    def lower(self) -> Automaton:
+        return self.language if self.certain is None else self.certain
+
+
+# A type that is not worked out yet: ("schema", pointer), ("all", frozenset of types), ("any", tuple of types), or
+# ("type", ...) of one that was made on the way. It names a set of values: equal names are equal sets, even where the
+# alternatives only approximate them.
 Lazy = tuple[str, Any]
 ANY: Lazy = ("all", frozenset())
 NEVER: Lazy = ("any", ())
@@ -88,6 +121,7 @@ class Items:
     item: Lazy = ANY
     minimum: int = 0
     maximum: int | None = None
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,6 +135,7 @@ class Fields:
     required: frozenset[str] = frozenset()
     minimum: int = 0
     maximum: int | None = None
+    exact: bool = True
 
     @cached_property
     def types(self) -> dict[str, Lazy]:
@@ -123,6 +158,7 @@ class Fields:
 Alternative = Constant | Number | Text | Items | Fields
 Type = tuple[Alternative, ...]
 EVERYTHING: Type = (Constant(None), Constant(True), Constant(False), Number(), Text(), Items(), Fields())
+NOT_AN_OBJECT: Type = tuple(a for a in EVERYTHING if not isinstance(a, Fields))
 
 
 def all_of(types: Iterable[Lazy]) -> Lazy:
@@ -132,6 +168,14 @@ def all_of(types: Iterable[Lazy]) -> Lazy:
     if NEVER in flat:
         return NEVER
     return next(iter(flat)) if len(flat) == 1 else ("all", frozenset(flat))
+
+
+def _implies(narrow: Lazy, wide: Lazy) -> bool:
+    """Whether the names alone say that every value of one type is one of the other."""
+    if wide == ANY or narrow in (wide, NEVER):
+        return True
+    parts: frozenset[Lazy] = narrow[1] if narrow[0] == "all" else frozenset([narrow])
+    return (wide[1] if wide[0] == "all" else {wide}) <= parts
 
 
 def any_of(types: Iterable[Lazy]) -> Lazy:
@@ -148,8 +192,9 @@ def any_of(types: Iterable[Lazy]) -> Lazy:
 # fmt: off
 ANNOTATIONS = frozenset([
     "$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "examples",
-    "deprecated", "readOnly", "writeOnly", "format", "contentMediaType", "contentEncoding",
-    "markdownDescription", "enumDescriptions", "markdownEnumDescriptions", "$anchor", "id",
+    "deprecated", "readOnly", "writeOnly", "format", "contentMediaType", "contentEncoding", "contentSchema",
+    "markdownDescription", "enumDescriptions", "markdownEnumDescriptions", "$anchor", "id", "$dynamicAnchor",
+    "$recursiveAnchor", "$vocabulary",
     # of editors
     "markdownEnumDescriptions", "defaultSnippets", "deprecationMessage", "doNotSuggest", "errorMessage",
     "patternErrorMessage", "suggestSortText", "allowComments", "allowTrailingCommas", "tsType", "example",
@@ -160,13 +205,15 @@ KEYWORDS = frozenset([
     "patternProperties", "additionalProperties", "propertyNames", "required", "minProperties",
     "maxProperties", "dependencies", "dependentRequired", "dependentSchemas",
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "uniqueItems", "prefixItems",
-    "unevaluatedProperties",
+    "unevaluatedProperties", "unevaluatedItems", "contains", "minContains", "maxContains", "$dynamicRef",
+    "$recursiveRef",
 ])
-UNENFORCED = frozenset([
-    "contains", "unevaluatedItems", "minContains", "maxContains", "$dynamicRef", "$recursiveRef",
-])
+# Annotations that some validators check all the same: a negation must not rest on their being true of every string.
+CHECKED_ANNOTATIONS = frozenset(["format", "contentMediaType", "contentEncoding", "contentSchema"])
 KINDS = ("null", "boolean", "number", "integer", "string", "array", "object")
-COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+COUNTS = (
+    "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minContains", "maxContains",
+)
 MAPPINGS = ("properties", "patternProperties", "dependencies", "dependentRequired", "dependentSchemas")
 LISTS = ("allOf", "anyOf", "oneOf", "prefixItems", "enum")
 # fmt: on
@@ -191,7 +238,8 @@ def check_keywords(schema: dict[str, Any], pointer: str) -> None:
     for keyword in LISTS:
         demand(isinstance(schema.get(keyword, []), list), keyword, "an array")
     for keyword in ("minimum", "maximum", "multipleOf"):
-        demand(_is_number(schema.get(keyword, 0)), keyword, "a number")
+        demand(_is_number(schema.get(keyword, 1)), keyword, "a number")
+    demand(schema.get("multipleOf", 1) > 0, "multipleOf", "above 0")
     for keyword in ("exclusiveMinimum", "exclusiveMaximum"):
         limit = schema.get(keyword, 0)
         demand(isinstance(limit, bool) or _is_number(limit), keyword, "a number")
@@ -223,6 +271,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+class _Circular(SchemaError):
+    """A type that is asked for while it is being worked out."""
+
+
 class Compiler:
     """Works out the types of one schema document.
 
@@ -235,13 +287,27 @@ class Compiler:
         self.unenforced: list[str] = []
         self._resolved: dict[Lazy, Type] = {}
         self._working: set[Lazy] = set()
+        self._allowed: dict[Lazy, Type] = {}
         self._steps = 0
-        self._anchors: dict[str, str] | None = None
         self._reported: set[str] = set()
         self._known_keywords = set(KEYWORDS | ANNOTATIONS)
-        draft = str(schema.get("$schema", "")) if isinstance(schema, dict) else ""
-        # since draft 2019-09 keywords beside $ref count; before, and in draft 7, they are ignored
-        self.ref_has_siblings = "2019-09" in draft or "2020-12" in draft
+        self._references = References(schema)
+        self.draft: Draft = self._references.draft
+        if self.draft.remark:
+            self._note("", self.draft.remark)
+
+    def allowed(self, lazy: Lazy) -> Type:
+        """The alternatives of a type as a grammar has them: all that they allow, exact or not.
+
+        Raises:
+            SchemaError: as ``resolve`` does.
+        """
+        if lazy not in self._allowed:
+            types = self.resolve(lazy)
+            if not all(a.exact for a in types):
+                types = self._unite([(_as_exact(a),) for a in types])
+            self._allowed[lazy] = types
+        return self._allowed[lazy]
 
     def resolve(self, lazy: Lazy) -> Type:
         """The alternatives of a type.
@@ -252,7 +318,7 @@ class Compiler:
         if lazy in self._resolved:
             return self._resolved[lazy]
         if lazy in self._working:
-            raise SchemaError(f"{_place(lazy)}: refers to itself without a property or item in between")
+            raise _Circular(f"{_place(lazy)}: refers to itself without a property or item in between")
         self._working.add(lazy)
         try:
             if lazy[0] == "schema":
@@ -268,43 +334,31 @@ class Compiler:
         self._resolved[lazy] = result
         return result
 
+    def _attempt(self, lazy: Lazy) -> Type | None:
+        """The alternatives of a type; None where that is asked while the type is being worked out."""
+        try:
+            return self.resolve(lazy)
+        except _Circular:
+            return None
+
+    def _named(self, types: Type) -> Lazy:
+        """A name for alternatives that no schema has; of its own where they only approximate a set."""
+        exact = all(a.exact for a in types)
+        lazy: Lazy = ("type", types if exact else (types, len(self._resolved)))
+        self._resolved[lazy] = types
+        return lazy
+
     # ---- one schema ----
 
-    def _lookup(self, pointer: str) -> Any:
-        here = self.schema
-        for part in pointer.split("/")[1:]:
-            part = unquote(part).replace("~1", "/").replace("~0", "~")
-            try:
-                here = here[int(part)] if isinstance(here, list) else here[part]
-            except (KeyError, IndexError, ValueError, TypeError):
-                raise SchemaError(f"{pointer}: $ref points to nothing in this schema") from None
-        return here
-
-    def _target(self, reference: Any, pointer: str) -> Lazy:
-        """What a $ref refers to: a pointer or an anchor in this document, with or without the document's own $id."""
-        inside = reference if isinstance(reference, str) else ""
-        own = self.schema.get("$id", self.schema.get("id", "")) if isinstance(self.schema, dict) else ""
-        if isinstance(own, str) and own.rstrip("#") and inside.startswith(own.rstrip("#")):
-            inside = inside.removeprefix(own.rstrip("#")) or "#"
-        if inside == "#" or inside.startswith("#/"):
-            return ("schema", inside[1:])
-        if self._anchors is None:
-            self._anchors = {}
-            waiting = [("", self.schema)]
-            for place, schema in waiting:  # grows while we walk
-                if isinstance(schema, dict):
-                    for name in ("$anchor", "$id", "id"):
-                        if isinstance(schema.get(name), str):
-                            anchor = schema[name]
-                            self._anchors.setdefault("#" + anchor if name == "$anchor" else anchor, place)
-                    waiting += [(f"{place}/{_escape(str(key))}", value) for key, value in schema.items()]
-                elif isinstance(schema, list):
-                    waiting += [(f"{place}/{index}", value) for index, value in enumerate(schema)]
-        if inside and inside in self._anchors:
-            return ("schema", self._anchors[inside])
-        raise SchemaError(
-            f"{pointer or '/'}: only references inside the document can be compiled, not {reference!r}"
-        )
+    def _schema_at(self, pointer: str) -> Any:
+        """A schema without the keywords that its draft does not have."""
+        schema = self._references.lookup(pointer)
+        if not isinstance(schema, dict):
+            return schema
+        foreign = self.draft.foreign(schema)
+        for keyword in foreign:
+            self._note(pointer, f"{keyword} is ignored: {self.draft.name} does not have it")
+        return {keyword: value for keyword, value in schema.items() if keyword not in foreign}
 
     def _spend(self, steps: int) -> None:
         self._steps += steps
@@ -314,7 +368,7 @@ class Compiler:
             )
 
     def _compile(self, pointer: str) -> Type:
-        schema = self._lookup(pointer)
+        schema = self._schema_at(pointer)
         if schema is True:
             return EVERYTHING
         if schema is False:
@@ -323,18 +377,18 @@ class Compiler:
             raise SchemaError(f"{pointer or '/'}: a schema is an object, true or false")
         self._spend(1)
         check_keywords(schema, pointer)
+        referred = EVERYTHING
         if "$ref" in schema:
             referred = self.resolve(self._target(schema["$ref"], pointer))
-            if not self.ref_has_siblings:
+            if not self.draft.ref_has_siblings:
                 return referred
-        else:
-            referred = EVERYTHING
+        for keyword in ("$dynamicRef", "$recursiveRef"):
+            if keyword in schema:
+                referred = self._intersect(referred, self._dynamic(schema[keyword], keyword, pointer))
         known = self._known_keywords
         for keyword in schema:
-            if keyword in UNENFORCED:
-                self._note(pointer, keyword)
-            elif keyword not in known and not keyword.startswith("x-"):
-                known.add(keyword)  # told once: some schemas have an annotation of their own everywhere
+            if keyword not in known and not keyword.startswith("x-"):
+                known.add(keyword)  # reported once: some schemas have an annotation of their own everywhere
                 self._note(pointer, f"unknown keyword {keyword!r}")
 
         result = self._intersect(referred, self._own_keywords(schema, pointer))
@@ -375,49 +429,69 @@ class Compiler:
                 if isinstance(needed, list):
                     demanded: Type = (Fields(required=frozenset(needed)),)
                 else:
-                    demanded = self.resolve(("schema", f"{pointer}/{keyword}/{_escape(key)}"))
+                    demanded = self.resolve(("schema", f"{pointer}/{keyword}/{escape(key)}"))
                 absent = Fields(known=((key, NEVER),))
-                others = tuple(a for a in EVERYTHING if not isinstance(a, Fields))
-                result = self._intersect(result, self._unite([(*others, *demanded), (absent,)]))
+                result = self._intersect(result, self._unite([(*NOT_AN_OBJECT, *demanded), (absent,)]))
         if schema.get("unevaluatedProperties", True) is not True:
             evaluated = self._evaluated(pointer, set())
-            if evaluated is None:
+            if not evaluated.exact:
                 self._note(pointer, "unevaluatedProperties beside alternatives that evaluate properties")
-            else:
-                rest = self._lazy(schema["unevaluatedProperties"], f"{pointer}/unevaluatedProperties")
-                others = tuple(a for a in EVERYTHING if not isinstance(a, Fields))
-                result = self._intersect(result, (*others, replace(evaluated, additional=rest)))
+            rest = self._lazy(schema["unevaluatedProperties"], f"{pointer}/unevaluatedProperties")
+            result = self._intersect(result, (*NOT_AN_OBJECT, replace(evaluated, additional=rest)))
         return result
 
-    def _evaluated(self, pointer: str, visited: set[str]) -> Fields | None:
-        """A shape with the keys that a schema evaluates; None where that depends on the value."""
-        schema = self._lookup(pointer)
+    def _target(self, reference: Any, pointer: str) -> Lazy:
+        return ("schema", self._references.target(reference, pointer))
+
+    def _dynamic(self, reference: Any, keyword: str, pointer: str) -> Type:
+        """The type of a $dynamicRef or $recursiveRef: approximated where the way that leads to it decides."""
+        targets = self._references.dynamic_targets(reference, keyword, pointer)
+        if len(targets) == 1:
+            return self.resolve(("schema", targets[0]))
+        self._note(pointer, f"{keyword} with several anchors that it may mean")
+        types = [self._attempt(("schema", target)) for target in targets]
+        return tuple(_as_doubtful(a) for a in self._unite([EVERYTHING if t is None else t for t in types]))
+
+    def _evaluated(self, pointer: str, visited: set[str]) -> Fields:
+        """A shape with the keys that a schema may evaluate; not exact where that depends on the value."""
+        schema = self._schema_at(pointer)
         if not isinstance(schema, dict) or pointer in visited:
             return Fields()
-        visited = visited | {pointer}
-        inner = [f"{pointer}/allOf/{index}" for index in range(len(schema.get("allOf", [])))]
-        if "$ref" in schema:
-            inner.append(self._target(schema["$ref"], pointer)[1])
         known = dict.fromkeys(schema.get("properties", {}), ANY)
-        patterns = [(automaton.from_pattern(text), ANY) for text in schema.get("patternProperties", {})]
-        if "additionalProperties" in schema:
+        patterns: list[tuple[Automaton, Lazy]] = []
+        exact = True
+        for text in schema.get("patternProperties", {}):
+            try:
+                patterns.append((automaton.from_pattern(text), ANY))
+            except SchemaError:
+                patterns.append((ANY_STRING, ANY))
+                exact = False
+        if "additionalProperties" in schema or (visited and "unevaluatedProperties" in schema):
             patterns.append((ANY_STRING, ANY))
-        for place in inner:
-            found = self._evaluated(place, visited)
-            if found is None:
-                return None
-            known |= found.types
-            patterns += [item for item in found.patterns if item not in patterns]
-        depends = [f"{pointer}/{name}" for name in ("if", "then", "else") if name in schema]
+        visited = visited | {pointer}
+        always = [f"{pointer}/allOf/{index}" for index in range(len(schema.get("allOf", [])))]
+        if "$ref" in schema:
+            always.append(self._references.target(schema["$ref"], pointer))
+        depends = [f"{pointer}/{name}" for name in ("if", "then", "else") if name in schema and "if" in schema]
+        for name in ("$dynamicRef", "$recursiveRef"):
+            if name in schema:
+                targets = self._references.dynamic_targets(schema[name], name, pointer)
+                (always if len(targets) == 1 else depends).extend(targets)
         for name in ("anyOf", "oneOf"):
             depends += [f"{pointer}/{name}/{index}" for index in range(len(schema.get(name, [])))]
         for name in ("dependentSchemas", "dependencies"):
-            depends += [f"{pointer}/{name}/{_escape(key)}" for key in schema.get(name, {})]
-        for place in depends:
+            depends += [f"{pointer}/{name}/{escape(key)}" for key in schema.get(name, {})]
+        for place in (*always, *depends):
             found = self._evaluated(place, visited)
-            if found is None or set(found.types) - set(known) or set(found.patterns) - set(patterns):
-                return None
-        return Fields(known=tuple(known.items()), patterns=tuple(patterns))
+            fresh = [item for item in found.patterns if item not in patterns]
+            exact &= found.exact
+            if place in depends and (ANY_STRING, ANY) not in patterns:
+                exact &= not fresh and set(found.types) <= set(known)
+            known |= found.types
+            patterns += fresh
+        if (ANY_STRING, ANY) in patterns:
+            return Fields(patterns=((ANY_STRING, ANY),), exact=exact)
+        return Fields(known=tuple(known.items()), patterns=tuple(patterns), exact=exact)
 
     def _own_keywords(self, schema: dict[str, Any], pointer: str) -> Type:
         kinds = schema.get("type", ["null", "boolean", "number", "string", "array", "object"])
@@ -428,9 +502,10 @@ class Compiler:
         if "boolean" in kinds:
             result += [Constant(True), Constant(False)]
         if "number" in kinds or "integer" in kinds:
-            text = self._number(schema, pointer, NUMBER_TEXT if "number" in kinds else INTEGER_TEXT)
-            if not text.is_empty:
-                result.append(Number(text))
+            whole = INTEGER_TEXT if self.draft.whole_floats_are_integers else PLAIN_INTEGER_TEXT
+            number = self._number(schema, pointer, NUMBER_TEXT if "number" in kinds else whole)
+            if not number.text.is_empty:
+                result.append(number)
         if "string" in kinds:
             result.append(self._text(schema, pointer))
         if "array" in kinds:
@@ -442,14 +517,22 @@ class Compiler:
             most = fields.maximum is None or max(fields.minimum, len(fields.required)) <= fields.maximum
             if most and not any(fields.type_of(key) == NEVER for key in fields.required):
                 result.append(fields)
-        values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-        return tuple(result) if values is None else self._only(tuple(result), values, pointer)
+        types = tuple(result)
+        if "enum" in schema:
+            types = self._intersect(types, self._literals(schema["enum"], pointer))
+        if "const" in schema:
+            types = self._intersect(types, self._literals([schema["const"]], pointer))
+        return types
 
-    def _number(self, schema: dict[str, Any], pointer: str, text: Automaton) -> Automaton:
-        if schema.get("multipleOf", 1) == 1:
-            text = INTEGER_TEXT if "multipleOf" in schema else text
-        else:
-            self._note(pointer, "multipleOf")
+    def _number(self, schema: dict[str, Any], pointer: str, text: Automaton) -> Number:
+        certain = text
+        factor = schema.get("multipleOf")
+        if factor is not None:
+            if factor == int(factor):
+                text = certain = automaton.intersection(text, INTEGER_TEXT)
+            if factor != 1:
+                self._note(pointer, "multipleOf")
+                certain = automaton.EMPTY
         for keyword, exclusive, bounded in (
             ("minimum", "exclusiveMinimum", numbers.at_least),
             ("maximum", "exclusiveMaximum", numbers.at_most),
@@ -461,56 +544,87 @@ class Compiler:
                 allowed = bounded(limit, strictly)
                 if allowed is None:
                     self._note(pointer, f"{name} {limit}")
+                    certain = automaton.EMPTY
                 else:
                     text = automaton.intersection(text, allowed)
-        return text
+                    certain = automaton.intersection(certain, allowed)
+        return _number(text, certain)
 
     def _text(self, schema: dict[str, Any], pointer: str) -> Text:
         pattern = ANY_STRING
-        try:
-            if "pattern" in schema:
+        exact = not CHECKED_ANNOTATIONS & schema.keys()
+        if "pattern" in schema:
+            try:
                 pattern = automaton.from_pattern(schema["pattern"])
-            if schema.get("minLength", 0) or "maxLength" in schema:
-                limit = automaton.from_length(int(schema.get("minLength", 0)), _count(schema, "maxLength"))
-                pattern = automaton.intersection(pattern, limit)
-        except SchemaError as error:
-            self._note(pointer, str(error))
-        return Text(pattern=pattern)
+            except SchemaError as error:
+                self._note(pointer, str(error))
+                exact = False
+        least, most = int(schema.get("minLength", 0)), _count(schema, "maxLength")
+        for keyword, minimum, maximum in (("minLength", least, None), ("maxLength", 0, most)):
+            if minimum or maximum is not None:
+                try:
+                    pattern = automaton.intersection(pattern, automaton.from_length(minimum, maximum))
+                except SchemaError as error:
+                    self._note(pointer, f"{keyword}: {error}")
+                    exact = False
+        return Text(pattern=pattern, certain=None if exact else automaton.EMPTY)
 
     def _items(self, schema: dict[str, Any], pointer: str) -> Items:
-        item: Lazy = ANY
         minimum, maximum = int(schema.get("minItems", 0)), _count(schema, "maxItems")
+        exact = True
         first = "items" if isinstance(schema.get("items"), list) else "prefixItems"
         rest = "additionalItems" if first == "items" else "items"
-        if schema.get(first):
-            by_position = [self._lazy(s, f"{pointer}/{first}/{i}") for i, s in enumerate(schema[first])]
-            item = any_of([*by_position, self._lazy(schema.get(rest, True), f"{pointer}/{rest}")])
-            if schema.get(rest) is False:
-                maximum = _least(maximum, len(by_position))
-            if maximum == 0 or len({*by_position[:maximum]}) > 1 or item != by_position[0]:
-                self._note(pointer, "items of different types by position")
-        elif "items" in schema and not isinstance(schema["items"], list):
-            item = self._lazy(schema["items"], f"{pointer}/items")
+        positions = [self._lazy(s, f"{pointer}/{first}/{i}") for i, s in enumerate(schema.get(first, []))]
+        others = self._lazy(schema.get(rest, True), f"{pointer}/{rest}")
+        if first == "items" and "prefixItems" in schema:
+            self._note(pointer, "prefixItems beside a list of items")
+            exact = False
+        # no item can stand where none is allowed, nor after it
+        reach = next((i for i, lazy in enumerate([*positions, others]) if lazy == NEVER), None)
+        maximum = _least(maximum, reach)
+        reached = [*positions, others] if maximum is None else [*positions, others][:maximum]
+        item = any_of(reached) if reached else NEVER
+        if any(lazy != item for lazy in reached):
+            self._note(pointer, f"{'' if first == 'items' else 'prefixItems: '}items of different types by position")
+            exact = False
+        if "contains" in schema:
+            wanted = self._lazy(schema["contains"], f"{pointer}/contains")
+            least, most = int(schema.get("minContains", 1)), _count(schema, "maxContains")
+            minimum = max(minimum, least)
+            if wanted == ANY:
+                maximum = _least(maximum, most)
+            elif wanted == NEVER:
+                maximum = _least(maximum, -1) if least else maximum
+            elif least or most is not None:
+                for keyword in ("contains", "minContains", "maxContains"):
+                    if keyword in schema:
+                        self._note(pointer, keyword)
+                exact = False
+        if schema.get("unevaluatedItems", True) is not True and (maximum is None or maximum > 0):
+            self._note(pointer, "unevaluatedItems")
+            exact = False
         if schema.get("uniqueItems", False) is not False and (maximum is None or maximum > 1):
             self._note(pointer, "uniqueItems")
-        return Items(item, minimum, maximum)
+            exact = False
+        return Items(item, minimum, maximum, exact)
 
     def _fields(self, schema: dict[str, Any], pointer: str) -> Fields:
         known = {
-            key: self._lazy(value, f"{pointer}/properties/{_escape(key)}")
+            key: self._lazy(value, f"{pointer}/properties/{escape(key)}")
             for key, value in schema.get("properties", {}).items()
         }
+        exact = True
         patterns: list[tuple[Automaton, Lazy]] = []
         for text, value in schema.get("patternProperties", {}).items():
-            lazy = self._lazy(value, f"{pointer}/patternProperties/{_escape(text)}")
+            lazy = self._lazy(value, f"{pointer}/patternProperties/{escape(text)}")
             try:
                 pattern = automaton.from_pattern(text)
                 if len(pattern.edges) > MAX_KEY_STATES:
                     raise SchemaError(f"pattern {text!r}: is too long for keys")
             except SchemaError as error:
                 # keys that it may mean would fall to additionalProperties and be refused: let them be anything
-                self._note(pointer, str(error))
-                pattern, lazy = ANY_STRING, ANY
+                self._note(pointer, f"patternProperties: {error}")
+                pattern, lazy, exact = ANY_STRING, ANY, False
             finite = pattern.strings(MAX_FINITE_PATTERN)
             if finite is None:
                 patterns.append((pattern, lazy))
@@ -519,12 +633,16 @@ class Compiler:
         additional = self._lazy(schema.get("additionalProperties", True), f"{pointer}/additionalProperties")
         names = None
         if "propertyNames" in schema:
-            texts = [a for a in self.resolve(("schema", f"{pointer}/propertyNames")) if isinstance(a, Text)]
+            found = self._attempt(("schema", f"{pointer}/propertyNames"))
+            texts = [a for a in found or () if isinstance(a, Text)]
             names = texts[0].language if texts else automaton.EMPTY
-            if len(names.edges) > MAX_KEY_STATES:
-                self._note(pointer, "propertyNames that may be long")
-                names = None
+            exact &= all(a.exact for a in texts)
+            if found is None or len(names.edges) > MAX_KEY_STATES:
+                self._note(pointer, "propertyNames that may be long" if found is not None else "propertyNames")
+                names, exact = None, False
         required = schema.get("required", [])
+        if isinstance(required, bool) and required:
+            self._note(pointer, "required: true, which only draft 3 has")
         return Fields(
             known=tuple(known.items()),
             patterns=tuple(patterns),
@@ -533,6 +651,7 @@ class Compiler:
             required=frozenset(required if isinstance(required, list) else []),
             minimum=int(schema.get("minProperties", 0)),
             maximum=_count(schema, "maxProperties"),
+            exact=exact,
         )
 
     def _lazy(self, schema: Any, pointer: str) -> Lazy:
@@ -544,39 +663,21 @@ class Compiler:
             isinstance(schema, dict)
             and set(schema) - ANNOTATIONS == {"$ref"}
             and str(schema["$ref"]).startswith("#")
+            and not CHECKED_ANNOTATIONS & schema.keys()
         ):
             return self._target(schema["$ref"], pointer)  # one name for one type, wherever it is used
         return ("schema", pointer)
 
-    def _only(self, alternatives: Type, values: list[Any], pointer: str) -> Type:
-        result: list[Alternative] = []
-        texts = [a for a in alternatives if isinstance(a, Text)]
-        strings = [
-            v for v in values if isinstance(v, str) and any(t.language.accepts(v.encode()) for t in texts)
-        ]
-        if strings:
-            result.append(Text(values=tuple(dict.fromkeys(strings))))
-        result += [a for a in alternatives if isinstance(a, Constant) and any(v is a.value for v in values)]
-        spelled = [
-            text
-            for text in sorted({text for value in values if _is_number(value) for text in _spellings(value)})
-            if any(isinstance(a, Number) and a.text.accepts(text.encode()) for a in alternatives)
-        ]
+    def _literals(self, values: list[Any], pointer: str) -> Type:
+        """The alternatives that just these values belong to; where the types cannot say that, it is noted."""
+        literals = [self._literal(value, pointer) for value in values if not _is_number(value)]
+        spelled = sorted({text for value in values if _is_number(value) for text in _spellings(value)})
         if spelled:
-            result.append(Number(automaton.from_strings(spelled)))
-        shapes = [
-            shape for value in values if isinstance(value, list | dict) if (shape := self._literal(value))
-        ]
-        if len(shapes) < sum(isinstance(value, list | dict) for value in values):
-            self._note(pointer, "an enumeration of arrays or objects")
-            result += [a for a in alternatives if isinstance(a, Items | Fields)]
-            return tuple(result)
-        return self._unite(
-            [tuple(result), self._intersect(alternatives, self._unite([(s,) for s in shapes]))]
-        )
+            literals.append(Number(automaton.from_strings(spelled)))
+        return self._unite([(literal,) for literal in literals])
 
-    def _literal(self, value: Any) -> Alternative | None:
-        """The alternative that just one value belongs to; None where the types cannot say that."""
+    def _literal(self, value: Any, pointer: str) -> Alternative:
+        """The alternative that one value belongs to, and where it is exact no other."""
         if value is None or isinstance(value, bool):
             return Constant(value)
         if isinstance(value, str):
@@ -584,32 +685,27 @@ class Compiler:
         if _is_number(value):
             return Number(automaton.from_strings(sorted(_spellings(value))))
         inner = value if isinstance(value, list) else list(value.values())
-        members: list[Lazy] = []
-        for item in inner:
-            alternative = self._literal(item)
-            if alternative is None:
-                return None
-            lazy: Lazy = ("type", (alternative,))
-            self._resolved[lazy] = (alternative,)
-            members.append(lazy)
+        members = [self._named((self._literal(item, pointer),)) for item in inner]
         if isinstance(value, dict):
             return Fields(tuple(zip(value, members, strict=True)), (), NEVER, None, frozenset(value))
-        if len(set(members)) > 1:
-            return None
-        return Items(members[0] if members else NEVER, len(members), len(members))
+        exact = len(set(members)) < 2
+        if not exact:
+            self._note(pointer, "an enumeration of arrays or objects")
+        return Items(any_of(members) if members else NEVER, len(members), len(members), exact)
 
     # ---- algebra of types ----
 
     def _unite(self, types: list[Type]) -> Type:
         """One text and one number alternative, and the shapes that no other shape contains."""
-        constants = [c for c in EVERYTHING if isinstance(c, Constant) and any(c in t for t in types)]
-        result: list[Alternative] = list(constants)
-        texts_of_numbers = dict.fromkeys(a.text for t in types for a in t if isinstance(a, Number))
-        if texts_of_numbers:
-            joined = NUMBER_TEXT if NUMBER_TEXT in texts_of_numbers else automaton.EMPTY
-            for text in texts_of_numbers if joined is automaton.EMPTY else ():
-                joined = automaton.union(joined, text)
-            result.append(Number(joined))
+        constants: dict[bool | None, Constant] = {}
+        for a in (a for t in types for a in t if isinstance(a, Constant)):
+            constants[a.value] = Constant(a.value, a.exact or (a.value in constants and constants[a.value].exact))
+        result: list[Alternative] = [constants[value] for value in (None, True, False) if value in constants]
+        found = dict.fromkeys(a for t in types for a in t if isinstance(a, Number))
+        if found:
+            text = _join([a.text for a in found], NUMBER_TEXT)
+            exact = all(a.exact for a in found)
+            result.append(_number(text, text if exact else _join([a.lower for a in found], NUMBER_TEXT)))
         texts = [a for t in types for a in t if isinstance(a, Text)]
         if texts:
             result.append(_join_texts(texts))
@@ -620,8 +716,8 @@ class Compiler:
                 continue
             seen.add(alternative)
             self._spend(len(shapes) * _size(alternative))
-            if not any(_contains(other, alternative) for other in shapes):
-                shapes = [other for other in shapes if not _contains(alternative, other)] + [alternative]
+            if not any(_covers(other, alternative) for other in shapes):
+                shapes = [other for other in shapes if not _covers(alternative, other)] + [alternative]
         if len(shapes) > MAX_ALTERNATIVES:
             raise SchemaError(
                 f"a type has {len(shapes)} alternatives, more than {MAX_ALTERNATIVES}; simplify it"
@@ -644,23 +740,29 @@ class Compiler:
     def _intersect_pair(self, a: Alternative, b: Alternative) -> Alternative | None:
         if a == b:
             return a
+        if isinstance(a, Constant) and isinstance(b, Constant):
+            return Constant(a.value, a.exact and b.exact) if a.value is b.value else None
         if isinstance(a, Number) and isinstance(b, Number):
             text = automaton.intersection(a.text, b.text)
-            return None if text.is_empty else Number(text)
+            if text.is_empty:
+                return None
+            exact = a.exact and b.exact
+            return _number(text, text if exact else automaton.intersection(a.lower, b.lower))
         if isinstance(a, Text) and isinstance(b, Text):
             if b.values is not None and a.values is None:
                 a, b = b, a
+            certain = None if a.exact and b.exact else automaton.intersection(a.lower, b.lower)
             if a.values is not None:
                 kept = tuple(v for v in a.values if b.language.accepts(v.encode()))
-                return Text(values=kept) if kept else None
+                return _text(kept, ANY_STRING, certain) if kept else None
             both = automaton.intersection(a.pattern, b.pattern)
-            return None if both.is_empty else Text(pattern=both)
+            return None if both.is_empty else _text(None, both, certain)
         if isinstance(a, Items) and isinstance(b, Items):
             maximum = _least(a.maximum, b.maximum)
             minimum = max(a.minimum, b.minimum)
             if maximum is not None and minimum > maximum:
                 return None
-            return Items(all_of([a.item, b.item]), minimum, maximum)
+            return Items(all_of([a.item, b.item]), minimum, maximum, a.exact and b.exact)
         if isinstance(a, Fields) and isinstance(b, Fields):
             return self._intersect_fields(a, b)
         return None
@@ -688,6 +790,7 @@ class Compiler:
             required,
             max(a.minimum, b.minimum),
             _least(a.maximum, b.maximum),
+            a.exact and b.exact,
         )
         impossible = any(result.type_of(key) == NEVER for key in required)
         impossible |= result.maximum is not None and result.maximum < max(result.minimum, len(required))
@@ -747,82 +850,104 @@ class Compiler:
                 if type(a) is type(b):
                     self._spend(len(remaining) * (_size(a) + _size(b)))
                     remaining = [piece for r in remaining for piece in self._subtract_pair(r, b, pointer)]
+                    if len(remaining) > MAX_PIECES:
+                        self._note(pointer, "object alternatives that overlap in too many ways")
+                        remaining = [_as_doubtful(a)]
             result += [(piece,) for piece in remaining]
         return self._unite(result)
 
     def _subtract_pair(self, a: Alternative, b: Alternative, pointer: str) -> list[Alternative]:
-        if _contains(b, a):
+        if b.exact and _contains(b, a):
             return []
-        if isinstance(a, Constant):
-            return [a]
         if isinstance(a, Number) and isinstance(b, Number):
-            text = automaton.intersection(automaton.difference(a.text, b.text), numbers.WRITTEN)
-            return [] if text.is_empty else [Number(text)]
+            self._note_doubt(automaton.intersection(a.text, b.text), b.lower, pointer)
+            text, certain = (
+                automaton.intersection(automaton.difference(mine, others), numbers.WRITTEN)
+                for mine, others in ((a.text, b.lower), (a.lower, b.text))
+            )
+            return [] if text.is_empty else [_number(text, certain)]
         if isinstance(a, Text) and isinstance(b, Text):
+            self._note_doubt(automaton.intersection(a.language, b.language), b.lower, pointer)
+            exact = a.exact and b.exact
+            certain = None if exact else automaton.difference(a.lower, b.language)
             if a.values is not None:
-                kept = tuple(v for v in a.values if not b.language.accepts(v.encode()))
-                return [Text(values=kept)] if kept else []
-            rest = automaton.difference(a.pattern, b.language)
-            return [] if rest.is_empty else [Text(pattern=rest)]
+                kept = tuple(v for v in a.values if not b.lower.accepts(v.encode()))
+                return [_text(kept, ANY_STRING, certain)] if kept else []
+            rest = automaton.difference(a.pattern, b.lower)
+            return [] if rest.is_empty else [_text(None, rest, certain)]
         if isinstance(a, Items) and isinstance(b, Items):
             return self._subtract_items(a, b, pointer)
-        assert isinstance(a, Fields) and isinstance(b, Fields)
-        return self._subtract_fields(a, b, pointer)
+        if isinstance(a, Fields) and isinstance(b, Fields):
+            return self._subtract_fields(a, b, pointer)
+        assert isinstance(a, Constant) and isinstance(b, Constant)
+        return [a if a.value is not b.value else self._in_doubt(a, pointer)]
+
+    def _note_doubt(self, shared: Automaton, certain: Automaton, pointer: str) -> None:
+        if shared is not certain and not automaton.difference(shared, certain).is_empty:
+            self._note(pointer, "rests on what is not enforced")
+
+    def _in_doubt(self, a: Alternative, pointer: str, reason: str = "rests on what is not enforced") -> Alternative:
+        """An alternative of which nothing was taken away, though some of it should have been."""
+        self._note(pointer, reason)
+        return _as_doubtful(a)
 
     def _subtract_items(self, a: Items, b: Items, pointer: str) -> list[Alternative]:
+        shared = self._intersect_pair(a, b)
+        if shared is None:
+            return [a]
+        assert isinstance(shared, Items)
+        inner, outer = self._attempt(a.item), self._attempt(b.item)
+        if shared.minimum and self._attempt(shared.item) == ():
+            return [a]
+        if not b.exact:
+            return [self._in_doubt(a, pointer)]
         result: list[Alternative] = []
         if b.minimum > a.minimum:
             result.append(replace(a, maximum=_least(a.maximum, b.minimum - 1)))
         if b.maximum is not None and (a.maximum is None or a.maximum > b.maximum):
             result.append(replace(a, minimum=max(a.minimum, b.maximum + 1)))
-        if b.item in (ANY, a.item):
+        if shared.maximum == 0 or _implies(a.item, b.item):
             return result
-        try:
-            outer, inner = self.resolve(a.item), self.resolve(b.item)
-            if all(any(_contains(wider, item) for wider in inner) for item in outer):
+        if inner is not None and outer is not None:
+            if all(any(wide.exact and _contains(wide, narrow) for wide in outer) for narrow in inner):
                 return result
-        except SchemaError:
-            pass  # an item type that is just being worked out: it is compared by its name only
-        if min(a.minimum, 1) and min(b.minimum, 1) and not self.resolve(all_of([a.item, b.item])):
-            return [a]  # no array is in both
-        self._note(pointer, "two array alternatives that overlap")
-        return [a]
+            if shared.maximum == 1:
+                other = self._named(self._subtract(inner, outer, pointer))
+                return [*result, replace(a, item=other, minimum=1, maximum=1)]
+        return [self._in_doubt(a, pointer, "two array alternatives that overlap")]
 
     def _subtract_fields(self, a: Fields, b: Fields, pointer: str) -> list[Alternative]:
         if self._disjoint(a, b):
             return [a]
-        open_ended = b.patterns or b.additional not in (ANY, a.additional) or b.names not in (None, a.names)
-        if open_ended:
-            self._note(pointer, "two object alternatives that overlap")
-            return [a]
-        result: list[Fields] = []
+        if not b.exact:
+            return [self._in_doubt(a, pointer)]
+        if not _free_keys_within(a, b):
+            return [self._in_doubt(a, pointer, "two object alternatives that overlap")]
+        result: list[Alternative] = []
         for key in sorted(b.required - a.required):
             result.append(a.with_key(key, NEVER))  # lacks what b demands
-        for key, lazy in b.known:
-            if lazy not in (ANY, a.type_of(key)):
-                outside = self._subtract(self.resolve(a.type_of(key)), self.resolve(lazy), pointer)
-                if outside:
-                    fresh: Lazy = ("type", outside)
-                    self._resolved[fresh] = outside
-                    shape = replace(a.with_key(key, fresh), required=a.required | {key})
-                    result.append(shape)
+        for key in dict.fromkeys([*b.types, *a.types]):
+            mine, other = a.type_of(key), b.type_of(key)
+            if _implies(mine, other):
+                continue
+            inner, outer = self._attempt(mine), self._attempt(other)
+            if inner is None or outer is None:
+                return [self._in_doubt(a, pointer, "two object alternatives that overlap")]
+            outside = self._subtract(inner, outer, pointer)
+            if outside:
+                result.append(replace(a.with_key(key, self._named(outside)), required=a.required | {key}))
         if b.minimum > a.minimum:
             result.append(replace(a, maximum=_least(a.maximum, b.minimum - 1)))
         if b.maximum is not None and (a.maximum is None or a.maximum > b.maximum):
             result.append(replace(a, minimum=max(a.minimum, b.maximum + 1)))
-        return list(result)
+        return result
 
     def _disjoint(self, a: Fields, b: Fields) -> bool:
         for key in a.required | b.required:
             both = all_of([a.type_of(key), b.type_of(key)])
             if both == NEVER:
                 return True
-            if (
-                key in a.required
-                and key in b.required
-                and both not in self._working
-                and not self.resolve(both)
-            ):
+            if key in a.required and key in b.required and self._attempt(both) == ():
                 return True
         return False
 
@@ -833,15 +958,58 @@ class Compiler:
             self.unenforced.append(note)
 
 
-def _join_texts(texts: list[Text]) -> Text:
-    if all(text.values is not None for text in texts):
-        return Text(values=tuple(dict.fromkeys(v for text in texts for v in text.values or ())))
+def _number(text: Automaton, certain: Automaton) -> Number:
+    return Number(text) if certain == text else Number(text, certain)
+
+
+def _text(values: tuple[str, ...] | None, pattern: Automaton, certain: Automaton | None) -> Text:
+    exact = Text(values, pattern)
+    return exact if certain is None or certain == exact.language else Text(values, pattern, certain)
+
+
+def _as_exact(a: Alternative) -> Alternative:
+    return replace(a, certain=None) if isinstance(a, Number | Text) else replace(a, exact=True)
+
+
+def _as_doubtful(a: Alternative) -> Alternative:
+    """The alternative with none of its values surely belonging to it."""
+    return replace(a, certain=automaton.EMPTY) if isinstance(a, Number | Text) else replace(a, exact=False)
+
+
+def _join(languages: list[Automaton], everything: Automaton) -> Automaton:
+    """The union, found at once where one of them is everything."""
+    if everything in languages:
+        return everything
     joined = automaton.EMPTY
-    for language in dict.fromkeys(text.language for text in texts):
-        if language == ANY_STRING:
-            return Text()
+    for language in dict.fromkeys(languages):
         joined = automaton.union(joined, language)
-    return Text(pattern=joined)
+    return joined
+
+
+def _join_texts(texts: list[Text]) -> Text:
+    exact = all(text.exact for text in texts)
+    certain = None if exact else _join([text.lower for text in texts], ANY_STRING)
+    if all(text.values is not None for text in texts):
+        return _text(tuple(dict.fromkeys(v for text in texts for v in text.values or ())), ANY_STRING, certain)
+    return _text(None, _join([text.language for text in texts], ANY_STRING), certain)
+
+
+def _free_keys_within(a: Fields, b: Fields) -> bool:
+    """Whether keys that neither shape names have in a only values that b takes too, as far as names tell."""
+    if a.additional == NEVER and not a.patterns:
+        return True
+    if b.names not in (None, a.names):
+        return False
+    if a.patterns == b.patterns:
+        return _implies(a.additional, b.additional)
+    mine = [a.additional, *(lazy for _, lazy in a.patterns)]
+    others = [b.additional, *(lazy for _, lazy in b.patterns)]
+    return all(_implies(narrow, wide) for narrow in mine for wide in others)
+
+
+def _covers(a: Alternative, b: Alternative) -> bool:
+    """Whether a shape makes another one superfluous beside it."""
+    return _contains(a, b) and (a.exact or not b.exact)
 
 
 def _contains(a: Alternative, b: Alternative) -> bool:
@@ -880,13 +1048,13 @@ def _size(alternative: Alternative) -> int:
 
 
 def _spellings(value: int | float) -> set[str]:
-    """The JSON texts of a number: 1 and 1.0 are equal."""
+    """The JSON texts of a number: 1 and 1.0 are equal, and 0 and -0.0 are."""
     spelled = {json.dumps(value)}
     if value == int(value):
-        spelled.add(str(int(value)) if abs(value) < 10**309 else "")
-    if abs(value) < 10**308:
+        spelled.add(str(int(value)))
+    if abs(value) < 10**308 and float(value) == value:
         spelled.add(json.dumps(float(value)))
-    return spelled - {""}
+    return spelled | ({"-0", "-0.0", "0", "0.0"} if value == 0 else set())
 
 
 def _count(schema: dict[str, Any], keyword: str) -> int | None:
@@ -895,10 +1063,6 @@ def _count(schema: dict[str, Any], keyword: str) -> int | None:
 
 def _least(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else min(a, b)
-
-
-def _escape(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1").replace("%", "%25")
 
 
 def _place(lazy: Lazy) -> str:

@@ -1,0 +1,228 @@
+"""JSON-Schema-Test-Suite against the compiler of schemas.
+
+    python benchmarks/json_schema_suite.py path/to/JSON-Schema-Test-Suite/tests
+    python benchmarks/json_schema_suite.py path/to/JSON-Schema-Test-Suite/tests --optional
+
+Each schema is compiled and each instance is written with the grammar that comes out; the suite says whether the
+instance is valid. An invalid instance that the grammar accepts counts as named only where a line of what the compiler
+does not enforce is about the keyword that the instance violates, at that keyword's own place. Schemas that refer to
+other documents, and those whose ``$schema`` is a document of the suite's own, are set aside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from jsonschema.exceptions import ValidationError
+
+from benchmarks.schemas import validator_of
+from nanochat_tct.tokenizer.compile import compile_schema
+from nanochat_tct.tokenizer.cursor import Walker
+from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
+from nanochat_tct.tokenizer.grammar import Grammar
+
+DRAFTS = {
+    "draft4": "http://json-schema.org/draft-04/schema#",
+    "draft6": "http://json-schema.org/draft-06/schema#",
+    "draft7": "http://json-schema.org/draft-07/schema#",
+    "draft2019-09": "https://json-schema.org/draft/2019-09/schema",
+    "draft2020-12": "https://json-schema.org/draft/2020-12/schema",
+}
+RIGHT = "judged right"
+NAMED = "accepted wrongly, named"
+UNNAMED = "accepted wrongly, not named"
+REFUSED = "refused wrongly"
+EMPTY = "falsely empty"
+NOT_COMPILED = "schema refused"
+ASIDE = "other documents"
+VERDICTS = (RIGHT, NAMED, UNNAMED, REFUSED, EMPTY, NOT_COMPILED, ASIDE)
+# what the optional tests ask for and the compiler does not promise: formats are annotations
+LEFT_OUT = ("format/", "format-assertion", "content", "format.json")
+# a line about one of these keywords is about what the others of its row say as well
+FAMILIES = (
+    {"items", "prefixItems", "additionalItems"},
+    {"contains", "minContains", "maxContains"},
+    {"patternProperties", "additionalProperties"},
+    {"if", "then", "else"},
+)
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line of what is not enforced: the schema that it is about, and what it says of it."""
+
+    pointer: str
+    about: Any
+    text: str
+
+    def names(self, keyword: str) -> bool:
+        words = set(re.findall(r"[$\w]+", self.text))
+        return any(word in words for word in ({keyword}, *FAMILIES) if False) or bool(
+            words & set().union({keyword}, *(family for family in FAMILIES if keyword in family))
+        )
+
+
+def notes_of(schema: Any, unenforced: list[str]) -> list[Note]:
+    """The compiler's lines with the schemas that their pointers lead to."""
+    found = []
+    for line in unenforced:
+        pointer, _, text = line.partition(": ")
+        found.append(Note(pointer, _follow(schema, "" if pointer == "/" else pointer), text))
+    return found
+
+
+def is_named(schema: Any, instance: Any, unenforced: list[str]) -> bool:
+    """Whether everything that is wrong with an instance is something that the compiler says it does not enforce."""
+    notes = notes_of(schema, unenforced)
+    errors = list(validator_of(schema).iter_errors(instance))
+    return bool(errors) and all(_explained(schema, error, notes) for error in errors)
+
+
+def _explained(schema: Any, error: ValidationError, notes: list[Note]) -> bool:
+    for owner, keyword in (*_steps(schema, error), (error.schema, error.validator)):
+        if any(note.about is owner and note.names(str(keyword)) for note in notes):
+            return True
+        condition = owner.get("if") if keyword == "if" else None  # then and else stand below if in the path
+        if condition is not None and any(_inside(note.about, condition) for note in notes):
+            return True
+    if error.validator in ("not", "oneOf") and not error.context:
+        # more is valid than may be: what is below is approximated
+        return any(_inside(note.about, error.schema[error.validator]) for note in notes)
+    branches: dict[Any, list[ValidationError]] = {}
+    for inner in error.context or ():
+        branches.setdefault(inner.schema_path[0], []).append(inner)
+    return any(all(_explained(schema, inner, notes) for inner in inners) for inners in branches.values())
+
+
+def _steps(schema: Any, error: ValidationError) -> Iterator[tuple[Any, Any]]:
+    """The schemas that a validator went through on the way to an error, each with the keyword that it took there."""
+    here = schema
+    for step in error.absolute_schema_path:
+        if isinstance(here, dict):
+            yield here, step
+        if step in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(here, dict):
+            reference = str(here.get(step))
+            here = _follow(schema, reference[1:]) if reference.startswith("#") else None
+        elif step in ("then", "else") and not (isinstance(here, dict) and step in here):
+            return
+        elif step == "if" and isinstance(here, dict):
+            continue  # the next step is then or else, of the same schema
+        else:
+            here = _follow(here, f"/{str(step).replace('~', '~0').replace('/', '~1')}", decode=False)
+
+
+def _inside(part: Any, whole: Any) -> bool:
+    if part is whole:
+        return isinstance(whole, dict | list)
+    if isinstance(whole, dict | list):
+        return any(_inside(part, inner) for inner in (whole.values() if isinstance(whole, dict) else whole))
+    return False
+
+
+def _follow(schema: Any, pointer: str, decode: bool = True) -> Any:
+    here = schema
+    for part in pointer.split("/")[1:]:
+        part = (unquote(part) if decode else part).replace("~1", "/").replace("~0", "~")
+        try:
+            here = here[int(part)] if isinstance(here, list) else here[part]
+        except (KeyError, IndexError, ValueError, TypeError):
+            return None
+    return here
+
+
+@dataclass
+class Tally:
+    """The verdicts on one draft's tests, and each one that is not right."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    cases: list[str] = field(default_factory=list)
+
+    def add(self, verdict: str, where: str, number: int = 1) -> None:
+        self.counts[verdict] += number
+        if verdict != RIGHT:
+            self.cases.append(f"{verdict}: {where}")
+
+
+def judge(group: dict[str, Any], dialect: str, where: str, tally: Tally) -> None:
+    """Judges the tests of one schema."""
+    schema = group["schema"]
+    if isinstance(schema, dict):
+        schema = {"$schema": dialect, **schema}
+    tests = group["tests"]
+    if isinstance(schema, dict) and schema["$schema"] not in DRAFTS.values():
+        return tally.add(ASIDE, f"{where}: {schema['$schema']}", len(tests))
+    try:
+        compiled, unenforced = compile_schema(schema)
+        grammar = Grammar(json.loads(json.dumps(compiled)))
+        Walker(grammar)
+    except SchemaError as error:
+        if "other documents" in str(error) or "inside the document" in str(error):
+            return tally.add(ASIDE, f"{where}: {error}", len(tests))
+        valid = sum(test["valid"] for test in tests)
+        if "value is valid" not in str(error):
+            return tally.add(NOT_COMPILED, f"{where}: {error}", len(tests))
+        tally.add(RIGHT, where, len(tests) - valid)
+        if valid:
+            tally.add(EMPTY, f"{where}: {error}", valid)
+        return None
+    for test in tests:
+        shown = f"{where} / {test['description']}: {json.dumps(test['data'])[:80]}"
+        try:
+            base = grammar.write(test["data"])
+        except TokenizerError as error:
+            tally.add(REFUSED if test["valid"] else RIGHT, f"{shown} ({error})")
+            continue
+        assert json.dumps(grammar.read(base)[0]) == json.dumps(test["data"])
+        if test["valid"]:
+            tally.add(RIGHT, shown)
+        else:
+            named = is_named(schema, test["data"], unenforced)
+            tally.add(NAMED if named else UNNAMED, f"{shown} {unenforced}")
+    return None
+
+
+def run(folder: Path, draft: str, optional: bool) -> Tally:
+    """Judges the tests of one draft: the required ones, or the optional ones that concern what is promised."""
+    tally = Tally()
+    under = folder / draft / "optional" if optional else folder / draft
+    for path in sorted(under.glob("*.json")):
+        if optional and path.name.startswith(LEFT_OUT):
+            continue
+        for group in json.loads(path.read_text(encoding="utf-8")):
+            judge(group, DRAFTS[draft], f"{draft}/{path.stem}: {group['description']}", tally)
+    return tally
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tests", type=Path, help="the suite's folder tests")
+    parser.add_argument("--optional", action="store_true", help="the optional tests instead of the required ones")
+    parser.add_argument("--all-cases", action="store_true", help="also list what is named, refused and set aside")
+    arguments = parser.parse_args()
+    tallies = {draft: run(arguments.tests, draft, arguments.optional) for draft in DRAFTS}
+    print("| draft | " + " | ".join(VERDICTS) + " |")
+    print("| --- |" + " --- |" * len(VERDICTS))
+    total: Counter[str] = Counter()
+    for draft, tally in tallies.items():
+        print(f"| {draft} | " + " | ".join(str(tally.counts[verdict]) for verdict in VERDICTS) + " |")
+        total.update(tally.counts)
+    print("| all | " + " | ".join(str(total[verdict]) for verdict in VERDICTS) + " |")
+    bad = VERDICTS[1:] if arguments.all_cases else (UNNAMED, REFUSED, EMPTY, NOT_COMPILED)
+    for tally in tallies.values():
+        for case in tally.cases:
+            if case.startswith(tuple(f"{verdict}: " for verdict in bad)):
+                print(case)
+
+
+if __name__ == "__main__":
+    main()
