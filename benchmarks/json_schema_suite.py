@@ -15,11 +15,9 @@ import argparse
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from jsonschema.exceptions import ValidationError
 
@@ -28,6 +26,7 @@ from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.cursor import Walker
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
 from nanochat_tct.tokenizer.grammar import Grammar
+from nanochat_tct.tokenizer.references import References, escape
 
 DRAFTS = {
     "draft4": "http://json-schema.org/draft-04/schema#",
@@ -59,83 +58,80 @@ FAMILIES = (
 class Note:
     """One line of what is not enforced: the schema that it is about, and what it says of it."""
 
-    pointer: str
     about: Any
     text: str
 
     def names(self, keyword: str) -> bool:
         words = set(re.findall(r"[$\w]+", self.text))
-        return any(word in words for word in ({keyword}, *FAMILIES) if False) or bool(
-            words & set().union({keyword}, *(family for family in FAMILIES if keyword in family))
-        )
-
-
-def notes_of(schema: Any, unenforced: list[str]) -> list[Note]:
-    """The compiler's lines with the schemas that their pointers lead to."""
-    found = []
-    for line in unenforced:
-        pointer, _, text = line.partition(": ")
-        found.append(Note(pointer, _follow(schema, "" if pointer == "/" else pointer), text))
-    return found
+        return bool(words & {keyword}.union(*(family for family in FAMILIES if keyword in family)))
 
 
 def is_named(schema: Any, instance: Any, unenforced: list[str]) -> bool:
     """Whether everything that is wrong with an instance is something that the compiler says it does not enforce."""
-    notes = notes_of(schema, unenforced)
-    errors = list(validator_of(schema).iter_errors(instance))
-    return bool(errors) and all(_explained(schema, error, notes) for error in errors)
+    references = References(schema)
+    notes = []
+    for line in unenforced:
+        pointer, _, text = line.partition(": ")
+        notes.append(Note(references.lookup("" if pointer == "/" else pointer), text))
+    try:
+        errors = list(validator_of(schema).iter_errors(instance))
+    except re.error:
+        return False  # jsonschema reads some patterns as Python's
+    return bool(errors) and all(_explained(references, error, notes) for error in errors)
 
 
-def _explained(schema: Any, error: ValidationError, notes: list[Note]) -> bool:
-    for owner, keyword in (*_steps(schema, error), (error.schema, error.validator)):
+def _explained(references: References, error: ValidationError, notes: list[Note]) -> bool:
+    way = _way(references, "", list(error.absolute_schema_path), error.schema, frozenset()) or []
+    for owner, keyword in (*way, (error.schema, error.validator)):
         if any(note.about is owner and note.names(str(keyword)) for note in notes):
             return True
-        condition = owner.get("if") if keyword == "if" else None  # then and else stand below if in the path
-        if condition is not None and any(_inside(note.about, condition) for note in notes):
+        # what if says is approximated where then or else refuses
+        if keyword in ("then", "else") and any(_inside(n.about, owner.get("if"), references) for n in notes):
             return True
-    if error.validator in ("not", "oneOf") and not error.context:
-        # more is valid than may be: what is below is approximated
-        return any(_inside(note.about, error.schema[error.validator]) for note in notes)
+    if error.validator in ("not", "oneOf") and not error.context:  # more is valid than may be
+        return any(_inside(note.about, error.schema[error.validator], references) for note in notes)
     branches: dict[Any, list[ValidationError]] = {}
     for inner in error.context or ():
         branches.setdefault(inner.schema_path[0], []).append(inner)
-    return any(all(_explained(schema, inner, notes) for inner in inners) for inners in branches.values())
+    return any(all(_explained(references, inner, notes) for inner in inners) for inners in branches.values())
 
 
-def _steps(schema: Any, error: ValidationError) -> Iterator[tuple[Any, Any]]:
-    """The schemas that a validator went through on the way to an error, each with the keyword that it took there."""
-    here = schema
-    for step in error.absolute_schema_path:
-        if isinstance(here, dict):
-            yield here, step
-        if step in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(here, dict):
-            reference = str(here.get(step))
-            here = _follow(schema, reference[1:]) if reference.startswith("#") else None
-        elif step in ("then", "else") and not (isinstance(here, dict) and step in here):
-            return
-        elif step == "if" and isinstance(here, dict):
-            continue  # the next step is then or else, of the same schema
-        else:
-            here = _follow(here, f"/{str(step).replace('~', '~0').replace('/', '~1')}", decode=False)
+def _way(
+    references: References, pointer: str, path: list[Any], goal: Any, visited: frozenset[str]
+) -> list[tuple[Any, str]] | None:
+    """The schemas on the way to an error, each with the keyword that was taken there; the path may leave out references."""
+    here = references.lookup(pointer)
+    if here is goal and len(path) <= 1:
+        return [(here, str(step)) for step in path]
+    if path and isinstance(here, dict | list):
+        step = path[0]
+        if not str(step).endswith("Ref") and (step in here if isinstance(here, dict) else step in range(len(here))):
+            inner = _way(references, f"{pointer}/{escape(str(step))}", path[1:], goal, frozenset())
+            if inner is not None:
+                return [(here, str(step)), *inner]
+    for keyword in ("$ref", "$dynamicRef", "$recursiveRef") if pointer not in visited else ():
+        if isinstance(here, dict) and keyword in here:
+            rest = path[1:] if path[:1] == [keyword] else path
+            for target in references.dynamic_targets(here[keyword], keyword, pointer):
+                inner = _way(references, target, rest, goal, visited | {pointer})
+                if inner is not None:
+                    return [(here, keyword), *inner]
+    return None
 
 
-def _inside(part: Any, whole: Any) -> bool:
-    if part is whole:
-        return isinstance(whole, dict | list)
-    if isinstance(whole, dict | list):
-        return any(_inside(part, inner) for inner in (whole.values() if isinstance(whole, dict) else whole))
+def _inside(part: Any, whole: Any, references: References) -> bool:
+    """Whether a schema is a part of another one, or of what it refers to."""
+    waiting, seen = [whole], set[int]()
+    for here in waiting:  # grows while we walk
+        if here is part and isinstance(here, dict | list):
+            return True
+        if id(here) in seen or not isinstance(here, dict | list):
+            continue
+        seen.add(id(here))
+        waiting += here.values() if isinstance(here, dict) else here
+        if isinstance(here, dict) and str(here.get("$ref", "")).startswith("#/"):
+            waiting.append(references.lookup(here["$ref"][1:]))
     return False
-
-
-def _follow(schema: Any, pointer: str, decode: bool = True) -> Any:
-    here = schema
-    for part in pointer.split("/")[1:]:
-        part = (unquote(part) if decode else part).replace("~1", "/").replace("~0", "~")
-        try:
-            here = here[int(part)] if isinstance(here, list) else here[part]
-        except (KeyError, IndexError, ValueError, TypeError):
-            return None
-    return here
 
 
 @dataclass

@@ -118,10 +118,17 @@ NEVER: Lazy = ("any", ())
 
 @dataclass(frozen=True)
 class Items:
+    """An array shape; ``contains`` are types that some item must have each, which a grammar cannot ask for."""
+
     item: Lazy = ANY
     minimum: int = 0
     maximum: int | None = None
-    exact: bool = True
+    complete: bool = True  # whether nothing else is asked of an array
+    contains: frozenset[Lazy] = frozenset()
+
+    @property
+    def exact(self) -> bool:
+        return self.complete and not self.contains
 
 
 @dataclass(frozen=True)
@@ -571,14 +578,15 @@ class Compiler:
 
     def _items(self, schema: dict[str, Any], pointer: str) -> Items:
         minimum, maximum = int(schema.get("minItems", 0)), _count(schema, "maxItems")
-        exact = True
+        complete = True
+        wanted: frozenset[Lazy] = frozenset()
         first = "items" if isinstance(schema.get("items"), list) else "prefixItems"
         rest = "additionalItems" if first == "items" else "items"
         positions = [self._lazy(s, f"{pointer}/{first}/{i}") for i, s in enumerate(schema.get(first, []))]
         others = self._lazy(schema.get(rest, True), f"{pointer}/{rest}")
         if first == "items" and "prefixItems" in schema:
             self._note(pointer, "prefixItems beside a list of items")
-            exact = False
+            complete = False
         # no item can stand where none is allowed, nor after it
         reach = next((i for i, lazy in enumerate([*positions, others]) if lazy == NEVER), None)
         maximum = _least(maximum, reach)
@@ -586,27 +594,28 @@ class Compiler:
         item = any_of(reached) if reached else NEVER
         if any(lazy != item for lazy in reached):
             self._note(pointer, f"{'' if first == 'items' else 'prefixItems: '}items of different types by position")
-            exact = False
+            complete = False
         if "contains" in schema:
-            wanted = self._lazy(schema["contains"], f"{pointer}/contains")
+            lazy = self._lazy(schema["contains"], f"{pointer}/contains")
             least, most = int(schema.get("minContains", 1)), _count(schema, "maxContains")
             minimum = max(minimum, least)
-            if wanted == ANY:
+            if lazy == ANY:
                 maximum = _least(maximum, most)
-            elif wanted == NEVER:
+            elif lazy == NEVER:
                 maximum = _least(maximum, -1) if least else maximum
             elif least or most is not None:
                 for keyword in ("contains", "minContains", "maxContains"):
                     if keyword in schema:
                         self._note(pointer, keyword)
-                exact = False
+                wanted = frozenset([lazy] if least else [])
+                complete &= least <= 1 and most is None
         if schema.get("unevaluatedItems", True) is not True and (maximum is None or maximum > 0):
             self._note(pointer, "unevaluatedItems")
-            exact = False
+            complete = False
         if schema.get("uniqueItems", False) is not False and (maximum is None or maximum > 1):
             self._note(pointer, "uniqueItems")
-            exact = False
-        return Items(item, minimum, maximum, exact)
+            complete = False
+        return _items(item, minimum, maximum, complete, wanted)
 
     def _fields(self, schema: dict[str, Any], pointer: str) -> Fields:
         known = {
@@ -691,7 +700,7 @@ class Compiler:
         exact = len(set(members)) < 2
         if not exact:
             self._note(pointer, "an enumeration of arrays or objects")
-        return Items(any_of(members) if members else NEVER, len(members), len(members), exact)
+        return Items(any_of(members), len(members), len(members), exact)
 
     # ---- algebra of types ----
 
@@ -762,7 +771,8 @@ class Compiler:
             minimum = max(a.minimum, b.minimum)
             if maximum is not None and minimum > maximum:
                 return None
-            return Items(all_of([a.item, b.item]), minimum, maximum, a.exact and b.exact)
+            complete, contains = a.complete and b.complete, a.contains | b.contains
+            return _items(all_of([a.item, b.item]), minimum, maximum, complete, contains)
         if isinstance(a, Fields) and isinstance(b, Fields):
             return self._intersect_fields(a, b)
         return None
@@ -899,21 +909,30 @@ class Compiler:
         inner, outer = self._attempt(a.item), self._attempt(b.item)
         if shared.minimum and self._attempt(shared.item) == ():
             return [a]
-        if not b.exact:
+        if not b.complete:
             return [self._in_doubt(a, pointer)]
         result: list[Alternative] = []
         if b.minimum > a.minimum:
             result.append(replace(a, maximum=_least(a.maximum, b.minimum - 1)))
         if b.maximum is not None and (a.maximum is None or a.maximum > b.maximum):
             result.append(replace(a, minimum=max(a.minimum, b.maximum + 1)))
-        if shared.maximum == 0 or _implies(a.item, b.item):
+        if shared.maximum == 0:
+            return result
+        for lazy in sorted(b.contains - a.contains, key=repr):  # arrays without such an item are not in b
+            unwanted = self._attempt(lazy)
+            if inner is None or unwanted is None:
+                return [self._in_doubt(a, pointer)]
+            other = self._subtract(inner, unwanted, pointer)
+            if other or not a.minimum:
+                result.append(_items(self._named(other), a.minimum, a.maximum, a.complete, a.contains))
+        if _implies(a.item, b.item):
             return result
         if inner is not None and outer is not None:
             if all(any(wide.exact and _contains(wide, narrow) for wide in outer) for narrow in inner):
                 return result
             if shared.maximum == 1:
-                other = self._named(self._subtract(inner, outer, pointer))
-                return [*result, replace(a, item=other, minimum=1, maximum=1)]
+                other = self._subtract(inner, outer, pointer)
+                return [*result, replace(a, item=self._named(other), minimum=1, maximum=1)]
         return [self._in_doubt(a, pointer, "two array alternatives that overlap")]
 
     def _subtract_fields(self, a: Fields, b: Fields, pointer: str) -> list[Alternative]:
@@ -967,12 +986,26 @@ def _text(values: tuple[str, ...] | None, pattern: Automaton, certain: Automaton
     return exact if certain is None or certain == exact.language else Text(values, pattern, certain)
 
 
+def _items(
+    item: Lazy, minimum: int, maximum: int | None, complete: bool, contains: frozenset[Lazy] = frozenset()
+) -> Items:
+    """An array shape; what a single item must be is said of all items."""
+    if maximum == 1 and contains:
+        return Items(all_of([item, *contains]), minimum, maximum, complete)
+    return Items(item, minimum, maximum, complete, contains)
+
+
 def _as_exact(a: Alternative) -> Alternative:
+    """The alternative with all that it allows taken to belong to it."""
+    if isinstance(a, Items):
+        return replace(a, complete=True, contains=frozenset())
     return replace(a, certain=None) if isinstance(a, Number | Text) else replace(a, exact=True)
 
 
 def _as_doubtful(a: Alternative) -> Alternative:
     """The alternative with none of its values surely belonging to it."""
+    if isinstance(a, Items):
+        return replace(a, complete=False)
     return replace(a, certain=automaton.EMPTY) if isinstance(a, Number | Text) else replace(a, exact=False)
 
 
@@ -1009,6 +1042,8 @@ def _free_keys_within(a: Fields, b: Fields) -> bool:
 
 def _covers(a: Alternative, b: Alternative) -> bool:
     """Whether a shape makes another one superfluous beside it."""
+    if isinstance(a, Items) and isinstance(b, Items):
+        return _contains(a, b) and (a.complete or not b.complete) and a.contains <= b.contains
     return _contains(a, b) and (a.exact or not b.exact)
 
 

@@ -190,10 +190,12 @@ def test_what_is_not_enforced_is_named(schema: Any, named: str) -> None:
 
 def test_ref_siblings_are_ignored_in_draft_7_and_count_since() -> None:
     schema = {"$ref": "#/definitions/text", "maxLength": 1, "definitions": {"text": {"type": "string"}}}
-    assert Grammar(compile_schema(schema)[0]).write("long")
+    older = {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
+    assert Grammar(compile_schema(older)[0]).write("long")
     newer = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    with pytest.raises(TokenizerError):
-        Grammar(compile_schema(newer)[0]).write("long")
+    for read_as_the_latest in (newer, schema):
+        with pytest.raises(TokenizerError):
+            Grammar(compile_schema(read_as_the_latest)[0]).write("long")
 
 
 WORKFLOW = load_tokenizer()
