@@ -99,13 +99,21 @@ def _explained(references: References, error: ValidationError, notes: list[Note]
 def _way(
     references: References, pointer: str, path: list[Any], goal: Any, visited: frozenset[str]
 ) -> list[tuple[Any, str]] | None:
-    """The schemas on the way to an error, each with the keyword that was taken there; the path may leave out references."""
+    """The schemas on the way to an error, each with the keyword that was taken there.
+
+    A validator may leave references out of the path.
+    """
     here = references.lookup(pointer)
-    if here is goal and len(path) <= 1:
+    # a path to the schema false ends with the keyword that has it
+    if len(path) <= 1 and (
+        here is goal or (goal is False and isinstance(here, dict) and set(path) <= here.keys())
+    ):
         return [(here, str(step)) for step in path]
     if path and isinstance(here, dict | list):
         step = path[0]
-        if not str(step).endswith("Ref") and (step in here if isinstance(here, dict) else step in range(len(here))):
+        if not str(step).endswith("Ref") and (
+            step in here if isinstance(here, dict) else step in range(len(here))
+        ):
             inner = _way(references, f"{pointer}/{escape(str(step))}", path[1:], goal, frozenset())
             if inner is not None:
                 return [(here, str(step)), *inner]
@@ -202,8 +210,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("tests", type=Path, help="the suite's folder tests")
-    parser.add_argument("--optional", action="store_true", help="the optional tests instead of the required ones")
-    parser.add_argument("--all-cases", action="store_true", help="also list what is named, refused and set aside")
+    parser.add_argument(
+        "--optional", action="store_true", help="the optional tests instead of the required ones"
+    )
+    parser.add_argument(
+        "--all-cases", action="store_true", help="also list what is named, refused and set aside"
+    )
     arguments = parser.parse_args()
     tallies = {draft: run(arguments.tests, draft, arguments.optional) for draft in DRAFTS}
     print("| draft | " + " | ".join(VERDICTS) + " |")

@@ -63,21 +63,62 @@ def union_ranges(ranges: Iterable[tuple[int, int]]) -> Ranges:
     return tuple(result)
 
 
+# The long names of Unicode's general categories in ECMA-262 by their short ones.
+CATEGORIES = {
+    "Other": "C",
+    "Control": "Cc",
+    "cntrl": "Cc",
+    "Format": "Cf",
+    "Unassigned": "Cn",
+    "Private_Use": "Co",
+    "Letter": "L",
+    "Lowercase_Letter": "Ll",
+    "Modifier_Letter": "Lm",
+    "Other_Letter": "Lo",
+    "Titlecase_Letter": "Lt",
+    "Uppercase_Letter": "Lu",
+    "Mark": "M",
+    "Combining_Mark": "M",
+    "Spacing_Mark": "Mc",
+    "Enclosing_Mark": "Me",
+    "Nonspacing_Mark": "Mn",
+    "Number": "N",
+    "Decimal_Number": "Nd",
+    "digit": "Nd",
+    "Letter_Number": "Nl",
+    "Other_Number": "No",
+    "Punctuation": "P",
+    "punct": "P",
+    "Connector_Punctuation": "Pc",
+    "Dash_Punctuation": "Pd",
+    "Close_Punctuation": "Pe",
+    "Final_Punctuation": "Pf",
+    "Initial_Punctuation": "Pi",
+    "Other_Punctuation": "Po",
+    "Open_Punctuation": "Ps",
+    "Symbol": "S",
+    "Currency_Symbol": "Sc",
+    "Modifier_Symbol": "Sk",
+    "Math_Symbol": "Sm",
+    "Other_Symbol": "So",
+    "Separator": "Z",
+    "Line_Separator": "Zl",
+    "Paragraph_Separator": "Zp",
+    "Space_Separator": "Zs",
+}
+
+
 @functools.cache
 def category_ranges(name: str) -> Ranges:
-    """The code points of a Unicode general category such as L, Lu or Cc; none for another name."""
+    """The code points of a Unicode general category such as L, Lu or Letter; none for another name."""
+    name = CATEGORIES.get(name, name)
     if len(name) not in (1, 2):
         return ()
     codes = (code for code in range(MAX_CODE_POINT + 1) if unicodedata.category(chr(code)).startswith(name))
-    ranges: list[tuple[int, int]] = []
-    for code in codes:
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1] = (ranges[-1][0], code)
-        else:
-            ranges.append((code, code))
-    return tuple(ranges)
+    return union_ranges((code, code) for code in codes)
 
 
+LOW_SURROGATE = re.compile(r"\\u([dD][c-fC-F][0-9a-fA-F]{2})")
 ANY_CHARACTER: Ranges = ((0, MAX_CODE_POINT),)
 DOT = complement_ranges(LINE_ENDS)
 
@@ -482,6 +523,8 @@ class _Parser:
             if bounds is None:
                 return fragment
             low, high = bounds
+            if 0 <= high < low:
+                raise self.fail("a repetition whose limits are out of order")
         else:
             return fragment
         self.take("?")  # lazy or not, the language is the same
@@ -555,6 +598,9 @@ class _Parser:
                 raise self.fail(f"{character!r} with nothing to repeat")
             self.position += 1
             ranges = ((ord(character), ord(character)),)
+        if ranges and all(low >= 0xD800 and high <= 0xDFFF for low, high in ranges):
+            # half of a character: an engine that counts in halves finds it in texts, one that counts characters never
+            raise self.fail("a lone surrogate")
         nfa.edges[start].append((ranges, end))
         return start, end
 
@@ -600,6 +646,9 @@ class _Parser:
             return ((controls[character],) * 2,)
         if character == "b" and in_class:
             return ((8, 8),)
+        if character == "c" and re.fullmatch("[a-zA-Z]", self.peek()):
+            self.position += 1
+            return ((ord(self.pattern[self.position - 1]) % 32,) * 2,)
         if character in "xu":
             digits = 2 if character == "x" else 4
             if self.take("{"):
@@ -612,7 +661,12 @@ class _Parser:
                 self.position += digits
             if not re.fullmatch("[0-9a-fA-F]{1,8}", text) or int(text, 16) > MAX_CODE_POINT:
                 raise self.fail(f"the escape \\{character}{text}")
-            return ((int(text, 16),) * 2,)
+            code = int(text, 16)
+            second = LOW_SURROGATE.match(self.pattern, self.position) if 0xD800 <= code < 0xDC00 else None
+            if second:  # the two halves of one character
+                self.position = second.end()
+                code = 0x10000 + ((code - 0xD800) << 10) + int(second[1], 16) - 0xDC00
+            return ((code, code),)
         if character in "pP" and self.take("{"):
             close = self.pattern.find("}", self.position)
             name = self.pattern[self.position : max(close, self.position)]

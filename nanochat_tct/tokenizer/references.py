@@ -30,7 +30,12 @@ SINCE = {
 }
 LATEST = 2020
 OFFICIAL = re.compile(r"https?://json-schema\.org/(?:draft[-/])?(.*?)/?(?:hyper-)?schema#?")
-NOT_SCHEMAS = ("enum", "const", "default", "examples")  # what stands in them is a value, even if it looks like a schema
+NOT_SCHEMAS = (
+    "enum",
+    "const",
+    "default",
+    "examples",
+)  # what stands in them is a value, even if it looks like a schema
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,10 @@ class References:
             return None
         if fragment and not fragment.startswith("/"):
             return self._anchors.get((address, unquote(fragment)))
-        for start in (resource, ""):  # many authors count from the document where a part of it has an $id of its own
+        for start in (
+            resource,
+            "",
+        ):  # many authors count from the document where a part of it has an $id of its own
             found = start + _normal(fragment)
             try:
                 self.lookup(found)
@@ -211,7 +219,7 @@ class References:
             waiting += [
                 (f"{pointer}/{escape(str(key))}", value, base)
                 for key, value in schema.items()
-                if key not in NOT_SCHEMAS or isinstance(value, dict) and pointer.endswith("/properties")
+                if key not in NOT_SCHEMAS or (isinstance(value, dict) and pointer.endswith("/properties"))
             ]
         return bases, resources, anchors
 

@@ -479,7 +479,9 @@ class Compiler:
         always = [f"{pointer}/allOf/{index}" for index in range(len(schema.get("allOf", [])))]
         if "$ref" in schema:
             always.append(self._references.target(schema["$ref"], pointer))
-        depends = [f"{pointer}/{name}" for name in ("if", "then", "else") if name in schema and "if" in schema]
+        depends = [
+            f"{pointer}/{name}" for name in ("if", "then", "else") if name in schema and "if" in schema
+        ]
         for name in ("$dynamicRef", "$recursiveRef"):
             if name in schema:
                 targets = self._references.dynamic_targets(schema[name], name, pointer)
@@ -593,7 +595,9 @@ class Compiler:
         reached = [*positions, others] if maximum is None else [*positions, others][:maximum]
         item = any_of(reached) if reached else NEVER
         if any(lazy != item for lazy in reached):
-            self._note(pointer, f"{'' if first == 'items' else 'prefixItems: '}items of different types by position")
+            self._note(
+                pointer, f"{'' if first == 'items' else 'prefixItems: '}items of different types by position"
+            )
             complete = False
         if "contains" in schema:
             lazy = self._lazy(schema["contains"], f"{pointer}/contains")
@@ -647,7 +651,9 @@ class Compiler:
             names = texts[0].language if texts else automaton.EMPTY
             exact &= all(a.exact for a in texts)
             if found is None or len(names.edges) > MAX_KEY_STATES:
-                self._note(pointer, "propertyNames that may be long" if found is not None else "propertyNames")
+                self._note(
+                    pointer, "propertyNames that may be long" if found is not None else "propertyNames"
+                )
                 names, exact = None, False
         required = schema.get("required", [])
         if isinstance(required, bool) and required:
@@ -708,7 +714,9 @@ class Compiler:
         """One text and one number alternative, and the shapes that no other shape contains."""
         constants: dict[bool | None, Constant] = {}
         for a in (a for t in types for a in t if isinstance(a, Constant)):
-            constants[a.value] = Constant(a.value, a.exact or (a.value in constants and constants[a.value].exact))
+            constants[a.value] = Constant(
+                a.value, a.exact or (a.value in constants and constants[a.value].exact)
+            )
         result: list[Alternative] = [constants[value] for value in (None, True, False) if value in constants]
         found = dict.fromkeys(a for t in types for a in t if isinstance(a, Number))
         if found:
@@ -870,21 +878,18 @@ class Compiler:
         if b.exact and _contains(b, a):
             return []
         if isinstance(a, Number) and isinstance(b, Number):
-            self._note_doubt(automaton.intersection(a.text, b.text), b.lower, pointer)
-            text, certain = (
-                automaton.intersection(automaton.difference(mine, others), numbers.WRITTEN)
-                for mine, others in ((a.text, b.lower), (a.lower, b.text))
-            )
+            self._note_doubt(a.text, b, pointer)
+            text = automaton.intersection(automaton.difference(a.text, b.lower), numbers.WRITTEN)
+            certain = automaton.intersection(automaton.difference(a.lower, b.text), numbers.WRITTEN)
             return [] if text.is_empty else [_number(text, certain)]
         if isinstance(a, Text) and isinstance(b, Text):
-            self._note_doubt(automaton.intersection(a.language, b.language), b.lower, pointer)
-            exact = a.exact and b.exact
-            certain = None if exact else automaton.difference(a.lower, b.language)
+            self._note_doubt(a.language, b, pointer)
+            sure = None if a.exact and b.exact else automaton.difference(a.lower, b.language)
             if a.values is not None:
                 kept = tuple(v for v in a.values if not b.lower.accepts(v.encode()))
-                return [_text(kept, ANY_STRING, certain)] if kept else []
+                return [_text(kept, ANY_STRING, sure)] if kept else []
             rest = automaton.difference(a.pattern, b.lower)
-            return [] if rest.is_empty else [_text(None, rest, certain)]
+            return [] if rest.is_empty else [_text(None, rest, sure)]
         if isinstance(a, Items) and isinstance(b, Items):
             return self._subtract_items(a, b, pointer)
         if isinstance(a, Fields) and isinstance(b, Fields):
@@ -892,11 +897,15 @@ class Compiler:
         assert isinstance(a, Constant) and isinstance(b, Constant)
         return [a if a.value is not b.value else self._in_doubt(a, pointer)]
 
-    def _note_doubt(self, shared: Automaton, certain: Automaton, pointer: str) -> None:
-        if shared is not certain and not automaton.difference(shared, certain).is_empty:
+    def _note_doubt(self, a: Automaton, b: Number | Text, pointer: str) -> None:
+        """Notes where a string that may belong to both sides does not surely belong to the second."""
+        other = b.text if isinstance(b, Number) else b.language
+        if not b.exact and not automaton.difference(automaton.intersection(a, other), b.lower).is_empty:
             self._note(pointer, "rests on what is not enforced")
 
-    def _in_doubt(self, a: Alternative, pointer: str, reason: str = "rests on what is not enforced") -> Alternative:
+    def _in_doubt(
+        self, a: Alternative, pointer: str, reason: str = "rests on what is not enforced"
+    ) -> Alternative:
         """An alternative of which nothing was taken away, though some of it should have been."""
         self._note(pointer, reason)
         return _as_doubtful(a)
@@ -1023,7 +1032,9 @@ def _join_texts(texts: list[Text]) -> Text:
     exact = all(text.exact for text in texts)
     certain = None if exact else _join([text.lower for text in texts], ANY_STRING)
     if all(text.values is not None for text in texts):
-        return _text(tuple(dict.fromkeys(v for text in texts for v in text.values or ())), ANY_STRING, certain)
+        return _text(
+            tuple(dict.fromkeys(v for text in texts for v in text.values or ())), ANY_STRING, certain
+        )
     return _text(None, _join([text.language for text in texts], ANY_STRING), certain)
 
 
