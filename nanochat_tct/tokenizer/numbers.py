@@ -23,9 +23,9 @@ _LARGE = r"(1[6-9]|[2-9][0-9]|[12][0-9]{2}|30[0-8])"
 _SMALL = r"(0[5-9]|[1-9][0-9]|[12][0-9]{2}|3[01][0-9]|32[0-3])"
 _HUGE = rf"[1-9](\.[0-9]+)?e\+{_LARGE}"
 _TINY = rf"[1-9](\.[0-9]+)?e-{_SMALL}|5e-324"
-# As Python writes a number, each in one way. Bounds and constants know of no other texts, so what is left of all numbers
-# when those are taken away is to have no other either: 0e+00 is neither at least 0 nor at most 0 by its text, and 1.00
-# is 1 by another text.
+# As Python writes a number, each in one way. Bounds and constants know of no other texts, so what is left of all
+# numbers when those are taken away is to have no other either: 0e+00 is neither at least 0 nor at most 0 by its text,
+# and 1.00 is 1 by another text.
 _LAST = r"[0-9]*[1-9]"
 WRITTEN = automaton.from_pattern(
     rf"^(0|-?([1-9][0-9]*|[1-9][0-9]{{0,15}}\.(0|{_LAST})|0\.(0|0{{0,3}}[1-9]({_LAST})?)"

@@ -28,6 +28,7 @@ SINCE = {
     "prefixItems": 2020,
     "$dynamicRef": 2020,
 }
+LAST = {"$recursiveRef": 2019}  # the last draft with a keyword
 LATEST = 2020
 OFFICIAL = re.compile(r"https?://json-schema\.org/(?:draft[-/])?(.*?)/?(?:hyper-)?schema#?")
 NOT_SCHEMAS = (
@@ -74,7 +75,9 @@ class Draft:
 
     def foreign(self, schema: dict[str, Any]) -> list[str]:
         """The keywords of a schema that its draft does not have."""
-        return [k for k in schema if k in SINCE and SINCE[k] > self.number] if self.declared else []
+        if not self.declared:
+            return []
+        return [k for k in schema if not SINCE.get(k, 0) <= self.number <= LAST.get(k, LATEST)]
 
 
 def draft_of(schema: Any) -> Draft:

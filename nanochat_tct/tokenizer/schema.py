@@ -407,7 +407,7 @@ class Compiler:
         choices: list[tuple[str, list[Lazy]]] = []
         for index, member in enumerate(subschemas.get("allOf", [])):
             inner = schema["allOf"][index]
-            if isinstance(inner, dict) and set(inner) - ANNOTATIONS == {"oneOf"}:
+            if isinstance(inner, dict) and set(inner) - (ANNOTATIONS - CHECKED_ANNOTATIONS) == {"oneOf"}:
                 # a oneOf that stands alone is worked out below, where all else that must hold is known: then fewer
                 # of its alternatives overlap
                 check_keywords(inner, f"{pointer}/allOf/{index}")
@@ -424,7 +424,7 @@ class Compiler:
             result = self._exactly_one(members, place)
         if "not" in schema:
             result = self._subtract(result, self.resolve(("schema", f"{pointer}/not")), f"{pointer}/not")
-        if "if" in schema:
+        if "if" in schema and not {"then", "else"}.isdisjoint(schema):
             condition = self.resolve(("schema", f"{pointer}/if"))
             then = self.resolve(("schema", f"{pointer}/then")) if "then" in schema else EVERYTHING
             otherwise = self.resolve(("schema", f"{pointer}/else")) if "else" in schema else EVERYTHING
@@ -528,9 +528,9 @@ class Compiler:
                 result.append(fields)
         types = tuple(result)
         if "enum" in schema:
-            types = self._intersect(types, self._literals(schema["enum"], pointer))
+            types = self._intersect(types, self._literals(schema["enum"], pointer, "enum"))
         if "const" in schema:
-            types = self._intersect(types, self._literals([schema["const"]], pointer))
+            types = self._intersect(types, self._literals([schema["const"]], pointer, "const"))
         return types
 
     def _number(self, schema: dict[str, Any], pointer: str, text: Automaton) -> Number:
@@ -676,22 +676,21 @@ class Compiler:
             return NEVER
         if (
             isinstance(schema, dict)
-            and set(schema) - ANNOTATIONS == {"$ref"}
+            and set(schema) - (ANNOTATIONS - CHECKED_ANNOTATIONS) == {"$ref"}
             and str(schema["$ref"]).startswith("#")
-            and not CHECKED_ANNOTATIONS & schema.keys()
         ):
             return self._target(schema["$ref"], pointer)  # one name for one type, wherever it is used
         return ("schema", pointer)
 
-    def _literals(self, values: list[Any], pointer: str) -> Type:
+    def _literals(self, values: list[Any], pointer: str, keyword: str) -> Type:
         """The alternatives that just these values belong to; where the types cannot say that, it is noted."""
-        literals = [self._literal(value, pointer) for value in values if not _is_number(value)]
+        literals = [self._literal(value, pointer, keyword) for value in values if not _is_number(value)]
         spelled = sorted({text for value in values if _is_number(value) for text in _spellings(value)})
         if spelled:
             literals.append(Number(automaton.from_strings(spelled)))
         return self._unite([(literal,) for literal in literals])
 
-    def _literal(self, value: Any, pointer: str) -> Alternative:
+    def _literal(self, value: Any, pointer: str, keyword: str) -> Alternative:
         """The alternative that one value belongs to, and where it is exact no other."""
         if value is None or isinstance(value, bool):
             return Constant(value)
@@ -700,12 +699,12 @@ class Compiler:
         if _is_number(value):
             return Number(automaton.from_strings(sorted(_spellings(value))))
         inner = value if isinstance(value, list) else list(value.values())
-        members = [self._named((self._literal(item, pointer),)) for item in inner]
+        members = [self._named((self._literal(item, pointer, keyword),)) for item in inner]
         if isinstance(value, dict):
             return Fields(tuple(zip(value, members, strict=True)), (), NEVER, None, frozenset(value))
         exact = len(set(members)) < 2
         if not exact:
-            self._note(pointer, "an enumeration of arrays or objects")
+            self._note(pointer, f"{keyword}: an enumeration of arrays or objects")
         return Items(any_of(members), len(members), len(members), exact)
 
     # ---- algebra of types ----
@@ -915,7 +914,6 @@ class Compiler:
         if shared is None:
             return [a]
         assert isinstance(shared, Items)
-        inner, outer = self._attempt(a.item), self._attempt(b.item)
         if shared.minimum and self._attempt(shared.item) == ():
             return [a]
         if not b.complete:
@@ -927,6 +925,7 @@ class Compiler:
             result.append(replace(a, minimum=max(a.minimum, b.maximum + 1)))
         if shared.maximum == 0:
             return result
+        inner = None if b.contains <= a.contains and _implies(a.item, b.item) else self._attempt(a.item)
         for lazy in sorted(b.contains - a.contains, key=repr):  # arrays without such an item are not in b
             unwanted = self._attempt(lazy)
             if inner is None or unwanted is None:
@@ -936,6 +935,7 @@ class Compiler:
                 result.append(_items(self._named(other), a.minimum, a.maximum, a.complete, a.contains))
         if _implies(a.item, b.item):
             return result
+        outer = self._attempt(b.item)
         if inner is not None and outer is not None:
             if all(any(wide.exact and _contains(wide, narrow) for wide in outer) for narrow in inner):
                 return result

@@ -15,6 +15,7 @@ from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
 from nanochat_tct.tokenizer.grammar import Grammar
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
+DRAFT_6 = "http://json-schema.org/draft-06/schema#"
 DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 DRAFT_2019 = "https://json-schema.org/draft/2019-09/schema"
 DRAFT_2020 = "https://json-schema.org/draft/2020-12/schema"
@@ -121,8 +122,29 @@ def combined(inner: Any) -> Any:
     )
 
 
+def of_draft(draft: str | None, schema: Any) -> Any:
+    """A schema with the draft named, and with what it says of positions in the draft's own words."""
+
+    def older(schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [older(part) for part in schema]
+        if not isinstance(schema, dict):
+            return schema
+        schema = {key: value if key in ("enum", "const") else older(value) for key, value in schema.items()}
+        if isinstance(schema.get("prefixItems"), list):
+            rest = schema.pop("items", True)
+            schema |= {"items": schema.pop("prefixItems"), "additionalItems": rest}
+        if draft != DRAFT_2019 and isinstance(schema.get("dependentSchemas"), dict):
+            schema["dependencies"] = schema.pop("dependentSchemas")
+        return schema
+
+    schema = schema if draft in (None, DRAFT_2020) else older(schema)
+    return schema if draft is None else {"$schema": draft, **schema}
+
+
 SCHEMAS = st.builds(
-    lambda schema, definition: {**schema, "$defs": {"a": definition}},
+    lambda draft, schema, definition: of_draft(draft, {**schema, "$defs": {"a": definition}}),
+    st.sampled_from([None, DRAFT_2020, DRAFT_2019, DRAFT_7, DRAFT_6]),
     st.recursive(LEAVES, combined, max_leaves=6).filter(lambda schema: isinstance(schema, dict)),
     LEAVES,
 )
