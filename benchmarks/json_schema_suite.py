@@ -52,6 +52,8 @@ FAMILIES = (
     {"patternProperties", "additionalProperties"},
     {"if", "then", "else"},
 )
+# keywords whose errors do not say which part of their schema decides: for oneOf where more than one part is valid
+WITHOUT_CONTEXT = ("not", "oneOf", "unevaluatedProperties", "unevaluatedItems")
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def is_named(schema: Any, instance: Any, unenforced: list[str]) -> bool:
         notes.append(Note(references.lookup("" if pointer == "/" else pointer), text))
     try:
         errors = list(validator_of(schema).iter_errors(instance))
-    except re.error:
-        return False  # jsonschema reads some patterns as Python's
+    except re.error:  # jsonschema reads the patterns beside additionalProperties as Python's
+        return any(note.names("additionalProperties") for note in notes)
     return bool(errors) and all(_explained(references, error, notes) for error in errors)
 
 
@@ -88,7 +90,7 @@ def _explained(references: References, error: ValidationError, notes: list[Note]
         # what if says is approximated where then or else refuses
         if keyword in ("then", "else") and any(_inside(n.about, owner.get("if"), references) for n in notes):
             return True
-    if error.validator in ("not", "oneOf") and not error.context:  # more is valid than may be
+    if error.validator in WITHOUT_CONTEXT and not error.context:
         return any(_inside(note.about, error.schema[error.validator], references) for note in notes)
     branches: dict[Any, list[ValidationError]] = {}
     for inner in error.context or ():

@@ -595,9 +595,9 @@ class Compiler:
         reached = [*positions, others] if maximum is None else [*positions, others][:maximum]
         item = any_of(reached) if reached else NEVER
         if any(lazy != item for lazy in reached):
-            self._note(
-                pointer, f"{'' if first == 'items' else 'prefixItems: '}items of different types by position"
-            )
+            what = "items of different types by position"
+            what += ", with additionalItems" if rest == "additionalItems" and rest in schema else ""
+            self._note(pointer, what if first == "items" else f"prefixItems: {what}")
             complete = False
         if "contains" in schema:
             lazy = self._lazy(schema["contains"], f"{pointer}/contains")
@@ -636,7 +636,8 @@ class Compiler:
                     raise SchemaError(f"pattern {text!r}: is too long for keys")
             except SchemaError as error:
                 # keys that it may mean would fall to additionalProperties and be refused: let them be anything
-                self._note(pointer, f"patternProperties: {error}")
+                beside = ", nor is additionalProperties enforced" if "additionalProperties" in schema else ""
+                self._note(pointer, f"patternProperties: {error}{beside}")
                 pattern, lazy, exact = ANY_STRING, ANY, False
             finite = pattern.strings(MAX_FINITE_PATTERN)
             if finite is None:

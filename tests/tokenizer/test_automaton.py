@@ -19,6 +19,10 @@ PATTERNS = [
     (r"[^a-c]x|y$", r"[^a-c]x|y\Z"),
     (r"a{2,3}b?", r"a{2,3}b?"),
     (r"(?:ab|c)+?\s", r"(?:ab|c)+?\s"),
+    (r"^\ud83d\ude00+a?$", "\\A\U0001f600+a?\\Z"),
+    (r"[\ud83d\ude00x]$", "[\U0001f600x]\\Z"),
+    (r"[^\ud83c\udf00-\uD83D\uDEFF]$", "[^\U0001f300-\U0001f6ff]\\Z"),
+    (r"\cJ\p{Lowercase_Letter}|^\p{digit}$", "\n[abcxyéml]|\\A1\\Z"),
 ]
 PIECES = [
     "$",
@@ -77,6 +81,9 @@ def test_patterns_accept_what_the_regular_expression_finds(pattern: str, python:
         "\\u{41",
         "\\u{110000}",
         "\\p{Xyz}",
+        "\\ud83d",
+        "[\\ud800-\\udbff][\\udc00-\\udfff]",
+        "a{2,1}",
         "(" * 3000,
     ],
 )
