@@ -7,6 +7,7 @@ of two texts, and a bound is a text like any other (the shortest one of its floa
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from decimal import Decimal
 
 from nanochat_tct.tokenizer import automaton
@@ -41,6 +42,27 @@ def at_least(bound: int | float, exclusive: bool) -> Automaton | None:
 def at_most(bound: int | float, exclusive: bool) -> Automaton | None:
     """The texts of the numbers that are not above a bound (below it, when exclusive); None where it is out of reach."""
     return _one_sided(-bound, exclusive, "-", "")
+
+
+Bounded = Callable[[int | float, bool], Automaton | None]
+
+
+def around(bound: int | float, bounded: Bounded) -> tuple[Automaton | None, Automaton | None]:
+    """For a bound out of reach: texts that include all numbers within it, and texts that are surely within it.
+
+    None stands for all numbers in the first place, for none of them in the second.
+
+    Args:
+        bounded: ``at_least`` or ``at_most``, the side that the bound is of.
+    """
+    if abs(bound) > LARGEST_BOUND:
+        nearest = bounded(math.copysign(LARGEST_BOUND, bound), False)
+        wider = (bound < 0) == (bounded is at_least)  # the nearest bound that is in reach excludes more
+        return (None, nearest) if wider else (nearest, None)
+    smallest = bounded(math.copysign(SMALLEST_BOUND, bound), False)
+    if (bound < 0) == (bounded is at_least):
+        return smallest, bounded(0, False)
+    return bounded(0, True), smallest
 
 
 def _one_sided(bound: int | float, exclusive: bool, above: str, below: str) -> Automaton | None:

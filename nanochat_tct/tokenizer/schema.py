@@ -551,12 +551,12 @@ class Compiler:
                 limits.append((exclusive, schema[exclusive], True))  # draft 4 had a boolean here
             for name, limit, strictly in limits:
                 allowed = bounded(limit, strictly)
+                sure = allowed
                 if allowed is None:
                     self._note(pointer, f"{name} {limit}")
-                    certain = automaton.EMPTY
-                else:
-                    text = automaton.intersection(text, allowed)
-                    certain = automaton.intersection(certain, allowed)
+                    allowed, sure = numbers.around(limit, bounded)
+                text = text if allowed is None else automaton.intersection(text, allowed)
+                certain = automaton.EMPTY if sure is None else automaton.intersection(certain, sure)
         return _number(text, certain)
 
     def _text(self, schema: dict[str, Any], pointer: str) -> Text:
@@ -685,28 +685,23 @@ class Compiler:
 
     def _literals(self, values: list[Any], pointer: str, keyword: str) -> Type:
         """The alternatives that just these values belong to; where the types cannot say that, it is noted."""
-        literals = [self._literal(value, pointer, keyword) for value in values if not _is_number(value)]
         spelled = sorted({text for value in values if _is_number(value) for text in _spellings(value)})
-        if spelled:
-            literals.append(Number(automaton.from_strings(spelled)))
+        literals: list[Alternative] = [Number(automaton.from_strings(spelled))] if spelled else []
+        for value in values:
+            if value is None or isinstance(value, bool):
+                literals.append(Constant(value))
+            elif isinstance(value, str):
+                literals.append(Text(values=(value,)))
+            elif isinstance(value, dict):
+                known = {key: self._named(self._literals([v], pointer, keyword)) for key, v in value.items()}
+                literals.append(Fields(tuple(known.items()), additional=NEVER, required=frozenset(value)))
+            elif isinstance(value, list):
+                items = [self._named(self._literals([item], pointer, keyword)) for item in value]
+                same = len(set(items)) < 2
+                if not same:
+                    self._note(pointer, f"{keyword}: an enumeration of arrays or objects")
+                literals.append(Items(any_of(items), len(items), len(items), same))
         return self._unite([(literal,) for literal in literals])
-
-    def _literal(self, value: Any, pointer: str, keyword: str) -> Alternative:
-        """The alternative that one value belongs to, and where it is exact no other."""
-        if value is None or isinstance(value, bool):
-            return Constant(value)
-        if isinstance(value, str):
-            return Text(values=(value,))
-        if _is_number(value):
-            return Number(automaton.from_strings(sorted(_spellings(value))))
-        inner = value if isinstance(value, list) else list(value.values())
-        members = [self._named((self._literal(item, pointer, keyword),)) for item in inner]
-        if isinstance(value, dict):
-            return Fields(tuple(zip(value, members, strict=True)), (), NEVER, None, frozenset(value))
-        exact = len(set(members)) < 2
-        if not exact:
-            self._note(pointer, f"{keyword}: an enumeration of arrays or objects")
-        return Items(any_of(members), len(members), len(members), exact)
 
     # ---- algebra of types ----
 

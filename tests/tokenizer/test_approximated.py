@@ -1,6 +1,7 @@
 """Schemas with keywords that the types only approximate: nothing valid is refused, and what is accepted is named."""
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -318,6 +319,9 @@ CASES: dict[str, Any] = {
     "newer keywords": {"$schema": DRAFT_4, "const": 1, "contains": False, "if": True, "then": False},
     "newer keywords in draft 7": {"$schema": DRAFT_7, "prefixItems": [False], "unevaluatedProperties": False},
     "whole numbers of draft 4": {"$schema": DRAFT_4, "not": {"type": "integer"}},
+    "no number of JSON": {"enum": [float("inf"), 1, [float("nan")], {"a": float("inf")}]},
+    "far below": {"oneOf": [{**NUMBER, "maximum": -1e17}, {**NUMBER, "minimum": -1e17}, {"type": "null"}]},
+    "just below": {"if": {"exclusiveMaximum": -1e-7}, "then": {"type": "integer"}, "else": NUMBER},
     "zeros": {"enum": [0, [0]]},
     "big numbers": {"enum": [10**17, 2**53 + 1]},
     "not one": {**NUMBER, "not": {"const": 1}},
@@ -372,6 +376,35 @@ def test_kinds_of_approximation(name: str) -> None:
 def test_what_is_named(schema: Any, named: str | None) -> None:
     unenforced = compile_schema(schema)[1]
     assert unenforced == [] if named is None else any(named in line for line in unenforced)
+
+
+def test_bounds_out_of_reach_still_bound() -> None:
+    choose = random.Random(0)
+    values = [
+        0,
+        -0.0,
+        1e-5,
+        -1e-5,
+        1e-4,
+        -1e-4,
+        5e-324,
+        1e15,
+        -1e15,
+        1e16,
+        -1e16,
+        10**17,
+        -(10**17),
+        3,
+        -3,
+        2e17,
+    ]
+    for bound in (1e16, -1e16, 1e17, 10**17, -(10**17), 1e-5, -1e-5, 1e-300, -1e-300):
+        for keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
+            for schema in ({keyword: bound}, {"not": {keyword: bound}}):
+                judge({**NUMBER, **schema}, [*values, choose.uniform(-2, 2) * bound])
+    for schema in ({"minimum": 1e16}, {"exclusiveMinimum": 1e-7}):
+        with pytest.raises(TokenizerError):
+            Grammar(compile_schema({**NUMBER, **schema})[0]).write(0)
 
 
 def test_a_negation_of_contains_is_exact() -> None:
