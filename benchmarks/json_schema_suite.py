@@ -88,7 +88,9 @@ def _explained(references: References, error: ValidationError, notes: list[Note]
         if any(note.about is owner and note.names(str(keyword)) for note in notes):
             return True
         # what if says is approximated where then or else refuses
-        if keyword in ("if", "then", "else") and any(_inside(n.about, owner.get("if"), references) for n in notes):
+        if keyword in ("if", "then", "else") and any(
+            _inside(n.about, owner.get("if"), references) for n in notes
+        ):
             return True
     if error.validator in WITHOUT_CONTEXT and not error.context:
         return any(_inside(note.about, error.schema[error.validator], references) for note in notes)
