@@ -111,8 +111,13 @@ class _Builder:
         arrays = [a for a in alternatives if isinstance(a, Items)]
         item_masks: dict[Alternative, int] = {}
         if arrays:
-            node["item"], masks = self.node_of([self.compiler.allowed(a.item) for a in arrays])
-            item_masks = dict(zip(arrays, masks, strict=True))
+            items = [self.compiler.allowed(a.item) for a in arrays]
+            if any(items) and all(isinstance(a, Items) for t in items for a in t):
+                # An array is not opened by a token where nothing else may stand, and then an empty one looks like the
+                # end of the array that it is in. Beside a second kind, which no mask allows, it is opened.
+                items.append((Constant(None),))
+            node["item"], masks = self.node_of(items)
+            item_masks = dict(zip(arrays, masks, strict=False))
         shapes = [a for a in alternatives if isinstance(a, Fields)]
         if shapes:
             self._describe_keys(node, shapes)

@@ -56,6 +56,10 @@ SCHEMAS: dict[str, Any] = {
         "minItems": 1,
         "maxItems": 2,
     },
+    "arrays of arrays": {
+        "type": "array",
+        "items": {"type": "array", "items": {"type": "array"}, "maxItems": 2},
+    },
     "tree": {
         "oneOf": [
             {"type": "string"},
