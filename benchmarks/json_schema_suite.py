@@ -96,7 +96,8 @@ def _explained(references: References, error: ValidationError, notes: list[Note]
         return any(_inside(note.about, error.schema[error.validator], references) for note in notes)
     branches: dict[Any, list[ValidationError]] = {}
     for inner in error.context or ():
-        branches.setdefault(inner.schema_path[0], []).append(inner)
+        # a branch that is the schema false has no path
+        branches.setdefault(inner.schema_path[0] if inner.schema_path else None, []).append(inner)
     return any(all(_explained(references, inner, notes) for inner in inners) for inners in branches.values())
 
 

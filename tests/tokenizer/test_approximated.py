@@ -184,7 +184,7 @@ def judge(schema: Any, values: list[Any]) -> None:
 
 
 @given(SCHEMAS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_made_up_schemas(schema: Any) -> None:
     judge(schema, VALUES)
 
