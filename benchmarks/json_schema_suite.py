@@ -93,7 +93,10 @@ def _explained(references: References, error: ValidationError, notes: list[Note]
         ):
             return True
     if error.validator in WITHOUT_CONTEXT and not error.context:
-        return any(_inside(note.about, error.schema[error.validator], references) for note in notes)
+        # what is evaluated depends on whether the keywords beside it are satisfied
+        beside = str(error.validator).startswith("unevaluated")
+        decides = error.schema if beside else error.schema[error.validator]
+        return any(_inside(note.about, decides, references) for note in notes)
     branches: dict[Any, list[ValidationError]] = {}
     for inner in error.context or ():
         # a branch that is the schema false has no path
