@@ -44,13 +44,19 @@ def read_cluster_file(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"--cluster {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UserError(f"--cluster {path} is no cluster file; take one of cluster/ as it is")
+        raise UserError(f"--cluster {path} is not a cluster file; take one of cluster/ as it is")
     return content
 
 
 def is_kuberay(content: dict[str, Any]) -> bool:
     """Whether it is for Kubernetes, not for `ray up`."""
     return content.get("kind") == "List"
+
+
+def cluster_spec(content: dict[str, Any]) -> dict[str, Any]:
+    """The cluster of a file for Kubernetes, which is that of its job."""
+    spec: dict[str, Any] = content["items"][1]["spec"]["rayClusterSpec"]
+    return spec
 
 
 def fields_to_fill(content: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +93,7 @@ def check_fields(content: dict[str, Any]) -> str:
 def check_schema(content: dict[str, Any]) -> str:
     if is_kuberay(content):
         kinds = [item.get("kind") for item in content["items"]]
-        if kinds != ["ConfigMap", "RayCluster", "RayJob"]:
+        if kinds != ["ConfigMap", "RayJob"] or "rayClusterSpec" not in content["items"][1]["spec"]:
             raise UserError(f"the items are {kinds}; take the file from cluster/ again")
         return "; ".join(kinds)
     from jsonschema import ValidationError
@@ -112,7 +118,7 @@ def check_versions(content: dict[str, Any]) -> str:
     found = [match for text in strings(content) for match in IMAGE.finditer(text)]
     versions = {match["version"] for match in found}
     if is_kuberay(content):
-        versions.add(content["items"][1]["spec"]["rayVersion"])
+        versions.add(cluster_spec(content)["rayVersion"])
     if versions != {version}:
         told = ", ".join(sorted(versions)) or "none"
         raise UserError(f"Ray {told} in the file, Ray {version} here; make them the same")
@@ -121,9 +127,9 @@ def check_versions(content: dict[str, Any]) -> str:
 
 def check_security(content: dict[str, Any]) -> str:
     if is_kuberay(content):
-        if content["items"][1]["spec"].get("authOptions") != {"mode": "token"}:
+        if cluster_spec(content).get("authOptions") != {"mode": "token"}:
             raise UserError(
-                "RayCluster has no authOptions {mode: token}: whoever reaches a pod could run anything"
+                "rayClusterSpec has no authOptions {mode: token}: whoever reaches a pod could run anything"
             )
         return "the operator makes the token"
     token = ensure_token()

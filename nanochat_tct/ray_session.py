@@ -1,18 +1,26 @@
 """Starts Ray, or joins the one that is there. The jobs that use Ray call this before anything else of it."""
 
+import functools
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from nanochat_tct.errors import StorageError, UserError
 
-CONNECT_SECONDS = 10
+CONNECT_SECONDS = 15  # for an address to answer as Ray does
+ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: this machine is 127.0.0.1 to Ray
+SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
+# What Ray puts between its temporary folder and the end of its longest socket path
+SESSION_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_MetricsHead")
 START_TRIES = 3
 WAIT_POLL_SECONDS = 2.0
 WAIT_LINE_SECONDS = 30.0  # between lines while nothing changes
@@ -23,7 +31,7 @@ OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
 
 def start_ray(num_cpus: int | None = None) -> None:
-    """Joins the cluster of the running job or of ``RAY_ADDRESS``, else starts Ray here, on loopback only.
+    """Join the cluster of the running job or of ``RAY_ADDRESS``, else start Ray here, on loopback only.
 
     Does nothing when this process has Ray already.
 
@@ -31,7 +39,8 @@ def start_ray(num_cpus: int | None = None) -> None:
         num_cpus: of a Ray started here; None for those of the machine. A joined cluster keeps its own.
 
     Raises:
-        UserError: nothing answers at ``RAY_ADDRESS``; this machine is too busy to start Ray.
+        UserError: no Ray that takes us answers at ``RAY_ADDRESS``; Ray cannot start here, because of its temporary
+            folder, or because this machine is too busy.
     """
     address = os.environ.get("RAY_ADDRESS", "")  # `ray job submit` sets it too
     is_local = address in ("", "local")
@@ -39,7 +48,10 @@ def start_ray(num_cpus: int | None = None) -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     if is_local:
         # Whatever its name says, this keeps Ray on 127.0.0.1. It is read when ray is imported.
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault(ON_LOOPBACK, "0")
+        # Any free port: the fixed ones are left to a cluster of `ray start`.
+        os.environ.setdefault("DASHBOARD_METRIC_PORT", "0")
+        os.environ.setdefault("AUTOSCALER_METRIC_PORT", "0")
     import ray
 
     if ray.is_initialized():
@@ -47,38 +59,118 @@ def start_ray(num_cpus: int | None = None) -> None:
     # It would warn that a token guards this Ray, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if is_local:
-        if "RAY_AUTH_TOKEN" not in os.environ:
-            ensure_token()
-        for attempt in range(1, START_TRIES + 1):
-            try:
-                with _address_for_workers():
-                    ray.init(
-                        address="local",
-                        num_cpus=num_cpus,
-                        object_store_memory=_object_store_bytes(),
-                        dashboard_host="127.0.0.1",
-                        logging_level=logging.WARNING,
-                    )
-                break
-            except Exception as error:  # Ray has no narrower type for it
-                if "timed out during startup" not in str(error):
-                    raise
-                ray.shutdown()
-                if attempt == START_TRIES:
-                    raise UserError(
-                        f"Ray did not start {attempt} times, within the 30 s that it gives itself: this machine is "
-                        "too busy; run again when it is not"
-                    ) from error
-                print("Ray did not start within its 30 s: this machine is busy; once more", file=sys.stderr)
-        return
+        _start(num_cpus)
+    else:
+        _join(address)
+
+
+def _start(num_cpus: int | None) -> None:
+    """Start Ray on this machine. Raises: UserError when it cannot start."""
+    import ray
+
+    _check_temporary_folder()
+    if "RAY_AUTH_TOKEN" not in os.environ:
+        ensure_token()
+    for attempt in range(1, START_TRIES + 1):
+        try:
+            with _address_for_workers(), _free_agent_port():
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    object_store_memory=_object_store_bytes(),
+                    dashboard_host="127.0.0.1",
+                    dashboard_port=_free_port(),
+                    logging_level=logging.WARNING,
+                )
+            return
+        except Exception as error:  # Ray has no narrower type for it
+            if "timed out during startup" not in str(error):
+                raise
+            ray.shutdown()
+            if attempt == START_TRIES:
+                raise UserError(
+                    f"Ray did not start {attempt} times, within the 30 s that it gives itself: this machine is "
+                    "too busy; run again when it is not"
+                ) from error
+            print("Ray did not start within its 30 s: this machine is busy; once more", file=sys.stderr)
+
+
+def _join(address: str) -> None:
+    """Join the Ray at `address`, and give the address to all processes of this job.
+
+    Raises: UserError when no Ray answers there, or it does not take us. Ray itself would try again for minutes.
+    """
+    import ray
+
     try:
-        _knock(address)
-        ray.init(address=address, logging_level=logging.WARNING)
-    except (OSError, ValueError) as error:  # Ray's own are of these kinds
+        if address.startswith("ray://"):
+            _connect(address.removeprefix("ray://"))
+            ray.init(address=address, logging_level=logging.WARNING)
+            return
+        from ray._private.services import canonicalize_bootstrap_address
+
+        gcs_address = canonicalize_bootstrap_address(address)  # of "auto", too
+        assert gcs_address is not None
+        _ask(gcs_address)
+        # Otherwise parts of Ray Train look for "the" Ray of this machine, and complain when there are two.
+        environment = {"env_vars": {"RAY_ADDRESS": gcs_address}}
+        ray.init(address=gcs_address, runtime_env=environment, logging_level=logging.WARNING)
+    # Ray's own are of these kinds.
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"cannot join Ray at RAY_ADDRESS={address}: {reason}; unset it to run locally"
         ) from error
+
+
+def _connect(address: str) -> None:
+    """Raise OSError unless a server of gRPC, as Ray's are, listens at ``host:port``."""
+    import grpc  # type: ignore[import-untyped]
+    from ray._private.grpc_utils import init_grpc_channel
+
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
+        except grpc.FutureTimeoutError as error:
+            raise OSError(f"nothing that answers as Ray does within {CONNECT_SECONDS} s") from error
+
+
+def _ask(address: str) -> None:
+    """Raise OSError unless the Ray at ``host:port`` answers, takes our token and has our version."""
+    import grpc  # type: ignore[import-untyped]
+    import ray
+    from ray._private.grpc_utils import init_grpc_channel
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        alive = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).CheckAlive
+        try:
+            answer = alive(gcs_service_pb2.CheckAliveRequest(), timeout=CONNECT_SECONDS)  # type: ignore[attr-defined]
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details() or ""
+            if code == grpc.StatusCode.UNAUTHENTICATED:
+                raise OSError(
+                    "it wants its token, and has not got it: export RAY_AUTH_MODE=token, with the token that it was "
+                    "started with in ~/.ray/auth_token"
+                ) from error
+            if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+                reason = f"nothing that answers as Ray does within {CONNECT_SECONDS} s"
+            elif code == grpc.StatusCode.UNIMPLEMENTED or "HTTP/2" in details:
+                reason = "what answers there is not Ray"
+            elif details.startswith("errors resolving"):
+                reason = "its name cannot be resolved"
+            else:
+                reason = re.sub(r"^[A-Z_]+: ", "", details.rpartition("last error: ")[2])
+                if "refused" in reason and os.environ.get(ON_LOOPBACK) != "0":
+                    reason += f" (a Ray that is on loopback only is joined with {ON_LOOPBACK}=0)"
+            raise OSError(reason) from error
+    if answer.ray_version != ray.__version__:
+        raise OSError(
+            f"Ray {answer.ray_version} answers there, and this is Ray {ray.__version__}; make them the same"
+        )
 
 
 def wait_for_gpus(count: int, minutes: float, say: Callable[[str], None]) -> None:
@@ -126,7 +218,7 @@ def watch_workers(
     say: Callable[[str], None],
     is_over: Callable[[float], bool],
 ) -> None:
-    """Tells, until a run is over, when Ray has no place for its workers: at the start, or after some were lost.
+    """Say, until a run is over, which of its machines were lost, and when its workers have no place.
 
     Ray Train would try again for ever, and says nothing of it. Workers have their place as soon as a placement
     group of this job is complete, however long they then take to start, and for as long as they work.
@@ -135,7 +227,7 @@ def watch_workers(
         count: workers, at least.
         resources: what each of them reserves.
         minutes: the longest wait for a place.
-        say: gets a line when the wait is longer than usual, and every WAIT_LINE_SECONDS.
+        say: gets a line for a lost machine, one when a wait is longer than usual, and one every WAIT_LINE_SECONDS.
         is_over: waits for so many seconds, and tells whether the run is over.
 
     Raises:
@@ -144,9 +236,17 @@ def watch_workers(
     import ray
 
     begin, last_line = time.monotonic(), -WAIT_LINE_SECONDS
+    machines: dict[str, str] = {}  # those that workers are on: node id, address
     while not is_over(WAIT_POLL_SECONDS):
         try:
-            if _has_place():
+            nodes, groups = {node["NodeID"]: node for node in ray.nodes()}, _placement_groups()
+            for node_id in [each for each in machines if not nodes.get(each, {}).get("Alive")]:
+                say(f"lost machine {machines.pop(node_id)}")
+            placed = [group for group in groups if group["state"] == "CREATED"]
+            if placed:
+                used = {node_id for group in placed for node_id in group["bundles_to_node_id"].values()}
+                alive = {each for each in used if nodes.get(each, {}).get("Alive")}
+                machines = {each: nodes[each]["NodeManagerAddress"] for each in alive}
                 begin, last_line = time.monotonic(), -WAIT_LINE_SECONDS
                 continue
             there, free = ray.cluster_resources(), ray.available_resources()
@@ -158,7 +258,7 @@ def watch_workers(
             continue
         each = " and ".join(f"{amount:g} {name}" for name, amount in resources.items())
         has = " and ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s" for name in resources)
-        has += " free" if lacks else " free, perhaps in pieces or promised to another run"
+        has += " free" + ("" if lacks else f", and {_why_not_placed(groups)}")
         if now - last_line > WAIT_LINE_SECONDS:
             last_line = now
             say(
@@ -173,13 +273,27 @@ def watch_workers(
             )
 
 
-def _has_place() -> bool:
-    """Whether a placement group of this job is complete: its id ends with that of the job."""
+def _placement_groups() -> list[dict[str, Any]]:
+    """Those of this job that are not removed: their ids end with that of the job."""
     import ray
 
     job = ray.get_runtime_context().get_job_id()
     groups = ray.util.placement_group_table().values()
-    return any(group["state"] == "CREATED" and group["placement_group_id"].endswith(job) for group in groups)
+    return [
+        group for group in groups if group["placement_group_id"].endswith(job) and group["state"] != "REMOVED"
+    ]
+
+
+def _why_not_placed(groups: list[dict[str, Any]]) -> str:
+    """Why workers have no place though enough is free in sum, as far as Ray's state tells."""
+    states = {group["stats"]["scheduling_state"] for group in groups}
+    if states & {"NO_RESOURCES", "INFEASIBLE", "FAILED_TO_COMMIT_RESOURCES"}:
+        return "no machine has what one worker needs"
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    busy = f"; this machine is busy (load {load:.0f} on {cores} cores)" if load > cores else ""
+    if states:
+        return f"Ray is placing the workers{busy}"
+    return f"Ray Train has not asked for them yet{busy}"
 
 
 @contextmanager
@@ -210,9 +324,7 @@ def _address_for_workers() -> Iterator[None]:
 
     Parts of Ray Train look for "the" Ray of this machine, and would stumble over a second one.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     before = dict(os.environ)
     os.environ.update({"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"})
     try:
@@ -242,11 +354,51 @@ def ensure_token(path: Path | None = None) -> Path:
     return path
 
 
-def _knock(address: str) -> None:
-    """Raises OSError when nothing listens at ``host:port`` or ``ray://host:port``: Ray would try for minutes."""
-    host, _, port = address.split("://")[-1].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+def _check_temporary_folder() -> None:
+    """Raise UserError unless Ray can keep its files and sockets where it will."""
+    from ray._common.utils import get_default_system_temp_dir
+
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
+    folder = get_default_system_temp_dir()
+    given = f"{name}={folder}" if name else folder
+    too_long = len(os.fsencode(folder)) + SESSION_BYTES - SOCKET_PATH_BYTES
+    if too_long > 0:
+        raise UserError(
+            f"{given} is {too_long} bytes too long for the sockets that Ray makes there; set RAY_TMPDIR to a shorter "
+            "one, as /tmp"
+        )
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(
+            f"Ray cannot keep its files in {given} ({reason}); set RAY_TMPDIR to a folder that can be written"
+        ) from error
+
+
+def _free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def _free_agent_port() -> Iterator[None]:
+    """Let a Ray that is started in this context choose the port of its dashboard agent.
+
+    A cluster of `ray start` wants the fixed one, and never takes a job without it. `ray.init` has no argument for it.
+    """
+    from ray._private import parameter
+
+    original = parameter.RayParams
+    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        parameter.RayParams = original  # type: ignore[misc]
 
 
 def _object_store_bytes() -> int:

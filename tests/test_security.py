@@ -1,11 +1,15 @@
-"""What a local Ray opens: loopback only. (That no key is written down: training/test_launch.py.)"""
+"""What a local Ray opens: loopback only, on free ports. (That no key is written down: training/test_launch.py.)"""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import run_python
+from tests.alone import SECOND_ADDRESS, alone, open_to_others
+from tests.helpers import REPOSITORY, run_python
+from tests.training.workers import small_store
 
 LISTENING = """
 import os, psutil
@@ -30,13 +34,16 @@ for table in ("tcp", "tcp6"):
     for line in open(f"/proc/self/net/{table}").readlines()[1:]:
         columns = line.split()
         if columns[3] == "0A" and columns[9] in inodes:  # LISTEN
-            print("listens", table, columns[1].split(":")[0])
+            print("listens", table, *columns[1].split(":"))
 """
 LOOPBACK = {
     ("tcp", "0100007F"),
     ("tcp6", "00000000000000000000000001000000"),
     ("tcp6", "0000000000000000FFFF00000100007F"),  # 127.0.0.1, as IPv6 writes it
 }
+
+# Of `ray start --head`: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
+FIXED_PORTS = {6379, 8265, 52365, 10001, 44217, 44227}
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/net"), reason="no /proc here")
@@ -49,5 +56,48 @@ def test_a_local_ray_listens_on_loopback_only(tmp_path: Path) -> None:
     listening = {(line[1], line[2]) for line in lines if line[0] == "listens"}
     assert ("tcp", "0100007F") in listening, "it found those that listen"
     assert listening - LOOPBACK == set()
+    ports = {int(line[3], 16) for line in lines if line[0] == "listens"}
+    assert ports & FIXED_PORTS == set(), "a cluster of `ray start` needs these"
     token = tmp_path / ".ray/auth_token"
     assert token.stat().st_mode & 0o777 == 0o600
+
+
+HOST_NAME = f"""
+hosts=$(mktemp)
+echo "{SECOND_ADDRESS} $(hostname)" > $hosts
+mount --bind $hosts /etc/hosts
+"""
+
+
+def test_who_listens_on_another_address_is_seen(tmp_path: Path) -> None:
+    """As what follows relies on."""
+    listen = "import socket, time; socket.create_server(('', 7000)), time.sleep(2)"
+    listening = tmp_path / "listening"
+    subprocess.run(alone(f'{sys.executable} -c "{listen}"', listening), check=True)
+    assert {line.split()[3] for line in open_to_others(listening)} == {"0.0.0.0:7000"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_local_run_listens_on_loopback_only(tmp_path: Path) -> None:
+    """On a machine with another address: Ray, and torch on its workers."""
+    flags = (
+        "--n-layer 1 --n-head 2 --n-embd 16 --context-size 32 --batch-size 4 --max-iters 200 --eval-iters 1"
+    )
+    flags += " --num-samples 0 --wandb off --no-tensorboard --run-name run"
+    places = f"--data-dir {small_store(tmp_path / 'store')} --checkpoint-dir {tmp_path} --log-dir {tmp_path}"
+    script = f"getent hosts $(hostname)\n{sys.executable} -m nanochat_tct.cli train {places} {flags}"
+    listening = tmp_path / "listening"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    result = subprocess.run(
+        alone(HOST_NAME + script, listening),
+        env={**environment, "HOME": str(tmp_path), "RAY_TMPDIR": "/tmp", "PYTHONPATH": str(REPOSITORY)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert result.stdout.startswith(SECOND_ADDRESS), "torch would take the address of this name"
+    seen = listening.read_text()
+    assert "gcs_server" in seen and "RayTrainW" in seen, "it found those that listen"
+    assert open_to_others(listening) == set()

@@ -9,6 +9,12 @@ class Lines:
     def __init__(self) -> None:
         self.reason: str | None = None
         self.lines: list[str | dict[str, Any]] = []
+        self.starts = 0
+
+    def count_start(self) -> int:
+        """How often the workers were started before this time."""
+        self.starts += 1
+        return self.starts - 1
 
     def put(self, line: str | dict[str, Any]) -> None:
         """Add one."""

@@ -75,6 +75,7 @@ class Reporter:
         charge: told on rank 0 before each piece of work what it will take: the kind ("warm_up", "train",
             "evaluation", "checkpoint") and the model's FLOPs over all workers (0 for a checkpoint).
         progress: takes the numbers of a log line, on rank 0, for a progress bar.
+        is_restart: the workers were started again, because some were lost or more can be had.
     """
 
     say: Callable[[str], None] = print
@@ -82,6 +83,7 @@ class Reporter:
     stop_reason: Callable[[], str | None] = lambda: None
     charge: Callable[[str, float], None] = lambda kind, flops: None
     progress: Callable[[dict[str, Any]], None] = lambda numbers: None
+    is_restart: bool = False
 
 
 @dataclass
@@ -253,6 +255,8 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
             error = str(problem)
         raise_together(error, worker)
 
+    if reporter.is_restart:
+        tracker.say(f"continuing from iter {progress.step} with {worker.world_size} workers")
     if previous is not None and worker.world_size != config.num_workers:
         tracker.say(
             f"iter {progress.step}: {worker.world_size} of {config.num_workers} workers, the same global batch"

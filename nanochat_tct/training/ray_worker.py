@@ -1,8 +1,11 @@
 """The loop on one of Ray Train's workers: what it says, and what makes it stop."""
 
+import ipaddress
 import logging
 import os
 import signal
+import socket
+import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -10,7 +13,11 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+import ray.train.torch.config
+import ray.util
 import torch
+import torch.distributed
+from ray.train import UserCallback
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
@@ -23,7 +30,10 @@ POLL_SECONDS = 0.2  # how often the driver is asked whether it wants to stop
 RESERVED_SECONDS = 60  # for how long CPUs or GPUs stay reserved for a run whose driver was killed
 PREEMPTED = "preempted"  # how reasons begin after which Ray starts the workers again, elsewhere
 
+LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
+
 _sigterm = threading.Event()  # this process was told to end
+_store: torch.distributed.TCPStore | None = None  # by which workers find each other, where it is served
 
 
 class Preempted(Exception):
@@ -67,7 +77,13 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     assert config.data_dir is not None
     try:
         check_nodes(config.data_dir, worker)
-        reporter = Reporter(say=put, report=ray.train.report, progress=put, stop_reason=stop_reason)
+        reporter = Reporter(
+            say=put,
+            report=ray.train.report,
+            progress=put,
+            stop_reason=stop_reason,
+            is_restart=worker.is_first and ray.get(lines.count_start.remote()) > 0,
+        )
         result = train(config, worker, reporter)
     except StoppedTogether as error:  # an end, not a failure: starting again would not help
         return {"error": str(error)}
@@ -103,8 +119,49 @@ def hear_sigterm() -> None:
     signal.signal(signal.SIGTERM, hear)
 
 
+class LossLines(UserCallback):
+    """Says which workers were lost; `lines` leads to the driver. What the others say then is a consequence."""
+
+    def __init__(self, lines: Any) -> None:
+        self.lines = lines
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        errors = sorted(worker_exceptions.items())
+        lost = [str(rank) for rank, error in errors if isinstance(error, ray.exceptions.RayError)]
+        if lost:
+            self.lines.put.remote(f"lost worker{'s' if len(lost) > 1 else ''} {', '.join(lost)}")
+
+
+def stay_on_loopback() -> None:
+    """Keep gloo and NCCL to the loopback interface, where Ray is on it: they choose another one if they can."""
+    if ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
+        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+            os.environ.setdefault(name, LOOPBACK)
+
+
+def use_served_store() -> None:
+    """Make torch connect to the store of `serve_store`, also on the worker that serves it."""
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+
+
+def serve_store() -> tuple[str, int]:
+    """Serve the store by which workers find each other, on this machine's address only; torch's own would listen on
+    all of them. Returns: address and port.
+    """
+    global _store
+    host = ray.util.get_node_ip_address()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.bind((host, 0))
+        port = listener.getsockname()[1]
+        _store = torch.distributed.TCPStore(
+            host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
+        )
+    return host, port
+
+
 class StoppableTorchConfig(TorchConfig):
-    """Ray Train's own set-up of torch.distributed, on workers that hear SIGTERM.
+    """Ray Train's own set-up of torch.distributed, on workers that hear SIGTERM and listen on Ray's address only.
 
     Python hears signals in the main thread only. There Ray Train runs what a backend asks for; the loop has
     another thread.
@@ -122,5 +179,8 @@ class StoppableTorchBackend(TorchConfig().backend_cls):  # type: ignore[misc]
         # This runs in Train's controller, which every 20 s reserves what an elastic run needs, for 180 s. After a kill
         # of the driver the same command has to wait until that is over; there is no setting for it.
         autoscaling_coordinator_client.AUTOSCALING_REQUESTS_EXPIRE_TIME_S = RESERVED_SECONDS
+        worker_group.execute(stay_on_loopback)
+        worker_group.execute(use_served_store)
+        ray.train.torch.config.get_address_and_port = serve_store
         super().on_start(worker_group, backend_config)
         worker_group.execute(hear_sigterm)
