@@ -9,6 +9,7 @@ import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 from nanochat_tct.errors import StorageError, UserError
 
 CONNECT_SECONDS = 15  # for an address to answer as Ray does
+DASHBOARD_PORT = 8270  # of a local Ray; 8265 is left to clusters, and to `ray dashboard`
+NEXT_PORTS = 20
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: this machine is 127.0.0.1 to Ray
 SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 # What Ray puts between its temporary folder and the end of its longest socket path
@@ -79,7 +82,7 @@ def _start(num_cpus: int | None) -> None:
                     num_cpus=num_cpus,
                     object_store_memory=_object_store_bytes(),
                     dashboard_host="127.0.0.1",
-                    dashboard_port=_free_port(),
+                    dashboard_port=_free_port(DASHBOARD_PORT),
                     logging_level=logging.WARNING,
                 )
             return
@@ -87,12 +90,24 @@ def _start(num_cpus: int | None) -> None:
             if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
+            _end_half_started(error)
             if attempt == START_TRIES:
                 raise UserError(
                     f"Ray did not start {attempt} times, within the 30 s that it gives itself: this machine is "
                     "too busy; run again when it is not"
                 ) from error
             print("Ray did not start within its 30 s: this machine is busy; once more", file=sys.stderr)
+
+
+def _end_half_started(error: Exception) -> None:
+    """End the processes of a Ray whose start ended in `error`; otherwise they would slow down the next one."""
+    from ray._private.node import Node
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):  # nothing else leads to it
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return
 
 
 def _join(address: str) -> None:
@@ -372,17 +387,21 @@ def _check_temporary_folder() -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = (
+            "it is a file" if isinstance(error, FileExistsError) else (error.strerror or str(error)).lower()
+        )
         raise UserError(
             f"Ray cannot keep its files in {given} ({reason}); set RAY_TMPDIR to a folder that can be written"
         ) from error
 
 
-def _free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def _free_port(first: int = 0) -> int:
+    """A port of loopback that nobody listens on: the first free one from `first` on, or any."""
+    for port in (*range(first, first + NEXT_PORTS), 0) if first else (0,):
+        with socket.socket() as free, suppress(OSError):  # the one that is taken
+            free.bind(("127.0.0.1", port))
+            return int(free.getsockname()[1])
+    raise AssertionError
 
 
 @contextmanager

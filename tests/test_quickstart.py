@@ -1,22 +1,18 @@
-"""docs/quickstart.md, block by block as written, in a fresh clone.
-
-In a network and process namespace of its own, so that the page's ports are free, and its `ray stop` ends no
-other Ray of this machine.
-"""
+"""docs/quickstart.md, block by block as written, in a fresh clone, in namespaces of its own."""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.alone import alone, open_to_others
 from tests.helpers import REPOSITORY
+from tests.training.workers import small_store
 
 PAGE = REPOSITORY / "docs/quickstart.md"
-ALONE = ["unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--mount-proc"]
 LIMIT_SECONDS = 1500
 
 
@@ -41,22 +37,19 @@ def skeleton(line: str) -> str:
     return re.sub(r"/\S+", "/", re.sub(r"[\d.,:]+", "#", line)).strip()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(LIMIT_SECONDS)
-def test_every_block_runs_as_written(tmp_path: Path) -> None:
-    if shutil.which("unshare") is None or subprocess.run([*ALONE, "true"], capture_output=True).returncode:
-        pytest.skip("no namespaces here (unshare)")
-    clone = tmp_path / "clone"
+def run(script: str, clone: Path, listening: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a script in a clone of the repository, as a user whose home is beside it."""
+    command = alone(script, listening)
     subprocess.run(["git", "clone", "-q", REPOSITORY, clone], check=True)
-    (tmp_path / "home").mkdir()
-    script = "set -euo pipefail\nip link set lo up 2>/dev/null || true\n" + "\n".join(blocks())
+    home = clone.parent / "home"
+    home.mkdir()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    result = subprocess.run(
-        [*ALONE, "bash", "-c", script],
+    return subprocess.run(
+        command,
         cwd=clone,
         env={
             **environment,
-            "HOME": str(tmp_path / "home"),
+            "HOME": str(home),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(clone),
             "RAY_TMPDIR": "/tmp",
@@ -66,9 +59,53 @@ def test_every_block_runs_as_written(tmp_path: Path) -> None:
         text=True,
         timeout=LIMIT_SECONDS,
     )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_SECONDS)
+def test_every_block_runs_as_written(tmp_path: Path) -> None:
+    """And all of it listens on loopback only, on a machine that has another address."""
+    listening = tmp_path / "listening"
+    result = run("\n".join(blocks()), tmp_path / "clone", listening)
     if folder := os.environ.get("QUICKSTART_OUTPUT"):  # to put on the page what was really printed
         Path(folder).write_text(result.stdout + "\n----\n" + result.stderr)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     seen = {skeleton(line) for line in (result.stdout + result.stderr).splitlines()}
     shown = [line for block in printed() for line in block.splitlines() if line.strip() not in ("", "...")]
     assert [line for line in shown if skeleton(line) not in seen] == []
+    listened = listening.read_text()
+    assert all(name in listened for name in ("127.0.0.1:8265", "gcs_server", "ray::DashboardA", "RayTrainW"))
+    assert open_to_others(listening) == set()
+
+
+BESIDE = """
+import time
+from nanochat_tct.ray_session import start_ray
+start_ray(num_cpus=1)
+print("started", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LIMIT_SECONDS)
+def test_the_cluster_beside_a_local_run(tmp_path: Path) -> None:
+    """The page's cluster takes its job though a local Ray is there, and no part of Ray looks for the other one."""
+    start = next(block for block in blocks() if "ray start" in block)
+    flags = "--context-size 32 --n-layer 1 --n-head 2 --n-embd 16 --batch-size 4 --max-iters 2 --eval-iters 1"
+    flags += " --num-samples 0 --wandb off --no-tensorboard --run-name run"
+    places = f"--data-dir {small_store(tmp_path / 'store')} --checkpoint-dir {tmp_path} --log-dir {tmp_path}"
+    (tmp_path / "beside.py").write_text(BESIDE)
+    script = f"""
+        python {tmp_path}/beside.py > {tmp_path}/beside &
+        until grep -q started {tmp_path}/beside; do sleep 1; done
+        {start}
+        export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
+        ray job submit --working-dir . -- python jobs/train.py {places} {flags}
+        ray stop
+    """
+    result = run(script, tmp_path / "clone", tmp_path / "listening")
+    printed = result.stdout + result.stderr
+    assert result.returncode == 0, printed[-3000:]
+    assert re.search(r"^iter 2 \|", printed, re.MULTILINE), printed[-3000:]
+    assert "multiple active Ray" not in printed and "Traceback" not in printed, printed

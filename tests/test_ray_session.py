@@ -1,4 +1,14 @@
+import http.server
+import re
 import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,24 +37,136 @@ def test_started_here_on_loopback_with_a_bounded_store() -> None:
     assert "WARNING" not in result.stderr
 
 
+ON_LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"
+}  # otherwise Ray takes 127.0.0.1 for this machine's address
+
+
+def cannot_join(address: str, env: dict[str, str] | None = None) -> str:
+    """The reason, in the one line that `start_ray` ends with within 30 s."""
+    begin = time.monotonic()
+    result = run_python(
+        "-c", "import ray\n" + JOIN, env={**ON_LOOPBACK, "RAY_ADDRESS": address, **(env or {})}
+    )
+    assert result.code == 1, result.stdout
+    taken = float(result.stdout)
+    assert taken < 30, f"{taken} s, {time.monotonic() - begin} s with all that is imported"
+    last = result.stderr.splitlines()[-1]
+    begins, ends = f"UserError: cannot join Ray at RAY_ADDRESS={address}: ", "; unset it to run locally"
+    assert begins in last and last.endswith(ends), result.stderr
+    return last.partition(begins)[2].removesuffix(ends)
+
+
+JOIN = """
+import time
+from nanochat_tct.ray_session import start_ray
+begin = time.monotonic()
+try:
+    start_ray()
+finally:
+    print(time.monotonic() - begin)
+"""
+
+
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
         ("127.0.0.1:{port}", "Connection refused"),
         ("ray://127.0.0.1:{port}", "Connection refused"),
         ("nonsense", "nonsense"),
+        ("http://127.0.0.1:{port}", "Invalid address format"),
+        ("nobody.invalid:6379", "its name cannot be resolved"),
     ],
 )
 def test_nobody_at_the_address(address: str, reason: str) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = address.format(port=free.getsockname()[1])
-    result = run_python("-c", SHOW, env={"RAY_ADDRESS": address})
+    assert reason in cannot_join(address)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_what_answers_is_silent(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
+        assert cannot_join(address) == "nothing that answers as Ray does within 15 s"
+
+
+@contextmanager
+def serving(server: Any) -> Iterator[None]:
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_what_answers_is_a_web_server() -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    with serving(server):
+        assert cannot_join(f"127.0.0.1:{server.server_port}") == "what answers there is not Ray"
+
+
+def test_what_answers_is_another_ray() -> None:
+    """There is none to install, so its answer is made up; it comes as Ray's does."""
+    import grpc  # type: ignore[import-untyped]
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    class Older(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):  # type: ignore[misc]
+        def CheckAlive(self, request: Any, context: Any) -> Any:
+            return gcs_service_pb2.CheckAliveReply(ray_version="2.9.0")  # type: ignore[attr-defined]
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    gcs_service_pb2_grpc.add_NodeInfoGcsServiceServicer_to_server(Older(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        assert cannot_join(f"127.0.0.1:{port}").startswith("Ray 2.9.0 answers there, and this is Ray ")
+    finally:
+        server.stop(None)
+
+
+def test_a_ray_that_wants_its_token(ray_session: Any, tmp_path: Path) -> None:
+    """As a local one does, also when it is found by `auto` (where it is the only one)."""
+    address = ray_session.get_runtime_context().gcs_address
+    wants = "it wants its token, and has not got it: export RAY_AUTH_MODE=token"
+    assert cannot_join(address, {"RAY_AUTH_MODE": "disabled"}).startswith(wants)
+    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    assert cannot_join(address, wrong).startswith(wants)
+    none = {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
+    assert "couldn't find an authentication token" in cannot_join(address, none)
+
+
+@pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
+def test_a_temporary_folder_too_long_for_sockets(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 60)
+    result = run_python("-c", SHOW, env={"RAY_ADDRESS": "", "RAY_TMPDIR": None, name: str(folder)})
     assert result.code == 1
     last = result.stderr.splitlines()[-1]
-    assert "UserError: cannot join Ray at RAY_ADDRESS=" + address in last
-    assert reason in last
-    assert last.endswith("; unset it to run locally")
+    assert re.search(rf"UserError: {name}={folder} is \d+ bytes too long for the sockets that Ray", last), (
+        last
+    )
+    assert not folder.exists()
+
+
+def test_a_temporary_folder_that_is_just_short_enough() -> None:
+    """The limit is Ray's, not a guess."""
+    from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = short + "/" + "x" * (SOCKET_PATH_BYTES - SESSION_BYTES - len(short) - 1)
+        result = run_python("-c", SHOW, env={"RAY_ADDRESS": "", "RAY_TMPDIR": folder})
+        assert result.code == 0, result.stderr
+
+
+@pytest.mark.parametrize("folder", ["/proc/none", "/etc/passwd"])
+def test_a_temporary_folder_that_cannot_be_written(folder: str) -> None:
+    result = run_python("-c", SHOW, env={"RAY_ADDRESS": "", "RAY_TMPDIR": folder})
+    assert result.code == 1
+    assert f"UserError: Ray cannot keep its files in RAY_TMPDIR={folder} (" in result.stderr.splitlines()[-1]
 
 
 GROWING = """
@@ -91,7 +213,7 @@ def test_a_wait_for_a_place_is_told_and_limited(monkeypatch: pytest.MonkeyPatch)
 
     from nanochat_tct import ray_session
 
-    def watch(happens: list[tuple[int, bool]], minutes: float) -> list[tuple[int, str]]:
+    def watch(happens: list[tuple[int, list[Any]]], minutes: float) -> list[tuple[int, str]]:
         """Lines that were said, with their seconds."""
         clock, said = iter(range(0, 1000, 2)), []
         now = 0
@@ -102,7 +224,7 @@ def test_a_wait_for_a_place_is_told_and_limited(monkeypatch: pytest.MonkeyPatch)
             return now >= len(happens)
 
         monkeypatch.setattr(ray, "available_resources", lambda: {"CPU": happens[now][0], "GPU": 2.0})
-        monkeypatch.setattr(ray_session, "_has_place", lambda: happens[now][1])
+        monkeypatch.setattr(ray_session, "_placement_groups", lambda: happens[now][1])
         monkeypatch.setattr(ray_session.time, "monotonic", lambda: now)
         try:
             resources = {"CPU": 0.5, "GPU": 1}
@@ -111,8 +233,16 @@ def test_a_wait_for_a_place_is_told_and_limited(monkeypatch: pytest.MonkeyPatch)
             said.append((now, f"error: {error}"))
         return said
 
+    nodes = [{"NodeID": each, "Alive": True, "NodeManagerAddress": f"10.0.0.{each}"} for each in "12"]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray_session.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 2.0})
-    starting, lacking, training = (1, False), (0, False), (0, True)
+    complete = {
+        "state": "CREATED",
+        "bundles_to_node_id": {0: "1", 1: "2"},
+        "stats": {"scheduling_state": "FINISHED"},
+    }
+    starting, lacking, training = (1, []), (0, []), (0, [complete])
     assert watch([starting] * 50 + [training] * 400, minutes=0) == [], "slow to start, and no place is left"
     assert watch([lacking] * 8 + [training] * 100 + [lacking] * 8 + [training], minutes=0) == []
     line = (
@@ -127,7 +257,45 @@ def test_a_wait_for_a_place_is_told_and_limited(monkeypatch: pytest.MonkeyPatch)
     assert said[1][1].startswith("error: waited 0.5 minutes for 2 workers with 0.5 CPU and 1 GPU each; the ")
     assert "--num-workers" in said[1][1] and said[1][1].endswith("--wait-minutes")
     ((second, line),) = watch([starting] * 80, minutes=30)
-    assert second == 60 and "1 of 4 CPUs and 2 of 2 GPUs free, perhaps in pieces or promised" in line
+    free = "1 of 4 CPUs and 2 of 2 GPUs free"
+    assert second == 60 and f"{free}, and Ray Train has not asked for them yet (1 min)" in line
+
+    def pending(state: str) -> tuple[int, list[Any]]:
+        return 1, [{"state": "PENDING", "stats": {"scheduling_state": state}}]
+
+    ((_, line),) = watch([pending("NO_RESOURCES")] * 80, minutes=30)
+    assert f"{free}, and no machine has what one worker needs (1 min)" in line
+    monkeypatch.setattr(ray_session.os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
+    ((_, line),) = watch([pending("QUEUED")] * 80, minutes=30)
+    assert f"{free}, and Ray is placing the workers; this machine is busy (load 1000 on " in line
+
+
+IN_PIECES = """
+import threading
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+cluster.add_node(num_cpus=1)
+import ray
+ray.init(address=cluster.address, logging_level="ERROR")
+from nanochat_tct import ray_session
+ray_session.START_SECONDS = 3
+group = ray.util.placement_group([{"CPU": 2}])
+over = threading.Event()
+def say(line):
+    print(line)
+    over.set()
+ray_session.watch_workers(1, {"CPU": 2}, 30, say, over.wait)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_what_is_free_in_pieces_is_told() -> None:
+    result = run_python("-c", IN_PIECES, env={**ON_LOOPBACK, "RAY_ADDRESS": ""})
+    assert result.code == 0, result.stderr
+    told = "the cluster has 2 of 2 CPUs free, and no machine has what one worker needs"
+    assert f"waiting for 1 workers with 2 CPU each; {told} (0 min)\n" in result.stdout, result.stdout
 
 
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +318,35 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         ray_session.start_ray()
     assert len(tried) == ray_session.START_TRIES
     assert capsys.readouterr().err.count("once more") == ray_session.START_TRIES - 1
+
+
+SLOW = """
+import psutil
+import ray._private.services
+from nanochat_tct.ray_session import start_ray
+get_node, first = ray._private.services.get_node, []
+
+def slow(address, node_id):
+    first.append(node_id)
+    if node_id == first[0]:
+        raise RuntimeError("not yet")
+    return get_node(address, node_id)
+
+ray._private.services.get_node = slow
+start_ray(num_cpus=1)
+assert len(set(first)) == 2, "the second node was taken"
+print(*(child.name() for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE))
+"""
+
+
+@pytest.mark.slow
+def test_a_ray_that_did_not_start_in_time_is_ended() -> None:
+    """Before the next try, which it would slow down. The first one here is never seen to be there."""
+    result = run_python("-c", SLOW, env={"RAY_ADDRESS": ""})
+    assert result.code == 0, result.stderr
+    assert "Ray did not start within its 30 s" in result.stderr
+    assert result.stdout.split().count("gcs_server") == 1, result.stdout
+    assert result.stdout.split().count("raylet") == 1, result.stdout
 
 
 FULL = """

@@ -256,7 +256,8 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         raise_together(error, worker)
 
     if reporter.is_restart:
-        tracker.say(f"continuing from iter {progress.step} with {worker.world_size} workers")
+        plural = "" if worker.world_size == 1 else "s"
+        tracker.say(f"continuing from iter {progress.step} with {worker.world_size} worker{plural}")
     if previous is not None and worker.world_size != config.num_workers:
         tracker.say(
             f"iter {progress.step}: {worker.world_size} of {config.num_workers} workers, the same global batch"

@@ -77,7 +77,6 @@ class RunningCluster:
             "--num-cpus": num_cpus,
             "--min-worker-port": 0,
             "--max-worker-port": 0,
-            "--dashboard-agent-listen-port": free_port(),
             # With a folder in common each node would unpack a job's files over those that the others run in.
             "--temp-dir": self.folder / f"ray{len(self.nodes)}",
         }

@@ -1,5 +1,6 @@
 """Machines of a cluster that was started by hand are killed under a submitted job; it goes on with those left."""
 
+import os
 import re
 import signal
 import time
@@ -34,10 +35,15 @@ def test_a_job_goes_on_without_the_machines_that_were_killed(tmp_path: Path) -> 
         wait_for(lambda: len(iters()) > 20)
         for node in cluster.nodes[-2:]:  # of three workers on four machines, one at least
             cluster.stop_node(node, signal.SIGKILL)
-        reached, start = max(iters()), time.monotonic()
+        reached, start, load = max(iters()), time.monotonic(), os.getloadavg()[0]
         wait_for(lambda: max(iters()) > reached)
-        print(f"two of four machines killed: further after {time.monotonic() - start:.1f} s")
+        seconds = time.monotonic() - start
+        print(f"two of four machines killed: further after {seconds:.1f} s, load {load:.1f}")
         wait_for(lambda: "SUCCEEDED" in cluster.ray("job", "status", "killed").stdout.upper())
+        lost = {f"127.0.0.{2 + cluster.nodes.index(node)}" for node in cluster.nodes[-2:]}
+        told = re.findall(r"^lost machine (\S+)$", logs(), re.MULTILINE)
+        assert told and set(told) <= lost and len(set(told)) == len(told), logs()
+        assert re.search(r"^continuing from iter \d*0 with [12] workers?$", logs(), re.MULTILINE), logs()
         assert re.search(r"^iter \d+: [12] of 3 workers, the same global batch", logs(), re.MULTILINE), logs()
     run_dir = tmp_path / "checkpoints/run"
     done = [entry["iter"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
