@@ -62,9 +62,10 @@ def test_a_local_ray_listens_on_loopback_only(tmp_path: Path) -> None:
     assert token.stat().st_mode & 0o777 == 0o600
 
 
+# Torch takes the address of this machine's name, which is then the second one.
 HOST_NAME = f"""
 hosts=$(mktemp)
-echo "{SECOND_ADDRESS} $(hostname)" > $hosts
+printf '127.0.0.1 localhost\\n{SECOND_ADDRESS} %s\\n' $(hostname) > $hosts
 mount --bind $hosts /etc/hosts
 """
 
