@@ -155,7 +155,7 @@ def _connect(address: str) -> None:
 
 def _ask(address: str) -> None:
     """Raise OSError unless the Ray at ``host:port`` answers, takes our token and has our version."""
-    import grpc  # type: ignore[import-untyped]
+    import grpc
     import ray
     from ray._private.grpc_utils import init_grpc_channel
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
