@@ -150,7 +150,7 @@ def _connect(address: str) -> None:
         try:
             grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:
-            raise OSError(f"nothing that answers as Ray does within {CONNECT_SECONDS} s") from error
+            raise OSError(f"no Ray answers there within {CONNECT_SECONDS} s") from error
 
 
 def _ask(address: str) -> None:
@@ -168,11 +168,11 @@ def _ask(address: str) -> None:
             code, details = error.code(), error.details() or ""
             if code == grpc.StatusCode.UNAUTHENTICATED:
                 raise OSError(
-                    "it wants its token, and has not got it: export RAY_AUTH_MODE=token, with the token that it was "
-                    "started with in ~/.ray/auth_token"
+                    "it requires a token, and got none or another one: export RAY_AUTH_MODE=token, with the token "
+                    "that it was started with in ~/.ray/auth_token"
                 ) from error
             if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-                reason = f"nothing that answers as Ray does within {CONNECT_SECONDS} s"
+                reason = f"no Ray answers there within {CONNECT_SECONDS} s"
             elif code == grpc.StatusCode.UNIMPLEMENTED or "HTTP/2" in details:
                 reason = "what answers there is not Ray"
             elif details.startswith("errors resolving"):
@@ -303,7 +303,7 @@ def _why_not_placed(groups: list[dict[str, Any]]) -> str:
     """Why workers have no place though enough is free in sum, as far as Ray's state tells."""
     states = {group["stats"]["scheduling_state"] for group in groups}
     if states & {"NO_RESOURCES", "INFEASIBLE", "FAILED_TO_COMMIT_RESOURCES"}:
-        return "no machine has what one worker needs"
+        return "no single machine has enough of it for one worker"
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
     busy = f"; this machine is busy (load {load:.0f} on {cores} cores)" if load > cores else ""
     if states:

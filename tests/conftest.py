@@ -12,6 +12,9 @@ from tests.object_storage import ObjectStorage, object_storage
 # Before anything imports Ray or W&B: tests talk to nobody.
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault(
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
+)  # clusters of several nodes are on loopback too
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
 

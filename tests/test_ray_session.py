@@ -89,7 +89,7 @@ def test_nobody_at_the_address(address: str, reason: str) -> None:
 def test_what_answers_is_silent(scheme: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
-        assert cannot_join(address) == "nothing that answers as Ray does within 15 s"
+        assert cannot_join(address) == "no Ray answers there within 15 s"
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def test_what_answers_is_another_ray() -> None:
 def test_a_ray_that_wants_its_token(ray_session: Any, tmp_path: Path) -> None:
     """As a local one does, also when it is found by `auto` (where it is the only one)."""
     address = ray_session.get_runtime_context().gcs_address
-    wants = "it wants its token, and has not got it: export RAY_AUTH_MODE=token"
+    wants = "it requires a token, and got none or another one: export RAY_AUTH_MODE=token"
     assert cannot_join(address, {"RAY_AUTH_MODE": "disabled"}).startswith(wants)
     wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
     assert cannot_join(address, wrong).startswith(wants)
@@ -264,7 +264,7 @@ def test_a_wait_for_a_place_is_told_and_limited(monkeypatch: pytest.MonkeyPatch)
         return 1, [{"state": "PENDING", "stats": {"scheduling_state": state}}]
 
     ((_, line),) = watch([pending("NO_RESOURCES")] * 80, minutes=30)
-    assert f"{free}, and no machine has what one worker needs (1 min)" in line
+    assert f"{free}, and no single machine has enough of it for one worker (1 min)" in line
     monkeypatch.setattr(ray_session.os, "getloadavg", lambda: (1000.0, 0.0, 0.0))
     ((_, line),) = watch([pending("QUEUED")] * 80, minutes=30)
     assert f"{free}, and Ray is placing the workers; this machine is busy (load 1000 on " in line
@@ -294,7 +294,7 @@ cluster.shutdown()
 def test_what_is_free_in_pieces_is_told() -> None:
     result = run_python("-c", IN_PIECES, env={**ON_LOOPBACK, "RAY_ADDRESS": ""})
     assert result.code == 0, result.stderr
-    told = "the cluster has 2 of 2 CPUs free, and no machine has what one worker needs"
+    told = "the cluster has 2 of 2 CPUs free, and no single machine has enough of it for one worker"
     assert f"waiting for 1 workers with 2 CPU each; {told} (0 min)\n" in result.stdout, result.stdout
 
 

@@ -81,11 +81,11 @@ def test_who_listens_on_another_address_is_seen(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_local_run_listens_on_loopback_only(tmp_path: Path) -> None:
-    """On a machine with another address: Ray, and torch on its workers."""
+    """On a machine with another address: Ray, torch on its workers, and the trackers."""
     flags = (
         "--n-layer 1 --n-head 2 --n-embd 16 --context-size 32 --batch-size 4 --max-iters 200 --eval-iters 1"
     )
-    flags += " --num-samples 0 --wandb off --no-tensorboard --run-name run"
+    flags += " --num-samples 0 --wandb offline --run-name run"
     places = f"--data-dir {small_store(tmp_path / 'store')} --checkpoint-dir {tmp_path} --log-dir {tmp_path}"
     script = f"getent hosts $(hostname)\n{sys.executable} -m nanochat_tct.cli train {places} {flags}"
     listening = tmp_path / "listening"

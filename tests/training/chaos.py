@@ -30,6 +30,7 @@ KINDS = ("worker", "driver", "node", "stop", "notice")
 STOPPED_SECONDS = 10
 PATIENCE_SECONDS = 600  # for a recovery, before the run counts as broken
 ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all nodes are on loopback
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     "RAY_worker_niceness": "0",  # Ray would let everything else on the machine go first
