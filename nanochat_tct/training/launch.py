@@ -180,11 +180,9 @@ def fit(trainer: Any, config: TrainConfig, lines: Any, signals: StopSignals) -> 
 
 def were_lost(failures: list[Exception]) -> bool:
     """Some worker went without a mistake of its own; what the others say then is a consequence."""
-    import ray
+    from nanochat_tct.training.ray_worker import Preempted, is_loss
 
-    from nanochat_tct.training.ray_worker import Preempted
-
-    return any(isinstance(failure, ray.exceptions.RayError | Preempted) for failure in failures)
+    return any(is_loss(failure) or isinstance(failure, Preempted) for failure in failures)
 
 
 def worker_resources(config: TrainConfig, cluster: dict[str, float]) -> dict[str, float]:

@@ -19,6 +19,7 @@ import torch
 import torch.distributed
 from ray.train import UserCallback
 from ray.train.torch import TorchConfig
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
 
@@ -119,6 +120,13 @@ def hear_sigterm() -> None:
     signal.signal(signal.SIGTERM, hear)
 
 
+def is_loss(error: Exception) -> bool:
+    """Whether a worker's process is gone or hangs, as Ray Train finds when it asks for its state."""
+    if isinstance(error, WorkerHealthCheckFailedError):
+        error = error.health_check_failure
+    return isinstance(error, ray.exceptions.RayError | WorkerHealthCheckTimeoutError)
+
+
 class LossLines(UserCallback):
     """Says which workers were lost; `lines` leads to the driver. What the others say then is a consequence."""
 
@@ -127,7 +135,7 @@ class LossLines(UserCallback):
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         errors = sorted(worker_exceptions.items())
-        lost = [str(rank) for rank, error in errors if isinstance(error, ray.exceptions.RayError)]
+        lost = [str(rank) for rank, error in errors if is_loss(error)]
         if lost:
             self.lines.put.remote(f"lost worker{'s' if len(lost) > 1 else ''} {', '.join(lost)}")
 
