@@ -113,7 +113,7 @@ def make_trainer(plan: Plan, lines: Any) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from nanochat_tct.training.ray_worker import LossLines, StoppableTorchConfig, train_worker
+    from nanochat_tct.training.ray_worker import StoppableTorchConfig, train_worker
 
     config = plan.config
     is_elastic = config.least_workers < config.num_workers
@@ -131,7 +131,6 @@ def make_trainer(plan: Plan, lines: Any) -> Any:
             storage_path=config.run_place,
             name="ray",
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[LossLines(lines)],  # type: ignore[list-item]  # likewise
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )

@@ -17,7 +17,6 @@ import ray.train.torch.config
 import ray.util
 import torch
 import torch.distributed
-from ray.train import UserCallback
 from ray.train.torch import TorchConfig
 from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 from ray.train.v2._internal.execution.context import get_train_context
@@ -125,19 +124,6 @@ def is_loss(error: Exception) -> bool:
     if isinstance(error, WorkerHealthCheckFailedError):
         error = error.health_check_failure
     return isinstance(error, ray.exceptions.RayError | WorkerHealthCheckTimeoutError)
-
-
-class LossLines(UserCallback):
-    """Says which workers were lost; `lines` leads to the driver. What the others say then is a consequence."""
-
-    def __init__(self, lines: Any) -> None:
-        self.lines = lines
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        errors = sorted(worker_exceptions.items())
-        lost = [str(rank) for rank, error in errors if is_loss(error)]
-        if lost:
-            self.lines.put.remote(f"lost worker{'s' if len(lost) > 1 else ''} {', '.join(lost)}")
 
 
 def stay_on_loopback() -> None:
