@@ -16,13 +16,42 @@ FREE = (
     *("fresh", "dry_run", "output", "concurrency", "use_gpu", "compile", "checkpoint_activations"),
     *("tensorboard", "wandb", "wandb_project", "max_failures", "parallel", "num_workers", "wait_minutes"),
 )
-# What is tried anyway, and how to say in which range.
-OTHERWISE = {
+# Settings of `train` that a sweep decides itself, and why they are no settings of `tune`.
+DECIDED = {
     "learning_rate": "is swept anyway; see --num-rates and --rate-span",
+    **dict.fromkeys(("n_layer", "n_head", "n_embd"), "is a matter of size; see --sizes"),
+    "vocab_size": "is the tokenizer's",
     **dict.fromkeys(
-        ("size", "sizes", "preset", "n_layer", "n_head", "n_embd"), "is a matter of size; see --sizes"
+        ("min_lr", "warmup_iters", "lr_decay_iters"), "follows from each trial's learning rate and length"
     ),
+    "max_iters": "follows from the budget",
+    **dict.fromkeys(
+        ("eval_interval", "eval_iters", "log_interval", "save_interval", "keep_checkpoints"),
+        "follows from the length of each trial and its share of the budget",
+    ),
+    **dict.fromkeys(
+        ("checkpoint_dir", "log_dir", "run_name", "wandb_run_name"), "is a folder or name in --output"
+    ),
+    "resume": "is what the same command does",
+    "min_workers": "is --num-workers: the price of a trial is that of so many",
+    "cpu_hourly_usd": "is --gpu-hourly-usd here, whatever the workers are",
+    "num_samples": "is 0: the budget is for training",
 }
+# Settings of `train` that `tune` has too, with another default, text or set of values, and why.
+DIFFERENT = {
+    "preset": "it gives context, dropout and proportions; the sizes are those of --sizes",
+    "batch_size": "auto is left out: a trial's price must follow from its settings",
+    "num_workers": "one process by default, as trials run side by side; no range, as min_workers is decided",
+    "gpu_hourly_usd": "no default: a budget in dollars must not rest on a guess",
+    "seed": "it also draws learning rates",
+    "wait_minutes": "a sweep waits for the GPUs of one trial; it starts with the CPUs there are",
+}
+
+
+def shared(name: str) -> Any:
+    """A setting of `train` that means the same for each trial: default, help, unit and choices are those there."""
+    field = next(field for field in dataclasses.fields(TrainConfig) if field.name == name)
+    return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
 @dataclass(frozen=True)
@@ -71,31 +100,34 @@ class SweepConfig:
 
     # of each trial
     preset: str = option("demo", "context, dropout and proportions", choices=tuple(PRESETS))
-    data_dir: str | None = option(None, "token store written by prepare; none: bundled synthetic workflows")
-    tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file")
-    context_size: int | None = option(None, "length of a row; none: the preset's", unit="tokens")
-    dropout: float | None = option(None, "share of activations dropped; none: the preset's")
-    train_samples: int | None = option(None, "train on the first N only", unit="windows")
+    data_dir: str | None = shared("data_dir")
+    tokenizer: str = shared("tokenizer")
+    context_size: int | None = shared("context_size")
+    dropout: float | None = shared("dropout")
+    windowing: str | None = shared("windowing")
+    stride: int | None = shared("stride")
+    mask_illegal: bool = shared("mask_illegal")
+    train_samples: int | None = shared("train_samples")
     batch_size: int = option(8, "per worker and micro-step", unit="windows")
-    gradient_accumulation: int = option(1, "micro-steps of a worker in an iter")
-    optimizer: str = option("muon", "as of train", choices=("muon", "adamw"))
-    weight_decay: float = option(0.1, "of matrices")
-    beta1: float = option(0.9, "AdamW")
-    beta2: float = option(0.95, "AdamW")
-    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no limit")
+    gradient_accumulation: int = shared("gradient_accumulation")
+    optimizer: str = shared("optimizer")
+    weight_decay: float | None = shared("weight_decay")
+    beta1: float = shared("beta1")
+    beta2: float = shared("beta2")
+    grad_clip: float = shared("grad_clip")
+    max_grad_norm_ratio: float = shared("max_grad_norm_ratio")
+    max_bad_iters: int = shared("max_bad_iters")
     num_workers: int = option(1, "processes of a trial; one GPU each with --use-gpu")
-    use_gpu: bool = option(False, "train on GPUs")
-    parallel: str = option("ddp", "copies of the model, or slices", choices=("ddp", "fsdp"))
-    precision: str | None = option(None, "none: bf16 on GPU, fp32 on CPU", choices=("bf16", "fp32"))
-    compile: bool = option(False, "torch.compile the model")
-    checkpoint_activations: bool = option(False, "less memory, a third more time")
+    use_gpu: bool = shared("use_gpu")
+    parallel: str = shared("parallel")
+    precision: str | None = shared("precision")
+    compile: bool = shared("compile")
+    checkpoint_activations: bool = shared("checkpoint_activations")
     wait_minutes: float = option(30.0, "for GPUs that a cluster does not have yet", unit="minutes")
-    max_failures: int = option(3, "restarts of a trial after a lost worker before giving up")
-    tensorboard: bool = option(True, "write TensorBoard events")
-    wandb: str = option(
-        "auto", "auto: online when logged in, else offline", choices=("auto", "online", "offline", "off")
-    )
-    wandb_project: str = option("nanochat-tct", "W&B project")
+    max_failures: int = shared("max_failures")
+    tensorboard: bool = shared("tensorboard")
+    wandb: str = shared("wandb")
+    wandb_project: str = shared("wandb_project")
 
     def __post_init__(self) -> None:
         for name in ("budget_usd", "budget_gpu_hours", "budget_flops", "gpu_hourly_usd"):
@@ -125,7 +157,8 @@ class SweepConfig:
         for given, values in self.vary.items():
             name, where = given.replace("-", "_"), f"vary {given}"
             if name not in VARIABLE:
-                what = OTHERWISE.get(name, f"cannot be varied{suggest(name, VARIABLE)}")
+                decided = DECIDED | dict.fromkeys(("size", "sizes", "preset"), DECIDED["n_embd"])
+                what = decided.get(name, f"cannot be varied{suggest(name, VARIABLE)}")
                 raise UserError(f"vary: {given} {what}; vary takes {', '.join(VARIABLE)}")
             varied[name] = [convert(TrainConfig, name, value, where) for value in values]
             if len(values) < 2 or None in varied[name] or len(set(varied[name])) < len(values):
@@ -147,8 +180,8 @@ class SweepConfig:
 
     def train_settings(self) -> dict[str, Any]:
         """The settings that each trial takes over; of what is varied the first value. Refuses what `train` refuses."""
-        shared = {field.name for field in dataclasses.fields(TrainConfig)} - {"gpu_hourly_usd"}
-        settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name in shared}
+        taken = {field.name for field in dataclasses.fields(TrainConfig)} - {"gpu_hourly_usd"}
+        settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name in taken}
         settings |= {name: values[0] for name, values in self.varied().items()}
         if self.gpu_hourly_usd is not None:
             settings |= {"gpu_hourly_usd": self.gpu_hourly_usd, "cpu_hourly_usd": self.gpu_hourly_usd}

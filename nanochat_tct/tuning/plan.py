@@ -35,12 +35,14 @@ def make_plan(
     spent: int,
     global_batch: int,
     validation_windows: int,
+    stream_windows: int = 0,
 ) -> Plan:
     """Divide the sweep's money.
 
     Args:
         prices: in quanta, by size.
         spent: quanta, on probes.
+        stream_windows: of the whole validation split, where trials are measured by other windows than these; else 0.
 
     Raises: UserError that says the least budget that would do.
     """
@@ -53,12 +55,13 @@ def make_plan(
         raise UserError(too_small(terms, least, number))
     dearest = max(price.window for price in prices.values())
     eval_iters = max(1, math.floor(EVALUATION_SHARE * money / (EVALUATIONS * dearest * global_batch)))
-    windows, whole_windows = eval_iters * global_batch, validation_windows
+    windows, whole_windows = eval_iters * global_batch, stream_windows or validation_windows
     if windows >= validation_windows:
-        eval_iters, windows, whole_windows = 0, validation_windows, 0
+        eval_iters, windows, whole_windows = 0, validation_windows, stream_windows
     iters = {name: price.iters(money, EVALUATIONS * windows) for name, price in prices.items()}
     if min(iters.values()) < MIN_ITERS:  # more than the smallest evaluation is too much
-        eval_iters, windows, whole_windows = 1, min(global_batch, validation_windows), validation_windows
+        eval_iters, windows = 1, min(global_batch, validation_windows)
+        whole_windows = stream_windows or validation_windows
         iters = {name: price.iters(money, EVALUATIONS * windows) for name, price in prices.items()}
     return Plan(money, iters, eval_iters, windows, whole_windows)
 

@@ -77,6 +77,9 @@ class Sweep:
         self.iter_tokens = base.global_batch * base.context_size
         training, validation = (open_windows(store, base, split) for split in ("train", "val"))
         self.validation_windows = len(validation)
+        # Per-document windows leave tokens out or count them twice, so the whole split is other windows than theirs.
+        whole = dataclasses.replace(base, windowing="stream", stride=None)
+        self.whole_windows = len(open_windows(store, whole, "val"))
         self.unique_tokens = min(len(training), base.train_samples or len(training)) * base.context_size
         # The final run may take more workers, each of which warms up.
         finals = spread(base, self.slots)
@@ -128,6 +131,7 @@ class Sweep:
             self.spent_on("probe", "idle"),
             self.base.global_batch,
             self.validation_windows,
+            0 if self.base.windowing == "stream" else self.whole_windows,
         )
         self.ledger.note("plan", vars(plan))
         return plan
@@ -192,6 +196,8 @@ class Sweep:
         interval = math.ceil(spec.iters / (FINAL_EVALUATIONS - 1 if is_final else EVALUATIONS - 1))
         base = spread(self.base, self.slots) if is_final else self.base
         shape = size.settings()
+        # A weight decay that is left open follows from this trial's rate and length, not from those of `base`.
+        values = {"weight_decay": self.config.train_settings().get("weight_decay"), **spec.varied}
         config = dataclasses.replace(
             base,
             n_layer=shape["n_layer"],
@@ -214,7 +220,7 @@ class Sweep:
             num_samples=0,
             tensorboard=base.tensorboard and not is_probe,
             wandb="off" if is_probe else base.wandb,
-            **spec.varied,
+            **values,
         )
         config = make_train_plan(config).config
         at_a_time = 1 if is_final else self.slots
@@ -234,6 +240,7 @@ class Sweep:
             "hopeless": self.config.hopeless,
             "threads": max(1, self.cores // (workers * at_a_time)),
             "group": self.folder.name,
+            "derives_weight_decay": values["weight_decay"] is None,
             "config": to_dict(config),
         }
 

@@ -16,7 +16,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.remote import is_remote, join, local_path
 from nanochat_tct.training import checkpoint, remote_run
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.launch import worker_resources
 from nanochat_tct.training.loop import Reporter, open_windows, train
 from nanochat_tct.training.nodes import check_node
@@ -254,11 +254,11 @@ def fit_length(config: TrainConfig, meter: WorkerMeter) -> TrainConfig:
     if account.purpose == "final":
         spare = meter.spare()
         iters = math.floor((meter.left() - rest_of(config) - spare) / prices.iter)
-        config = with_length(config, done + max(1, iters))  # one at least: an evaluation follows it
+        config = with_length(config, done + max(1, iters), settings)  # one at least: an evaluation follows it
         while config.max_iters > done + 1 and rest_of(config) + spare > meter.left() - prices.iter * (
             config.max_iters - done
         ):
-            config = with_length(config, config.max_iters - 1)
+            config = with_length(config, config.max_iters - 1, settings)
     else:
         needed = rest_of(config) + (config.max_iters - done) * prices.iter
         if ledger.terms.unit != "flops":
@@ -271,12 +271,25 @@ def fit_length(config: TrainConfig, meter: WorkerMeter) -> TrainConfig:
     return config
 
 
-def with_length(config: TrainConfig, max_iters: int) -> TrainConfig:
-    """A final run of another length: the learning rate decays over it, and evaluations stay as many."""
+def with_length(config: TrainConfig, max_iters: int, settings: dict[str, Any]) -> TrainConfig:
+    """A final run of another length: the learning rate decays over it, and evaluations stay as many.
+
+    Args:
+        config: resolved.
+        settings: of the trial; they say whether the weight decay follows from the length, as the warm-up does.
+    """
     interval = max(1, math.ceil(max_iters / (FINAL_EVALUATIONS - 1)))
-    return dataclasses.replace(
-        config, max_iters=max_iters, lr_decay_iters=max_iters, eval_interval=interval, save_interval=interval
+    config = dataclasses.replace(
+        config,
+        max_iters=max_iters,
+        lr_decay_iters=max_iters,
+        warmup_iters=None,
+        weight_decay=None if settings.get("derives_weight_decay") else config.weight_decay,
+        eval_interval=interval,
+        save_interval=interval,
     )
+    assert config.vocab_size is not None
+    return resolve(config, config.vocab_size)
 
 
 class Judge:
@@ -328,7 +341,7 @@ def evaluate_whole_split(
         return None
     assert config.data_dir is not None
     store = TokenStore.open(config.data_dir, verify=False)
-    windows = open_windows(store, dataclasses.replace(config, windowing="stream"), "val")
+    windows = open_windows(store, dataclasses.replace(config, windowing="stream", stride=None), "val")
     meter.charge("evaluation", settings["whole_windows"] * Prices(**settings["flops"]).window)
     device = "cuda" if config.use_gpu else "cpu"
     model = load(path, None, device)[0]

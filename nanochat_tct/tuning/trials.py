@@ -48,7 +48,7 @@ class Trial:
     parameters: int
     learning_rate: float  # peak
     dropout: float  # this and the following: VARIABLE
-    weight_decay: float
+    weight_decay: float | None  # None: `train` derives it from the rate and length of each trial
     optimizer: str
     beta1: float
     beta2: float

@@ -38,7 +38,7 @@ from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.space import make_size
 from nanochat_tct.tuning.sweep import Sweep
 from nanochat_tct.tuning.table import LiveTable
-from nanochat_tct.tuning.trial import HEAD, run_trial
+from nanochat_tct.tuning.trial import HEAD, run_trial, with_length
 from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 
 RUNS = "another sweep runs here; wait, or take another --output"
@@ -124,7 +124,11 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
 def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
     """Raises: UserError that names the first thing in which the ledger's sweep is another one."""
     advice = "take that again, another --output, or --fresh to start anew"
-    before, after = ({"vary": {}, **terms.sweep, "gpu_hourly_usd": terms.hourly_usd} for terms in (was, now))
+    # A ledger of an earlier version knows nothing of settings that came later: its trials had their defaults.
+    later = {name: getattr(SweepConfig(), name) for name in now.sweep if name not in was.sweep}
+    before, after = (
+        {**later, **terms.sweep, "gpu_hourly_usd": terms.hourly_usd} for terms in (was, now)
+    )
     if (was.unit, was.budget) != (now.unit, now.budget):
         raise UserError(
             f"the ledger in {output} is of another sweep: its budget is {was.budget:g} {was.unit}, "
@@ -133,8 +137,8 @@ def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
     for name in before:
         if before[name] != after.get(name):
             raise UserError(
-                f"the ledger in {output} is of another sweep: {name} was {before[name]}, not {after.get(name)}; "
-                f"{advice}"
+                f"the ledger in {output} is of another sweep: {name} was {before[name]}, not "
+                f"{'none' if after.get(name) is None else after[name]}; {advice}"
             )
 
 
@@ -288,10 +292,9 @@ def write_results(sweep: Sweep) -> None:
     iters = final.result.get("max_iters") or config.max_iters
     default = TrainConfig()
     best = dataclasses.replace(
-        config,
-        max_iters=iters,
-        lr_decay_iters=iters,
+        with_length(config, iters, final.settings),
         eval_iters=0,
+        keep_checkpoints=default.keep_checkpoints,
         run_name="best",
         wandb_run_name="best",
         checkpoint_dir=default.checkpoint_dir,
