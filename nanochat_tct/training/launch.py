@@ -40,17 +40,18 @@ def command(argv: list[str]) -> int:
     plan = make_plan(config)
     config = plan.config
     print("\n".join(plan.lines), flush=True)
-    if plan.is_finished:
-        assert plan.previous is not None
-        print(f"run {config.run_name} was finished at iter {plan.previous.step}: nothing to do", flush=True)
-    else:
-        with checkpoint.exclusive(plan.run_dir):
+    with checkpoint.exclusive(plan.run_dir):
+        if plan.is_finished:
+            assert plan.previous is not None
+            step = plan.previous.step
+            print(f"run {config.run_name} was finished at iter {step}: nothing to do", flush=True)
+        else:
             result = train_on_ray(plan)
-        if result["stopped"]:
-            step = result["step"]
-            print(f"stopped at iter {step} by {result['stopped']}: the same command goes on from there")
-            return int(result["exit_code"])
-    print_result(plan)
+            if result["stopped"]:
+                step = result["step"]
+                print(f"stopped at iter {step} by {result['stopped']}: the same command goes on from there")
+                return int(result["exit_code"])
+        print_result(plan)
     return 0
 
 

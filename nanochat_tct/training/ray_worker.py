@@ -25,10 +25,10 @@ from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordina
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.parallel import StoppedTogether, Worker
+from nanochat_tct.training.signals import PREEMPTED
 
 POLL_SECONDS = 0.2  # how often the driver is asked whether it wants to stop
 RESERVED_SECONDS = 60  # for how long CPUs or GPUs stay reserved for a run whose driver was killed
-PREEMPTED = "preempted"  # how reasons begin after which Ray starts the workers again, elsewhere
 
 LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
 
@@ -65,13 +65,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         threading.Thread(target=listen, args=(lines, heard), daemon=True).start()
 
     def stop_reason() -> str | None:
-        if heard:
-            return heard[0]
-        if _sigterm.is_set():
-            return f"{PREEMPTED}: SIGTERM at worker {worker.rank}"
-        # What ray.train.get_preemption_info starts from; the call itself makes all workers wait for each other.
-        info = get_train_context().preemption_context.preemption_info
-        return f"{PREEMPTED}: a machine is to go" if info is not None else None
+        return heard[0] if heard else preemption(worker)
 
     put = lines.put.remote
     assert config.data_dir is not None
@@ -93,6 +87,15 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
             ray.get(put(f"{stopped}; saved at iter {result['step']}, starting again with who is left"))
         raise Preempted(stopped)
     return result
+
+
+def preemption(worker: Worker) -> str | None:
+    """Why this worker should save and leave, for Ray to start it elsewhere; None while nothing asks for that."""
+    if _sigterm.is_set():
+        return f"{PREEMPTED}: SIGTERM at worker {worker.rank}"
+    # What ray.train.get_preemption_info starts from; the call itself makes all workers wait for each other.
+    info = get_train_context().preemption_context.preemption_info
+    return f"{PREEMPTED}: a machine is to go" if info is not None else None
 
 
 def listen(lines: Any, heard: list[str]) -> None:

@@ -7,6 +7,7 @@ from types import FrameType
 from typing import Any
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+PREEMPTED = "preempted"  # how reasons begin after which Ray starts the workers again, elsewhere
 
 
 class StopSignals:

@@ -7,7 +7,8 @@ import dataclasses
 import os
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -15,9 +16,10 @@ import torch.distributed as dist
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError
 from nanochat_tct.tracking.terminal import Terminal
+from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, train
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.parallel import StoppedTogether, Worker, share
 from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.remote_run import push_notes
 from nanochat_tct.training.run_folder import write_run_folder
@@ -47,27 +49,46 @@ def command(argv: list[str]) -> int:
         print("\n".join(plan.lines), flush=True)
         if plan.is_finished:
             print(f"run {config.run_name} is finished: nothing to do", flush=True)
-    try:
-        terminal = Terminal(config.max_iters) if worker.is_first else None
-        with StopSignals() as signals, terminal or nullcontext():
-            reporter = Reporter(stop_reason=signals.reason)
-            if terminal is not None:
-                reporter = dataclasses.replace(reporter, say=terminal.line, progress=terminal.progress)
-            result = train(config, worker, reporter)
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-    if result["stopped"]:
+    with ExitStack() as stack:
+        try:
+            hold_run_folder(plan.run_dir, worker, stack)
+            terminal = Terminal(config.max_iters) if worker.is_first else None
+            with StopSignals() as signals, terminal or nullcontext():
+                reporter = Reporter(stop_reason=signals.reason)
+                if terminal is not None:
+                    reporter = dataclasses.replace(reporter, say=terminal.line, progress=terminal.progress)
+                result = train(config, worker, reporter)
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+        if result["stopped"]:
+            if worker.is_first:
+                print(
+                    f"stopped at iter {result['step']} by {result['stopped']}: "
+                    "the same command goes on from there"
+                )
+            return signals.exit_code or 128 + signal.SIGTERM  # where only another worker heard it
         if worker.is_first:
-            print(
-                f"stopped at iter {result['step']} by {result['stopped']}: the same command goes on from there"
-            )
-        return signals.exit_code or 128 + signal.SIGTERM  # where only another worker heard it
-    if worker.is_first:
-        print(f"checkpoint: {result['checkpoint']}", flush=True)
-        write_run_folder(plan.run_dir, config, print_samples(plan.run_dir, config))
-        push_notes(plan.run_dir, config.run_place)
+            print(f"checkpoint: {result['checkpoint']}", flush=True)
+            write_run_folder(plan.run_dir, config, print_samples(plan.run_dir, config))
+            push_notes(plan.run_dir, config.run_place)
     return 0
+
+
+def hold_run_folder(run_dir: Path, worker: Worker, stack: ExitStack) -> None:
+    """Hold the run's folder on rank 0 until the stack is closed, as the driver of a run on Ray does.
+
+    Raises: StoppedTogether, on every worker, when another job holds it.
+    """
+    problem = None
+    if worker.is_first:
+        try:
+            stack.enter_context(exclusive(run_dir))
+        except UserError as error:
+            problem = str(error)
+    problem = share(problem, worker)
+    if problem is not None:
+        raise StoppedTogether(problem)
 
 
 if __name__ == "__main__":

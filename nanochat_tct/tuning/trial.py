@@ -17,10 +17,11 @@ from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.remote import is_remote, join, local_path
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.training.launch import worker_resources
+from nanochat_tct.training.launch import iters_saved, were_lost, worker_resources
 from nanochat_tct.training.loop import Reporter, open_windows, train
 from nanochat_tct.training.nodes import check_node
 from nanochat_tct.training.parallel import NotSaved, StoppedTogether, Worker
+from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
@@ -62,17 +63,49 @@ def open_ledger(given: dict[str, Any]) -> Ledger:
 def train_on_workers(given: dict[str, Any], account: Account) -> dict[str, Any]:
     """Start the loop on `account.workers` workers; lost ones are replaced.
 
+    The trial is given up when workers were lost more than `max_failures` times without a new checkpoint in between.
+
     Returns: `status`, and what the first worker returned.
     """
+    from ray.train import WorkerGroupError
+
+    config = TrainConfig(**account.settings["config"])
+    while True:
+        before = iters_saved(config)
+        try:
+            return make_trainer(given, config).fit().return_value
+        except WorkerGroupError as error:
+            failures = list(error.worker_failures.values())
+            if any(isinstance(failure, OverBudget) for failure in failures):
+                return {"status": "cut", "why": RESERVE_USED}
+            for failure in failures:
+                if isinstance(failure, StorageError):
+                    raise failure from error
+                if isinstance(failure, UserError):
+                    return {"status": "failed", "why": str(failure)}
+            if iters_saved(config) > before:  # the same rule as for a run of `train`
+                continue
+            if not were_lost(failures):
+                raise
+            return {
+                "status": "failed",
+                "why": f"workers were lost more than {config.max_failures} times in a row",
+            }
+
+
+def make_trainer(given: dict[str, Any], config: TrainConfig) -> Any:
+    """Ray's TorchTrainer of a trial."""
     import ray
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    config = TrainConfig(**account.settings["config"])
-    trainer = TorchTrainer(
+    from nanochat_tct.training.ray_worker import StoppableTorchConfig
+
+    return TorchTrainer(
         trial_worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
         train_loop_config=given,
+        torch_config=StoppableTorchConfig(),
         scaling_config=ScalingConfig(
             num_workers=config.num_workers,
             use_gpu=config.use_gpu,
@@ -86,27 +119,18 @@ def train_on_workers(given: dict[str, Any], account: Account) -> dict[str, Any]:
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
-    try:
-        return trainer.fit().return_value  # type: ignore[attr-defined]  # likewise
-    except WorkerGroupError as error:
-        failures = list(error.worker_failures.values())
-        if any(isinstance(failure, OverBudget) for failure in failures):
-            return {"status": "cut", "why": RESERVE_USED}
-        for failure in failures:
-            if isinstance(failure, StorageError):
-                raise failure from error
-            if isinstance(failure, UserError):
-                return {"status": "failed", "why": str(failure)}
-        if all(isinstance(failure, ray.exceptions.RayError) for failure in failures):
-            return {"status": "failed", "why": f"workers were lost more than {config.max_failures} times"}
-        raise
 
 
 def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
-    """One of a trial's workers, started by Ray Train."""
+    """One of a trial's workers, started by Ray Train.
+
+    Raises: Preempted, on all workers, when they saved because one of their machines goes.
+    """
     import ray.train
     import ray.train.torch
     from ray.train.collective import broadcast_from_rank_zero
+
+    from nanochat_tct.training.ray_worker import Preempted, preemption
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     ledger = open_ledger(given)
@@ -118,7 +142,18 @@ def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
         device = ray.train.torch.get_device()
         torch.cuda.set_device(device)
     worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    return work(given["folder"], ledger, given["trial"], worker, ray.train.report, broadcast_from_rank_zero)
+    result = work(
+        given["folder"],
+        ledger,
+        given["trial"],
+        worker,
+        ray.train.report,
+        broadcast_from_rank_zero,
+        lambda: preemption(worker),
+    )
+    if result["status"] == PREEMPTED:
+        raise Preempted(result["why"])
+    return result
 
 
 def work(
@@ -128,12 +163,14 @@ def work(
     worker: Worker,
     hand_on: Callable[[dict[str, Any]], None] = lambda numbers: None,
     broadcast: Callable[[Any], Any] = lambda value: value,
+    preemption: Callable[[], str | None] = lambda: None,
 ) -> dict[str, Any]:
     """Train a trial on this worker, paid for from the ledger; whoever starts it may be Ray Train or not.
 
     Args:
         hand_on: takes the numbers of each evaluation.
         broadcast: gives the first worker's value to all.
+        preemption: why this worker should save and leave; None: it should not.
     Returns: what `train_to_the_end` does; of a probe also `seconds` and `hardware`, of a final run `whole_split`.
     """
     meter = WorkerMeter(folder, ledger, trial, worker.rank)
@@ -155,7 +192,7 @@ def work(
         reporter = Reporter(
             say=lambda line: print(line, file=lines),
             report=report,
-            stop_reason=meter.stop_reason,
+            stop_reason=lambda: preemption() or meter.stop_reason(),
             charge=meter.charge,
         )
         if not worker.is_first:
@@ -206,6 +243,10 @@ def train_to_the_end(
             break
     why = result["stopped"]
     status = {None: "finished", RESERVE_USED: "cut", INTERRUPTED: INTERRUPTED}.get(why, "stopped")
+    if why is not None and why.startswith(PREEMPTED):
+        status = PREEMPTED
+        if worker.is_first:
+            reporter.say(f"{why}; saved at iter {result['step']}, starting again")
     return {"status": status, "why": why, "ended_at": meter.ledger.clock()} | reached(config)
 
 

@@ -126,9 +126,7 @@ def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
     advice = "take that again, another --output, or --fresh to start anew"
     # A ledger of an earlier version knows nothing of settings that came later: its trials had their defaults.
     later = {name: getattr(SweepConfig(), name) for name in now.sweep if name not in was.sweep}
-    before, after = (
-        {**later, **terms.sweep, "gpu_hourly_usd": terms.hourly_usd} for terms in (was, now)
-    )
+    before, after = ({**later, **terms.sweep, "gpu_hourly_usd": terms.hourly_usd} for terms in (was, now))
     if (was.unit, was.budget) != (now.unit, now.budget):
         raise UserError(
             f"the ledger in {output} is of another sweep: its budget is {was.budget:g} {was.unit}, "

@@ -22,7 +22,7 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.launch import worker_resources
-from tests.helpers import run_cli, run_python
+from tests.helpers import assert_user_error, run_cli, run_python
 from tests.training.workers import descendants, small_store
 
 ITERS = 40
@@ -231,6 +231,29 @@ def test_a_signal_saves_under_torchrun_too(data_dir: Path, tmp_path: Path, numbe
     step = int(latest.name.removeprefix("iter_"))
     assert read_metrics(tmp_path / "run")[-1]["iter"] == step > 2
     assert f"stopped at iter {step} by " in (tmp_path / "printed").read_text()
+
+
+def test_two_jobs_of_one_name_do_not_train_at_once(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Under torchrun too, and whichever of the two ways the second one takes."""
+    _, *flags = arguments(data_dir, tmp_path, "--max-iters", 4000)
+    module = ("-m", "nanochat_tct.training.torchrun")
+    process = start(tmp_path, *module, *flags, "--num-workers", 1)
+    try:
+        wait_for_iter(tmp_path / "run", 3, process)
+        assert_user_error(run_python(*module, *flags), f"{tmp_path / 'run'}: another job trains under this name")
+        assert main([str(argument) for argument in ["train", *flags]]) == 2
+        assert "another job trains under this name" in capsys.readouterr().err
+        # Rank 0 alone holds the folder, and all ranks learn of it.
+        launcher = ("-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", 29657)
+        both = run_python(*launcher, *module, *flags)
+        assert both.code != 0
+        assert both.stderr.count("error: ") == 1 and "another job trains under this name" in both.stderr
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_torchrun_gives_what_ray_gives(undisturbed: Undisturbed, data_dir: Path, tmp_path: Path) -> None:

@@ -97,7 +97,14 @@ def test_the_best_config_has_what_the_final_run_had(done: Sweep) -> None:
     write_results(done)
     best = yaml.safe_load((done.folder / BEST).read_text())
     ran = with_length(TrainConfig(**account.settings["config"]), 40, account.settings)
-    for name in ("max_iters", "lr_decay_iters", "warmup_iters", "weight_decay", "mask_illegal", "max_bad_iters"):
+    for name in (
+        "max_iters",
+        "lr_decay_iters",
+        "warmup_iters",
+        "weight_decay",
+        "mask_illegal",
+        "max_bad_iters",
+    ):
         assert best[name] == getattr(ran, name), name
     assert best["mask_illegal"] is False and best["max_bad_iters"] == 3
     assert best["keep_checkpoints"] == TrainConfig().keep_checkpoints
@@ -131,11 +138,14 @@ def terms(**sweep: Any) -> Terms:
 
 def test_a_ledger_of_an_earlier_version() -> None:
     """It has the old default, and nothing of the settings that came later."""
-    now, later = terms(), ("mask_illegal", "windowing", "stride", "max_bad_iters", "max_grad_norm_ratio", "vary")
+    now, later = (
+        terms(),
+        ("mask_illegal", "windowing", "stride", "max_bad_iters", "max_grad_norm_ratio", "vary"),
+    )
     was = terms(weight_decay=0.1)
     for name in later:
         del was.sweep[name]
-    with pytest.raises(UserError, match="weight_decay was 0.1, not none; take that again, another --output"):
+    with pytest.raises(UserError, match=r"weight_decay was 0\.1, not none; take that again, another --output"):
         refuse_other_sweep(was, now, "sweep")
     refuse_other_sweep(was, terms(weight_decay=0.1), "sweep")
     with pytest.raises(UserError, match="mask_illegal was True, not False"):
