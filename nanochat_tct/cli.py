@@ -1,13 +1,11 @@
 """The ``nanochat-tct`` command: picks a job by name; a user's mistake becomes one line and exit code 2."""
 
-import errno
 import importlib
 import importlib.metadata
-import os
 import sys
 
 from nanochat_tct.config import suggest
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 
 # name: (function, one line for --help); a job is imported only when it is called
 COMMANDS = {
@@ -27,37 +25,12 @@ COMMANDS = {
     ),
     "doctor": ("nanochat_tct.doctor:command", "check that this machine is set up"),
 }
-# What the system refuses, and what the user can do about it; other OSErrors are ours
-ADVICE = {
-    errno.ENOSPC: "free some space and run again",
-    errno.EDQUOT: "free some space and run again",
-    errno.EFBIG: "raise the limit on the size of files and run again",
-    errno.EACCES: "choose another place, or change its permissions",
-    errno.EROFS: "choose another place",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one job. Returns the exit code: 0 when it did what it was asked, 2 for bad usage or bad input."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        return _run(argv)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # `nanochat-tct tokenize FILE | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (UserError, OSError) as error:
-        # Ray raises what a task raised as a subclass of it, with the original in `cause`
-        original = getattr(error, "cause", None) or error
-        if isinstance(original, OSError):
-            if original.errno not in ADVICE:
-                raise
-            place = f"{original.filename}: " if original.filename else ""
-            original = UserError(f"{place}{os.strerror(original.errno).lower()}; {ADVICE[original.errno]}")
-        print(f"error: {original}", file=sys.stderr)
-        return 2
+    arguments = sys.argv[1:] if argv is None else argv
+    return exit_code(lambda: _run(arguments))
 
 
 def _run(argv: list[str]) -> int:

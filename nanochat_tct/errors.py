@@ -1,5 +1,8 @@
-"""The one error type that is shown to users as a single line."""
+"""The one error type that is shown to users as a single line, and how commands end."""
 
+import errno
+import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -16,11 +19,68 @@ class StorageError(UserError):
     the same command goes on once that is mended."""
 
 
+# What the system refuses, and what the user can do about it; other OSErrors are ours
+ADVICE = {
+    errno.ENOSPC: "free some space and run again",
+    errno.EDQUOT: "free some space and run again",
+    errno.EFBIG: "raise the limit on the size of files and run again",
+    errno.EACCES: "choose another place, or change its permissions",
+    errno.EPERM: "choose another place, or change its permissions",
+    errno.EROFS: "choose another place",
+    errno.ENOTDIR: "a file stands where a folder should be; choose another place",
+    errno.EEXIST: "a file stands where a folder should be; choose another place",
+    errno.EISDIR: "a folder stands where a file should be; choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "choose another place",
+    errno.EIO: "see whether the disk is in order",
+}
+CLOSED_PIPE = 141  # as a shell tells of a process that SIGPIPE has ended
+
+
 def exit_code(job: Callable[[], object]) -> int:
-    """Do the job of a script of its own: 0, or 2 when a UserError has ended it, after its line on stderr."""
+    """Run a command, and turn its end into an exit code.
+
+    Returns: the number that the job returns, else 0; 2 after one line on stderr for a UserError and for what the
+        system refuses (ADVICE); 130 for Ctrl-C; 141 where nobody reads standard output any more.
+    Raises: whatever else the job raises.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # for `PYTHONIOENCODING=ascii` and the like
     try:
-        job()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        result = job()
+        code = result if isinstance(result, int) else 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # `nanochat-tct tokenize FILE | head`
+        code = CLOSED_PIPE
+    except (UserError, OSError) as error:
+        # Ray raises what a task raised as a subclass of it, with the original in `cause`
+        original = getattr(error, "cause", None) or error
+        if isinstance(original, OSError):
+            if original.errno not in ADVICE:
+                raise
+            place = f"{original.filename}: " if original.filename else ""
+            original = f"{place}{os.strerror(original.errno).lower()}; {ADVICE[original.errno]}"
+        print(f"error: {original}", file=sys.stderr)
+        code = 2
+    return _flush(code)
+
+
+def _flush(code: int) -> int:
+    """Write out what standard output still holds: at the end of the process it would be too late to fail well.
+
+    Returns: the exit code, which is that of the failure where there was none before.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more
+        if isinstance(error, BrokenPipeError):
+            return code or CLOSED_PIPE
+        if not code:
+            print(f"error: standard output: {(error.strerror or str(error)).lower()}", file=sys.stderr)
+        return code or 2
+    return code

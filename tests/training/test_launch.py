@@ -242,7 +242,9 @@ def test_two_jobs_of_one_name_do_not_train_at_once(
     process = start(tmp_path, *module, *flags, "--num-workers", 1)
     try:
         wait_for_iter(tmp_path / "run", 3, process)
-        assert_user_error(run_python(*module, *flags), f"{tmp_path / 'run'}: another job trains under this name")
+        assert_user_error(
+            run_python(*module, *flags), f"{tmp_path / 'run'}: another job trains under this name"
+        )
         assert main([str(argument) for argument in ["train", *flags]]) == 2
         assert "another job trains under this name" in capsys.readouterr().err
         # Rank 0 alone holds the folder, and all ranks learn of it.

@@ -145,7 +145,9 @@ def test_a_ledger_of_an_earlier_version() -> None:
     was = terms(weight_decay=0.1)
     for name in later:
         del was.sweep[name]
-    with pytest.raises(UserError, match=r"weight_decay was 0\.1, not none; take that again, another --output"):
+    with pytest.raises(
+        UserError, match=r"weight_decay was 0\.1, not none; take that again, another --output"
+    ):
         refuse_other_sweep(was, now, "sweep")
     refuse_other_sweep(was, terms(weight_decay=0.1), "sweep")
     with pytest.raises(UserError, match="mask_illegal was True, not False"):
