@@ -39,6 +39,7 @@ from nanochat_tct.data.store_writer import (
 )
 from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.errors import UserError
+from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.remote import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
@@ -72,6 +73,7 @@ class PrepareConfig:
     max_nodes: int = option(DEFAULT_LIMITS.max_nodes, "documents of more values are rejected", "values")
 
     def __post_init__(self) -> None:
+        refuse_absurd(self)
         self.settings()  # checks context_size, windowing, stride, train_split
         if self.concurrency is not None and self.concurrency < 1:
             raise UserError(f"concurrency is {self.concurrency}: it must be at least 1 task")

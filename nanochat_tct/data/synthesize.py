@@ -17,10 +17,13 @@ from nanochat_tct.data.documents import to_json, to_yaml
 from nanochat_tct.data.synthetic.workflow import write_workflow
 from nanochat_tct.data.synthetic.writer import Writer
 from nanochat_tct.errors import UserError
+from nanochat_tct.limits import refuse_absurd, refuse_folder
 
 FORMATS = ("json", "yaml")
 FOLDER_SIZE = 1000  # files in a sub-folder, where there are more than one folder holds well
 MARKER = "SYNTHESIZED"  # tells in the output folder what was, or is being, written there
+MOST_PROCESSES = 1024
+LEAST_BYTES = 300  # of a workflow, on average; a file takes a block of its disk besides
 _SERIAL_COUNT = 3000  # up to here starting more processes takes longer than it saves
 
 
@@ -35,10 +38,13 @@ class SynthesizeConfig:
     concurrency: int | None = option(None, "processes; none: one a CPU; the files are the same")
 
     def __post_init__(self) -> None:
+        refuse_absurd(self)
         if self.count < 1:
             raise UserError(f"count is {self.count}: it must be at least 1 workflow")
-        if self.concurrency is not None and self.concurrency < 1:
-            raise UserError(f"concurrency is {self.concurrency}: it must be at least 1 process")
+        if self.concurrency is not None and not 1 <= self.concurrency <= MOST_PROCESSES:
+            raise UserError(
+                f"concurrency is {self.concurrency}: it must be from 1 to {MOST_PROCESSES} processes"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
         and before["bytes"]
     ):
         return Synthesized(config.count, before["bytes"], written=False)
+    refuse_folder(config.output, "--output")
+    _refuse_more_than_fits(config, output)
     if before is not None:
         _remove_files(output)
     output.mkdir(parents=True, exist_ok=True)
@@ -123,6 +131,18 @@ def _write_part(part: tuple[str, SynthesizeConfig, int, int]) -> int:
         num_bytes += len(content)
         _file(Path(output), config, index).write_bytes(content)
     return num_bytes
+
+
+def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
+    """Raises: UserError when the disk cannot hold so many workflows."""
+    least = config.count * LEAST_BYTES
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if least > free:
+        raise UserError(
+            f"--count {config.count}: so many workflows take {least // 10**9:,} GB at least, and the disk of {output} "
+            f"has {free // 10**9:,} GB free"
+        )
 
 
 def _check_output(output: Path) -> dict[str, Any] | None:

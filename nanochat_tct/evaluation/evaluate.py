@@ -18,6 +18,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.generation.engine import SamplingConfig
 from nanochat_tct.generation.generate import in_order, load
+from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import Tokenizer
@@ -135,6 +136,7 @@ class EvaluateConfig:
     device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
 
     def __post_init__(self) -> None:
+        refuse_absurd(self)
         if self.batch_size < 1:
             raise UserError(f"batch_size is {self.batch_size}: it must be at least 1")
         if self.num_samples < 0:

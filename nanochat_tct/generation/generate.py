@@ -15,9 +15,11 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.validity import schema_problem
 from nanochat_tct.generation.engine import Generated, SamplingConfig, generate_tokens
 from nanochat_tct.generation.prompt import encode_prompt, read_prompt
+from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
+from nanochat_tct.tracking.terminal import print_document
 from nanochat_tct.training.checkpoint import check_tokenizer, load_model
 from nanochat_tct.training.remote_run import pull
 
@@ -105,6 +107,7 @@ class GenerateConfig:
     device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
 
     def __post_init__(self) -> None:
+        refuse_absurd(self)
         if bool(self.checkpoint) == self.untrained:
             problem = "is missing" if not self.checkpoint else "and --untrained exclude each other"
             raise UserError(f"--checkpoint {problem}: name a checkpoint, or give --untrained")
@@ -205,6 +208,6 @@ def show(index: int, sample: Sample, config: GenerateConfig, folder: Path | None
     elif is_yaml:
         if config.num_samples > 1:
             print(f"--- # {about}")
-        print(text, end="", flush=True)
+        print_document(text)
     else:
-        print(text, end="", flush=True)
+        print_document(text)

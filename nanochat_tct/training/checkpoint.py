@@ -348,12 +348,18 @@ def exclusive(
         held: what to tell the user when another process on this machine holds it.
         waits: until that one lets go of it, instead.
 
-    Raises: UserError when another process holds it.
+    Raises: UserError when another process holds it, or it cannot be made.
     """
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be made, or nothing can be written there ({error.strerror}); choose another folder"
+        ) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -3,14 +3,16 @@
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from nanochat_tct.config import option, to_dict
 from nanochat_tct.errors import UserError
+from nanochat_tct.limits import LONGEST_NAME, refuse_absurd
 from nanochat_tct.model.gpt import GPTConfig
 from nanochat_tct.model.presets import PRESETS
-from nanochat_tct.remote import join
+from nanochat_tct.remote import is_remote, join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
 # What a run cannot change half-way: it would no longer be the same run.
@@ -144,6 +146,7 @@ class TrainConfig:
     num_samples: int = option(1, "workflows to generate when done")
 
     def __post_init__(self) -> None:
+        refuse_absurd(self)
         for name in (*AT_LEAST_ONE, *NOT_NEGATIVE):
             value, least = getattr(self, name), 1 if name in AT_LEAST_ONE else 0
             if isinstance(value, int | float) and value < least:
@@ -153,8 +156,27 @@ class TrainConfig:
                 raise UserError(f"--{name} is {getattr(self, name)}: it must be in [0, 1)")
         if self.least_workers > self.num_workers:
             raise UserError(f"--min-workers {self.min_workers} is more than --num-workers {self.num_workers}")
-        if self.run_name is not None and (not self.run_name.strip(". ") or "/" in self.run_name):
-            raise UserError(f"--run-name {self.run_name!r} must be the name of a folder")
+        if self.run_name is not None:
+            self._check_run_name(self.run_name)
+        if self.wandb != "off" and (
+            not 0 < len(self.wandb_project) <= 128 or set(self.wandb_project) & set("/\\#?%:")
+        ):
+            raise UserError(
+                f"--wandb-project {self.wandb_project!r:.60}: W&B takes 1 to 128 characters without / \\ # ? % :"
+            )
+
+    def _check_run_name(self, name: str) -> None:
+        """Raises: UserError when it cannot be the name of a folder."""
+        if not name.strip(". ") or "/" in name or not name.isprintable():
+            raise UserError(f"--run-name {name!r:.100} must be the name of a folder")
+        if len(name.encode()) > LONGEST_NAME:
+            raise UserError(
+                f"--run-name has {len(name.encode())} bytes: the name of a folder has {LONGEST_NAME} at most"
+            )
+        if re.fullmatch(r"iter_\d+", name):
+            raise UserError(f"--run-name {name} is a name of checkpoints; take another")
+        if is_remote(self.checkpoint_dir) and set(name) & set("?#%"):
+            raise UserError(f"--run-name {name!r} cannot be in a URI: leave out ? # %")
 
     @property
     def run_place(self) -> str:

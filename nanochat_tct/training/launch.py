@@ -228,6 +228,10 @@ def lines_of_workers(max_iters: int) -> Iterator[Any]:
                     terminal.line(line)
                 else:
                     terminal.progress(line)
+            if (reason := terminal.stop_reason()) is not None:
+                lines.stop.remote(
+                    reason
+                )  # they save a checkpoint, and the error is raised when they are done
 
     with Terminal(max_iters) as terminal:
         thread = threading.Thread(target=fetch, daemon=True)

@@ -9,17 +9,25 @@ import torch
 
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
-from nanochat_tct.model.accounting import flops_per_token, parameter_count
-from nanochat_tct.remote import absolute, local_path
+from nanochat_tct.limits import refuse_folder
+from nanochat_tct.model.accounting import flops_per_token, memory_bytes, parameter_count
+from nanochat_tct.remote import absolute, join, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import wandb_mode
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, refuse_other_run, resolve
 from nanochat_tct.training.loop import open_windows
+from nanochat_tct.training.micro_batch import largest_micro_batch
 from nanochat_tct.training.optimizer import own_rate
+from nanochat_tct.training.parallel import largest_share
 from nanochat_tct.training.speed import peak_of
 
+MOST_BYTES = 2**44  # 16 TiB: of memory in any machine
+PROCESS_BYTES = 3 * 10**8  # of a worker before it has a model
+ROW_ELEMENT_BYTES = (
+    48  # of an element of a row while a batch is read: tokens, places, masks, and copies of them
+)
 EXPECTED_UTILIZATION = {"cpu": 0.4, "cuda": 0.3}  # of the peak; for the estimate of time only
 
 
@@ -50,7 +58,56 @@ def check_settings(config: TrainConfig) -> TrainConfig:
         raise UserError(
             "--use-gpu, but torch sees no GPU here; leave it out, or set RAY_ADDRESS to a cluster"
         )
-    return resolve(config, load_tokenizer(config.tokenizer).vocab_size())
+    resolved = resolve(config, load_tokenizer(config.tokenizer).vocab_size())
+    if config.global_batch < config.num_workers:
+        raise UserError(
+            f"--num-workers {config.num_workers} is more than the global batch of {config.global_batch} windows, "
+            f"which is the {config.preset}'s with --batch-size auto; take fewer workers, or give --batch-size"
+        )
+    refuse_beyond_memory(resolved)
+    refuse_folder(join(config.checkpoint_dir, str(resolved.run_name)), "--checkpoint-dir")
+    if config.tensorboard or config.wandb != "off":
+        refuse_folder(str(Path(config.log_dir, str(resolved.run_name))), "--log-dir")
+    return resolved
+
+
+def refuse_beyond_memory(config: TrainConfig, trials: int = 1) -> None:
+    """Refuse a resolved config whose workers need more than all memory of the machine that they run on.
+
+    The memory of a GPU or of a cluster's machines is not known here, so there only a limit holds that no machine meets.
+
+    Args:
+        trials: such runs at a time.
+    Raises: UserError.
+    """
+    is_here = not config.use_gpu and not os.environ.get("RAY_ADDRESS")
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if is_here else MOST_BYTES
+    rows = largest_share(config.global_batch, config.num_workers)
+    is_fixed = is_here and config.batch_size != "auto"
+    held = memory_bytes(
+        config.model(),
+        largest_micro_batch(config, config.num_workers, config.global_batch) if is_fixed else 1,
+        str(config.precision),
+        config.checkpoint_activations,
+        config.num_workers if config.parallel == "fsdp" else 1,
+        config.optimizer,
+    ).total
+    needed = PROCESS_BYTES + held + rows * (config.model().context_size + 1) * ROW_ELEMENT_BYTES
+    workers = config.num_workers * trials if is_here else 1
+    if needed * workers > there:
+        shape = config.model()
+        at_a_time = f"{trials} trials of " if trials > 1 else ""
+        raise UserError(
+            f"{at_a_time}{config.num_workers} workers with {shape.n_layer} layers of width {shape.n_embd}, context "
+            f"{shape.context_size} and {rows} windows each would hold about {gigabytes(needed * workers)} GB, and "
+            f"{'this machine has' if is_here else 'no machine has more than'} {gigabytes(there)} GB; take a smaller "
+            "model, --batch-size, --gradient-accumulation or --num-workers"
+        )
+
+
+def gigabytes(count: int) -> str:
+    """Of bytes, for messages; of any size."""
+    return f"{count // 10**9:,}" if count < 10**15 else f"10^{len(str(count // 10**9)) - 1}"
 
 
 def make_plan(config: TrainConfig) -> Plan:
@@ -90,10 +147,23 @@ def make_plan(config: TrainConfig) -> Plan:
     path = checkpoint.latest_checkpoint(run_dir)
     previous = checkpoint.load_checkpoint(path, verify=False) if path else None
     if previous is not None:
+        if previous.state["global_batch"] < config.num_workers:
+            raise UserError(
+                f"run {config.run_name!r} has a global batch of {previous.state['global_batch']} windows, which is "
+                f"too small for --num-workers {config.num_workers}; take fewer"
+            )
         refuse_other_run(config, store.fingerprint, tokenizer.fingerprint, previous.state)
     elif config.resume:
         raise UserError(f"--resume, but {run_dir} holds no checkpoint; leave --resume out to start anew")
     return Plan(config, describe(config, num_windows, previous), previous)
+
+
+def evaluations_left(config: TrainConfig, done: int) -> int:
+    """How many evaluations follow iter `done`, the one of a new run before its first iter included."""
+    left = config.max_iters // config.eval_interval - done // config.eval_interval
+    return (
+        max(0, left) + (config.max_iters % config.eval_interval > 0 and done < config.max_iters) + (done == 0)
+    )
 
 
 def describe(
@@ -143,9 +213,14 @@ def describe(
         f"{config.parallel}, {config.precision}, ${price:g} an hour each; W&B {config.wandb}",
     ]
     if peak:
-        seconds = left * batch_tokens * flops / (peak * EXPECTED_UTILIZATION[device])
+        measured = min(num_windows["val"], config.eval_iters * global_batch or num_windows["val"])
+        evaluations = evaluations_left(config, done) * measured * shape.context_size
+        tokens = left * batch_tokens + evaluations / 3  # which have no backward pass
+        seconds = tokens * flops / (peak * EXPECTED_UTILIZATION[device])
         dollars = seconds / 3600 * price * config.num_workers
-        lines.append(f"estimate   {duration(seconds)} of training, ${dollars:.2f}")
+        lines.append(
+            f"estimate   {duration(seconds)} of training, ${dollars:.2f}, if nothing else runs there; eta is measured"
+        )
     if previous is not None:
         before = previous.state["config"]
         same = ("data_dir", "checkpoint_dir", "log_dir", "run_name", "wandb_run_name", "resume")

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 
 from nanochat_tct.config import parse_arguments
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import TrainConfig
@@ -56,7 +56,11 @@ def command(argv: list[str]) -> int:
             with StopSignals() as signals, terminal or nullcontext():
                 reporter = Reporter(stop_reason=signals.reason)
                 if terminal is not None:
-                    reporter = dataclasses.replace(reporter, say=terminal.line, progress=terminal.progress)
+                    reporter = Reporter(
+                        say=terminal.line,
+                        progress=terminal.progress,
+                        stop_reason=lambda: signals.reason() or terminal.stop_reason(),
+                    )
                 result = train(config, worker, reporter)
         finally:
             if dist.is_initialized():
@@ -91,10 +95,15 @@ def hold_run_folder(run_dir: Path, worker: Worker, stack: ExitStack) -> None:
         raise StoppedTogether(problem)
 
 
-if __name__ == "__main__":
+def said_once(argv: list[str]) -> int:
+    """The command, where rank 0 alone tells what a user did wrong. Returns the exit code."""
     try:
-        sys.exit(command(sys.argv[1:]))
-    except UserError as error:
+        return command(argv)
+    except UserError:
         if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+            raise
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(lambda: said_once(sys.argv[1:])))

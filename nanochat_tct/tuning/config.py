@@ -6,11 +6,16 @@ from typing import Any
 
 from nanochat_tct.config import convert, option, suggest
 from nanochat_tct.errors import UserError
+from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import Terms
 from nanochat_tct.tuning.trials import VARIABLE, Unit
 
+LARGEST_BUDGET = 1e30  # FLOPs; what all computers of the world do in years
+MOST_HOURS = 1e9
+MOST_TRIALS = 10_000  # at first, of a size; and at a time
+WIDEST_SPAN = 1000.0
 # What may change when a sweep goes on: it does not change what is trained.
 FREE = (
     *("fresh", "dry_run", "output", "concurrency", "use_gpu", "compile", "checkpoint_activations"),
@@ -134,6 +139,7 @@ class SweepConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{_flag(name)} is {value:g}: it must be more than 0")
+        refuse_absurd(self, LARGEST_BUDGET)
         for name in ("sweep_share", "follow_up_share"):
             if not 0 < getattr(self, name) < 1:
                 raise UserError(f"{_flag(name)} is {getattr(self, name):g}: it must be between 0 and 1")
@@ -142,8 +148,13 @@ class SweepConfig:
                 raise UserError(f"{_flag(name)} is {getattr(self, name):g}: it must be more than 1")
         for name in ("num_rates", "concurrency"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{_flag(name)} is {value}: it must be at least 1")
+            if value is not None and not 1 <= value <= MOST_TRIALS:
+                raise UserError(f"{_flag(name)} is {value}: it must be from 1 to {MOST_TRIALS:,}")
+        if self.rate_span > WIDEST_SPAN:
+            raise UserError(f"--rate-span is {self.rate_span:g}: it must be at most {WIDEST_SPAN:g}")
+        for name, most in (("budget_gpu_hours", MOST_HOURS), ("budget_usd", LARGEST_FLOAT)):
+            if (value := getattr(self, name)) is not None and value > most:
+                raise UserError(f"{_flag(name)} is {value:g}: it must be at most {most:g}")
         if not self.sizes:
             raise UserError("--sizes is empty: name at least one preset, or layers x width such as 6x192")
         self.train_settings()
@@ -205,6 +216,11 @@ class SweepConfig:
         ((unit, budget),) = given.items()
         if unit == "usd" and self.gpu_hourly_usd is None:
             raise UserError("--budget-usd needs --gpu-hourly-usd, the price of a GPU (or process) in an hour")
+        if unit == "usd" and self.gpu_hourly_usd is not None and budget / self.gpu_hourly_usd > MOST_HOURS:
+            raise UserError(
+                f"--budget-usd {budget:g} at --gpu-hourly-usd {self.gpu_hourly_usd:g} is "
+                f"{budget / self.gpu_hourly_usd:g} hours: it must be at most {MOST_HOURS:g}"
+            )
         sweep = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in FREE}
         sweep |= {"data_dir": data_fingerprint, "tokenizer": tokenizer_fingerprint, "vary": self.varied()}
         return Terms(unit, budget, self.gpu_hourly_usd, sweep)

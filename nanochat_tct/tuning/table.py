@@ -1,7 +1,9 @@
 """The table of trials that a sweep shows while it runs."""
 
+import os
 import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.box import SIMPLE
@@ -24,10 +26,17 @@ PACE_SECONDS = 120.0  # how far back the pace is taken from: trials start often 
 
 
 class LiveTable:
-    """On a terminal a table that is drawn anew; elsewhere a line when a trial begins or ends."""
+    """On a terminal a table that is drawn anew; elsewhere a line when a trial begins or ends.
 
-    def __init__(self, ledger: Ledger, console: Console) -> None:
-        self.ledger, self.console = ledger, console
+    An output that fails (a closed pipe, a full disk) raises nothing in the middle of a sweep: `on_failure` hears the
+    reason, and the end of the context raises the error.
+    """
+
+    def __init__(
+        self, ledger: Ledger, console: Console, on_failure: Callable[[str], None] = lambda reason: None
+    ) -> None:
+        self.ledger, self.console, self.on_failure = ledger, console, on_failure
+        self.error: OSError | None = None
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.varied = list(ledger.terms.sweep.get("vary", {}))
         self._looks = deque([(time.time(), ledger.spent)])  # when, and what was spent by then
@@ -48,6 +57,8 @@ class LiveTable:
         if self.live is not None:
             self.live.update(self.table())  # whole, as it may scroll now
             self.live.stop()
+        if self.error is not None and error is None:
+            raise self.error
 
     def _show(self) -> None:
         self.ledger.refresh()
@@ -60,7 +71,17 @@ class LiveTable:
         for trial in trial_rows(self.ledger):
             if self.told.get(trial.trial) != trial.status:
                 self.told[trial.trial] = trial.status
-                self.console.print(self.line(trial), soft_wrap=True)
+                self._print(self.line(trial))
+
+    def _print(self, line: str) -> None:
+        """Without the console, which would end this thread, and nothing else, at a closed pipe."""
+        if self.error is not None:
+            return
+        try:
+            print(line, file=self.console.file, flush=True)
+        except OSError as error:
+            self.error = error
+            self.on_failure(f"its output ({os.strerror(error.errno or 0).lower()})")
 
     def line(self, trial: Trial) -> str:
         """A trial's news, and the money."""

@@ -188,7 +188,7 @@ def work(
         judge.look_at(numbers)
         hand_on(numbers)
 
-    with open(log_dir / "log.txt", "a", buffering=1) as lines:
+    with open(log_dir / "log.txt", "a", buffering=1, encoding="utf-8") as lines:
         reporter = Reporter(
             say=lambda line: print(line, file=lines),
             report=report,

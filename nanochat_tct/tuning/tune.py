@@ -16,18 +16,19 @@ from rich.console import Console
 from nanochat_tct.config import parse_arguments, write_yaml
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
+from nanochat_tct.limits import refuse_folder
 from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.remote import absolute, is_remote, local_path, shown
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.checkpoint import exclusive
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.nodes import software
-from nanochat_tct.training.plan import check_settings
+from nanochat_tct.training.plan import check_settings, refuse_beyond_memory
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import Ledger, Terms
+from nanochat_tct.tuning.ledger import MICRO, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
@@ -36,12 +37,13 @@ from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
 from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.space import make_size
-from nanochat_tct.tuning.sweep import Sweep
+from nanochat_tct.tuning.sweep import PROBE_SHARE, Sweep
 from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import HEAD, run_trial, with_length
 from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 
 RUNS = "another sweep runs here; wait, or take another --output"
+LEAST_PROBE_SECONDS = 3.0  # far less than the start of a worker and ten iters take
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 
 
@@ -78,15 +80,29 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
 
     Raises: UserError.
     """
-    config.terms("", "")  # a budget, before any data is prepared
+    terms = config.terms("", "")  # a budget, before any data is prepared
+    refuse_folder(config.output, "--output")
     if config.search == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError("--search optuna needs Optuna, which is not installed: pip install optuna")
     settings = config.train_settings()
-    check_settings(TrainConfig(**settings))
+    check_settings(TrainConfig(**settings, log_dir=config.output, checkpoint_dir=config.output))
     vocab_size = load_tokenizer(config.tokenizer).vocab_size()
     sizes = {name: make_size(name, TrainConfig(**settings), vocab_size) for name in config.sizes}
     if len(sizes) < len(config.sizes):
         raise UserError(f"--sizes names a size twice: {' '.join(config.sizes)}")
+    for name, size in sizes.items():
+        try:
+            sized = TrainConfig(**settings | size.settings())
+            refuse_beyond_memory(resolve(sized, vocab_size), config.concurrency or 1)
+        except UserError as error:
+            raise UserError(f"size {name}: {error}") from error
+    if terms.unit != "flops":
+        seconds = PROBE_SHARE * config.sweep_share * terms.capacity / len(sizes) / MICRO
+        if seconds < LEAST_PROBE_SECONDS:
+            raise UserError(
+                f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: it leaves {seconds:.2g} s to "
+                f"measure a size, which takes {LEAST_PROBE_SECONDS:g} s at least"
+            )
     place = absolute(config.output)
     folder = local_path(place)
     if config.fresh and is_remote(place):
@@ -101,6 +117,10 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     store = TokenStore.open(data_dir, verify=False)
     terms = config.terms(store.fingerprint, load_tokenizer(config.tokenizer).fingerprint)
     if config.fresh and folder.exists():
+        if not (folder / LEDGER).exists() and any(path.name != ".lock" for path in folder.iterdir()):
+            raise UserError(
+                f"--fresh moves a sweep aside, and {config.output} holds something else; take another --output"
+            )
         aside = next(
             path
             for number in range(1, 10_000)
@@ -194,7 +214,7 @@ def run(sweep: Sweep, console: Console) -> int:
     )
     serving = serve(sweep.folder) if is_remote(sweep.place) else nullcontext()
     signals = interruptible(sweep.ledger)
-    with signals, IdleMeter(sweep), LiveTable(sweep.ledger, console), serving:
+    with signals, IdleMeter(sweep), LiveTable(sweep.ledger, console, signals.tell), serving:
         tuner.fit()
     if search.error is not None:
         raise search.error

@@ -1,11 +1,15 @@
 """The bar of a terminal, and plain lines where there is none."""
 
+import contextlib
+import errno
 import io
 import os
 import pty
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from nanochat_tct.tracking.terminal import Terminal
 
@@ -25,6 +29,21 @@ def test_lines_are_plain_where_no_person_looks() -> None:
         terminal.progress(NUMBERS)
         terminal.line("eval 30")
     assert output.getvalue() == "iter 30 | loss 5.25\neval 30\n"
+
+
+def test_an_output_that_fails_is_told_and_raised_at_the_end() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)  # as `| head -1` does
+    for output, code in ((os.fdopen(writing, "w"), errno.EPIPE), (open("/dev/full", "w"), errno.ENOSPC)):  # noqa: SIM115
+        terminal = Terminal(40, output)
+        with pytest.raises(OSError) as raised, terminal:
+            assert terminal.stop_reason() is None
+            terminal.line("iter 30")
+            terminal.line("iter 40")  # raises nothing here, where others would wait for this worker
+            assert terminal.stop_reason() == f"its output ({os.strerror(code).lower()})"
+        assert raised.value.errno == code
+        with contextlib.suppress(OSError):
+            output.close()
 
 
 def test_a_terminal_shows_a_bar_with_time_and_money_left(tmp_path: Path) -> None:

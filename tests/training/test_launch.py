@@ -233,6 +233,25 @@ def test_a_signal_saves_under_torchrun_too(data_dir: Path, tmp_path: Path, numbe
     assert f"stopped at iter {step} by " in (tmp_path / "printed").read_text()
 
 
+def test_a_closed_output_saves_and_ends(data_dir: Path, tmp_path: Path) -> None:
+    """`... | head -1` in the middle of training."""
+    _, *flags = arguments(data_dir, tmp_path, "--save-interval", 1000, "--max-iters", 4000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nanochat_tct.training.torchrun", *map(str, flags), "--num-workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    while not process.stdout.readline().startswith(b"iter 2 "):
+        assert process.poll() is None
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(60) == 141, errors
+    assert b"Traceback" not in errors and b"Exception ignored" not in errors
+    latest = latest_checkpoint(tmp_path / "run")
+    assert latest is not None and int(latest.name.removeprefix("iter_")) >= 2
+
+
 def test_two_jobs_of_one_name_do_not_train_at_once(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

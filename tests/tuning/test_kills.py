@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from nanochat_tct.model.accounting import flops_per_token
+from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
@@ -213,6 +214,43 @@ def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path, number: sig
     ledger.refresh()
     assert_money_is_right(ledger, tmp_path)
     assert_nothing_lost(ledger, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_preempted_trial_saves_and_goes_on(tmp_path: Path) -> None:
+    """SIGTERM to a worker, twice, though no failure is allowed: nothing is done again, as in a run of `train`."""
+    changes = {"sizes": ["1x32"], "num_rates": 1, "budget_flops": 1e11, "concurrency": 1, "max_failures": 0}
+    sweep = RunningSweep(tmp_path, sweep_arguments(tmp_path, **changes), on_ray=True)
+    lines: list[str] = []
+
+    def is_preempted(times: int) -> bool:
+        """The final run has saved so often, and trains again."""
+        nonlocal lines
+        logs = list((tmp_path / "sweep" / "logs").glob("final-*/log.txt"))
+        lines = logs[0].read_text().splitlines() if logs else []
+        return (
+            sum(line.startswith("preempted: SIGTERM at worker 0; saved at iter ") for line in lines) == times
+            and bool(lines)
+            and lines[-1].startswith("iter ")
+        )
+
+    try:
+        for times in range(2):
+            assert wait_until(lambda times=times: is_preempted(times), sweep)
+            (worker,) = sweep.workers()
+            os.kill(worker, signal.SIGTERM)
+        assert wait_until(lambda: is_preempted(2), sweep)
+        assert sweep.process.wait(timeout=PATIENCE) == 0, (tmp_path / "output.txt").read_text()[-3000:]
+    finally:
+        sweep.process.kill()
+    ledger = open_ledger(tmp_path)
+    assert_money_is_right(ledger, tmp_path)
+    assert_nothing_lost(ledger, tmp_path)
+    (run_dir,) = (tmp_path / "sweep" / "runs").glob("final-*")
+    done = [int(line.split()[1]) for line in lines if line.startswith("iter ") and " | " in line]
+    assert done == sorted(set(done)), "an iter was done again"
+    assert len(read_metrics(run_dir)) > 0
 
 
 @pytest.mark.slow

@@ -187,7 +187,9 @@ def test_other_settings_are_varied_and_chosen(tmp_path: Path) -> None:
     assert {trial.purpose for trial in longer} == {"sweep", "final"}
     for trial in longer:  # values that were not together before
         assert (trial.dropout, trial.optimizer, trial.weight_decay) == (0.0, "adamw", None)
-        assert sweep.ledger.accounts[trial.trial].settings["config"]["weight_decay"] == 0.1  # as adamw derives it
+        assert (
+            sweep.ledger.accounts[trial.trial].settings["config"]["weight_decay"] == 0.1
+        )  # as adamw derives it
     assert sweep.ledger.notes["choice"]["varied"] == {"dropout": 0.0, "optimizer": "adamw"}
     assert "dropout 0, optimizer adamw" in sweep.ledger.notes["choice"]["decision"]
 

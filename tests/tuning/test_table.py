@@ -1,8 +1,11 @@
 """The table of a running sweep, as a terminal shows it and as a log does."""
 
 import io
+import os
+import time
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from nanochat_tct.tuning.table import LiveTable
@@ -35,6 +38,21 @@ def test_table_and_lines_show_every_trial_and_the_money(tmp_path: Path) -> None:
         "of 1e+12",
     ):
         assert part in text
+
+
+def test_a_closed_output_ends_no_thread_and_is_raised_at_the_end(tmp_path: Path) -> None:
+    """A console would raise SystemExit in the thread that prints, and the sweep go on unseen."""
+    sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=2)
+    reading, writing = os.pipe()
+    os.close(reading)
+    heard: list[str] = []
+    table = LiveTable(sweep.ledger, Console(file=os.fdopen(writing, "w")), heard.append)
+    with pytest.raises(BrokenPipeError), table:
+        finish(sweep, str(sweep.next_trial(set())))
+        deadline = time.monotonic() + 60
+        while not heard and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert heard == ["its output (broken pipe)"]
 
 
 def test_a_long_table_keeps_what_runs_in_sight(tmp_path: Path) -> None:

@@ -1,0 +1,318 @@
+"""Numbers, names and folders that cannot be: refused in one line and at once, before Ray starts, or they work."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+
+from nanochat_tct.cli import main
+from nanochat_tct.config import to_dict, write_yaml
+from nanochat_tct.data.prepare import PrepareConfig
+from nanochat_tct.data.synthesize import SynthesizeConfig, synthesize_folder
+from nanochat_tct.errors import UserError
+from nanochat_tct.evaluation.evaluate import EvaluateConfig
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.loop import Reporter, train
+from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.plan import make_plan
+from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.tune import prepare as prepare_sweep
+from tests.helpers import assert_user_error, run_cli
+from tests.training.workers import small_store
+
+ABSURD = (
+    0,
+    -1,
+    10**30,
+    -(10**30),
+    2**63,
+    2**64,
+    10**18,
+    10**9,
+    "nan",
+    "inf",
+    "-inf",
+    1e300,
+    1e-300,
+    5e-324,
+    0.5,
+)
+SECONDS = 1.0  # of the processor, for a refusal
+
+
+def numeric(config_class: Any) -> list[str]:
+    """The fields that take numbers."""
+    hints = get_type_hints(config_class)
+    kinds = {name: get_args(hint) or (hint,) for name, hint in hints.items()}
+    return [name for name, kind in kinds.items() if {int, float} & set(kind)]
+
+
+def refusal(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which a command ended."""
+    begin = time.process_time()
+    assert main(argv) == 2
+    assert time.process_time() - begin < SECONDS, argv
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and len(error) < 600, error
+    return error
+
+
+def with_value(config_class: Any, name: str, value: object, **given: Any) -> Any:
+    """A config as the command line makes it."""
+    from nanochat_tct.config import parse_arguments
+
+    flags = [f"--{key.replace('_', '-')}={item}" for key, item in {**given, name: value}.items()]
+    return parse_arguments(config_class, flags, "command", "")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_store(tmp_path_factory.mktemp("absurd") / "store", count=30)
+
+
+def small_run(store: Path, folder: Path) -> dict[str, Any]:
+    return {
+        "data_dir": store,
+        "checkpoint_dir": folder / "runs",
+        "log_dir": folder / "logs",
+        "max_iters": 2,
+        "batch_size": 2,
+        "num_workers": 1,
+        "context_size": 16,
+        "n_layer": 1,
+        "n_head": 1,
+        "n_embd": 8,
+        "num_samples": 0,
+        "wandb": "off",
+    }
+
+
+@pytest.mark.parametrize("name", numeric(TrainConfig))
+def test_numbers_of_train(name: str, store: Path, tmp_path: Path) -> None:
+    for number, value in enumerate(ABSURD):
+        base = small_run(store, tmp_path / str(number))
+        begin = time.process_time()
+        try:
+            config = make_plan(with_value(TrainConfig, name, value, **base)).config
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600
+            assert time.process_time() - begin < SECONDS, (name, value)
+            continue
+        if config.num_workers > 1:
+            continue  # as many as this machine's memory holds
+        seen: list[dict[str, Any]] = []
+        reporter = Reporter(
+            say=lambda line: None,
+            progress=seen.append,
+            stop_reason=lambda seen=seen: "seen enough" if seen else None,  # type: ignore[misc]
+        )
+        try:
+            result = train(config, Worker(0, 1, torch.device("cpu")), reporter)
+        except UserError as error:  # in a row not finite, for example
+            assert "\n" not in str(error)
+        else:
+            assert result["step"] <= 2, (name, value)
+
+
+SWEEP = {"budget_flops": 3e11, "sizes": "1x32", "context_size": 32, "batch_size": 4, "wandb": "off"}
+
+
+@pytest.mark.parametrize("name", numeric(SweepConfig))
+def test_numbers_of_tune(name: str, store: Path, tmp_path: Path) -> None:
+    """What is not refused makes a sweep that begins with its probe."""
+    for number, value in enumerate(ABSURD):
+        given: dict[str, Any] = {**SWEEP, "data_dir": store, "output": tmp_path / str(number)}
+        if name in ("budget_usd", "budget_gpu_hours", "gpu_hourly_usd"):
+            del given["budget_flops"]
+        if name == "budget_usd":
+            given["gpu_hourly_usd"] = 2
+        if name == "gpu_hourly_usd":
+            given["budget_usd"] = 1
+        begin = time.process_time()
+        try:
+            sweep, _ = prepare_sweep(with_value(SweepConfig, name, value, **given))
+            assert isinstance(sweep.next_trial(set()), str)
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600
+            assert time.process_time() - begin < SECONDS, (name, value)
+
+
+@pytest.mark.parametrize("name", numeric(EvaluateConfig))
+def test_numbers_of_evaluate(name: str) -> None:
+    for value in ABSURD:
+        try:
+            with_value(EvaluateConfig, name, value, checkpoint="x", data_dir="y")
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 300
+
+
+@pytest.mark.parametrize("name", numeric(PrepareConfig))
+def test_numbers_of_prepare(name: str) -> None:
+    for value in ABSURD:
+        try:
+            with_value(PrepareConfig, name, value, input="x", output="y", windowing="per-document").limits()
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 300
+
+
+@pytest.mark.parametrize("name", numeric(SynthesizeConfig))
+def test_numbers_of_synthesize(name: str, tmp_path: Path) -> None:
+    for number, value in enumerate(ABSURD):
+        output = tmp_path / str(number)
+        given = {"count": 2, "output": output}
+        try:
+            config = with_value(SynthesizeConfig, name, value, **given)
+            if config.count != 10**9:  # which a large disk holds
+                synthesize_folder(config)
+        except UserError as error:
+            assert "\n" not in str(error) and len(str(error)) < 300
+            assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--seed", "18446744073709551616"],
+        ["--seed", "-1"],
+        ["--num-workers", "100000"],
+        ["--n-layer", "1000000"],
+        ["--batch-size", "1e12"],
+        ["--batch-size", "auto", "--num-workers", "17"],
+        ["--context-size", "1e9"],
+        ["--gradient-accumulation", "1e15"],
+        ["--learning-rate", "nan"],
+        ["--wandb-project", "a/b"],
+    ],
+)
+def test_before_ray_starts(
+    flags: list[str], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begin = ["train", "--data-dir", str(store), "--checkpoint-dir", str(tmp_path / "runs")]
+    error = refusal([*begin, *flags], capsys)
+    assert flags[0] in error or "this machine has" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+NAMES = {
+    "long": "x" * 300,
+    "long in bytes": "ü" * 200,
+    "with a slash": "a/b",
+    "empty": "",
+    "blank": " ",
+    "the folder itself": ".",
+    "the folder above": "..",
+    "of two lines": "a\nb",
+    "with a NUL": "a\0b",
+    "not UTF-8": os.fsdecode(b"\xff\xfe"),
+    "of a checkpoint": "iter_00000005",
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_of_runs(kind: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--data-dir", str(store), "--checkpoint-dir", str(tmp_path / "runs")]
+    refusal(["train", *given, f"--run-name={NAMES[kind]}"], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["-x", "--x", "größe 日本", "a:b", "~", "x" * 255, "a'b\"c", " x"])
+def test_odd_names_of_runs_work(name: str, store: Path, tmp_path: Path) -> None:
+    config = make_plan(with_value(TrainConfig, "run_name", name, **small_run(store, tmp_path))).config
+    result = train(config, Worker(0, 1, torch.device("cpu")), Reporter(say=lambda line: None))
+    assert result["step"] == 2 and (tmp_path / "runs" / name / "iter_00000002").is_dir()
+    write_yaml(config, tmp_path / "config.yaml")
+    assert with_value(TrainConfig, "config", tmp_path / "config.yaml").run_name == name
+    assert to_dict(config)["run_name"] == name
+
+
+def a_file(folder: Path) -> Path:
+    (folder / "file").write_text("")
+    return folder / "file"
+
+
+FOLDERS: dict[str, Callable[[Path], str]] = {
+    "a file": lambda folder: str(a_file(folder)),
+    "through a file": lambda folder: str(a_file(folder) / "runs"),
+    "a long name": lambda folder: str(folder / ("x" * 300)),
+    "with a NUL": lambda folder: str(folder / "a\0b"),
+    "not UTF-8": lambda folder: str(folder) + os.fsdecode(b"/\xff"),
+    "a loop": lambda folder: str(a_loop(folder)),
+}
+
+
+def a_loop(folder: Path) -> Path:
+    (folder / "loop").symlink_to(folder / "loop")
+    return folder / "loop"
+
+
+@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize(
+    "command",
+    [["train", "--checkpoint-dir"], ["train", "--log-dir"], ["tune", "--output"]],
+    ids=lambda c: c[1],
+)
+def test_folders_that_cannot_be(
+    command: list[str], kind: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, flag = command
+    more = ["--budget-flops", "1e12"] if job == "tune" else ["--checkpoint-dir", str(tmp_path / "runs")]
+    place = FOLDERS[kind](tmp_path)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    error = refusal([job, "--data-dir", str(store), *more, f"{flag}={place}"], capsys)
+    assert flag in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_is_not_writable(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    given = ["train", "--data-dir", str(store), "--checkpoint-dir", str(tmp_path / "locked" / "runs")]
+    assert "nothing can be written" in refusal(given, capsys)
+
+
+def test_a_folder_that_the_system_refuses(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where only the attempt shows it: still before Ray starts."""
+    given = ["train", "--data-dir", str(store), "--checkpoint-dir", "/proc/nanochat"]
+    begin = time.process_time()
+    assert main(given) == 2
+    assert time.process_time() - begin < 10  # the plan is printed before
+    assert "/proc/nanochat" in capsys.readouterr().err
+
+
+def test_nothing_but_a_sweep_is_moved_aside(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a_file(tmp_path)
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in SWEEP.items()]
+    command = ["tune", "--data-dir", str(store), "--output", str(tmp_path), *given, "--fresh"]
+    assert "--fresh moves a sweep aside" in refusal(command, capsys)
+    assert (tmp_path / "file").exists()
+
+
+COMMANDS = {"tokenize": ["workflow.yml"], "generate": ["--untrained", "--num-samples", "2"]}
+ENCODINGS = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "latin-1"},
+    {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"},
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("environment", ENCODINGS, ids=lambda environment: "-".join(environment))
+def test_any_encoding_of_the_terminal(command: str, environment: dict[str, str], tmp_path: Path) -> None:
+    text = "name: größe 日本\non: push\njobs: {b: {runs-on: ubuntu-latest, steps: [{run: echo ✓}]}}\n"
+    (tmp_path / "workflow.yml").write_text(text, encoding="utf-8")
+    result = run_cli(command, *COMMANDS[command], env=environment, cwd=tmp_path)
+    assert result.code == 0 and result.stdout, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_an_error_in_any_encoding(tmp_path: Path) -> None:
+    result = run_cli("tokenize", tmp_path / "größe.yml", env={"PYTHONIOENCODING": "ascii"}, cwd=tmp_path)
+    assert_user_error(result, "gr")
