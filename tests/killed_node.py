@@ -37,6 +37,10 @@ class TwoWorkers:
 
     def kill_node_of(self, kind: bytes) -> list[int]:
         """SIGKILL all of the worker machine on which most processes of a kind are. Returns: their ids."""
+        return self.kill_node(self.node_of(kind))
+
+    def node_of(self, kind: bytes) -> Any:
+        """The worker machine on which most processes of a kind are."""
 
         def count(node: Any) -> int:
             (raylet,) = node.all_processes["raylet"]
@@ -44,6 +48,10 @@ class TwoWorkers:
 
         victim = max(self.nodes, key=count)
         assert count(victim) > 0, f"{kind!r} is nowhere"
+        return victim
+
+    def kill_node(self, victim: Any) -> list[int]:
+        """SIGKILL all of a worker machine. Returns: the ids of its processes."""
         self.nodes.remove(victim)
         (raylet,) = victim.all_processes["raylet"]
         workers = descendants(raylet.process.pid)

@@ -18,10 +18,10 @@ from nanochat_tct.evaluation.evaluate import EvaluateConfig
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.parallel import Worker
-from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.plan import check_settings, make_plan
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.tune import prepare as prepare_sweep
-from tests.helpers import assert_user_error, run_cli
+from nanochat_tct.tuning.tune import check as check_sweep
+from tests.helpers import assert_user_error, run_cli, run_python
 from tests.training.workers import small_store
 
 ABSURD = (
@@ -91,54 +91,85 @@ def small_run(store: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("name", numeric(TrainConfig))
-def test_numbers_of_train(name: str, store: Path, tmp_path: Path) -> None:
-    for number, value in enumerate(ABSURD):
-        base = small_run(store, tmp_path / str(number))
+def accepted(config_class: Any, name: str, check: Callable[[Any], object], **given: Any) -> list[Any]:
+    """The absurd values that are not refused; a refusal is one line, and quick."""
+    values = []
+    for value in ABSURD:
         begin = time.process_time()
         try:
-            config = make_plan(with_value(TrainConfig, name, value, **base)).config
+            config = with_value(config_class, name, value, **given)
+            check(config)
         except UserError as error:
-            assert "\n" not in str(error) and len(str(error)) < 600
-            assert time.process_time() - begin < SECONDS, (name, value)
-            continue
-        if config.num_workers > 1:
-            continue  # as many as this machine's memory holds
-        seen: list[dict[str, Any]] = []
-        reporter = Reporter(
-            say=lambda line: None,
-            progress=seen.append,
-            stop_reason=lambda seen=seen: "seen enough" if seen else None,  # type: ignore[misc]
-        )
-        try:
-            result = train(config, Worker(0, 1, torch.device("cpu")), reporter)
-        except UserError as error:  # in a row not finite, for example
-            assert "\n" not in str(error)
+            assert "\n" not in str(error) and len(str(error)) < 600, error
         else:
-            assert result["step"] <= 2, (name, value)
+            values.append(getattr(config, name))
+        assert time.process_time() - begin < SECONDS, (name, value)
+    return values
+
+
+@pytest.mark.parametrize("name", numeric(TrainConfig))
+def test_numbers_of_train(name: str, tmp_path: Path) -> None:
+    values = accepted(TrainConfig, name, check_settings, **small_run(tmp_path, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+    if name in ("n_layer", "n_embd", "context_size", "batch_size", "gradient_accumulation", "num_workers"):
+        assert all(value < 10**6 for value in values), "no machine holds that"
+
+
+@pytest.mark.parametrize("pick", [max, min])
+def test_the_most_extreme_numbers_that_are_taken_train(
+    pick: Callable[[list[Any]], Any], store: Path, tmp_path: Path
+) -> None:
+    """All of them at once; a run that comes to nothing ends with one line."""
+    given = small_run(store, tmp_path)
+    names = (
+        *(
+            "seed",
+            "learning_rate",
+            "min_lr",
+            "weight_decay",
+            "grad_clip",
+            "max_grad_norm_ratio",
+            "lr_decay_iters",
+        ),
+        *("max_iters", "beta1", "beta2", "dropout", "keep_checkpoints", "train_samples", "eval_iters"),
+        *(
+            "max_bad_iters",
+            "save_interval",
+            "eval_interval",
+            "gpu_hourly_usd",
+            "cpu_hourly_usd",
+            "log_interval",
+        ),
+    )
+    for name in names:
+        given[name] = pick(accepted(TrainConfig, name, check_settings, **small_run(store, tmp_path)))
+    given |= {"warmup_iters": 0, "log_interval": 1}
+    config = make_plan(with_value(TrainConfig, "wandb", "off", **given)).config
+    seen: list[dict[str, Any]] = []
+    reporter = Reporter(
+        say=lambda line: None,
+        progress=seen.append,
+        stop_reason=lambda: "seen enough" if len(seen) > 1 else None,
+    )
+    try:
+        result = train(config, Worker(0, 1, torch.device("cpu")), reporter)
+    except UserError as error:
+        assert "iters in a row without a finite" in str(error) and "\n" not in str(error)
+    else:
+        assert 1 <= result["step"] <= 3
 
 
 SWEEP = {"budget_flops": 3e11, "sizes": "1x32", "context_size": 32, "batch_size": 4, "wandb": "off"}
 
 
 @pytest.mark.parametrize("name", numeric(SweepConfig))
-def test_numbers_of_tune(name: str, store: Path, tmp_path: Path) -> None:
-    """What is not refused makes a sweep that begins with its probe."""
-    for number, value in enumerate(ABSURD):
-        given: dict[str, Any] = {**SWEEP, "data_dir": store, "output": tmp_path / str(number)}
-        if name in ("budget_usd", "budget_gpu_hours", "gpu_hourly_usd"):
-            del given["budget_flops"]
-        if name == "budget_usd":
-            given["gpu_hourly_usd"] = 2
-        if name == "gpu_hourly_usd":
-            given["budget_usd"] = 1
-        begin = time.process_time()
-        try:
-            sweep, _ = prepare_sweep(with_value(SweepConfig, name, value, **given))
-            assert isinstance(sweep.next_trial(set()), str)
-        except UserError as error:
-            assert "\n" not in str(error) and len(str(error)) < 600
-            assert time.process_time() - begin < SECONDS, (name, value)
+def test_numbers_of_tune(name: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {**SWEEP, "output": tmp_path / "sweep"}
+    if name in ("budget_usd", "budget_gpu_hours", "gpu_hourly_usd"):
+        del given["budget_flops"]
+    given |= {"budget_usd": {"gpu_hourly_usd": 2}, "gpu_hourly_usd": {"budget_usd": 1}}.get(name, {})
+    accepted(SweepConfig, name, check_sweep, **given)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", numeric(EvaluateConfig))
@@ -219,7 +250,7 @@ def test_names_of_runs(kind: str, store: Path, tmp_path: Path, capsys: pytest.Ca
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["-x", "--x", "größe 日本", "a:b", "~", "x" * 255, "a'b\"c", " x"])
+@pytest.mark.parametrize("name", ["--x", "größe 日本", "x" * 255, " a:b'\"c"])
 def test_odd_names_of_runs_work(name: str, store: Path, tmp_path: Path) -> None:
     config = make_plan(with_value(TrainConfig, "run_name", name, **small_run(store, tmp_path))).config
     result = train(config, Worker(0, 1, torch.device("cpu")), Reporter(say=lambda line: None))
@@ -295,21 +326,20 @@ def test_nothing_but_a_sweep_is_moved_aside(
     assert (tmp_path / "file").exists()
 
 
-COMMANDS = {"tokenize": ["workflow.yml"], "generate": ["--untrained", "--num-samples", "2"]}
-ENCODINGS = [
-    {"PYTHONIOENCODING": "ascii"},
-    {"PYTHONIOENCODING": "latin-1"},
-    {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"},
-]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("environment", ENCODINGS, ids=lambda environment: "-".join(environment))
-def test_any_encoding_of_the_terminal(command: str, environment: dict[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": None},
+    ],
+    ids=["PYTHONIOENCODING", "LC_ALL"],
+)
+def test_any_encoding_of_the_terminal(environment: dict[str, str | None], tmp_path: Path) -> None:
     text = "name: größe 日本\non: push\njobs: {b: {runs-on: ubuntu-latest, steps: [{run: echo ✓}]}}\n"
     (tmp_path / "workflow.yml").write_text(text, encoding="utf-8")
-    result = run_cli(command, *COMMANDS[command], env=environment, cwd=tmp_path)
-    assert result.code == 0 and result.stdout, result.stderr
+    command = ("-m", "nanochat_tct.cli", "tokenize", "workflow.yml")
+    result = run_python(*command, env=environment, cwd=tmp_path)
+    assert result.code == 0 and "\\u2039" in result.stdout, result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -66,7 +66,9 @@ def check_settings(config: TrainConfig) -> TrainConfig:
         )
     refuse_beyond_memory(resolved)
     refuse_folder(join(config.checkpoint_dir, str(resolved.run_name)), "--checkpoint-dir")
-    if config.tensorboard or config.wandb != "off":
+    if (config.tensorboard or config.wandb != "off") and not os.environ.get(
+        "RAY_ADDRESS"
+    ):  # of the first worker
         refuse_folder(str(Path(config.log_dir, str(resolved.run_name))), "--log-dir")
     return resolved
 

@@ -135,8 +135,8 @@ def forecast(
         add(f"final run, if {name}", 1, iters, final_times[-1] / 3600, rest)
     table.add_section()
     add("total, at most", 0, 0, (total_seconds + follow_time + max(final_times)) / 3600, terms.capacity)
-    at_a_time = f" of {slots} trials at a time" if slots > 1 else ""
-    table.caption = f"hours at the speed of the probes, were it that{at_a_time} all the way"
+    at_a_time = f", {slots} trials at a time" if slots > 1 else ""
+    table.caption = f"hours: at the speed of the probes{at_a_time}"
     if has_price and terms.unit != "usd":
         table.caption += f"; ${terms.hourly_usd:g} an hour of a worker"
     return table

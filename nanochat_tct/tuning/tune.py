@@ -36,7 +36,7 @@ from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
 from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import write_report
-from nanochat_tct.tuning.space import make_size
+from nanochat_tct.tuning.space import Size, make_size
 from nanochat_tct.tuning.sweep import PROBE_SHARE, Sweep
 from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import HEAD, run_trial, with_length
@@ -75,8 +75,8 @@ def command(argv: list[str]) -> int:
     return exit_code
 
 
-def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
-    """Check everything that can be checked before anything is spent, and open the ledger or begin one.
+def check(config: SweepConfig) -> dict[str, Size]:
+    """Check what can be checked before there is any data. Returns: the sizes by name.
 
     Raises: UserError.
     """
@@ -85,7 +85,7 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     if config.search == "optuna" and importlib.util.find_spec("optuna") is None:
         raise UserError("--search optuna needs Optuna, which is not installed: pip install optuna")
     settings = config.train_settings()
-    check_settings(TrainConfig(**settings, log_dir=config.output, checkpoint_dir=config.output))
+    check_settings(TrainConfig(**settings, **folders_in(local_path(absolute(config.output)))))
     vocab_size = load_tokenizer(config.tokenizer).vocab_size()
     sizes = {name: make_size(name, TrainConfig(**settings), vocab_size) for name in config.sizes}
     if len(sizes) < len(config.sizes):
@@ -103,6 +103,15 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
                 f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: it leaves {seconds:.2g} s to "
                 f"measure a size, which takes {LEAST_PROBE_SECONDS:g} s at least"
             )
+    return sizes
+
+
+def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
+    """Check everything that can be checked before anything is spent, and open the ledger or begin one.
+
+    Raises: UserError.
+    """
+    sizes, settings = check(config), config.train_settings()
     place = absolute(config.output)
     folder = local_path(place)
     if config.fresh and is_remote(place):
@@ -113,7 +122,8 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
         row_flops = [size.row_flops for size in sizes.values()]
         refuse_too_small(config.terms("", ""), config, row_flops, TrainConfig(**settings))
     data_dir = config.data_dir or prepare_bundled(config.tokenizer)
-    base = make_train_plan(TrainConfig(**{**settings, "data_dir": data_dir, "run_name": "base"})).config
+    given = {**settings, **folders_in(folder), "data_dir": data_dir, "run_name": "base"}
+    base = make_train_plan(TrainConfig(**given)).config
     store = TokenStore.open(data_dir, verify=False)
     terms = config.terms(store.fingerprint, load_tokenizer(config.tokenizer).fingerprint)
     if config.fresh and folder.exists():
@@ -139,6 +149,11 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
     cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "0")) or 1024)
     slots = config.concurrency or ledger.notes.get("slots", 1)  # as many as there was room for last time
     return Sweep(config, folder, ledger, base, store, sizes, cores, slots), folder
+
+
+def folders_in(folder: Path) -> dict[str, Any]:
+    """Where trials keep what they leave, as settings of `train`, so that those of its defaults do not matter."""
+    return {"checkpoint_dir": str(folder / "runs"), "log_dir": str(folder / "logs")}
 
 
 def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:

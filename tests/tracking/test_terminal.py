@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat_tct.tracking.terminal import Terminal
+from nanochat_tct.tracking.terminal import Terminal, print_document
 
 NUMBERS = {"iter": 30, "loss": 5.25, "eta_seconds": 750.0, "cost_usd": 0.5, "cost_left_usd": 1.25}
 SCRIPT = f"""
@@ -29,6 +29,15 @@ def test_lines_are_plain_where_no_person_looks() -> None:
         terminal.progress(NUMBERS)
         terminal.line("eval 30")
     assert output.getvalue() == "iter 30 | loss 5.25\neval 30\n"
+
+
+def test_documents_are_utf8_whatever_the_terminal_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    output = io.TextIOWrapper(written, "ascii", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", output)
+    print("‹", end="")
+    print_document("name: größe\n")
+    assert written.getvalue() == b"\\u2039" + "name: größe\n".encode()
 
 
 def test_an_output_that_fails_is_told_and_raised_at_the_end() -> None:

@@ -220,7 +220,7 @@ def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path, number: sig
 @pytest.mark.timeout(1200)
 def test_a_preempted_trial_saves_and_goes_on(tmp_path: Path) -> None:
     """SIGTERM to a worker, twice, though no failure is allowed: nothing is done again, as in a run of `train`."""
-    changes = {"sizes": ["1x32"], "num_rates": 1, "budget_flops": 1e11, "concurrency": 1, "max_failures": 0}
+    changes = {"sizes": ["1x32"], "num_rates": 1, "budget_flops": 4e10, "concurrency": 1, "max_failures": 0}
     sweep = RunningSweep(tmp_path, sweep_arguments(tmp_path, **changes), on_ray=True)
     lines: list[str] = []
 
