@@ -1,6 +1,9 @@
 import errno
 import importlib.metadata
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,20 @@ def test_installed_command() -> None:
     }
     assert scripts["nanochat-tct"] == "nanochat_tct.cli:main"
     assert run_cli("--help").code == 0
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_that_nobody_reads_or_that_is_full(unbuffered: str) -> None:
+    """Found where a command ends, or where it prints; Python would say so once more, and end with 120."""
+    command = [sys.executable, "-m", "nanochat_tct.cli", "--help"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open("/dev/full", "wb") as full, os.fdopen(writing, "wb") as closed:
+        for output, code, error in ((full, 2, "no space left on device"), (closed, 141, "")):
+            done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, env=environment, text=True)
+            assert done.returncode == code
+            assert done.stderr.count("\n") == bool(error) and error in done.stderr
 
 
 def job_of_a_user_error(argv: list[str]) -> int:

@@ -25,9 +25,7 @@ from nanochat_tct.training.speed import peak_of
 
 MOST_BYTES = 2**44  # 16 TiB: of memory in any machine
 PROCESS_BYTES = 3 * 10**8  # of a worker before it has a model
-ROW_ELEMENT_BYTES = (
-    48  # of an element of a row while a batch is read: tokens, places, masks, and copies of them
-)
+ROW_ELEMENT_BYTES = 48  # of an element of a row while a batch is read: tokens, masks, and copies
 EXPECTED_UTILIZATION = {"cpu": 0.4, "cuda": 0.3}  # of the peak; for the estimate of time only
 
 
@@ -66,9 +64,10 @@ def check_settings(config: TrainConfig) -> TrainConfig:
         )
     refuse_beyond_memory(resolved)
     refuse_folder(join(config.checkpoint_dir, str(resolved.run_name)), "--checkpoint-dir")
-    if (config.tensorboard or config.wandb != "off") and not os.environ.get(
+    writes_logs = config.tensorboard or config.wandb != "off"
+    if writes_logs and not os.environ.get(
         "RAY_ADDRESS"
-    ):  # of the first worker
+    ):  # on a cluster the first worker writes them, elsewhere
         refuse_folder(str(Path(config.log_dir, str(resolved.run_name))), "--log-dir")
     return resolved
 
@@ -82,7 +81,7 @@ def refuse_beyond_memory(config: TrainConfig, trials: int = 1) -> None:
         trials: such runs at a time.
     Raises: UserError.
     """
-    is_here = not config.use_gpu and not os.environ.get("RAY_ADDRESS")
+    is_here = not config.use_gpu and os.environ.get("RAY_ADDRESS", "") in ("", "local")
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if is_here else MOST_BYTES
     rows = largest_share(config.global_batch, config.num_workers)
     is_fixed = is_here and config.batch_size != "auto"
@@ -95,7 +94,10 @@ def refuse_beyond_memory(config: TrainConfig, trials: int = 1) -> None:
         config.optimizer,
     ).total
     needed = PROCESS_BYTES + held + rows * (config.model().context_size + 1) * ROW_ELEMENT_BYTES
-    workers = config.num_workers * trials if is_here else 1
+    at_most = int(
+        os.environ.get("LOCAL_WORLD_SIZE", config.num_workers)
+    )  # torchrun may have other machines too
+    workers = min(config.num_workers, at_most) * trials if is_here else 1
     if needed * workers > there:
         shape = config.model()
         at_a_time = f"{trials} trials of " if trials > 1 else ""
