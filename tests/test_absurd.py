@@ -217,6 +217,7 @@ def test_numbers_of_synthesize(name: str, tmp_path: Path) -> None:
         ["--gradient-accumulation", "1e15"],
         ["--learning-rate", "nan"],
         ["--wandb-project", "a/b"],
+        ["--min-lr", "1"],
     ],
 )
 def test_before_ray_starts(
@@ -226,6 +227,16 @@ def test_before_ray_starts(
     error = refusal([*begin, *flags], capsys)
     assert flags[0] in error or "this machine has" in error
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_that_could_only_wait_are_not_paid_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    command = ["tune", "--budget-gpu-hours", "1", "--output", str(tmp_path / "sweep")]
+    most = 2 * len(os.sched_getaffinity(0))
+    error = refusal([*command, "--concurrency", str(most + 1)], capsys)
+    assert f"this machine runs {most} workers at a time" in error
 
 
 NAMES = {

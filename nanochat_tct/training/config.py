@@ -233,6 +233,10 @@ def resolve(config: TrainConfig, vocab_size: int) -> TrainConfig:
     values["wandb_run_name"] = config.wandb_run_name or values["run_name"]
     resolved = dataclasses.replace(config, **values)
     resolved.model()  # refuses impossible shapes
+    if values["min_lr"] > values["learning_rate"]:
+        raise UserError(
+            f"--min-lr {values['min_lr']:g} is more than --learning-rate {values['learning_rate']:g}, which falls to it"
+        )
     if resolved.warmup_iters and resolved.warmup_iters > (resolved.lr_decay_iters or 0):
         raise UserError(
             f"--warmup-iters {resolved.warmup_iters} is more than --lr-decay-iters {resolved.lr_decay_iters}"

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from nanochat_tct.config import parse_arguments, write_yaml
@@ -43,6 +44,7 @@ from nanochat_tct.tuning.trial import HEAD, run_trial, with_length
 from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 
 RUNS = "another sweep runs here; wait, or take another --output"
+WORKERS_OF_A_CORE = 2  # launch.worker_resources reserves half a core for each
 LEAST_PROBE_SECONDS = 3.0  # far less than the start of a worker and ten iters take
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 
@@ -97,6 +99,7 @@ def check(config: SweepConfig) -> dict[str, Size]:
         except UserError as error:
             raise UserError(f"size {name}: {error}") from error
     if terms.unit != "flops":
+        refuse_more_than_run(config)
         seconds = PROBE_SHARE * config.sweep_share * terms.capacity / len(sizes) / MICRO
         if seconds < LEAST_PROBE_SECONDS:
             raise UserError(
@@ -104,6 +107,23 @@ def check(config: SweepConfig) -> dict[str, Size]:
                 f"measure a size, which takes {LEAST_PROBE_SECONDS:g} s at least"
             )
     return sizes
+
+
+def refuse_more_than_run(config: SweepConfig) -> None:
+    """Refuse more trials at a time than this machine starts: those that wait would be paid for too.
+
+    Raises: UserError.
+    """
+    if config.concurrency is None or os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
+        return
+    workers = (
+        torch.cuda.device_count() if config.use_gpu else WORKERS_OF_A_CORE * len(os.sched_getaffinity(0))
+    )
+    if config.concurrency * config.num_workers > max(workers, config.num_workers):
+        raise UserError(
+            f"--concurrency {config.concurrency} with --num-workers {config.num_workers}: this machine runs {workers} "
+            "workers at a time, and trials that wait for them would be paid for"
+        )
 
 
 def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
