@@ -12,13 +12,18 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
 from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.sweep import PROBE_ITERS
+from nanochat_tct.tuning.trial import work
 from tests.helpers import REPOSITORY
 from tests.tuning.sweeps import (
     ForkedProcess,
@@ -28,6 +33,7 @@ from tests.tuning.sweeps import (
     sweep_alone,
     sweep_arguments,
 )
+from tests.tuning.test_sweep import make_sweep
 
 PATIENCE = 600.0  # seconds without any progress: something hangs
 
@@ -214,6 +220,28 @@ def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path, number: sig
     ledger.refresh()
     assert_money_is_right(ledger, tmp_path)
     assert_nothing_lost(ledger, tmp_path)
+
+
+def test_a_trial_that_is_preempted_saves(tmp_path: Path) -> None:
+    """The same without Ray: it does not end the trial, and nothing is done again."""
+    sweep = make_sweep(tmp_path, sizes=["1x32"], concurrency=1)
+    name = str(sweep.next_trial(set()))
+    asked = iter(range(1000))
+    worker = Worker(0, 1, torch.device("cpu"))
+
+    def preemption() -> str | None:
+        return "preempted: a machine is to go" if next(asked) > 5 else None
+
+    result = work(sweep.folder, sweep.ledger, name, worker, preemption=preemption)
+    assert result["status"] == PREEMPTED and 0 < result["iters"] < PROBE_ITERS
+    assert sweep.ledger.accounts[name].is_open
+    assert work(sweep.folder, sweep.ledger, name, worker)["status"] == "finished"
+    done = [entry["iter"] for entry in read_metrics(sweep.folder / "runs" / name) if entry["kind"] == "train"]
+    assert done == list(range(1, PROBE_ITERS + 1))
+    log = (sweep.folder / "logs" / name / "log.txt").read_text().splitlines()
+    iters = [int(line.split()[1]) for line in log if line.startswith("iter ")]
+    assert iters == sorted(set(iters))
+    assert f"preempted: a machine is to go; saved at iter {result['iters']}, starting again" in log
 
 
 @pytest.mark.slow
