@@ -26,6 +26,7 @@ ENCODED_SCHEMA = pa.schema(
         ("mask_ids", pa.large_binary()),  # null where there are no masks; see DocumentMasks
         ("mask_digests", pa.large_binary()),
         ("mask_bits", pa.large_binary()),
+        ("normal_hash", pa.binary()),  # see split.normal_hash
         ("reason", pa.string()),
         ("message", pa.string()),
     ]

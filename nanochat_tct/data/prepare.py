@@ -29,7 +29,8 @@ from nanochat_tct.data.encode import ENDS_JOB, encode_parts
 from nanochat_tct.data.encoded_parts import EncodedParts
 from nanochat_tct.data.legal import DocumentMasks
 from nanochat_tct.data.sources import Part, find_sources, plan_parts, sources_fingerprint, total_documents
-from nanochat_tct.data.store import REJECTED, TokenStore, upload_store
+from nanochat_tct.data.split import NORMAL_FORM, owner_of
+from nanochat_tct.data.store import METADATA, REJECTED, TokenStore, upload_store
 from nanochat_tct.data.store_writer import (
     EncodedDocument,
     RejectedDocument,
@@ -38,13 +39,15 @@ from nanochat_tct.data.store_writer import (
     writing_to,
 )
 from nanochat_tct.data.windows import WINDOWINGS
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.remote import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.native import why_in_python
 
+SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by another rule is written again
+UNEVEN = 0.2  # a share of training that is so far from the fraction asked for is worth a word
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 
 
@@ -61,7 +64,7 @@ class PrepareConfig:
         "stream", "stream: pack documents, drop nothing; per-document: windows inside one", choices=WINDOWINGS
     )
     stride: int | None = option(None, "between per-document windows; none: context_size", "tokens")
-    train_split: float = option(0.8, "part of the repositories (or else documents) to train on", "fraction")
+    train_split: float = option(0.8, "part of the owners (or else documents) to train on", "fraction")
     split_seed: int = option(0, "another seed, another split")
     tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file")
     max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
@@ -99,6 +102,10 @@ class PrepareConfig:
         )
 
 
+class TaskError(UserError):
+    """What ended a task is a fault of its machine or of the storage, not of what was asked for."""
+
+
 def command(argv: list[str]) -> int:
     """The command line."""
     prepare(parse_arguments(PrepareConfig, argv, "prepare", "Turn workflow files into a token store."))
@@ -122,22 +129,32 @@ def prepare(config: PrepareConfig) -> TokenStore:
         "limits": dataclasses.asdict(config.limits()),
         "export_pt": config.export_pt,
         "masks": config.masks,
+        "split": SPLIT_RULE,
     }
+    output = local_path(config.output)
     if is_remote(config.output):
         RemoteFolder(config.output).files()  # a place that refuses is found before the work
-    if (store := _unchanged(config, tokenizer, identity)) is not None:
+    store = _unchanged(output, config, tokenizer, identity)
+    if store is None and is_remote(config.output):
+        store = _unchanged(config.output, config, tokenizer, identity)
+    if store is not None:
+        is_new = is_remote(config.output) and upload_store(
+            output, config.output
+        )  # the storage failed at the end
+        what = "prepared before, and brought there now" if is_new else "up to date"
         documents = store.manifest["counts"]["documents"]
-        print(f"{config.output} is up to date: {documents:,} documents; nothing to do")
-        encoded_parts.clear(local_path(config.output))  # of a run that was killed in its last moment
+        print(f"{config.output} is {what}: {documents:,} documents; nothing to do")
+        encoded_parts.clear(output)  # of a run that was killed in its last moment
         return store
     if reason := why_in_python(tokenizer):
         print(f"tokenizing in Python, which takes longer: {reason}", flush=True)
-    output = local_path(config.output)
     ray_seconds = 0.0
     with StoreWriter(output, tokenizer, config.settings(), config.masks) as writer:
         parts = plan_parts(sources)
         with writing_to(output):
-            done = EncodedParts(output, repr((parts, config.limits(), config.masks, tokenizer.fingerprint)))
+            done = EncodedParts(
+                output, repr((parts, config.limits(), config.masks, tokenizer.fingerprint, NORMAL_FORM))
+            )
         if done.count:
             print(f"going on: {done.count} of {len(parts)} parts are encoded already", flush=True)
         try:
@@ -151,6 +168,8 @@ def prepare(config: PrepareConfig) -> TokenStore:
                     progress.advance(len(table))
             _check_rejected(writer, config)
             store = writer.commit(identity, config.export_pt)
+        except (TaskError, StorageError):
+            raise  # of a machine or of storage: once it is mended, the same command goes on from here
         except UserError:
             encoded_parts.clear(output)  # what is to be mended changes the work, or the disk is full
             raise
@@ -158,6 +177,8 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if is_remote(config.output):
         upload_store(store.folder, config.output)
     _print_summary(store, np.array(writer.lengths), time.monotonic() - begin, ray_seconds)
+    for line in split_warnings(store):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
     return store
 
 
@@ -204,28 +225,32 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
         tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
         for table in tables:
             if len(table) == 1 and table.column("reason")[0].as_py() == ENDS_JOB:
-                raise UserError(table.column("message")[0].as_py())
+                raise TaskError(table.column("message")[0].as_py())
             yield table
 
 
 def _write(table: pa.Table, writer: StoreWriter) -> None:
     columns = (table.column(name).to_pylist() for name in table.column_names)
-    for source, repo, content_hash, json_bytes, tokens, *of_masks, reason, message in zip(
+    for source, repo, content_hash, json_bytes, tokens, *of_masks, normal, reason, message in zip(
         *columns, strict=True
     ):
         if reason is None:
             masks = DocumentMasks(*of_masks) if of_masks[0] is not None else None
-            writer.add(EncodedDocument(source, repo, content_hash, json_bytes, tokens, masks))
+            writer.add(EncodedDocument(source, repo, content_hash, json_bytes, tokens, masks, normal))
         else:
             writer.reject(RejectedDocument(source, repo, reason, message))
 
 
-def _unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]) -> TokenStore | None:
-    """The finished store that this very run would write again, if it is there and whole."""
-    if not is_remote(config.output) and not Path(config.output).is_dir():
+def _unchanged(
+    output: str | Path, config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]
+) -> TokenStore | None:
+    """The finished store that this very run would write again, if it is at `output` and whole."""
+    if not is_remote(output) and not Path(output).is_dir():
         return None
     try:
-        store = TokenStore.open(config.output)
+        store = TokenStore.open(output)
+    except StorageError:
+        raise
     except UserError:
         return None  # nothing there, half-written or damaged: written anew
     same = (
@@ -251,6 +276,44 @@ def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
             f"{rejected:,} of {documents:,} documents are bad ({why}), more than "
             f"--max-rejected {config.max_rejected:g} allows{example}"
         )
+
+
+def split_warnings(store: TokenStore) -> list[str]:
+    """What is unusual about the split into training and validation, with the reason and what to do."""
+    counts, settings = store.manifest["counts"], store.manifest["settings"]
+    documents, val, near = (counts[name] for name in ("documents", "val_documents", "near_duplicates"))
+    fraction, train = settings["train_split"], counts["train_documents"]
+    more = "add documents of other owners"
+    if fraction == 0:
+        return ["--train-split 0 leaves nothing to train on: this store can only be evaluated on"]
+    if fraction == 1:
+        return ["--train-split 1 leaves nothing to validate on, which `train` needs: take a smaller one"]
+    if documents == 1:
+        return [f"there is one document, and so none to validate on, which `train` needs: {more}"]
+    if val == 0:
+        return [
+            f"the validation split is empty: each of its {near:,} documents is a near-duplicate of one in training; "
+            f"{more}, or take another --split-seed or a smaller --train-split"
+        ]
+    metadata = json.loads((store.folder / METADATA).read_text())
+    warnings = [
+        f"no document of the {name} split is as long as a window of {settings['context_size']} tokens: take a "
+        "smaller --context-size, or --windowing stream"
+        for name, split in (("training", "train"), ("validation", "val"))
+        if metadata[f"num_{split}"] == 0
+    ]
+    owners = {owner_of(repo) for repo in store.documents.column("repo").unique().to_pylist() if repo}
+    if store.manifest["split_by"] == "document":
+        warnings.append(
+            f"all documents are of one owner ({min(owners)}), so they are split one by one: templates that they share "
+            f"make validation look better than it is; {more}"
+        )
+    elif owners and abs(train / documents - fraction) > UNEVEN:
+        warnings.append(
+            f"{train / documents:.0%} of the documents are for training, not {fraction:.0%}: the split is by owner, "
+            f"and there are {len(owners):,}; {more}, or take another --split-seed"
+        )
+    return warnings
 
 
 class _Progress:
@@ -292,18 +355,21 @@ class _Progress:
 
 def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_seconds: float) -> None:
     counts, settings = store.manifest["counts"], store.manifest["settings"]
-    metadata = json.loads((store.folder / "metadata.json").read_text())
+    metadata = json.loads((store.folder / METADATA).read_text())
     size = sum(file["size"] for file in store.manifest["files"].values())
     read = counts["documents"] + counts["duplicates"] + counts["rejected"]
     reasons = sorted(counts["rejected_by_reason"].items(), key=lambda item: -item[1])
     p5, p50, p95 = np.percentile(lengths, [5, 50, 95])
-    repositories = len(store.documents.column("repo").unique().drop_null())
-    of_repositories = f" of {repositories:,} repositories" if repositories else ""
+    repositories = store.documents.column("repo").unique().drop_null().to_pylist()
+    owners = len({owner_of(repo) for repo in repositories})
+    of_owners = f" of {len(repositories):,} repositories, {owners:,} owners" if repositories else ""
+    near = counts["near_duplicates"]
+    left_out = f" and {near:,} near-duplicates of training out of validation" if near else ""
     lines = [
         f"prepared {store.folder} in {seconds:.1f} s ({read / seconds:,.0f} documents/s), "
         f"of which {ray_seconds:.1f} s to start Ray",
-        f"  documents  {counts['documents']:,}{of_repositories} (train {counts['train_documents']:,}, "
-        f"val {counts['val_documents']:,}); {counts['duplicates']:,} duplicates left out",
+        f"  documents  {counts['documents']:,}{of_owners} (train {counts['train_documents']:,}, "
+        f"val {counts['val_documents']:,}); {counts['duplicates']:,} duplicates left out{left_out}",
         f"  tokens     {counts['tokens']:,}; a document has {lengths.mean():,.0f} on average, "
         f"5% {p5:,.0f}, 50% {p50:,.0f}, 95% {p95:,.0f}, at most {lengths.max():,}",
         f"  windows    {counts['windows']:,} of {settings['context_size']} + 1, {settings['windowing']} "

@@ -1,15 +1,10 @@
-"""Where workflows come from: files, folders, globs, git checkouts, JSON lines and Parquet; local or remote.
+"""Reads workflows out of files of YAML, JSON, JSON lines and Parquet; local or remote.
 
-`find_sources` lists the files, `plan_parts` cuts them into parts of a few MB, `read_part` yields the
+`find_sources` lists the files (finding.py), `plan_parts` cuts them into parts of a few MB, `read_part` yields the
 documents of one. Documents come in the order of their files' names, then of their rows, and nothing else.
 """
 
-import fnmatch
 import functools
-import glob
-import hashlib
-import os
-import re
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,18 +16,19 @@ import pyarrow.fs
 import pyarrow.parquet
 
 from nanochat_tct.data.documents import DocumentError, Limits
+from nanochat_tct.data.finding import Source, find_sources, sources_fingerprint
 from nanochat_tct.errors import UserError
-from nanochat_tct.remote import persist, shown
+from nanochat_tct.remote import persist
 
-KINDS: dict[str, Literal["json", "yaml", "jsonl", "parquet"]] = {
-    ".json": "json",
-    ".yml": "yaml",
-    ".yaml": "yaml",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-}
-WHAT_IS_READ = ".json, .yml, .yaml, .jsonl or .parquet"
+__all__ = [
+    "Part",
+    "RawDocument",
+    "find_sources",
+    "plan_parts",
+    "read_part",
+    "sources_fingerprint",
+    "total_documents",
+]
 PART_BYTES = 8 << 20
 PART_FILES = 1000
 PART_ROWS = 500
@@ -41,19 +37,6 @@ REMOTE_THREADS = 16
 # A line of JSON that holds a workflow as text: escapes make it longer than the text.
 LINE_OVERHEAD = 6
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A file to read. `filesystem` is the URI that its file system comes from, empty for a local path."""
-
-    name: str
-    path: str
-    kind: Literal["json", "yaml", "jsonl", "parquet"]
-    repo: str | None
-    size: int
-    modified: int  # ns
-    filesystem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,151 +64,6 @@ class RawDocument:
     text: str | bytes
     format: Literal["yaml", "json", "auto", "json-line"]
     error: DocumentError | None = None
-
-
-# ----------------------------------------------------------------------------------------------------
-# Finding files
-
-
-def find_sources(inputs: list[str]) -> list[Source]:
-    """Lists the files behind paths, globs and URIs, sorted by name, each once.
-
-    In a folder every file of a known kind counts, however deep; a folder inside it that holds `.git` is a
-    checkout: of it only `.github/workflows/*.yml` and `*.yaml` count, and it is their repository.
-
-    Raises:
-        UserError: a path that does not exist, a glob or folder without files, an unreachable file system.
-    """
-    found: dict[str, Source] = {}
-    for given in inputs:
-        sources = list(_find_remote(given) if "://" in given else _find_local(given))
-        if not sources:
-            raise UserError(f"--input {given}: no {WHAT_IS_READ} file there")
-        for source in sources:
-            where = source.name if source.filesystem else source.path
-            if len(inputs) > 1:  # one folder or glob names no file twice
-                where = where if source.filesystem else os.path.abspath(where)
-            found.setdefault(where, source)
-    return sorted(found.values(), key=lambda source: (source.name, source.path))
-
-
-def sources_fingerprint(sources: list[Source]) -> str:
-    """Changes when a file is added, removed, renamed or written to (by size and time): hex."""
-    digest = hashlib.sha256()
-    for source in sources:
-        line = f"{source.name}\0{source.repo}\0{source.size}\0{source.modified}\n"
-        digest.update(line.encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _find_local(given: str) -> Iterator[Source]:
-    given = os.path.expanduser(given)
-    if os.path.isdir(given):
-        yield from _walk(given, given)
-    elif os.path.exists(given):
-        yield _local_file(given, _kind_of_given(given))
-    elif glob.has_magic(given):
-        matches = sorted(glob.glob(given, recursive=True))
-        if not matches:
-            raise UserError(f"--input {given}: nothing matches")
-        for match in matches:
-            if os.path.isfile(match) and (kind := _kind_of(match)):
-                yield _local_file(match, kind)
-    else:
-        raise UserError(f"--input {given}: there is no such file or folder")
-
-
-def _walk(folder: str, root: str) -> Iterator[Source]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
-    if folder != root and any(entry.name == ".git" for entry in entries):
-        workflows = os.path.join(folder, ".github", "workflows")
-        if os.path.isdir(workflows):
-            repo = os.path.relpath(folder, root).replace(os.sep, "/")
-            for entry in sorted(os.scandir(workflows), key=lambda entry: entry.name):
-                if _kind_of(entry.name) == "yaml" and entry.is_file():
-                    yield _local_file(entry.path, "yaml", repo)
-        return
-    for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
-            if entry.name != ".git":
-                yield from _walk(entry.path, root)
-        elif (kind := _kind_of(entry.name)) and entry.is_file():
-            status = entry.stat()
-            yield Source(_shown(entry.path), entry.path, kind, None, status.st_size, status.st_mtime_ns)
-
-
-def _local_file(path: str, kind: Any, repo: str | None = None) -> Source:
-    status = os.stat(path)
-    return Source(_shown(path), path, kind, repo, status.st_size, status.st_mtime_ns)
-
-
-def _find_remote(given: str) -> Iterator[Source]:
-    location, question_mark, options = given.partition("?")
-    folder = location
-    if "*" in location or "[" in location:
-        fixed = re.split(r"[*\[]", location)[0]
-        folder = fixed[: fixed.rindex("/")]
-    uri = folder + question_mark + options
-    where = f"--input {shown(given)}"
-    filesystem, path = persist(where, lambda: pa.fs.FileSystem.from_uri(uri))
-    info = persist(where, lambda: filesystem.get_file_info(path))
-    if info.type == pa.fs.FileType.NotFound:
-        raise UserError(f"{where}: there is no such file or folder")
-    if info.type == pa.fs.FileType.File:
-        yield _remote_file(info, uri, _kind_of_given(path), None)
-        return
-    listed = persist(where, lambda: filesystem.get_file_info(pa.fs.FileSelector(path, recursive=True)))
-    marked = (re.match(r"(.*?)/\.git(/|$)", entry.path) for entry in listed)
-    checkouts = {match[1] for match in marked if match} - {path}
-    # The glob, if there is one, in the file system's own form of paths, which has no scheme.
-    pattern = path.rstrip("/") + location[len(folder) :]
-    for entry in listed:
-        kind = _kind_of(entry.path)
-        if entry.type != pa.fs.FileType.File or not kind or "/.git/" in entry.path:
-            continue
-        if folder != location and not fnmatch.fnmatchcase(entry.path, pattern):
-            continue
-        repo = None
-        if checkout := next((root for root in _parents(entry.path) if root in checkouts), None):
-            if os.path.dirname(entry.path) != f"{checkout}/.github/workflows" or kind != "yaml":
-                continue
-            repo = checkout.removeprefix(path).strip("/")
-        yield _remote_file(entry, uri, kind, repo)
-
-
-def _parents(path: str) -> Iterator[str]:
-    while "/" in path:
-        path = path[: path.rindex("/")]
-        yield path
-
-
-def _remote_file(info: Any, uri: str, kind: Any, repo: str | None) -> Source:
-    scheme = uri.split("://")[0]
-    name = f"{scheme}://{info.path}"
-    return Source(name, info.path, kind, repo, info.size, info.mtime_ns or 0, filesystem=uri)
-
-
-def _kind_of(path: str) -> Any:
-    return KINDS.get(os.path.splitext(path)[1].lower())
-
-
-def _kind_of_given(path: str) -> Any:
-    kind = _kind_of(path)
-    if kind is None:
-        raise UserError(f"--input {path}: the name must end in {WHAT_IS_READ}")
-    return kind
-
-
-def _shown(path: str) -> str:
-    """A path as text that can be stored: names that are not UTF-8 lose their odd bytes."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        path = os.fsencode(path).decode("utf-8", "replace")
-    return path
 
 
 # ----------------------------------------------------------------------------------------------------
@@ -280,7 +118,7 @@ def _plan_lines(source: Source) -> Iterator[Part]:
                 yield Part((source,), 1, start, position, first)
     except OSError as error:
         _raise_if_remote(source, error)
-        raise UserError(f"cannot read {source.name}: {_one_line(error)}") from error
+        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
 
 
 def _plan_rows(source: Source) -> Iterator[Part]:
@@ -292,9 +130,9 @@ def _plan_rows(source: Source) -> Iterator[Part]:
             groups = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
     except (OSError, pa.ArrowException) as error:
         _raise_if_remote(source, error)
-        raise UserError(f"cannot read {source.name}: {_one_line(error)}") from error
+        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
     if not has_text:
-        raise UserError(f"{source.name} has no column `text` of strings: workflows are read from there")
+        raise UserError(f"{source.location} has no column `text` of strings: workflows are read from there")
     first = 0
     for group, rows in enumerate(groups):
         step = max(1, -(-rows // min(MAX_SLICES, max(1, rows // PART_ROWS))))
@@ -329,7 +167,7 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
     elif first.filesystem:
         with ThreadPoolExecutor(REMOTE_THREADS) as pool:
             yield from pool.map(
-                lambda source: persist(source.name, lambda: _read_file(source, limits)), part.sources
+                lambda source: persist(source.location, lambda: _read_file(source, limits)), part.sources
             )
     else:
         for source in part.sources:
@@ -339,7 +177,7 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
 def _all_of(source: Source, read: Callable[..., Iterable[Result]], *arguments: Any) -> list[Result]:
     """What `read` yields of a source; what object storage fails at is tried again."""
     if source.filesystem:
-        return persist(source.name, lambda: list(read(*arguments)))
+        return persist(source.location, lambda: list(read(*arguments)))
     return list(read(*arguments))
 
 
@@ -352,6 +190,8 @@ def _raise_if_remote(source: Source, error: Exception) -> None:
 def _read_file(source: Source, limits: Limits) -> RawDocument:
     assert source.kind in ("json", "yaml")
     try:
+        if source.problem:
+            raise DocumentError("unreadable", source.problem)
         if source.size > limits.max_bytes:
             message = f"{source.size} bytes, more than the limit of {limits.max_bytes}"
             raise DocumentError("too-large", message)
@@ -427,7 +267,7 @@ def _unreadable(source: Source, name: str, repo: str | None, error: Exception) -
     _raise_if_remote(source, error)
     if isinstance(error, FileNotFoundError):
         raise UserError(
-            f"on machine {socket.gethostname()}: {source.name} is not there. Every machine must see the input: a "
+            f"on machine {socket.gethostname()}: {source.location} is not there. Every machine must see the input: a "
             "folder that all share, or --input s3://...; and nobody may change it meanwhile"
         ) from error
     return _rejected(name, repo, error)

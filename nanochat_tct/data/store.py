@@ -47,7 +47,10 @@ DOCUMENT_SCHEMA = pa.schema(
         ("content_hash", pa.binary(32)),  # SHA-256 of the compact JSON
         ("source", pa.string()),
         ("repo", pa.string()),  # null where the source does not tell it
-        ("split", pa.string()),  # train or val
+        (
+            "split",
+            pa.string(),
+        ),  # train, val, or near-duplicate: in neither, as it is of val and like one in train
     ]
 )
 REJECTED_SCHEMA = pa.schema(
@@ -198,19 +201,20 @@ def fetch_store(uri: str) -> Path:
     return folder
 
 
-def upload_store(folder: Path, uri: str) -> None:
-    """Puts a finished store into object storage, manifest last; does nothing where that very store is.
+def upload_store(folder: Path, uri: str) -> bool:
+    """Puts a finished store into object storage, manifest last; False, and nothing done, where that very store is.
 
     Raises:
         UserError: the storage refuses.
     """
     remote = RemoteFolder(uri)
     if remote.read(MANIFEST) == (folder / MANIFEST).read_bytes():
-        return
+        return False
     remote.delete(MANIFEST)
     for name in _read_manifest(folder)["files"]:
         remote.upload(folder / name, name)
     remote.upload(folder / MANIFEST, MANIFEST)
+    return True
 
 
 def file_sha256(path: Path) -> str:

@@ -28,6 +28,15 @@ from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import store as layout
 from nanochat_tct.data.documents import json_bytes
 from nanochat_tct.data.legal import DocumentMasks, MaskNumbers, MaskSender
+from nanochat_tct.data.split import (
+    NEAR_DUPLICATE,
+    TRAIN,
+    VAL,
+    assign,
+    find_near_duplicates,
+    group_digest,
+    normal_hash,
+)
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows, check_windowing, count_windows
 from nanochat_tct.errors import UserError
@@ -35,6 +44,7 @@ from nanochat_tct.tokenizer import TokenizerError
 
 PARTIAL = ".partial"
 ROW_GROUP = 65_536  # documents
+UNSPLIT_SCHEMA = pa.schema([field for field in layout.DOCUMENT_SCHEMA if field.name != "split"])
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPORT_ROWS = 4096  # windows built at a time
 
@@ -68,6 +78,7 @@ class EncodedDocument:
     json_bytes: int
     tokens: bytes
     masks: DocumentMasks | None = None
+    normal_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +96,8 @@ class StoreWriter:
 
     Attributes:
         duplicates: documents left out because one of the same content came before.
+        splits: after `commit`, how many documents are in train, in val, and in neither (near-duplicate).
+        split_by: after `commit`, "owner" or "document".
         reasons: rejected documents by reason.
     """
 
@@ -96,15 +109,20 @@ class StoreWriter:
         self.tokenizer = tokenizer
         self.settings = settings
         self.duplicates = 0
+        self.splits: Counter[str] = Counter()
+        self.split_by = "owner"
         self.reasons: Counter[str] = Counter()
         self.lengths = array("q")  # of the documents taken in, in tokens
         self.with_masks = with_masks and tokenizer.masks_of([]) is not None
         self.numbers = MaskNumbers(tokenizer.vocab_size())
         self._num_tokens = 0
         self._json_bytes = 0
-        self._split_counts: Counter[str] = Counter()
         self._seen: set[bytes] = set()
-        self._documents: dict[str, list[Any]] = {name: [] for name in layout.DOCUMENT_SCHEMA.names}
+        self._documents: dict[str, list[Any]] = {name: [] for name in UNSPLIT_SCHEMA.names}
+        self._tables: list[
+            pa.Table
+        ] = []  # of ROW_GROUP documents each: which split they are in is found at the end
+        self._normal_hashes: list[bytes] = []
         self._rejected: list[RejectedDocument] = []
         assert tokenizer.vocab_size() <= 1 << 16, "token ids are stored in 16 bits"
 
@@ -127,9 +145,6 @@ class StoreWriter:
                 self._mask_ids_file = open(self.partial / layout.MASK_IDS, "wb")
                 self._masks_file = open(self.partial / layout.MASKS, "wb")
                 self._masks_file.write(self.numbers.anything)
-            self._documents_file = pa.parquet.ParquetWriter(
-                self.partial / layout.DOCUMENTS, layout.DOCUMENT_SCHEMA, compression="zstd"
-            )
         return self
 
     def __exit__(
@@ -155,7 +170,6 @@ class StoreWriter:
         self._seen.add(document.content_hash)
         length = len(document.tokens) // 2
         assert length > 0, document.source
-        split = split_of(document.repo, document.content_hash, self.settings)
         row = {
             "start": self._num_tokens,
             "length": length,
@@ -163,14 +177,13 @@ class StoreWriter:
             "content_hash": document.content_hash,
             "source": document.source,
             "repo": document.repo,
-            "split": split,
         }
         for name, value in row.items():
             self._documents[name].append(value)
         self.lengths.append(length)
         self._num_tokens += length
         self._json_bytes += document.json_bytes
-        self._split_counts[split] += 1
+        self._normal_hashes.append(document.normal_hash)
         with writing_to(self.output):
             self._tokens_file.write(document.tokens)
             if self.with_masks:
@@ -179,12 +192,12 @@ class StoreWriter:
                     ids, bits = self.numbers.number(document.masks)
                 self._mask_ids_file.write(ids)
                 self._masks_file.write(bits)
-            if len(self._documents["start"]) == ROW_GROUP:
-                self._write_row_group()
+        if len(self._documents["start"]) == ROW_GROUP:
+            self._close_table()
 
     def _open_files(self) -> list[Any]:
         masks = [self._mask_ids_file, self._masks_file] if self.with_masks else []
-        return [self._tokens_file, self._documents_file, *masks]
+        return [self._tokens_file, *masks]
 
     @property
     def first_rejected(self) -> RejectedDocument | None:
@@ -205,9 +218,9 @@ class StoreWriter:
             UserError: the disk is full.
         """
         with writing_to(self.output):
-            self._write_row_group()
             for file in self._open_files():
                 file.close()
+            self._write_documents()
             pa.parquet.write_table(
                 pa.Table.from_pylist([asdict(row) for row in self._rejected], layout.REJECTED_SCHEMA),
                 self.partial / layout.REJECTED,
@@ -246,10 +259,38 @@ class StoreWriter:
         _sync(self.output)
         shutil.rmtree(self.partial)
 
-    def _write_row_group(self) -> None:
-        if self._documents["start"]:
-            self._documents_file.write_table(pa.table(self._documents, schema=layout.DOCUMENT_SCHEMA))
-            self._documents = {name: [] for name in layout.DOCUMENT_SCHEMA.names}
+    def _close_table(self) -> None:
+        self._tables.append(pa.table(self._documents, schema=UNSPLIT_SCHEMA))
+        self._documents = {name: [] for name in UNSPLIT_SCHEMA.names}
+
+    def _write_documents(self) -> None:
+        self._close_table()
+        table = pa.concat_tables(self._tables)
+        splits = self._split(table)
+        self.splits = Counter(splits)
+        table = table.append_column("split", pa.array(splits, pa.string()))
+        pa.parquet.write_table(
+            table.cast(layout.DOCUMENT_SCHEMA),
+            self.partial / layout.DOCUMENTS,
+            row_group_size=ROW_GROUP,
+            compression="zstd",
+        )
+
+    def _split(self, table: pa.Table) -> list[str]:
+        """The split of each document. Where all are of one owner, they are split one by one."""
+        repos = table.column("repo").to_pylist()
+        hashes = table.column("content_hash").to_pylist()
+        seed = self.settings.split_seed
+        digests = [group_digest(repo, content, seed) for repo, content in zip(repos, hashes, strict=True)]
+        if len(set(digests)) == 1 and len(digests) > 1:
+            self.split_by = "document"
+            digests = [group_digest(None, content, seed) for content in hashes]
+        is_train = assign(digests, self.settings.train_split)
+        is_near = find_near_duplicates(is_train, self._normal_hashes)
+        return [
+            TRAIN if train else NEAR_DUPLICATE if near else VAL
+            for train, near in zip(is_train, is_near, strict=True)
+        ]
 
     def _describe(self, input_identity: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -262,10 +303,12 @@ class StoreWriter:
                 "pad_token": self.tokenizer.pad_token(),
             },
             "settings": asdict(self.settings),
+            "split_by": self.split_by,
             "counts": {
                 "documents": len(self.lengths),
-                "train_documents": self._split_counts["train"],
-                "val_documents": self._split_counts["val"],
+                "train_documents": self.splits[TRAIN],
+                "val_documents": self.splits[VAL],
+                "near_duplicates": self.splits[NEAR_DUPLICATE],
                 "tokens": self._num_tokens,
                 "json_bytes": self._json_bytes,
                 "duplicates": self.duplicates,
@@ -303,6 +346,10 @@ class StoreWriter:
         if export_pt:
             raw = settings.windowing == "per-document"
             metadata["exported_position_tokens"] = "position" if raw else "vocab_size + position"
+            # A position is less than the length of its document.
+            positions = max(self.lengths, default=0)
+            vocab_size = self.tokenizer.vocab_size()
+            metadata["num_embeddings"] = max(vocab_size, positions) if raw else vocab_size + positions
         return metadata
 
 
@@ -316,7 +363,7 @@ def write_store(
     """Writes a store of parsed workflows that are at hand, in this process and without Ray.
 
     Args:
-        values: parsed workflows; each is taken for a repository of its own.
+        values: parsed workflows; each belongs to nobody else.
     """
     sender = MaskSender() if with_masks else None
     with StoreWriter(output, tokenizer, settings or StoreSettings(), with_masks) as writer:
@@ -346,17 +393,18 @@ def encode_document(
         len(compact),
         np.array(ids, dtype="<u2").tobytes(),
         sender.send(masks) if sender and masks is not None else None,
+        normal_hash(compact),
     )
 
 
 def split_of(repo: str | None, content_hash: bytes, settings: StoreSettings) -> str:
-    """train or val, by a hash of the repository if it is known and else of the content.
+    """train or val, by a hash of the repository's owner if the repository is known and else of the content.
 
-    So documents of one repository stay together, and adding documents moves none that is there.
+    So documents of one owner stay together, and adding documents moves none that is there. (A store of few owners may
+    differ from it, see `split.assign`.)
     """
-    group = f"repo {repo}".encode() if repo is not None else b"content " + content_hash
-    digest = hashlib.sha256(f"{settings.split_seed} ".encode() + group).digest()
-    return "train" if int.from_bytes(digest[:8], "big") < settings.train_split * 2**64 else "val"
+    digest = group_digest(repo, content_hash, settings.split_seed)
+    return TRAIN if digest < settings.train_split * 2**64 else VAL
 
 
 def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:

@@ -142,6 +142,11 @@ def make_plan(config: TrainConfig) -> Plan:
         "val": len(open_windows(store, config, "val")),
     }
     for split, number in num_windows.items():
+        if number == 0 and len(store.split(split)) == 0:  # type: ignore[arg-type]
+            raise UserError(
+                f"{config.data_dir} has no document in its {split} split (train_split {settings['train_split']:g}): "
+                "prepare it again with another --train-split, or with documents of more owners"
+            )
         if number == 0:
             raise UserError(
                 f"{config.data_dir} has no {split} windows of {config.context_size} tokens; prepare more "

@@ -1,6 +1,8 @@
 """Finding workflow files, cutting the input into parts, and reading every document of it once, in order."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from nanochat_tct.data import sources
 from nanochat_tct.data.documents import Limits
 from nanochat_tct.data.sources import RawDocument, find_sources, plan_parts, read_part, sources_fingerprint
 from nanochat_tct.errors import UserError
+from tests.helpers import run_python
 
 
 def put(path: Path, content: str | bytes = "on: push\n") -> Path:
@@ -30,8 +33,8 @@ def read_all(*inputs: object, limits: Limits | None = None) -> list[RawDocument]
     return documents
 
 
-def names(folder: Path, documents: list[RawDocument]) -> list[str]:
-    return [document.source.removeprefix(f"{folder}/") for document in documents]
+def names(documents: list[RawDocument]) -> list[str]:
+    return [document.source for document in documents]
 
 
 @pytest.fixture
@@ -50,17 +53,19 @@ def folder(tmp_path: Path) -> Path:
 
 def test_folder(folder: Path) -> None:
     documents = read_all(folder)
-    assert names(folder, documents) == [".github/workflows/d.yml", "a.json", "b.yml", "deep/er/c.YAML"]
+    assert names(documents) == [".github/workflows/d.yml", "a.json", "b.yml", "deep/er/c.YAML"]
     assert [document.format for document in documents] == ["yaml", "json", "yaml", "yaml"]
     assert all(document.text == b"on: push\n" and document.repo is None for document in documents)
 
 
 def test_files_and_globs_each_file_once(folder: Path) -> None:
-    assert names(folder, read_all(folder / "b.yml", folder / "a.json")) == ["a.json", "b.yml"]
-    assert names(folder, read_all(f"{folder}/**/*.[yY]*")) == ["b.yml", "deep/er/c.YAML"]
-    assert names(folder, read_all(folder, f"{folder}/*.yml", folder / "b.yml")) == names(
-        folder, read_all(folder)
-    )
+    assert names(read_all(folder / "b.yml", folder / "a.json")) == ["a.json", "b.yml"]
+    assert names(read_all(f"{folder}/**/*.[yY]*")) == [
+        ".github/workflows/d.yml",
+        "b.yml",
+        "deep/er/c.YAML",
+    ]
+    assert names(read_all(folder, f"{folder}/*.yml", folder / "b.yml")) == names(read_all(folder))
 
 
 def test_git_checkouts(tmp_path: Path) -> None:
@@ -74,8 +79,8 @@ def test_git_checkouts(tmp_path: Path) -> None:
     put(root / "worktree" / ".git", "gitdir: elsewhere")
     put(root / "worktree" / ".github" / "workflows" / "a.yaml")
     put(root / "loose.yml")
-    for given, prefix in [(root, f"{root}/"), (root.as_uri(), f"{root.as_uri()}/")]:
-        found = {document.source.removeprefix(prefix): document.repo for document in read_all(given)}
+    for given in (root, root.as_uri(), f"{root}/**/*.y*ml", f"{root.as_uri()}/**/*.y*ml"):
+        found = {document.source: document.repo for document in read_all(given)}
         assert found == {
             "loose.yml": None,
             "one/.github/workflows/build.yml": "one",
@@ -120,7 +125,7 @@ def test_parquet(tmp_path: Path) -> None:
         documents = read_all(given)
         assert [document.text for document in documents] == [row["text"] or b"" for row in rows]
         assert [document.repo for document in documents] == [row["repo"] for row in rows]
-        assert documents[17].source == f"{given}#18:p17"
+        assert documents[17].source == "some.parquet#18:p17"
         assert documents[3].error is not None
 
 
@@ -134,10 +139,9 @@ def test_parquet_text_types(tmp_path: Path) -> None:
 
 def test_remote_folder_and_glob(folder: Path) -> None:
     uri = folder.as_uri()
-    found = [document.source for document in read_all(uri)]
-    assert found == [f"{uri}/{name}" for name in names(folder, read_all(folder))]
+    assert names(read_all(uri)) == names(read_all(folder))
     documents = read_all(f"{uri}/*.json", f"{uri}/b.yml")
-    assert [document.source for document in documents] == [f"{uri}/a.json", f"{uri}/b.yml"]
+    assert names(documents) == ["a.json", "b.yml"]
     assert documents[0].text == b"on: push\n"
 
 
@@ -167,8 +171,10 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     put(Path(str(tmp_path) + "/caf\udce9.yml"))
     (document,) = read_all(tmp_path)
     assert document.text == b"on: push\n"
-    assert document.source.endswith("/caf\ufffd.yml")
-    document.source.encode()
+    assert document.source == "caf\ufffd.yml"
+    put(Path(str(tmp_path) + "/own\udce9r/na\udce9me/.git/config"))
+    put(Path(str(tmp_path) + "/own\udce9r/na\udce9me/.github/workflows/a.yml"))
+    assert [document.repo for document in read_all(tmp_path)] == [None, "own\ufffdr/na\ufffdme"]
 
 
 @pytest.mark.parametrize(
@@ -211,3 +217,192 @@ def test_fingerprint_sees_changes(folder: Path) -> None:
     (folder / "b.yml").unlink()
     seen.append(fingerprint())
     assert len(set(seen)) == 4
+
+
+def relation(*inputs: object) -> list[tuple[str, str | None]]:
+    return [(document.source, document.repo) for document in read_all(*inputs)]
+
+
+def test_how_a_path_is_written_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sub = folder / "deep"
+    (folder.parent / "link").symlink_to(folder)
+    monkeypatch.chdir(folder.parent)
+    expected = find_sources(["in"])
+    for given in (
+        "in/",
+        "./in",
+        "deep/../in",
+        str(folder),
+        "link",
+        "in/.",
+        "in/**",
+        str(folder.parent / "link/"),
+    ):
+        (folder.parent / "deep").mkdir(exist_ok=True)
+        found = find_sources([given])
+        assert sources_fingerprint(found) == sources_fingerprint(expected), given
+    monkeypatch.chdir(folder)
+    assert sources_fingerprint(find_sources(["."])) == sources_fingerprint(expected)
+    both = find_sources(["b.yml", "deep"])
+    assert [source.name for source in both] == ["b.yml", "deep/er/c.YAML"]
+    for inputs in (["deep", "b.yml"], [str(sub), "./b.yml", "deep/er/c.YAML"], ["deep/er", "b.yml", "deep"]):
+        assert sources_fingerprint(find_sources(inputs)) == sources_fingerprint(both), inputs
+
+
+def test_globs_find_hidden_folders_but_not_those_of_tools(tmp_path: Path) -> None:
+    for name in (
+        "one/.github/workflows/ci.yml",
+        "two/.github/workflows/deep/er/ci.yml",
+        "two/top.yml",
+        "one/.git.yml",
+        "one/node_modules/x/.github/workflows/no.yml",
+        "two/.venv/no.yml",
+        "three/.git/no.yml",
+        "three/.github/workflows/ci.yml",
+        "three/src/no.yml",
+    ):
+        put(tmp_path / "repos" / name)
+    expected = [
+        "one/.git.yml",
+        "one/.github/workflows/ci.yml",
+        "three/.github/workflows/ci.yml",
+        "two/.github/workflows/deep/er/ci.yml",
+        "two/top.yml",
+    ]
+    repos = tmp_path / "repos"
+    for given in (f"{repos}/**/*.yml", repos, f"{repos}/*", f"{repos.as_uri()}/**/*.yml", f"{repos}/**"):
+        assert names(read_all(given)) == expected, given
+    workflows = [("one/.github/workflows/ci.yml", "one"), ("three/.github/workflows/ci.yml", "three")]
+    for pattern in (
+        "*/.github/workflows/*.yml",
+        "*/*/*/*.yml",
+        "[ot][!w]*/**/ci.yml",
+        "*/.g*/**/workflows/?i.yml",
+    ):
+        assert [row for row in relation(f"{repos}/{pattern}") if "deep" not in row[0]] == workflows, pattern
+    assert names(read_all(f"{repos}/one/node_modules/**/*.yml")) == ["x/.github/workflows/no.yml"]
+    (repos / "[x].yml").write_text("on: push")
+    assert names(read_all(f"{repos}/[x].yml")) == ["[x].yml"]
+
+
+GIT_CONFIG = """[core]
+\tbare = false
+[remote "fork"]
+\turl = https://github.com/someone/else.git
+[remote "origin"]
+\turl = {url}
+\tfetch = +refs/heads/*:refs/remotes/origin/*
+[branch "main"]
+\tremote = origin
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "repo"),
+    [
+        ("https://github.com/Owner/name.git", "Owner/name"),
+        ("https://token@github.com/owner/name/", "owner/name"),
+        ("git@github.com:owner/name.git", "owner/name"),
+        ("ssh://git@git.example.org:2222/group/sub/name.git", "group/sub/name"),
+        ("/srv/git/name.git", "checkout"),
+        ("../elsewhere/name", "checkout"),
+        ("file:///srv/git/name.git", "checkout"),
+    ],
+)
+def test_one_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, repo: str
+) -> None:
+    checkout = tmp_path / "checkout"
+    put(checkout / ".git" / "config", GIT_CONFIG.format(url=url))
+    put(checkout / ".github" / "workflows" / "ci.yml")
+    put(checkout / "package.json")
+    put(checkout / "sub" / "docker-compose.yml")
+    expected = [(".github/workflows/ci.yml", repo)]
+    for given in (checkout, f"{checkout}/", checkout.as_uri()):
+        assert relation(given) == expected
+    assert "is a git checkout: of it .github/workflows is taken" in capsys.readouterr().err
+    monkeypatch.chdir(checkout)
+    assert relation(".") == expected
+    for given in (".github/workflows", ".github/workflows/ci.yml", ".github/workflows/*.yml"):
+        assert relation(given) == [("ci.yml", repo)]
+    assert relation("sub") == [("docker-compose.yml", None)]
+    assert names(read_all("**/*.yml")) == [".github/workflows/ci.yml", "sub/docker-compose.yml"]
+    (checkout / ".github/workflows/ci.yml").unlink()
+    with pytest.raises(UserError, match=r"of a git checkout only .github/workflows counts.*'./\*\*/\*.yml'"):
+        read_all(".")
+
+
+def test_worktrees_and_submodules_have_the_repository_of_their_git_folder(tmp_path: Path) -> None:
+    put(tmp_path / "main" / ".git" / "config", GIT_CONFIG.format(url="git@github.com:a/b.git"))
+    put(tmp_path / "main" / ".git" / "worktrees" / "w" / "commondir", "../..\n")
+    put(tmp_path / "in" / "w" / ".git", f"gitdir: {tmp_path}/main/.git/worktrees/w\n")
+    put(tmp_path / "in" / "w" / ".github" / "workflows" / "a.yml")
+    put(tmp_path / "in" / "s" / ".git", "gitdir: ../../main/.git\n")
+    put(tmp_path / "in" / "s" / ".github" / "workflows" / "a.yml")
+    assert [repo for _, repo in relation(tmp_path / "in")] == ["a/b", "a/b"]
+
+
+def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    put(folder / "real" / "a.yml")
+    put(elsewhere / "deep" / "b.yml")
+    put(tmp_path / "outside.yml", "name: outside")
+    (folder / "a-link").symlink_to("real")  # sorts before what it leads to
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "again").symlink_to(elsewhere)
+    (folder / "real" / "loop").symlink_to(folder)
+    (elsewhere / "loop").symlink_to(".")
+    (elsewhere / "up").symlink_to(tmp_path)
+    (folder / "b-file.yml").symlink_to("real/a.yml")
+    (folder / "c-file.yml").symlink_to(tmp_path / "outside.yml")
+    (folder / "gone.yml").symlink_to("nowhere")
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "self.yml").symlink_to("self.yml")
+    os.mkfifo(folder / "pipe.yml")
+    for given in (folder, f"{folder}/**"):
+        documents = read_all(given)
+        found = {document.source: document.error and str(document.error) for document in documents}
+        assert found == {
+            "real/a.yml": None,
+            "again/deep/b.yml": None,
+            "c-file.yml": None,
+            "again/up": "a link to a folder that holds the input: not followed",
+            "gone": "a link to nothing",
+            "gone.yml": "a link to nothing",
+            "self.yml": "Too many levels of symbolic links",
+            "pipe.yml": "not a regular file",
+        }
+    with pytest.raises(UserError, match="not a regular file"):
+        find_sources([str(folder / "pipe.yml")])
+    with pytest.raises(UserError, match="a link to nothing"):
+        find_sources([str(folder / "gone.yml")])
+
+
+def test_folders_that_may_not_be_read_are_named() -> None:
+    program = """
+import os, sys
+from nanochat_tct.data.documents import Limits
+from nanochat_tct.data.sources import find_sources, plan_parts, read_part
+if os.getuid() == 0: os.setuid(65534)  # root may read everything
+for part in plan_parts(find_sources(sys.argv[1:])):
+    print([(document.source, str(document.error)) for document in read_part(part, Limits())])
+"""
+    with tempfile.TemporaryDirectory() as folder:  # those of pytest are closed to others themselves
+        Path(folder).chmod(0o755)
+        put(Path(folder) / "a.yml")
+        closed = put(Path(folder) / "closed" / "b.yml").parent
+        closed.chmod(0)
+        printed = run_python("-c", program, folder)
+        given = run_python("-c", program, closed)
+        closed.chmod(0o755)
+    expected = [("a.yml", "None"), ("closed", "the folder cannot be read: Permission denied")]
+    assert printed.stdout == f"{expected}\n", printed
+    assert f"UserError: cannot read the folder {closed}: Permission denied" in given.stderr
+
+
+def test_a_store_in_the_input_is_no_input(tmp_path: Path) -> None:
+    put(tmp_path / "a.yml")
+    for name in ("manifest.json", "metadata.json", "tokens.bin", "documents.parquet"):
+        put(tmp_path / "store" / name)
+    put(tmp_path / "half" / ".partial" / "documents.parquet")
+    assert names(read_all(tmp_path)) == ["a.yml"]
