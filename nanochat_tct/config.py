@@ -10,17 +10,21 @@ import ast
 import dataclasses
 import difflib
 import math
+import os
+import re
 import types
 import typing
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from nanochat_tct import foreign_names
 from nanochat_tct.data.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.errors import UserError
 
 Config = TypeVar("Config")
 
+LIKE_ENOUGH = 0.75  # two names, for one to be a slip of the pen: `block_size` is none for `vocab_size`
 REQUIRED: Any = dataclasses.MISSING  # option(REQUIRED, ...): the user must give a value
 
 
@@ -31,6 +35,7 @@ def option(
     choices: tuple[Any, ...] | None = None,
     positional: bool = False,
     low: str = "",
+    is_path: bool = False,
 ) -> Any:
     """A field of a config dataclass.
 
@@ -43,8 +48,10 @@ def option(
         positional: given on the command line without a flag (``tokenize FILE``).
         low: the field that takes the lower end when this one, the upper, is given as a range (``2:4`` or a
             list of two); given as one number, it sets the other to None.
+        is_path: a file or folder: a leading `~` or `~user` becomes the home folder, as a shell would have done.
     """
     metadata = {"help": help, "unit": unit, "choices": choices, "positional": positional, "low": low}
+    metadata["is_path"] = is_path
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -62,16 +69,20 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
     parser = _build_parser(fields, hints, command, description)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
-        is_flag = unknown[0].startswith("-")
-        what = f"unknown flag {unknown[0]}" if is_flag else f"unexpected argument {unknown[0]!r}"
-        suggestion = suggest(unknown[0].split("=")[0], [_flag(name) for name in fields]) if is_flag else ""
-        raise UserError(f"{what}{suggestion} (see {parser.prog} --help)")
+        flags = [argument.split("=")[0] for argument in unknown if argument.startswith("-")]
+        what = f"unexpected argument {unknown[0]!r}"
+        if flags and unknown[0].startswith("-"):
+            what = _unknown("flag", flags, "", [_flag(name) for name in fields])
+        raise UserError(f"{what} (see {parser.prog} --help)")
 
     values: dict[str, Any] = {}
     if given.config is not None:
-        for name, value in read_config_file(given.config).items():
-            if name not in fields:
-                raise UserError(f"unknown key '{name}' in {given.config}{suggest(name, list(fields))}")
+        given.config = expand_user(given.config, "--config")
+        in_file = read_config_file(given.config)
+        if not_ours := [name for name in in_file if name not in fields]:
+            quoted = [f"'{name}'" for name in not_ours]
+            raise UserError(_unknown("key", quoted, f" in {given.config}", list(fields)))
+        for name, value in in_file.items():
             values |= _read(name, value, hints, fields, f"'{name}' in {given.config}")
     for name in fields:
         if hasattr(given, name):
@@ -82,6 +93,30 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
             what = name.upper() if field.metadata.get("positional") else _flag(name)
             raise UserError(f"{what} is missing: {field.metadata.get('help', '')} (see {parser.prog} --help)")
     return config_class(**values)
+
+
+def expand_user(path: str, where: str) -> str:
+    """A path whose leading `~` or `~user` is replaced by the home folder; URIs stay as they are.
+
+    Raises:
+        UserError: there is no such user.
+    """
+    expanded = os.path.expanduser(path)
+    if expanded == path and re.match(r"~[\w.-]*(/|$)", path) and not os.path.lexists(path):
+        raise UserError(
+            f"{where} {path}: there is no user of that name; write ./{path} for a folder of that name"
+        )
+    return expanded
+
+
+def _unknown(what: str, names: list[str], where: str, known: list[str]) -> str:
+    """One line about the keys or flags that a command does not have, each with the name that is meant."""
+    if len(names) == 1:
+        return f"unknown {what} {names[0]}{where}{_suggest_setting(names[0], known)}"
+    listed = [
+        name + _suggest_setting(name, known).replace("; did you mean", ": did you mean") for name in names
+    ]
+    return f"unknown {what}s{where}: {', '.join(listed)}"
 
 
 def convert(config_class: Any, name: str, value: Any, where: str) -> Any:
@@ -120,6 +155,8 @@ def write_yaml(config: Any, path: str | Path) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
+        if "ignored explicit argument" in message:  # nanoGPT's --compile=False
+            message += "; give one of the two flags, without a value"
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
@@ -295,12 +332,14 @@ def _convert_one(value: Any, kind: type, field: Any, where: str, wanted: str = "
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     result: Any = None
     if kind is bool:
-        result = value if isinstance(value, bool) else None
+        result = bool(value) if value in (0, 1) and isinstance(value, int) else None  # nanoGPT: `compile = 1`
     elif isinstance(value, str) or is_number:
         is_exact = not isinstance(value, float)  # `1.10` would become 1.1: text must be quoted
         result = _to_number(value, kind) if kind is not str else str(value) if is_exact else None
     if result is None:
         raise UserError(f"{where} must be {wanted or _NAMES[kind]}, not {value!r}")
+    if field.metadata.get("is_path"):
+        result = expand_user(result, where)
     choices = field.metadata.get("choices")
     if choices and result not in choices:
         listed = ", ".join(str(choice) for choice in choices)
@@ -344,6 +383,22 @@ def _to_lists(value: Any, where: str) -> dict[str, list[Any]]:
 
 def suggest(name: str, known: Iterable[Any]) -> str:
     """The end of an error message about ``name``: the known name that is close to it, if there is one."""
-    names = {str(item).replace("_", "-").lstrip("-"): str(item) for item in known}
-    close = difflib.get_close_matches(name.replace("_", "-").lstrip("-"), names, n=1)
+    names = {_plain(str(item)): str(item) for item in known}
+    close = difflib.get_close_matches(_plain(name), names, n=1, cutoff=LIKE_ENOUGH)
     return f"; did you mean {names[close[0]]}?" if close else ""
+
+
+def _suggest_setting(name: str, known: list[str]) -> str:
+    """The same for a setting, which may be one of another trainer."""
+    plain = _plain(name)
+    names = {_plain(item): item for item in known}
+    if plain not in names and (own := foreign_names.ours(plain, names)):
+        note = f" ({foreign_names.NOTES[own]})" if own in foreign_names.NOTES else ""
+        return f"; did you mean {names[own]}{note}?"
+    if plain in foreign_names.NOTHING:
+        return "; leave it out, there is nothing like it here"
+    return "" if foreign_names.is_theirs(plain) and plain not in names else suggest(name, known)
+
+
+def _plain(name: str) -> str:
+    return name.strip("-'").replace("-", "_")

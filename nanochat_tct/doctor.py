@@ -50,10 +50,12 @@ EXAMPLE = {
 class DoctorConfig:
     """What to look at."""
 
-    data_dir: str | None = option(None, "a token store to check too; none: skipped")
-    tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file")
+    data_dir: str | None = option(None, "a token store to check too; none: skipped", is_path=True)
+    tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file", is_path=True)
     train: bool = option(True, "train for 2 iters (the slowest check)")
-    cluster: str | None = option(None, "a file for `ray up`: that is checked, and not this machine")
+    cluster: str | None = option(
+        None, "a file for `ray up`: that is checked, and not this machine", is_path=True
+    )
 
 
 class Skipped(Exception):

@@ -62,7 +62,9 @@ def local_path(place: str | Path) -> Path:
         return Path(place)
     root = os.environ.get("NANOCHAT_TCT_CACHE") or Path.home() / ".cache" / "nanochat-tct"
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(place).partition("?")[0]).strip("-")[-60:]
-    return Path(root) / "copies" / f"{name}-{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
+    return (
+        Path(root).expanduser() / "copies" / f"{name}-{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
+    )
 
 
 @contextmanager

@@ -1,9 +1,15 @@
+import dataclasses
+import importlib
+import inspect
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nanochat_tct import foreign_names
+from nanochat_tct.cli import COMMANDS
 from nanochat_tct.config import (
     REQUIRED,
     convert,
@@ -13,7 +19,12 @@ from nanochat_tct.config import (
     to_dict,
     write_yaml,
 )
+from nanochat_tct.data.prepare import PrepareConfig
 from nanochat_tct.errors import UserError
+from nanochat_tct.evaluation.evaluate import EvaluateConfig
+from nanochat_tct.generation.generate import GenerateConfig
+from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.tuning.config import SweepConfig
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,8 @@ class Example:
     most: int = option(2, "upper end", low="least")
     least: int | None = option(None, "lower end")
     vary: dict[str, list[Any]] = option({}, "lists by name")
+    output: str | None = option(None, "where to", is_path=True)
+    folders: list[str] = option([], "where from", is_path=True)
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
@@ -201,3 +214,165 @@ def test_help_tells_unit_and_default(capsys: pytest.CaptureFixture[str]) -> None
         "--config FILE",
     ):
         assert part in help
+
+
+def test_home_is_expanded_in_flags_and_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "run.yaml"
+    config.write_text("input: ~/a\noutput: ~/b\nfolders: [~/c, '~', s3://bucket/~/d, e~/f]\n")
+    for argument in ("--config=~/run.yaml", f"--config={config}"):
+        given = parse(argument)
+        assert given.input == ["~/a"], "it is not said to be a path"
+        assert given.output == f"{tmp_path}/b"
+        assert given.folders == [f"{tmp_path}/c", str(tmp_path), "s3://bucket/~/d", "e~/f"]
+    assert parse("a", "--output=~/x").output == f"{tmp_path}/x"
+    assert parse("a", "--output", "~root/x").output == "/root/x"
+    assert convert(Example, "output", "~/x", "there") == f"{tmp_path}/x"
+    (tmp_path / "config.py").write_text("output = '~/y'\n")
+    assert parse("a", "--config", "config.py").output == f"{tmp_path}/y"
+    with pytest.raises(
+        UserError, match=r"--output ~nobody-here/x: there is no user of that name; write \./~nobody"
+    ):
+        parse("a", "--output=~nobody-here/x")
+    (tmp_path / "~odd.yml").touch()
+    assert parse("a", "--output", "~odd.yml").output == "~odd.yml", "there is such a file"
+
+
+PATH_WORDS = re.compile(
+    r"\b(file|files|folder|folders|directory|directories|dir|checkpoint|store|image|URIs?)\b"
+)
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "report", "plot"])
+def test_every_option_that_takes_a_path_expands_home(name: str) -> None:
+    modules = {"report": "nanochat_tct.tuning.report", "plot": "nanochat_tct.tracking.plot"}
+    module = importlib.import_module(modules.get(name) or COMMANDS[name][0].split(":")[0])
+    (config,) = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__name__.endswith("Config") and takes_arguments(module, value)
+    ]
+    for field in dataclasses.fields(config):
+        text = f"{field.name.replace('_', ' ')} {field.metadata['help']}"
+        if "str" in str(field.type) and not field.metadata["choices"] and PATH_WORDS.search(text):
+            assert field.metadata["is_path"] or field.name in {"run_name", "wandb_run_name", "vary"}, (
+                field.name
+            )
+
+
+def takes_arguments(module: Any, config: Any) -> bool:
+    source = inspect.getsource(module)
+    return bool(re.search(rf"parse_arguments\(\s*{config.__name__},", source))
+
+
+NANOGPT = """
+out_dir = 'out-shakespeare-char'
+eval_interval = 250
+always_save_checkpoint = False
+wandb_log = False
+wandb_project = 'shakespeare-char'
+wandb_run_name = 'mini-gpt'
+dataset = 'shakespeare_char'
+gradient_accumulation_steps = 1
+batch_size = 64
+block_size = 256
+device = 'cpu'
+dtype = 'bfloat16'
+compile = 1
+backend = 'nccl'
+"""
+
+
+def test_a_config_of_nanogpt_leads_to_our_names(tmp_path: Path) -> None:
+    file = tmp_path / "config.py"
+    file.write_text(NANOGPT)
+    with pytest.raises(UserError) as raised:
+        parse_arguments(TrainConfig, ["--config", str(file)], "train", "")
+    message = str(raised.value)
+    assert message.startswith(f"unknown keys in {file}: 'out_dir': did you mean checkpoint_dir (")
+    for part in (
+        "'always_save_checkpoint': did you mean save_interval?",
+        "'wandb_log': did you mean wandb (auto, online, offline or off)?",
+        "'dataset': did you mean data_dir (",
+        "'gradient_accumulation_steps': did you mean gradient_accumulation (",
+        "'block_size': did you mean context_size?",
+        "'device': did you mean use_gpu (true or false)?",
+        "'dtype': did you mean precision (bf16 or fp32)?",
+        "'backend'; leave it out",
+    ):
+        assert part in message, part
+    assert "\n" not in message
+    file.write_text("compile = 1\nwandb_run_name = 'mini-gpt'\nbatch_size = 64\nuse_gpu = 0\n")
+    config = parse_arguments(TrainConfig, ["--config", str(file)], "train", "")
+    assert (config.compile, config.use_gpu) == (True, False)
+    resolved = resolve(config, 8192)
+    assert (resolved.run_name, resolved.wandb_run_name) == ("mini-gpt", "mini-gpt")
+    both = dataclasses.replace(config, run_name="a")
+    assert (resolve(both, 8192).run_name, resolve(both, 8192).wandb_run_name) == ("a", "mini-gpt")
+    with pytest.raises(UserError, match="must be the name of a folder"):
+        resolve(dataclasses.replace(config, wandb_run_name="a/b"), 8192)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "own"),
+    [
+        *(("block_size", "context_size"), ("n_ctx", "context_size"), ("max_seq_len", "context_size")),
+        *(
+            ("max_position_embeddings", "context_size"),
+            ("lr", "learning_rate"),
+            ("warmup_steps", "warmup_iters"),
+        ),
+        *(("max_steps", "max_iters"), ("num_train_epochs", "max_iters"), ("num_iterations", "max_iters")),
+        *(
+            ("hidden_size", "n_embd"),
+            ("d_model", "n_embd"),
+            ("num_hidden_layers", "n_layer"),
+            ("depth", "n_layer"),
+        ),
+        *(("num_attention_heads", "n_head"), ("per_device_train_batch_size", "batch_size")),
+        *(("device_batch_size", "batch_size"), ("max_grad_norm", "grad_clip"), ("adam_beta1", "beta1")),
+        *(
+            ("eval_steps", "eval_interval"),
+            ("save_steps", "save_interval"),
+            ("logging_steps", "log_interval"),
+        ),
+        *(("output_dir", "checkpoint_dir"), ("save_total_limit", "keep_checkpoints"), ("fp16", "precision")),
+        *(("gradient_checkpointing", "checkpoint_activations"), ("torch_compile", "compile")),
+        *(("nproc_per_node", "num_workers"), ("resume_from_checkpoint", "resume"), ("report_to", "wandb")),
+    ],
+)
+def test_names_of_other_trainers_lead_to_ours(tmp_path: Path, theirs: str, own: str) -> None:
+    (tmp_path / "run.yaml").write_text(f"{theirs}: 5\n")
+    flag = "--" + own.replace("_", "-")
+    for argv, name in (
+        (["--config", str(tmp_path / "run.yaml")], own),
+        ([f"--{theirs}", "5"], flag),
+        ([f"--{theirs.replace('_', '-')}=5"], flag),
+    ):
+        with pytest.raises(UserError, match=rf"^unknown .*; did you mean {name}( \(.*\))?\?( \(see .*)?$"):
+            parse_arguments(TrainConfig, argv, "train", "")
+
+
+def test_every_hint_leads_to_a_setting_and_no_name_is_ours() -> None:
+    commands = (TrainConfig, SweepConfig, PrepareConfig, GenerateConfig, EvaluateConfig)
+    known = {field.name for config in commands for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    assert set(foreign_names.NAMES) <= known
+    assert set(foreign_names.NOTES) <= set(foreign_names.NAMES)
+    train = {field.name for field in dataclasses.fields(TrainConfig)}
+    for own, names in foreign_names.NAMES.items():
+        if own in train:
+            assert not train & set(names.split()), own
+
+
+def test_closeness_of_letters_is_not_closeness_of_meaning() -> None:
+    for name in ("block_count", "vocab", "step_size", "max_chars"):
+        with pytest.raises(UserError) as raised:
+            parse_arguments(TrainConfig, [f"--{name}", "5"], "train", "")
+        assert "did you mean" not in str(raised.value), name
+    with pytest.raises(
+        UserError, match=r"unknown flags: --block_count, --lr: did you mean --learning-rate\?"
+    ):
+        parse_arguments(TrainConfig, ["--block_count", "5", "--lr", "1"], "train", "")
+    with pytest.raises(UserError, match="ignored explicit argument 'False'; give one of the two flags"):
+        parse_arguments(TrainConfig, ["--compile=False"], "train", "")

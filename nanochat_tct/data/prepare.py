@@ -56,9 +56,13 @@ class PrepareConfig:
     """The flags of `prepare`."""
 
     input: list[str] = option(
-        REQUIRED, "folders, globs, files (.json .yml .yaml .jsonl .parquet) or s3:// and gs:// URIs of them"
+        REQUIRED,
+        "folders, globs, files (.json .yml .yaml .jsonl .parquet) or s3:// and gs:// URIs of them",
+        is_path=True,
     )
-    output: str = option(REQUIRED, "the folder of the token store to write, or its s3:// or gs:// URI")
+    output: str = option(
+        REQUIRED, "the folder of the token store to write, or its s3:// or gs:// URI", is_path=True
+    )
     context_size: int = option(512, "content of a window; the store serves every other size too", "tokens")
     windowing: str = option(
         "stream", "stream: pack documents, drop nothing; per-document: windows inside one", choices=WINDOWINGS
@@ -66,7 +70,7 @@ class PrepareConfig:
     stride: int | None = option(None, "between per-document windows; none: context_size", "tokens")
     train_split: float = option(0.8, "part of the owners (or else documents) to train on", "fraction")
     split_seed: int = option(0, "another seed, another split")
-    tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file")
+    tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file", is_path=True)
     max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
     masks: bool = option(True, "also store which tokens are legal at each place, for --mask-illegal of train")
     concurrency: int | None = option(None, "tasks at a time; none: one a CPU")

@@ -32,7 +32,9 @@ class SynthesizeConfig:
     """The flags of `synthesize`."""
 
     count: int = option(REQUIRED, "how many workflows", unit="workflows")
-    output: str = option(REQUIRED, "the folder to write them to; sub-folders of 1,000 above that count")
+    output: str = option(
+        REQUIRED, "the folder to write them to; sub-folders of 1,000 above that count", is_path=True
+    )
     format: str = option("json", "compact JSON, or YAML", choices=FORMATS)
     seed: int = option(0, "another seed, other workflows")
     concurrency: int | None = option(None, "processes; none: one a CPU; the files are the same")

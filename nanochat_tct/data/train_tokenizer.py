@@ -23,11 +23,13 @@ from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
 @dataclass(frozen=True)
 class TrainTokenizerConfig:
     input: list[str] = option(
-        (), "documents to learn from: folders, globs, .json, .yml, .jsonl, .parquet files"
+        (), "documents to learn from: folders, globs, .json, .yml, .jsonl, .parquet files", is_path=True
     )
-    output: str = option("vocabulary.json", "the vocabulary file to write")
+    output: str = option("vocabulary.json", "the vocabulary file to write", is_path=True)
     vocab_size: int = option(8192, "number of token ids, special ones included")
-    schema: str = option("", "a JSON Schema file; the default is the workflow schema of check-jsonschema")
+    schema: str = option(
+        "", "a JSON Schema file; the default is the workflow schema of check-jsonschema", is_path=True
+    )
 
 
 def command(argv: list[str]) -> int:

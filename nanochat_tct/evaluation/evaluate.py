@@ -122,8 +122,8 @@ def told(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
 class EvaluateConfig:
     """The flags of `evaluate`."""
 
-    checkpoint: str = option(REQUIRED, "checkpoint, or the directory of a run: its best")
-    data_dir: str = option(REQUIRED, "token store; its validation split is what is measured on")
+    checkpoint: str = option(REQUIRED, "checkpoint, or the directory of a run: its best", is_path=True)
+    data_dir: str = option(REQUIRED, "token store; its validation split is what is measured on", is_path=True)
     batch_size: int = option(16, "at a time", unit="windows")
     precision: str = option("fp32", "of the loss", choices=("fp32", "bf16"))
     num_samples: int = option(10, "workflows to generate and check; 0: none", unit="workflows")
@@ -132,7 +132,9 @@ class EvaluateConfig:
     seed: int = option(0, "of sampling")
     max_tokens: int = option(512, "longest workflow; longer ones are closed", unit="tokens")
     json: bool = option(False, "print one JSON object instead of text")
-    tokenizer: str | None = option(None, "builtin, wheel, or a vocabulary file; none: the checkpoint's")
+    tokenizer: str | None = option(
+        None, "builtin, wheel, or a vocabulary file; none: the checkpoint's", is_path=True
+    )
     device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
 
     def __post_init__(self) -> None:

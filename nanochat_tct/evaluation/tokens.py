@@ -16,8 +16,10 @@ TIKTOKEN_ENCODING = "o200k_base"
 
 @dataclass(frozen=True)
 class ShowConfig:
-    file: str = option("", "a workflow: .yml, .yaml or .json; - for standard input", positional=True)
-    tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file")
+    file: str = option(
+        "", "a workflow: .yml, .yaml or .json; - for standard input", positional=True, is_path=True
+    )
+    tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file", is_path=True)
     ids: bool = option(False, "print the token ids too")
 
 

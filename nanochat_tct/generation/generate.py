@@ -87,11 +87,13 @@ def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
 class GenerateConfig:
     """The flags of `generate`."""
 
-    checkpoint: str = option("", "checkpoint, or the directory of a run: its best")
+    checkpoint: str = option("", "checkpoint, or the directory of a run: its best", is_path=True)
     untrained: bool = option(
         False, "instead of a checkpoint a model with random weights, of the demo's shape"
     )
-    prompt: str = option("", "file ('-': stdin) or text to go on from: a partial workflow, YAML or JSON")
+    prompt: str = option(
+        "", "file ('-': stdin) or text to go on from: a partial workflow, YAML or JSON", is_path=True
+    )
     num_samples: int = option(1, "workflows to write", unit="workflows")
     temperature: float = option(0.8, "0: always the most probable token; 1: as the model has learned")
     top_p: float = option(0.95, "draw among the most probable tokens that together have this share")
@@ -102,8 +104,10 @@ class GenerateConfig:
         unit="tokens",
     )
     format: str = option("yaml", "how workflows are printed", choices=("yaml", "json"))
-    output: str | None = option(None, "folder to write a file a workflow to; none: printed")
-    tokenizer: str | None = option(None, "builtin, wheel, or a vocabulary file; none: the checkpoint's")
+    output: str | None = option(None, "folder to write a file a workflow to; none: printed", is_path=True)
+    tokenizer: str | None = option(
+        None, "builtin, wheel, or a vocabulary file; none: the checkpoint's", is_path=True
+    )
     device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
 
     def __post_init__(self) -> None:

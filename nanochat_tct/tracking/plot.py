@@ -13,8 +13,8 @@ from nanochat_tct.tracking.tracker import METRICS, read_metrics
 class PlotConfig:
     """What to draw, and where to."""
 
-    runs: list[str] = option([], "directories of runs", positional=True)
-    output: str = option("loss.png", "image to write")
+    runs: list[str] = option([], "directories of runs", positional=True, is_path=True)
+    output: str = option("loss.png", "image to write", is_path=True)
     title: str = option("", "above the picture")
 
 

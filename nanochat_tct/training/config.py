@@ -63,8 +63,10 @@ class TrainConfig:
 
     # what is trained, on what
     preset: str = option("demo", "size of the model", choices=tuple(PRESETS))
-    data_dir: str | None = option(None, "token store (folder or URI); none: bundled synthetic workflows")
-    tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file")
+    data_dir: str | None = option(
+        None, "token store (folder or URI); none: bundled synthetic workflows", is_path=True
+    )
+    tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file", is_path=True)
     vocab_size: int | None = option(None, "must be the tokenizer's; none: the tokenizer's", unit="tokens")
     context_size: int | None = option(None, "length of a row; none: the preset's", unit="tokens")
     n_layer: int | None = option(None, "layers; none: the preset's")
@@ -112,8 +114,12 @@ class TrainConfig:
     log_interval: int = option(10, "between log lines", unit="iters")
     save_interval: int = option(100, "between checkpoints", unit="iters")
     keep_checkpoints: int = option(2, "the last so many stay, and the best")
-    checkpoint_dir: str = option("checkpoints", "runs are folders in it; a folder, or an s3:// or gs:// URI")
-    run_name: str | None = option(None, "use it again to go on with a run; none: made of the settings")
+    checkpoint_dir: str = option(
+        "checkpoints", "runs are folders in it; a folder, or an s3:// or gs:// URI", is_path=True
+    )
+    run_name: str | None = option(
+        None, "use it again to go on with a run; none: wandb_run_name, or made of the settings"
+    )
     resume: bool = option(False, "fail if there is nothing to go on with")
 
     # on what machine
@@ -134,7 +140,7 @@ class TrainConfig:
     max_failures: int = option(3, "restarts after a lost worker before giving up")
 
     # what is told to whom
-    log_dir: str = option("logs", "for TensorBoard and W&B")
+    log_dir: str = option("logs", "for TensorBoard and W&B", is_path=True)
     tensorboard: bool = option(True, "write TensorBoard events")
     wandb: str = option(
         "auto", "auto: online when logged in, else offline", choices=("auto", "online", "offline", "off")
@@ -210,6 +216,8 @@ def resolve(config: TrainConfig, vocab_size: int) -> TrainConfig:
             f"--vocab-size is {config.vocab_size}, but tokenizer {config.tokenizer!r} has {vocab_size}; "
             "leave it out"
         )
+    if config.run_name is None and config.wandb_run_name is not None:
+        config = dataclasses.replace(config, run_name=config.wandb_run_name)
     preset = PRESETS[config.preset]
     values: dict[str, Any] = {"vocab_size": vocab_size}
     for name in ("context_size", "n_layer", "n_head", "n_embd", "dropout"):

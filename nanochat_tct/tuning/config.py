@@ -96,7 +96,7 @@ class SweepConfig:
 
     # how
     output: str = option(
-        "sweeps/sweep", "folder of everything, or an s3:// or gs:// URI; a sweep there goes on"
+        "sweeps/sweep", "folder of everything, or an s3:// or gs:// URI; a sweep there goes on", is_path=True
     )
     dry_run: bool = option(False, "stop after the forecast")
     fresh: bool = option(False, "start anew; what was there is moved aside")

@@ -58,7 +58,7 @@ footer { color: #555; font-size: .85rem; margin-top: 2rem; }
 class ReportConfig:
     """Which sweep to report on."""
 
-    sweep: list[str] = option([], "folder of a sweep", positional=True)
+    sweep: list[str] = option([], "folder of a sweep", positional=True, is_path=True)
 
 
 def write_report(folder: str | Path) -> Path:
