@@ -1,6 +1,7 @@
 # make train    set up .venv if needed, then train the small demo model here
 # make test     set up .venv if needed, then run the tests
 # Another Python (3.11, 3.12 or 3.13): make train PYTHON=/path/to/python3.12. Flags: make train ARGS="--max-iters 50"
+# Without CUDA, which saves gigabytes on Linux: make setup TORCH=cpu
 
 .PHONY: help setup train test test-slow test-gpu lint format
 .DEFAULT_GOAL := help
@@ -10,7 +11,8 @@ INSTALLED := .venv/.installed
 ARGS :=
 
 help:
-	@echo "make setup      create .venv and install what constraints.txt pins (the targets below do it when needed)"
+	@echo "make setup      create .venv and install what constraints.txt pins (the targets below do it when needed);"
+	@echo "                TORCH=cpu takes a torch without CUDA, PYTHON=python3.13 another Python than the first found"
 	@echo "make train      train the demo model on two local Ray workers; ARGS=\"...\" adds flags"
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take longer"
@@ -43,16 +45,50 @@ format: $(INSTALLED)
 
 # The first Python that is in range and can make a virtual environment (a name on PATH may be an empty shim).
 PYTHON :=
-CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
+CANDIDATES = $(or $(PYTHON),$(BASE) python3 python3.13 python3.12 python3.11)
+
+# Which torch: the one of the package index, or (cpu) the one without CUDA of PyTorch's own index. Kept in .venv.
+TORCH := $(shell cat .venv/.torch 2>/dev/null)
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+ifneq ($(filter-out cpu,$(TORCH)),)
+$(error TORCH=$(TORCH): it is cpu, or left out)
+endif
+
+# A .venv that is of another Python or torch than was asked for, or whose Python is gone, is made again.
+IDENTITY := import os, sys; print(*sys.version_info[:2], os.path.realpath(sys.base_prefix))
+ifneq ($(wildcard .venv),)
+  ifneq ($(PYTHON),)
+    ifneq ($(shell .venv/bin/python -c '$(IDENTITY)' 2>&1),$(shell $(PYTHON) -c '$(IDENTITY)' 2>&1))
+      STALE := it has another Python than $(PYTHON)
+    endif
+  endif
+  ifneq ($(TORCH),$(shell cat .venv/.torch 2>/dev/null))
+    STALE := it has another torch
+    BASE := $(shell .venv/bin/python -c 'import sys; print(sys._base_executable)' 2>/dev/null)
+  endif
+  ifneq ($(shell test -L .venv/bin/python && ! test -e .venv/bin/python && echo gone),)
+    STALE := its Python is gone
+  endif
+endif
+
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+INSTALL_SIZE := 2 GB of packages (on Linux several more for CUDA, which TORCH=cpu leaves out)
+ifeq ($(TORCH),cpu)
+  INSTALL_SIZE := 2 GB of packages, torch without CUDA
+endif
+
+.PHONY: stale
+stale:
 
 # The tokenizer's C code is built by the installation.
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard nanochat_tct/tokenizer/native.c)
-	@if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard nanochat_tct/tokenizer/native.c) $(if $(STALE),stale)
+	@if [ -n "$(STALE)" ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  in_range=; \
 	  for python in $(CANDIDATES); do \
 	    $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 || continue; \
 	    in_range=$$python; \
 	    $$python -c 'import venv, ensurepip' >/dev/null 2>&1 || continue; \
+	    if [ -n "$(STALE)" ]; then echo "Making .venv again: $(STALE)"; rm -rf .venv; fi; \
 	    echo "Creating .venv with $$($$python --version) ($$python)"; \
 	    exec $$python -m venv .venv; \
 	  done; \
@@ -60,5 +96,10 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard nanochat_tct/tokenizer/n
 	  else echo "error: no Python 3.11, 3.12 or 3.13 among: $(CANDIDATES); install one, or name it: make PYTHON=/path/to/python3" >&2; fi; \
 	  exit 1; \
 	fi
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "Installing $(INSTALL_SIZE); it takes minutes"
+ifeq ($(TORCH),cpu)
+	$(PIP_INSTALL) --no-deps --index-url $(CPU_INDEX) "$$(grep '^torch==' constraints.txt)"
+	@echo cpu > .venv/.torch
+endif
+	$(PIP_INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -160,6 +160,67 @@ def test_first_python_that_works_is_taken(bare_clone: Path) -> None:
     assert "from 3.12" in result.stdout, result.stdout + result.stderr
 
 
+def fake_python(path: Path, version: str, prefix: str) -> Path:
+    """Says that it is another Python; everything else is this one's."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        f'#!/bin/sh\ncase "$*" in *realpath*) echo "{version} {prefix}"; exit;; esac\nexec {sys.executable} "$@"\n'
+    )
+    path.chmod(0o755)
+    return path
+
+
+def test_another_python_makes_the_environment_again(bare_clone: Path) -> None:
+    own = fake_python(bare_clone / ".venv/bin/python", "3 11", "/usr")
+    (bare_clone / ".venv/.installed").touch()
+    assert "Nothing to be done" in make(bare_clone, "setup").stdout
+    assert "Nothing to be done" in make(bare_clone, "setup", f"PYTHON={own}").stdout
+    same = fake_python(bare_clone / "same", "3 11", "/usr")
+    assert "pip install" not in make(bare_clone, "-n", "train", f"PYTHON={same}").stdout
+    other = fake_python(bare_clone / "other", "3 13", "/usr")
+    printed = make(bare_clone, "-n", "train", f"PYTHON={other}").stdout
+    assert "pip install" in printed and "it has another Python than" in printed
+    (bare_clone / "keepsake").touch()
+    made = make(bare_clone, "setup", f"PYTHON={other}", "PIP_INSTALL=@echo installing")
+    assert f"Making .venv again: it has another Python than {other}" in made.stdout, made
+    assert "installing -c constraints.txt" in made.stdout
+    assert (bare_clone / ".venv/pyvenv.cfg").exists() and (bare_clone / "keepsake").exists()
+    broken = make(bare_clone, "setup", "PYTHON=/nowhere/python3")
+    assert broken.returncode != 0 and "error: no Python 3.11" in broken.stderr
+    assert (bare_clone / ".venv/pyvenv.cfg").exists(), "what is there stays"
+    (bare_clone / ".venv/bin/python").unlink()
+    (bare_clone / ".venv/bin/python").symlink_to("/nowhere/python3")
+    assert "Making .venv again: its Python is gone" in make(bare_clone, "setup", "PIP_INSTALL=@echo i").stdout
+
+
+def test_torch_without_cuda(bare_clone: Path) -> None:
+    printed = make(bare_clone, "-n", "setup", "TORCH=cpu").stdout
+    first, second = (line for line in printed.splitlines() if "pip install" in line)
+    assert first.endswith(
+        """--no-deps --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' constraints.txt)\""""
+    )
+    assert "--index-url" not in second
+    assert "--index-url" not in make(bare_clone, "-n", "setup").stdout
+    made = make(bare_clone, "setup", "TORCH=cpu", "PIP_INSTALL=@echo installing")
+    assert f"torch=={pins()['torch']}\n" in made.stdout, made
+    assert "Nothing to be done" in make(bare_clone, "setup", "TORCH=cpu").stdout
+    assert "Nothing to be done" in make(bare_clone, "setup").stdout, "it is kept"
+    os.utime(bare_clone / "pyproject.toml")
+    os.utime(bare_clone / ".venv/.installed", (1, 1))
+    assert "--index-url" in make(bare_clone, "-n", "setup").stdout, "also when more is to be installed"
+    assert "it has another torch" in make(bare_clone, "-n", "setup", "TORCH=").stdout
+    wrong = make(bare_clone, "setup", "TORCH=cuda")
+    assert wrong.returncode != 0 and "TORCH=cuda: it is cpu, or left out" in wrong.stderr
+
+
+def test_set_up_says_what_it_costs_and_shows_progress(bare_clone: Path) -> None:
+    printed = make(bare_clone, "setup", "PIP_INSTALL=@echo installing").stdout
+    assert (
+        "Installing 2 GB of packages (on Linux several more for CUDA, which TORCH=cpu leaves out)" in printed
+    )
+    assert "--quiet" not in make(bare_clone, "-n", "setup").stdout
+
+
 def test_configs_load() -> None:
     configs = {path.stem: path for path in (REPOSITORY / "configs").glob("*.yaml")}
     assert set(PRESETS) <= set(configs)

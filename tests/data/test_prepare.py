@@ -129,6 +129,8 @@ def test_export(prepared: Path, folder: Path, tmp_path: Path, windowing: Any) ->
             expected[:, 0] -= store.vocab_size
         assert np.array_equal(rows.numpy(), expected)
         assert len(rows) > 0
+        assert 8192 <= rows.max() < metadata["num_embeddings"] or windowing == "per-document"
+        assert rows.max() < metadata["num_embeddings"] < 8192 + 512
 
 
 def test_output_does_not_depend_on_concurrency(prepared: Path, folder: Path, tmp_path: Path) -> None:
@@ -381,6 +383,85 @@ def test_from_a_bucket_into_a_bucket(
         prepare(PrepareConfig(input=[storage.uri("in")], output=f"s3://{BUCKET}/out-2", context_size=64))
     assert "\n" not in str(caught.value)
     assert storage.objects("out-2") == {}
+
+
+def test_storage_that_fails_keeps_what_is_encoded(
+    storage: ObjectStorage,
+    ray_session: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """While it reads and while it writes; then the same command goes on, and encodes nothing a second time."""
+    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
+    write_workflows(tmp_path / "in", 320)  # in parts of 32
+    run(tmp_path / "in", tmp_path / "out", context_size=64)
+    for path in (tmp_path / "in").iterdir():
+        storage.client().upload_file(str(path), BUCKET, f"in/{path.name}")
+    encoded: list[int] = []
+    work = prepare_module._encoded
+
+    def counted(parts: Any, *arguments: Any) -> Any:
+        encoded.append(len(parts))
+        return work(parts, *arguments)
+
+    monkeypatch.setattr(prepare_module, "_encoded", counted)
+    config = PrepareConfig(
+        input=[storage.uri("in")], output=f"s3://{BUCKET}/out", context_size=64, concurrency=1
+    )
+    for status, reason in ((503, "failed 5 times .* run the same command again later"), (403, "refused")):
+        storage.refuse = lambda method, path, status=status: (  # type: ignore[misc]
+            status if path.endswith(f"in/{200 if status == 503 else 280:05}.yml") else None
+        )
+        with pytest.raises(UserError, match=reason):
+            prepare(config)
+    printed = capsys.readouterr().out
+    assert "going on: 6 of 10 parts are encoded already" in printed
+    storage.refuse = lambda method, path: 503 if method != "GET" and "out/tokens" in path else None
+    with pytest.raises(UserError, match="failed 5 times"):
+        prepare(config)
+    assert "going on: 8 of 10 parts are encoded already" in capsys.readouterr().out
+    storage.refuse = lambda method, path: None
+    store = prepare(config)
+    assert "prepared before, and brought there now" in capsys.readouterr().out
+    assert encoded == [10, 4, 2]
+    assert store.fingerprint == TokenStore.open(tmp_path / "out").fingerprint, "as from a folder"
+    shutil.rmtree(tmp_path / "cache")
+    assert TokenStore.open(config.output).fingerprint == store.fingerprint
+    prepare(config)
+    assert "is up to date" in capsys.readouterr().out
+
+
+def test_the_same_input_gives_the_same_bytes_however_it_is_written(ray_session: Any, tmp_path: Path) -> None:
+    write_workflows(tmp_path / "in", 40)
+    (tmp_path / "link").symlink_to("in")
+    shutil.copytree(tmp_path / "in", tmp_path / "moved")  # with its times
+    for name in ("in", "link", "moved"):
+        run(tmp_path / name, tmp_path / f"out-{name}")
+    # A Ray of its own: that of this test runs in another folder.
+    printed = run_cli("prepare", "--input", "./link/", "--output", "out-relative", cwd=tmp_path)
+    assert printed.code == 0, printed
+    expected = sha256s(tmp_path / "out-in")
+    for name in ("link", "moved", "relative"):
+        assert sha256s(tmp_path / f"out-{name}") == expected, name
+
+
+def test_two_checkouts_are_one_to_train_on_and_one_to_validate_on(
+    ray_session: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for repo in ("one", "two"):
+        write_workflows(tmp_path / "in" / repo / ".github" / "workflows", 4 if repo == "one" else 3)
+        for path in (tmp_path / "in" / repo / ".github" / "workflows").glob("*.json"):
+            path.with_suffix(".yml").write_text(f"# {repo}\n" + path.read_text())
+        (tmp_path / "in" / repo / ".github" / "workflows" / "own.yml").write_text(
+            to_yaml({**workflow(100), "name": f"Only {repo}"})
+        )
+        (tmp_path / "in" / repo / ".git").mkdir()
+    store = run(tmp_path / "in", tmp_path / "out")
+    assert set(store.documents.column("split").to_pylist()) == {"train", "val"}
+    assert len(store.split("train").column("repo").unique()) == 1
+    run(tmp_path / "in", tmp_path / "all", train_split=1.0)
+    assert "warning: --train-split 1 leaves nothing to validate on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
