@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,13 @@ def test_normal_form() -> None:
         assert normal_hash(json_bytes(other)) != expected
     images = [b'"node:18.2@sha256:%s"' % (digit * 64) for digit in (b"1", b"a")]
     assert normal_hash(images[0]) == normal_hash(images[1]) != normal_hash(b'"python:18.2"')
+
+
+@pytest.mark.parametrize("text", [b"1", b"1.", b".1", b"@v1", b"@", b"sha256:", b"sha256:a", b"a@8"])
+def test_normal_form_takes_linear_time(text: bytes) -> None:
+    begin = time.process_time()
+    normal_hash(text * (1 << 20))
+    assert time.process_time() - begin < 5
 
 
 def test_what_nobody_worked_out_equals_nothing() -> None:
