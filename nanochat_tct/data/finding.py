@@ -143,7 +143,7 @@ def _hint(given: str) -> str:
 
 
 def _find_local(given: str) -> Iterator[Found]:
-    parts = given.split("/")
+    parts = given.rstrip("/").split("/")
     first = next((index for index, part in enumerate(parts) if MAGIC.search(part)), None)
     if os.path.isdir(given):
         if os.path.lexists(os.path.join(given, ".git")):

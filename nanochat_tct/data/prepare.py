@@ -47,6 +47,7 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.native import why_in_python
 
 SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by another rule is written again
+FEW = 5  # owners, of whom one or two are all of validation
 UNEVEN = 0.2  # a share of training that is so far from the fraction asked for is worth a word
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 
@@ -149,6 +150,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
         documents = store.manifest["counts"]["documents"]
         print(f"{config.output} is {what}: {documents:,} documents; nothing to do")
         encoded_parts.clear(output)  # of a run that was killed in its last moment
+        _print_warnings(store)
         return store
     if reason := why_in_python(tokenizer):
         print(f"tokenizing in Python, which takes longer: {reason}", flush=True)
@@ -181,8 +183,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if is_remote(config.output):
         upload_store(store.folder, config.output)
     _print_summary(store, np.array(writer.lengths), time.monotonic() - begin, ray_seconds)
-    for line in split_warnings(store):
-        print(f"warning: {line}", file=sys.stderr, flush=True)
+    _print_warnings(store)
     return store
 
 
@@ -282,6 +283,11 @@ def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
         )
 
 
+def _print_warnings(store: TokenStore) -> None:
+    for line in split_warnings(store):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
 def split_warnings(store: TokenStore) -> list[str]:
     """What is unusual about the split into training and validation, with the reason and what to do."""
     counts, settings = store.manifest["counts"], store.manifest["settings"]
@@ -306,16 +312,18 @@ def split_warnings(store: TokenStore) -> list[str]:
         for name, split in (("training", "train"), ("validation", "val"))
         if metadata[f"num_{split}"] == 0
     ]
-    owners = {owner_of(repo) for repo in store.documents.column("repo").unique().to_pylist() if repo}
+    repos = store.documents.column("repo")
+    owners = {owner_of(repo) for repo in repos.unique().to_pylist() if repo}
+    are_few = len(owners) < FEW and repos.null_count == 0
     if store.manifest["split_by"] == "document":
         warnings.append(
             f"all documents are of one owner ({min(owners)}), so they are split one by one: templates that they share "
             f"make validation look better than it is; {more}"
         )
-    elif owners and abs(train / documents - fraction) > UNEVEN:
+    elif owners and (are_few or abs(train / documents - fraction) > UNEVEN):
         warnings.append(
-            f"{train / documents:.0%} of the documents are for training, not {fraction:.0%}: the split is by owner, "
-            f"and there are {len(owners):,}; {more}, or take another --split-seed"
+            f"{train / documents:.0%} of the documents are for training ({fraction:.0%} is asked for): the split is by "
+            f"owner, and there are {len(owners):,}; {more}, or take another --split-seed"
         )
     return warnings
 

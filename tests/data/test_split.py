@@ -15,7 +15,10 @@ from nanochat_tct.data.split import assign, find_near_duplicates, normal_hash, o
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document
 from nanochat_tct.data.windows import Windows
+from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.plan import make_plan
 
 
 def workflow(index: int, action: str = "actions/checkout@v4", **step: Any) -> dict[str, Any]:
@@ -221,3 +224,13 @@ def test_a_store_of_before_stays_readable(tmp_path: Path) -> None:
     old = TokenStore.open(tmp_path / "store")
     assert old.fingerprint == store.fingerprint
     assert len(old.split("train")) + len(old.split("val")) == 20
+
+
+def test_train_gives_the_reason_for_an_empty_split(tmp_path: Path) -> None:
+    """Not a smaller context size, which would not help."""
+    write(tmp_path / "store", [(None, workflow(n)) for n in range(9)], train_split=1)
+    config = TrainConfig(data_dir=str(tmp_path / "store"), checkpoint_dir=str(tmp_path / "runs"))
+    with pytest.raises(
+        UserError, match=r"has no document in its val split \(train_split 1\): prepare it again"
+    ):
+        make_plan(config)
