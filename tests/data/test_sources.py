@@ -400,7 +400,7 @@ for part in plan_parts(find_sources(sys.argv[1:])):
     assert f"UserError: cannot read the folder {closed}: Permission denied" in given.stderr
 
 
-def test_a_store_in_the_input_is_no_input(tmp_path: Path) -> None:
+def test_a_store_inside_the_input_is_passed_over(tmp_path: Path) -> None:
     put(tmp_path / "a.yml")
     for name in ("manifest.json", "metadata.json", "tokens.bin", "documents.parquet"):
         put(tmp_path / "store" / name)
