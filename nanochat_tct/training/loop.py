@@ -207,9 +207,9 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         # Over the whole split in a stream this is nats / ln 2 / bytes; over a part of it, that part's estimate.
         bits_per_byte = loss / math.log(2) / token_bytes
         numbers = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "bits_per_byte": bits_per_byte}
-        is_best = progress.step > 0 and (
-            progress.best is None or numbers["bits_per_byte"] < progress.best["bits_per_byte"]
-        )
+        # The first evaluation, at iter 0, sets a bar: a run that never passes it has no best checkpoint.
+        earlier = [each for each in (progress.first_evaluation, progress.best) if each is not None]
+        is_best = progress.step > 0 and all(bits_per_byte < each["bits_per_byte"] for each in earlier)
         if is_best:
             progress.best = {"step": progress.step, "bits_per_byte": numbers["bits_per_byte"]}
         numbers = {"iter": progress.step, **numbers}

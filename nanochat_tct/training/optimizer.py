@@ -181,12 +181,17 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Of the iter that comes after `step` iters: linear warm-up, then half a cosine down to min_lr."""
+    """Of the iter that comes after `step` iters: linear warm-up, then half a cosine down to min_lr.
+
+    Iter `warmup_iters + 1` has the peak, and iter `lr_decay_iters` is the first to have min_lr, unless it is still
+    warming up.
+    """
     peak, low, warmup, decay = config.learning_rate, config.min_lr, config.warmup_iters, config.lr_decay_iters
     assert peak is not None and low is not None and warmup is not None and decay is not None
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
-    if step >= decay:
+    last = decay - 1  # the iters before the one that reaches min_lr
+    if step >= last:
         return low
-    progress = (step - warmup) / max(1, decay - warmup)
+    progress = (step - warmup) / (last - warmup)
     return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -138,6 +138,22 @@ def test_resumed_is_undisturbed_bit_for_bit(
     assert losses(tmp_path / "whole") == losses(tmp_path / "broken")  # and no iter twice in the log
 
 
+def test_what_is_worse_than_before_training_is_not_the_best(data_dir: Path, tmp_path: Path) -> None:
+    """A rate that ruins the model: no evaluation passes that of iter 0, so none is the best, also once resumed."""
+    settings: dict[str, Any] = {"learning_rate": 30.0, "min_lr": 30.0, "eval_interval": 1, "warmup_iters": 0}
+    settings |= {"max_grad_norm_ratio": 0.0, "save_interval": 1, "lr_decay_iters": 4}
+    lines: list[str] = []
+    for max_iters in (2, 4):
+        result = train_alone(small_config(data_dir, tmp_path, max_iters=max_iters, **settings), lines)
+    evaluations = [line for line in lines if line.startswith("eval ")]
+    worse = [float(re.findall(r"byte (\S+)", line)[0]) for line in evaluations]
+    assert len(worse) == 5 and worse[0] == min(worse), evaluations
+    assert not any(line.endswith("best") for line in evaluations), evaluations
+    assert result["best"] is None
+    run_dir = tmp_path / "checkpoints" / "run"
+    assert find_checkpoint(run_dir).path == latest_checkpoint(run_dir)
+
+
 def stop_at_call(number: int) -> Any:
     """A Reporter's `stop_reason` that has one from its so-manieth call on."""
     calls = iter(range(1, 10**9))

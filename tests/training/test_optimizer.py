@@ -30,7 +30,21 @@ def test_learning_rate_warms_up_and_decays() -> None:
     rates = [learning_rate(step, config) for step in range(100)]
     assert rates[0] == pytest.approx(1 / 11) and rates[10] == pytest.approx(1.0)
     assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[50] == pytest.approx(0.55) and rates[90:] == [0.1] * 10
+    assert rates[88] > 0.1 and rates[89:] == [0.1] * 11  # step 89 is iter 90, as the start line says
+    assert rates[49] + rates[50] == pytest.approx(2 * 0.55)  # half-way between iters 11 and 90
+
+
+@pytest.mark.parametrize(("max_iters", "warmup_iters"), [(1, 0), (1, 1), (2, 0), (2, 1), (10, 0), (10, 9), (10, 10)])
+def test_a_short_run_reaches_what_its_start_line_announces(max_iters: int, warmup_iters: int) -> None:
+    config = resolve(
+        TrainConfig(max_iters=max_iters, warmup_iters=warmup_iters, learning_rate=1.0, min_lr=0.1), 8192
+    )
+    rates = [learning_rate(step, config) for step in range(max_iters + 2)]
+    if warmup_iters < max_iters:
+        assert rates[max_iters - 1 :] == [0.1] * 3
+    if warmup_iters < max_iters - 1:
+        assert rates[warmup_iters] == 1.0
+    assert all(0.09 < rate <= 1.0 for rate in rates)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
