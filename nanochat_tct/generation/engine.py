@@ -19,6 +19,7 @@ from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.tokenizer import Cursor, Tokenizer
 
 NUM_ROWS = 16
+COLDEST = 1e-300  # below it a quotient of logits is not finite; the noise counts for nothing long before
 MAX_REFUSED = 64  # draws that do not leave room to close the document, before the shortest way is taken
 
 
@@ -38,8 +39,8 @@ class SamplingConfig:
             raise UserError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
         if self.max_tokens < 1:
             raise UserError(f"max_tokens is {self.max_tokens}: it must be at least 1")
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}: it must be 0 or more")
+        if not 0 <= self.seed < 1 << 64:
+            raise UserError(f"seed is {self.seed}: it must be 0 or more, and less than 2^64")
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,19 @@ class Generated:
 
 
 def generate_tokens(
-    model: GPT, tokenizer: Tokenizer, prompt: list[int], num_samples: int, sampling: SamplingConfig
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    num_samples: int,
+    sampling: SamplingConfig,
+    endings: tuple[str, ...] = (),
 ) -> Iterator[tuple[int, Generated]]:
     """Continue a prompt num_samples times.
 
     Args:
         model: its weights' device is where the work is done.
         prompt: content tokens of an open document, without a position token; may be empty.
+        endings: base tokens, one string of which follows the prompt (``Tokenizer.encode_cut``); none: anything may.
 
     Yields:
         (index of the sample, its tokens), as they are done: whole documents of at most max_tokens.
@@ -76,7 +83,7 @@ def generate_tokens(
     model.eval()
     try:
         with ThreadPoolExecutor(1) as thread:
-            yield from _Batch(model, tokenizer, prompt, sampling, thread).run(num_samples)
+            yield from _Batch(model, tokenizer, prompt, endings, sampling, thread).run(num_samples)
     finally:
         model.train(was_training)
 
@@ -84,13 +91,15 @@ def generate_tokens(
 class _Row:
     """One sample on its way."""
 
-    def __init__(self, index: int, prompt: list[int], rest: str, cursor: Cursor, seed: int) -> None:
+    def __init__(
+        self, index: int, prompt: list[int], endings: tuple[str, ...], cursor: Cursor, seed: int
+    ) -> None:
         self.index = index
         self.tokens = list(prompt)
         self.cursor = cursor
         for token in prompt:
             cursor.advance(token)
-        cursor.expect(rest)
+        cursor.expect(*endings)
         self.random = np.random.default_rng([seed, index])
         self.places_used = 0  # of its row in the cache
         self.ended_by_limit = False
@@ -132,6 +141,7 @@ class _Batch:
         model: GPT,
         tokenizer: Tokenizer,
         prompt: list[int],
+        endings: tuple[str, ...],
         sampling: SamplingConfig,
         thread: ThreadPoolExecutor,
     ) -> None:
@@ -139,8 +149,9 @@ class _Batch:
         self.thread = thread
         self.tokenizer = tokenizer
         # tokens that reach from an open prompt into what follows are the model's to choose
-        is_open = not _Row(0, prompt, "", tokenizer.cursor(), sampling.seed).cursor.is_complete
-        self.prompt, self.rest_of_prompt = tokenizer.heal(prompt) if is_open else (prompt, "")
+        is_open = not _Row(0, prompt, (), tokenizer.cursor(), sampling.seed).cursor.is_complete
+        self.prompt, taken_back = tokenizer.heal(prompt) if is_open else (prompt, "")
+        self.endings = tuple(taken_back + ending for ending in endings or ("",))
         self.sampling = sampling
         self.device = model.head.weight.device
         self.rows: list[_Row | None] = [None] * NUM_ROWS
@@ -148,7 +159,7 @@ class _Batch:
         # Of the token that comes next in each row.
         self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))
         self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # the same for all samples
-        first = _Row(0, self.prompt, self.rest_of_prompt, tokenizer.cursor(), sampling.seed)
+        first = _Row(0, self.prompt, self.endings, tokenizer.cursor(), sampling.seed)
         if (
             is_open
             and first.closing is not None
@@ -170,9 +181,7 @@ class _Batch:
                     yield row.index, Generated(row.tokens, row.cursor.is_complete, row.ended_by_limit)
                 self.rows[place] = None
                 for index in waiting:
-                    row = _Row(
-                        index, self.prompt, self.rest_of_prompt, self.tokenizer.cursor(), self.sampling.seed
-                    )
+                    row = _Row(index, self.prompt, self.endings, self.tokenizer.cursor(), self.sampling.seed)
                     if not self.is_done(row):
                         self.rows[place] = row
                         self.start_window(place, row)
@@ -259,7 +268,7 @@ def score_tokens(
     Returns:
         (n,) float64.
     """
-    if temperature == 0:
+    if temperature < COLDEST:
         return logits.copy()
     log_weights = logits / temperature
     # For all tokens, so that what is drawn later does not depend on top_p.
@@ -270,7 +279,7 @@ def score_tokens(
     shares /= shares.sum()
     # Those below the mean of 1 - top_p have less than that together, so they are outside: only the others, mostly few,
     # are put in order. Sorting their shares takes a fifth of the time of sorting their places.
-    likely = np.flatnonzero(shares >= (1 - top_p) / len(shares))
+    likely = np.flatnonzero(shares >= min((1 - top_p) / len(shares), shares.max()))
     ordered = np.sort(shares[likely])[::-1]
     count = np.count_nonzero(np.cumsum(ordered) - ordered < top_p)
     least = ordered[count - 1]

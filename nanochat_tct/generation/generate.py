@@ -1,6 +1,8 @@
 """`generate`: workflows written by a checkpoint, from nothing or from what a user began to write."""
 
+import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -49,6 +51,7 @@ def generate_workflows(
     top_p: float = 1.0,
     seed: int = 0,
     max_tokens: int = 2048,
+    endings: tuple[str, ...] = (),
 ) -> list[Sample]:
     """Sample workflows, in the order of their indices.
 
@@ -59,9 +62,11 @@ def generate_workflows(
         top_p: draws among the most probable tokens that together have this share.
         seed: sample i is a function of (weights, prompt, temperature, top_p, seed, i).
         max_tokens: of a document, prompt included: as it comes near, only tokens are drawn that leave room to end.
+        endings: what may follow the prompt's tokens, as ``encode_prompt`` gives it; none: anything.
     """
     sampling = SamplingConfig(temperature, top_p, seed, max_tokens)
-    return [sample for _, sample in in_order(model, tokenizer, prompt_tokens or [], num_samples, sampling)]
+    samples = in_order(model, tokenizer, prompt_tokens or [], num_samples, sampling, endings)
+    return [sample for _, sample in samples]
 
 
 def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
@@ -132,7 +137,7 @@ class GenerateConfig:
 def command(argv: list[str]) -> int:
     """Run `generate` with command-line arguments; 0 when every workflow was written and is valid."""
     config = parse_arguments(
-        GenerateConfig, argv, "generate", "Write workflows, from nothing or from a partial one."
+        GenerateConfig, join_prompt(argv), "generate", "Write workflows, from nothing or from a partial one."
     )
     folder = Path(config.output) if config.output else None
     if folder is not None and folder.exists() and not folder.is_dir():
@@ -147,15 +152,32 @@ def command(argv: list[str]) -> int:
         lines = prompt.dropped.splitlines()
         more = f" and {len(lines) - 1} lines more" if len(lines) > 1 else ""
         print(f"left out of the prompt: {lines[0].strip()!r}{more} ({prompt.reason})", file=sys.stderr)
-    if len(prompt.tokens) >= config.limit:
+    elif prompt.reason:
+        print(f"the last line of the prompt is taken as not yet complete ({prompt.reason})", file=sys.stderr)
+    if prompt.is_whole:
+        print(f"{name} is a whole workflow: there is nothing to add", file=sys.stderr)
+    if len(prompt.tokens) >= config.limit and not prompt.is_whole:
         raise UserError(
             f"{name} has {len(prompt.tokens)} tokens, --max-tokens is {config.limit}: it must be more"
         )
     all_valid = True
-    for index, sample in in_order(model, tokenizer, prompt.tokens, config.num_samples, config.sampling()):
+    samples = in_order(model, tokenizer, prompt.tokens, config.num_samples, config.sampling(), prompt.endings)
+    for index, sample in samples:
         show(index, sample, config, folder)
         all_valid = all_valid and sample.valid
     return 0 if all_valid else 1
+
+
+def join_prompt(argv: list[str]) -> list[str]:
+    """The arguments with `--prompt=TEXT` for `--prompt TEXT` where the text, as YAML may, begins with a dash.
+
+    Else the parser would take it for a flag.
+    """
+    for index, (argument, text) in enumerate(itertools.pairwise(argv)):
+        if argument == "--prompt" and re.match(r"-(?!-?[A-Za-z])", text) and text != "-":
+            text = "---" if text == "--" else text  # which the parser would take away
+            return [*argv[:index], f"--prompt={text}", *join_prompt(argv[index + 2 :])]
+    return argv
 
 
 def untrained(config: GenerateConfig) -> tuple[GPT, Tokenizer]:
@@ -184,12 +206,17 @@ def _device(name: str) -> str:
 
 
 def in_order(
-    model: GPT, tokenizer: Tokenizer, prompt: list[int], num_samples: int, sampling: SamplingConfig
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompt: list[int],
+    num_samples: int,
+    sampling: SamplingConfig,
+    endings: tuple[str, ...] = (),
 ) -> Iterator[tuple[int, Sample]]:
     """Samples by index, each as soon as it and those before it are done."""
     done: dict[int, Generated] = {}
     next_index = 0
-    for index, generated in generate_tokens(model, tokenizer, prompt, num_samples, sampling):
+    for index, generated in generate_tokens(model, tokenizer, prompt, num_samples, sampling, endings):
         done[index] = generated
         while next_index in done:
             yield next_index, finish(tokenizer, done.pop(next_index))

@@ -1,16 +1,26 @@
 """What a user begins to write, as tokens to go on from: a file or a text, YAML or JSON, cut off anywhere."""
 
+import codecs
 import itertools
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat_tct.data.documents import DocumentError, read_workflow
+from nanochat_tct.data.documents import read_workflow
 from nanochat_tct.errors import UserError
+from nanochat_tct.generation.cut import CutText
 from nanochat_tct.tokenizer import Tokenizer
 
 MAX_ATTEMPTS = 500  # each drops a line more (YAML) or a value more (JSON)
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
 
 
 @dataclass(frozen=True)
@@ -18,100 +28,131 @@ class Prompt:
     """The beginning of a document."""
 
     tokens: list[int]  # content tokens, without a position token; the document is left open at their end
+    endings: tuple[
+        str, ...
+    ]  # base tokens, one string of which follows (``Tokenizer.encode_cut``); (): anything
     dropped: str  # the end of the text, which they leave out; "" if nothing
-    reason: str  # why; "" if nothing
+    reason: str  # why; "" if nothing. Without `dropped`: why the end of the last line does not count
+    is_whole: bool = False  # a whole document, to which nothing can be added
 
 
-def read_prompt(prompt: str) -> tuple[str, str]:
+def read_prompt(prompt: str) -> tuple[str | bytes, str]:
     """The text that `--prompt` means, and a name for it: of a file, of stdin ("-"), or the argument itself.
 
     Raises:
         UserError: it looks like the name of a file, and there is none, or it cannot be read.
     """
     if prompt == "-":
-        return sys.stdin.read(), "stdin"
-    if not prompt.strip() or any(mark in prompt for mark in ("\n", ":", "{")):
-        return prompt, "the prompt"
+        return sys.stdin.buffer.read(), "stdin"
+    path = Path(prompt)
     try:
-        return Path(prompt).read_text(encoding="utf-8"), prompt
-    except FileNotFoundError:
+        is_there = bool(prompt.strip()) and path.exists()
+    except (OSError, ValueError):  # too long for a name, or a character that no name has
+        is_there = False
+    if is_there:
+        try:
+            return path.read_bytes(), prompt
+        except OSError as error:
+            raise UserError(f"cannot read the prompt {prompt}: {error.strerror}") from None
+    # A name of a file has an ending, or folders; the beginning of a workflow with these has a colon or a brace too.
+    has_marks = re.search(r"[\s:{\"]", prompt) is not None
+    if re.fullmatch(r"[^\s\"]*\.(ya?ml|json)", prompt) or (not has_marks and re.search(r"[./\\~]", prompt)):
         raise UserError(
             f"no file {prompt}: --prompt takes a file, or the beginning of a workflow such as 'name: CI'"
-        ) from None
-    except UnicodeDecodeError:
-        raise UserError(f"{prompt} is not UTF-8 text") from None
-    except OSError as error:
-        raise UserError(f"cannot read the prompt {prompt}: {error.strerror}") from None
+        )
+    if re.fullmatch(r"\w[\w-]*", prompt):
+        return prompt, f"no file {prompt}, and the prompt"
+    return prompt, "the prompt"
 
 
-def encode_prompt(text: str, tokenizer: Tokenizer, name: str = "the prompt") -> Prompt:
-    """Tokens of the open document that a text begins.
+def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prompt") -> Prompt:
+    """Tokens of the open document that a text begins, and what may come next.
 
-    The text may be cut off in the middle of a line, a string or a list, and lack keys that a workflow must
-    have: as little is dropped from its end as lets the rest be read and encoded. A last string or number
-    stays open, to be gone on with, unless the text closes it by a quote or the end of the line.
+    The text may be cut off anywhere: in the middle of a character, a word, a string or a list. What it closes stays
+    closed, what is open at its end goes on from there, and keys that a workflow must have may be missing. If its end
+    is not valid, as little is dropped from there as lets the rest be read and encoded.
 
     Raises:
         UserError: no part of the text is the beginning of a workflow.
     """
-    if not text.strip():
-        return Prompt([], "", "")
+    text = decode(text, name) if isinstance(text, bytes) else _without_half(text, name)
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    whole = CutText(text)
+    if whole.says_nothing:
+        return Prompt([], (), "", "")
     first_error: UserError | None = None
-    beginnings = _json_beginnings(text) if text.lstrip().startswith("{") else _yaml_beginnings(text)
-    for kept, beginning, open_scalar in itertools.islice(beginnings, MAX_ATTEMPTS):
+    for cut in itertools.islice(_shorter_and_shorter(whole), MAX_ATTEMPTS):
         try:
-            tokens = tokenizer.encode_prefix(read_workflow(beginning), open_scalar)
+            tokens, endings = _encode(cut, tokenizer)
         except UserError as error:
-            if first_error is None and isinstance(error, DocumentError) and error.reason == "empty":
-                return Prompt([], "", "")  # the whole text: comments and `---`, and nothing said yet
             first_error = first_error or error
             continue
-        reason = str(first_error) if first_error else ""
-        return Prompt(tokens, text[kept:].strip(), reason)
+        dropped = text[len(cut.text) :].strip()
+        is_whole = all(reading.cut is None for readings in cut.readings for reading in readings)
+        return Prompt(tokens, endings, dropped, str(first_error) if first_error else "", is_whole)
     raise UserError(f"{name} is not the beginning of a workflow: {first_error}")
 
 
-def _yaml_beginnings(text: str) -> Iterator[tuple[int, str, bool]]:
-    """The text, then with one line less each time: (characters kept, text to read, last scalar is open).
+def decode(content: bytes, name: str) -> str:
+    """The text of a file: UTF-8, or what a byte-order mark says; a last character that is cut off is left out.
 
-    The whole text is also tried with a quote or bracket closed, in case it ends inside one.
+    Raises:
+        UserError: it is no such text.
     """
-    is_open = not text.endswith(("\n", '"', "'"))
-    yield len(text), text, is_open
-    for closing in ("]", "}", '"', "'", '"]', "']", '"}', "'}"):
-        yield len(text), text + closing, is_open or closing[0] in "\"'"
-    lines = text.splitlines(keepends=True)
-    for count in range(len(lines) - 1, 0, -1):
-        if lines[count - 1].strip():
-            beginning = "".join(lines[:count])
-            yield len(beginning), beginning, False
+    mark = next((mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)), b"")
+    encoding = BYTE_ORDER_MARKS.get(mark, "utf-8")
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(content[len(mark) :])
+    except UnicodeDecodeError as error:
+        at = error.start + len(mark)
+        raise UserError(
+            f"{name} is not {encoding[:6].rstrip('-').upper()} text: byte {at} is not valid"
+        ) from None
 
 
-def _json_beginnings(text: str) -> Iterator[tuple[int, str, bool]]:
-    """The text, what is open closed, then with a value less each time: as `_yaml_beginnings`."""
-    closers: list[str] = []
-    beginnings: list[tuple[int, str]] = []  # of the whole text that ends before a comma or after a bracket
-    in_string = escaped = False
-    escape = 0  # where the last escape in a string began
-    for place, character in enumerate(text):
-        if in_string:
-            in_string = escaped or character != '"'
-            escaped = character == "\\" and not escaped
-            escape = place if escaped else escape
-        elif character == '"':
-            in_string = True
-        elif character in "{[":
-            closers.append("}" if character == "{" else "]")
-            beginnings.append((place + 1, "".join(reversed(closers))))
-        elif character in "}]" and closers:
-            closers.pop()
-        elif character == ",":
-            beginnings.append((place, "".join(reversed(closers))))
-    is_cut = escaped or (text[escape : escape + 2] == "\\u" and len(text) - escape < 6)
-    end = escape if in_string and is_cut else len(text)  # half an escape cannot stay
-    is_open = in_string or text[-1:].isalnum()
-    yield end, text[:end] + ('"' if in_string else "") + "".join(reversed(closers)), is_open
-    if ":" in text:
-        del beginnings[:1]  # a prompt that says something is not taken for one that says nothing
-    for kept, closing in reversed(beginnings):
-        yield kept, text[:kept] + closing, False
+def _without_half(text: str, name: str) -> str:
+    """A text without the half of a character at its end: of the command line, or of a surrogate pair."""
+    if text and "\ud800" <= text[-1] < "\udc00":
+        text = text[:-1]
+    try:
+        # Python hands over what is not UTF-8 on the command line in this form
+        return decode(text.encode("utf-8", "surrogateescape"), name)
+    except UnicodeEncodeError:
+        raise UserError(f"{name} is not Unicode text: it has a lone surrogate") from None
+
+
+def _encode(cut: CutText, tokenizer: Tokenizer) -> tuple[list[int], tuple[str, ...]]:
+    first_error: UserError | None = None
+    for readings in cut.readings:
+        values = []
+        for reading in readings:
+            try:
+                values.append(cut.value_of(reading, read_workflow(reading.text)))
+            except UserError as error:
+                first_error = first_error or error
+        if values:
+            try:
+                return tokenizer.encode_cut(values)
+            except UserError as error:
+                first_error = first_error or error
+    assert first_error is not None
+    raise first_error
+
+
+def _shorter_and_shorter(whole: CutText) -> Iterator[CutText]:
+    """The text, also without the end of its last line, then with a line (YAML) or a value (in brackets, as JSON) less
+    each time, while it says something."""
+    text = whole.text
+    yield whole
+    if text.endswith("\n"):  # what is not valid at the end of the line may be the beginning of something
+        yield CutText(text.rstrip())
+    if text.lstrip().startswith("{"):
+        # a prompt that says something is not taken for one that says nothing
+        places = whole.breaks[1:] if ":" in text else whole.breaks
+    else:
+        ends = itertools.accumulate(len(line) for line in text.splitlines(keepends=True))
+        places = [end for end in ends if text[:end].strip() and end < len(text)]
+    for place in reversed(places):
+        shorter = CutText(text[:place])
+        if not shorter.says_nothing:
+            yield shorter

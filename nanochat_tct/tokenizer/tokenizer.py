@@ -15,7 +15,7 @@ from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar, Pairs
 from nanochat_tct.tokenizer.masks import Masks
 from nanochat_tct.tokenizer.native import make_codec
-from nanochat_tct.tokenizer.prefix import open_end
+from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
 from nanochat_tct.tokenizer.segment import Segmenter
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
 
@@ -89,17 +89,54 @@ class Tokenizer:
         Raises:
             TokenizerError: no valid document begins like this; it names the place.
         """
-        base, pointers = open_end(self.grammar, value, open_scalar)
-        state: State | None = self.walker.start
-        for index, token in enumerate(base):
+        return self.encode_cut([cut_at_end(value, open_scalar)])[0]
+
+    def encode_cut(self, readings: Sequence[Any]) -> tuple[list[int], tuple[str, ...]]:
+        """Token ids of a document that is cut off, and what may come next.
+
+        Args:
+            readings: values with a ``Cut`` (prefix.py) each, of which one is meant; or one value without, which is
+                whole.
+
+        Returns:
+            The token ids that are certain, and base tokens, one string of which must follow (see ``Cursor.expect``);
+            none if anything may. The first one leads to the shortest document.
+
+        Raises:
+            TokenizerError: no valid document begins like any of the readings; it names the place in the first one.
+        """
+        found: list[str] = []
+        first_error: TokenizerError | None = None
+        for value in readings:
             try:
-                if state is None:
-                    raise Illegal
-                state = self.walker.step(state, token)
-            except Illegal:
-                place = max((start, pointer) for start, pointer in pointers if start <= index)[1]
-                raise TokenizerError(place, "no valid workflow begins like this") from None
-        return self.segmenter.encode(base)
+                found += beginnings(self.walker, value)
+            except TokenizerError as error:
+                first_error = first_error or error
+        if not found:
+            assert first_error is not None
+            raise first_error
+        found.sort()
+        shortest = [found[0]]
+        for base in found:  # what goes on from another one is allowed by that
+            if not base.startswith(shortest[-1]):
+                shortest.append(base)
+        first, last = shortest[0], shortest[-1]  # in order: what these two have in common, all have
+        length = next((i for i, one in enumerate(first) if not last.startswith(one, i)), len(first))
+        certain = first[:length]
+        if len(shortest) == 1:
+            return self.segmenter.encode(certain), ()
+        advance, complete = self.walker.advance, self.walker.complete
+        state = advance(self.walker.start, segments_of(certain))
+        assert state is not None
+
+        def order(ending: str) -> tuple[int, bool]:
+            rest = complete(advance(state, segments_of(ending)))
+            # of equally short ones, those that a person might write come first
+            return len(ending) + len(rest), ord(ending[-1]) < 256 and not ending[-1].isalnum()
+
+        return self.segmenter.encode(certain), tuple(
+            sorted((base[len(certain) :] for base in shortest), key=order)
+        )
 
     def heal(self, tokens: Sequence[int]) -> tuple[list[int], str]:
         """Takes back the last tokens of an open prefix that a whole document would have cut differently.
@@ -273,12 +310,15 @@ class Cursor:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._state: State | None = tokenizer.walker.start
-        self._expected = ""
+        self._expected: tuple[str, ...] = ()
         self._closing: tuple[str, list[int]] = ("", [])  # base tokens, and their ids
 
-    def expect(self, rest: str) -> None:
-        """Allows only tokens that write these base tokens first; the last may go on beyond them (see ``heal``)."""
-        self._expected = rest
+    def expect(self, *beginnings: str) -> None:
+        """Allows only tokens that write one of these strings of base tokens first; the last may go on beyond it.
+
+        Each must be legal here, and the first one lead to the shortest document; an empty one allows anything.
+        """
+        self._expected = beginnings if all(beginnings) else ()
 
     @property
     def is_complete(self) -> bool:
@@ -292,10 +332,15 @@ class Cursor:
             return mask
         mask = mask.copy()
         expansions = self._tokenizer.segmenter.expansions
+        by_first: dict[str, list[str]] = {}
+        for expected in self._expected:
+            by_first.setdefault(expected[0], []).append(expected)
         for token in np.flatnonzero(mask).tolist():
             text = expansions[token]
-            if not (text.startswith(self._expected) or self._expected.startswith(text)):
-                mask[token] = False
+            mask[token] = any(
+                text.startswith(expected) or expected.startswith(text)
+                for expected in by_first.get(text[0], ())
+            )
         return mask
 
     def allows(self, token: int) -> bool:
@@ -312,7 +357,13 @@ class Cursor:
         if moved is None:
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
         (self._state,) = moved
-        self._expected = self._expected[len(self._tokenizer.segmenter.expansions[token]) :]
+        text = self._tokenizer.segmenter.expansions[token]
+        if any(text.startswith(expected) for expected in self._expected):
+            self._expected = ()
+        else:
+            self._expected = tuple(
+                expected[len(text) :] for expected in self._expected if expected.startswith(text)
+            )
 
     def after(self, token: int) -> Cursor:
         """A new cursor, one token on; see ``advance``."""
@@ -326,8 +377,9 @@ class Cursor:
         walker, segmenter = self._tokenizer.walker, self._tokenizer.segmenter
         if self._expected:
             assert self._state is not None
-            rest = walker.complete(walker.advance(self._state, segments_of(self._expected)))
-            return segmenter.encode(self._expected + rest)
+            expected = self._expected[0]
+            rest = walker.complete(walker.advance(self._state, segments_of(expected)))
+            return segmenter.encode(expected + rest)
         base = walker.complete(self._state)
         if base != self._closing[0]:
             self._closing = (base, segmenter.encode(base))
@@ -337,7 +389,9 @@ class Cursor:
         if self._state is None or not 0 <= token < self._tokenizer.vocab_size():
             return None
         text = self._tokenizer.segmenter.expansions[token]
-        if not (text.startswith(self._expected) or self._expected.startswith(text)):
+        if self._expected and not any(
+            text.startswith(expected) or expected.startswith(text) for expected in self._expected
+        ):
             return None
         try:
             return (self._tokenizer.walker.advance(self._state, self._tokenizer.masks.segments[token]),)

@@ -69,6 +69,9 @@ class WheelTokenizer:
         return self.encode(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
     def encode_prefix(self, value: Any, open_scalar: bool = True) -> list[int]:
+        return self.encode_cut([value])[0]
+
+    def encode_cut(self, readings: Sequence[Any]) -> tuple[list[int], tuple[str, ...]]:
         raise TokenizerError(
             "", "continuing a half-written workflow needs tokenizer: builtin; the wheel cannot"
         )
@@ -117,8 +120,8 @@ class WheelCursor:
         self._tokens: list[int] = []
         self.is_complete = False
 
-    def expect(self, rest: str) -> None:
-        assert not rest, "the wheel takes no tokens back"
+    def expect(self, *beginnings: str) -> None:
+        assert not any(beginnings), "the wheel takes no tokens back"
 
     def legal(self) -> np.ndarray:
         return np.full(self._tokenizer.vocab_size(), not self.is_complete)

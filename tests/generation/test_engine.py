@@ -12,6 +12,7 @@ from nanochat_tct.generation.engine import (
     generate_tokens,
     score_tokens,
 )
+from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
@@ -91,6 +92,17 @@ def test_tiny_temperature_is_finite() -> None:
     assert draw_many([1.0, 3.0, 2.0], 1e-6, 0.9, range(3), count=20).tolist() == [0, 1, 0]
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-300, 1e-299, 1.0, 1e300, 1.7e308])
+@pytest.mark.parametrize("top_p", [5e-324, 1e-320, 1e-17, 0.5, 1 - 1e-16, 1.0])
+def test_extreme_settings(temperature: float, top_p: float) -> None:
+    random = np.random.default_rng(0)
+    for logits in (np.array([1.0, 30.0, -30.0]), np.zeros(1), random.normal(size=49), np.full(7, 1 / 3)):
+        scores = score_tokens(logits, temperature, top_p, random)
+        assert np.isfinite(scores).all()
+        if temperature < 1e-200:
+            assert scores.argmax() == logits.argmax()
+
+
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
@@ -100,6 +112,7 @@ def test_tiny_temperature_is_finite() -> None:
         ({"top_p": 1.5}, "top_p"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"seed": -1}, "seed"),
+        ({"seed": 1 << 64}, "seed"),
     ],
 )
 def test_impossible_settings_are_refused(setting: dict[str, float], says: str) -> None:
@@ -155,6 +168,29 @@ def test_every_document_ends_within_its_limit(model: GPT, temperature: float) ->
             assert generated.is_complete and len(generated.tokens) <= limit
             TOKENIZER.decode_value(generated.tokens)
             assert generated.ended_by_limit or len(generated.tokens) < limit
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ('{"on":{"push":{"branches":["main"],', '{"on":{"push":{"branches":["main"],"'),
+        ('{"on":{"push":{"branches":["main"', '{"on":{"push":{"branches":["main"'),
+        ('{"on":{"push":{"branches":["main","', '{"on":{"push":{"branches":["main","'),
+        ("on: pu", '{"on":"pu'),
+        ("on: [push, pu", '{"on":["push","pu'),
+        ("on: push\njobs:\n  a:\n    runs-o", '{"on":"push","jobs":{"a":{"runs-on":'),
+        ("name: Set up ", '{"name":"Set up'),
+        ("on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n    - ", '"steps":[{"'),
+    ],
+)
+def test_what_a_prompt_has_closed_stays_closed(model: GPT, text: str, begins: str) -> None:
+    prompt = encode_prompt(text, TOKENIZER)
+    config = SamplingConfig(temperature=1.5, max_tokens=60)
+    for _, generated in generate_tokens(model, TOKENIZER, prompt.tokens, 24, config, prompt.endings):
+        assert begins in TOKENIZER.decode(generated.tokens)[0]
+    with pytest.raises(UserError, match="the shortest workflow that goes on from here has"):
+        few = SamplingConfig(max_tokens=1)
+        list(generate_tokens(model, TOKENIZER, prompt.tokens, 1, few, prompt.endings))
 
 
 def test_a_whole_document_as_prompt_comes_back(model: GPT) -> None:

@@ -115,15 +115,24 @@ def test_an_untrained_model_needs_no_checkpoint(tmp_path: Path, capsys: pytest.C
 
 
 def test_tells_what_it_left_out_of_the_prompt(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    prompt = "name: CI\njobs:\n  a:\n    runs"
+    prompt = "name: CI\njobs:\n  a:\n    runz"
     assert main(["generate", "--checkpoint", str(checkpoint), "--prompt", prompt, "--max-tokens", "60"]) == 0
-    assert "left out of the prompt: 'runs' (/jobs/a: " in capsys.readouterr().err
+    assert "left out of the prompt: 'runz' (/jobs/a: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--temperature", "-1"], "temperature is -1.0"),
+        (["--temperature", "1e309"], "--temperature must be a number"),
+        (["--temperature", "nan"], "--temperature must be a number"),
+        (["--top-p", "1e-330"], "top_p is 0.0"),
+        (["--seed", "18446744073709551616"], "seed is 18446744073709551616"),
+        (["--seed", "1e30"], "seed is 1000000000000000019884624838656"),
+        (["--num-samples", "1e-3"], "--num-samples must be a whole number"),
+        (["--prompt"], "--prompt: expected one argument"),
+        (["--prompt", "--seed", "1"], "--prompt: expected one argument"),
+        (["--prompt", "missing"], "no file missing, and the prompt is not the beginning"),
         (["--top-p", "0"], "top_p is 0.0"),
         (["--num-samples", "0"], "num_samples is 0"),
         (["--max-tokens", "0"], "max_tokens is 0"),
@@ -145,6 +154,64 @@ def test_wrong_use(
     captured = capsys.readouterr()
     assert says in captured.err and len(captured.err.splitlines()) == 1, captured.err
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        (["--prompt", "---"], None),
+        (["--prompt", "--"], None),
+        (["--prompt", "--- \nname: x"], "x"),
+        (["--prompt", "---\nname: x=1\n"], "x=1"),
+        (["--prompt=---\nname: x\n"], "x"),
+        (["--prompt", ""], None),
+        (["--prompt", "# a comment"], None),
+        (["--prompt", '{"name":"x\\ud83d'], "x"),
+        (["--prompt", "na"], ""),
+    ],
+)
+def test_prompts_as_arguments(
+    prompt: list[str], name: str | None, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--max-tokens", "60", "--temperature", "1e-310", "--top-p", "1e-320", "--format", "json"]
+    assert main(["generate", "--checkpoint", str(checkpoint), *prompt, *arguments]) == 0
+    captured = capsys.readouterr()
+    value = json.loads(captured.out)
+    assert captured.err == ""
+    assert name is None or value["name"].startswith(name)
+
+
+def test_bytes_on_the_command_line_and_on_stdin() -> None:
+    """Half a character, as a shell cuts it off; and text that begins with a dash."""
+    command = [sys.executable, "-m", "nanochat_tct.cli", "generate", "--untrained", "--format", "json"]
+    half = "name: Rel 🚀".encode()[:-2]
+    for arguments, content in (([b"--prompt", half], b""), ([b"--prompt", b"-"], half)):
+        done = subprocess.run([*command, *arguments], input=content, capture_output=True, check=True)
+        assert done.stderr == b"" and json.loads(done.stdout)["name"].startswith("Rel")
+    done = subprocess.run([*command, "--prompt", "- x"], capture_output=True, text=True)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "is not the beginning of a workflow: the document is a list" in done.stderr
+
+
+def test_a_whole_workflow_comes_back(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = '{"on":"push","jobs":{"a":{"uses":"./a.yml"}}}'
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--format", "json", "--prompt", whole]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out == whole + "\n"
+    assert captured.err == "the prompt is a whole workflow: there is nothing to add\n"
+
+
+def test_a_last_line_that_is_not_valid_is_gone_on_with(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "a:b {x}.yml"
+    file.write_text("on: workflow_c\n")
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--format", "json", "--max-tokens", "60"]
+    assert main([*arguments, "--prompt", str(file)]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["on"] == "workflow_call"
+    assert captured.err.startswith("the last line of the prompt is taken as not yet complete (/on: ")
 
 
 def test_wrong_checkpoints(model: GPT, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,41 +1,26 @@
 """Prompts: YAML and JSON cut off anywhere become tokens that begin a workflow."""
 
-import json
+import re
 from pathlib import Path
 
 import pytest
 
-from nanochat_tct.data.documents import to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.prompt import Prompt, encode_prompt, read_prompt
-from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tokenizer.tokenizer import Tokenizer
+from tests.generation.cutting import shortest
 
-TOKENIZER = load_tokenizer()
-
-WORKFLOW = {
-    "name": "CI of « tout »",
-    "on": {"push": {"branches": ["main", "v*"]}, "workflow_dispatch": None},
-    "jobs": {
-        "build": {
-            "runs-on": "${{ matrix.os }}",
-            "strategy": {"matrix": {"os": ["ubuntu-latest", "macos-14"], "n": [1, 2.5]}},
-            "steps": [
-                {"uses": "actions/checkout@v4", "with": {"fetch-depth": 0}},
-                {"run": 'echo "a: b"\nmake [all] {x}\n', "shell": "bash"},
-            ],
-        }
-    },
-}
+TOKENIZER = Tokenizer()
 
 
 def completed(text: str) -> dict:
     """The shortest workflow that the prompt begins."""
-    return json.loads(TOKENIZER.decode_prefix(encode_prompt(text, TOKENIZER).tokens)[0])
+    return shortest(encode_prompt(text, TOKENIZER), TOKENIZER)
 
 
 def test_nothing_begins_any_workflow() -> None:
     for text in ("", "  \n", "# a licence", "# a licence\n\n  # and more\n", "---\n", "# a\n--- # b\n"):
-        assert encode_prompt(text, TOKENIZER) == Prompt([], "", "")
+        assert encode_prompt(text, TOKENIZER) == Prompt([], (), "", "")
 
 
 def test_after_a_comment_it_begins_as_without() -> None:
@@ -83,28 +68,21 @@ def test_what_is_open_is_closed(text: str, key: str, value: object) -> None:
 
 
 def test_what_cannot_stay_is_dropped_and_told() -> None:
-    prompt = encode_prompt("name: CI\non: push\njobs:\n  build:\n    runs", TOKENIZER)
-    assert prompt.dropped == "runs"
+    prompt = encode_prompt("name: CI\non: push\njobs:\n  build:\n    runz", TOKENIZER)
+    assert prompt.dropped == "runz"
     assert "/jobs/build" in prompt.reason
-    prompt = encode_prompt('{"name": "CI", "on": {"push": {"bran', TOKENIZER)
-    assert prompt.dropped == '"bran'
-
-
-@pytest.mark.parametrize("write", [to_yaml, json.dumps, lambda value: json.dumps(value, indent=2)])
-def test_cut_anywhere(write: object) -> None:
-    """Every beginning of a workflow's text is a prompt; what is kept is what the workflow begins with."""
-    text = write(WORKFLOW)  # type: ignore[operator]
-    for end in range(8, len(text) + 1, 3):
-        prompt = encode_prompt(text[:end], TOKENIZER)
-        assert len(prompt.dropped) < 100, text[:end]
-        value = json.loads(TOKENIZER.decode_prefix(prompt.tokens)[0])
-        if end > 40:
-            assert value["name"] == WORKFLOW["name"], text[:end]
-    assert completed(text) == WORKFLOW
+    prompt = encode_prompt('{"name": "CI", "on": {"push": {"brunches', TOKENIZER)
+    assert prompt.dropped == '"brunches'
+    prompt = encode_prompt(
+        '{"name": "CI", "on": {"push": {"branches": ["a"], "tugs": ["b"], "paths', TOKENIZER
+    )
+    assert prompt.dropped == ', "tugs": ["b"], "paths'
+    prompt = encode_prompt('{"name": "CI", "on": {"push": {}}}', TOKENIZER)
+    assert (prompt.dropped, prompt.reason) == ("}", "/: missing 'jobs'")
 
 
 @pytest.mark.parametrize(
-    "text", ["- a\n- b\n", "on: 5\n", '{"on": 5', "\t: x", "just words: [", '"', "&a *a:"]
+    "text", ["- a\n- b\n", "on: 5\n", '{"on": 5', "\t: x", "just words: [", "just words\n", "&a *a:"]
 )
 def test_what_begins_no_workflow_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="the prompt is not the beginning of a workflow"):
@@ -117,15 +95,56 @@ def test_a_long_wrong_prompt_is_refused_soon() -> None:
 
 
 def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "partial.yml"
-    file.write_text("name: é\n", encoding="utf-8")
-    assert read_prompt(str(file)) == ("name: é\n", str(file))
-    assert read_prompt("name: CI") == ("name: CI", "the prompt")
-    assert read_prompt("") == ("", "the prompt")
-    with pytest.raises(UserError, match=r"no file missing\.yml"):
-        read_prompt("missing.yml")
+    monkeypatch.chdir(tmp_path)
+    for name in ("partial.yml", "a:b.yml", "{x}.json", "name: CI", "name", "- x", "two words.yml"):
+        Path(name).write_bytes("name: é\n".encode())
+        assert read_prompt(name) == ("name: é\n".encode(), name)
+        Path(name).unlink()
+    for text in (
+        "name: CI",
+        "",
+        "{",
+        "- x",
+        "---",
+        "name: CI\n",
+        '{"uses":"./a.yml',
+        "uses: ./a.yml",
+        "x" * 5000 + ":",
+    ):
+        assert read_prompt(text) == (text, "the prompt")
+    for missing in (
+        "missing.yml",
+        "a:b/missing.yaml",
+        "C:\\x\\ci.yml",
+        "{x}.json",
+        "./missing",
+        "~/ci",
+        "folder/ci",
+    ):
+        with pytest.raises(UserError, match=f"^no file {re.escape(missing)}: --prompt takes a file, or "):
+            read_prompt(missing)
     with pytest.raises(UserError, match="cannot read the prompt"):
         read_prompt(str(tmp_path))
-    file.write_bytes(b"name: \xff")
-    with pytest.raises(UserError, match="not UTF-8"):
-        read_prompt(str(file))
+
+
+def test_a_word_may_be_a_name_or_a_beginning() -> None:
+    assert encode_prompt(*_with_tokenizer(read_prompt("nam"))) == encode_prompt("nam", TOKENIZER)
+    with pytest.raises(
+        UserError, match=r"^no file prompt, and the prompt is not the beginning of a workflow: "
+    ):
+        encode_prompt(*_with_tokenizer(read_prompt("prompt")))
+
+
+def _with_tokenizer(read: tuple[str | bytes, str]) -> tuple[str | bytes, Tokenizer, str]:
+    return read[0], TOKENIZER, read[1]
+
+
+def test_what_is_no_text_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^p is not UTF-8 text: byte 6 is not valid"):
+        encode_prompt(b"name: \xff x\n", TOKENIZER, "p")
+    with pytest.raises(UserError, match=r"^p is not UTF-16 text: byte "):
+        encode_prompt(b"\xff\xfe\x00\xdc\x00\xdc", TOKENIZER, "p")
+    with pytest.raises(UserError, match=r"^p is not UTF-8 text: byte 6"):
+        encode_prompt("name: \udcff x", TOKENIZER, "p")
+    with pytest.raises(UserError, match=r"^p is not Unicode text"):
+        encode_prompt("name: \ud83d x", TOKENIZER, "p")

@@ -34,7 +34,9 @@ def test_learning_rate_warms_up_and_decays() -> None:
     assert rates[49] + rates[50] == pytest.approx(2 * 0.55)  # half-way between iters 11 and 90
 
 
-@pytest.mark.parametrize(("max_iters", "warmup_iters"), [(1, 0), (1, 1), (2, 0), (2, 1), (10, 0), (10, 9), (10, 10)])
+@pytest.mark.parametrize(
+    ("max_iters", "warmup_iters"), [(1, 0), (1, 1), (2, 0), (2, 1), (10, 0), (10, 9), (10, 10)]
+)
 def test_a_short_run_reaches_what_its_start_line_announces(max_iters: int, warmup_iters: int) -> None:
     config = resolve(
         TrainConfig(max_iters=max_iters, warmup_iters=warmup_iters, learning_rate=1.0, min_lr=0.1), 8192
