@@ -79,7 +79,7 @@ def evaluate_loss(
         "bytes": windows.num_bytes,
         "nats": nats,
         "loss": loss,
-        "perplexity": math.exp(loss),
+        "perplexity": math.exp(min(loss, 700)),
         "bits_per_byte": bits_per_byte(nats, windows.num_bytes),
     }
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer.prefix import Cut
 
 _PROPERTY = re.compile(r"[^\s]*")
@@ -63,11 +64,16 @@ class CutText:
         self.says_nothing = not self.readings
 
     def value_of(self, reading: Reading, value: Any) -> Any:
-        """The value of a reading's text with its ``Cut`` in the place of the mark."""
+        """The value of a reading's text with its ``Cut`` in the place of the mark.
+
+        Raises:
+            UserError: the mark is not in the value, so the end of the text means something else.
+        """
         if reading.cut is None:
             return value
         found = _replaced(value, self.mark, reading.cut)
-        assert found is not None, "the mark is not in the value"
+        if found is None:
+            raise UserError("the end of the text cannot be read")
         return found
 
     # ---- block style ----
@@ -186,7 +192,7 @@ class CutText:
 
     def _read_plain(self, start: int, may_be_key: bool) -> int | list[list[Reading]]:
         text, size = self.text, len(self.text)
-        at = start
+        at = start + 1  # a colon here is no end
         while True:
             found = (_KEY_END if may_be_key else _PLAIN_END).search(text, at)
             if found is None:

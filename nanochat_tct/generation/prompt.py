@@ -4,16 +4,16 @@ import codecs
 import itertools
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat_tct.data.documents import read_workflow
+from nanochat_tct.data.documents import DEFAULT_LIMITS, read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.cut import CutText
 from nanochat_tct.tokenizer import Tokenizer
 
-MAX_ATTEMPTS = 500  # each drops a line more (YAML) or a value more (JSON)
+NEAR = 20  # lines (YAML) or values (JSON) from the end that are dropped one by one
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
@@ -77,20 +77,65 @@ def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prom
     """
     text = decode(text, name) if isinstance(text, bytes) else _without_half(text, name)
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    size = len(text.encode("utf-8"))
+    if size > DEFAULT_LIMITS.max_bytes:
+        raise UserError(f"{name} has {size} bytes, more than the limit of {DEFAULT_LIMITS.max_bytes}")
     whole = CutText(text)
     if whole.says_nothing:
         return Prompt([], (), "", "")
-    first_error: UserError | None = None
-    for cut in itertools.islice(_shorter_and_shorter(whole), MAX_ATTEMPTS):
+    errors: list[UserError] = []
+
+    def attempt(cut: CutText) -> Prompt | None:
+        if cut.says_nothing:
+            return None
         try:
             tokens, endings = _encode(cut, tokenizer)
         except UserError as error:
-            first_error = first_error or error
-            continue
+            errors.append(error)
+            return None
         dropped = text[len(cut.text) :].strip()
         is_whole = all(reading.cut is None for readings in cut.readings for reading in readings)
-        return Prompt(tokens, endings, dropped, str(first_error) if first_error else "", is_whole)
-    raise UserError(f"{name} is not the beginning of a workflow: {first_error}")
+        return Prompt(tokens, endings, dropped, str(errors[0]) if errors else "", is_whole)
+
+    found = attempt(whole)
+    if found is None and text.endswith(
+        "\n"
+    ):  # what is not valid in a whole line may be the beginning of something
+        found = attempt(CutText(text.rstrip()))
+    if found is None:
+        found = _longest(text, _places(whole), attempt)
+    if found is None:
+        raise UserError(f"{name} is not the beginning of a workflow: {errors[0]}")
+    return found
+
+
+def _places(whole: CutText) -> list[int]:
+    """Where a text can end instead: before each line (YAML), or where a value begins or ends (in brackets, as JSON)."""
+    text = whole.text
+    if text.lstrip().startswith("{"):
+        # a prompt that says something is not taken for one that says nothing
+        return whole.breaks[1:] if ":" in text else whole.breaks
+    ends = itertools.accumulate(len(line) for line in text.splitlines(keepends=True))
+    return [end for end in ends if text[:end].strip() and end < len(text)]
+
+
+def _longest(text: str, places: list[int], attempt: Callable[[CutText], Prompt | None]) -> Prompt | None:
+    """The longest beginning of a text, of those that end in these places, that can be gone on with."""
+    for place in reversed(places[-NEAR:]):
+        if found := attempt(CutText(text[:place])):
+            return found
+    # Farther away, what is wrong stays so whatever follows it: the longest one is found by halves.
+    longest, low, high = None, 0, len(places) - NEAR
+    while low < high:
+        middle = (low + high) // 2
+        cut = CutText(text[: places[middle]])
+        if found := attempt(cut):
+            longest = found
+        if found or cut.says_nothing:
+            low = middle + 1
+        else:
+            high = middle
+    return longest
 
 
 def decode(content: bytes, name: str) -> str:
@@ -137,22 +182,3 @@ def _encode(cut: CutText, tokenizer: Tokenizer) -> tuple[list[int], tuple[str, .
                 first_error = first_error or error
     assert first_error is not None
     raise first_error
-
-
-def _shorter_and_shorter(whole: CutText) -> Iterator[CutText]:
-    """The text, also without the end of its last line, then with a line (YAML) or a value (in brackets, as JSON) less
-    each time, while it says something."""
-    text = whole.text
-    yield whole
-    if text.endswith("\n"):  # what is not valid at the end of the line may be the beginning of something
-        yield CutText(text.rstrip())
-    if text.lstrip().startswith("{"):
-        # a prompt that says something is not taken for one that says nothing
-        places = whole.breaks[1:] if ":" in text else whole.breaks
-    else:
-        ends = itertools.accumulate(len(line) for line in text.splitlines(keepends=True))
-        places = [end for end in ends if text[:end].strip() and end < len(text)]
-    for place in reversed(places):
-        shorter = CutText(text[:place])
-        if not shorter.says_nothing:
-            yield shorter

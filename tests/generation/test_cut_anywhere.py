@@ -256,6 +256,15 @@ def test_a_dash_begins_a_step(end: str) -> None:
     assert len(steps) == end.count("-")
 
 
+@pytest.mark.parametrize("text", ["name: : x", "name: : ", "on: {: : }", "- : : x", "name: # :\n: : "])
+def test_stray_colons_come_to_an_end(text: str) -> None:
+    """Once the scan of the text stood still at a colon after a key."""
+    try:
+        assert isinstance(shortest(encode_prompt(text, TOKENIZER), TOKENIZER), dict)
+    except UserError as error:
+        assert "not the beginning of a workflow" in str(error)
+
+
 def test_what_follows_a_blank_is_another_word() -> None:
     prompt = encode_prompt("name: Set up ", TOKENIZER)
     assert leads_to(prompt, {"name": "Set up", "on": "push", "jobs": {"a": {"runs-on": "x"}}}, TOKENIZER)

@@ -90,8 +90,16 @@ def test_what_begins_no_workflow_is_refused(text: str) -> None:
 
 
 def test_a_long_wrong_prompt_is_refused_soon() -> None:
+    lines = "".join(f"  a{index}: b\n" for index in range(3000))
+    values = ",".join(f'"a{index}":"b"' for index in range(3000))
     with pytest.raises(UserError, match="not the beginning"):
-        encode_prompt("jobs: 5\n" + "env:\n  a: b\n" * 3000, TOKENIZER)
+        encode_prompt(f"jobs: 5\nenv:\n{lines}", TOKENIZER)
+    prompt = encode_prompt(f"name: CI\non: 5\nenv:\n{lines}", TOKENIZER)
+    assert prompt.dropped.startswith("on: 5\nenv:\n  a0: b\n") and prompt.reason.startswith("/on: ")
+    prompt = encode_prompt(f'{{"name": "CI", "on": 5, "env": {{{values}', TOKENIZER)
+    assert prompt.dropped.startswith(', "on": 5, "env"') and prompt.reason.startswith("/on: ")
+    with pytest.raises(UserError, match="more than the limit"):
+        encode_prompt("name: CI\n" + "# comment\n" * 200_000, TOKENIZER)
 
 
 def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
