@@ -221,7 +221,7 @@ class CutText:
             readings += [Reading(f'{before}"{self.mark}"', cut), *self._complete(self.text)[0]]
         if may_be_key and "\n" not in written:
             readings.append(Reading(f'{before}"{self.mark}": null', Cut("key", content)))
-        return [readings]
+        return [readings or [Reading(self.text, None)]]  # the reader says what is wrong with it
 
     def _quoted(self, start: int, closers: str, may_be_key: bool) -> list[list[Reading]]:
         """The text ends in a quoted scalar."""

@@ -82,7 +82,8 @@ def test_what_cannot_stay_is_dropped_and_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["- a\n- b\n", "on: 5\n", '{"on": 5', "\t: x", "just words: [", "just words\n", "&a *a:"]
+    "text",
+    ["- a\n- b\n", "on: 5\n", '{"on": 5', "\t: x", "just words: [", "just words\n", "just\n|words", "&a *a:"],
 )
 def test_what_begins_no_workflow_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="the prompt is not the beginning of a workflow"):
