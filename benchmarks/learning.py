@@ -8,11 +8,13 @@ cut into tokens in several ways:
 - line: our tokenizer, whose tokens run over whole lines and the structure before them;
 - word: the same, but no token reaches beyond a word;
 - mixed: as line, but nine merges in ten stay inside words, and none is dropped again for a longer one;
-- bpe: byte-level BPE on compact JSON, of Hugging Face `tokenizers` (pip install tokenizers).
+- bpe: byte-level BPE on compact JSON, of Hugging Face `tokenizers` (pip install tokenizers==0.23.3);
+- superword: BPE the second half of whose merges may cross words (SuperBPE); superword90: the last tenth.
 
-Vocabularies are learned from the training repositories only. Bits per byte are taken over documents of other
-repositories: nats of all their tokens / ln 2 / bytes of their compact JSON. A BPE document ends with a token that
-counts; ours end where their grammar ends. FOLDER holds workflows.parquet with the columns `repo` and `text`.
+Vocabularies are learned from the training documents only. Bits per byte are taken over documents of other owners,
+without near-copies of training documents: nats of all their tokens / ln 2 / bytes of their compact JSON. A BPE
+document ends with a token that counts; ours end where their grammar ends. FOLDER holds workflows.parquet with the
+columns `repo`, `path` and `text`.
 
 With --masks, tokens that the grammar forbids at a place are left out of its softmax, in training and evaluation (ours
 only). With --optimizer muon tokens learn from what they are made of, those of BPE too, unless --no-parts is given.
@@ -32,7 +34,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -44,17 +45,16 @@ import pyarrow as pa
 import pyarrow.compute
 import torch
 
-from nanochat_tct.data.documents import DocumentError, Limits
-from nanochat_tct.data.encode import parse_raw
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+from benchmarks import held_out
+from benchmarks.byte_pairs import BytePairs
 from nanochat_tct.data.sampler import WindowSampler
-from nanochat_tct.data.sources import find_sources, plan_parts, read_part
-from nanochat_tct.data.store_writer import StoreSettings, split_of
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model import gpt
 from nanochat_tct.model.soft_capped_loss import Legal
-from nanochat_tct.tokenizer import TokenizerError, learn
+from nanochat_tct.tokenizer import learn
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
 from nanochat_tct.training.config import TrainConfig, resolve
@@ -66,11 +66,12 @@ EVAL_BATCH_SIZE = 16  # windows
 MAX_VALIDATION_DOCUMENTS = 400
 # How each of our vocabularies is learned: names of learn.py that differ from the shipped one's.
 VARIANTS: dict[str, dict[str, Any]] = {
-    "bpe": {},
     "word": {"PIECE": learn.WORD},  # tokens are learned inside pieces, so that none reaches beyond a word
     "mixed": {"WORD_SHARE": 0.9, "CANDIDATES": 1.0},
     "line": {},
 }
+# The peers, and how much of their merges stays inside words.
+PEERS = {"bpe": 1.0, "superword": 0.5, "superword90": 0.9}
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,9 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--corpus", default=os.environ.get("NANOCHAT_TCT_CORPUS"), help="folder")
-    parser.add_argument("--variants", default="bpe,word,line", help=f"of: {', '.join(VARIANTS)}")
+    parser.add_argument(
+        "--variants", default="bpe,superword,line", help=f"of: {', '.join([*PEERS, *VARIANTS])}"
+    )
     parser.add_argument("--seeds", default="0,1,2", help="of weights and order of windows")
     parser.add_argument("--tokens", type=int, default=1_000_000, help="to train on, of all windows")
     parser.add_argument("--megabytes", type=float, help="of compact JSON to train on; none: all there are")
@@ -130,10 +133,10 @@ def main() -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Makes the runs that are not in the output file yet, and prints the table of all that are."""
     variants = arguments.variants.split(",")
-    if not set(variants) <= set(VARIANTS):
-        raise UserError(f"--variants {arguments.variants}: each is one of {', '.join(VARIANTS)}")
-    if arguments.masks and "bpe" in variants:
-        raise UserError("--masks is for our own variants, not for bpe")
+    if not set(variants) <= {*PEERS, *VARIANTS}:
+        raise UserError(f"--variants {arguments.variants}: each is one of {', '.join([*PEERS, *VARIANTS])}")
+    if arguments.masks and not set(variants) <= set(VARIANTS):
+        raise UserError(f"--masks is for our own variants, not for {', '.join(PEERS)}")
     settings = Settings(**{field.name: getattr(arguments, field.name) for field in fields(Settings)})
     output = Path(arguments.output)
     results = json.loads(output.read_text()) if output.exists() else []
@@ -188,11 +191,11 @@ def table(results: list[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Document:
-    """A workflow: its repository, its compact JSON, and the split that its repository belongs to."""
+    """A workflow: its repository and its compact JSON."""
 
     repo: str
     text: str
-    split: str  # train or val
+    split: str  # train or val, by the repository's owner
 
 
 class Encoded:
@@ -252,25 +255,25 @@ class Corpus:
             return self._documents
         path = self.cache / "documents.jsonl"
         if not path.exists():
-            if not self.folder:
-                raise UserError("--corpus: name a folder with workflows.parquet, or set NANOCHAT_TCT_CORPUS")
-            lines = (json.dumps([repo, text]) + "\n" for repo, text in read_corpus(self.folder))
+            found = held_out.read_documents(self.folder, Tokenizer())
             partial_path = path.with_suffix(".partial")
             with open(partial_path, "w") as file:
-                file.writelines(lines)
+                file.writelines(json.dumps(document) + "\n" for document in found)
             partial_path.replace(path)
-        settings = StoreSettings(train_split=0.8)
-        splits: dict[str, list[Document]] = {"train": [], "val": []}
         with open(path) as file:
-            for repo, text in map(json.loads, file):
-                split = split_of(repo, b"", settings)
-                splits[split].append(Document(repo, text, split))
-        by_hash = sorted(splits["val"], key=lambda document: hashlib.sha256(document.text.encode()).digest())
-        self._documents = splits["train"] + by_hash[:MAX_VALIDATION_DOCUMENTS]
+            documents = [held_out.Document(*json.loads(line)) for line in file]
+        training = [document for document in documents if not held_out.is_held_out(document.repo)]
+        others = [document for document in documents if held_out.is_held_out(document.repo)]
+        measured = held_out.without_copies(
+            held_out.by_hash(others), training, lambda document: document.compact
+        )
+        kept = measured[:MAX_VALIDATION_DOCUMENTS]
+        self._documents = [Document(document.repo, document.compact, "train") for document in training]
+        self._documents += [Document(document.repo, document.compact, "val") for document in kept]
+        owners = [{held_out.owner_of(document.repo) for document in part} for part in (training, others)]
         print(
-            f"{len(splits['train'])} documents of {len({document.repo for document in splits['train']})} "
-            f"repositories to train on; {len(by_hash[:MAX_VALIDATION_DOCUMENTS])} of {len(by_hash)} documents of "
-            f"{len({document.repo for document in splits['val']})} other repositories to measure on",
+            f"{len(training)} documents of {len(owners[0])} owners to train on; {len(kept)} of {len(others)} documents "
+            f"of {len(owners[1])} other owners to measure on, {len(others) - len(measured)} near-copies left out",
             flush=True,
         )
         return self._documents
@@ -283,7 +286,8 @@ class Corpus:
         documents = self.documents()
         if not path.exists():
             started = time.monotonic()
-            sequences = list(self._encode_bpe() if variant == "bpe" else self._encode_typed(variant))
+            encode = self.byte_pairs(variant).encode if variant in PEERS else self.tokenizer(variant).encode
+            sequences = [encode(document.text) for document in documents]
             np.savez(
                 path,
                 tokens=np.concatenate([np.array(sequence, dtype=np.uint16) for sequence in sequences]),
@@ -300,7 +304,7 @@ class Corpus:
                 "split": [document.split for document in documents],
             }
         )
-        pad_token = 0 if variant == "bpe" else self.tokenizer(variant).pad_token()
+        pad_token = 0 if variant in PEERS else self.tokenizer(variant).pad_token()
         self._encoded[variant] = Encoded(tokens, rows, pad_token)
         return self._encoded[variant]
 
@@ -338,63 +342,19 @@ class Corpus:
                 encoded.tokens, encoded.documents, encoded.pad_token, arrays["ids"], arrays["masks"]
             )
 
+    def byte_pairs(self, variant: str) -> BytePairs:
+        """A peer's vocabulary, learned from the training documents."""
+        folder = self.cache / variant
+        if not (folder / "words.json").exists():
+            training = [document.text for document in self.documents() if document.split == "train"]
+            BytePairs.learn(lambda: training, VOCAB_SIZE, PEERS[variant]).save(folder)
+        return BytePairs.load(folder)
+
     def parts(self, variant: str) -> TokenParts:
         """What the tokens of a variant are made of."""
-        if variant != "bpe":
-            return parts_of(self.tokenizer(variant).segmenter.expansions)
-        vocabulary = json.loads((self.cache / "bpe.json").read_text())["model"]["vocab"]
-        # Byte-level BPE writes every byte as one printable character; <pad> and <end> are made of themselves.
-        special = {"<pad>": "\0", "<end>": "\1"}
-        return parts_of([special.get(text, text) for text in sorted(vocabulary, key=vocabulary.__getitem__)])
-
-    def _encode_typed(self, variant: str) -> Iterator[Sequence[int]]:
-        tokenizer = self.tokenizer(variant)
-        return (tokenizer.encode(document.text) for document in self.documents())
-
-    def _encode_bpe(self) -> Iterator[Sequence[int]]:
-        """Byte-level BPE, as GPT-2's: id 0 is padding, id 1 ends a document."""
-        try:
-            import tokenizers
-        except ImportError:
-            raise UserError("the variant bpe needs Hugging Face tokenizers: pip install tokenizers") from None
-        path = self.cache / "bpe.json"
-        if path.exists():
-            tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        else:
-            tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-            tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-            tokenizer.decoder = tokenizers.decoders.ByteLevel()
-            trainer = tokenizers.trainers.BpeTrainer(
-                vocab_size=VOCAB_SIZE,
-                special_tokens=["<pad>", "<end>"],
-                initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-                show_progress=False,
-            )
-            training = (document.text for document in self.documents() if document.split == "train")
-            tokenizer.train_from_iterator(training, trainer)
-            assert tokenizer.get_vocab_size() == VOCAB_SIZE
-            tokenizer.save(str(path))
-        for document in self.documents():
-            tokens = tokenizer.encode(document.text, add_special_tokens=False).ids
-            yield [*tokens, 1]
-
-
-def read_corpus(folder: str) -> Iterator[tuple[str, str]]:
-    """Repository and compact JSON of the documents that our grammar takes, each once."""
-    grammar = Tokenizer().grammar
-    limits = Limits()
-    seen = set()
-    for part in plan_parts(find_sources([str(Path(folder) / "workflows.parquet")])):
-        for raw in read_part(part, limits):
-            try:
-                value, repo = parse_raw(raw, limits)
-                grammar.write(value)
-            except (DocumentError, TokenizerError):
-                continue
-            text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-            if text not in seen:
-                seen.add(text)
-                yield repo or raw.source, text
+        if variant in PEERS:
+            return parts_of(self.byte_pairs(variant).expansions())
+        return parts_of(self.tokenizer(variant).segmenter.expansions)
 
 
 # --------------------------------------------------------------------------------------------------------

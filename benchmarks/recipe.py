@@ -2,7 +2,8 @@
 
     python benchmarks/recipe.py --corpus FOLDER --cache FOLDER --recipes "adamw; muon; muon ema=0.9" --seeds 0,1,2
 
-FOLDER of --corpus holds workflows.parquet with the columns `repo` and `text`; it is prepared once into the cache.
+FOLDER of --corpus holds workflows.parquet with the columns `repo`, `path` and `text`; it is encoded once into the
+cache. Documents to measure on belong to other owners than those to train on, and are no near-copies of them.
 Two regimes: `once` trains on all documents and sees none twice; `many` goes again and again over a few, of
 --few-tokens. A recipe is one of RECIPES, and behind it what is changed in it: fields of `Recipe`. A run that the
 output file already holds is not repeated, so the same command makes what is missing and prints the table of all runs.
@@ -32,7 +33,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanochat_tct.data.prepare import PrepareConfig, prepare
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+from benchmarks.held_out import store_of
 from nanochat_tct.data.sampler import WindowSampler, shuffled
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows, targets_of
@@ -329,12 +331,13 @@ class Documents:
         return self.documents[name]
 
 
-def choose(documents: pa.Table, tokens: int | None, count: int | None = None) -> pa.Table:
-    """Documents of a split by a fixed shuffle: `count` of them, or until there are `tokens`; None: all."""
+def choose(documents: pa.Table, tokens: int | None) -> pa.Table:
+    """Documents of a split by a fixed shuffle until there are so many tokens; None: all."""
+    if tokens is None:
+        return documents
     order = shuffled(len(documents), 0, 0)
     lengths = documents.column("length").to_numpy()[order]
-    if tokens is not None:
-        count = int(np.searchsorted(np.cumsum(lengths), tokens)) + 1
+    count = int(np.searchsorted(np.cumsum(lengths), tokens)) + 1
     return documents.take(np.sort(order[:count]))
 
 
@@ -462,17 +465,10 @@ def main() -> int:
 
 def compare(arguments: argparse.Namespace) -> None:
     """Make the runs that are not in the output file yet, and print the table of all that are."""
-    store_dir = Path(arguments.cache) / "store"
-    if not (store_dir / "manifest.json").exists():
-        if not arguments.corpus:
-            raise UserError("--corpus: name a folder with workflows.parquet, or set NANOCHAT_TCT_CORPUS")
-        prepare(
-            PrepareConfig(
-                input=[str(Path(arguments.corpus) / "workflows.parquet")], output=str(store_dir), masks=False
-            )
-        )
-    store = TokenStore.open(store_dir)
-    validation = choose(store.split("val"), None, arguments.validation_documents)
+    store = TokenStore.open(
+        store_of(arguments.corpus, Path(arguments.cache), arguments.validation_documents, with_masks=False)
+    )
+    validation = store.split("val")
     shape = dataclasses.replace(PRESETS[PRESET], vocab_size=store.vocab_size)
     output = Path(arguments.output)
     for num_tokens in map(int, arguments.tokens.split(",")):

@@ -1,4 +1,4 @@
-"""How fast the tokenizer is beside tiktoken's o200k_base, and how many tokens fewer it takes on unseen repositories.
+"""How fast the tokenizer is beside tiktoken's o200k_base, and how many tokens it takes for other owners' workflows.
 
     python benchmarks/tokenizer.py --corpus $NANOCHAT_TCT_CORPUS --o200k FILE
     python benchmarks/tokenizer.py --corpus $NANOCHAT_TCT_CORPUS --o200k FILE --folds
@@ -8,7 +8,9 @@ js-tiktoken, which carries the same. tiktoken checks them by their SHA-256.
 
 The first form encodes and decodes every valid workflow of the corpus with both tokenizers in turn, in this one process
 and one thread, from compact JSON and back; caches are cold in the first run. The second form cuts the corpus into
-folds by repository, trains a vocabulary of 8,192 ids on all folds but one, and counts tokens on the one left out.
+folds by owner. For each fold it trains vocabularies of 8,192 ids on the other four: ours, byte-level BPE, and superword
+BPE, half of whose merges may cross words (pip install tokenizers==0.23.3). It counts their tokens and those of
+o200k_base, a general vocabulary of 200,019 ids, on the fold left out, without near-copies of what they were trained on.
 """
 
 import argparse
@@ -19,27 +21,26 @@ import json
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import pyarrow.parquet
 import tiktoken
 
-from nanochat_tct.data.documents import DocumentError, read_workflow, to_json
-from nanochat_tct.tokenizer import Tokenizer, TokenizerError, load_tokenizer
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+from benchmarks.byte_pairs import BytePairs
+from benchmarks.held_out import Document, fold_of, owner_of, read_documents, without_copies
+from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
 
 RANKS_ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"
 VOCAB_SIZE = 8192
 
 
-class Document(NamedTuple):
-    repo: str
-    text: str  # the YAML as it stands in the repository
-    compact: str  # compact JSON
+COLUMNS = ("ours", "BPE", "superword", "o200k JSON", "o200k YAML")
 
 
 def main() -> None:
@@ -50,13 +51,14 @@ def main() -> None:
         "--corpus", type=Path, required=True, help="folder with workflows.parquet (repo, path, sha1, text)"
     )
     parser.add_argument("--o200k", type=Path, required=True, help="file with the ranks of o200k_base")
-    parser.add_argument("--folds", action="store_true", help="count tokens on held-out repositories instead")
+    parser.add_argument("--folds", action="store_true", help="count tokens on held-out owners instead")
     parser.add_argument("--fold-count", type=int, default=5)
     parser.add_argument("--runs", type=int, default=3, help="times to measure; the median counts")
     arguments = parser.parse_args()
 
     ours, theirs = load_tokenizer(), load_o200k(arguments.o200k)
-    documents = read_corpus(arguments.corpus / "workflows.parquet", ours)
+    documents = list(read_documents(arguments.corpus, ours))
+    print(f"{len(documents):,} valid workflows", flush=True)
     if arguments.folds:
         compare_tokens(documents, theirs, arguments.fold_count)
     else:
@@ -76,21 +78,6 @@ def load_o200k(path: Path) -> tiktoken.Encoding:
         (Path(folder) / hashlib.sha1(RANKS_ADDRESS.encode()).hexdigest()).write_text(content)  # noqa: S324
         os.environ["TIKTOKEN_CACHE_DIR"] = folder
         return tiktoken.get_encoding("o200k_base")
-
-
-def read_corpus(path: Path, tokenizer: Tokenizer) -> list[Document]:
-    """The workflows that are valid; the others have no tokens of ours to compare."""
-    documents, refused = [], 0
-    for row in pyarrow.parquet.read_table(path, columns=["repo", "text"]).to_pylist():
-        try:
-            value = read_workflow(row["text"])
-            tokenizer.encode_value(value)
-        except (DocumentError, TokenizerError):
-            refused += 1
-        else:
-            documents.append(Document(row["repo"], row["text"], to_json(value)))
-    print(f"{len(documents):,} documents, {refused:,} more that are not valid workflows", flush=True)
-    return documents
 
 
 def compare_speed(texts: list[str], theirs: tiktoken.Encoding, runs: int) -> None:
@@ -149,41 +136,48 @@ def resident_megabytes() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def fold_of(repo: str, folds: int) -> int:
-    """A repository's fold: by hash, the same whatever else is in the corpus."""
-    return int.from_bytes(hashlib.sha256(repo.encode()).digest()[:8], "big") % folds
-
-
 def compare_tokens(documents: list[Document], theirs: tiktoken.Encoding, folds: int) -> None:
-    """Prints tokens a document on each fold, with a vocabulary that was trained on the other folds."""
-    schema = workflow_schema()
-    total = [0, 0, 0, 0]
+    """Prints tokens a document on each fold, with vocabularies that were trained on the other folds."""
     print(
-        f"{'fold':>4} {'repos':>6} {'docs':>6} {'ours':>8} {'o200k JSON':>11} {'o200k YAML':>11}  fewer than JSON, YAML"
+        f"{'fold':>4} {'owners':>6} {'copies':>6} {'docs':>6} " + "".join(f"{name:>11}" for name in COLUMNS)
     )
+    rows: list[list[int]] = []
     for fold in range(folds):
-        rest = [d for d in documents if fold_of(d.repo, folds) != fold]
-        held_out = [d for d in documents if fold_of(d.repo, folds) == fold]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "vocabulary.json"
-            train_vocabulary(((d.repo, json.loads(d.compact)) for d in rest), schema, VOCAB_SIZE, path)
-            ours = load_tokenizer(str(path))
-        counts = [
-            len(held_out),
-            sum(len(ours.encode(d.compact)) for d in held_out),
-            sum(len(theirs.encode_ordinary(d.compact)) for d in held_out),
-            sum(len(theirs.encode_ordinary(d.text)) for d in held_out),
-        ]
-        total = [a + b for a, b in zip(total, counts, strict=True)]
-        print_tokens(str(fold), len({d.repo for d in held_out}), counts)
-    print_tokens("all", len({d.repo for d in documents}), total)
+        rest = [document for document in documents if fold_of(document.repo, folds) != fold]
+        others = [document for document in documents if fold_of(document.repo, folds) == fold]
+        held_out = without_copies(others, rest, lambda document: document.compact)
+        owners = len({owner_of(document.repo) for document in others})
+        counts = count_tokens(rest, held_out, theirs)
+        rows.append([owners, len(others) - len(held_out), len(held_out), *counts])
+        print_tokens(str(fold), rows[-1])
+    total = [sum(column) for column in zip(*rows, strict=True)]
+    print_tokens("all", total)
+    ours, *peers = total[3:]
+    for name, tokens in zip(COLUMNS[1:], peers, strict=True):
+        print(f"ours takes {1 - ours / tokens:.1%} fewer than {name}")
 
 
-def print_tokens(name: str, repos: int, counts: list[int]) -> None:
-    number, ours, on_json, on_yaml = counts
+def count_tokens(rest: list[Document], held_out: list[Document], theirs: tiktoken.Encoding) -> list[int]:
+    """Tokens of the held-out documents in the order of COLUMNS."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocabulary.json"
+        values = ((document.repo, json.loads(document.compact)) for document in rest)
+        train_vocabulary(values, workflow_schema(), VOCAB_SIZE, path)
+        ours = load_tokenizer(str(path))
+    texts = [document.compact for document in rest]
+    words, superwords = (BytePairs.learn(lambda: texts, VOCAB_SIZE, share) for share in (1.0, 0.5))
+    on_json = (ours.encode, words.encode, superwords.encode, theirs.encode_ordinary)
+    return [
+        *(sum(len(encode(document.compact)) for document in held_out) for encode in on_json),
+        sum(len(theirs.encode_ordinary(document.text)) for document in held_out),
+    ]
+
+
+def print_tokens(name: str, row: list[int]) -> None:
+    owners, copies, number, *counts = row
     print(
-        f"{name:>4} {repos:>6} {number:>6} {ours / number:>8.1f} {on_json / number:>11.1f} {on_yaml / number:>11.1f}"
-        f"  {1 - ours / on_json:>15.1%} {1 - ours / on_yaml:>6.1%}",
+        f"{name:>4} {owners:>6} {copies:>6} {number:>6} "
+        + "".join(f"{count / number:>11.1f}" for count in counts),
         flush=True,
     )
 

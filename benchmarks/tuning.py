@@ -10,12 +10,17 @@ run and its measurement), and each gets the same budget, model sizes, data, batc
 - random: 30% of the budget for random search, as many trials as the job's first ones; the rest trains the best;
 - asha: Ray's ASHAScheduler as its guide shows it (10 samples, 10 steps, grace period 1, reduction factor 2), its
   samples in turn, a step each; more samples while money lasts; the best trial is the result;
+- hyperband: as random, with the brackets of Hyperband (Li et al., 2018; 4, 3 and 3 trials that may grow by a factor
+  of 4, 2 and 1, half of them going on each time) in place of trials of equal length;
 - tpe: as random, with Optuna's TPE in its default setting;
-- fixed: no search: learning rate 3e-4, one size, all of the budget.
+- rule, rule-small: no search: `train`'s default learning rate of 0.96 / width, for --fixed-size and for the first of
+  --sizes, all of the budget;
+- fixed: no search: learning rate 3e-4, --fixed-size, all of the budget.
 
-The learning rates of random, asha and tpe are log-uniform from 1e-4 to 1e-1, as in Ray's guide. With
+The learning rates of random, asha, hyperband and tpe are log-uniform from 1e-4 to 1e-1, as in Ray's guide. With
 --rule-range they are those of the job: its rule's rate, and a factor of 4 around it. All strategies of a seed begin
-with the same weights and see the same order of windows.
+with the same weights and see the same order of windows. Documents to measure on belong to other owners than those to
+train on, and are no near-copies of them.
 
 A finished run in the cache is not repeated, and the job goes on with its ledger.
 """
@@ -40,17 +45,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pyarrow.parquet
 import torch
 
-from nanochat_tct.data.documents import DocumentError, read_workflow
-from nanochat_tct.data.legal import MaskSender
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+from benchmarks.held_out import store_of
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document, split_of
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.generation.generate import load
-from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
+from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import latest_checkpoint
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, open_windows, train
@@ -63,11 +66,17 @@ from nanochat_tct.tuning.plan import EVALUATION_SHARE
 from nanochat_tct.tuning.prices import EVALUATIONS, Prices, prices_in_flops
 from nanochat_tct.tuning.space import Size, make_size, rounded, rule_rate
 
-STRATEGIES = ("job", "random", "asha", "tpe", "fixed")
+STRATEGIES = ("job", "random", "asha", "hyperband", "tpe", "rule", "rule-small", "fixed")
+WITHOUT_SEARCH = ("rule", "rule-small", "fixed")
 SWEEP_SHARE = 0.3
 FIXED_RATE = 3e-4
 GUIDE_RATES = (1e-4, 1e-1)
 ASHA_SAMPLES, ASHA_STEPS, ASHA_UNITS = 10, 10, 36  # about so many steps do all samples together take
+HYPERBAND_BRACKETS, HYPERBAND_STEPS = (
+    ((4, 1), (3, 2), (3, 4)),
+    4,
+)  # trials and the steps that each takes at least
+HYPERBAND_UNITS = 28  # steps of all its trials together
 WORKER = Worker(0, 1, torch.device("cpu"))
 
 
@@ -123,7 +132,7 @@ def compare(arguments: argparse.Namespace) -> None:
         raise UserError(f"--strategies {arguments.strategies}: each is one of {', '.join(STRATEGIES)}")
     cache = Path(arguments.cache).resolve()
     setting = Setting(
-        data_of(arguments.corpus, cache, arguments.validation_documents),
+        store_of(arguments.corpus, cache, arguments.validation_documents, with_masks=True),
         arguments.budget_flops,
         tuple(arguments.sizes.split(",")),
         arguments.fixed_size,
@@ -135,8 +144,8 @@ def compare(arguments: argparse.Namespace) -> None:
     path = cache / "results.json"
     results: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     for seed, strategy in itertools.product(map(int, arguments.seeds.split(",")), strategies):
-        # The range of rates is nothing to the job and to the fixed rate.
-        is_same = strategy in ("job", "fixed")
+        # The range of rates changes nothing for these.
+        is_same = strategy in ("job", *WITHOUT_SEARCH)
         key = dataclasses.replace(setting, rule_range=False).key if is_same else setting.key
         if any((run["strategy"], run["seed"], run["key"]) == (strategy, seed, key) for run in results):
             continue
@@ -164,7 +173,7 @@ def table(results: list[dict[str, Any]]) -> str:
     by_name: dict[str, dict[int, dict[str, Any]]] = {}
     for run in results:
         name = run["strategy"]
-        if run["rule_range"] and name not in ("job", "fixed"):
+        if run["rule_range"] and name not in ("job", *WITHOUT_SEARCH):
             name += ", the job's rates"
         by_name.setdefault(name, {})[run["seed"]] = run
     seeds = sorted(set.intersection(*(set(runs) for runs in by_name.values()))) if by_name else []
@@ -190,30 +199,6 @@ def table(results: list[dict[str, Any]]) -> str:
             f"{against} | {spent:.1%} | {chosen} |"
         )
     return "\n".join(lines)
-
-
-def data_of(corpus: str | None, cache: Path, num_validation: int) -> str:
-    """A token store of all training repositories, and of so many documents of the others, chosen by hash."""
-    store = cache / f"data-{num_validation}"
-    if store.exists():
-        return str(store)
-    if not corpus:
-        raise UserError("--corpus: name a folder with workflows.parquet, or set NANOCHAT_TCT_CORPUS")
-    settings = StoreSettings(train_split=0.8)
-    rows = pyarrow.parquet.read_table(Path(corpus) / "workflows.parquet").to_pylist()
-    held_out = [row for row in rows if split_of(row["repo"], b"", settings) == "val"]
-    held_out.sort(key=lambda row: hashlib.sha256(row["text"].encode()).digest())
-    kept = [row for row in rows if split_of(row["repo"], b"", settings) == "train"]
-    tokenizer, sender = load_tokenizer(), MaskSender()
-    with StoreWriter(store, tokenizer, settings, with_masks=True) as writer:
-        for row in kept + held_out[:num_validation]:
-            try:
-                value = read_workflow(row["text"])
-                writer.add(encode_document(row["path"], row["repo"], value, tokenizer, sender))
-            except (DocumentError, TokenizerError):
-                continue  # not a valid workflow; the corpus holds some
-        writer.commit({})
-    return str(store)
 
 
 # --------------------------------------------------------------------------------------------------------
@@ -340,8 +325,11 @@ def run_strategy(strategy: str, setting: Setting, seed: int, folder: Path) -> di
     strategies: dict[str, Callable[[Bench], dict[str, Any]]] = {
         "random": random_search,
         "asha": asha,
+        "hyperband": hyperband,
         "tpe": tpe,
-        "fixed": fixed,
+        "rule": lambda bench: by_rule(bench, setting.fixed_size),
+        "rule-small": lambda bench: by_rule(bench, setting.sizes[0]),
+        "fixed": lambda bench: final_run(bench, setting.fixed_size, FIXED_RATE),
     }
     return strategies[strategy](Bench(setting, seed, folder))
 
@@ -432,9 +420,9 @@ def search_then_train(
     return final_run(bench, *best[1:])
 
 
-def fixed(bench: Bench) -> dict[str, Any]:
-    """One run."""
-    return final_run(bench, bench.setting.fixed_size, FIXED_RATE)
+def by_rule(bench: Bench, size: str) -> dict[str, Any]:
+    """One run, as `train` does it without being given a learning rate."""
+    return final_run(bench, size, rule_rate(bench.sizes[size]))
 
 
 def final_run(bench: Bench, size: str, rate: float) -> dict[str, Any]:
@@ -463,7 +451,7 @@ def asha(bench: Bench) -> dict[str, Any]:
 
     def add() -> "SteppedRun":
         size, rate = bench.draw(rng)
-        sample = SteppedRun(bench, f"sample-{len(samples)}", size, rate, money / ASHA_UNITS)
+        sample = SteppedRun(bench, f"sample-{len(samples)}", size, rate, money / ASHA_UNITS, ASHA_STEPS)
         samples.append(sample)
         scheduler.on_trial_add(None, SimpleNamespace(trial_id=sample.name))  # type: ignore[arg-type]
         return sample
@@ -488,18 +476,46 @@ def asha(bench: Bench) -> dict[str, Any]:
     return bench.result(bench.measure(best.size, best.checkpoint), best.size, best.rate)
 
 
+def hyperband(bench: Bench) -> dict[str, Any]:
+    """Trials in brackets, of which the better half goes on; the best one's setting gets the rest."""
+    rng = random.Random(f"hyperband {bench.seed}")
+    money = SWEEP_SHARE * bench.setting.budget / HYPERBAND_UNITS
+    samples: list[SteppedRun] = []
+    for number, steps in HYPERBAND_BRACKETS:
+        alive = []
+        for _ in range(number):
+            alive.append(
+                SteppedRun(bench, f"sample-{len(samples)}", *bench.draw(rng), money, HYPERBAND_STEPS)
+            )
+            samples.append(alive[-1])
+        done = 0
+        while alive:
+            for sample in list(alive):
+                if any(sample.step() is None for _ in range(steps - done)):  # diverged
+                    alive.remove(sample)
+            alive.sort(key=lambda sample: sample.bits_per_byte)
+            kept = [] if steps == HYPERBAND_STEPS else alive[: max(1, len(alive) // 2)]
+            for sample in alive[len(kept) :]:
+                sample.stop()
+            alive, done, steps = kept, steps, 2 * steps
+    best = min(samples, key=lambda sample: sample.bits_per_byte)
+    bench.trials = len(samples)
+    return final_run(bench, best.size, best.rate)
+
+
 class SteppedRun:
     """A run in a thread of its own that waits after each step until it is told to go on; none runs beside it."""
 
-    def __init__(self, bench: Bench, name: str, size: str, rate: float, money: float) -> None:
+    def __init__(self, bench: Bench, name: str, size: str, rate: float, money: float, steps: int) -> None:
         """Args:
         money: FLOPs of a step.
+        steps: length of the run, at whose end the learning rate is lowest.
         """
         self.name, self.size, self.rate = name, size, rate
         self.bits_per_byte = math.inf
         self.checkpoint: str | None = None
         step_iters = max(1, bench.iters(size, money, evaluations=1))
-        settings = bench.config(name, size, rate, ASHA_STEPS * step_iters, step_iters)
+        settings = bench.config(name, size, rate, steps * step_iters, step_iters)
         config = dataclasses.replace(make_train_plan(settings).config, save_interval=step_iters)
         self.step_iters = step_iters
         self.reports: queue.Queue[dict[str, Any] | None] = queue.Queue()

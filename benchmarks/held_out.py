@@ -1,0 +1,112 @@
+"""What benchmarks hold out of a corpus: all documents of some owners, and no near-copy of what is trained on."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import pyarrow.parquet
+
+from nanochat_tct.data.documents import DocumentError, read_workflow, to_json
+from nanochat_tct.data.legal import MaskSender
+from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document, split_of
+from nanochat_tct.errors import UserError
+from nanochat_tct.tokenizer import Tokenizer, TokenizerError, load_tokenizer
+
+SETTINGS = StoreSettings(train_split=0.8)
+T = TypeVar("T")
+
+
+class Document(NamedTuple):
+    """A valid workflow of a corpus."""
+
+    repo: str
+    path: str
+    text: str  # the YAML as it stands in the repository
+    compact: str  # compact JSON
+
+
+def read_documents(corpus: str | Path | None, tokenizer: Tokenizer) -> Iterator[Document]:
+    """Reads the valid workflows of a corpus, each once.
+
+    Args:
+        corpus: a folder with workflows.parquet (columns repo, path, text).
+        tokenizer: decides what is valid.
+
+    Raises: UserError if no corpus is given.
+    """
+    if not corpus:
+        raise UserError("--corpus: name a folder with workflows.parquet, or set NANOCHAT_TCT_CORPUS")
+    seen = set()
+    columns = ["repo", "path", "text"]
+    for row in pyarrow.parquet.read_table(Path(corpus) / "workflows.parquet", columns=columns).to_pylist():
+        try:
+            value = read_workflow(row["text"])
+            tokenizer.encode_value(value)
+        except (DocumentError, TokenizerError):
+            continue
+        document = Document(compact=to_json(value), **row)
+        if document.compact not in seen:
+            seen.add(document.compact)
+            yield document
+
+
+def owner_of(repo: str) -> str:
+    """The owner of `owner/name`; the repositories of one owner share templates."""
+    return repo.split("/", 1)[0].lower()
+
+
+def is_held_out(repo: str) -> bool:
+    """Whether the documents of a repository are measured on; its owner's repositories go together."""
+    return split_of(owner_of(repo), b"", SETTINGS) == "val"
+
+
+def fold_of(repo: str, folds: int) -> int:
+    """A repository's fold, by a hash of its owner, so that it does not depend on the rest of the corpus."""
+    return int.from_bytes(hashlib.sha256(owner_of(repo).encode()).digest()[:8], "big") % folds
+
+
+def without_copies(held_out: Iterable[T], training: Iterable[T], text_of: Callable[[T], str]) -> list[T]:
+    """Leaves out the documents whose words are those of a document to train on, in the same order."""
+    outlines = {outline(text_of(document)) for document in training}
+    return [document for document in held_out if outline(text_of(document)) not in outlines]
+
+
+def outline(text: str) -> str:
+    """The words of a document, without versions, commit hashes, punctuation and white space."""
+    return " ".join(re.findall("[a-z]+", re.sub(r"\b[0-9a-f]{7,}\b", "", text.lower())))
+
+
+def by_hash(documents: Iterable[Document]) -> list[Document]:
+    """The documents in an order that has nothing to do with where they come from."""
+    return sorted(documents, key=lambda document: hashlib.sha256(document.compact.encode()).digest())
+
+
+def store_of(corpus: str | None, cache: Path, num_validation: int, with_masks: bool) -> str:
+    """Makes a token store of all documents to train on and of some held-out ones, unless the cache has it.
+
+    Args:
+        corpus: as of `read_documents`.
+        cache: the folder of stores.
+        num_validation: how many held-out documents, chosen by hash.
+        with_masks: whether the store holds the legal tokens of each position.
+
+    Returns:
+        The store's folder.
+    """
+    store = cache / f"data-{num_validation}{'' if with_masks else '-no-masks'}"
+    if (store / "manifest.json").exists():
+        return str(store)
+    tokenizer, sender = load_tokenizer(), MaskSender() if with_masks else None
+    documents = list(read_documents(corpus, tokenizer))
+    training = [document for document in documents if not is_held_out(document.repo)]
+    held_out = by_hash(document for document in documents if is_held_out(document.repo))
+    held_out = without_copies(held_out, training, lambda document: document.compact)
+    with StoreWriter(store, tokenizer, SETTINGS, with_masks=with_masks) as writer:
+        for document in training + held_out[:num_validation]:
+            value = json.loads(document.compact)
+            writer.add(encode_document(document.path, owner_of(document.repo), value, tokenizer, sender))
+        writer.commit({})
+    return str(store)
