@@ -75,8 +75,8 @@ def without_copies(held_out: Iterable[T], training: Iterable[T], text_of: Callab
 
 
 def outline(text: str) -> str:
-    """The words of a document, without versions, commit hashes, punctuation and white space."""
-    return " ".join(re.findall("[a-z]+", re.sub(r"\b[0-9a-f]{7,}\b", "", text.lower())))
+    """The words of a document, without versions, commit hashes, single letters, punctuation and white space."""
+    return " ".join(re.findall("[a-z]{2,}", re.sub(r"\b[0-9a-f]{7,}\b", "", text.lower())))
 
 
 def by_hash(documents: Iterable[Document]) -> list[Document]:
