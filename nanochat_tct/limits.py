@@ -14,11 +14,12 @@ LARGEST_FLOAT = 1e9
 LONGEST_NAME = 255  # bytes of a file's name, on the file systems of Linux and macOS
 
 
-def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT) -> None:
-    """Look through the fields of a config dataclass for numbers beyond all bounds and for text that is none.
+def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT, any_bytes: tuple[str, ...] = ()) -> None:
+    """Look through the fields of a config dataclass for numbers beyond all bounds and for text that is not Unicode.
 
     Args:
         largest: of numbers that are not whole.
+        any_bytes: fields that only read: names of existing files, which need not be UTF-8, and prompts.
     Raises: UserError.
     """
     for field in dataclasses.fields(config):
@@ -28,7 +29,7 @@ def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT) -> None:
         if isinstance(value, float) and not abs(value) <= largest:
             raise UserError(f"{flag} is {value:g}: it must be at most {largest:g}")
         for text in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(text, str) and not is_text(text):
+            if isinstance(text, str) and field.name not in any_bytes and not is_text(text):
                 raise UserError(f"{flag} {text!a:.100} holds a character that text and paths cannot have")
 
 

@@ -157,7 +157,7 @@ def _read_json(text: str, limits: Limits) -> Any:
             "json-syntax", f"line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
     except RecursionError:
-        raise DocumentError("too-deep", f"nested deeper than {limits.max_depth} levels") from None
+        raise DocumentError("too-deep", "nested too deep to be read") from None
     opened = text.count("{") + text.count("[")  # no fewer than the levels
     if opened > limits.max_depth or opened + text.count(",") >= limits.max_nodes:
         _check_limits(value, limits)
@@ -249,7 +249,7 @@ class _YamlReader:
         except YamlSyntaxError as error:
             self.fail("yaml-syntax", str(error), error.position)
         except RecursionError:
-            raise DocumentError("too-deep", f"nested deeper than {self.limits.max_depth} levels") from None
+            raise DocumentError("too-deep", "nested too deep to be read") from None
         if self.documents == 0 or self.root is None:
             raise DocumentError("empty", "the file holds no value")
         return self.root

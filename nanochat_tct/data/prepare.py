@@ -81,7 +81,7 @@ class PrepareConfig:
     max_nodes: int = option(DEFAULT_LIMITS.max_nodes, "documents of more values are rejected", "values")
 
     def __post_init__(self) -> None:
-        refuse_absurd(self)
+        refuse_absurd(self, any_bytes=("input",))
         self.settings()  # checks context_size, windowing, stride, train_split
         if self.concurrency is not None and self.concurrency < 1:
             raise UserError(f"concurrency is {self.concurrency}: it must be at least 1 task")

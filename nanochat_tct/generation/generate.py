@@ -116,7 +116,7 @@ class GenerateConfig:
     device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
 
     def __post_init__(self) -> None:
-        refuse_absurd(self)
+        refuse_absurd(self, any_bytes=("prompt",))
         if bool(self.checkpoint) == self.untrained:
             problem = "is missing" if not self.checkpoint else "and --untrained exclude each other"
             raise UserError(f"--checkpoint {problem}: name a checkpoint, or give --untrained")

@@ -39,8 +39,8 @@ def test_documents_or_why_there_are_none(tmp_path: Path) -> None:
         assert message in table.column("message")[0].as_py()
 
 
-def test_deeper_than_json_can_be_written_is_one_rejected_document() -> None:
+def test_deeper_than_can_be_read_is_one_rejected_document() -> None:
     raw = RawDocument("a.yml", None, "{a: " * 5000 + "1" + "}" * 5000, "yaml")
     document = encode_raw(raw, load_tokenizer(), replace(DEFAULT_LIMITS, max_depth=9000))
     assert isinstance(document, RejectedDocument)
-    assert (document.reason, document.message) == ("schema", "/: nested too deep")
+    assert (document.reason, document.message) == ("too-deep", "nested too deep to be read")
