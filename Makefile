@@ -3,7 +3,7 @@
 # Another Python (3.11, 3.12 or 3.13): make train PYTHON=/path/to/python3.12. Flags: make train ARGS="--max-iters 50"
 # Without CUDA, which saves gigabytes on Linux: make setup TORCH=cpu
 
-.PHONY: help setup train test test-slow test-gpu lint format
+.PHONY: help setup train test test-slow test-gpu gate lint format
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -17,6 +17,7 @@ help:
 	@echo "make test       run the tests"
 	@echo "make test-slow  run the tests that take longer"
 	@echo "make test-gpu   run the tests that need a CUDA device"
+	@echo "make gate       compare the numbers of this tree with those of the commit before; ARGS=\"--base REVISION\""
 	@echo "make lint       ruff and mypy"
 	@echo "make format     let ruff format the code"
 
@@ -33,6 +34,9 @@ test-slow: $(INSTALLED)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+gate: $(INSTALLED)
+	$(BIN)/python -m tests.gate $(ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -76,7 +76,9 @@ class Tree:
         command = [sys.executable, *(str(argument) for argument in arguments)]
         done = subprocess.run(command, cwd=self.source, env=environment, capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+            sys.exit(
+                f"{' '.join(command)}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+            )
         return done.stdout
 
     def cli(self, *arguments: object) -> str:
@@ -115,7 +117,9 @@ def rows(tree: Tree, base: Tree, workflows: Path) -> list[Row]:
     else:
         shutil.rmtree(old.run_dir)
         shutil.copytree(base.output / "written", old.run_dir)
-    evaluated = old.cli("evaluate", "--checkpoint", old.run_dir, "--data-dir", base.output / "store", "--json")
+    evaluated = old.cli(
+        "evaluate", "--checkpoint", old.run_dir, "--data-dir", base.output / "store", "--json"
+    )
     found.append(("old checkpoint bits_per_byte", str(json.loads(evaluated)["bits_per_byte"])))
     old.train(base.output / "store", 30)
     found += losses(old.run_dir, "old checkpoint resumed")
@@ -129,7 +133,10 @@ def losses(run_dir: Path, name: str) -> list[Row]:
     entries = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     kept = ("loss", "grad_norm", "lr", "bits_per_byte")
     return [
-        (f"{name} iter {entry['iter']} {entry['kind']}", " ".join(f"{entry[key]!r}" for key in kept if key in entry))
+        (
+            f"{name} iter {entry['iter']} {entry['kind']}",
+            " ".join(f"{entry[key]!r}" for key in kept if key in entry),
+        )
         for entry in entries
     ]
 
@@ -150,7 +157,9 @@ def trials(ledger: Path) -> list[Row]:
         elif operation == "settle":
             _, name, result = entry
             ended[name] = [result[key] for key in ("status", "iters", "tokens", "bits_per_byte")]
-    return [(f"ledger {name}", json.dumps([opened[name], charged.get(name), ended.get(name)])) for name in opened]
+    return [
+        (f"ledger {name}", json.dumps([opened[name], charged.get(name), ended.get(name)])) for name in opened
+    ]
 
 
 def compare(before: list[Row], after: list[Row]) -> int:

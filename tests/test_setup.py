@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from nanochat_tct.config import parse_arguments
+from nanochat_tct.data.documents import read_workflow, to_json
 from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
 from tests.helpers import REPOSITORY
 
@@ -229,3 +232,13 @@ def test_configs_load() -> None:
         assert config.preset == name
         if name == "demo":
             assert config == TrainConfig()
+
+
+def test_our_own_workflow_is_one_that_we_accept() -> None:
+    text = (REPOSITORY / ".github/workflows/ci.yml").read_text()
+    workflow = read_workflow(text)
+    tokenizer = load_tokenizer()
+    assert json.loads(tokenizer.decode(tokenizer.encode(to_json(workflow)))[0]) == workflow
+    versions = workflow["jobs"]["test"]["strategy"]["matrix"]["python-version"]
+    least, beyond = re.findall(r"3\.(\d+)", PROJECT["requires-python"])
+    assert versions == [f"3.{minor}" for minor in range(int(least), int(beyond))]
