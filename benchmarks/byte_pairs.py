@@ -69,11 +69,11 @@ class BytePairs:
         self.words.save(str(folder / "words.json"))
 
     def encode(self, text: str) -> list[int]:
-        """A document's tokens, the one that ends it included."""
+        """A document's tokens, without the one that ends it."""
         ids = self.words.encode(text).ids
         if self.superwords is not None:
             ids = self.superwords.encode(_letters(ids)).ids
-        return [*(token + NUM_SPECIAL for token in ids), END]
+        return [token + NUM_SPECIAL for token in ids]
 
     def expansions(self) -> list[str]:
         """What each id is made of, a character a byte; padding and end are made of themselves."""

@@ -34,6 +34,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -47,7 +48,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 from benchmarks import held_out
-from benchmarks.byte_pairs import BytePairs
+from benchmarks.byte_pairs import END, BytePairs
 from nanochat_tct.data.sampler import WindowSampler
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.errors import UserError, exit_code
@@ -286,8 +287,13 @@ class Corpus:
         documents = self.documents()
         if not path.exists():
             started = time.monotonic()
-            encode = self.byte_pairs(variant).encode if variant in PEERS else self.tokenizer(variant).encode
-            sequences = [encode(document.text) for document in documents]
+            sequences: list[Sequence[int]]
+            if variant in PEERS:
+                byte_pairs = self.byte_pairs(variant)
+                sequences = [[*byte_pairs.encode(document.text), END] for document in documents]
+            else:
+                tokenizer = self.tokenizer(variant)
+                sequences = [tokenizer.encode(document.text) for document in documents]
             np.savez(
                 path,
                 tokens=np.concatenate([np.array(sequence, dtype=np.uint16) for sequence in sequences]),
