@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -11,6 +10,7 @@ import pyarrow.parquet
 
 from nanochat_tct.data.documents import DocumentError, read_workflow, to_json
 from nanochat_tct.data.legal import MaskSender
+from nanochat_tct.data.split import normal_hash, owner_of
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document, split_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import Tokenizer, TokenizerError, load_tokenizer
@@ -53,14 +53,9 @@ def read_documents(corpus: str | Path | None, tokenizer: Tokenizer) -> Iterator[
             yield document
 
 
-def owner_of(repo: str) -> str:
-    """The owner of `owner/name`; the repositories of one owner share templates."""
-    return repo.split("/", 1)[0].lower()
-
-
 def is_held_out(repo: str) -> bool:
     """Whether the documents of a repository are measured on; its owner's repositories go together."""
-    return split_of(owner_of(repo), b"", SETTINGS) == "val"
+    return split_of(repo, b"", SETTINGS) == "val"
 
 
 def fold_of(repo: str, folds: int) -> int:
@@ -69,14 +64,9 @@ def fold_of(repo: str, folds: int) -> int:
 
 
 def without_copies(held_out: Iterable[T], training: Iterable[T], text_of: Callable[[T], str]) -> list[T]:
-    """Leaves out the documents whose words are those of a document to train on, in the same order."""
-    outlines = {outline(text_of(document)) for document in training}
-    return [document for document in held_out if outline(text_of(document)) not in outlines]
-
-
-def outline(text: str) -> str:
-    """The words of a document, without versions, commit hashes, single letters, punctuation and white space."""
-    return " ".join(re.findall("[a-z]{2,}", re.sub(r"\b[0-9a-f]{7,}\b", "", text.lower())))
+    """Leaves out near-duplicates of documents to train on, by their compact JSON; the order stays."""
+    trained = {normal_hash(text_of(document).encode()) for document in training}
+    return [document for document in held_out if normal_hash(text_of(document).encode()) not in trained]
 
 
 def by_hash(documents: Iterable[Document]) -> list[Document]:
@@ -107,6 +97,6 @@ def store_of(corpus: str | None, cache: Path, num_validation: int, with_masks: b
     with StoreWriter(store, tokenizer, SETTINGS, with_masks=with_masks) as writer:
         for document in training + held_out[:num_validation]:
             value = json.loads(document.compact)
-            writer.add(encode_document(document.path, owner_of(document.repo), value, tokenizer, sender))
+            writer.add(encode_document(document.path, document.repo, value, tokenizer, sender))
         writer.commit({})
     return str(store)

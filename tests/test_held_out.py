@@ -1,6 +1,6 @@
 """What the benchmarks measure on: other owners' documents, and no near-copies of what is trained on."""
 
-from benchmarks.held_out import fold_of, is_held_out, outline, without_copies
+from benchmarks.held_out import fold_of, is_held_out, without_copies
 
 
 def test_repositories_of_an_owner_stay_together() -> None:
@@ -16,5 +16,4 @@ def test_documents_of_one_template_are_near_copies() -> None:
     template = '{"on":"push","jobs":{"test":{"steps":[{"uses":"actions/checkout@v4"},{"run":"pytest -x"}]}}}'
     pinned = template.replace("v4", "08c6903cd8c0fde910a37f88322edcfb5dd907a8").replace(" -x", "  -x")
     other = template.replace("pytest", "tox")
-    assert outline(template) != outline(other)
     assert without_copies([pinned, other], [template], str) == [other]
