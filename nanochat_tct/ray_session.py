@@ -52,6 +52,8 @@ def start_ray(num_cpus: int | None = None) -> None:
     if is_local:
         # Whatever its name says, this keeps Ray on 127.0.0.1. It is read when ray is imported.
         os.environ.setdefault(ON_LOOPBACK, "0")
+        # The cluster that this shell submits jobs to. Ray Train and Tune would ask it about the workers of this one.
+        os.environ.pop("RAY_API_SERVER_ADDRESS", None)
         # Any free port: the fixed ones are left to a cluster of `ray start`.
         os.environ.setdefault("DASHBOARD_METRIC_PORT", "0")
         os.environ.setdefault("AUTOSCALER_METRIC_PORT", "0")

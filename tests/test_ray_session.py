@@ -379,3 +379,26 @@ def test_a_full_object_store_is_told() -> None:
     assert "StorageError: Ray's object store is full, and so is the disk that it spills to" in last, (
         result.stderr
     )
+
+
+ASK_ITSELF = """
+from nanochat_tct.ray_session import start_ray
+start_ray(num_cpus=1)
+import ray
+from ray.util.state import list_nodes
+
+@ray.remote(num_cpus=0)
+def nodes():
+    return len(list_nodes())
+
+print(len(list_nodes()), ray.get(nodes.remote()))
+"""
+
+
+def test_a_ray_started_here_is_asked_and_not_the_cluster_of_the_shell() -> None:
+    """Ray Train and Tune ask the state API about their own workers, also in a shell that submits jobs elsewhere."""
+    result = run_python(
+        "-c", ASK_ITSELF, env={"RAY_ADDRESS": "", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
+    )
+    assert result.code == 0, result.stderr
+    assert result.stdout.split() == ["1", "1"]
