@@ -18,8 +18,6 @@ from typing import Any
 from nanochat_tct.errors import StorageError, UserError
 
 CONNECT_SECONDS = 15  # for an address to answer as Ray does
-DASHBOARD_PORT = 8270  # of a local Ray; 8265 is left to clusters, and to `ray dashboard`
-NEXT_PORTS = 20
 ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: this machine is 127.0.0.1 to Ray
 SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 # What Ray puts between its temporary folder and the end of its longest socket path
@@ -33,13 +31,16 @@ MAX_CAUSES = 10  # of an error that are looked at
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
 
-def start_ray(num_cpus: int | None = None) -> None:
+def start_ray(num_cpus: int | None = None) -> str | None:
     """Join the cluster of the running job or of ``RAY_ADDRESS``, else start Ray here, on loopback only.
 
     Does nothing when this process has Ray already.
 
     Args:
         num_cpus: of a Ray started here; None for those of the machine. A joined cluster keeps its own.
+
+    Returns:
+        The address (host:port) of the dashboard of a Ray that was started now; None for one that was there.
 
     Raises:
         UserError: no Ray that takes us answers at ``RAY_ADDRESS``; Ray cannot start here, because of its temporary
@@ -52,42 +53,45 @@ def start_ray(num_cpus: int | None = None) -> None:
     if is_local:
         # Whatever its name says, this keeps Ray on 127.0.0.1. It is read when ray is imported.
         os.environ.setdefault(ON_LOOPBACK, "0")
-        # The cluster that this shell submits jobs to. Ray Train and Tune would ask it about the workers of this one.
-        os.environ.pop("RAY_API_SERVER_ADDRESS", None)
         # Any free port: the fixed ones are left to a cluster of `ray start`.
         os.environ.setdefault("DASHBOARD_METRIC_PORT", "0")
         os.environ.setdefault("AUTOSCALER_METRIC_PORT", "0")
     import ray
 
     if ray.is_initialized():
-        return
+        return None
     # It would warn that a token guards this Ray, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if is_local:
-        _start(num_cpus)
-    else:
-        _join(address)
+        return _start(num_cpus)
+    _join(address)
+    return None
 
 
-def _start(num_cpus: int | None) -> None:
-    """Start Ray on this machine. Raises: UserError when it cannot start."""
+def _start(num_cpus: int | None) -> str:
+    """Start Ray on this machine, and return its dashboard's address. Raises: UserError when it cannot start."""
     import ray
 
     _check_temporary_folder()
     if "RAY_AUTH_TOKEN" not in os.environ:
         ensure_token()
     for attempt in range(1, START_TRIES + 1):
+        # Of a fixed range of ports two Rays that start at once would take the same one.
+        port = _free_port()
+        # All processes of this Ray ask here about workers. Otherwise Ray Train and Tune would ask the cluster that the
+        # shell submits jobs to, or whichever Ray of this machine they find first.
+        os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
             with _address_for_workers(), _free_agent_port():
-                ray.init(
+                context = ray.init(
                     address="local",
                     num_cpus=num_cpus,
                     object_store_memory=_object_store_bytes(),
                     dashboard_host="127.0.0.1",
-                    dashboard_port=_free_port(DASHBOARD_PORT),
+                    dashboard_port=port,
                     logging_level=logging.WARNING,
                 )
-            return
+            return str(context.dashboard_url)
         except Exception as error:  # Ray has no narrower type for it
             if "timed out during startup" not in str(error):
                 raise
@@ -99,6 +103,7 @@ def _start(num_cpus: int | None) -> None:
                     "too busy; run again when it is not"
                 ) from error
             print("Ray did not start within its 30 s: this machine is busy; once more", file=sys.stderr)
+    raise AssertionError("the last try returns or raises")
 
 
 def _end_half_started(error: Exception) -> None:
@@ -397,13 +402,11 @@ def _check_temporary_folder() -> None:
         ) from error
 
 
-def _free_port(first: int = 0) -> int:
-    """A port of loopback that nobody listens on: the first free one from `first` on, or any."""
-    for port in (*range(first, first + NEXT_PORTS), 0) if first else (0,):
-        with socket.socket() as free, suppress(OSError):  # the one that is taken
-            free.bind(("127.0.0.1", port))
-            return int(free.getsockname()[1])
-    raise AssertionError
+def _free_port() -> int:
+    """A port of loopback that nobody listens on; the system gives another one at each call."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @contextmanager

@@ -395,10 +395,11 @@ print(len(list_nodes()), ray.get(nodes.remote()))
 """
 
 
-def test_a_ray_started_here_is_asked_and_not_the_cluster_of_the_shell() -> None:
+def test_rays_started_here_at_once_are_asked_and_not_the_cluster_of_the_shell() -> None:
     """Ray Train and Tune ask the state API about their own workers, also in a shell that submits jobs elsewhere."""
-    result = run_python(
-        "-c", ASK_ITSELF, env={"RAY_ADDRESS": "", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
-    )
-    assert result.code == 0, result.stderr
-    assert result.stdout.split() == ["1", "1"]
+    environment = {"RAY_ADDRESS": "", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}
+    with ThreadPoolExecutor() as pool:
+        started = [pool.submit(run_python, "-c", ASK_ITSELF, env=environment) for _ in range(2)]
+    for result in (each.result() for each in started):
+        assert result.code == 0, result.stderr
+        assert result.stdout.split() == ["1", "1"]

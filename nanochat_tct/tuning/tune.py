@@ -223,7 +223,8 @@ def run(sweep: Sweep, console: Console) -> int:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if "RAY_ADDRESS" not in os.environ:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    start_ray()
+    if dashboard := start_ray():
+        print(f"Ray's dashboard: http://{dashboard} (its token: ray get-auth-token)", flush=True)
     import ray
     from ray import tune
 
