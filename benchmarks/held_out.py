@@ -10,8 +10,8 @@ import pyarrow.parquet
 
 from nanochat_tct.data.documents import DocumentError, read_workflow, to_json
 from nanochat_tct.data.legal import MaskSender
-from nanochat_tct.data.split import normal_hash, owner_of
-from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document, split_of
+from nanochat_tct.data.split import group_digest, normal_hash, owner_of
+from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import Tokenizer, TokenizerError, load_tokenizer
 
@@ -55,7 +55,7 @@ def read_documents(corpus: str | Path | None, tokenizer: Tokenizer) -> Iterator[
 
 def is_held_out(repo: str) -> bool:
     """Whether the documents of a repository are measured on; its owner's repositories go together."""
-    return split_of(repo, b"", SETTINGS) == "val"
+    return group_digest(repo, b"", SETTINGS.split_seed) >= SETTINGS.train_split * 2**64
 
 
 def fold_of(repo: str, folds: int) -> int:

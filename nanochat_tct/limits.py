@@ -1,4 +1,4 @@
-"""What no setting may be: numbers that no machine holds, text that is no text, folders that cannot be."""
+"""Refuses settings that can never work: numbers out of range, text that is not Unicode, folders that cannot exist."""
 
 import dataclasses
 import os

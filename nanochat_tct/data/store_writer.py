@@ -363,7 +363,7 @@ def write_store(
     """Writes a store of parsed workflows that are at hand, in this process and without Ray.
 
     Args:
-        values: parsed workflows; each belongs to nobody else.
+        values: parsed workflows; each counts as an owner of its own.
     """
     sender = MaskSender() if with_masks else None
     with StoreWriter(output, tokenizer, settings or StoreSettings(), with_masks) as writer:
@@ -395,16 +395,6 @@ def encode_document(
         sender.send(masks) if sender and masks is not None else None,
         normal_hash(compact),
     )
-
-
-def split_of(repo: str | None, content_hash: bytes, settings: StoreSettings) -> str:
-    """train or val, by a hash of the repository's owner if the repository is known and else of the content.
-
-    So documents of one owner stay together, and adding documents moves none that is there. (A store of few owners may
-    differ from it, see `split.assign`.)
-    """
-    digest = group_digest(repo, content_hash, settings.split_seed)
-    return TRAIN if digest < settings.train_split * 2**64 else VAL
 
 
 def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:

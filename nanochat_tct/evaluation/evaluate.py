@@ -16,7 +16,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import MaskedRows, Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import sum_nats
-from nanochat_tct.generation.engine import SamplingConfig
+from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
 from nanochat_tct.generation.generate import in_order, load
 from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.model.gpt import GPT
@@ -94,7 +94,7 @@ def evaluate_samples(
         ended before max_tokens, so that nothing was closed for it; distinct: share of different documents;
         mean_tokens; problems: what the schema objects to in those that are not valid.
     """
-    samples = in_order(model, tokenizer, [], num_samples, sampling)
+    samples = in_order(tokenizer, generate_tokens(model, tokenizer, [], num_samples, sampling))
     done = [sample for _, sample in (told(samples, num_samples, "generating") if show_progress else samples)]
     return {
         "num_samples": num_samples,

@@ -65,8 +65,8 @@ def generate_workflows(
         endings: what may follow the prompt's tokens, as ``encode_prompt`` gives it; none: anything.
     """
     sampling = SamplingConfig(temperature, top_p, seed, max_tokens)
-    samples = in_order(model, tokenizer, prompt_tokens or [], num_samples, sampling, endings)
-    return [sample for _, sample in samples]
+    generated = generate_tokens(model, tokenizer, prompt_tokens or [], num_samples, sampling, endings)
+    return [sample for _, sample in in_order(tokenizer, generated)]
 
 
 def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
@@ -161,8 +161,10 @@ def command(argv: list[str]) -> int:
             f"{name} has {len(prompt.tokens)} tokens, --max-tokens is {config.limit}: it must be more"
         )
     all_valid = True
-    samples = in_order(model, tokenizer, prompt.tokens, config.num_samples, config.sampling(), prompt.endings)
-    for index, sample in samples:
+    generated = generate_tokens(
+        model, tokenizer, prompt.tokens, config.num_samples, config.sampling(), prompt.endings
+    )
+    for index, sample in in_order(tokenizer, generated):
         show(index, sample, config, folder)
         all_valid = all_valid and sample.valid
     return 0 if all_valid else 1
@@ -205,18 +207,11 @@ def _device(name: str) -> str:
     return "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
 
 
-def in_order(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt: list[int],
-    num_samples: int,
-    sampling: SamplingConfig,
-    endings: tuple[str, ...] = (),
-) -> Iterator[tuple[int, Sample]]:
-    """Samples by index, each as soon as it and those before it are done."""
+def in_order(tokenizer: Tokenizer, samples: Iterator[tuple[int, Generated]]) -> Iterator[tuple[int, Sample]]:
+    """Yield the samples of ``generate_tokens`` by index, each as soon as it and those before it are done."""
     done: dict[int, Generated] = {}
     next_index = 0
-    for index, generated in generate_tokens(model, tokenizer, prompt, num_samples, sampling, endings):
+    for index, generated in samples:
         done[index] = generated
         while next_index in done:
             yield next_index, finish(tokenizer, done.pop(next_index))

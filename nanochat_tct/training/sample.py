@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nanochat_tct.data.documents import to_yaml
-from nanochat_tct.generation.engine import SamplingConfig
+from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
 from nanochat_tct.generation.generate import Sample, in_order
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import load_model
@@ -25,7 +25,9 @@ def print_samples(run_dir: Path, config: TrainConfig) -> list[Sample]:
     num_candidates = max(config.num_samples, CANDIDATES)
     ended: list[Sample] = []
     cut_off: list[Sample] = []
-    for _, sample in in_order(model, load_tokenizer(config.tokenizer), [], num_candidates, sampling):
+    tokenizer = load_tokenizer(config.tokenizer)
+    generated = generate_tokens(model, tokenizer, [], num_candidates, sampling)
+    for _, sample in in_order(tokenizer, generated):
         (ended if sample.completed_by == "model" else cut_off).append(sample)
         if len(ended) == config.num_samples:
             break

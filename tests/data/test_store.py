@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from nanochat_tct.data.documents import json_bytes
+from nanochat_tct.data.split import assign, group_digest
 from nanochat_tct.data.store import TokenStore, manifest_sha256
 from nanochat_tct.data.store_writer import (
     EncodedDocument,
@@ -18,7 +19,6 @@ from nanochat_tct.data.store_writer import (
     StoreSettings,
     StoreWriter,
     encode_document,
-    split_of,
     write_store,
 )
 from nanochat_tct.errors import UserError
@@ -165,16 +165,19 @@ def test_duplicates_and_rejections(tmp_path: Path) -> None:
 
 
 def test_split_keeps_repositories_together_and_is_stable() -> None:
-    settings = StoreSettings(train_split=0.8)
+    def splits(repo: str | None, train_split: float) -> list[str]:
+        is_train = assign([group_digest(repo, hash_, 0) for hash_ in hashes], train_split)
+        return ["train" if train else "val" for train in is_train]
+
     hashes = [index.to_bytes(32, "big") for index in range(5000)]
-    by_content = [split_of(None, hash_, settings) for hash_ in hashes]
+    by_content = splits(None, 0.8)
     assert 0.77 < by_content.count("train") / 5000 < 0.83
-    assert len({split_of("a/b", hash_, settings) for hash_ in hashes}) == 1
-    smaller = [split_of(None, hash_, StoreSettings(train_split=0.5)) for hash_ in hashes]
+    assert len(set(splits("a/b", 0.8))) == 1
+    smaller = splits(None, 0.5)
     pairs = set(zip(smaller, by_content, strict=True))
     assert ("train", "val") not in pairs, "a larger fraction moves documents one way only"
-    assert {split_of(None, hash_, StoreSettings(train_split=1.0)) for hash_ in hashes} == {"train"}
-    assert {split_of(None, hash_, StoreSettings(train_split=0.0)) for hash_ in hashes} == {"val"}
+    assert set(splits(None, 1.0)) == {"train"}
+    assert set(splits(None, 0.0)) == {"val"}
 
 
 class Interrupted(Exception):
