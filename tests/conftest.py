@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.object_storage import ObjectStorage, object_storage
@@ -16,6 +17,12 @@ os.environ.setdefault(
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
 )  # clusters of several nodes are on loopback too
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+# The same examples in every run, so that nobody's change is refused for what it did not touch. New ones are looked
+# for with `pytest --hypothesis-profile=explore`.
+hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
+hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")

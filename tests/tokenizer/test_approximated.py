@@ -135,7 +135,10 @@ def of_draft(draft: str | None, schema: Any) -> Any:
         if isinstance(schema.get("prefixItems"), list):
             rest = schema.pop("items", True)
             schema |= {"items": schema.pop("prefixItems"), "additionalItems": rest}
-        schema.pop("unevaluatedItems", None)  # jsonschema stumbles over it in draft 2019-09
+        # jsonschema 4.26 errs in draft 2019-09: it raises for unevaluatedItems, and takes the keywords of a schema
+        # under additionalProperties for the names of evaluated properties
+        schema.pop("unevaluatedItems", None)
+        schema.pop("unevaluatedProperties", None)
         if draft != DRAFT_2019 and isinstance(schema.get("dependentSchemas"), dict):
             schema["dependencies"] = schema.pop("dependentSchemas")
         return schema
