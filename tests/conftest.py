@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.object_storage import ObjectStorage, object_storage
+from tests.support.object_storage import ObjectStorage, object_storage
 
 # Before anything imports Ray or W&B: tests talk to nobody.
 os.environ.setdefault("WANDB_MODE", "offline")

@@ -21,8 +21,8 @@ from nanochat_tct.training.parallel import Worker
 from nanochat_tct.training.plan import check_settings, make_plan
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.tune import check as check_sweep
-from tests.helpers import assert_user_error, run_cli, run_python
-from tests.training.workers import small_store
+from tests.support.commands import assert_user_error, run_cli, run_python
+from tests.support.workers import small_store
 
 ABSURD = (
     0,

@@ -10,7 +10,7 @@ import pytest
 
 from nanochat_tct.cli import COMMANDS, main
 from nanochat_tct.errors import UserError
-from tests.helpers import REPOSITORY, assert_user_error, run_cli, run_python
+from tests.support.commands import REPOSITORY, assert_user_error, run_cli, run_python
 
 # The flags that users were promised; a command may have more.
 FLAGS = {

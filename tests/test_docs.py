@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nanochat_tct.cli import COMMANDS, main
-from tests.helpers import REPOSITORY
+from tests.support.commands import REPOSITORY
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 COMMAND = re.compile(r"(?:nanochat-tct|python jobs/)\s*([a-z_-]+)(?:\.py)?((?:[^`\n\\]|\\\n)*)")

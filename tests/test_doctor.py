@@ -11,7 +11,7 @@ from nanochat_tct.doctor import CHECKS, DoctorConfig, Skipped, run_check
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import native
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.helpers import run_cli
+from tests.support.commands import run_cli
 
 CONFIG = DoctorConfig()
 

@@ -15,8 +15,8 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
 from tests.data.test_killed_node import workflow
-from tests.killed_node import two_workers, wait_for
-from tests.training.workers import expected_batches, small_store
+from tests.support.killed_node import two_workers, wait_for
+from tests.support.workers import expected_batches, small_store
 from tests.tuning.sweeps import sweep_arguments
 from tests.tuning.test_kills import assert_money_is_right, assert_nothing_lost
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.alone import alone, open_to_others
-from tests.helpers import REPOSITORY
-from tests.training.workers import small_store
+from tests.support.commands import REPOSITORY
+from tests.support.namespaces import alone, open_to_others
+from tests.support.workers import small_store
 
 PAGE = REPOSITORY / "docs/quickstart.md"
 LIMIT_SECONDS = 1500

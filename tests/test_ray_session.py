@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from nanochat_tct.errors import UserError
-from tests.helpers import run_python
+from tests.support.commands import run_python
 
 SHOW = """
 from nanochat_tct.ray_session import start_ray

@@ -12,9 +12,9 @@ from nanochat_tct import remote
 from nanochat_tct.data.store import MANIFEST, TOKENS, TokenStore, manifest_sha256, upload_store
 from nanochat_tct.errors import UserError
 from nanochat_tct.remote import RemoteFolder, absolute, join, local_path, locked, shown
-from tests.helpers import assert_user_error, run_cli
-from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
-from tests.training.workers import small_store
+from tests.support.commands import assert_user_error, run_cli
+from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
+from tests.support.workers import small_store
 
 STORE = f"s3://{BUCKET}/data/store"
 

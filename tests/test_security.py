@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.alone import SECOND_ADDRESS, alone, open_to_others
-from tests.helpers import REPOSITORY, run_python
-from tests.training.workers import small_store
+from tests.support.commands import REPOSITORY, run_python
+from tests.support.namespaces import SECOND_ADDRESS, alone, open_to_others
+from tests.support.workers import small_store
 
 LISTENING = """
 import os, psutil

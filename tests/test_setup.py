@@ -20,7 +20,7 @@ from nanochat_tct.data.documents import read_workflow, to_json
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
-from tests.helpers import REPOSITORY
+from tests.support.commands import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NOT_IMPORTED_BY_US = {"tensorboard": "torch.utils.tensorboard imports it"}

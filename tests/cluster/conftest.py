@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.running import RunningCluster, running_cluster
+from tests.support.running_cluster import RunningCluster, running_cluster
 
 
 @pytest.fixture(scope="package")

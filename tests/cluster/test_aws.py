@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from nanochat_tct.cluster_file import check_fields, read_cluster_file
-from tests.cluster.files import path_of
-from tests.helpers import REPOSITORY
+from tests.support.cluster_files import path_of
+from tests.support.commands import REPOSITORY
 
 FLAGS = (
     "--region",

@@ -15,8 +15,8 @@ from jsonschema import Draft202012Validator, ValidationError
 from nanochat_tct.cli import main
 from nanochat_tct.cluster_file import cluster_spec, fields_to_fill, is_kuberay, read_cluster_file, strings
 from nanochat_tct.doctor import command
-from tests.cluster.files import ALL, AWS, FOR_RAY_UP, filled, original, path_of, start_commands
-from tests.helpers import REPOSITORY
+from tests.support.cluster_files import ALL, AWS, FOR_RAY_UP, filled, original, path_of, start_commands
+from tests.support.commands import REPOSITORY
 from tests.test_setup import pins
 
 

@@ -12,9 +12,9 @@ import pytest
 from nanochat_tct.data.documents import to_json
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.tuning.trials import LEDGER
-from tests.cluster.running import RunningCluster
-from tests.helpers import REPOSITORY
-from tests.training.workers import small_config, small_store, small_workflows, train_alone
+from tests.support.commands import REPOSITORY
+from tests.support.running_cluster import RunningCluster
+from tests.support.workers import small_config, small_store, small_workflows, train_alone
 from tests.tuning.sweeps import logged_flops, open_ledger, sweep_arguments
 
 pytestmark = pytest.mark.timeout(1800)  # the first test starts the cluster

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from nanochat_tct.tracking.tracker import read_metrics
-from tests.cluster.running import running_cluster
 from tests.cluster.test_jobs import train, wait_for
-from tests.training.workers import small_store
+from tests.support.running_cluster import running_cluster
+from tests.support.workers import small_store
 
 ITERS = 300
 

@@ -10,7 +10,7 @@ import pytest
 
 from nanochat_tct.data.store import DOCUMENTS, MANIFEST, TOKENS, TokenStore, file_sha256, manifest_sha256
 from nanochat_tct.errors import UserError
-from tests.training.workers import small_store
+from tests.support.workers import small_store
 
 
 @pytest.fixture

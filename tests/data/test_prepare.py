@@ -29,8 +29,8 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.helpers import assert_user_error, run_cli
-from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
+from tests.support.commands import assert_user_error, run_cli
+from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 
 
 def workflow(index: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from nanochat_tct.data import sources
 from nanochat_tct.data.documents import Limits
 from nanochat_tct.data.sources import RawDocument, find_sources, plan_parts, read_part, sources_fingerprint
 from nanochat_tct.errors import UserError
-from tests.helpers import run_python
+from tests.support.commands import run_python
 
 
 def put(path: Path, content: str | bytes = "on: push\n") -> Path:

@@ -27,7 +27,7 @@ from nanochat_tct.data.synthetic.template import (
     maybe,
 )
 from nanochat_tct.data.synthetic.writer import Writer
-from tests.helpers import assert_user_error, run_cli
+from tests.support.commands import assert_user_error, run_cli
 
 COUNT = 1500
 # Of 10,051 real workflows as compact JSON: bytes at these percentiles. Ours may differ by a quarter.

@@ -10,7 +10,7 @@ from nanochat_tct.cli import main
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
-from tests.generation.helpers import model_that_knows, save, untrained_model, workflow
+from tests.support.models import model_that_knows, save, untrained_model, workflow
 
 TOKENIZER = load_tokenizer()
 

@@ -16,7 +16,7 @@ from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.gpt import GPT, GPTConfig
 from nanochat_tct.model.soft_capped_loss import Legal
 from nanochat_tct.tokenizer import load_tokenizer
-from tests.generation.helpers import CONFIG, untrained_model, workflow
+from tests.support.models import CONFIG, untrained_model, workflow
 
 
 class OneNatATarget(nn.Module):

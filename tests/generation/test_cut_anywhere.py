@@ -12,7 +12,7 @@ from nanochat_tct.data.documents import read_workflow, to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.generation.cutting import WrittenParts, flattened, leads_to, shortest
+from tests.support.cutting import WrittenParts, flattened, leads_to, shortest
 
 TOKENIZER = Tokenizer()
 

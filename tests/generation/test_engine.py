@@ -16,7 +16,7 @@ from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.generation.helpers import CONFIG, untrained_model
+from tests.support.models import CONFIG, untrained_model
 
 TOKENIZER = load_tokenizer()
 

@@ -13,7 +13,7 @@ from nanochat_tct.data.documents import read_workflow, to_yaml
 from nanochat_tct.generation.generate import generate_workflows
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
-from tests.generation.helpers import model_that_knows, save, untrained_model, workflow
+from tests.support.models import model_that_knows, save, untrained_model, workflow
 
 TOKENIZER = load_tokenizer()
 

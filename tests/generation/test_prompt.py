@@ -8,7 +8,7 @@ import pytest
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.prompt import Prompt, encode_prompt, read_prompt
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.generation.cutting import shortest
+from tests.support.cutting import shortest
 
 TOKENIZER = Tokenizer()
 

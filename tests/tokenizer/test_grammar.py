@@ -12,7 +12,7 @@ from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.cursor import Illegal, Walker
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
 from nanochat_tct.tokenizer.grammar import MAX_DEPTH, Grammar, Pairs
-from tests.tokenizer.schemas import SCHEMAS, values
+from tests.support.schemas import SCHEMAS, values
 
 GRAMMARS = {
     name: Grammar(json.loads(json.dumps(compile_schema(schema)[0]))) for name, schema in SCHEMAS.items()

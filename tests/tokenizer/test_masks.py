@@ -18,7 +18,7 @@ from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import END, MAX_DEPTH, Grammar
 from nanochat_tct.tokenizer.masks import Masks
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.tokenizer.schemas import SCHEMAS, values
+from tests.support.schemas import SCHEMAS, values
 
 TOKENIZER = Tokenizer()
 

@@ -20,7 +20,7 @@ from nanochat_tct.tokenizer.grammar import ARRAY, ARRAY_END, END, MAX_DEPTH, NUL
 from nanochat_tct.tokenizer.segment import Segmenter
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary, save_vocabulary
-from tests.tokenizer.schemas import SCHEMAS, values
+from tests.support.schemas import SCHEMAS, values
 
 built = pytest.mark.skipif(bool(native.missing), reason=f"the C code is not built here: {native.missing}")
 WORKFLOWS = [synthesize(index, seed=3) for index in range(150)]

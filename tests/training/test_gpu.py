@@ -25,8 +25,8 @@ from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.optimizer import make_optimizers, step_if
 from nanochat_tct.training.token_parts import token_parts
-from tests.helpers import run_cli, run_python
-from tests.training.workers import CPU, changed, small_config, train_alone
+from tests.support.commands import run_cli, run_python
+from tests.support.workers import CPU, changed, small_config, train_alone
 
 pytestmark = [
     pytest.mark.gpu,

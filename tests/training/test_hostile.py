@@ -18,7 +18,7 @@ import torch
 from nanochat_tct.generation.generate import load
 from nanochat_tct.training import checkpoint
 from nanochat_tct.training.checkpoint import CheckpointError, load_checkpoint, load_model
-from tests.training.workers import small_config, small_store, train_alone
+from tests.support.workers import small_config, small_store, train_alone
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,8 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.launch import worker_resources
-from tests.helpers import assert_user_error, run_cli, run_python
-from tests.training.workers import descendants, small_store
+from tests.support.commands import assert_user_error, run_cli, run_python
+from tests.support.workers import descendants, small_store
 
 ITERS = 40
 WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"

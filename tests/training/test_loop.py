@@ -30,7 +30,7 @@ from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.optimizer import set_learning_rate
 from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
 from nanochat_tct.training.plan import make_plan
-from tests.training.workers import (
+from tests.support.workers import (
     CPU,
     changed,
     expected_batches,

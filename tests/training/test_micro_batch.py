@@ -22,8 +22,8 @@ from nanochat_tct.training.config import GLOBAL_BATCH, TrainConfig
 from nanochat_tct.training.micro_batch import FILE, out_of_memory
 from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.parallel import StoppedTogether, Worker
-from tests.helpers import REPOSITORY
-from tests.training.workers import CPU, changed, small_config, small_store, train_alone, train_together
+from tests.support.commands import REPOSITORY
+from tests.support.workers import CPU, changed, small_config, small_store, train_alone, train_together
 
 
 @pytest.fixture(scope="module")

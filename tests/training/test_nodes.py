@@ -13,7 +13,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.training import nodes
 from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.parallel import StoppedTogether, Worker
-from tests.training.workers import CPU, _free_port, small_store
+from tests.support.workers import CPU, free_port, small_store
 
 
 def told(rank: int, port: int, data_dirs: list[str], other: Callable[[], Any] | None, folder: Path) -> None:
@@ -39,7 +39,7 @@ def test_two_machines(case: str, tmp_path: Path) -> None:
     store = str(small_store(tmp_path / "store", count=20))
     data_dirs = [store, str(tmp_path / "none")] if case == "without the data" else [store, store]
     other = another_package if case == "another package" else None
-    torch.multiprocessing.spawn(told, args=(_free_port(), data_dirs, other, tmp_path), nprocs=2, join=True)
+    torch.multiprocessing.spawn(told, args=(free_port(), data_dirs, other, tmp_path), nprocs=2, join=True)
     errors = [(tmp_path / str(rank)).read_text() for rank in range(2) if (tmp_path / str(rank)).exists()]
     if case == "fine":
         assert errors == []

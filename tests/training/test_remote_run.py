@@ -16,8 +16,8 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.plan import make_plan
-from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
-from tests.training.workers import changed, small_config, small_store, train_alone
+from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
+from tests.support.workers import changed, small_config, small_store, train_alone
 
 RUN = f"s3://{BUCKET}/checkpoints/run"
 Config = Callable[..., TrainConfig]

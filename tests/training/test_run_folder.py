@@ -17,7 +17,7 @@ from nanochat_tct.training import sample as sample_module
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
-from tests.training.workers import small_config, small_store, train_alone
+from tests.support.workers import small_config, small_store, train_alone
 
 
 def test_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

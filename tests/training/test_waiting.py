@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.killed_node import two_workers, wait_for
-from tests.training.workers import small_store
+from tests.support.killed_node import two_workers, wait_for
+from tests.support.workers import small_store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

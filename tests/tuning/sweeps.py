@@ -14,7 +14,7 @@ from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.meter import INTERRUPTED, WORK_DIR
 from nanochat_tct.tuning.tune import interruptible, prepare
-from tests.training.workers import small_store
+from tests.support.workers import small_store
 
 SETTINGS: dict[str, Any] = {
     "budget_flops": 3e11,

@@ -9,7 +9,7 @@ import pytest
 
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
-from tests.killed_node import two_workers, wait_for
+from tests.support.killed_node import two_workers, wait_for
 from tests.tuning.sweeps import sweep_arguments
 from tests.tuning.test_kills import assert_money_is_right, assert_nothing_lost
 

@@ -24,7 +24,7 @@ from nanochat_tct.tuning.meter import WORK_DIR
 from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.sweep import PROBE_ITERS
 from nanochat_tct.tuning.trial import work
-from tests.helpers import REPOSITORY
+from tests.support.commands import REPOSITORY
 from tests.tuning.sweeps import (
     ForkedProcess,
     logged_flops,

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.ledger import IDLE, LEDGER, MICRO, Ledger, OverBudget, Terms
-from tests.helpers import REPOSITORY
+from tests.support.commands import REPOSITORY
 
 FLOPS = Terms("flops", 1000, None, {})
 DOLLARS = Terms("usd", 2.0, 3600.0, {})  # two seconds of one worker

@@ -20,9 +20,9 @@ from nanochat_tct.tuning.meter import WORK_DIR
 from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.remote_sweep import restore_ledger
 from nanochat_tct.tuning.trials import TRIALS, Trial, read_outcome, read_rows
-from tests.helpers import run_cli
-from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
-from tests.training.workers import small_store
+from tests.support.commands import run_cli
+from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
+from tests.support.workers import small_store
 from tests.tuning.sweeps import ForkedProcess, logged_flops, sweep_alone, sweep_arguments
 
 SWEEP = f"s3://{BUCKET}/sweeps/one"

@@ -25,7 +25,7 @@ from nanochat_tct.tuning.trials import (
     write_outcome,
     write_rows,
 )
-from tests.helpers import run_python
+from tests.support.commands import run_python
 from tests.tuning.curves import Curve, parameters, trial
 from tests.tuning.test_sweep import finish, make_sweep
 

@@ -13,7 +13,7 @@ from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER
 from nanochat_tct.tuning.trials import BEST, REPORT_DIR, TRIALS, Trial, read_outcome, read_rows
 from nanochat_tct.tuning.tune import prepare
-from tests.helpers import run_cli
+from tests.support.commands import run_cli
 from tests.tuning.sweeps import SETTINGS, logged_flops, open_ledger, sweep_arguments
 from tests.tuning.test_sweep import finish, make_sweep
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nanochat_tct.ray_session import ensure_token
-from tests.cluster.files import original, start_commands
-from tests.helpers import REPOSITORY, Finished, run_python
+from tests.support.cluster_files import original, start_commands
+from tests.support.commands import REPOSITORY, Finished, run_python
 
 START_SECONDS = 300
 START_TRIES = 4

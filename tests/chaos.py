@@ -1,6 +1,6 @@
 """Chaos: kills and stops parts of a training run on a Ray cluster of three nodes, and sees that nothing is lost.
 
-    python -m tests.training.chaos --faults 20 --seed 0
+    python -m tests.chaos --faults 20 --seed 0
 
 At random moments it SIGKILLs a worker, the driver (which is started again with the same command) or a whole
 node (which comes back later), stops a process for ten seconds, or has Ray tell that a node will be taken away,
@@ -24,7 +24,7 @@ from typing import Any
 
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, latest_step
-from tests.training.workers import descendants, expected_batches, small_store
+from tests.support.workers import descendants, expected_batches, small_store
 
 KINDS = ("worker", "driver", "node", "stop", "notice")
 STOPPED_SECONDS = 10

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from nanochat_tct.cluster_file import is_kuberay, read_cluster_file
-from tests.helpers import REPOSITORY
+from tests.support.commands import REPOSITORY
 
 AWS = ("a100", "h100", "single-gpu")
 FOR_RAY_UP = (*AWS, "local")

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.training.workers import descendants
+from tests.support.workers import descendants
 
 PATIENCE_SECONDS = 300  # for anything that is waited for
 

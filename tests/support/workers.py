@@ -85,9 +85,9 @@ def train_together(jobs: list[Job], world_size: int) -> None:
     """The loop on several workers over gloo, for one config after the other; the function that comes with a config
     is called first, with the rank, in each worker, and may give a Reporter."""
     # Workers are forked from a process that has imported everything and done nothing, once for all tests.
-    multiprocessing.set_forkserver_preload(["tests.training.workers"])
+    multiprocessing.set_forkserver_preload(["tests.support.workers"])
     torch.multiprocessing.start_processes(
-        _train_jobs, args=(jobs, world_size, _free_port()), nprocs=world_size, start_method="forkserver"
+        _train_jobs, args=(jobs, world_size, free_port()), nprocs=world_size, start_method="forkserver"
     )
 
 
@@ -136,7 +136,7 @@ def descendants(pid: int) -> list[int]:
     return found[1:]
 
 
-def _free_port() -> int:
+def free_port() -> int:
     import socket
 
     with socket.socket() as server:
