@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct.data.documents import to_json
 from nanochat_tct.data.store import TokenStore
+from nanochat_tct.documents import to_json
 from nanochat_tct.tuning.trials import LEDGER
 from tests.cluster.running import RunningCluster
 from tests.helpers import REPOSITORY
