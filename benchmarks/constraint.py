@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 
-from nanochat_tct.data.documents import read_workflow, to_json
+from nanochat_tct.documents import read_workflow, to_json
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.validity import is_valid_workflow
 from nanochat_tct.generation.engine import SamplingConfig, _Row

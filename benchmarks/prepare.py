@@ -23,11 +23,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.data.documents import DEFAULT_LIMITS
 from nanochat_tct.data.encode import encode_raw
-from nanochat_tct.data.legal import MaskSender
-from nanochat_tct.data.sources import find_sources, plan_parts, read_part
+from nanochat_tct.data.mask_table import MaskSender
+from nanochat_tct.data.parts import plan_parts, read_part
+from nanochat_tct.data.sources import find_sources
 from nanochat_tct.data.store import TokenStore
+from nanochat_tct.documents import DEFAULT_LIMITS
 from nanochat_tct.tokenizer import load_tokenizer
 
 

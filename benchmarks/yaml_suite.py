@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.data.documents import DocumentError, read_document
+from nanochat_tct.documents import DocumentError, read_document
 
 
 def expected_values(text: str) -> list[Any]:

@@ -10,7 +10,7 @@ from nanochat_tct.errors import UserError, exit_code
 # name: (function, one line for --help); a job is imported only when it is called
 COMMANDS = {
     "prepare": ("nanochat_tct.data.prepare:command", "turn workflow files into a token store"),
-    "synthesize": ("nanochat_tct.data.synthesize:command", "write synthetic workflows"),
+    "synthesize": ("nanochat_tct.synthetic.synthesize:command", "write synthetic workflows"),
     "train": ("nanochat_tct.training.launch:command", "train a model on a token store"),
     "tune": ("nanochat_tct.tuning.tune:command", "find the best model that a budget buys"),
     "evaluate": ("nanochat_tct.evaluation.evaluate:command", "measure a checkpoint: bits per byte, validity"),

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from nanochat_tct import foreign_names
-from nanochat_tct.data.documents import DocumentError, read_workflow, to_yaml
+from nanochat_tct.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.errors import UserError
 
 Config = TypeVar("Config")

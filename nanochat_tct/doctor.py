@@ -15,7 +15,7 @@ from typing import Any
 
 from nanochat_tct.cluster_file import CLUSTER_CHECKS, read_cluster_file
 from nanochat_tct.config import option, parse_arguments
-from nanochat_tct.data.documents import to_json, to_yaml
+from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.tokens import compare_with_tiktoken
 from nanochat_tct.ray_session import start_ray
@@ -221,7 +221,7 @@ def check_training(config: DoctorConfig) -> str:
     if not config.train:
         raise Skipped("--no-train")
     from nanochat_tct.data.store_writer import write_store
-    from nanochat_tct.data.synthesize import synthesize
+    from nanochat_tct.synthetic.synthesize import synthesize
 
     package = Path(__file__).resolve().parent.parent
     paths = [str(package), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.remote import is_remote
+from nanochat_tct.storage.object_storage import is_remote
 
 LARGEST_INTEGER = 2**63 - 1  # of NumPy, torch and Parquet
 LARGEST_FLOAT = 1e9

@@ -28,9 +28,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.data.documents import DocumentError, read_workflow, to_json
-from nanochat_tct.data.synthesize import synthesize
+from nanochat_tct.documents import DocumentError, read_workflow, to_json
 from nanochat_tct.errors import UserError
+from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary
@@ -74,7 +74,7 @@ def token_lists() -> list[list[int]]:
 
 @cache
 def yaml_texts() -> list[str]:
-    from nanochat_tct.data.documents import to_yaml
+    from nanochat_tct.documents import to_yaml
 
     return [to_yaml(value) for value in documents()]
 
@@ -567,7 +567,7 @@ def guided(target: str, seconds: float | None, count: int | None, seed: int) -> 
     """Lets atheris choose the bytes that inputs are made of, by the branches that they reach in the package."""
     import atheris  # type: ignore[import-not-found]
 
-    prefixes = ("nanochat_tct.tokenizer", "nanochat_tct.data.documents", "nanochat_tct.data.yaml_parser")
+    prefixes = ("nanochat_tct.tokenizer", "nanochat_tct.documents")
     for name, module in sorted(sys.modules.items()):
         if name.startswith(prefixes):
             for member in list(vars(module).values()):

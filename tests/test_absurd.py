@@ -12,9 +12,9 @@ import torch
 from nanochat_tct.cli import main
 from nanochat_tct.config import to_dict, write_yaml
 from nanochat_tct.data.prepare import PrepareConfig
-from nanochat_tct.data.synthesize import SynthesizeConfig, synthesize_folder
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.evaluate import EvaluateConfig
+from nanochat_tct.synthetic.synthesize import SynthesizeConfig, synthesize_folder
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.parallel import Worker

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nanochat_tct.data.documents import to_json
 from nanochat_tct.data.encoded_parts import FOLDER
 from nanochat_tct.data.store import MANIFEST, TokenStore
+from nanochat_tct.documents import to_json
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.meter import WORK_DIR

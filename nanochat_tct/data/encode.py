@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from nanochat_tct.data.documents import DocumentError, Limits, read_document, read_workflow
-from nanochat_tct.data.legal import MaskSender
-from nanochat_tct.data.sources import LINE_OVERHEAD, RawDocument, read_part
+from nanochat_tct.data.mask_table import MaskSender
+from nanochat_tct.data.parts import LINE_OVERHEAD, RawDocument, read_part
 from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, encode_document
+from nanochat_tct.documents import DocumentError, Limits, read_document, read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 

@@ -24,11 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data import encoded_parts
-from nanochat_tct.data.documents import DEFAULT_LIMITS, Limits
 from nanochat_tct.data.encode import ENDS_JOB, encode_parts
 from nanochat_tct.data.encoded_parts import EncodedParts
-from nanochat_tct.data.legal import DocumentMasks
-from nanochat_tct.data.sources import Part, find_sources, plan_parts, sources_fingerprint, total_documents
+from nanochat_tct.data.mask_table import DocumentMasks
+from nanochat_tct.data.parts import Part, plan_parts, total_documents
+from nanochat_tct.data.sources import find_sources, sources_fingerprint
 from nanochat_tct.data.split import NORMAL_FORM, owner_of
 from nanochat_tct.data.store import METADATA, REJECTED, TokenStore, upload_store
 from nanochat_tct.data.store_writer import (
@@ -39,10 +39,11 @@ from nanochat_tct.data.store_writer import (
     writing_to,
 )
 from nanochat_tct.data.windows import WINDOWINGS
+from nanochat_tct.documents import DEFAULT_LIMITS, Limits
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.ray_session import start_ray, user_errors
-from nanochat_tct.remote import RemoteFolder, is_remote, local_path
+from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.native import why_in_python
 

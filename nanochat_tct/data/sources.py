@@ -1,303 +1,449 @@
-"""Reads workflows out of files of YAML, JSON, JSON lines and Parquet; local or remote.
+"""Finds the files of `--input`: folders, globs, git checkouts and single files; local or in object storage.
 
-`find_sources` lists the files (finding.py), `plan_parts` cuts them into parts of a few MB, `read_part` yields the
-documents of one. Documents come in the order of their files' names, then of their rows, and nothing else.
+How a path is written changes nothing: a file has the same name in the store whether its folder was given as
+`data/x`, `./data/x/` or from the root, whatever the order of the inputs, and each file counts once.
 """
 
+import fnmatch
 import functools
-import socket
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+import hashlib
+import os
+import re
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs
-import pyarrow.parquet
 
-from nanochat_tct.data.documents import DocumentError, Limits
-from nanochat_tct.data.finding import Source, find_sources, sources_fingerprint
+from nanochat_tct.data.split import repo_of_url
+from nanochat_tct.data.store import MANIFEST, TOKENS
 from nanochat_tct.errors import UserError
-from nanochat_tct.remote import persist
+from nanochat_tct.storage.object_storage import persist, shown
 
-__all__ = [
-    "Part",
-    "RawDocument",
-    "find_sources",
-    "plan_parts",
-    "read_part",
-    "sources_fingerprint",
-    "total_documents",
-]
-PART_BYTES = 8 << 20
-PART_FILES = 1000
-PART_ROWS = 500
-MAX_SLICES = 8  # of a Parquet row group: each slice reads the group from its start
-REMOTE_THREADS = 16
-# A line of JSON that holds a workflow as text: escapes make it longer than the text.
-LINE_OVERHEAD = 6
-Result = TypeVar("Result")
+Kind = Literal["json", "yaml", "jsonl", "parquet"]
+KINDS: dict[str, Kind] = {
+    ".json": "json",
+    ".yml": "yaml",
+    ".yaml": "yaml",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+WHAT_IS_READ = ".json, .yml, .yaml, .jsonl or .parquet"
+WORKFLOWS = os.path.join(".github", "workflows")
+NOT_INPUT = {".git", "node_modules", ".venv"}  # folders of tools, full of other people's files
+MAGIC = re.compile(r"[*?[]")
+REMOTE_MAGIC = re.compile(r"[*[]")  # a question mark begins the options of a URI
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A piece of work: some whole files, or some rows of one file.
+class Source:
+    """A file to read or, with a `problem`, something that cannot be read.
 
-    start and stop are bytes of a .jsonl file, rows of a Parquet row group; first is the number of the first
-    line or row in its file.
+    Attributes:
+        name: its path from the folder that holds all that was given.
+        path: to open it by.
+        repo: `owner/name`, or what is known of it.
+        filesystem: the URI that its file system comes from, empty for this machine's.
     """
 
-    sources: tuple[Source, ...]
-    documents: int
-    start: int = 0
-    stop: int = 0
-    first: int = 0
-    row_group: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RawDocument:
-    """One document as found; or, with `error`, one that cannot be read."""
-
-    source: str
+    name: str
+    path: str
+    kind: Kind
     repo: str | None
-    text: str | bytes
-    format: Literal["yaml", "json", "auto", "json-line"]
-    error: DocumentError | None = None
+    size: int
+    modified: int  # ns
+    filesystem: str = ""
+    problem: str = ""
+
+    @property
+    def location(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.filesystem.split('://')[0]}://{self.path}" if self.filesystem else _utf8(self.path)
 
 
-# ----------------------------------------------------------------------------------------------------
-# Cutting into parts
+class Found(NamedTuple):
+    """A file whose name is not clear yet, as it depends on what else is given."""
+
+    source: Source
+    root: str  # without links: the folder that was given, or that holds the file or the pattern
+    inside: str  # from there
+    real: str  # path without links
 
 
-def plan_parts(sources: list[Source]) -> list[Part]:
-    """Cuts the input into parts that a task each can do, in the order of documents.
+def find_sources(inputs: list[str]) -> list[Source]:
+    """Lists the files behind paths, globs and URIs, sorted by name, each once.
+
+    In a folder every file of a known kind counts, however deep; of a folder that holds `.git`, a checkout, only
+    `.github/workflows/*.yml` and `*.yaml` do. Links are followed.
 
     Raises:
-        UserError: a .jsonl or .parquet file that cannot be read.
+        UserError: a path that does not exist, a glob or folder without files, an unreachable file system.
     """
-    files_a_part = min(PART_FILES, max(32, len(sources) // 16))
-    parts: list[Part] = []
-    batch: list[Source] = []
-    batch_bytes = 0
+    _real.cache_clear()
+    _repo.cache_clear()
+    found: list[Found] = []
+    for given in inputs:
+        is_remote = "://" in given
+        here = list(_find_remote(given) if is_remote else _find_local(given))
+        if not here:
+            where = shown(given) if is_remote else given
+            raise UserError(f"--input {where}: no {WHAT_IS_READ} file there{_hint(given)}")
+        found += here
+    outermost = _outermost(found)
+    once: dict[tuple[str, str], tuple[tuple[bool, int, str], Source]] = {}
+    for file in found:
+        name = os.path.relpath(os.path.join(file.root, file.inside), outermost[_scheme(file)])
+        if len(outermost) > 1 and file.source.filesystem:
+            name = file.source.location
+        name = _utf8(name)
+        # A file that is met twice has the name that is not a link's, from the outermost folder.
+        is_link = file.real != os.path.join(file.root, file.inside)
+        rank = (is_link, -len(name), name)
+        key = (_scheme(file), file.real)
+        if key not in once or rank < once[key][0]:
+            once[key] = (rank, replace(file.source, name=name))
+    sources = [source for _, source in once.values()]
+    return sorted(sources, key=lambda source: (source.name, source.location))
+
+
+def sources_fingerprint(sources: list[Source]) -> str:
+    """Changes when a file is added, removed, renamed or written to (by size and time): hex."""
+    digest = hashlib.sha256()
     for source in sources:
-        if batch and (
-            source.kind in ("jsonl", "parquet")
-            or len(batch) == files_a_part
-            or batch_bytes + source.size > PART_BYTES
-        ):
-            parts.append(Part(tuple(batch), len(batch)))
-            batch, batch_bytes = [], 0
-        if source.kind == "jsonl":
-            parts.extend(_all_of(source, _plan_lines, source))
-        elif source.kind == "parquet":
-            parts.extend(_all_of(source, _plan_rows, source))
-        else:
-            batch.append(source)
-            batch_bytes += source.size
-    if batch:
-        parts.append(Part(tuple(batch), len(batch)))
-    return parts
+        line = f"{source.name}\0{source.repo}\0{source.size}\0{source.modified}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
-def _plan_lines(source: Source) -> Iterator[Part]:
-    """Cuts at line ends; reads the file once, to count lines. A line longer than a part is one by itself."""
-    try:
-        with _open_stream(source) as file:
-            position = start = first = 0
-            while block := file.read(PART_BYTES):
-                if position - start > PART_BYTES and (end := block.find(b"\n") + 1):
-                    yield Part((source,), 1, start, position + end, first)
-                    start, first = position + end, first + 1
-                if (cut := block.rfind(b"\n") + 1) and position + cut > start:
-                    lines = block.count(b"\n", max(0, start - position), cut)
-                    yield Part((source,), lines, start, position + cut, first)
-                    start, first = position + cut, first + lines
-                position += len(block)
-            if position > start:
-                yield Part((source,), 1, start, position, first)
-    except OSError as error:
-        _raise_if_remote(source, error)
-        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
+def _scheme(file: Found) -> str:
+    return file.source.filesystem.split("://")[0]
 
 
-def _plan_rows(source: Source) -> Iterator[Part]:
-    try:
-        with _open_random(source) as file, pa.parquet.ParquetFile(file) as parquet:
-            has_text = "text" in parquet.schema_arrow.names and _is_text(
-                parquet.schema_arrow.field("text").type
-            )
-            groups = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
-    except (OSError, pa.ArrowException) as error:
-        _raise_if_remote(source, error)
-        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
-    if not has_text:
-        raise UserError(f"{source.location} has no column `text` of strings: workflows are read from there")
-    first = 0
-    for group, rows in enumerate(groups):
-        step = max(1, -(-rows // min(MAX_SLICES, max(1, rows // PART_ROWS))))
-        for start in range(0, rows, step):
-            stop = min(start + step, rows)
-            yield Part((source,), stop - start, start, stop, first + start, group)
-        first += rows
+def _outermost(found: list[Found]) -> dict[str, str]:
+    """By scheme, the deepest folder that holds all that was given."""
+    roots: dict[str, set[str]] = {}
+    for file in found:
+        roots.setdefault(_scheme(file), set()).add(file.root)
+    return {scheme: os.path.commonpath(of_scheme) or "." for scheme, of_scheme in roots.items()}
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
+def _hint(given: str) -> str:
+    if not os.path.lexists(os.path.join(given, ".git")):
+        return ""
+    glob = os.path.join(given, "**", "*.yml")
+    return f"; of a git checkout only {WORKFLOWS} counts, give a glob such as '{glob}' for other files of it"
 
 
 # ----------------------------------------------------------------------------------------------------
-# Reading parts
+# On this machine
 
 
-def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
-    """Yields the documents of a part in order. What cannot be read comes with its error; nothing is lost.
-
-    Raises:
-        UserError: a file is not on this machine.
-        StorageError: object storage refuses, or fails for good.
-    """
-    first = part.sources[0]
-    if first.kind == "jsonl":
-        yield from _all_of(first, _read_lines, part, limits)
-    elif first.kind == "parquet":
-        yield from _all_of(first, _read_rows, part)
-    elif first.filesystem:
-        with ThreadPoolExecutor(REMOTE_THREADS) as pool:
-            yield from pool.map(
-                lambda source: persist(source.location, lambda: _read_file(source, limits)), part.sources
-            )
+def _find_local(given: str) -> Iterator[Found]:
+    parts = given.rstrip("/").split("/")
+    first = next((index for index, part in enumerate(parts) if MAGIC.search(part)), None)
+    if os.path.isdir(given):
+        if os.path.lexists(os.path.join(given, ".git")):
+            print(f"--input {given} is a git checkout: of it {WORKFLOWS} is taken", file=sys.stderr)
+        yield from _walk(given, given)
+    elif os.path.lexists(given):
+        yield _given_file(given)
+    elif first is None:
+        raise UserError(f"--input {given}: there is no such file or folder")
     else:
-        for source in part.sources:
-            yield _read_file(source, limits)
+        root = "/".join(parts[:first]) + "/" if first else "."
+        yield from _match(root, parts[first:], given)
 
 
-def _all_of(source: Source, read: Callable[..., Iterable[Result]], *arguments: Any) -> list[Result]:
-    """What `read` yields of a source; what object storage fails at is tried again."""
-    if source.filesystem:
-        return persist(source.location, lambda: list(read(*arguments)))
-    return list(read(*arguments))
+def _match(root: str, pattern: list[str], given: str) -> Iterator[Found]:
+    deep = pattern.index("**") if "**" in pattern else len(pattern)
+    matches = list(_expand(root, pattern[:deep]))
+    if not matches:
+        raise UserError(f"--input {given}: nothing matches")
+    for match in matches:
+        if deep < len(pattern):
+            if os.path.isdir(match):
+                files = _walk(match, root, is_whole=deep == 0)
+                below = os.path.relpath(match, root)
+                skip = 0 if below == "." else len(below.split("/"))
+                yield from (file for file in files if _fits(file.inside.split("/")[skip:], pattern[deep:]))
+        elif os.path.isdir(match):
+            yield from _walk(match, root)
+        elif _kind_of(match):
+            yield _local_file(match, root, os.path.realpath(root))
 
 
-def _raise_if_remote(source: Source, error: Exception) -> None:
-    """What storage failed at is no fault of the document's."""
-    if source.filesystem and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-        raise error
+def _expand(folder: str, pattern: list[str]) -> Iterator[str]:
+    """The paths below a folder that match a pattern without `**`."""
+    if not pattern:
+        yield folder
+        return
+    if MAGIC.search(pattern[0]):
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:
+            return  # not a folder, or closed to us: nothing that matches
+        names = [name for name in names if fnmatch.fnmatchcase(name, pattern[0]) and name not in NOT_INPUT]
+    else:
+        names = [pattern[0]] if os.path.lexists(os.path.join(folder, pattern[0])) else []
+    for name in names:
+        yield from _expand(os.path.join(folder, name), pattern[1:])
 
 
-def _read_file(source: Source, limits: Limits) -> RawDocument:
-    assert source.kind in ("json", "yaml")
+def _fits(parts: list[str], pattern: list[str]) -> bool:
+    """Whether a path's parts match those of a pattern, in which `**` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return len(pattern) == 1 or any(_fits(parts[start:], pattern[1:]) for start in range(len(parts)))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _walk(folder: str, root: str, is_whole: bool = False) -> Iterator[Found]:
+    """The files in a folder and below it. Linked folders come last, so that a real path wins; each folder once.
+
+    Args:
+        root: the folder that names begin from.
+        is_whole: the folder itself is not taken for a checkout.
+    """
+    real_root = os.path.realpath(root)
+    top = os.path.realpath(folder)
+    waiting, seen = [folder], set()
+    links: list[str] = []
+    while waiting or links:
+        here = waiting.pop() if waiting else links.pop(0)
+        real = os.path.realpath(here)
+        if real in seen:
+            continue
+        seen.add(real)
+        if here != folder and f"{top}/".startswith(f"{real.rstrip('/')}/"):
+            yield _problem(here, root, real_root, "a link to a folder that holds the input: not followed")
+            continue
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            if here == folder:
+                raise UserError(f"cannot read the folder {here}: {error.strerror}") from error
+            yield _problem(here, root, real_root, f"the folder cannot be read: {error.strerror}")
+            continue
+        names = {entry.name for entry in entries}
+        if here != folder and ({MANIFEST, TOKENS} <= names or ".encoded" in names or ".partial" in names):
+            continue  # a token store
+        if ".git" in names and not (is_whole and here == folder):
+            yield from _workflows(here, root, real_root)
+            continue
+        for entry in entries:
+            if _is_folder(entry):
+                if entry.name not in NOT_INPUT:
+                    (links if entry.is_symlink() else waiting).append(entry.path)
+            elif _kind_of(entry.name):
+                yield _local_file(entry.path, root, real_root)
+            elif "." not in entry.name and entry.is_symlink() and not os.path.exists(entry.path):
+                yield _problem(entry.path, root, real_root, "a link to nothing")  # perhaps to a folder
+
+
+def _workflows(checkout: str, root: str, real_root: str) -> Iterator[Found]:
+    folder = os.path.join(checkout, WORKFLOWS)
     try:
-        if source.problem:
-            raise DocumentError("unreadable", source.problem)
-        if source.size > limits.max_bytes:
-            message = f"{source.size} bytes, more than the limit of {limits.max_bytes}"
-            raise DocumentError("too-large", message)
-        with _open_stream(source) as file:
-            text = file.read()
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except OSError as error:
-        return _unreadable(source, source.name, source.repo, error)
-    except DocumentError as error:
-        return RawDocument(source.name, source.repo, b"", source.kind, error)
-    return RawDocument(source.name, source.repo, text, source.kind)
-
-
-def _read_lines(part: Part, limits: Limits) -> Iterator[RawDocument]:
-    (source,) = part.sources
-    longest = LINE_OVERHEAD * limits.max_bytes
-    names = [f"{source.name}#{number + 1}" for number in range(part.first, part.first + part.documents)]
-    if part.documents == 1 and part.stop - part.start > longest:
-        error = DocumentError(
-            "too-large", f"a line of {part.stop - part.start} bytes, the limit is {longest}"
-        )
-        yield RawDocument(names[0], None, b"", "json-line", error)
+        yield _problem(folder, root, real_root, f"the folder cannot be read: {error.strerror}")
         return
+    for name in names:
+        path = os.path.join(folder, name)
+        if _kind_of(name) == "yaml" and not os.path.isdir(path):
+            yield _local_file(path, root, real_root)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        with _open_random(source) as file:
-            file.seek(part.start)
-            lines = file.read(part.stop - part.start).removesuffix(b"\n").split(b"\n")
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _given_file(path: str) -> Found:
+    try:
+        status = os.stat(path)
     except OSError as error:
-        yield from (_unreadable(source, name, None, error) for name in names)
-        return
-    if len(lines) != len(names):
-        changed = OSError("the file changed while it was read")
-        yield from (_rejected(name, None, changed) for name in names)
-        return
-    for name, line in zip(names, lines, strict=True):
-        if line.strip():
-            yield RawDocument(name, None, line, "json-line")
+        raise UserError(f"--input {path}: {_why(error)}") from error
+    _kind_of_given(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"--input {path} is not a regular file: write what comes out of it to a file first")
+    root = os.path.dirname(path) or "."
+    return _local_file(path, root, os.path.realpath(root))
 
 
-def _read_rows(part: Part) -> Iterator[RawDocument]:
-    (source,) = part.sources
-    done = part.start
+def _local_file(path: str, root: str, real_root: str) -> Found:
     try:
-        with _open_random(source) as file, pa.parquet.ParquetFile(file) as parquet:
-            columns = [name for name in ("text", "repo", "path") if name in parquet.schema_arrow.names]
-            row = 0
-            for batch in parquet.iter_batches(512, row_groups=[part.row_group], columns=columns):
-                if row >= part.stop:
-                    break
-                begin, row = row, row + len(batch)
-                if row <= part.start:
-                    continue
-                skipped = max(0, part.start - begin)
-                for values in batch.slice(skipped, part.stop - begin - skipped).to_pylist():
-                    yield _row_document(source, part.first + done - part.start + 1, values)
-                    done += 1
-    except (OSError, pa.ArrowException) as error:
-        for row in range(done, part.stop):
-            yield _unreadable(source, f"{source.name}#{part.first + row - part.start + 1}", None, error)
+        status = os.stat(path)
+    except OSError as error:
+        return _problem(path, root, real_root, _why(error))
+    if not stat.S_ISREG(status.st_mode):
+        return _problem(path, root, real_root, "not a regular file")
+    folder, name = os.path.split(path)
+    real = os.path.realpath(path) if os.path.islink(path) else os.path.join(_real(folder), name)
+    kind = _kind_of_given(path)
+    source = Source("", path, kind, _repo(folder, root), status.st_size, status.st_mtime_ns)
+    return Found(source, real_root, os.path.relpath(path, root), real)
 
 
-def _row_document(source: Source, number: int, values: dict[str, Any]) -> RawDocument:
-    name = f"{source.name}#{number}"
-    if isinstance(values.get("path"), str):
-        name += f":{values['path']}"
-    repo = values.get("repo") or None
-    repo = str(repo) if repo is not None else None
-    if values["text"] is None:
-        return RawDocument(name, repo, b"", "auto", DocumentError("empty", "the row has no text"))
-    return RawDocument(name, repo, values["text"], "auto")
+def _problem(path: str, root: str, real_root: str, problem: str) -> Found:
+    source = Source("", path, "yaml", None, 0, 0, problem=problem)
+    inside = os.path.relpath(path, root)
+    return Found(source, real_root, inside, os.path.join(real_root, inside))
 
 
-def _unreadable(source: Source, name: str, repo: str | None, error: Exception) -> RawDocument:
-    _raise_if_remote(source, error)
-    if isinstance(error, FileNotFoundError):
-        raise UserError(
-            f"on machine {socket.gethostname()}: {source.location} is not there. Every machine must see the input: a "
-            "folder that all share, or --input s3://...; and nobody may change it meanwhile"
-        ) from error
-    return _rejected(name, repo, error)
+def _why(error: OSError) -> str:
+    return "a link to nothing" if isinstance(error, FileNotFoundError) else str(error.strerror)
 
 
-def _rejected(name: str, repo: str | None, error: Exception) -> RawDocument:
-    return RawDocument(name, repo, b"", "auto", DocumentError("unreadable", _one_line(error)))
+@functools.lru_cache(maxsize=64)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
-@functools.cache
-def _filesystem(uri: str) -> Any:
-    return pa.fs.FileSystem.from_uri(uri)[0]
+@functools.lru_cache(maxsize=64)
+def _repo(folder: str, root: str) -> str | None:
+    """The repository whose workflows lie in a folder: by git's remote, or else by the names of its folders."""
+    if os.path.basename(folder) != "workflows" or os.path.basename(os.path.dirname(folder)) != ".github":
+        real = os.path.realpath(folder)
+        if not real.endswith(f"/{WORKFLOWS}"):
+            return None
+        folder = real
+    checkout = os.path.dirname(os.path.dirname(folder)) or "."
+    inside = os.path.relpath(checkout, root)
+    if os.path.lexists(os.path.join(checkout, ".git")):
+        name = os.path.basename(os.path.realpath(checkout))
+        return repo_of_config(_git_config(checkout)) or _repo_of_folder(inside) or _utf8(name)
+    return _repo_of_folder(inside)
 
 
-def _open_stream(source: Source) -> Any:
-    if source.filesystem:
-        return _filesystem(source.filesystem).open_input_stream(source.path, compression=None)
-    return open(source.path, "rb")
+def _repo_of_folder(inside: str) -> str | None:
+    """`owner/name` of a checkout by its path from the folder that was given; None for that folder itself."""
+    if inside.startswith("."):
+        inside = "" if inside == "." or inside.startswith("..") else inside
+    return _utf8("/".join(inside.split("/")[-2:])) or None
 
 
-def _open_random(source: Source) -> Any:
-    if source.filesystem:
-        return _filesystem(source.filesystem).open_input_file(source.path)
-    return open(source.path, "rb")
+def _git_config(checkout: str) -> str:
+    """The text of git's config of a checkout, also of a worktree and of a submodule; empty where it cannot be read."""
+    git = os.path.join(checkout, ".git")
+    try:
+        if os.path.isfile(git):
+            with open(git, encoding="utf-8", errors="replace") as file:
+                git = os.path.join(checkout, file.read(4096).removeprefix("gitdir:").strip())
+            shared = os.path.join(git, "commondir")
+            if os.path.isfile(shared):
+                with open(shared, encoding="utf-8", errors="replace") as file:
+                    git = os.path.join(git, file.read(4096).strip())
+        with open(os.path.join(git, "config"), encoding="utf-8", errors="replace") as file:
+            return file.read(1 << 20)
+    except (OSError, ValueError):
+        return ""
 
 
-def _one_line(error: Exception) -> str:
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:300]
+def repo_of_config(text: str) -> str | None:
+    """`owner/name` of the remote `origin`, or else of the first remote, in the text of git's config."""
+    remote = ""
+    urls: dict[str, str] = {}
+    for line in text.splitlines():
+        if section := re.match(r'\s*\[(?:remote\s+"(.*)")?', line):
+            remote = section[1] or ""
+        elif remote and (url := re.match(r"\s*url\s*=\s*(\S+)", line)):
+            urls.setdefault(remote, url[1].strip('"'))
+    return repo_of_url(urls.get("origin") or next(iter(urls.values()), ""))
 
 
-def total_documents(parts: Iterable[Part]) -> int:
-    return sum(part.documents for part in parts)
+# ----------------------------------------------------------------------------------------------------
+# In object storage
+
+
+def _find_remote(given: str) -> Iterator[Found]:
+    location, question_mark, options = given.partition("?")
+    parts = location.split("/")
+    first = next((index for index, part in enumerate(parts) if REMOTE_MAGIC.search(part)), len(parts))
+    uri = "/".join(parts[:first]) + question_mark + options
+    where = f"--input {shown(given)}"
+    filesystem, root = persist(where, lambda: pa.fs.FileSystem.from_uri(uri))
+    root = root.rstrip("/")
+    info = persist(where, lambda: filesystem.get_file_info(root))
+    if info.type == pa.fs.FileType.NotFound:
+        raise UserError(f"{where}: there is no such file or folder")
+    if info.type == pa.fs.FileType.File:
+        _kind_of_given(root)
+        yield _remote_file(info, uri, os.path.dirname(root), None)
+        return
+    listed = persist(where, lambda: filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True)))
+    marked = (re.match(r"(.*?)/\.git(/|$)", entry.path) for entry in listed)
+    checkouts = {match[1] for match in marked if match}
+    if first < len(parts):
+        checkouts.discard(root)
+    configs = {path: entry for entry in listed if (path := entry.path).endswith("/.git/config")}
+
+    @functools.cache
+    def repo(folder: str) -> str | None:
+        if f"{folder}/.git/config" in configs:
+
+            def read() -> bytes:
+                with filesystem.open_input_stream(f"{folder}/.git/config", compression=None) as file:
+                    return file.read(1 << 20)
+
+            if name := repo_of_config(persist(where, read).decode("utf-8", "replace")):
+                return name
+        return _repo_of_folder(os.path.relpath(folder, root)) or os.path.basename(folder)
+
+    for entry in listed:
+        inside = entry.path[len(root) :].strip("/").split("/")
+        kind = _kind_of(entry.path)
+        if entry.type != pa.fs.FileType.File or not kind or NOT_INPUT & set(inside[:-1]):
+            continue
+        if not _fits(inside, parts[first:] or ["**"]):
+            continue
+        checkout = next((folder for folder in _parents(entry.path) if folder in checkouts), None)
+        of_workflows = os.path.dirname(entry.path).removesuffix(f"/{WORKFLOWS}")
+        if checkout is not None and (of_workflows != checkout or kind != "yaml"):
+            continue
+        is_workflow = of_workflows != os.path.dirname(entry.path)
+        has_repo = is_workflow and (checkout is not None or of_workflows != root)
+        yield _remote_file(entry, uri, root, repo(of_workflows) if has_repo else None)
+
+
+def _parents(path: str) -> Iterator[str]:
+    """From the outermost."""
+    return (path[:index] for index, character in enumerate(path) if character == "/")
+
+
+def _remote_file(info: Any, uri: str, root: str, repo: str | None) -> Found:
+    kind = _kind_of_given(info.path)
+    source = Source("", info.path, kind, repo, info.size, info.mtime_ns or 0, filesystem=uri)
+    return Found(source, root, info.path[len(root) :].strip("/"), info.path)
+
+
+# ----------------------------------------------------------------------------------------------------
+# Names
+
+
+def _kind_of(path: str) -> Kind | None:
+    return KINDS.get(os.path.splitext(path)[1].lower())
+
+
+def _kind_of_given(path: str) -> Kind:
+    kind = _kind_of(path)
+    if kind is None:
+        raise UserError(f"--input {path}: the name must end in {WHAT_IS_READ}")
+    return kind
+
+
+def _utf8(path: str) -> str:
+    """A path as text that can be stored: names that are not UTF-8 lose their odd bytes."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        path = os.fsencode(path).decode("utf-8", "replace")
+    return path

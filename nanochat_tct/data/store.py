@@ -7,7 +7,7 @@ A folder with
 - rejected.parquet: what was not taken in, and why, see REJECTED_SCHEMA;
 - metadata.json: the keys that scripts expect (context_size, num_windows, ...);
 - mask_ids.bin and masks.bin, unless prepare was told otherwise: for each token a number, uint16 little-endian, and
-  under that number the mask of the tokens that are legal in its place, a bit each, see data/legal.py;
+  under that number the mask of the tokens that are legal in its place, a bit each, see data/mask_table.py;
 - manifest.json: size and SHA-256 of each file, tokenizer, counts, settings; written last;
 - train.pt and val.pt, if asked for.
 
@@ -26,7 +26,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.remote import RemoteFolder, is_remote, local_path, locked
+from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path, locked
 
 MANIFEST = "manifest.json"
 TOKENS = "tokens.bin"

@@ -26,8 +26,7 @@ import pyarrow.parquet
 
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import store as layout
-from nanochat_tct.data.documents import json_bytes
-from nanochat_tct.data.legal import DocumentMasks, MaskNumbers, MaskSender
+from nanochat_tct.data.mask_table import DocumentMasks, MaskNumbers, MaskSender
 from nanochat_tct.data.split import (
     NEAR_DUPLICATE,
     TRAIN,
@@ -39,6 +38,7 @@ from nanochat_tct.data.split import (
 )
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows, check_windowing, count_windows
+from nanochat_tct.documents import json_bytes
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError
 

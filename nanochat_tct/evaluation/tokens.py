@@ -26,7 +26,7 @@ class ShowConfig:
 def command(argv: list[str]) -> int:
     """``nanochat-tct tokenize``."""
     config = parse_arguments(ShowConfig, argv, "tokenize", "Show the tokens of a workflow.")
-    from nanochat_tct.data.documents import read_workflow, to_json
+    from nanochat_tct.documents import read_workflow, to_json
 
     if not config.file:
         raise UserError("tokenize: name a workflow file, or - for standard input")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 
 from nanochat_tct.config import option, parse_arguments
-from nanochat_tct.data.documents import to_json, to_yaml
+from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.validity import schema_problem
 from nanochat_tct.generation.engine import Generated, SamplingConfig, generate_tokens

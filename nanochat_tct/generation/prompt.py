@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat_tct.data.documents import DEFAULT_LIMITS, read_workflow
+from nanochat_tct.documents import DEFAULT_LIMITS, read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.cut import CutText
 from nanochat_tct.tokenizer import Tokenizer

@@ -1,7 +1,7 @@
 """The bundled data: synthetic workflows, written and prepared when a run is not told of any other."""
 
 from nanochat_tct.data.prepare import PrepareConfig, prepare
-from nanochat_tct.data.synthesize import SynthesizeConfig, synthesize_folder
+from nanochat_tct.synthetic.synthesize import SynthesizeConfig, synthesize_folder
 
 COUNT = 2500  # workflows: a little more than the demo trains on
 TRAIN_SPLIT = 0.95  # 125 are enough to measure by, and an evaluation of them is short

@@ -12,7 +12,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LONGEST_NAME, refuse_absurd
 from nanochat_tct.model.gpt import GPTConfig
 from nanochat_tct.model.presets import PRESETS
-from nanochat_tct.remote import is_remote, join
+from nanochat_tct.storage.object_storage import is_remote, join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
 # What a run cannot change half-way: it would no longer be the same run.

@@ -11,7 +11,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_folder
 from nanochat_tct.model.accounting import flops_per_token, memory_bytes, parameter_count
-from nanochat_tct.remote import absolute, join, local_path
+from nanochat_tct.storage.object_storage import absolute, join, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import wandb_mode

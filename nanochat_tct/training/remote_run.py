@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from nanochat_tct.remote import DamagedError, RemoteFolder, is_remote, local_path, locked
+from nanochat_tct.storage.object_storage import DamagedError, RemoteFolder, is_remote, local_path, locked
 from nanochat_tct.training import checkpoint
 
 PARTS = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.STATE)

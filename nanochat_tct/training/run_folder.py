@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from nanochat_tct.config import write_yaml
-from nanochat_tct.data.documents import to_yaml
+from nanochat_tct.documents import to_yaml
 from nanochat_tct.generation.generate import Sample
 from nanochat_tct.tracking.plot import plot
 from nanochat_tct.tracking.tracker import read_metrics

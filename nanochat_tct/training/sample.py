@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from nanochat_tct.data.documents import to_yaml
+from nanochat_tct.documents import to_yaml
 from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
 from nanochat_tct.generation.generate import Sample, in_order
 from nanochat_tct.tokenizer import load_tokenizer

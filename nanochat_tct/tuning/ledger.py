@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.remote import RemoteFolder
+from nanochat_tct.storage.object_storage import RemoteFolder
 from nanochat_tct.tuning.trials import LEDGER, Entry, Purpose, Unit
 
 MICRO = 1_000_000  # microseconds in a second

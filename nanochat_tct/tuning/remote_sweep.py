@@ -11,7 +11,7 @@ import re
 import sys
 from pathlib import Path
 
-from nanochat_tct.remote import RemoteFolder, is_remote, shown
+from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, shown
 from nanochat_tct.tuning.ledger import LOST, Ledger, claim_copy
 from nanochat_tct.tuning.trials import BEST, ENTRIES, LEDGER, OUTCOME, REPORT_DIR, TRIALS
 

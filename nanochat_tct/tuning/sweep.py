@@ -13,7 +13,7 @@ from typing import Any
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
-from nanochat_tct.remote import absolute, join
+from nanochat_tct.storage.object_storage import absolute, join
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import open_windows
 from nanochat_tct.training.micro_batch import warm_up_rows

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from nanochat_tct.remote import join, local_path
+from nanochat_tct.storage.object_storage import join, local_path
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.figures import count

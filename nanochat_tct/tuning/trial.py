@@ -14,7 +14,7 @@ import torch
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.remote import is_remote, join, local_path
+from nanochat_tct.storage.object_storage import is_remote, join, local_path
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.launch import iters_saved, were_lost, worker_resources

@@ -19,7 +19,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.limits import refuse_folder
 from nanochat_tct.ray_session import start_ray, wait_for_gpus
-from nanochat_tct.remote import absolute, is_remote, local_path, shown
+from nanochat_tct.storage.object_storage import absolute, is_remote, local_path, shown
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.checkpoint import exclusive

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct.data.documents import to_json
 from nanochat_tct.data.store import TokenStore
+from nanochat_tct.documents import to_json
 from nanochat_tct.tuning.trials import LEDGER
 from tests.support.commands import REPOSITORY
 from tests.support.running_cluster import RunningCluster

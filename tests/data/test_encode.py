@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from nanochat_tct.data.documents import DEFAULT_LIMITS
 from nanochat_tct.data.encode import ENCODED_SCHEMA, ENDS_JOB, encode_parts, encode_raw
-from nanochat_tct.data.sources import RawDocument, find_sources, plan_parts
+from nanochat_tct.data.parts import RawDocument, plan_parts
+from nanochat_tct.data.sources import find_sources
 from nanochat_tct.data.store_writer import RejectedDocument
+from nanochat_tct.documents import DEFAULT_LIMITS
 from nanochat_tct.tokenizer import load_tokenizer
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct.data.documents import to_json
 from nanochat_tct.data.store import TOKENS, TokenStore
 from nanochat_tct.data.store_writer import PARTIAL
+from nanochat_tct.documents import to_json
 from tests.support.killed_node import TwoWorkers, two_workers, wait_for
 
 DOCUMENTS, STEPS = 800, 60

@@ -17,16 +17,17 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from nanochat_tct import remote
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import prepare as prepare_module
-from nanochat_tct.data.documents import DEFAULT_LIMITS, to_json, to_yaml
 from nanochat_tct.data.encode import encode_raw
+from nanochat_tct.data.parts import RawDocument, plan_parts
 from nanochat_tct.data.prepare import PrepareConfig, prepare
-from nanochat_tct.data.sources import RawDocument, find_sources, plan_parts
+from nanochat_tct.data.sources import find_sources
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
+from nanochat_tct.documents import DEFAULT_LIMITS, to_json, to_yaml
 from nanochat_tct.errors import UserError
+from nanochat_tct.storage import object_storage
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.commands import assert_user_error, run_cli
@@ -356,7 +357,7 @@ def test_from_a_bucket_into_a_bucket(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The same store as from a folder, though the bucket fails now and then; one that refuses is told in one line."""
-    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(object_storage, "FIRST_PAUSE_SECONDS", 0.001)
     write_workflows(tmp_path / "in", 40)
     expected = run(tmp_path / "in", tmp_path / "out", context_size=64).fingerprint
     client = storage.client()
@@ -393,7 +394,7 @@ def test_storage_that_fails_keeps_what_is_encoded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """While it reads and while it writes; then the same command goes on, and encodes nothing a second time."""
-    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(object_storage, "FIRST_PAUSE_SECONDS", 0.001)
     write_workflows(tmp_path / "in", 320)  # in parts of 32
     run(tmp_path / "in", tmp_path / "out", context_size=64)
     for path in (tmp_path / "in").iterdir():

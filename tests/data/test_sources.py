@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from nanochat_tct.data import sources
-from nanochat_tct.data.documents import Limits
-from nanochat_tct.data.sources import RawDocument, find_sources, plan_parts, read_part, sources_fingerprint
+from nanochat_tct.data import parts as parts_module
+from nanochat_tct.data.parts import RawDocument, plan_parts, read_part
+from nanochat_tct.data.sources import find_sources, sources_fingerprint
+from nanochat_tct.documents import Limits
 from nanochat_tct.errors import UserError
 from tests.support.commands import run_python
 
@@ -90,7 +91,7 @@ def test_git_checkouts(tmp_path: Path) -> None:
 
 
 def test_json_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "PART_BYTES", 100)
+    monkeypatch.setattr(parts_module, "PART_BYTES", 100)
     lines = [json.dumps({"text": "x" * (index % 90)}) for index in range(50)]
     lines[7] = ""
     lines[20] = "y" * 1000  # longer than a part
@@ -381,8 +382,9 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
 def test_folders_that_may_not_be_read_are_named() -> None:
     program = """
 import os, sys
-from nanochat_tct.data.documents import Limits
-from nanochat_tct.data.sources import find_sources, plan_parts, read_part
+from nanochat_tct.documents import Limits
+from nanochat_tct.data.parts import plan_parts, read_part
+from nanochat_tct.data.sources import find_sources
 if os.getuid() == 0: os.setuid(65534)  # root may read everything
 for part in plan_parts(find_sources(sys.argv[1:])):
     print([(document.source, str(document.error)) for document in read_part(part, Limits())])

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from nanochat_tct.data.documents import json_bytes
 from nanochat_tct.data.split import assign, group_digest
 from nanochat_tct.data.store import TokenStore, manifest_sha256
 from nanochat_tct.data.store_writer import (
@@ -21,6 +20,7 @@ from nanochat_tct.data.store_writer import (
     encode_document,
     write_store,
 )
+from nanochat_tct.documents import json_bytes
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 

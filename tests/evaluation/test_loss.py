@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nanochat_tct.data.documents import json_bytes
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import MaskedRows, Windows
+from nanochat_tct.documents import json_bytes
 from nanochat_tct.evaluation.evaluate import bits_per_byte, evaluate_loss
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.gpt import GPT, GPTConfig

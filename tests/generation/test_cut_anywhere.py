@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct.data.documents import read_workflow, to_json, to_yaml
+from nanochat_tct.documents import read_workflow, to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.tokenizer.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from nanochat_tct.cli import main
-from nanochat_tct.data.documents import read_workflow, to_yaml
+from nanochat_tct.documents import read_workflow, to_yaml
 from nanochat_tct.generation.generate import generate_workflows
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from nanochat_tct.data.documents import read_workflow
+from nanochat_tct.documents import read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.compile import compile_schema

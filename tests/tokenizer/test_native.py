@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat_tct.data.documents import DocumentError, read_document, to_json
-from nanochat_tct.data.synthesize import synthesize
+from nanochat_tct.documents import DocumentError, read_document, to_json
+from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import TokenizerError, native
 from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.grammar import ARRAY, ARRAY_END, END, MAX_DEPTH, NULL, OBJECT_END, Grammar

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat_tct import tokenizer as functions
-from nanochat_tct.data.documents import DocumentError, read_workflow
+from nanochat_tct.documents import DocumentError, read_workflow
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
 TOKENIZER: Any = load_tokenizer()

@@ -14,11 +14,11 @@ import torch
 
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
-from nanochat_tct.data.synthesize import synthesize
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
 from nanochat_tct.model.gpt import GPT, GPTConfig
 from nanochat_tct.model.soft_capped_loss import Legal, masks_on
+from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint

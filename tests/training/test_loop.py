@@ -13,13 +13,13 @@ import torch
 
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
-from nanochat_tct.data.synthesize import synthesize
 from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.model.soft_capped_loss import Legal, masks_on
+from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import loop

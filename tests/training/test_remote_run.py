@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct import remote
 from nanochat_tct.data.store import upload_store
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.generate import load
-from nanochat_tct.remote import local_path
+from nanochat_tct.storage import object_storage
+from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig
@@ -25,7 +25,7 @@ Config = Callable[..., TrainConfig]
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(object_storage, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture(scope="module")

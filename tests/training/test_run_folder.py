@@ -10,7 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 from nanochat_tct.config import parse_arguments
-from nanochat_tct.data.documents import read_workflow
+from nanochat_tct.documents import read_workflow
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import sample as sample_module

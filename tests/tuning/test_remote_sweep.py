@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct import remote
 from nanochat_tct.cli import main
 from nanochat_tct.data.store import upload_store
 from nanochat_tct.errors import StorageError
-from nanochat_tct.remote import RemoteFolder, local_path
+from nanochat_tct.storage import object_storage
+from nanochat_tct.storage.object_storage import RemoteFolder, local_path
 from nanochat_tct.tuning.ledger import AHEAD, LEDGER, MICRO, Ledger, OverBudget, Terms
 from nanochat_tct.tuning.meter import WORK_DIR
 from nanochat_tct.tuning.records import trial_rows
@@ -32,7 +32,7 @@ DOLLARS = Terms("usd", 2.0, 3600.0, {})  # two seconds of one worker
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(object_storage, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 def begin(folder: Path, terms: Terms = FLOPS, place: str = SWEEP) -> Ledger:

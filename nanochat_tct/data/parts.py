@@ -1,0 +1,294 @@
+"""Reads workflows out of files of YAML, JSON, JSON lines and Parquet; local or remote.
+
+`find_sources` lists the files (sources.py), `plan_parts` cuts them into parts of a few MB, `read_part` yields the
+documents of one. Documents come in the order of their files' names, then of their rows, and nothing else.
+"""
+
+import functools
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet
+
+from nanochat_tct.data.sources import Source
+from nanochat_tct.documents import DocumentError, Limits
+from nanochat_tct.errors import UserError
+from nanochat_tct.storage.object_storage import persist
+
+PART_BYTES = 8 << 20
+PART_FILES = 1000
+PART_ROWS = 500
+MAX_SLICES = 8  # of a Parquet row group: each slice reads the group from its start
+REMOTE_THREADS = 16
+# A line of JSON that holds a workflow as text: escapes make it longer than the text.
+LINE_OVERHEAD = 6
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of work: some whole files, or some rows of one file.
+
+    start and stop are bytes of a .jsonl file, rows of a Parquet row group; first is the number of the first
+    line or row in its file.
+    """
+
+    sources: tuple[Source, ...]
+    documents: int
+    start: int = 0
+    stop: int = 0
+    first: int = 0
+    row_group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RawDocument:
+    """One document as found; or, with `error`, one that cannot be read."""
+
+    source: str
+    repo: str | None
+    text: str | bytes
+    format: Literal["yaml", "json", "auto", "json-line"]
+    error: DocumentError | None = None
+
+
+# ----------------------------------------------------------------------------------------------------
+# Cutting into parts
+
+
+def plan_parts(sources: list[Source]) -> list[Part]:
+    """Cuts the input into parts that a task each can do, in the order of documents.
+
+    Raises:
+        UserError: a .jsonl or .parquet file that cannot be read.
+    """
+    files_a_part = min(PART_FILES, max(32, len(sources) // 16))
+    parts: list[Part] = []
+    batch: list[Source] = []
+    batch_bytes = 0
+    for source in sources:
+        if batch and (
+            source.kind in ("jsonl", "parquet")
+            or len(batch) == files_a_part
+            or batch_bytes + source.size > PART_BYTES
+        ):
+            parts.append(Part(tuple(batch), len(batch)))
+            batch, batch_bytes = [], 0
+        if source.kind == "jsonl":
+            parts.extend(_all_of(source, _plan_lines, source))
+        elif source.kind == "parquet":
+            parts.extend(_all_of(source, _plan_rows, source))
+        else:
+            batch.append(source)
+            batch_bytes += source.size
+    if batch:
+        parts.append(Part(tuple(batch), len(batch)))
+    return parts
+
+
+def _plan_lines(source: Source) -> Iterator[Part]:
+    """Cuts at line ends; reads the file once, to count lines. A line longer than a part is one by itself."""
+    try:
+        with _open_stream(source) as file:
+            position = start = first = 0
+            while block := file.read(PART_BYTES):
+                if position - start > PART_BYTES and (end := block.find(b"\n") + 1):
+                    yield Part((source,), 1, start, position + end, first)
+                    start, first = position + end, first + 1
+                if (cut := block.rfind(b"\n") + 1) and position + cut > start:
+                    lines = block.count(b"\n", max(0, start - position), cut)
+                    yield Part((source,), lines, start, position + cut, first)
+                    start, first = position + cut, first + lines
+                position += len(block)
+            if position > start:
+                yield Part((source,), 1, start, position, first)
+    except OSError as error:
+        _raise_if_remote(source, error)
+        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
+
+
+def _plan_rows(source: Source) -> Iterator[Part]:
+    try:
+        with _open_random(source) as file, pa.parquet.ParquetFile(file) as parquet:
+            has_text = "text" in parquet.schema_arrow.names and _is_text(
+                parquet.schema_arrow.field("text").type
+            )
+            groups = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
+    except (OSError, pa.ArrowException) as error:
+        _raise_if_remote(source, error)
+        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
+    if not has_text:
+        raise UserError(f"{source.location} has no column `text` of strings: workflows are read from there")
+    first = 0
+    for group, rows in enumerate(groups):
+        step = max(1, -(-rows // min(MAX_SLICES, max(1, rows // PART_ROWS))))
+        for start in range(0, rows, step):
+            stop = min(start + step, rows)
+            yield Part((source,), stop - start, start, stop, first + start, group)
+        first += rows
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
+
+
+# ----------------------------------------------------------------------------------------------------
+# Reading parts
+
+
+def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
+    """Yields the documents of a part in order. What cannot be read comes with its error; nothing is lost.
+
+    Raises:
+        UserError: a file is not on this machine.
+        StorageError: object storage refuses, or fails for good.
+    """
+    first = part.sources[0]
+    if first.kind == "jsonl":
+        yield from _all_of(first, _read_lines, part, limits)
+    elif first.kind == "parquet":
+        yield from _all_of(first, _read_rows, part)
+    elif first.filesystem:
+        with ThreadPoolExecutor(REMOTE_THREADS) as pool:
+            yield from pool.map(
+                lambda source: persist(source.location, lambda: _read_file(source, limits)), part.sources
+            )
+    else:
+        for source in part.sources:
+            yield _read_file(source, limits)
+
+
+def _all_of(source: Source, read: Callable[..., Iterable[Result]], *arguments: Any) -> list[Result]:
+    """What `read` yields of a source; what object storage fails at is tried again."""
+    if source.filesystem:
+        return persist(source.location, lambda: list(read(*arguments)))
+    return list(read(*arguments))
+
+
+def _raise_if_remote(source: Source, error: Exception) -> None:
+    """What storage failed at is no fault of the document's."""
+    if source.filesystem and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _read_file(source: Source, limits: Limits) -> RawDocument:
+    assert source.kind in ("json", "yaml")
+    try:
+        if source.problem:
+            raise DocumentError("unreadable", source.problem)
+        if source.size > limits.max_bytes:
+            message = f"{source.size} bytes, more than the limit of {limits.max_bytes}"
+            raise DocumentError("too-large", message)
+        with _open_stream(source) as file:
+            text = file.read()
+    except OSError as error:
+        return _unreadable(source, source.name, source.repo, error)
+    except DocumentError as error:
+        return RawDocument(source.name, source.repo, b"", source.kind, error)
+    return RawDocument(source.name, source.repo, text, source.kind)
+
+
+def _read_lines(part: Part, limits: Limits) -> Iterator[RawDocument]:
+    (source,) = part.sources
+    longest = LINE_OVERHEAD * limits.max_bytes
+    names = [f"{source.name}#{number + 1}" for number in range(part.first, part.first + part.documents)]
+    if part.documents == 1 and part.stop - part.start > longest:
+        error = DocumentError(
+            "too-large", f"a line of {part.stop - part.start} bytes, the limit is {longest}"
+        )
+        yield RawDocument(names[0], None, b"", "json-line", error)
+        return
+    try:
+        with _open_random(source) as file:
+            file.seek(part.start)
+            lines = file.read(part.stop - part.start).removesuffix(b"\n").split(b"\n")
+    except OSError as error:
+        yield from (_unreadable(source, name, None, error) for name in names)
+        return
+    if len(lines) != len(names):
+        changed = OSError("the file changed while it was read")
+        yield from (_rejected(name, None, changed) for name in names)
+        return
+    for name, line in zip(names, lines, strict=True):
+        if line.strip():
+            yield RawDocument(name, None, line, "json-line")
+
+
+def _read_rows(part: Part) -> Iterator[RawDocument]:
+    (source,) = part.sources
+    done = part.start
+    try:
+        with _open_random(source) as file, pa.parquet.ParquetFile(file) as parquet:
+            columns = [name for name in ("text", "repo", "path") if name in parquet.schema_arrow.names]
+            row = 0
+            for batch in parquet.iter_batches(512, row_groups=[part.row_group], columns=columns):
+                if row >= part.stop:
+                    break
+                begin, row = row, row + len(batch)
+                if row <= part.start:
+                    continue
+                skipped = max(0, part.start - begin)
+                for values in batch.slice(skipped, part.stop - begin - skipped).to_pylist():
+                    yield _row_document(source, part.first + done - part.start + 1, values)
+                    done += 1
+    except (OSError, pa.ArrowException) as error:
+        for row in range(done, part.stop):
+            yield _unreadable(source, f"{source.name}#{part.first + row - part.start + 1}", None, error)
+
+
+def _row_document(source: Source, number: int, values: dict[str, Any]) -> RawDocument:
+    name = f"{source.name}#{number}"
+    if isinstance(values.get("path"), str):
+        name += f":{values['path']}"
+    repo = values.get("repo") or None
+    repo = str(repo) if repo is not None else None
+    if values["text"] is None:
+        return RawDocument(name, repo, b"", "auto", DocumentError("empty", "the row has no text"))
+    return RawDocument(name, repo, values["text"], "auto")
+
+
+def _unreadable(source: Source, name: str, repo: str | None, error: Exception) -> RawDocument:
+    _raise_if_remote(source, error)
+    if isinstance(error, FileNotFoundError):
+        raise UserError(
+            f"on machine {socket.gethostname()}: {source.location} is not there. Every machine must see the input: a "
+            "folder that all share, or --input s3://...; and nobody may change it meanwhile"
+        ) from error
+    return _rejected(name, repo, error)
+
+
+def _rejected(name: str, repo: str | None, error: Exception) -> RawDocument:
+    return RawDocument(name, repo, b"", "auto", DocumentError("unreadable", _one_line(error)))
+
+
+@functools.cache
+def _filesystem(uri: str) -> Any:
+    return pa.fs.FileSystem.from_uri(uri)[0]
+
+
+def _open_stream(source: Source) -> Any:
+    if source.filesystem:
+        return _filesystem(source.filesystem).open_input_stream(source.path, compression=None)
+    return open(source.path, "rb")
+
+
+def _open_random(source: Source) -> Any:
+    if source.filesystem:
+        return _filesystem(source.filesystem).open_input_file(source.path)
+    return open(source.path, "rb")
+
+
+def _one_line(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(text).split())[:300]
+
+
+def total_documents(parts: Iterable[Part]) -> int:
+    return sum(part.documents for part in parts)

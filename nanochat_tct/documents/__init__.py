@@ -1,0 +1,23 @@
+"""Workflow documents: YAML 1.2 or JSON in, JSON values out, and back."""
+
+from nanochat_tct.documents.reader import (
+    DEFAULT_LIMITS,
+    DocumentError,
+    Limits,
+    json_bytes,
+    read_document,
+    read_workflow,
+    to_json,
+    to_yaml,
+)
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "DocumentError",
+    "Limits",
+    "json_bytes",
+    "read_document",
+    "read_workflow",
+    "to_json",
+    "to_yaml",
+]

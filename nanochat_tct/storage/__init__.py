@@ -1,0 +1,1 @@
+"""Files that are whole or absent, on this machine and in object storage. Imports nothing of the package but errors."""

@@ -1,0 +1,201 @@
+"""The `synthesize` job: invented workflows, as many as wanted, the same ones for the same seed.
+
+Workflow i of a seed depends on nothing but (i, seed), so that any part can be made anywhere, at any time.
+"""
+
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.config import REQUIRED, option, parse_arguments
+from nanochat_tct.documents import to_json, to_yaml
+from nanochat_tct.errors import UserError
+from nanochat_tct.limits import refuse_absurd, refuse_folder
+from nanochat_tct.synthetic.workflow import write_workflow
+from nanochat_tct.synthetic.writer import Writer
+
+FORMATS = ("json", "yaml")
+FOLDER_SIZE = 1000  # files in a sub-folder, where there are more than one folder holds well
+MARKER = "SYNTHESIZED"  # tells in the output folder what was, or is being, written there
+MOST_PROCESSES = 1024
+LEAST_BYTES = 300  # of a workflow, on average; a file takes a block of its disk besides
+_SERIAL_COUNT = 3000  # up to here starting more processes takes longer than it saves
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesizeConfig:
+    """The flags of `synthesize`."""
+
+    count: int = option(REQUIRED, "how many workflows", unit="workflows")
+    output: str = option(
+        REQUIRED, "the folder to write them to; sub-folders of 1,000 above that count", is_path=True
+    )
+    format: str = option("json", "compact JSON, or YAML", choices=FORMATS)
+    seed: int = option(0, "another seed, other workflows")
+    concurrency: int | None = option(None, "processes; none: one a CPU; the files are the same")
+
+    def __post_init__(self) -> None:
+        refuse_absurd(self)
+        if self.count < 1:
+            raise UserError(f"count is {self.count}: it must be at least 1 workflow")
+        if self.concurrency is not None and not 1 <= self.concurrency <= MOST_PROCESSES:
+            raise UserError(
+                f"concurrency is {self.concurrency}: it must be from 1 to {MOST_PROCESSES} processes"
+            )
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """What `synthesize_folder` did: the number of files, their bytes, and False if they were all there before."""
+
+    count: int
+    num_bytes: int
+    written: bool
+
+
+def synthesize(index: int, seed: int) -> dict[str, Any]:
+    """Return workflow `index` of `seed`: a JSON value that is valid under the workflow schema."""
+    return write_workflow(Writer(index, seed))
+
+
+def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
+    """Write the workflows as files. Run again it does nothing; with other settings it replaces its own files.
+
+    Raises:
+        UserError: the output folder holds anything else.
+    """
+    output = Path(config.output)
+    settings = {"count": config.count, "format": config.format, "seed": config.seed}
+    before = _check_output(output)
+    if (
+        before is not None
+        and all(before.get(key) == value for key, value in settings.items())
+        and before["bytes"]
+    ):
+        return Synthesized(config.count, before["bytes"], written=False)
+    refuse_folder(config.output, "--output")
+    _refuse_more_than_fits(config, output)
+    if before is not None:
+        _remove_files(output)
+    output.mkdir(parents=True, exist_ok=True)
+    _write_marker(output, {**settings, "bytes": None})
+    parts = [
+        (str(output), config, start, min(start + FOLDER_SIZE, config.count))
+        for start in range(0, config.count, FOLDER_SIZE)
+    ]
+    usual = (os.cpu_count() or 1) if config.count > _SERIAL_COUNT else 1
+    processes = min(config.concurrency or usual, len(parts))
+    if processes == 1:
+        num_bytes = sum(map(_write_part, parts))
+    else:
+        with multiprocessing.get_context("spawn").Pool(processes) as pool:
+            num_bytes = sum(pool.imap_unordered(_write_part, parts))
+    _write_marker(output, {**settings, "bytes": num_bytes})
+    return Synthesized(config.count, num_bytes, written=True)
+
+
+def command(argv: list[str]) -> int:
+    """Run the job: `nanochat-tct synthesize ARGUMENTS`."""
+    config = parse_arguments(
+        SynthesizeConfig, argv, "synthesize", "Write synthetic GitHub Actions workflows, valid and varied."
+    )
+    start = time.monotonic()
+    done = synthesize_folder(config)
+    seconds = time.monotonic() - start
+    what = (
+        f"{done.count:,} workflows, {done.num_bytes:,} bytes of {config.format.upper()}, seed {config.seed}"
+    )
+    if done.written:
+        print(f"{what}: written to {config.output} in {seconds:.1f} s")
+    else:
+        print(f"{what}: already in {config.output}")
+    return 0
+
+
+def _file(output: Path, config: SynthesizeConfig, index: int) -> Path:
+    folder = output / f"{index // FOLDER_SIZE:03d}" if config.count > FOLDER_SIZE else output
+    return folder / f"workflow-{index:06d}.{config.format}"
+
+
+def _write_part(part: tuple[str, SynthesizeConfig, int, int]) -> int:
+    """Write the workflows from start to end (exclusive), which share a folder; return their bytes."""
+    output, config, start, end = part
+    _file(Path(output), config, start).parent.mkdir(exist_ok=True)
+    to_text = to_json if config.format == "json" else to_yaml
+    num_bytes = 0
+    for index in range(start, end):
+        content = to_text(synthesize(index, config.seed)).encode()
+        num_bytes += len(content)
+        _file(Path(output), config, index).write_bytes(content)
+    return num_bytes
+
+
+def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
+    """Raises: UserError when the disk cannot hold so many workflows."""
+    least = config.count * LEAST_BYTES
+    there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if least > free:
+        raise UserError(
+            f"--count {config.count}: so many workflows take {least // 10**9:,} GB at least, and the disk of {output} "
+            f"has {free // 10**9:,} GB free"
+        )
+
+
+def _check_output(output: Path) -> dict[str, Any] | None:
+    """Return what the marker of an earlier run says, or None if the folder is empty or not there."""
+    if not output.exists():
+        return None
+    if not output.is_dir():
+        raise UserError(f"{output} is a file: give --output a folder")
+    entries = list(output.iterdir())
+    if not entries:
+        return None
+    refusal = UserError(
+        f"{output} holds something else than synthetic workflows: give --output an empty folder"
+    )
+    try:
+        marker = json.loads((output / MARKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise refusal from error
+    if not isinstance(marker, dict) or not _is_own(output, marker):
+        raise refusal
+    return marker
+
+
+def _is_own(output: Path, marker: dict[str, Any]) -> bool:
+    """Whether the folder holds only files of the run that the marker tells of, and all of them if it ended."""
+    try:
+        config = SynthesizeConfig(
+            count=marker["count"], output=str(output), format=marker["format"], seed=marker["seed"]
+        )
+        ended = marker["bytes"] is not None
+    except (KeyError, TypeError, UserError):
+        return False
+    expected = {_file(output, config, index) for index in range(config.count)}
+    found = set(_files(output)) - {output / MARKER, output / f"{MARKER}.tmp"}
+    return found == expected if ended else found <= expected
+
+
+def _files(output: Path) -> list[Path]:
+    return [Path(folder) / name for folder, _, names in os.walk(output) for name in names]
+
+
+def _remove_files(output: Path) -> None:
+    """Remove what an earlier run wrote; the marker last, so that a killed removal can go on."""
+    for entry in output.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != MARKER:
+            entry.unlink()
+
+
+def _write_marker(output: Path, content: dict[str, Any]) -> None:
+    temporary = output / f"{MARKER}.tmp"
+    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    os.replace(temporary, output / MARKER)

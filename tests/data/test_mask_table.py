@@ -1,0 +1,58 @@
+"""Numbers of masks, whatever parts of the input they come from."""
+
+import numpy as np
+import pytest
+
+from nanochat_tct.data import mask_table
+from nanochat_tct.data.mask_table import DocumentMasks, MaskNumbers, MaskSender
+
+# Documents as lists of masks (16 tokens, 2 bytes), in two parts that share some.
+A, B, C, D = (bytes([number, 255 - number]) for number in range(4))
+PARTS = [[[A, B, A], [B, C]], [[B, D], [D, A, C]]]
+
+
+def sent() -> list[DocumentMasks]:
+    documents = []
+    for part in PARTS:
+        sender = MaskSender()
+        documents += [sender.send(masks) for masks in part]
+    return documents
+
+
+def numbered(documents: list[DocumentMasks], taken: list[bool]) -> list[list[bytes]]:
+    """The masks of the documents that the store takes, looked up by the numbers that it gave them."""
+    numbers = MaskNumbers(vocab_size=16)
+    table, ids = numbers.anything, []
+    for document, is_taken in zip(documents, taken, strict=True):
+        numbers.receive(document)
+        if is_taken:
+            these, bits = numbers.number(document)
+            ids.append(np.frombuffer(these, dtype="<u2").tolist())
+            table += bits
+    assert len(table) == 2 * len({table[start : start + 2] for start in range(0, len(table), 2)})
+    return [[table[2 * number : 2 * number + 2] for number in document] for document in ids]
+
+
+@pytest.mark.parametrize(
+    "taken", [[True, True, True, True], [False, True, True, False], [False, False, False, True]]
+)
+def test_every_token_keeps_its_mask(taken: list[bool]) -> None:
+    """Also where the document is left out that brought the bits along."""
+    all_masks = [masks for part in PARTS for masks in part]
+    expected = [masks for masks, is_taken in zip(all_masks, taken, strict=True) if is_taken]
+    assert numbered(sent(), taken) == expected
+
+
+def test_bits_are_sent_once_a_part() -> None:
+    assert [document.bits for document in sent()] == [A + B, C, B + D, A + C]
+
+
+def test_masks_without_a_number_allow_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mask_table, "MAX_MASKS", 3)
+    anything = b"\xff\xff"
+    assert numbered(sent(), [True] * 4) == [
+        [A, B, A],
+        [B, anything],
+        [B, anything],
+        [anything, A, anything],
+    ]
