@@ -1,9 +1,9 @@
-"""The end of a text that is cut off anywhere, YAML or JSON: what is open there.
+"""Readings of a YAML or JSON text that is cut off anywhere.
 
-A text that ends inside a string or a list cannot be read. So a mark is written where it ends and what is open is
-closed behind it; then the value has the mark where the document goes on. This file finds out how to write the mark: it
-looks only for where quotes, brackets, block scalars and comments begin and end, and leaves all else to the reader of
-documents. Where the end of the text can be read in several ways, each of them is a reading.
+A text that ends inside a string or a list cannot be parsed. So a mark is written at its end and everything open is
+closed after it; the parsed value then holds the mark where the document continues. This module finds out how to write
+the mark. It only tracks where quotes, brackets, block scalars and comments begin and end, and leaves everything else
+to the parser. Where the end of the text is ambiguous, there are several readings.
 """
 
 import re
@@ -32,9 +32,9 @@ class Reading:
     """One way to read the end of a text.
 
     Attributes:
-        text: a whole document with the mark in it.
-        cut: what the mark stands for; of a "text", its beginning is what the value has before the mark. None: the
-            document is whole, and has no mark.
+        text: a whole document that contains the mark.
+        cut: what the mark stands for; of a "text", its beginning is what the value holds before the mark. None: the
+            document is whole and has no mark.
     """
 
     text: str
@@ -42,12 +42,12 @@ class Reading:
 
 
 class CutText:
-    """A text, and how its end can be read.
+    """A text and the readings of its end.
 
     Attributes:
-        says_nothing: there are only comments and the like.
-        readings: the ways to read the end; those of a later list count only if none of an earlier one can be read.
-        breaks: where something in the outermost brackets can be left out from, if the document is in brackets.
+        says_nothing: the text holds only comments, blank lines and document markers.
+        readings: readings in order of preference; a later list counts only if no reading of an earlier one parses.
+        breaks: if the document is in brackets, the offsets after which its outermost content can be dropped.
     """
 
     def __init__(self, text: str) -> None:
@@ -58,16 +58,16 @@ class CutText:
         self._is_list = False
         self._pending = False  # an indicator in block style waits for its node
         self._has_node = False
-        self._is_json = True  # as long as nothing in the outermost brackets says otherwise
-        self._line = 0  # where it begins
+        self._is_json = True  # until something in the outermost brackets says otherwise
+        self._line = 0  # offset of the current line
         self.readings = self._read()
         self.says_nothing = not self.readings
 
     def value_of(self, reading: Reading, value: Any) -> Any:
-        """The value of a reading's text with its ``Cut`` in the place of the mark.
+        """Return the parsed value of a reading's text, with its ``Cut`` in place of the mark.
 
         Raises:
-            UserError: the mark is not in the value, so the end of the text means something else.
+            UserError: the value does not hold the mark, so the end of the text means something else.
         """
         if reading.cut is None:
             return value
@@ -87,7 +87,7 @@ class CutText:
             at = found
 
     def _read_line(self, start: int) -> int | list[list[Reading]]:
-        """Reads from the start of a line, up to the start of another one or the end of the text."""
+        """Read from the start of a line to the start of a later line or the end of the text."""
         text = self.text
         self._line = start
         at = _skip(text, start, " \t")
@@ -108,8 +108,8 @@ class CutText:
 
     def _read_nodes(self, at: int) -> int | list[list[Reading]]:
         text, size = self.text, len(self.text)
-        after_key = False  # on its line: no mapping can begin there
-        node = -1  # where the node begins, with what is written before it
+        after_key = False  # on the same line as a key, where no mapping can begin
+        node = -1  # offset of the node, including its properties
         while True:
             at = _skip(text, at, " \t")
             node = at if node < 0 else node
@@ -171,7 +171,7 @@ class CutText:
             node = -1
 
     def _at_line_start(self, start: int) -> list[list[Reading]]:
-        """The text ends between two lines; what is on the last one does not count."""
+        """The text ends between two lines; the content of the last one does not count."""
         before = self.text[:start]
         if before and not before.endswith("\n"):
             before += "\n"
@@ -181,7 +181,7 @@ class CutText:
 
     def _complete(self, text: str) -> list[list[Reading]]:
         """The text ends after a node in block style."""
-        if self._column < 0:  # whole, in brackets; or nothing that a reader takes
+        if self._column < 0:  # whole, in brackets; or nothing that the parser accepts
             return [[Reading(text, None)]] if self._has_node else []
         item = f'- "{self.mark}"' if self._is_list else f'"{self.mark}": null'
         return [[Reading(f"{text}\n{' ' * self._column}{item}", Cut("collection"))]]
@@ -192,12 +192,12 @@ class CutText:
 
     def _read_plain(self, start: int, may_be_key: bool) -> int | list[list[Reading]]:
         text, size = self.text, len(self.text)
-        at = start + 1  # a colon here is no end
+        at = start + 1  # a colon here does not end the scalar
         while True:
             found = (_KEY_END if may_be_key else _PLAIN_END).search(text, at)
             if found is None:
                 break
-            if found[0] == ":" and found.end() == size:  # a key, or more of the text will follow
+            if found[0] == ":" and found.end() == size:  # a key, or the text continues
                 more = Reading(f'{text[:start]}"{self.mark}"', Cut("plain", _folded(text[start:])))
                 return [[*self._value(text)[0], more]]
             if found[0] != "\n":
@@ -221,7 +221,7 @@ class CutText:
             readings += [Reading(f'{before}"{self.mark}"', cut), *self._complete(self.text)[0]]
         if may_be_key and "\n" not in written:
             readings.append(Reading(f'{before}"{self.mark}": null', Cut("key", content)))
-        return [readings or [Reading(self.text, None)]]  # the reader says what is wrong with it
+        return [readings or [Reading(self.text, None)]]  # the parser reports what is wrong with it
 
     def _quoted(self, start: int, closers: str, may_be_key: bool) -> list[list[Reading]]:
         """The text ends in a quoted scalar."""
@@ -230,7 +230,7 @@ class CutText:
             at = start + 1
             while (at := text.find("\\", at)) >= 0 and (escape := _ESCAPE.match(text, at)):
                 at = escape.end()
-            if at >= 0:  # a character that is not whole cannot stay
+            if at >= 0:  # drop an incomplete escape
                 half = _HALF_ESCAPE.match(text, at)
                 text = text[:at] if half else text
             text = text[: pair.start()] if (pair := _odd_pair(text, start)) else text
@@ -274,7 +274,7 @@ class CutText:
                 more = [Reading(before + self.mark, Cut("text", goes_on=True))]
                 if not has_content:
                     return [more]
-                if header[0][0] == ">":  # a line break is a blank, or stays one if an empty line follows
+                if header[0][0] == ">":  # a line break folds to a space, or stays if an empty line follows
                     blank_line = f"{text[:line]}\n{' ' * indent}{self.mark}"
                     more.append(Reading(blank_line, Cut("text", goes_on=True)))
                 return [[*more, *self._complete(text[:line].removesuffix("\n"))[0]]]
@@ -402,7 +402,7 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _end_of_quote(text: str, start: int) -> int:
-    """Where a quoted scalar ends, -1 if the text ends before."""
+    """Return the offset after a quoted scalar, or -1 if the text ends inside it."""
     quote = text[start]
     at = start + 1
     while at < len(text):
@@ -418,7 +418,7 @@ def _end_of_quote(text: str, start: int) -> int:
 
 
 def _odd_pair(text: str, start: int) -> re.Match[str] | None:
-    """The first half of a surrogate pair in the end of a text, if its second half is missing."""
+    """Return the escaped first half of a surrogate pair at the end of a text if its second half is missing."""
     found = _HALF_PAIR.search(text, start)
     if found is None:
         return None
@@ -427,12 +427,12 @@ def _odd_pair(text: str, start: int) -> re.Match[str] | None:
 
 
 def _folded(plain: str) -> str:
-    """What a scalar without quotes that stands on several lines means."""
+    """Return the value of a plain scalar that spans several lines."""
     return re.sub(r"[ \t]*\n\s*", lambda breaks: "\n" * (breaks[0].count("\n") - 1) or " ", plain)
 
 
 def _replaced(value: Any, mark: str, cut: Cut) -> Any:
-    """The value with the cut in the place of the mark, as the last of its collection; None if there is no mark."""
+    """Return the value with the cut in place of the mark, last in its collection; None if there is no mark."""
     if isinstance(value, str):
         if mark not in value:
             return None

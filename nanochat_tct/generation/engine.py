@@ -1,8 +1,8 @@
-"""Sampling workflows token by token, under the grammar, with a key-value cache.
+"""Sample workflows token by token under the grammar, with a key-value cache.
 
-A batch has always the same number of rows, each at its own place in its own document. A row that is done
-takes the next sample. Shapes never change and every sample has a random stream of its own, so that a sample
-is the same whatever else is sampled with it.
+A batch always has the same number of rows, each at its own position in its own document. A finished row takes
+the next sample. Shapes never change and each sample has its own random stream, so a sample does not depend on
+the others in its batch.
 """
 
 from collections.abc import Iterator
@@ -19,18 +19,18 @@ from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.tokenizer import Cursor, Tokenizer
 
 NUM_ROWS = 16
-COLDEST = 1e-300  # below it a quotient of logits is not finite; the noise counts for nothing long before
-MAX_REFUSED = 64  # draws that do not leave room to close the document, before the shortest way is taken
+MIN_TEMPERATURE = 1e-300  # below this, logits / temperature overflow; sampling is greedy long before
+MAX_REJECTED = 64  # draws that leave no tokens to end the document, before the shortest ending is taken
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """How tokens are drawn."""
 
-    temperature: float = 1.0  # 0: always the most probable
-    top_p: float = 1.0  # draw among the most probable tokens that together have this share
+    temperature: float = 1.0  # 0: always the most probable token
+    top_p: float = 1.0  # sample from the smallest set of most probable tokens with this total probability
     seed: int = 0
-    max_tokens: int = 2048  # of one document, prompt included
+    max_tokens: int = 2048  # per document, including the prompt
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
@@ -45,11 +45,11 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class Generated:
-    """Content tokens of one document, prompt included.
+    """The content tokens of one document, including the prompt.
 
     Attributes:
-        is_complete: False only with a tokenizer that cannot tell how to close a document: cut off at max_tokens.
-        ended_by_limit: max_tokens decided which tokens could be drawn.
+        is_complete: False only for a document cut off at max_tokens, with a tokenizer that cannot end documents.
+        ended_by_limit: max_tokens restricted which tokens could be drawn.
     """
 
     tokens: list[int]
@@ -65,18 +65,18 @@ def generate_tokens(
     sampling: SamplingConfig,
     endings: tuple[str, ...] = (),
 ) -> Iterator[tuple[int, Generated]]:
-    """Continue a prompt num_samples times.
+    """Continue a prompt num_samples times, on the model's device.
 
     Args:
-        model: its weights' device is where the work is done.
-        prompt: content tokens of an open document, without a position token; may be empty.
-        endings: base tokens, one string of which follows the prompt (``Tokenizer.encode_cut``); none: anything may.
+        prompt: content tokens of an unfinished document, without a position token; may be empty.
+        endings: strings of base tokens, one of which must follow the prompt (``Tokenizer.encode_cut``); empty:
+            anything may follow.
 
     Yields:
-        (index of the sample, its tokens), as they are done: whole documents of at most max_tokens.
+        (index of the sample, its tokens) in order of completion: whole documents of at most max_tokens.
 
     Raises:
-        UserError: max_tokens is less than the shortest whole document has.
+        UserError: the shortest whole document has more than max_tokens.
     """
     assert tokenizer.vocab_size() == model.config.vocab_size
     was_training = model.training
@@ -89,7 +89,7 @@ def generate_tokens(
 
 
 class _Row:
-    """One sample on its way."""
+    """One sample in progress."""
 
     def __init__(
         self, index: int, prompt: list[int], endings: tuple[str, ...], cursor: Cursor, seed: int
@@ -101,22 +101,22 @@ class _Row:
             cursor.advance(token)
         cursor.expect(*endings)
         self.random = np.random.default_rng([seed, index])
-        self.places_used = 0  # of its row in the cache
+        self.cache_length = 0  # tokens in its row of the cache
         self.ended_by_limit = False
         self.legal: Future[np.ndarray] | None = None  # the mask of the next token
-        self.closing = cursor.closing()  # tokens that end the document; None: the tokenizer cannot tell
+        self.closing = cursor.closing()  # the shortest ending of the document; None: the tokenizer has none
 
     def choose(self, logits: np.ndarray, legal: np.ndarray, sampling: SamplingConfig) -> int:
-        """Draw a legal token that leaves room to end the document, and move on."""
+        """Draw a legal token after which the document can still end within max_tokens, and append it."""
         tokens = np.flatnonzero(legal)
         assert len(tokens), "the grammar allows no token here, though the document is not complete"
         scores = score_tokens(logits[tokens], sampling.temperature, sampling.top_p, self.random)
         left = sampling.max_tokens - len(self.tokens)
-        # where just the shortest way to the end fits, no draw is needed
-        draws = MAX_REFUSED if self.closing is None or left > len(self.closing) else 0
+        # no draw is needed where only the shortest ending fits
+        draws = MAX_REJECTED if self.closing is None or left > len(self.closing) else 0
         for _ in range(min(draws, len(tokens))):
-            place = int(scores.argmax())
-            token = int(tokens[place])
+            best = int(scores.argmax())
+            token = int(tokens[best])
             cursor = self.cursor.after(token)
             closing = cursor.closing()
             if closing is None or len(closing) < left:
@@ -124,8 +124,8 @@ class _Row:
                 self.tokens.append(token)
                 return token
             self.ended_by_limit = True
-            scores[place] = -np.inf
-        assert self.closing, "a document that is not complete takes tokens to end"
+            scores[best] = -np.inf
+        assert self.closing, "an incomplete document needs tokens to end"
         self.ended_by_limit = True
         token, *self.closing = self.closing
         self.cursor.advance(token)
@@ -134,7 +134,7 @@ class _Row:
 
 
 class _Batch:
-    """The rows and their cache."""
+    """The rows of a batch and their cache."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class _Batch:
         self.model = model
         self.thread = thread
         self.tokenizer = tokenizer
-        # tokens that reach from an open prompt into what follows are the model's to choose
+        # the model may choose tokens that reach from an open prompt into what follows
         is_open = not _Row(0, prompt, (), tokenizer.cursor(), sampling.seed).cursor.is_complete
         self.prompt, taken_back = tokenizer.heal(prompt) if is_open else (prompt, "")
         self.endings = tuple(taken_back + ending for ending in endings or ("",))
@@ -156,9 +156,8 @@ class _Batch:
         self.device = model.head.weight.device
         self.rows: list[_Row | None] = [None] * NUM_ROWS
         self.cache = self.new_cache(NUM_ROWS)
-        # Of the token that comes next in each row.
-        self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))
-        self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # the same for all samples
+        self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))  # of each row's next token
+        self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # shared by all samples
         first = _Row(0, self.prompt, self.endings, tokenizer.cursor(), sampling.seed)
         if (
             is_open
@@ -173,18 +172,18 @@ class _Batch:
     def run(self, num_samples: int) -> Iterator[tuple[int, Generated]]:
         waiting = iter(range(num_samples))
         while True:
-            for place in range(NUM_ROWS):
-                row = self.rows[place]
+            for slot in range(NUM_ROWS):
+                row = self.rows[slot]
                 if row is not None and not self.is_done(row):
                     continue
                 if row is not None:
                     yield row.index, Generated(row.tokens, row.cursor.is_complete, row.ended_by_limit)
-                self.rows[place] = None
+                self.rows[slot] = None
                 for index in waiting:
                     row = _Row(index, self.prompt, self.endings, self.tokenizer.cursor(), self.sampling.seed)
                     if not self.is_done(row):
-                        self.rows[place] = row
-                        self.start_window(place, row)
+                        self.rows[slot] = row
+                        self.start_window(slot, row)
                         break
                     yield index, Generated(row.tokens, row.cursor.is_complete, row.ended_by_limit)
             if not any(self.rows):
@@ -195,38 +194,37 @@ class _Batch:
         return row.cursor.is_complete or len(row.tokens) >= self.sampling.max_tokens
 
     def step(self) -> None:
-        """Choose one token in every row and run the model on them."""
+        """Choose one token in each row and run the model on them."""
         tokens = np.zeros((NUM_ROWS, 1), dtype=np.int64)
         full = []
-        for place, row in enumerate(self.rows):
+        for slot, row in enumerate(self.rows):
             if row is None:
-                self.cache.lengths[place] = 0  # an empty row runs along, always in its first place
+                self.cache.lengths[slot] = 0  # an empty row runs along at position 0
                 continue
             assert row.legal is not None
-            token = row.choose(self.logits[place], row.legal.result(), self.sampling)
-            # found while the model runs
-            row.legal = self.thread.submit(row.cursor.legal)
-            tokens[place] = token
-            if row.places_used == self.cache.room:
-                self.cache.lengths[place] = 0  # what this step computes in the row is of no use
-                full.append(place)
-            row.places_used += 1
+            token = row.choose(self.logits[slot], row.legal.result(), self.sampling)
+            row.legal = self.thread.submit(row.cursor.legal)  # computed while the model runs
+            tokens[slot] = token
+            if row.cache_length == self.cache.capacity:
+                self.cache.lengths[slot] = 0  # the row's result of this step is discarded
+                full.append(slot)
+            row.cache_length += 1
         self.logits = self.forward(tokens, self.cache)
-        for place in full:
-            row = self.rows[place]
+        for slot in full:
+            row = self.rows[slot]
             if row is not None and not self.is_done(row):
-                self.start_window(place, row)
+                self.start_window(slot, row)
 
-    def start_window(self, place: int, row: _Row) -> None:
-        """Fill the cache of a row: with its whole document, or the last part of it, as a training row has it.
+    def start_window(self, slot: int, row: _Row) -> None:
+        """Fill a row of the cache with its document, or with the end of it, laid out as in training.
 
-        When a document outgrows the context, the window starts again with as much of it as fills half: a
-        position token that tells how much came before, and the content.
+        When a document outgrows the context, the window restarts with the last half context of it, after a
+        position token that counts the tokens before.
         """
-        room = self.cache.room
+        capacity = self.cache.capacity
         at_prompt = len(row.tokens) == len(self.prompt)
         if self.prompt_window is None or not at_prompt:
-            start = 0 if len(row.tokens) < room else len(row.tokens) - room // 2
+            start = 0 if len(row.tokens) < capacity else len(row.tokens) - capacity // 2
             window = [self.model.config.vocab_size + start, *row.tokens[start:]]
             cache = self.new_cache(1)
             logits = self.forward(np.array([window], dtype=np.int64), cache)
@@ -235,10 +233,10 @@ class _Batch:
             cache, logits, window_length = self.prompt_window
         if at_prompt:
             self.prompt_window = cache, logits, window_length
-        self.cache.copy_row(place, cache)
+        self.cache.copy_row(slot, cache)
         row.legal = row.legal or self.thread.submit(row.cursor.legal)
-        self.logits[place] = logits[0]
-        row.places_used = window_length
+        self.logits[slot] = logits[0]
+        row.cache_length = window_length
 
     def new_cache(self, num_rows: int) -> KVCache:
         config = self.model.config
@@ -248,7 +246,7 @@ class _Batch:
 
     @torch.inference_mode()
     def forward(self, tokens: np.ndarray, cache: KVCache) -> np.ndarray:
-        """(B, T) tokens to float64 logits (B, vocab_size) of what follows the last of them."""
+        """Return float64 logits (B, vocab_size) of the token after the last of tokens (B, T)."""
         logits: Tensor = self.model(torch.from_numpy(tokens).to(self.device), cache=cache)
         return logits[:, -1].double().cpu().numpy()
 
@@ -256,35 +254,32 @@ class _Batch:
 def score_tokens(
     logits: np.ndarray, temperature: float, top_p: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Scores by whose order tokens are drawn: the highest is a draw, the next one from the rest, and so on.
+    """Return scores (n,) float64 whose descending order samples tokens without replacement.
 
-    Gumbel noise on log-probabilities does that: going through tokens by score is sampling without putting
-    back, so where one cannot be taken the next is a draw from the rest. Tokens outside the top_p nucleus come
-    after all inside, by probability.
+    This is the Gumbel-max trick: the token of the highest score is a draw from the softmax, and if it is
+    rejected, the next one is a draw from the rest. Tokens outside the top_p nucleus follow all inside it, by
+    probability.
 
     Args:
         logits: (n,) float64, of the legal tokens.
-
-    Returns:
-        (n,) float64.
     """
-    if temperature < COLDEST:
+    if temperature < MIN_TEMPERATURE:
         return logits.copy()
     log_weights = logits / temperature
-    # For all tokens, so that what is drawn later does not depend on top_p.
+    # One draw for every token, so that later draws do not depend on top_p.
     uniform = random.random(len(logits))
     if top_p == 1:
         return log_weights + gumbel(uniform)
-    shares = np.exp(log_weights - log_weights.max())
-    shares /= shares.sum()
-    # Those below the mean of 1 - top_p have less than that together, so they are outside: only the others, mostly few,
-    # are put in order. Sorting their shares takes a fifth of the time of sorting their places.
-    likely = np.flatnonzero(shares >= min((1 - top_p) / len(shares), shares.max()))
-    ordered = np.sort(shares[likely])[::-1]
+    probabilities = np.exp(log_weights - log_weights.max())
+    probabilities /= probabilities.sum()
+    # Tokens below (1 - top_p) / n sum to less than 1 - top_p, so they are outside the nucleus; only the others, usually
+    # few, need sorting. Sorting values takes a fifth of the time of sorting indices.
+    likely = np.flatnonzero(probabilities >= min((1 - top_p) / len(probabilities), probabilities.max()))
+    ordered = np.sort(probabilities[likely])[::-1]
     count = np.count_nonzero(np.cumsum(ordered) - ordered < top_p)
     least = ordered[count - 1]
-    above = likely[shares[likely] > least]
-    equal = likely[shares[likely] == least][: count - len(above)]
+    above = likely[probabilities[likely] > least]
+    equal = likely[probabilities[likely] == least][: count - len(above)]
     inside = np.concatenate([above, equal])
     scores = log_weights - 1e9
     scores[inside] = log_weights[inside] + gumbel(uniform[inside])
@@ -292,6 +287,6 @@ def score_tokens(
 
 
 def gumbel(uniform: np.ndarray) -> np.ndarray:
-    """Draws of the standard Gumbel distribution, from draws within [0, 1)."""
+    """Turn uniform draws in [0, 1) into draws of the standard Gumbel distribution."""
     noise: np.ndarray = -np.log(-np.log(1 - uniform))
     return noise

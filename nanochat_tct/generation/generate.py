@@ -1,4 +1,4 @@
-"""`generate`: workflows written by a checkpoint, from nothing or from what a user began to write."""
+"""`generate`: workflows written by a checkpoint, from scratch or continuing a prompt."""
 
 import itertools
 import json
@@ -32,10 +32,10 @@ class Sample:
 
     value: Any
     json: str  # compact
-    tokens: list[int]  # content tokens as sampled, prompt included
-    # "limit": max_tokens left it no choice at the end; "decode_prefix": closes what a wheel's tokenizer was cut off at
+    tokens: list[int]  # content tokens, including the prompt
+    # "limit": max_tokens forced the ending; "decode_prefix": completed a document that a wheel's tokenizer cut off
     completed_by: Literal["model", "limit", "decode_prefix"]
-    problem: str | None  # what the schema objects to, None if nothing
+    problem: str | None  # the schema's first objection, None if the workflow is valid
 
     @property
     def valid(self) -> bool:
@@ -53,16 +53,17 @@ def generate_workflows(
     max_tokens: int = 2048,
     endings: tuple[str, ...] = (),
 ) -> list[Sample]:
-    """Sample workflows, in the order of their indices.
+    """Sample workflows, in the order of their indices, on the model's device.
 
     Args:
-        model: with the tokenizer's vocabulary; works on the device it is on.
-        prompt_tokens: content tokens of an open document to go on from.
-        temperature: 0 takes the most probable legal token each time.
-        top_p: draws among the most probable tokens that together have this share.
+        model: a model of the tokenizer's vocabulary.
+        prompt_tokens: content tokens of an unfinished document to continue.
+        temperature: 0 always takes the most probable legal token.
+        top_p: sample from the smallest set of most probable tokens with this total probability.
         seed: sample i is a function of (weights, prompt, temperature, top_p, seed, i).
-        max_tokens: of a document, prompt included: as it comes near, only tokens are drawn that leave room to end.
-        endings: what may follow the prompt's tokens, as ``encode_prompt`` gives it; none: anything.
+        max_tokens: limit per document, including the prompt. Only tokens are drawn after which the document can
+            still end within it.
+        endings: what may follow the prompt's tokens, as returned by ``encode_prompt``; empty: anything.
     """
     sampling = SamplingConfig(temperature, top_p, seed, max_tokens)
     generated = generate_tokens(model, tokenizer, prompt_tokens or [], num_samples, sampling, endings)
@@ -70,7 +71,7 @@ def generate_workflows(
 
 
 def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
-    """The workflow that tokens stand for, completed if they were cut off."""
+    """Decode the workflow of some tokens, completing it if it was cut off."""
     if generated.is_complete:
         text, _, _ = tokenizer.decode(generated.tokens)
     else:
@@ -135,7 +136,7 @@ class GenerateConfig:
 
 
 def command(argv: list[str]) -> int:
-    """Run `generate` with command-line arguments; 0 when every workflow was written and is valid."""
+    """Run `generate` with command-line arguments; return 0 if every workflow was written and is valid."""
     config = parse_arguments(
         GenerateConfig, join_prompt(argv), "generate", "Write workflows, from nothing or from a partial one."
     )
@@ -171,29 +172,29 @@ def command(argv: list[str]) -> int:
 
 
 def join_prompt(argv: list[str]) -> list[str]:
-    """The arguments with `--prompt=TEXT` for `--prompt TEXT` where the text, as YAML may, begins with a dash.
+    """Rewrite `--prompt TEXT` as `--prompt=TEXT` where the text begins with a dash, as YAML may.
 
-    Else the parser would take it for a flag.
+    Otherwise the parser would take the text for a flag.
     """
     for index, (argument, text) in enumerate(itertools.pairwise(argv)):
         if argument == "--prompt" and re.match(r"-(?!-?[A-Za-z])", text) and text != "-":
-            text = "---" if text == "--" else text  # which the parser would take away
+            text = "---" if text == "--" else text  # the parser would drop "--"
             return [*argv[:index], f"--prompt={text}", *join_prompt(argv[index + 2 :])]
     return argv
 
 
 def untrained(config: GenerateConfig) -> tuple[GPT, Tokenizer]:
-    """A model of the demo's shape with random weights: what it writes shows the grammar alone."""
+    """Return a model of the demo's shape with random weights, whose output shows the grammar alone."""
     tokenizer = load_tokenizer(config.tokenizer or "builtin")
     shape = replace(PRESETS["demo"], vocab_size=tokenizer.vocab_size())
     return GPT(shape, config.seed).to(_device(config.device)), tokenizer
 
 
 def load(checkpoint: str, tokenizer_name: str | None, device: str) -> tuple[GPT, Tokenizer, dict[str, Any]]:
-    """A checkpoint's model on the device, the tokenizer that it was trained with, and its state.
+    """Load a checkpoint's model onto a device, with the tokenizer it was trained with and its state.
 
     Raises:
-        UserError: no usable checkpoint; another tokenizer; no such device.
+        UserError: the checkpoint is not usable, the tokenizer does not match, or the device does not exist.
     """
     model, state = load_model(pull(checkpoint), _device(device))
     tokenizer = load_tokenizer(tokenizer_name or state["tokenizer"]["name"])
@@ -208,7 +209,7 @@ def _device(name: str) -> str:
 
 
 def in_order(tokenizer: Tokenizer, samples: Iterator[tuple[int, Generated]]) -> Iterator[tuple[int, Sample]]:
-    """Yield the samples of ``generate_tokens`` by index, each as soon as it and those before it are done."""
+    """Yield the samples of ``generate_tokens`` in order of index, each as soon as it and all before it are done."""
     done: dict[int, Generated] = {}
     next_index = 0
     for index, generated in samples:
@@ -219,7 +220,7 @@ def in_order(tokenizer: Tokenizer, samples: Iterator[tuple[int, Generated]]) -> 
 
 
 def show(index: int, sample: Sample, config: GenerateConfig, folder: Path | None) -> None:
-    """Print one sample, or write it into the folder."""
+    """Print one sample, or write it to the folder."""
     is_yaml = config.format == "yaml"
     text = to_yaml(sample.value) if is_yaml else sample.json + "\n"
     closed = "" if sample.completed_by == "model" else f", ended by the limit of {config.limit}"

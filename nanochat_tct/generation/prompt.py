@@ -1,4 +1,4 @@
-"""What a user begins to write, as tokens to go on from: a file or a text, YAML or JSON, cut off anywhere."""
+"""Prompts: the beginning of a workflow, YAML or JSON, cut off anywhere, as tokens to continue."""
 
 import codecs
 import itertools
@@ -13,7 +13,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.generation.cut import CutText
 from nanochat_tct.tokenizer import Tokenizer
 
-NEAR = 20  # lines (YAML) or values (JSON) from the end that are dropped one by one
+NEAR = 20  # lines (YAML) or values (JSON) at the end that are dropped one by one
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
@@ -25,36 +25,42 @@ BYTE_ORDER_MARKS = {
 
 @dataclass(frozen=True)
 class Prompt:
-    """The beginning of a document."""
+    """The beginning of a document.
 
-    tokens: list[int]  # content tokens, without a position token; the document is left open at their end
-    endings: tuple[
-        str, ...
-    ]  # base tokens, one string of which follows (``Tokenizer.encode_cut``); (): anything
-    dropped: str  # the end of the text, which they leave out; "" if nothing
-    reason: str  # why; "" if nothing. Without `dropped`: why the end of the last line does not count
-    is_whole: bool = False  # a whole document, to which nothing can be added
+    Attributes:
+        tokens: content tokens, without a position token; the document is open after the last one.
+        endings: strings of base tokens, one of which must follow (``Tokenizer.encode_cut``); (): anything may.
+        dropped: the end of the text that the tokens leave out; "" if nothing.
+        reason: why it is left out; without `dropped`, why the end of the last line does not count.
+        is_whole: the document is complete, and nothing can be added.
+    """
+
+    tokens: list[int]
+    endings: tuple[str, ...]
+    dropped: str
+    reason: str
+    is_whole: bool = False
 
 
 def read_prompt(prompt: str) -> tuple[str | bytes, str]:
-    """The text that `--prompt` means, and a name for it: of a file, of stdin ("-"), or the argument itself.
+    """Return the text of `--prompt` and a name for it: a file's, stdin's ("-"), or the argument itself.
 
     Raises:
-        UserError: it looks like the name of a file, and there is none, or it cannot be read.
+        UserError: the argument looks like the name of a file that does not exist, or cannot be read.
     """
     if prompt == "-":
         return sys.stdin.buffer.read(), "stdin"
     path = Path(prompt)
     try:
-        is_there = bool(prompt.strip()) and path.exists()
-    except (OSError, ValueError):  # too long for a name, or a character that no name has
-        is_there = False
-    if is_there:
+        exists = bool(prompt.strip()) and path.exists()
+    except (OSError, ValueError):  # too long for a file name, or a character that no file name has
+        exists = False
+    if exists:
         try:
             return path.read_bytes(), prompt
         except OSError as error:
             raise UserError(f"cannot read the prompt {prompt}: {error.strerror}") from None
-    # A name of a file has an ending, or folders; the beginning of a workflow with these has a colon or a brace too.
+    # A file name has a suffix or folders; the beginning of a workflow with these also has a colon or a brace.
     has_marks = re.search(r"[\s:{\"]", prompt) is not None
     if re.fullmatch(r"[^\s\"]*\.(ya?ml|json)", prompt) or (not has_marks and re.search(r"[./\\~]", prompt)):
         raise UserError(
@@ -66,11 +72,11 @@ def read_prompt(prompt: str) -> tuple[str | bytes, str]:
 
 
 def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prompt") -> Prompt:
-    """Tokens of the open document that a text begins, and what may come next.
+    """Return the tokens of the unfinished document that a text begins, and what may follow them.
 
     The text may be cut off anywhere: in the middle of a character, a word, a string or a list. What it closes stays
-    closed, what is open at its end goes on from there, and keys that a workflow must have may be missing. If its end
-    is not valid, as little is dropped from there as lets the rest be read and encoded.
+    closed, what is open at its end continues there, and required keys may be missing. If its end is not valid, as
+    little as possible is dropped from the end.
 
     Raises:
         UserError: no part of the text is the beginning of a workflow.
@@ -98,37 +104,35 @@ def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prom
         return Prompt(tokens, endings, dropped, str(errors[0]) if errors else "", is_whole)
 
     found = attempt(whole)
-    if found is None and text.endswith(
-        "\n"
-    ):  # what is not valid in a whole line may be the beginning of something
+    if found is None and text.endswith("\n"):  # an invalid last line may be the beginning of a valid one
         found = attempt(CutText(text.rstrip()))
     if found is None:
-        found = _longest(text, _places(whole), attempt)
+        found = _longest(text, _ends(whole), attempt)
     if found is None:
         raise UserError(f"{name} is not the beginning of a workflow: {errors[0]}")
     return found
 
 
-def _places(whole: CutText) -> list[int]:
-    """Where a text can end instead: before each line (YAML), or where a value begins or ends (in brackets, as JSON)."""
+def _ends(whole: CutText) -> list[int]:
+    """Return earlier offsets at which the text could end: before each line (YAML), or around each value (JSON)."""
     text = whole.text
     if text.lstrip().startswith("{"):
-        # a prompt that says something is not taken for one that says nothing
+        # keep at least the first value, so that a prompt with content is not reduced to an empty one
         return whole.breaks[1:] if ":" in text else whole.breaks
     ends = itertools.accumulate(len(line) for line in text.splitlines(keepends=True))
     return [end for end in ends if text[:end].strip() and end < len(text)]
 
 
-def _longest(text: str, places: list[int], attempt: Callable[[CutText], Prompt | None]) -> Prompt | None:
-    """The longest beginning of a text, of those that end in these places, that can be gone on with."""
-    for place in reversed(places[-NEAR:]):
-        if found := attempt(CutText(text[:place])):
+def _longest(text: str, ends: list[int], attempt: Callable[[CutText], Prompt | None]) -> Prompt | None:
+    """Return the longest prompt that a text cut at one of these offsets gives."""
+    for end in reversed(ends[-NEAR:]):
+        if found := attempt(CutText(text[:end])):
             return found
-    # Farther away, what is wrong stays so whatever follows it: the longest one is found by halves.
-    longest, low, high = None, 0, len(places) - NEAR
+    # Further back, an error stays an error whatever follows it, so bisection finds the longest prompt.
+    longest, low, high = None, 0, len(ends) - NEAR
     while low < high:
         middle = (low + high) // 2
-        cut = CutText(text[: places[middle]])
+        cut = CutText(text[: ends[middle]])
         if found := attempt(cut):
             longest = found
         if found or cut.says_nothing:
@@ -139,10 +143,10 @@ def _longest(text: str, places: list[int], attempt: Callable[[CutText], Prompt |
 
 
 def decode(content: bytes, name: str) -> str:
-    """The text of a file: UTF-8, or what a byte-order mark says; a last character that is cut off is left out.
+    """Decode a file as UTF-8, or as its byte-order mark says, without an incomplete last character.
 
     Raises:
-        UserError: it is no such text.
+        UserError: the content is not text in that encoding.
     """
     mark = next((mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)), b"")
     encoding = BYTE_ORDER_MARKS.get(mark, "utf-8")
@@ -156,11 +160,11 @@ def decode(content: bytes, name: str) -> str:
 
 
 def _without_half(text: str, name: str) -> str:
-    """A text without the half of a character at its end: of the command line, or of a surrogate pair."""
+    """Return the text without half a character at its end (of the command line, or of a surrogate pair)."""
     if text and "\ud800" <= text[-1] < "\udc00":
         text = text[:-1]
     try:
-        # Python hands over what is not UTF-8 on the command line in this form
+        # Python represents bytes of the command line that are not UTF-8 in this form
         return decode(text.encode("utf-8", "surrogateescape"), name)
     except UnicodeEncodeError:
         raise UserError(f"{name} is not Unicode text: it has a lone surrogate") from None

@@ -1,4 +1,4 @@
-"""What a model costs, from its shape alone: parameters, FLOPs a token, bytes; and what a device can do."""
+"""The cost of a model by its shape: parameters, FLOPs per token, memory; and the peak FLOPs of devices."""
 
 import re
 from dataclasses import dataclass
@@ -7,29 +7,29 @@ from nanochat_tct.model.gpt import NUM_POSITION_BUCKETS, GPTConfig
 
 
 def parameter_count(config: GPTConfig) -> int:
-    """All parameters of `GPT(config)`."""
+    """Return the number of parameters of `GPT(config)`."""
     embeddings = (config.vocab_size + NUM_POSITION_BUCKETS) * config.n_embd
     return embeddings + matmul_parameter_count(config)
 
 
 def matmul_parameter_count(config: GPTConfig) -> int:
-    """The parameters that every token is multiplied by: blocks and head, not the embeddings."""
+    """Return the number of parameters in matrix products: blocks and head, without the embeddings."""
     return config.n_layer * block_parameter_count(config) + config.vocab_size * config.n_embd
 
 
 def block_parameter_count(config: GPTConfig) -> int:
-    """The parameters of one block, all of them in matrices."""
+    """Return the number of parameters of one block."""
     attention = 4 * config.n_embd**2
     mlp = 8 * config.n_embd**2
     return attention + mlp
 
 
 def flops_per_token(config: GPTConfig) -> int:
-    """FLOPs of forward and backward pass for one token of a full row.
+    """Return the FLOPs of a forward and backward pass per token of a full row.
 
-    The count of PaLM (appendix B), as nanochat uses it: 6 for each parameter of a matrix product (2 forward,
-    4 backward) and 12 * n_layer * n_embd * context_size for attention. Attention is counted in full, though
-    causality and the borders of documents leave less to do, so that numbers compare with published ones.
+    This is the count of PaLM (appendix B), as in nanochat: 6 per parameter of a matrix product (2 forward,
+    4 backward) and 12 * n_layer * n_embd * context_size for attention. Attention counts in full, although
+    causality and document boundaries skip part of it, so that MFU compares with published numbers.
     """
     attention = 12 * config.n_layer * config.n_embd * config.context_size
     return 6 * matmul_parameter_count(config) + attention
@@ -37,7 +37,7 @@ def flops_per_token(config: GPTConfig) -> int:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on one device at the end of a forward pass, when most is held."""
+    """Bytes on one device at the peak, the end of a forward pass."""
 
     weights: int
     gradients: int
@@ -57,18 +57,18 @@ def memory_bytes(
     num_shards: int = 1,
     optimizer: str = "muon",
 ) -> MemoryEstimate:
-    """Estimate of what training holds on one device.
+    """Estimate the memory of training on one device.
 
     Args:
         batch_size: rows of context_size tokens in one micro-step on this device.
         precision: "bf16" (autocast: weights, gradients and the residual stream stay float32) or "fp32".
-        checkpoint_activations: only the inputs of blocks are kept, and one block's insides at a time.
-        num_shards: over how many devices FSDP spreads weights, gradients and optimizer state; 1 for DDP.
-        optimizer: "muon" keeps one number for each of the matrices in blocks, "adamw" two for each parameter.
+        checkpoint_activations: keep only the inputs of blocks, and the activations of one block at a time.
+        num_shards: devices over which FSDP shards weights, gradients and optimizer state; 1 for DDP.
+        optimizer: "muon" keeps one moment per parameter of the blocks, "adamw" two per parameter.
 
-    With bf16, the weights include their copies in that precision. The activations are those that autograd
-    keeps, counted from the layers in gpt.py (with the kernels of fused.py it is a quarter less); kernels'
-    workspaces, the allocator's slack and CUDA's own context (about 0.5 GiB) come on top.
+    With bf16, the weights include their copies in bf16. The activations are those that autograd keeps, counted
+    from the layers in gpt.py (the kernels of fused.py save a quarter). Workspaces of kernels, the allocator's
+    slack and the CUDA context (about 0.5 GiB) come on top.
     """
     assert precision in ("bf16", "fp32"), precision
     size = 2 if precision == "bf16" else 4
@@ -77,14 +77,16 @@ def memory_bytes(
     if optimizer == "muon":
         moments -= 4 * config.n_layer * block_parameter_count(config)
     tokens = batch_size * config.context_size
-    # Of one block, for each token and channel: two float32 places of the stream, and in working precision the
-    # normalised stream twice, q, k, v, q and k rotated, q and k normalised, attention's output in its own and
-    # in the projection's layout, the MLP's hidden layer after relu and after squaring (4 wide each).
+    # Per token and channel of one block: the residual stream twice in float32; and in working precision the
+    # normalised stream twice, q, k, v, rotated q and k, normalised q and k, attention's output in its own and in
+    # the projection's layout, and the MLP's hidden layer after relu and after squaring (4 wide each).
     stream = 4 * tokens * config.n_embd
     block = 2 * stream + (2 + 3 + 2 + 2 + 2 + 8) * size * tokens * config.n_embd
     blocks = config.n_layer * stream + block if checkpoint_activations else config.n_layer * block
     mask = batch_size * config.context_size**2
-    head = 2 * stream + 4 * config.vocab_size * config.n_embd  # with its gradient, taken in the forward pass
+    head = (
+        2 * stream + 4 * config.vocab_size * config.n_embd
+    )  # including its gradient, computed in the forward pass
     bf16_copies = 2 * matmul_parameter_count(config) if precision == "bf16" else 0
     return MemoryEstimate(
         weights=(4 * parameters + bf16_copies) // num_shards,
@@ -94,8 +96,8 @@ def memory_bytes(
     )
 
 
-# Dense bf16 matrix FLOPs a second, without sparsity, from the makers' data sheets; fp16 where a device has no
-# bf16. The first entry all of whose words are in the device's name counts.
+# Dense bf16 matrix FLOPs per second, without sparsity, from the vendors' data sheets; fp16 for devices without bf16.
+# The first entry whose words all occur in the device's name applies.
 PEAK_FLOPS: list[tuple[str, float]] = [
     ("B200", 2250e12),
     ("GH200", 989e12),
@@ -120,10 +122,7 @@ PEAK_FLOPS: list[tuple[str, float]] = [
 
 
 def peak_flops(device_name: str) -> float | None:
-    """Dense bf16 FLOPs a second of a device, by the name that `torch.cuda.get_device_name` gives.
-
-    None for one that is not in the table, a CPU for example.
-    """
+    """Return the dense bf16 FLOPs per second of a device by its `torch.cuda.get_device_name`, or None if unlisted."""
     words = set(re.findall(r"[a-z0-9]+", device_name.lower()))
     for name, flops in PEAK_FLOPS:
         if set(name.lower().split()) <= words:

@@ -1,8 +1,7 @@
-"""Two pieces of the model whose kernels on a GPU are ours: the MLP with its activation, and a layer's queries and keys.
+"""Fused operations with our own GPU kernels: the MLP with its activation, and rotated, normalised queries and keys.
 
-Both are next to no arithmetic that takes its time in passes over memory, of which torch.compile makes more than are
-needed. The kernels themselves are in `kernels.py`; here are the gradients, and the same formulas for a CPU, which has
-no use for them but can test them.
+Both are bound by memory traffic, and torch.compile makes more passes over memory than necessary. The kernels are in
+`kernels.py`. This file holds the autograd functions, and the same formulas in plain PyTorch, so that tests run on CPU.
 """
 
 from typing import Any
@@ -13,23 +12,22 @@ from torch import Tensor
 
 from nanochat_tct.model.rotary import rotate
 
-NORM_EPS = torch.finfo(torch.float32).eps  # torch's own for RMSNorm
-SHARED_MEMORY = 213_032  # bytes that the largest kernel takes; of GPUs for games some have less than half
+NORM_EPS = torch.finfo(torch.float32).eps  # torch's default for RMSNorm
+SHARED_MEMORY = 213_032  # bytes that the largest kernel needs; some consumer GPUs have less than half
 
 
 def fits_mlp(device: torch.device, n_embd: int) -> bool:
-    """Whether the MLP's kernels run there: on Hopper and the like, whose units for copying want rows of 16 bytes."""
+    """Return whether the MLP's kernels run on the device: Hopper or newer, whose TMA needs rows of 16 bytes."""
     if device.type != "cuda" or n_embd % 8:
         return False
     properties = torch.cuda.get_device_properties(device)
-    # AMD's have no such property, and no such kernels.
+    # AMD GPUs lack the property and the kernels.
     return properties.major >= 9 and getattr(properties, "shared_memory_per_block_optin", 0) >= SHARED_MEMORY
 
 
 # --------------------------------------------------------------------------------------------------------
-# relu(x U^T)^2 D^T. h = x U^T is never written down: the first product writes relu(h)^2, and as the gradient is
-# 2 relu(h), twice the root of that, the backward pass needs nothing more. That both can be done at the end of a matrix
-# product is known from the runs of modded-nanogpt.
+# relu(x U^T)^2 D^T. h = x U^T is never stored: the first product writes relu(h)^2, whose derivative 2 relu(h) is twice
+# its square root, so the backward pass needs nothing else. modded-nanogpt fuses both into the matrix products too.
 
 
 @torch.library.custom_op("nanochat_tct::matmul_relu_squared", mutates_args=())
@@ -86,7 +84,7 @@ def relu_squared_mlp(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
 
 
 # --------------------------------------------------------------------------------------------------------
-# Queries and keys, rotated by their places and normalised.
+# Queries and keys, rotated by their positions and normalised.
 
 
 @torch.library.custom_op("nanochat_tct::rotate_and_norm", mutates_args=())
@@ -108,7 +106,7 @@ def rotate_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
 def grad_of_rotate_and_norm(
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Gradient of qkv from those of its three parts, (B, T, n_head, head_dim) each."""
+    """Return the gradient of qkv, given those of its three parts, (B, T, n_head, head_dim) each."""
     if qkv.is_cuda:
         from nanochat_tct.model import kernels
 
@@ -123,7 +121,7 @@ def grad_of_rotate_and_norm(
 
 
 def _rotated(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys rotated, float32 (B, T, 2, n_head, head_dim), and what makes their norm 1 of it, (..., 1)."""
+    """Return rotated queries and keys, float32 (B, T, 2, n_head, head_dim), and their RMSNorm scale (..., 1)."""
     rotated = rotate(qkv[:, :, :2].float(), cos[:, None, None], sin[:, None, None])
     return rotated, (rotated.square().mean(dim=-1, keepdim=True) + NORM_EPS).rsqrt()
 
@@ -151,7 +149,7 @@ class _Heads(torch.autograd.Function):
 
 
 def heads(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries and keys as attention takes them, `norm(rotate(...))`, and the values.
+    """Return queries and keys as attention takes them, `norm(rotate(...))`, and the values.
 
     qkv: (B, T, 3, n_head, head_dim); cos, sin: (T, 1, head_dim / 2). Returns: each (B, T, n_head, head_dim).
     """

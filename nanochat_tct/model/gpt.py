@@ -1,13 +1,12 @@
 """The model: a decoder-only transformer in the manner of nanochat, for packed documents and position tokens.
 
-What is not plain GPT-2: rotary embeddings instead of learned positions, RMSNorm without parameters,
-normalised queries and keys, no biases, a head that is not tied to the embedding, relu(x)^2 in the MLP,
-zero-initialised output projections (each block starts as the identity), and logits bounded softly to
-(-15, 15).
+It differs from GPT-2 in these points: rotary embeddings instead of learned positions, RMSNorm without
+parameters, normalised queries and keys, no biases, an untied head, relu(x)^2 in the MLP, zero-initialised
+output projections (each block starts as the identity), and logits soft-capped to (-15, 15).
 
-A row of tokens holds one document or several. Each begins with a position token, an id of
-`vocab_size + position`, where position is how many tokens of the document come before this row. Attention is
-causal and never crosses from one document to another.
+A row of tokens holds one or more documents. Each begins with a position token, whose id is
+`vocab_size + position`, where position counts the document's tokens before this row. Attention is causal and
+never crosses from one document to another.
 """
 
 import math
@@ -33,7 +32,7 @@ EMBEDDING_STD = 0.02
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a model. `context_size` counts the tokens of a row, position tokens included."""
+    """The shape of a model. `context_size` counts the tokens of a row, including position tokens."""
 
     vocab_size: int = 8192
     context_size: int = 512
@@ -69,10 +68,10 @@ class GPTConfig:
 
 
 def position_bucket_starts() -> list[int]:
-    """The smallest position of every bucket: one for 0 alone, then four to each doubling, up to 2^17.
+    """Return the smallest position of each bucket: four buckets per doubling, up to 2^17.
 
-    0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... 2^17: below 8 every position has its own. What lies
-    beyond 2^17 shares the last one.
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, ... 2^17: each position below 8 has a bucket of its own, and
+    all positions from 2^17 share the last one.
     """
     octaves = (2**octave * quarter for octave in range(18) for quarter in (1.0, 1.25, 1.5, 1.75))
     return [0, *sorted({math.ceil(start) for start in octaves if start <= 2**17})]
@@ -86,30 +85,30 @@ NUM_POSITION_BUCKETS = len(position_bucket_starts())
 
 
 def norm(x: Tensor) -> Tensor:
-    """RMSNorm without parameters, in the dtype of x."""
+    """Apply RMSNorm without parameters, in the dtype of x."""
     return F.rms_norm(x, (x.size(-1),)).to(x.dtype)
 
 
 def attention_mask(tokens: Tensor, vocab_size: int) -> Tensor | None:
-    """What each token of a packed row may attend to: itself and what comes before it in its own document.
+    """Return the mask by which each token attends to itself and to the tokens before it in its own document.
 
-    Computed once a forward pass, shared by all layers. tokens: (B, T) int64.
+    It is computed once per forward pass and shared by all layers. tokens: (B, T) int64.
 
     Returns:
-        None: plain causal attention is right, as every row is one document. Only looked for on CPU, since on
-            CUDA the look would wait for the device.
-        A boolean mask (B, 1, T, T), True where attention is allowed: everywhere else.
+        A boolean mask (B, 1, T, T), True where attention is allowed; or None if every row is one document, so
+        that plain causal attention does. None is only returned on CPU, since on CUDA the check would wait for
+        the device.
     """
     starts = tokens >= vocab_size
     if tokens.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(starts[:, 1:].any()):
         return None
-    documents = starts.cumsum(dim=1)  # (B, T): which document of the row a token belongs to
+    documents = starts.cumsum(dim=1)  # (B, T): the document of the row that a token belongs to
     same_document = documents[:, :, None] == documents[:, None, :]
     return same_document.tril()[:, None]  # (B, 1, T, T)
 
 
-# Blocks of queries and keys of flex attention's kernels, and how these are built: forward, and backward. Measured on
-# an H200, where the forward pass takes 0.57 of the time of torch's defaults, the backward pass 0.9.
+# Block sizes and launch settings of flex attention's kernels, forward and backward. On an H200 the forward pass takes
+# 0.57 and the backward pass 0.9 of the time with torch's defaults.
 FLEX_OPTIONS = {
     "fwd_BLOCK_M": 128,
     "fwd_BLOCK_N": 64,
@@ -122,12 +121,12 @@ FLEX_OPTIONS = {
     "bwd_num_stages": 3,
     "bwd_num_warps": 4,
 }
-FLEX_HEAD_DIM = 64  # up to which these fit any GPU's shared memory
-FLEX_BLOCK = 128  # queries and keys of a block of the mask; shorter rows have a kernel of their own
+FLEX_HEAD_DIM = 64  # the largest for which these settings fit any GPU's shared memory
+FLEX_BLOCK = 128  # queries and keys per block of the mask; torch uses another kernel for shorter rows
 
 
 def block_mask(tokens: Tensor, vocab_size: int) -> BlockMask:
-    """The same mask as a sparse one for flex attention, which skips the blocks that are all masked."""
+    """Return `attention_mask` as a block-sparse mask for flex attention, which skips fully masked blocks."""
     B, T = tokens.shape
     documents = (tokens >= vocab_size).cumsum(dim=1)  # (B, T)
 
@@ -138,7 +137,7 @@ def block_mask(tokens: Tensor, vocab_size: int) -> BlockMask:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
-    """Softmax attention over q, k, v (B, n_head, T, head_dim), by the mask of `attention_mask` or a cache."""
+    """Apply softmax attention to q, k, v (B, n_head, T, head_dim) under a mask (see `attention_mask`)."""
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     if isinstance(mask, BlockMask):
@@ -155,14 +154,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> 
 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
-    """A projection without bias whose weights are still to be filled by `GPT.initialize`."""
+    """Return a projection without bias; `GPT.initialize` fills its weights."""
     layer = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=False)
     assert isinstance(layer, nn.Linear)
     return layer
 
 
 class Attention(nn.Module):
-    is_fused = False  # queries and keys rotated and normalised by one kernel, in bf16 and without a cache
+    is_fused = False  # rotate and normalise queries and keys in one kernel (bf16, no cache)
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -177,8 +176,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         B, T, C = x.shape
         qkv = self.c_qkv(x).view(B, T, 3, self.n_head, self.head_dim)
-        # Rotary attention sees only differences of places, so counting places from the start of the row does
-        # as well as counting them from the start of each document in it.
+        # Rotary attention depends only on differences of positions, so positions may count from the start of the
+        # row instead of the start of each document.
         if self.is_fused and qkv.dtype == torch.bfloat16 and cache is None:
             q, k, v = fused.heads(qkv, cos, sin)  # each (B, T, n_head, head_dim)
         else:
@@ -186,13 +185,13 @@ class Attention(nn.Module):
             q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # each (B, n_head, T, head_dim)
         if cache is not None:
-            k, v = cache.append(self.layer, k, v)  # (B, n_head, S, head_dim), S = room of the cache
+            k, v = cache.append(self.layer, k, v)  # (B, n_head, S, head_dim), S = the cache's capacity
         y = attend(q, k, v, mask)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
 
 class MLP(nn.Module):
-    is_fused = False  # the activation into the matrix products, in bf16
+    is_fused = False  # fuse the activation into the matrix products (bf16)
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -229,10 +228,9 @@ class GPT(nn.Module):
     """The whole model.
 
     Args:
-        config: its shape. Dropout, where asked for, is on the embedding and on what each layer adds to it.
-        seed: of the initial weights: the same seed, the same weights. The global random state is not used.
-        checkpoint_activations: keep only the inputs of blocks for the backward pass, and compute the rest of
-            what it needs again.
+        config: the model's shape. Dropout applies to the embedding and to the output of each residual branch.
+        seed: seed of the initial weights, which do not depend on the global random state.
+        checkpoint_activations: keep only the inputs of blocks for the backward pass and recompute the rest.
     """
 
     rotary_cos: Tensor
@@ -260,7 +258,7 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def initialize(self, seed: int) -> None:
-        """Fill all weights from a seed. Projections that end a branch start at zero, the head close to it."""
+        """Fill all weights from a seed. Output projections start at zero, the head close to zero."""
         generator = torch.Generator().manual_seed(seed)
         self.token_embedding.weight.normal_(std=EMBEDDING_STD, generator=generator)
         self.position_embedding.weight.normal_(std=EMBEDDING_STD, generator=generator)
@@ -274,18 +272,18 @@ class GPT(nn.Module):
         self.head.weight.normal_(std=0.001, generator=generator)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """(B, T) ids, of the vocabulary or position tokens, to (B, T, n_embd), under autocast in its dtype."""
+        """Embed ids (B, T), content or position tokens, as (B, T, n_embd) in autocast's dtype."""
         vocab_size = self.config.vocab_size
         is_position = tokens >= vocab_size
         bucket = (
             torch.bucketize((tokens - vocab_size).clamp(min=0), self.position_bucket_starts, right=True) - 1
         )
         if torch.is_grad_enabled():
-            # One look-up in one table: with one for each, every token would have a gradient, zero, for position 0, and
-            # on CUDA thousands of gradients of one row are added one after the other.
+            # One look-up in a joint table: with a look-up in each, every content token would add a zero gradient to
+            # position 0, and CUDA adds thousands of gradients for one row one after another.
             table = torch.cat([self.token_embedding.weight, self.position_embedding.weight])
             x = F.embedding(torch.where(is_position, vocab_size + bucket, tokens), table)
-        else:  # and no copy of the table for each token that is generated
+        else:  # without copying the tables for each generated token
             content = self.token_embedding(tokens.clamp(max=vocab_size - 1))
             x = torch.where(is_position[..., None], self.position_embedding(bucket), content)
         device_type = tokens.device.type
@@ -298,18 +296,17 @@ class GPT(nn.Module):
         cache: KVCache | None = None,
         legal: Legal | None = None,
     ) -> Tensor:
-        """Predict at every place the token that follows.
+        """Predict the next token at every position.
 
         Args:
             tokens: (B, T) int64, T <= context_size; ids from vocab_size up are position tokens.
-            targets: (B, T) int64 or None; -1 is no target.
-            cache: keys and values of what went before in each row; tokens go on from there. A row is then
-                taken to be one document.
-            legal: which tokens the targets are predicted among, its mask_ids (B, T); None: all.
+            targets: (B, T) int64; -1 marks a position without a target.
+            cache: keys and values of each row's earlier tokens, which `tokens` continues. Each row must then be
+                one document.
+            legal: the tokens that the softmax of each target is over, with mask_ids (B, T); None: all tokens.
 
         Returns:
-            With targets, the sum over targets other than -1 of nats, a float32 scalar.
-            Without, logits (B, T, vocab_size) in float32.
+            With targets, the summed loss in nats, a float32 scalar. Without, logits (B, T, vocab_size) in float32.
         """
         T = tokens.size(1)
         assert self.config.context_size >= T, f"a row of {T} tokens, context_size {self.config.context_size}"
@@ -321,7 +318,7 @@ class GPT(nn.Module):
             positions = cache.positions(T)  # (B, T)
             cos, sin = self.rotary_cos[positions][:, :, None], self.rotary_sin[positions][:, :, None]
             mask = cache.mask(T)  # (B, 1, T, S)
-        # Not compiled: compiled, its gradient would be summed in another order each time.
+        # The embedding stays uncompiled: compiled, the order in which its gradient is summed varies.
         x = self.embed(tokens)
         x = self.through_blocks(x, cos, sin, mask, cache)  # (B, T, n_embd)
         if cache is not None:

@@ -1,12 +1,12 @@
-"""Triton kernels for CUDA, where what torch.compile makes moves the same numbers through memory several times.
+"""Triton kernels for CUDA, for operations that torch.compile turns into several passes over memory.
 
-Imported only where there is CUDA: Triton comes with PyTorch's CUDA builds.
+This module is imported only on CUDA devices, since Triton comes with PyTorch's CUDA builds.
 
 loss_of_logits            the soft-capped loss over legal tokens and its gradient, in one pass over the logits
-matmul_relu_squared       relu(x W^T)^2, and the gradient behind it, without a pass of their own
-rotate_and_norm           queries and keys rotated by their places and normalised; their gradient, and that of values
+matmul_relu_squared       relu(x W^T)^2 and its gradient, inside the matrix products
+rotate_and_norm           rotated and normalised queries and keys, and the gradient of qkv
 
-Sizes of blocks, warps and stages were measured on an H200.
+Block sizes, warps and stages were tuned on an H200.
 """
 
 from typing import Any, NamedTuple
@@ -31,12 +31,12 @@ def loss_of_logits(
     masks: Tensor | None,
     is_gradient: bool,
 ) -> Tensor:
-    """Nats of each row; the gradient of their sum is left in place of the logits, if asked for.
+    """Return the nats of each row; if `is_gradient`, the gradient of their sum overwrites the logits.
 
     Args:
-        logits: (R, vocab_size) contiguous, before they are capped.
-        targets: (R,) int64; -1 counts nothing.
-        mask_ids, masks: as of Legal, mask_ids (R,); None: all tokens are legal.
+        logits: (R, vocab_size) contiguous, before the soft cap.
+        targets: (R,) int64; -1 marks a row without a target.
+        mask_ids, masks: as in Legal, with mask_ids (R,); None: all tokens are legal.
     Returns: float32 (R,).
     """
     rows, vocab_size = logits.shape
@@ -55,7 +55,7 @@ def loss_of_logits(
         IS_FULL=8 * eighths == vocab_size,
         EIGHTHS=eighths,
         num_warps=min(16, max(1, eighths // 128)),  # 32 tokens a thread
-        maxnreg=80,  # so that three rows are under way at a time
+        maxnreg=80,  # lets three rows run at a time
     )
     return nats
 
@@ -78,13 +78,13 @@ def _loss_of_row(
     of_row = logits + row * vocab_size
     byte = tl.arange(0, EIGHTHS)[:, None]
     bit = tl.arange(0, 8)[None, :]
-    token = byte * 8 + bit  # (EIGHTHS, 8): a thread has the eight tokens of a byte, which it loads once
+    token = byte * 8 + bit  # (EIGHTHS, 8): a thread handles the eight tokens of a byte, which it loads once
     exists = None if IS_FULL else token < vocab_size
     z = tl.load(of_row + token, mask=exists, other=None if IS_FULL else 0.0).to(tl.float32)
     target = tl.load(targets + row).to(tl.int32)
     is_target = target >= 0
     picked = _sigmoid(tl.load(of_row + tl.maximum(target, 0)).to(tl.float32), cap)
-    # As in `_loss_on_cpu`: cap * tanh(z / cap) is 2 cap sigmoid(2 z / cap) - cap, and nothing sees the last term.
+    # As in `_loss_on_cpu`: cap * tanh(z / cap) is 2 cap sigmoid(2 z / cap) - cap; softmax ignores the constant.
     sigmoid = _sigmoid(z, cap)
     weight = tl.exp2(sigmoid * (2 * cap * LOG2_E))
     if HAS_MASKS:
@@ -97,14 +97,14 @@ def _loss_of_row(
     total = tl.sum(tl.sum(weight, axis=1), axis=0)
     tl.store(nats + row, tl.where(is_target, tl.log(total) - 2 * cap * picked, 0.0))
     if IS_GRADIENT:
-        share = weight * tl.where(is_target, 4.0 / total, 0.0) - tl.where(token == target, 4.0, 0.0)
-        grad = share * (sigmoid - sigmoid * sigmoid)
+        softmax = weight * tl.where(is_target, 4.0 / total, 0.0) - tl.where(token == target, 4.0, 0.0)
+        grad = softmax * (sigmoid - sigmoid * sigmoid)
         tl.store(of_row + token, grad.to(logits.dtype.element_ty), mask=exists)
 
 
 @triton.jit
 def _sigmoid(z, cap):
-    """Of 2 z / cap, with the quick division."""
+    """Return sigmoid(2 z / cap), with an approximate division."""
     return fast_dividef(1.0, 1.0 + tl.exp2(z * (-2 * LOG2_E / cap)))
 
 
@@ -126,7 +126,7 @@ def grad_of_relu_squared(grad: Tensor, weight: Tensor, squared: Tensor) -> Tenso
 
 
 class Tiles(NamedTuple):
-    """How a matrix product is cut: blocks of the result and of what is summed over; warps, stages, programs a core."""
+    """Tiling of a matrix product: block sizes, warps and stages, and programs per SM."""
 
     rows: int
     columns: int
@@ -182,19 +182,19 @@ def _matmul_relu_squared(
     row_blocks = tl.cdiv(rows, BLOCK_ROWS)
     column_blocks = tl.cdiv(columns, BLOCK_COLUMNS)
     for block in tl.range(tl.program_id(0), row_blocks * column_blocks, NUM_PROGRAMS, flatten=True):
-        # GROUP rows of blocks at a time, column by column, so that what is read is read again soon.
+        # GROUP rows of blocks at a time, column by column, so that reads hit the L2 cache.
         group = block // (GROUP * column_blocks)
         of_group = min(row_blocks - group * GROUP, GROUP)
-        place = block % (GROUP * column_blocks)
-        row = (group * GROUP + place % of_group) * BLOCK_ROWS
-        column = place // of_group * BLOCK_COLUMNS
+        in_group = block % (GROUP * column_blocks)
+        row = (group * GROUP + in_group % of_group) * BLOCK_ROWS
+        column = in_group // of_group * BLOCK_COLUMNS
         product = tl.zeros((BLOCK_ROWS, BLOCK_COLUMNS), tl.float32)
         for start in range(0, inner, BLOCK_INNER):
             if IS_BACKWARD:
                 product = tl.dot(x.load([row, start]), weight.load([start, column]), product)
             else:
                 product = tl.dot(x.load([row, start]), weight.load([column, start]).T, product)
-        # By halves: on its way out a block lies in shared memory, of which the whole would leave too little.
+        # In halves: the store stages a block in shared memory, and a whole block would leave too little of it.
         halves = product.reshape(BLOCK_ROWS, 2, HALF).permute(0, 2, 1)
         left, right = halves.split()
         if IS_BACKWARD:
@@ -212,7 +212,7 @@ def _matmul_relu_squared(
 
 
 def rotate_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Queries and keys of qkv (B, T, 3, n_head, head_dim), contiguous, rotated and normalised.
+    """Return the queries and keys of a contiguous qkv (B, T, 3, n_head, head_dim), rotated and normalised.
 
     cos, sin: (T, head_dim / 2) float32. Returns: each (B, T, n_head, head_dim), contiguous.
     """
@@ -225,7 +225,7 @@ def rotate_and_norm(qkv: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
 def grad_of_rotate_and_norm(
     grad_q: Tensor, grad_k: Tensor, grad_v: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor
 ) -> Tensor:
-    """Gradient of qkv from those of its three parts, (B, T, n_head, head_dim) each, contiguous."""
+    """Return the gradient of qkv, given those of its three parts, (B, T, n_head, head_dim) each, contiguous."""
     grad = torch.empty_like(qkv)
     _launch_rotate(_grad_of_rotate_and_norm, (grad_q, grad_k, grad_v, qkv, grad), qkv, cos, sin, num_parts=3)
     return grad
@@ -256,10 +256,12 @@ def _launch_rotate(
 
 
 @triton.jit
-def _places(rows, T, N_HEAD: tl.constexpr, HALF: tl.constexpr, PADDED_HALF: tl.constexpr, ROWS: tl.constexpr):
-    """Of a block of rows, each a head of a token: where they lie in one part, in qkv and in the tables, and their mask.
+def _offsets(
+    rows, T, N_HEAD: tl.constexpr, HALF: tl.constexpr, PADDED_HALF: tl.constexpr, ROWS: tl.constexpr
+):
+    """Offsets of a block of rows (one head of one token each) into a part, into qkv and into the tables, and a mask.
 
-    Each is of the first half of a head; the second lies HALF behind it.
+    They point to the first half of a head; the second half follows HALF elements later.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     channel = tl.arange(0, PADDED_HALF)[None, :]
@@ -272,7 +274,7 @@ def _places(rows, T, N_HEAD: tl.constexpr, HALF: tl.constexpr, PADDED_HALF: tl.c
 
 @triton.jit
 def _rotate_rows(qkv, cos, sin, in_qkv, in_table, mask, eps, HALF: tl.constexpr):
-    """Both halves, rotated and normalised, cosines and sines, and what a row was multiplied by."""
+    """Return both halves rotated and normalised, the cosines and sines, and the scale of each row."""
     first = tl.load(qkv + in_qkv, mask=mask, other=0.0).to(tl.float32)
     second = tl.load(qkv + in_qkv + HALF, mask=mask, other=0.0).to(tl.float32)
     c = tl.load(cos + in_table, mask=mask, other=0.0)
@@ -298,7 +300,7 @@ def _rotate_and_norm(
     PADDED_HALF: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    in_part, in_qkv, in_table, mask = _places(rows, T, N_HEAD, HALF, PADDED_HALF, ROWS)
+    in_part, in_qkv, in_table, mask = _offsets(rows, T, N_HEAD, HALF, PADDED_HALF, ROWS)
     first, second, _, _, _ = _rotate_rows(qkv, cos, sin, in_qkv, in_table, mask, eps, HALF)
     out = q if tl.program_id(1) == 0 else k
     tl.store(out + in_part, first.to(qkv.dtype.element_ty), mask=mask)
@@ -322,7 +324,7 @@ def _grad_of_rotate_and_norm(
     PADDED_HALF: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    in_part, in_qkv, in_table, mask = _places(rows, T, N_HEAD, HALF, PADDED_HALF, ROWS)
+    in_part, in_qkv, in_table, mask = _offsets(rows, T, N_HEAD, HALF, PADDED_HALF, ROWS)
     part = tl.program_id(1)
     source = grad_v
     if part == 0:

@@ -1,9 +1,9 @@
-"""The model sizes that have a name."""
+"""The named model sizes."""
 
 from nanochat_tct.model.gpt import GPTConfig
 
 PRESETS: dict[str, GPTConfig] = {
-    # 2 million parameters, most of them in embedding and head: learns something in minutes on two CPU cores.
+    # 2 million parameters, most of them in embedding and head; learns something in minutes on two CPU cores.
     "demo": GPTConfig(context_size=256, n_layer=4, n_head=3, n_embd=96),
     "baseline": GPTConfig(context_size=512, n_layer=6, n_head=6, n_embd=384),
     "small": GPTConfig(context_size=512, n_layer=6, n_head=8, n_embd=512),

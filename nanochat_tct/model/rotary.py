@@ -1,4 +1,4 @@
-"""Rotary embeddings: where a token stands is told to attention by turning its queries and keys (Su et al. 2021)."""
+"""Rotary position embeddings (Su et al. 2021): queries and keys are rotated by an angle proportional to position."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ ROTARY_BASE = 10_000.0
 
 
 def rotary_tables(length: int, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles by which place t turns channel pairs: each (length, head_dim / 2)."""
+    """Return cosines and sines of the rotation angles of each position, (length, head_dim / 2) each."""
     frequencies = ROTARY_BASE ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
     angles = torch.outer(torch.arange(length, dtype=torch.float64), frequencies)
     return angles.cos().float(), angles.sin().float()
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs of channels (i, i + head_dim / 2) of x.
+    """Rotate the channel pairs (i, i + head_dim / 2) of x; passing -sin rotates back.
 
-    x: (..., head_dim); cos, sin: (..., head_dim / 2), with which half of x is multiplied: (T, 1, head_dim / 2) or
-    (B, T, 1, head_dim / 2) for the (B, T, n_head, head_dim) of attention. With -sin they are turned back.
+    x: (..., head_dim); cos, sin: broadcastable to (..., head_dim / 2), such as (T, 1, head_dim / 2) for an x of
+    (B, T, n_head, head_dim).
     """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos + second * sin, second * cos - first * sin), dim=-1).to(x.dtype)

@@ -1,12 +1,12 @@
-"""Cross-entropy behind a soft-capped head, without ever holding the logits of a whole batch.
+"""Cross-entropy of a soft-capped head, without holding the logits of a whole batch.
 
-At a vocabulary of 8,192 the head and its loss are most of the work of a small model, and much of the memory
-of any. So both gradients are taken in the forward pass, a chunk of rows at a time, while the logits of the
-chunk are at hand; the backward pass only scales them. The mathematics is that of
+At a vocabulary of 8,192 the head and its loss are most of a small model's work and much of any model's memory.
+Both gradients are therefore computed in the forward pass, one chunk of rows at a time while its logits exist, and
+the backward pass only scales them. The result equals
 
     cross_entropy(cap * tanh(head(x) / cap), targets, ignore_index=-1, reduction="sum")
 
-in float32 logits; a test holds the two against each other.
+with float32 logits; a test compares the two.
 """
 
 from typing import Any, NamedTuple
@@ -17,16 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Logits of one chunk, in numbers: small enough for the caches of a CPU, and enough to fill a GPU.
-CHUNK_NUMBERS = {"cpu": 2**20, "cuda": 2**27}
+# Logits per chunk: few enough for a CPU's caches, enough to fill a GPU.
+CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**27}
 
 
 class Legal(NamedTuple):
-    """Which tokens may stand in some places: the softmax is over these alone.
+    """The legal tokens of each target, over which alone the softmax runs.
 
     Attributes:
-        mask_ids: int64 (...), rows of `masks`, one for each target; targets are among the tokens of theirs.
-        masks: uint8 (num_masks, ceil(vocab_size / 8)), a bit a token, the first one in the highest bit.
+        mask_ids: int64 (...), the row of `masks` for each target; the target is legal in it.
+        masks: uint8 (num_masks, ceil(vocab_size / 8)), one bit per token, first token in the highest bit.
     """
 
     mask_ids: Tensor
@@ -34,7 +34,7 @@ class Legal(NamedTuple):
 
 
 def masks_on(device: torch.device | str, masks: np.ndarray | None) -> Tensor | None:
-    """A store's table of masks as a tensor on the device: a copy, as the store's is mapped from a read-only file."""
+    """Copy a store's memory-mapped, read-only table of masks to the device."""
     return None if masks is None else torch.from_numpy(np.array(masks)).to(device)
 
 
@@ -45,31 +45,33 @@ def soft_capped_nats(
     cap: float,
     legal: Legal | None = None,
 ) -> Tensor:
-    """Sum of nats of the targets. Not for a compiled caller: on CUDA it has a kernel, on a CPU it works in place.
+    """Return the summed loss of the targets in nats.
+
+    Do not call it from compiled code: it runs a Triton kernel on CUDA and works in place on CPU.
 
     Args:
-        x: (N, n_embd) what the head reads.
-        weight: (vocab_size, n_embd) of the head.
-        targets: (N,) int64; -1 counts nothing.
+        x: (N, n_embd), the head's input.
+        weight: (vocab_size, n_embd), the head's weight.
+        targets: (N,) int64; -1 marks a row without a target.
         cap: logits are cap * tanh(x @ weight.T / cap).
-        legal: the tokens that the softmax is over, its mask_ids (N,); None: all.
+        legal: the tokens that the softmax is over, with mask_ids (N,); None: all tokens.
 
     Returns:
-        float32 scalar. Under autocast the matrix products run in its dtype; all else is float32.
+        float32 scalar. Under autocast the matrix products run in its dtype, everything else in float32.
     """
     device_type = x.device.type
     autocast = torch.is_autocast_enabled(device_type)
     dtype = torch.get_autocast_dtype(device_type) if autocast else weight.dtype
     mask_ids, masks = legal or (None, None)
     if not torch.is_grad_enabled():
-        x, weight = x.detach(), weight.detach()  # a Function is not told otherwise that no gradient is wanted
+        x, weight = x.detach(), weight.detach()  # else ctx.needs_input_grad is True even under no_grad
     nats: Tensor = _SoftCappedNats.apply(x, weight, targets, cap, dtype, mask_ids, masks)
     return nats
 
 
 def unpacked(masks: Tensor, vocab_size: int) -> Tensor:
-    """Packed masks uint8 (R, ceil(vocab_size / 8)) as float32 (R, vocab_size): 1 where a token is legal."""
-    # Looking bytes up takes less than half the time of shifting them.
+    """Unpack masks uint8 (R, ceil(vocab_size / 8)) as float32 (R, vocab_size), 1 where a token is legal."""
+    # Looking up bytes takes less than half the time of shifting bits.
     bits_of_bytes = ((torch.arange(256)[:, None] >> torch.arange(7, -1, -1)) & 1).float()  # (256, 8)
     return F.embedding(masks.int(), bits_of_bytes).flatten(1)[:, :vocab_size]
 
@@ -83,14 +85,13 @@ def chunk_nats(
     masks: Tensor | None,
     grad_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Nats of some rows, and their gradients.
+    """Return the summed nats of a chunk of rows, a float32 scalar, and the gradient of `chunk`.
 
     Args:
-        chunk: (R, n_embd), in the dtype of matrix products, as `weight`.
+        chunk: (R, n_embd), in the dtype of the matrix products, like `weight`.
         target: (R,) int64.
-        mask_ids: (R,), with `masks` as of Legal; None: all tokens are legal.
-        grad_weight: float32, as `weight`; the gradient is added to it. None: there are no gradients.
-    Returns: their sum, a float32 scalar; the gradient of `chunk`.
+        mask_ids: (R,), with `masks` as in Legal; None: all tokens are legal.
+        grad_weight: float32, shaped like `weight`; the gradient is added to it. None: compute no gradients.
     """
     logits = chunk @ weight.T  # (R, vocab_size)
     is_gradient = grad_weight is not None
@@ -98,7 +99,7 @@ def chunk_nats(
         from nanochat_tct.model.kernels import loss_of_logits
 
         nats = loss_of_logits(logits, target, cap, mask_ids, masks, is_gradient).sum()
-        grad = logits  # in their place now
+        grad = logits  # overwritten by the kernel
     else:
         nats, grad = _loss_on_cpu(logits, target, cap, mask_ids, masks, is_gradient)
     if grad_weight is None:
@@ -115,13 +116,12 @@ def _loss_on_cpu(
     masks: Tensor | None,
     is_gradient: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The nats of all rows, and the gradient of the logits; with no gradient wanted, numbers without meaning."""
+    """Return the summed nats and the gradient of the logits (meaningless unless `is_gradient`)."""
     target = target[:, None]
     is_target = target >= 0  # (R, 1)
     target = target.clamp(min=0)
-    # tanh(z / cap) is 2 sigmoid(2 z / cap) - 1, and a sigmoid is less than half the work on a CPU. The softmax
-    # does not see the -1: logits are taken as 2 cap sigmoid, within (0, 2 cap). So no maximum is taken out before
-    # exp.
+    # tanh(z / cap) is 2 sigmoid(2 z / cap) - 1, and a sigmoid takes less than half the time on CPU. Softmax ignores
+    # the constant -1, so logits become 2 cap sigmoid, within (0, 2 cap), and exp needs no maximum subtracted.
     sigmoid = logits.float().mul_(2 / cap).sigmoid_()  # (R, vocab_size)
     weights = (sigmoid * (2 * cap)).exp_()
     if mask_ids is not None and masks is not None:
@@ -151,7 +151,7 @@ class _SoftCappedNats(torch.autograd.Function):
         needs_gradient = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
         ctx.dtypes = x.dtype, weight.dtype
         x, weight = x.to(dtype), weight.to(dtype)
-        rows = max(1, CHUNK_NUMBERS[x.device.type] // weight.size(0))
+        rows = max(1, CHUNK_LOGITS[x.device.type] // weight.size(0))
         nats = torch.zeros((), device=x.device, dtype=torch.float32)
         grad_x = torch.empty_like(x) if needs_gradient else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_gradient else None

@@ -30,7 +30,7 @@ def example(scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("rows", [1, 7, 50, 1000])
 def test_value_and_gradients(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(soft_capped_loss.CHUNK_NUMBERS, "cpu", rows * 100)
+    monkeypatch.setitem(soft_capped_loss.CHUNK_LOGITS, "cpu", rows * 100)
     x, weight, targets = example()
     expected = formula(x, weight, targets)
     nats = soft_capped_nats(x, weight, targets, CAP)
@@ -44,7 +44,7 @@ def test_value_and_gradients(rows: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_softmax_over_legal_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(soft_capped_loss.CHUNK_NUMBERS, "cpu", 7 * 100)
+    monkeypatch.setitem(soft_capped_loss.CHUNK_LOGITS, "cpu", 7 * 100)
     x, weight, targets = example()
     legal = torch.rand(50, 100, generator=torch.Generator().manual_seed(1)) < 0.5
     legal[torch.arange(50), targets.clamp(min=0)] = True
