@@ -24,7 +24,7 @@ from tests.support.commands import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NOT_IMPORTED_BY_US = {"tensorboard": "torch.utils.tensorboard imports it"}
-TOOLS = {"mypy", "ruff", "pytest-timeout", "types-pyyaml"}
+TOOLS = {"mypy", "ruff", "pytest-timeout", "pytest-xdist", "types-pyyaml"}
 TOOLS |= {"flask", "flask-cors"}  # moto imports them to serve S3
 OPTIONAL = {"boto3", "optuna", "tiktoken"}  # used where it is installed; the tests install it
 # The private wheel, whose name is free on the public index; what comes with torch's CUDA builds, and only with them

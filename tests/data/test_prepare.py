@@ -490,12 +490,13 @@ def test_wrong_use_is_one_line(tmp_path: Path, flags: list[str], message: str) -
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
 
 
-def test_real_corpora(corpus_dir: Path, ray_session: Any, tmp_path: Path) -> None:
+def test_real_corpora(real_workflows: Any, invalid_corpus: Any, ray_session: Any, tmp_path: Path) -> None:
     """Each document of both tables is taken in or rejected with its reason, or has the content of another."""
-    for name, share in [("workflows", 0.9), ("invalid", 0.0)]:
-        table = pa.parquet.read_table(corpus_dir / f"{name}.parquet")
+    for name, table, share in [("workflows", real_workflows, 0.9), ("invalid", invalid_corpus, 0.0)]:
+        given = tmp_path / f"{name}.parquet"
+        pa.parquet.write_table(table, given, row_group_size=200)
         # without masks: finding them is most of the work, and is tested on documents of its own
-        store = run(corpus_dir / f"{name}.parquet", tmp_path / name, max_rejected=1.0, masks=False)
+        store = run(given, tmp_path / name, max_rejected=1.0, masks=False)
         rejected = pa.parquet.read_table(tmp_path / name / "rejected.parquet").to_pylist()
         sources = store.documents.column("source").to_pylist() + [row["source"] for row in rejected]
         assert len(set(sources)) == len(sources) == len(table) - store.manifest["counts"]["duplicates"]
