@@ -2,13 +2,14 @@
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
+from tests.support.commands import Finished
 from tests.support.object_storage import ObjectStorage, object_storage
 
 # Before anything imports Ray or W&B: tests talk to nobody.
@@ -128,6 +129,19 @@ def ray_session() -> Any:
 
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def run_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """`nanochat-tct ARGUMENTS` in this process, where everything is imported: `run_cli` starts a Python each time."""
+    from nanochat_tct.cli import main
+
+    def run(*arguments: object) -> Finished:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Finished(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

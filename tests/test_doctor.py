@@ -14,6 +14,7 @@ from nanochat_tct.tokenizer import native
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.commands import run_cli
 
+pytestmark = pytest.mark.processes
 CONFIG = DoctorConfig()
 
 

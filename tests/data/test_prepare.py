@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.support.commands import assert_user_error, run_cli
+from tests.support.commands import Finished, assert_user_error, run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
+
+pytestmark = pytest.mark.processes
 
 
 def workflow(index: int) -> dict[str, Any]:
@@ -204,7 +207,13 @@ def command_environment(ray_session: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "moment", [".partial", ".partial/tokens.bin", ".partial/rejected.parquet", ".partial/manifest.json"]
+    "moment",
+    [
+        pytest.param(".partial", marks=pytest.mark.slow),
+        ".partial/tokens.bin",
+        pytest.param(".partial/rejected.parquet", marks=pytest.mark.slow),
+        pytest.param(".partial/manifest.json", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_and_run_again(
     prepared: Path, folder: Path, ray_session: Any, tmp_path: Path, moment: str
@@ -480,13 +489,20 @@ def test_two_checkouts_are_one_to_train_on_and_one_to_validate_on(
         ([], "--input is missing"),
     ],
 )
-def test_wrong_use_is_one_line(tmp_path: Path, flags: list[str], message: str) -> None:
+def test_wrong_use_is_one_line(
+    run_here: Callable[..., Finished],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_workflows(tmp_path / "in", 2)
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
     if "--output" not in flags:
         flags = [*flags, "--output", "out"]
-    assert_user_error(run_cli("prepare", *flags, cwd=tmp_path), message)
+    assert_user_error(run_here("prepare", *flags), message)
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
 
 

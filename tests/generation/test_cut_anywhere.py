@@ -136,9 +136,9 @@ AMBIGUOUS = ("VERSION: 1", "VERSION: 1.", "VERSION: 1.2", "VERSION: 1.20", "QUOT
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_what_is_written_stays_and_what_is_open_goes_on(sample: str, step: int) -> None:
-    """Cut at every (in `make test` at every seventh) character: nothing is dropped, the whole text's document is among those that the prompt leads to,
-    and any other one, here the shortest, begins with all that stands in the prompt, in order, and closed where the
-    prompt has closed it."""
+    """Cut at every character (in `make test` at every seventh): nothing is dropped, the whole text's document is among
+    those that the prompt leads to, and any other one, here the shortest, begins with all that stands in the prompt, in
+    order, and closed where the prompt has closed it."""
     text = SAMPLES[sample]
     value: Any = read_workflow(text)
     parts = WrittenParts(text, value) if sample not in ("anchors", "escaped") else None

@@ -26,6 +26,9 @@ from tests.support.commands import REPOSITORY
 from tests.support.workers import CPU, changed, small_config, small_store, train_alone, train_together
 
 
+pytestmark = pytest.mark.processes
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: Any) -> Path:
     return small_store(tmp_path_factory.mktemp("data") / "store", count=60)

@@ -22,6 +22,7 @@ from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.parallel import Worker
 from tests.support.workers import CPU, changed, small_config, small_store, train_alone, train_together
 
+pytestmark = pytest.mark.processes
 ITERS = 50
 # Sums over workers are taken in another order, in float32; over 50 iters the difference grows to about 1e-5.
 TOLERANCE = 1e-4

@@ -190,8 +190,9 @@ def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
     assert_nothing_lost(ledger, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     sweep = RunningSweep(
         tmp_path,
