@@ -25,7 +25,6 @@ from nanochat_tct.training.parallel import StoppedTogether, Worker
 from tests.support.commands import REPOSITORY
 from tests.support.workers import CPU, changed, small_config, small_store, train_alone, train_together
 
-
 pytestmark = pytest.mark.processes
 
 

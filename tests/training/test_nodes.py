@@ -15,7 +15,6 @@ from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from tests.support.workers import CPU, free_port, small_store
 
-
 pytestmark = pytest.mark.processes
 
 
