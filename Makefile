@@ -29,11 +29,10 @@ train: $(INSTALLED)
 # Some tests mostly wait (Ray starts, a process is killed), so there are more workers than the two cores of a small
 # machine. A file stays on one of them: its fixtures are made once.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(ARGS)
 
-# Clusters, kills and whole corpora take all of a machine: one after the other.
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m slow $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu $(ARGS)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.support.commands import Finished
 from tests.support.object_storage import ObjectStorage, object_storage
 
+BEGIN = time.monotonic()
 # Before anything imports Ray or W&B: tests talk to nobody.
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -57,6 +59,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(ProgressLine(terminal))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="skip the tests that have not begun after so many minutes")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() > BEGIN + 60 * minutes:
+        pytest.skip(f"not begun after {minutes:g} minutes")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with tests of Ray and of other processes come first: they take longest and mostly wait, so that workers of
@@ -100,7 +112,7 @@ def corpus(corpus_dir: Path) -> Any:
     return pyarrow.parquet.read_table(corpus_dir / "workflows.parquet")
 
 
-WHOLE = pytest.param(None, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])
+WHOLE = pytest.param(None, marks=[pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)])
 
 
 @pytest.fixture(params=[500, WHOLE], ids=["sample", "all"])
@@ -117,6 +129,14 @@ def invalid_corpus(corpus_dir: Path) -> Any:
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(corpus_dir / "invalid.parquet")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A token store of small workflows, for whoever only reads it."""
+    from tests.support.workers import small_store
+
+    return small_store(tmp_path_factory.mktemp("data") / "store")
 
 
 @pytest.fixture(scope="session")

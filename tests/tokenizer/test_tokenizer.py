@@ -333,7 +333,7 @@ def test_accepts_just_what_the_workflow_schema_accepts(real_workflows: Any, inva
 
 @pytest.mark.parametrize(
     ("count", "cuts"),
-    [(60, 3), pytest.param(None, 20, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])],
+    [(60, 3), pytest.param(None, 20, marks=[pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)])],
 )
 def test_cuts_of_real_workflows_are_kept_and_completed(corpus: Any, count: int | None, cuts: int) -> None:
     choose = random.Random(0)

@@ -46,11 +46,6 @@ OTHER = ("--log-interval", 1, "--wandb", "off", "--no-tensorboard", "--num-sampl
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_worker_niceness": "0"}
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: Any) -> Path:
-    return small_store(tmp_path_factory.mktemp("data") / "store", count=200)
-
-
 def arguments(data_dir: Path, folder: Path, *more: object) -> list[object]:
     places = (
         "--data-dir",
