@@ -14,7 +14,7 @@ help:
 	@echo "make setup      create .venv and install what constraints.txt pins (the targets below do it when needed);"
 	@echo "                TORCH=cpu takes a torch without CUDA, PYTHON=python3.13 another Python than the first found"
 	@echo "make train      train the demo model on two local Ray workers; ARGS=\"...\" adds flags"
-	@echo "make test       run the tests"
+	@echo "make test       run the tests, on several processes; ARGS=\"-n 0\" on one, ARGS=\"-m 'not processes'\" the quick ones"
 	@echo "make test-slow  run the tests that take longer"
 	@echo "make test-gpu   run the tests that need a CUDA device"
 	@echo "make gate       compare the numbers of this tree with those of the commit before; ARGS=\"--base REVISION\""
@@ -26,11 +26,13 @@ setup: $(INSTALLED)
 train: $(INSTALLED)
 	$(BIN)/python jobs/train.py $(ARGS)
 
+# Some tests mostly wait (Ray starts, a process is killed), so there are more workers than the two cores of a small
+# machine. A file stays on one of them: its fixtures are made once.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)
 
 test-gpu: $(INSTALLED)
 	$(BIN)/python -m pytest -m gpu $(ARGS)
@@ -75,7 +77,8 @@ ifneq ($(wildcard .venv),)
   endif
 endif
 
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check
+# Quiet: what goes wrong is still printed in full.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALL_SIZE := 2 GB of packages (on Linux several more for CUDA, which TORCH=cpu leaves out)
 ifeq ($(TORCH),cpu)
   INSTALL_SIZE := 2 GB of packages, torch without CUDA
@@ -100,10 +103,10 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard nanochat_tct/tokenizer/n
 	  else echo "error: no Python 3.11, 3.12 or 3.13 among: $(CANDIDATES); install one, or name it: make PYTHON=/path/to/python3" >&2; fi; \
 	  exit 1; \
 	fi
-	@echo "Installing $(INSTALL_SIZE); it takes minutes"
+	@echo "Installing $(INSTALL_SIZE) into .venv; it takes minutes, and nothing is printed meanwhile"
 ifeq ($(TORCH),cpu)
-	$(PIP_INSTALL) --no-deps --index-url $(CPU_INDEX) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP_INSTALL) --no-deps --index-url $(CPU_INDEX) "$$(grep '^torch==' constraints.txt)"
 	@echo cpu > .venv/.torch
 endif
-	$(PIP_INSTALL) -c constraints.txt -e '.[dev]'
+	@$(PIP_INSTALL) -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -1,15 +1,19 @@
 """Fixtures that every test file can ask for."""
 
 import os
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
+from tests.support.commands import Finished
 from tests.support.object_storage import ObjectStorage, object_storage
 
+BEGIN = time.monotonic()
 # Before anything imports Ray or W&B: tests talk to nobody.
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -23,6 +27,72 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 hypothesis.settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("fixed")
+
+
+class ProgressLine:
+    """Progress of `pytest -q`: one line that counts, and in a file a line for each tenth, in place of 2,000 dots."""
+
+    def __init__(self, terminal: Any) -> None:
+        self.terminal, self.done = terminal, 0
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self.session = session
+
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
+        is_plain = report.skipped or (report.passed and report.when == "call")
+        return (report.outcome, "", "") if is_plain and not hasattr(report, "wasxfail") else None
+
+    def pytest_runtest_logfinish(self) -> None:
+        self.done += 1
+        total = self.session.testscollected
+        line = f"{self.done} of {total} tests"
+        if self.terminal.isatty:
+            self.terminal.rewrite(line)
+        elif self.done * 10 // total > (self.done - 1) * 10 // total:
+            self.terminal.write_line(line)
+
+
+@pytest.hookimpl(trylast=True)  # pytest makes its reporter first
+def pytest_configure(config: pytest.Config) -> None:
+    terminal = config.pluginmanager.getplugin("terminalreporter")
+    if terminal is not None and config.option.verbose < 0:
+        config.pluginmanager.register(ProgressLine(terminal))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, help="skip the tests that have not begun after so many minutes")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    minutes = item.config.getoption("--minutes")
+    if minutes is not None and time.monotonic() > BEGIN + 60 * minutes:
+        pytest.skip(f"not begun after {minutes:g} minutes")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with tests of Ray and of other processes come first: they take longest and mostly wait, so that workers of
+    pytest-xdist fill the time, and none is left with them at the end."""
+    first = {item.path for item in items if item.get_closest_marker("processes")}
+    items.sort(key=lambda item: item.path not in first)
+
+
+RAY_FILES = {f"tests/{name}.py" for name in ("data/test_prepare", "test_doctor", "test_ray_session")}
+RAY_FILES.add("tests/tuning/test_remote_sweep.py")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file stays on one worker, where its fixtures are made once; so do all that use `ray_session`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneRay(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return "ray" if file in RAY_FILES else file
+
+    config.option.loadscopereorder = False  # in our order, not those with most tests first
+    return OneRay(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -42,12 +112,31 @@ def corpus(corpus_dir: Path) -> Any:
     return pyarrow.parquet.read_table(corpus_dir / "workflows.parquet")
 
 
+WHOLE = pytest.param(None, marks=[pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)])
+
+
+@pytest.fixture(params=[500, WHOLE], ids=["sample", "all"])
+def real_workflows(request: pytest.FixtureRequest, corpus: Any) -> Any:
+    """The same table: a sample of it in `make test`, all of it in `make test-slow`."""
+    if request.param is None:
+        return corpus
+    return corpus.take(sorted(random.Random(0).sample(range(len(corpus)), request.param)))
+
+
 @pytest.fixture(scope="session")
 def invalid_corpus(corpus_dir: Path) -> Any:
     """Files that are no valid workflow, mostly: same columns."""
     import pyarrow.parquet
 
     return pyarrow.parquet.read_table(corpus_dir / "invalid.parquet")
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A token store of small workflows, for whoever only reads it."""
+    from tests.support.workers import small_store
+
+    return small_store(tmp_path_factory.mktemp("data") / "store")
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +149,19 @@ def ray_session() -> Any:
 
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def run_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """`nanochat-tct ARGUMENTS` in this process, where everything is imported: `run_cli` starts a Python each time."""
+    from nanochat_tct.cli import main
+
+    def run(*arguments: object) -> Finished:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Finished(code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

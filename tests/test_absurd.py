@@ -22,7 +22,6 @@ from nanochat_tct.training.plan import check_settings, make_plan
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.tune import check as check_sweep
 from tests.support.commands import assert_user_error, run_cli, run_python
-from tests.support.workers import small_store
 
 ABSURD = (
     0,
@@ -69,14 +68,9 @@ def with_value(config_class: Any, name: str, value: object, **given: Any) -> Any
     return parse_arguments(config_class, flags, "command", "")
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_store(tmp_path_factory.mktemp("absurd") / "store", count=30)
-
-
-def small_run(store: Path, folder: Path) -> dict[str, Any]:
+def small_run(data_dir: Path, folder: Path) -> dict[str, Any]:
     return {
-        "data_dir": store,
+        "data_dir": data_dir,
         "checkpoint_dir": folder / "runs",
         "log_dir": folder / "logs",
         "max_iters": 2,
@@ -117,10 +111,10 @@ def test_numbers_of_train(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pick", [max, min])
 def test_the_most_extreme_numbers_that_are_taken_train(
-    pick: Callable[[list[Any]], Any], store: Path, tmp_path: Path
+    pick: Callable[[list[Any]], Any], data_dir: Path, tmp_path: Path
 ) -> None:
     """All of them at once; a run that comes to nothing ends with one line."""
-    given = small_run(store, tmp_path)
+    given = small_run(data_dir, tmp_path)
     names = (
         *(
             "seed",
@@ -142,7 +136,7 @@ def test_the_most_extreme_numbers_that_are_taken_train(
         ),
     )
     for name in names:
-        given[name] = pick(accepted(TrainConfig, name, check_settings, **small_run(store, tmp_path)))
+        given[name] = pick(accepted(TrainConfig, name, check_settings, **small_run(data_dir, tmp_path)))
     given |= {"warmup_iters": 0, "log_interval": 1}
     config = make_plan(with_value(TrainConfig, "wandb", "off", **given)).config
     seen: list[dict[str, Any]] = []
@@ -221,9 +215,9 @@ def test_numbers_of_synthesize(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_before_ray_starts(
-    flags: list[str], store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: list[str], data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begin = ["train", "--data-dir", str(store), "--checkpoint-dir", str(tmp_path / "runs")]
+    begin = ["train", "--data-dir", str(data_dir), "--checkpoint-dir", str(tmp_path / "runs")]
     error = refusal([*begin, *flags], capsys)
     assert flags[0] in error or "this machine has" in error
     assert list(tmp_path.iterdir()) == []
@@ -255,15 +249,15 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", NAMES)
-def test_names_of_runs(kind: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--data-dir", str(store), "--checkpoint-dir", str(tmp_path / "runs")]
+def test_names_of_runs(kind: str, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--data-dir", str(data_dir), "--checkpoint-dir", str(tmp_path / "runs")]
     refusal(["train", *given, f"--run-name={NAMES[kind]}"], capsys)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["--x", "größe 日本", "x" * 255, " a:b'\"c"])
-def test_odd_names_of_runs_work(name: str, store: Path, tmp_path: Path) -> None:
-    config = make_plan(with_value(TrainConfig, "run_name", name, **small_run(store, tmp_path))).config
+def test_odd_names_of_runs_work(name: str, data_dir: Path, tmp_path: Path) -> None:
+    config = make_plan(with_value(TrainConfig, "run_name", name, **small_run(data_dir, tmp_path))).config
     result = train(config, Worker(0, 1, torch.device("cpu")), Reporter(say=lambda line: None))
     assert result["step"] == 2 and (tmp_path / "runs" / name / "iter_00000002").is_dir()
     write_yaml(config, tmp_path / "config.yaml")
@@ -298,29 +292,29 @@ def a_loop(folder: Path) -> Path:
     ids=lambda c: c[1],
 )
 def test_folders_that_cannot_be(
-    command: list[str], kind: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str], kind: str, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job, flag = command
     more = ["--budget-flops", "1e12"] if job == "tune" else ["--checkpoint-dir", str(tmp_path / "runs")]
     place = FOLDERS[kind](tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
-    error = refusal([job, "--data-dir", str(store), *more, f"{flag}={place}"], capsys)
+    error = refusal([job, "--data-dir", str(data_dir), *more, f"{flag}={place}"], capsys)
     assert flag in error
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_is_not_writable(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
-    given = ["train", "--data-dir", str(store), "--checkpoint-dir", str(tmp_path / "locked" / "runs")]
+    given = ["train", "--data-dir", str(data_dir), "--checkpoint-dir", str(tmp_path / "locked" / "runs")]
     assert "nothing can be written" in refusal(given, capsys)
 
 
-def test_a_folder_that_the_system_refuses(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_the_system_refuses(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where only the attempt shows it: still before Ray starts."""
-    given = ["train", "--data-dir", str(store), "--checkpoint-dir", "/proc/nanochat"]
+    given = ["train", "--data-dir", str(data_dir), "--checkpoint-dir", "/proc/nanochat"]
     begin = time.process_time()
     assert main(given) == 2
     assert time.process_time() - begin < 10  # the plan is printed before
@@ -328,11 +322,11 @@ def test_a_folder_that_the_system_refuses(store: Path, capsys: pytest.CaptureFix
 
 
 def test_nothing_but_a_sweep_is_moved_aside(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a_file(tmp_path)
     given = [f"--{name.replace('_', '-')}={value}" for name, value in SWEEP.items()]
-    command = ["tune", "--data-dir", str(store), "--output", str(tmp_path), *given, "--fresh"]
+    command = ["tune", "--data-dir", str(data_dir), "--output", str(tmp_path), *given, "--fresh"]
     assert "--fresh moves a sweep aside" in refusal(command, capsys)
     assert (tmp_path / "file").exists()
 

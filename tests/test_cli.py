@@ -2,6 +2,7 @@ import errno
 import importlib.metadata
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from nanochat_tct.cli import COMMANDS, main
 from nanochat_tct.errors import UserError
-from tests.support.commands import REPOSITORY, assert_user_error, run_cli, run_python
+from tests.support.commands import REPOSITORY, Finished, assert_user_error, run_cli, run_python
 
 # The flags that users were promised; a command may have more.
 FLAGS = {
@@ -94,8 +95,19 @@ def test_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py")))
-def test_jobs_are_the_commands(script: str, tmp_path: Path) -> None:
-    result = run_python(REPOSITORY / "jobs" / script, "--nonsense", cwd=tmp_path)
+def test_jobs_are_the_commands(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Each script does what Python does with it, in this process, where all is imported; one is started too."""
+    path = REPOSITORY / "jobs" / script
+    if script == "prepare.py":
+        result = run_python(path, "--nonsense", cwd=tmp_path)
+    else:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [str(path), "--nonsense"])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(path), run_name="__main__")
+        result = Finished(stopped.value.code, *capsys.readouterr())  # type: ignore[arg-type]
     name = script.removesuffix(".py").replace("_", "-")
     assert_user_error(result, "unknown flag --nonsense", f"nanochat-tct {name} --help")
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@ import shutil
 import sys
 from collections import namedtuple
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +14,15 @@ from nanochat_tct.tokenizer import native
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.commands import run_cli
 
+pytestmark = pytest.mark.processes
 CONFIG = DoctorConfig()
 
 
 @pytest.mark.parametrize("flags", [["--no-train"], pytest.param([], marks=pytest.mark.slow)])
-def test_this_machine_is_well(flags: list[str], tmp_path: Path) -> None:
-    """Every check for real: Ray starts, a model trains."""
-    result = run_cli("doctor", *flags, cwd=tmp_path, timeout=290)
+def test_this_machine_is_well(flags: list[str], ray_session: Any, tmp_path: Path) -> None:
+    """Every check for real: Ray starts and a model trains, or Ray is joined and none does."""
+    address = ray_session.get_runtime_context().gcs_address if flags else ""
+    result = run_cli("doctor", *flags, cwd=tmp_path, timeout=290, env={"RAY_ADDRESS": address})
     lines = {line[6:21].strip(): line.split()[0] for line in result.stdout.splitlines()[:-1]}
     assert list(lines) == list(CHECKS)
     assert "FAIL" not in lines.values(), result.stdout

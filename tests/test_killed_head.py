@@ -20,7 +20,7 @@ from tests.support.workers import expected_batches, small_store
 from tests.tuning.sweeps import sweep_arguments
 from tests.tuning.test_kills import assert_money_is_right, assert_nothing_lost
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 def killed_and_again(folder: Path, arguments: list[object], where: Callable[[], int], least: int) -> str:

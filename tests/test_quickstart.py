@@ -61,6 +61,7 @@ def run(script: str, clone: Path, listening: Path) -> "subprocess.CompletedProce
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT_SECONDS)
 def test_every_block_runs_as_written(tmp_path: Path) -> None:
@@ -87,6 +88,7 @@ time.sleep(1000)
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(LIMIT_SECONDS)
 def test_the_cluster_beside_a_local_run(tmp_path: Path) -> None:

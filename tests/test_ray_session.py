@@ -1,4 +1,5 @@
 import http.server
+import os
 import re
 import socket
 import tempfile
@@ -8,33 +9,84 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from nanochat_tct.errors import UserError
-from tests.support.commands import run_python
+from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
+from tests.support.commands import Finished, run_python
 
-SHOW = """
+pytestmark = pytest.mark.processes
+
+
+STARTED = """
+import os
+import psutil
 from nanochat_tct.ray_session import start_ray
 start_ray(num_cpus=2)
 start_ray()  # once is enough
 import ray
 node = ray.nodes()[0]
-import os
 assert os.environ["RAY_ADDRESS"] == ""
 assert ray.get(ray.remote(os.getenv).remote("RAY_ADDRESS")) == ray.get_runtime_context().gcs_address
 print(len(ray.nodes()), node["NodeManagerAddress"], node["Resources"]["CPU"], node["Resources"]["object_store_memory"])
+ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(4)])  # so that there are workers
+me = psutil.Process()
+processes = [me, *me.children(recursive=True)]
+print("processes", *{process.name() for process in processes})
+for process in processes:
+    try:
+        connections = process.net_connections("inet")
+    except psutil.NoSuchProcess:
+        continue
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN:
+            print("listens", connection.laddr.ip, connection.laddr.port)
 """
 
 
-def test_started_here_on_loopback_with_a_bounded_store() -> None:
-    result = run_python("-c", SHOW, env={"RAY_ADDRESS": ""})
-    assert result.code == 0, result.stderr
-    nodes, address, cpus, store = result.stdout.split()
+class Started(NamedTuple):
+    """A Ray that was started here: what it printed of itself, and its user's home."""
+
+    result: Finished
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """In a temporary folder that is just short enough for it: the limit is Ray's, not a guess."""
+    home = tmp_path_factory.mktemp("home")
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        folder = short + "/" + "x" * (SOCKET_PATH_BYTES - SESSION_BYTES - len(short) - 1)
+        environment = {"RAY_ADDRESS": "", "RAY_TMPDIR": folder, "HOME": str(home)}
+        result = run_python("-c", STARTED, env=environment)
+        assert result.code == 0, result.stderr
+        yield Started(result, home)
+
+
+def test_started_here_on_loopback_with_a_bounded_store(started: Started) -> None:
+    nodes, address, cpus, store = started.result.stdout.splitlines()[0].split()
     assert (nodes, address, cpus) == ("1", "127.0.0.1", "2.0")
     assert float(store) <= 2 * 2**30
-    assert "WARNING" not in result.stderr
+    assert "WARNING" not in started.result.stderr
+
+
+# Of `ray start --head`: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
+FIXED_PORTS = {6379, 8265, 52365, 10001, 44217, 44227}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/net"), reason="no /proc here")
+def test_a_local_ray_listens_on_loopback_only(started: Started) -> None:
+    """By the kernel's own table, for every process of that Ray."""
+    lines = [line.split() for line in started.result.stdout.splitlines()[1:]]
+    assert {"raylet", "gcs_server"} <= set(lines[0][1:]), lines[0]
+    listening = {(address, int(port)) for kind, address, port in lines[1:]}
+    addresses = {address for address, _ in listening}
+    assert "127.0.0.1" in addresses, "it found those that listen"
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert {port for _, port in listening} & FIXED_PORTS == set(), "a cluster of `ray start` needs these"
+    assert (started.home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
 ON_LOOPBACK = {
@@ -140,10 +192,13 @@ def test_a_ray_that_wants_its_token(ray_session: Any, tmp_path: Path) -> None:
     assert "couldn't find an authentication token" in cannot_join(address, none)
 
 
+START = "from nanochat_tct.ray_session import start_ray; start_ray()"
+
+
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
 def test_a_temporary_folder_too_long_for_sockets(name: str, tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 60)
-    result = run_python("-c", SHOW, env={"RAY_ADDRESS": "", "RAY_TMPDIR": None, name: str(folder)})
+    result = run_python("-c", START, env={"RAY_ADDRESS": "", "RAY_TMPDIR": None, name: str(folder)})
     assert result.code == 1
     last = result.stderr.splitlines()[-1]
     assert re.search(rf"UserError: {name}={folder} is \d+ bytes too long for the sockets that Ray", last), (
@@ -152,19 +207,9 @@ def test_a_temporary_folder_too_long_for_sockets(name: str, tmp_path: Path) -> N
     assert not folder.exists()
 
 
-def test_a_temporary_folder_that_is_just_short_enough() -> None:
-    """The limit is Ray's, not a guess."""
-    from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
-
-    with tempfile.TemporaryDirectory(dir="/tmp") as short:
-        folder = short + "/" + "x" * (SOCKET_PATH_BYTES - SESSION_BYTES - len(short) - 1)
-        result = run_python("-c", SHOW, env={"RAY_ADDRESS": "", "RAY_TMPDIR": folder})
-        assert result.code == 0, result.stderr
-
-
 @pytest.mark.parametrize("folder", ["/proc/none", "/etc/passwd"])
 def test_a_temporary_folder_that_cannot_be_written(folder: str) -> None:
-    result = run_python("-c", SHOW, env={"RAY_ADDRESS": "", "RAY_TMPDIR": folder})
+    result = run_python("-c", START, env={"RAY_ADDRESS": "", "RAY_TMPDIR": folder})
     assert result.code == 1
     assert f"UserError: Ray cannot keep its files in RAY_TMPDIR={folder} (" in result.stderr.splitlines()[-1]
 
@@ -395,6 +440,7 @@ print(len(list_nodes()), ray.get(nodes.remote()))
 """
 
 
+@pytest.mark.slow
 def test_rays_started_here_at_once_are_asked_and_not_the_cluster_of_the_shell() -> None:
     """Ray Train and Tune ask the state API about their own workers, also in a shell that submits jobs elsewhere."""
     environment = {"RAY_ADDRESS": "", "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9"}

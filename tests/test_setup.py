@@ -1,6 +1,7 @@
 """What a bare clone relies on: declared dependencies, pins, the Makefile, the configs."""
 
 import ast
+import functools
 import importlib.metadata
 import json
 import os
@@ -33,6 +34,9 @@ NEVER_DECLARED = {"tct_github_workflow", "triton"}
 PEERS = {"atheris", "llguidance", "tokenizers", "transformers", "xgrammar"}
 
 
+packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+
+
 def imported_distributions(*folders: str) -> set[str]:
     """Distributions of the third-party modules that the Python files under ``folders`` import."""
     modules = set()
@@ -45,7 +49,7 @@ def imported_distributions(*folders: str) -> set[str]:
                     modules.add(node.module.split(".")[0])
     modules -= set(sys.stdlib_module_names) | {"nanochat_tct", "tests", "benchmarks"}
     modules -= NEVER_DECLARED | PEERS
-    known = importlib.metadata.packages_distributions()
+    known = packages_distributions()
     return {canonicalize_name(known[module][0]) for module in modules}
 
 
@@ -164,11 +168,15 @@ def test_first_python_that_works_is_taken(bare_clone: Path) -> None:
 
 
 def fake_python(path: Path, version: str, prefix: str) -> Path:
-    """Says that it is another Python; everything else is this one's."""
+    """Says that it is another Python, and is its own virtual environment; everything else is this one's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        f'#!/bin/sh\ncase "$*" in *realpath*) echo "{version} {prefix}"; exit;; esac\nexec {sys.executable} "$@"\n'
-    )
+    path.write_text(f"""#!/bin/sh
+case "$*" in
+*realpath*) echo "{version} {prefix}"; exit;;
+"-m venv .venv") mkdir -p .venv/bin && touch .venv/pyvenv.cfg && cp "$0" .venv/bin/python; exit;;
+esac
+exec {sys.executable} "$@"
+""")
     path.chmod(0o755)
     return path
 
@@ -204,7 +212,8 @@ def test_torch_without_cuda(bare_clone: Path) -> None:
     )
     assert "--index-url" not in second
     assert "--index-url" not in make(bare_clone, "-n", "setup").stdout
-    made = make(bare_clone, "setup", "TORCH=cpu", "PIP_INSTALL=@echo installing")
+    python = fake_python(bare_clone / "python", "3 11", "/usr")
+    made = make(bare_clone, "setup", f"PYTHON={python}", "TORCH=cpu", "PIP_INSTALL=@echo installing")
     assert f"torch=={pins()['torch']}\n" in made.stdout, made
     assert "Nothing to be done" in make(bare_clone, "setup", "TORCH=cpu").stdout
     assert "Nothing to be done" in make(bare_clone, "setup").stdout, "it is kept"
@@ -216,12 +225,17 @@ def test_torch_without_cuda(bare_clone: Path) -> None:
     assert wrong.returncode != 0 and "TORCH=cuda: it is cpu, or left out" in wrong.stderr
 
 
-def test_set_up_says_what_it_costs_and_shows_progress(bare_clone: Path) -> None:
-    printed = make(bare_clone, "setup", "PIP_INSTALL=@echo installing").stdout
-    assert (
-        "Installing 2 GB of packages (on Linux several more for CUDA, which TORCH=cpu leaves out)" in printed
-    )
-    assert "--quiet" not in make(bare_clone, "-n", "setup").stdout
+def test_set_up_says_what_it_costs_and_pip_only_what_goes_wrong(bare_clone: Path) -> None:
+    python = fake_python(bare_clone / "python", "3 11", "/usr")
+    (bare_clone / "constraints.txt").write_text("no requirement!\n")
+    result = make(bare_clone, "setup", f"PYTHON={python}", env={"PIP_NO_INDEX": "1"})
+    creating, installing = result.stdout.splitlines()
+    assert creating.startswith("Creating .venv with Python 3.")
+    cost = "2 GB of packages (on Linux several more for CUDA, which TORCH=cpu leaves out) into .venv"
+    assert installing.startswith(f"Installing {cost}")
+    assert result.returncode != 0 and "no requirement!" in result.stderr
+    assert "constraints.txt" in result.stderr, "what pip says of it"
+    assert not (bare_clone / ".venv/.installed").exists()
 
 
 def test_configs_load() -> None:

@@ -14,18 +14,13 @@ from nanochat_tct.documents import to_json
 from nanochat_tct.tuning.trials import LEDGER
 from tests.support.commands import REPOSITORY
 from tests.support.running_cluster import RunningCluster
-from tests.support.workers import small_config, small_store, small_workflows, train_alone
+from tests.support.workers import small_config, small_workflows, train_alone
 from tests.tuning.sweeps import logged_flops, open_ledger, sweep_arguments
 
 pytestmark = pytest.mark.timeout(1800)  # the first test starts the cluster
 UPLOAD_BYTES = 5 << 20
 SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 16, "--context-size", 32, "--batch-size", 4)
 QUIET = ("--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--eval-iters", 1)
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_store(tmp_path_factory.mktemp("data") / "store")
 
 
 def train(data_dir: Path, folder: Path, *flags: object) -> tuple[object, ...]:

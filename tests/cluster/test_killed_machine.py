@@ -16,6 +16,7 @@ from tests.support.workers import small_store
 ITERS = 300
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_job_goes_on_without_the_machines_that_were_killed(tmp_path: Path) -> None:

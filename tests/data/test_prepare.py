@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.storage import object_storage
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.support.commands import assert_user_error, run_cli
+from tests.support.commands import Finished, assert_user_error, run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
+
+pytestmark = pytest.mark.processes
 
 
 def workflow(index: int) -> dict[str, Any]:
@@ -205,7 +208,13 @@ def command_environment(ray_session: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "moment", [".partial", ".partial/tokens.bin", ".partial/rejected.parquet", ".partial/manifest.json"]
+    "moment",
+    [
+        pytest.param(".partial", marks=pytest.mark.slow),
+        ".partial/tokens.bin",
+        pytest.param(".partial/rejected.parquet", marks=pytest.mark.slow),
+        pytest.param(".partial/manifest.json", marks=pytest.mark.slow),
+    ],
 )
 def test_killed_and_run_again(
     prepared: Path, folder: Path, ray_session: Any, tmp_path: Path, moment: str
@@ -481,22 +490,30 @@ def test_two_checkouts_are_one_to_train_on_and_one_to_validate_on(
         ([], "--input is missing"),
     ],
 )
-def test_wrong_use_is_one_line(tmp_path: Path, flags: list[str], message: str) -> None:
+def test_wrong_use_is_one_line(
+    run_here: Callable[..., Finished],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    flags: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_workflows(tmp_path / "in", 2)
     (tmp_path / "empty").mkdir()
     before = sorted(tmp_path.rglob("*"))
     if "--output" not in flags:
         flags = [*flags, "--output", "out"]
-    assert_user_error(run_cli("prepare", *flags, cwd=tmp_path), message)
+    assert_user_error(run_here("prepare", *flags), message)
     assert sorted(tmp_path.rglob("*")) == before, "nothing is written"
 
 
-def test_real_corpora(corpus_dir: Path, ray_session: Any, tmp_path: Path) -> None:
+def test_real_corpora(real_workflows: Any, invalid_corpus: Any, ray_session: Any, tmp_path: Path) -> None:
     """Each document of both tables is taken in or rejected with its reason, or has the content of another."""
-    for name, share in [("workflows", 0.9), ("invalid", 0.0)]:
-        table = pa.parquet.read_table(corpus_dir / f"{name}.parquet")
+    for name, table, share in [("workflows", real_workflows, 0.9), ("invalid", invalid_corpus, 0.0)]:
+        given = tmp_path / f"{name}.parquet"
+        pa.parquet.write_table(table, given, row_group_size=200)
         # without masks: finding them is most of the work, and is tested on documents of its own
-        store = run(corpus_dir / f"{name}.parquet", tmp_path / name, max_rejected=1.0, masks=False)
+        store = run(given, tmp_path / name, max_rejected=1.0, masks=False)
         rejected = pa.parquet.read_table(tmp_path / name / "rejected.parquet").to_pylist()
         sources = store.documents.column("source").to_pylist() + [row["source"] for row in rejected]
         assert len(set(sources)) == len(sources) == len(table) - store.manifest["counts"]["duplicates"]

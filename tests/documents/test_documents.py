@@ -515,13 +515,13 @@ def test_lone_surrogates_live_in_json_only() -> None:
     assert caught.value.reason == "not-yaml"
 
 
-def test_real_corpus_reads_back_equal(corpus: Any) -> None:
+def test_real_corpus_reads_back_equal(real_workflows: Any) -> None:
     accepted = 0
-    for text in corpus.column("text").to_pylist():
+    for text in real_workflows.column("text").to_pylist():
         try:
             value = read_workflow(text, "yaml")
         except DocumentError:
             continue
         accepted += 1
         assert to_json(read_workflow(to_yaml(value), "yaml")) == to_json(value)
-    assert accepted > 0.99 * len(corpus)
+    assert accepted > 0.99 * len(real_workflows)

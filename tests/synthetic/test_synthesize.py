@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from nanochat_tct.synthetic.template import (
 )
 from nanochat_tct.synthetic.writer import Writer
 from tests.support.commands import assert_user_error, run_cli
+from tests.support.commands import Finished, assert_user_error
 
 COUNT = 1500
 # Of 10,051 real workflows as compact JSON: bytes at these percentiles. Ours may differ by a quarter.
@@ -264,9 +265,9 @@ def test_facts_stay_and_phrases_do_not() -> None:
 # ----------------------------------------------------------------------------- the command
 
 
-def test_command_writes_the_workflows(tmp_path: Path) -> None:
+def test_command_writes_the_workflows(run_here: Callable[..., Finished], tmp_path: Path) -> None:
     output = tmp_path / "workflows"
-    result = run_cli("synthesize", "--count", 12, "--output", output, "--seed", 5)
+    result = run_here("synthesize", "--count", 12, "--output", output, "--seed", 5)
     assert result.code == 0, result.stderr
     files = sorted(path for path in output.iterdir() if path.suffix == ".json")
     assert [path.name for path in files] == [f"workflow-{index:06d}.json" for index in range(12)]
@@ -277,10 +278,10 @@ def test_command_writes_the_workflows(tmp_path: Path) -> None:
     assert result.stdout.startswith(f"12 workflows, {num_bytes:,} bytes of JSON, seed 5: written to ")
 
     before = files[0].stat().st_mtime_ns
-    again = run_cli("synthesize", "--count", 12, "--output", output, "--seed", 5)
+    again = run_here("synthesize", "--count", 12, "--output", output, "--seed", 5)
     assert "already in" in again.stdout and files[0].stat().st_mtime_ns == before
 
-    other = run_cli("synthesize", "--count", 3, "--output", output, "--format", "yaml")
+    other = run_here("synthesize", "--count", 3, "--output", output, "--format", "yaml")
     assert other.code == 0
     assert sorted(path.name for path in output.glob("workflow*")) == [
         f"workflow-00000{i}.yaml" for i in range(3)
@@ -308,10 +309,12 @@ def test_many_go_to_sub_folders_and_a_killed_run_can_go_on(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("stranger", ["notes.txt", "workflow-000099.json"])
-def test_another_folder_is_left_alone(tmp_path: Path, stranger: str) -> None:
-    run_cli("synthesize", "--count", 2, "--output", tmp_path)
+def test_another_folder_is_left_alone(
+    run_here: Callable[..., Finished], tmp_path: Path, stranger: str
+) -> None:
+    run_here("synthesize", "--count", 2, "--output", tmp_path)
     (tmp_path / stranger).write_text("mine")
-    result = run_cli("synthesize", "--count", 3, "--output", tmp_path)
+    result = run_here("synthesize", "--count", 3, "--output", tmp_path)
     assert_user_error(result, str(tmp_path), "empty folder")
     assert (tmp_path / stranger).read_text() == "mine"
 
@@ -326,7 +329,13 @@ def test_another_folder_is_left_alone(tmp_path: Path, stranger: str) -> None:
         (["--count", "3", "--output", "x", "--sead", "1"], ["--sead", "--seed"]),
     ],
 )
-def test_wrong_use_is_one_line(tmp_path: Path, arguments: list[str], parts: list[str]) -> None:
-    result = run_cli("synthesize", *arguments, cwd=tmp_path)
-    assert_user_error(result, *parts)
+def test_wrong_use_is_one_line(
+    run_here: Callable[..., Finished],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    parts: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_user_error(run_here("synthesize", *arguments), *parts)
     assert list(tmp_path.iterdir()) == []

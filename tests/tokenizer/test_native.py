@@ -144,30 +144,17 @@ def test_synthetic_workflows() -> None:
         assert QUICK.codec is not None and QUICK.codec.decode(QUICK.codec.encode(text) or [])[0] == text  # type: ignore[index]
 
 
-def check_corpus(texts: list[str]) -> int:
+@built
+def test_real_workflows(real_workflows: Any, invalid_corpus: Any) -> None:
+    texts = real_workflows.column("text").to_pylist()
     valid = 0
-    for text in texts:
+    for text in texts + invalid_corpus.column("text").to_pylist():
         try:
             value = read_document(text)
         except DocumentError:
             continue
         valid += check_document(QUICK, SLOW, to_json(value))
-    return valid
-
-
-@built
-def test_a_sample_of_real_workflows(corpus: Any, invalid_corpus: Any) -> None:
-    texts = corpus.column("text").to_pylist()[::25]
-    assert check_corpus(texts) > 0.9 * len(texts)
-    check_corpus(invalid_corpus.column("text").to_pylist()[::10])
-
-
-@built
-@pytest.mark.slow
-def test_all_real_workflows(corpus: Any, invalid_corpus: Any) -> None:
-    texts = corpus.column("text").to_pylist()
-    assert check_corpus(texts) > 0.9 * len(texts)
-    check_corpus(invalid_corpus.column("text").to_pylist())
+    assert valid > 0.9 * len(texts)
 
 
 @built

@@ -280,14 +280,14 @@ def test_every_finite_float_is_a_number(number: float) -> None:
     assert json.dumps(TOKENIZER.decode_value(TOKENIZER.encode_value(value))) == json.dumps(value)
 
 
-def test_real_workflows_come_back_equal_in_order_and_kind(corpus: Any) -> None:
-    """Every document of the corpus: equal back again, or refused with a pointer that exists in it.
+def test_real_workflows_come_back_equal_in_order_and_kind(real_workflows: Any) -> None:
+    """Every document: equal back again, or refused with a pointer that exists in it.
 
     What is refused is no workflow to check-jsonschema either, and few documents cannot be read.
     """
     from nanochat_tct.evaluation.validity import is_valid_workflow
 
-    texts = corpus.column("text").to_pylist()
+    texts = real_workflows.column("text").to_pylist()
     unreadable = 0
     for text in texts:
         try:
@@ -311,13 +311,12 @@ def test_real_workflows_come_back_equal_in_order_and_kind(corpus: Any) -> None:
     assert unreadable < 0.002 * len(texts)
 
 
-@pytest.mark.slow
-def test_accepts_just_what_the_workflow_schema_accepts(corpus: Any, invalid_corpus: Any) -> None:
+def test_accepts_just_what_the_workflow_schema_accepts(real_workflows: Any, invalid_corpus: Any) -> None:
     """Against check-jsonschema's own machinery, document by document."""
     from nanochat_tct.evaluation.validity import is_valid_workflow
 
     disagreements = []
-    for text in corpus.column("text").to_pylist() + invalid_corpus.column("text").to_pylist():
+    for text in real_workflows.column("text").to_pylist() + invalid_corpus.column("text").to_pylist():
         try:
             value = read_workflow(text, "yaml")
         except DocumentError:
@@ -332,36 +331,22 @@ def test_accepts_just_what_the_workflow_schema_accepts(corpus: Any, invalid_corp
     assert disagreements == []
 
 
-def test_cuts_of_real_workflows_complete_to_valid_ones(corpus: Any) -> None:
-    choose = random.Random(0)
-    texts = corpus.column("text").to_pylist()
-    checked = 0
-    sample = choose.sample(texts, 60)
-    for text in sample:
-        try:
-            tokens = TOKENIZER.encode_value(read_workflow(text, "yaml"))
-        except (DocumentError, TokenizerError):
-            continue
-        for _ in range(3):
-            completed, _, _ = functions.decode_prefix(tokens[: choose.randrange(len(tokens))])
-            assert functions.encode(completed)
-            checked += 1
-    assert checked > 0.5 * 3 * len(sample)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_twenty_cuts_of_every_real_workflow_are_kept_and_completed(corpus: Any) -> None:
+@pytest.mark.parametrize(
+    ("count", "cuts"),
+    [(60, 3), pytest.param(None, 20, marks=[pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)])],
+)
+def test_cuts_of_real_workflows_are_kept_and_completed(corpus: Any, count: int | None, cuts: int) -> None:
     choose = random.Random(0)
     segmenter = TOKENIZER.segmenter
     checked = 0
     texts = corpus.column("text").to_pylist()
+    texts = texts if count is None else choose.sample(texts, count)
     for text in texts:
         try:
             tokens = TOKENIZER.encode_value(read_workflow(text, "yaml"))
         except (DocumentError, TokenizerError):
             continue
-        for _ in range(20):
+        for _ in range(cuts):
             kept = tokens[: choose.randrange(len(tokens))]
             completed, _, _ = functions.decode_prefix(kept)
             base = segmenter.decode(kept)
@@ -371,4 +356,4 @@ def test_twenty_cuts_of_every_real_workflow_are_kept_and_completed(corpus: Any) 
                 base[-back] > "\x7f" and written.startswith(base[:-back]) for back in (1, 2, 3)
             )
             checked += 1
-    assert checked > 0.9 * 20 * len(texts)
+    assert checked > 0.9 * cuts * len(texts)

@@ -5,6 +5,7 @@ import pytest
 from tests.support.commands import run_python
 
 
+@pytest.mark.long
 @pytest.mark.slow  # minutes on two cores: a node, its Ray and its workers start again and again
 @pytest.mark.timeout(900)
 def test_a_killed_worker_driver_and_node_lose_nothing() -> None:

@@ -25,6 +25,7 @@ from nanochat_tct.training.launch import worker_resources
 from tests.support.commands import assert_user_error, run_cli, run_python
 from tests.support.workers import descendants, small_store
 
+pytestmark = pytest.mark.processes
 ITERS = 40
 WANDB_KEY = "0123456789abcdef0123456789abcdef01234567"
 SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 32, "--context-size", 64, "--dropout", 0.1)
@@ -43,11 +44,6 @@ LENGTH = (
 OTHER = ("--log-interval", 1, "--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--num-workers", 2)
 # Ray would let everything else on the machine go first, and not look at its workers for two seconds.
 QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_worker_niceness": "0"}
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: Any) -> Path:
-    return small_store(tmp_path_factory.mktemp("data") / "store", count=200)
 
 
 def arguments(data_dir: Path, folder: Path, *more: object) -> list[object]:
@@ -140,6 +136,7 @@ def training_processes(driver: int) -> list[int]:
     ]
 
 
+@pytest.mark.slow  # Ray starts twice, and workers three times
 def test_killed_worker_and_killed_driver_change_nothing(
     undisturbed: Undisturbed, data_dir: Path, tmp_path: Path
 ) -> None:
@@ -218,7 +215,7 @@ def test_sigterm_saves_and_loses_nothing(undisturbed: Undisturbed, data_dir: Pat
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_saves_under_torchrun_too(data_dir: Path, tmp_path: Path, number: signal.Signals) -> None:
     _, *flags = arguments(data_dir, tmp_path, "--save-interval", 1000, "--max-iters", 4000)
     module = ("-m", "nanochat_tct.training.torchrun")
@@ -252,6 +249,7 @@ def test_a_closed_output_saves_and_ends(data_dir: Path, tmp_path: Path) -> None:
     assert latest is not None and int(latest.name.removeprefix("iter_")) >= 2
 
 
+@pytest.mark.slow  # six Pythons with torch
 def test_two_jobs_of_one_name_do_not_train_at_once(
     data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,11 +42,6 @@ from tests.support.workers import (
 )
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: Any) -> Path:
-    return small_store(tmp_path_factory.mktemp("data") / "store")
-
-
 def weights_of(folder: Path, run: str = "run") -> dict[str, torch.Tensor]:
     path = latest_checkpoint(folder / "checkpoints" / run)
     assert path is not None

@@ -23,12 +23,9 @@ from nanochat_tct.training.micro_batch import FILE, out_of_memory
 from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from tests.support.commands import REPOSITORY
-from tests.support.workers import CPU, changed, small_config, small_store, train_alone, train_together
+from tests.support.workers import CPU, changed, small_config, train_alone, train_together
 
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: Any) -> Path:
-    return small_store(tmp_path_factory.mktemp("data") / "store", count=60)
+pytestmark = pytest.mark.processes
 
 
 class Full:

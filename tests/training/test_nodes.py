@@ -15,6 +15,8 @@ from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from tests.support.workers import CPU, free_port, small_store
 
+pytestmark = pytest.mark.processes
+
 
 def told(rank: int, port: int, data_dirs: list[str], other: Callable[[], Any] | None, folder: Path) -> None:
     """One of two workers: writes down what `check_nodes` raised."""

@@ -20,17 +20,13 @@ from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.micro_steps import MicroSteps
 from nanochat_tct.training.parallel import Worker
-from tests.support.workers import CPU, changed, small_config, small_store, train_alone, train_together
+from tests.support.workers import CPU, changed, small_config, train_alone, train_together
 
+pytestmark = pytest.mark.processes
 ITERS = 50
 # Sums over workers are taken in another order, in float32; over 50 iters the difference grows to about 1e-5.
 TOLERANCE = 1e-4
 BF16_TOLERANCE = 3e-2  # three significant digits, in every activation
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory: Any) -> Path:
-    return small_store(tmp_path_factory.mktemp("data") / "store", count=60)
 
 
 def config_of(data_dir: Path, folder: Path, workers: int, parallel: str, **changes: Any) -> TrainConfig:

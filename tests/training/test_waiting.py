@@ -13,7 +13,7 @@ import pytest
 from tests.support.killed_node import two_workers, wait_for
 from tests.support.workers import small_store
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 HOLD = """
 import sys

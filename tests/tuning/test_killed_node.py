@@ -14,6 +14,7 @@ from tests.tuning.sweeps import sweep_arguments
 from tests.tuning.test_kills import assert_money_is_right, assert_nothing_lost
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_sweep_goes_on_when_a_node_is_killed(tmp_path: Path) -> None:
@@ -49,6 +50,7 @@ def test_a_sweep_goes_on_when_a_node_is_killed(tmp_path: Path) -> None:
     assert_nothing_lost(ledger, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_trials_save_when_a_node_is_to_go(tmp_path: Path) -> None:

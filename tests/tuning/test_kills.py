@@ -180,7 +180,7 @@ def assert_money_is_right(ledger: Ledger, folder: Path) -> None:
     ("kills", "budget"),
     [
         pytest.param(2, 6e10, marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
-        pytest.param(20, 1.5e11, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param(20, 1.5e11, marks=[pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]),
     ],
 )
 def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
@@ -190,8 +190,9 @@ def test_kills_without_ray(tmp_path: Path, kills: int, budget: float) -> None:
     assert_nothing_lost(ledger, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupt_saves_a_checkpoint_and_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     sweep = RunningSweep(
         tmp_path,
@@ -280,6 +281,7 @@ def test_a_preempted_trial_saves_and_goes_on(tmp_path: Path) -> None:
     assert done == sorted(set(done)), "an iter was done again"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize(
@@ -298,6 +300,7 @@ def test_kills_on_ray(
     assert_nothing_lost(ledger, tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [0, 4])

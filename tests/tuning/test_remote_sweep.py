@@ -266,6 +266,7 @@ def test_a_killed_sweep_goes_on_from_the_bucket_alone(storage: ObjectStorage, tm
     )
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_whole_sweep_on_ray(storage: ObjectStorage, tmp_path: Path) -> None:
