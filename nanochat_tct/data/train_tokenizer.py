@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.config import option, parse_arguments
-from nanochat_tct.data.encode import parse_raw
-from nanochat_tct.data.parts import plan_parts, read_part
+from nanochat_tct.data.parts import parse_raw, plan_parts, read_part
 from nanochat_tct.data.sources import find_sources
 from nanochat_tct.documents import DocumentError, Limits
 from nanochat_tct.errors import UserError

@@ -11,7 +11,7 @@ import pytest
 from nanochat_tct.data.store import MANIFEST, TOKENS, TokenStore, manifest_sha256, upload_store
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage import object_storage
-from nanochat_tct.storage.object_storage import RemoteFolder, absolute, join, local_path, locked, shown
+from nanochat_tct.storage.object_storage import RemoteFolder, absolute, join, local_path, locked_copy, shown
 from tests.helpers import assert_user_error, run_cli
 from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.training.workers import small_store
@@ -101,7 +101,7 @@ def test_a_store_is_fetched_once(storage: ObjectStorage, made: Path) -> None:
     assert not list(opened[0].folder.parent.glob(".partial*"))
 
 
-def test_another_store_there_is_fetched_anew(storage: ObjectStorage, made: Path, tmp_path: Path) -> None:
+def test_another_store_there_is_fetched_again(storage: ObjectStorage, made: Path, tmp_path: Path) -> None:
     upload_store(made, STORE)
     before = TokenStore.open(STORE)
     old = before.tokens[:5].tolist()
@@ -176,9 +176,9 @@ def test_a_manifest_of_a_gigabyte_is_not_read(
 def test_waiting_for_the_lock_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "LOCK_SECONDS", 0.2)
     with (
-        locked(tmp_path / "copy"),
+        locked_copy(tmp_path / "copy"),
         pytest.raises(UserError, match="another process has held"),
-        locked(tmp_path / "copy"),
+        locked_copy(tmp_path / "copy"),
     ):
         pass
 
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told_as_such(
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full on this system")
     upload_store(made, STORE)
-    partial = local_path(STORE).with_name(f".partial-{local_path(STORE).name}") / f".partial-{TOKENS}"
+    partial = local_path(STORE).with_name(f".partial-{local_path(STORE).name}") / TOKENS
     make = Path.mkdir
 
     def mkdir_and_fill(path: Path, *arguments: object, **options: object) -> None:
