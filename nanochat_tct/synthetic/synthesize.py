@@ -16,6 +16,7 @@ from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_absurd, refuse_folder
+from nanochat_tct.storage.files import PARTIAL, write_atomic
 from nanochat_tct.synthetic.workflow import write_workflow
 from nanochat_tct.synthetic.writer import Writer
 
@@ -178,7 +179,7 @@ def _is_own(output: Path, marker: dict[str, Any]) -> bool:
     except (KeyError, TypeError, UserError):
         return False
     expected = {_file(output, config, index) for index in range(config.count)}
-    found = set(_files(output)) - {output / MARKER, output / f"{MARKER}.tmp"}
+    found = {path for path in _files(output) if not path.name.startswith(PARTIAL)} - {output / MARKER}
     return found == expected if ended else found <= expected
 
 
@@ -196,6 +197,4 @@ def _remove_files(output: Path) -> None:
 
 
 def _write_marker(output: Path, content: dict[str, Any]) -> None:
-    temporary = output / f"{MARKER}.tmp"
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    os.replace(temporary, output / MARKER)
+    write_atomic(output / MARKER, json.dumps(content) + "\n", sync=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.storage.files import write_atomic
 from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
@@ -47,9 +48,7 @@ class Tracker:
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / METRICS
         kept = [entry for entry in read_metrics(run_dir) if entry["iter"] <= first_iter] if first_iter else []
-        partial = run_dir / f".partial-{METRICS}"
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        os.replace(partial, path)
+        write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in kept), sync=False)
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed by close)
         self._board: Any = None
         self._wandb: Any = None
