@@ -58,7 +58,7 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One verified checkpoint. The big parts are read when asked for."""
+    """One verified checkpoint. The big parts are read on request."""
 
     path: Path
     state: dict[str, Any]  # state.json
@@ -69,7 +69,7 @@ class Checkpoint:
         return int(self.state["step"])
 
     def weights(self, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
-        """The model's state dict. Raises: CheckpointError when the file is none of safetensors."""
+        """The model's state dict. Raises: CheckpointError when it is not a safetensors file."""
         try:
             return load_file(self.path / WEIGHTS, device=str(device))
         except (SafetensorError, ValueError) as error:
@@ -85,7 +85,7 @@ class Checkpoint:
             if not isinstance(state["optimizer"], dict) or not isinstance(state["random"], list):
                 raise TypeError("optimizer and random are not a dict and a list")
         except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(  # without torch's own text, which advises to load it unsafely
+            raise CheckpointError(  # without torch's text, which advises to load it unsafely
                 f"{self.path / OPTIMIZER}: not the state of an optimizer; it is damaged, or not from here"
             ) from error
         return state
@@ -108,7 +108,7 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Write the checkpoint of `state["step"]`, then drop all but the last `keep` and the best.
+    """Write the checkpoint of `state["step"]`, then delete all but the last `keep` and the best.
 
     Args:
         run_dir: created if it does not exist.
@@ -155,7 +155,7 @@ def write_best(run_dir: Path, best: dict[str, Any]) -> None:
 
 
 def read_best(run_dir: Path) -> dict[str, Any] | None:
-    """`{"step", "bits_per_byte"}` of the best checkpoint, None when there is none (yet)."""
+    """`{"step", "bits_per_byte"}` of the best checkpoint, None while there is none."""
     try:
         best = json.loads((Path(run_dir) / BEST).read_text())
         int(best["step"])
@@ -193,12 +193,12 @@ def latest_step(run_dir: Path) -> int:
 
 
 def say_on_stderr(line: str) -> None:
-    """Print where no output of a command is mixed up with it."""
+    """Print a line on stderr, apart from a command's output."""
     print(line, file=sys.stderr, flush=True)
 
 
 def latest_checkpoint(run_dir: Path, say: Callable[[str], None] = say_on_stderr) -> Path | None:
-    """The latest checkpoint that is whole. Damaged ones are passed over, and `say` tells of each."""
+    """The latest checkpoint that is whole. Damaged ones are passed over, each with a line from `say`."""
     for path in reversed(list_checkpoints(run_dir)):
         try:
             verify_checkpoint(path)
@@ -273,9 +273,9 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
-    """A checkpoint directory as it is; of a run directory the best, or the latest where there is no best.
+    """The checkpoint in a checkpoint directory; of a run directory the best, or the latest if there is no best.
 
-    Raises: CheckpointError when there is nothing usable, with the runs found below `path_or_run_dir`.
+    Raises: CheckpointError when there is none to use, with the runs found below `path_or_run_dir`.
     """
     path = Path(path_or_run_dir)
     if (path / MANIFEST).exists() or STEP_DIRECTORY.fullmatch(path.name):
@@ -315,7 +315,7 @@ def load_model(path_or_run_dir: str | Path, device: str | torch.device = "cpu") 
                 raise TypeError(f"tokenizer: {name!r:.40}")
         shape = GPTConfig(**checkpoint.state["model_config"])
         if parameter_count(shape) > sum(tensor.numel() for tensor in weights.values()):
-            raise ValueError("the model is larger than its weights")  # before memory is taken for it
+            raise ValueError("the model is larger than its weights")  # before memory is allocated for it
         model = GPT(shape)
         model.load_state_dict(weights)
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
@@ -326,9 +326,9 @@ def load_model(path_or_run_dir: str | Path, device: str | torch.device = "cpu") 
 
 
 def check_tokenizer(state: dict[str, Any], name: str, fingerprint: str) -> None:
-    """Refuse to use a model with a tokenizer it was not trained with.
+    """Refuse to use a model with another tokenizer than it was trained with.
 
-    Raises: UserError naming both.
+    Raises: UserError that names both.
     """
     trained = state["tokenizer"]
     if trained["fingerprint"] != fingerprint:
@@ -347,8 +347,8 @@ def exclusive(
     """Hold the directory of a run (or a sweep), so that two jobs of one name do not write over each other.
 
     Args:
-        held: what to tell the user when another process on this machine holds it.
-        waits: until that one lets go of it, instead.
+        held: what the user reads when another process on this machine holds it.
+        waits: wait until that process lets go of it, instead.
 
     Raises: UserError when another process holds it, or it cannot be made.
     """

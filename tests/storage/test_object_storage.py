@@ -11,6 +11,7 @@ import pytest
 from nanochat_tct.data.store import MANIFEST, TOKENS, TokenStore, manifest_sha256, upload_store
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage import object_storage
+from nanochat_tct.storage.files import FileRecord
 from nanochat_tct.storage.object_storage import RemoteFolder, absolute, join, local_path, locked_copy, shown
 from tests.helpers import assert_user_error, run_cli
 from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
@@ -190,20 +191,19 @@ def test_a_full_disk_is_told_as_such(
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full on this system")
     upload_store(made, STORE)
-    partial = local_path(STORE).with_name(f".partial-{local_path(STORE).name}") / TOKENS
-    make = Path.mkdir
+    download = RemoteFolder._download
 
-    def mkdir_and_fill(path: Path, *arguments: object, **options: object) -> None:
-        make(path, *arguments, **options)  # type: ignore[arg-type]
-        if path == partial.parent and not os.path.lexists(partial):
-            partial.symlink_to("/dev/full")
+    def download_to_full_disk(remote: RemoteFolder, record: FileRecord, folder: Path, prefix: str) -> None:
+        (folder / record.name).symlink_to("/dev/full")
+        download(remote, record, folder, prefix)
 
-    monkeypatch.setattr(Path, "mkdir", mkdir_and_fill)
+    monkeypatch.setattr(RemoteFolder, "_download", download_to_full_disk)
     with pytest.raises(OSError, match="No space left"):
         TokenStore.open(STORE)
+    assert not list(local_path(STORE).parent.glob(".partial*"))
 
 
-def test_places() -> None:
+def test_paths_and_uris() -> None:
     assert join("a/b", "c") == "a/b/c"
     assert join("s3://a/b/?region=x", "c") == "s3://a/b/c?region=x"
     assert absolute("s3://a/b") == "s3://a/b"
