@@ -10,7 +10,8 @@ import pyarrow.parquet
 
 from nanochat_tct.data.encode import encode_document
 from nanochat_tct.data.mask_table import MaskSender
-from nanochat_tct.data.split import group_digest, normal_hash, owner_of
+from nanochat_tct.data.repository import owner_of
+from nanochat_tct.data.split import group_digest, normal_hash
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter
 from nanochat_tct.documents import DocumentError, read_workflow, to_json
 from nanochat_tct.errors import UserError

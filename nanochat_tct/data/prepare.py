@@ -25,8 +25,9 @@ from nanochat_tct.data import encoded_parts
 from nanochat_tct.data.encode import ENDS_JOB, encode_parts
 from nanochat_tct.data.encoded_parts import EncodedParts
 from nanochat_tct.data.parts import Part, plan_parts, total_documents
+from nanochat_tct.data.repository import owner_of
 from nanochat_tct.data.sources import Source, find_sources, sources_fingerprint
-from nanochat_tct.data.split import NORMAL_FORM, owner_of
+from nanochat_tct.data.split import NORMAL_FORM
 from nanochat_tct.data.store import METADATA, REJECTED, TokenStore, upload_store
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, writing_to
 from nanochat_tct.data.windows import WINDOWINGS

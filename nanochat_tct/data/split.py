@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nanochat_tct.data.repository import owner_of
+
 TRAIN, VAL, NEAR_DUPLICATE = "train", "val", "near-duplicate"
 NORMAL_FORM = 1  # the version of `normal_hash`: with another one, parts are encoded again
-# What comes before `owner/name` in https://github.com/owner/name, git@github.com:owner/name and github.com/owner/name
-HOST = re.compile(r"^(?:(?!file)[a-z][a-z0-9+.-]*://[^/]+/|[^/@:]+@[^/:]+:|[^/.]+\.[^/]+/(?=[^/]+/))", re.I)
 # What changes when a workflow is copied and kept up to date: versions and commits behind an `@`, hashes of images,
 # what follows the first dot of a version number.
 VERSIONS = (  # one by one, which is faster than one alternation; each takes linear time, as strangers write the text
@@ -23,18 +23,6 @@ VERSIONS = (  # one by one, which is faster than one alternation; each takes lin
 )
 ESCAPES = (b"\\n", b"\\r", b"\\t")
 WORDS = bytes(code if chr(code).isalnum() or code > 127 else 32 for code in range(256))
-
-
-def repo_of_url(url: str) -> str | None:
-    """`owner/name` in the URL of a repository on a server; None for a path on a disk."""
-    path = HOST.sub("", url.strip())
-    return path.strip("/").removesuffix(".git").strip("/") or None if path != url.strip() else None
-
-
-def owner_of(repo: str) -> str:
-    """The owner of a repository `owner/name` or of its URL, in lower case as GitHub compares them; a bare name is its
-    own owner."""
-    return (repo_of_url(repo) or repo.strip("/")).split("/")[0].casefold()
 
 
 def normal_hash(compact_json: bytes) -> bytes:

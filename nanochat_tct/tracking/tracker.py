@@ -118,7 +118,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def wandb_mode(choice: str) -> str:
-    """Resolve a choice to `online`, `offline` or `off`: auto is WANDB_MODE if that is set, else online when logged in."""
+    """Resolve a choice to `online`, `offline` or `off`: auto is WANDB_MODE if it is set, else online if logged in."""
     if choice != "auto":
         return choice
     wanted = os.environ.get("WANDB_MODE", "").lower()
