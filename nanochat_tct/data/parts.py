@@ -24,30 +24,25 @@ PART_FILES = 1000
 PART_ROWS = 500
 MAX_SLICES = 8  # of a Parquet row group: each slice reads the group from its start
 REMOTE_THREADS = 16
-# A line of JSON that holds a workflow as text: escapes make it longer than the text.
-LINE_OVERHEAD = 6
+LINE_OVERHEAD = 6  # how much longer than a workflow its text can be in a line of JSON, because of escapes
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of work: some whole files, or some rows of one file.
-
-    start and stop are bytes of a .jsonl file, rows of a Parquet row group; first is the number of the first
-    line or row in its file.
-    """
+    """A piece of work: some whole files, or some rows of one file."""
 
     sources: tuple[Source, ...]
     documents: int
-    start: int = 0
+    start: int = 0  # byte of a .jsonl file, or row of a Parquet row group
     stop: int = 0
-    first: int = 0
+    first: int = 0  # number of the first line or row in its file
     row_group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RawDocument:
-    """One document as found; or, with `error`, one that cannot be read."""
+    """A document as found; or, with `error`, one that cannot be read."""
 
     source: str
     repo: str | None

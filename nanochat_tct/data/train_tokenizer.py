@@ -71,7 +71,7 @@ def command(argv: list[str]) -> int:
 def _read_documents(
     inputs: list[str], unreadable: Counter[str], any_value: bool
 ) -> Iterator[tuple[str, Any]]:
-    """(repository, or source where it is not known; value) of each document; counts those that cannot be read."""
+    """(repository, or source if that is unknown; value) of each document; counts those that cannot be read."""
     limits = Limits()
     for part in plan_parts(find_sources(inputs)):
         for raw in read_part(part, limits):

@@ -22,19 +22,19 @@ Format = Literal["yaml", "json", "auto"]
 
 
 def to_json(value: Any) -> str:
-    """Returns the compact JSON of a value, key order kept: the form that is hashed and measured."""
+    """The compact JSON of a value, in the order of its keys: the form that is hashed and measured."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns the compact JSON as UTF-8; lone surrogates, which JSON permits, are passed through."""
+    """The compact JSON as UTF-8; lone surrogates, which JSON permits, are passed through."""
     return to_json(value).encode("utf-8", "surrogatepass")
 
 
 def read_workflow(
     text: str | bytes, format: Format = "auto", limits: Limits = DEFAULT_LIMITS
 ) -> dict[str, Any]:
-    """Parses one document whose value is a mapping, as a workflow's is; see ``read_document``.
+    """Parse one document whose value is a mapping, as a workflow's is; see `read_document`.
 
     Raises:
         DocumentError: the document is not one JSON object, or exceeds a limit.
@@ -46,7 +46,7 @@ def read_workflow(
 
 
 def read_document(text: str | bytes, format: Format = "auto", limits: Limits = DEFAULT_LIMITS) -> Any:
-    """Parses one document.
+    """Parse one document.
 
     Args:
         text: the file's content.
@@ -54,7 +54,7 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
         limits: what the document may cost.
 
     Returns:
-        Its value. Places that share a YAML anchor share one Python object: treat it as read-only.
+        Its value. Aliases of a YAML anchor are the same Python object: treat it as read-only.
 
     Raises:
         DocumentError: the document is not one JSON value, or exceeds a limit.
@@ -63,7 +63,7 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
     if size > limits.max_bytes:
         raise DocumentError("too-large", f"{size} bytes, more than the limit of {limits.max_bytes}")
     if isinstance(text, bytes):
-        encoding = json.detect_encoding(text)  # UTF-8, UTF-16 or UTF-32, as YAML and JSON tell them apart
+        encoding = json.detect_encoding(text)  # UTF-8, UTF-16 or UTF-32; YAML and JSON have the same rule
         try:
             text = text.decode(encoding)
         except UnicodeDecodeError as error:
@@ -135,7 +135,7 @@ def _read_json(text: str, limits: Limits) -> Any:
 
 
 def _check_limits(value: Any, limits: Limits) -> None:
-    """Walks a parsed JSON value without recursion: depth and number of nodes."""
+    """Check the depth and the number of nodes of a parsed JSON value, without recursion."""
     nodes = 0
     level, depth = [value], 0  # all values inside that many collections
     while level:

@@ -29,10 +29,10 @@ _PLAIN_SPECIAL = re.compile(r"[-+.0-9~nNtTfF]|$")  # begins the plain scalars th
 
 @dataclass(slots=True)
 class _Anchored:
-    """What an alias stands for, and what it costs."""
+    """The value of an alias, and what it costs."""
 
     value: Any
-    text: str | None  # of a scalar, as it stands in the file: needed if the alias is used as a key
+    text: str | None  # of a scalar, as written in the file: needed if the alias is used as a key
     nodes: int
     characters: int
     height: int
@@ -56,6 +56,7 @@ class _Collection:
 
 
 def read_yaml(text: str, limits: Limits) -> Any:
+    """The value of the one document in a text. Raises: DocumentError."""
     if not text.isascii() and (surrogate := SURROGATE.search(text)):
         where = f"line {text.count(chr(10), 0, surrogate.start()) + 1}: "
         raise DocumentError(
@@ -65,13 +66,13 @@ def read_yaml(text: str, limits: Limits) -> Any:
 
 
 class _YamlReader:
-    """Builds the value from the parser's events; limits hold before anything is expanded."""
+    """Builds the value from the parser's events; checks the limits before it expands anything."""
 
     def __init__(self, text: str, limits: Limits) -> None:
         self.parser = YamlParser(text, self)
         self.limits = limits
         self.max_nodes, self.max_characters = limits.max_nodes, limits.max_expanded_characters
-        self.nodes = 0  # values so far, aliases counted with all that they stand for
+        self.nodes = 0  # values so far, aliases counted with everything in them
         self.characters = 0  # of strings and keys, likewise
         self.anchors: dict[str, _Anchored | None] = {}  # None: still being read
         self.stack: list[_Collection] = []

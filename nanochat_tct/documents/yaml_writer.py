@@ -7,7 +7,7 @@ from typing import Any
 
 from nanochat_tct.documents.limits import DEFAULT_LIMITS, SURROGATE, DocumentError, shortened
 
-# Plain scalars that a reader of YAML 1.1 or 1.2 takes for something other than a string.
+# Plain scalars that a reader of YAML 1.1 or 1.2 does not read as a string.
 _NOT_A_STRING = re.compile(
     r"""
     |~|null|Null|NULL|true|True|TRUE|false|False|FALSE
@@ -43,11 +43,10 @@ _ESCAPES |= {"\x1b": "\\e", '"': '\\"', "\\": "\\\\", "\x85": "\\N", "\u2028": "
 
 
 def to_yaml(value: Any) -> str:
-    """Returns clean YAML that reads back as an equal value, also in YAML 1.1 readers (but for the key `on`).
+    """Clean YAML that reads back as an equal value, also in YAML 1.1 readers (but for the key `on`).
 
-    Lists and mappings are in block style, strings of several lines are block scalars where YAML allows it,
-    quotes stand only where they are needed, lines are never wrapped, key order is kept, the top-level key
-    `on` is bare.
+    Lists and mappings are in block style, strings of several lines are block scalars where YAML allows it, there are
+    no needless quotes, lines are never wrapped, keys keep their order, the top-level key `on` is bare.
 
     Raises:
         DocumentError: YAML cannot hold the value (lone surrogates, numbers that are not finite, too deep).
@@ -62,7 +61,7 @@ def to_yaml(value: Any) -> str:
 
 
 def _value_lines(value: Any, indent: int, depth: int, top: bool = False) -> Iterator[str]:
-    """Yields a value's lines; the first is what follows its key or dash there (empty, or " text")."""
+    """Yield a value's lines; the first follows its key or dash on the same line (empty, or " text")."""
     if depth > DEFAULT_LIMITS.max_depth:
         raise DocumentError("too-deep", f"nested deeper than {DEFAULT_LIMITS.max_depth} levels")
     pad = " " * indent
@@ -88,7 +87,7 @@ def _value_lines(value: Any, indent: int, depth: int, top: bool = False) -> Iter
     elif isinstance(value, str) and _fits_block_scalar(value):
         content = value.rstrip("\n")
         newlines = len(value) - len(content)
-        # Without an indicator the first line that is not empty tells the indentation: no blank may lead it.
+        # Without an indicator the first line that is not empty sets the indentation, so it must not begin with a blank.
         indicator = "2" if content.lstrip("\n")[0] in " \t" else ""
         yield f" |{indicator}{'-' if newlines == 0 else '+' if newlines > 1 else ''}"
         block_pad = " " * max(indent, 2)
