@@ -8,9 +8,11 @@ from typing import NamedTuple, TypeVar
 
 import pyarrow.parquet
 
+from nanochat_tct.data.encode import encode_document
 from nanochat_tct.data.mask_table import MaskSender
-from nanochat_tct.data.split import group_digest, normal_hash, owner_of
-from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document
+from nanochat_tct.data.repository import owner_of
+from nanochat_tct.data.split import group_digest, normal_hash
+from nanochat_tct.data.store_writer import StoreSettings, StoreWriter
 from nanochat_tct.documents import DocumentError, read_workflow, to_json
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import Tokenizer, TokenizerError, load_tokenizer

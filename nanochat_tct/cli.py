@@ -1,4 +1,4 @@
-"""The ``nanochat-tct`` command: picks a job by name; a user's mistake becomes one line and exit code 2."""
+"""The ``nanochat-tct`` command: runs a job by name; a user's mistake becomes one line and exit code 2."""
 
 import importlib
 import importlib.metadata
@@ -7,7 +7,7 @@ import sys
 from nanochat_tct.config import suggest
 from nanochat_tct.errors import UserError, exit_code
 
-# name: (function, one line for --help); a job is imported only when it is called
+# name: (function, one line for --help); a job's module is imported only when the job runs
 COMMANDS = {
     "prepare": ("nanochat_tct.data.prepare:command", "turn workflow files into a token store"),
     "synthesize": ("nanochat_tct.synthetic.synthesize:command", "write synthetic workflows"),
@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one job. Returns the exit code: 0 when it did what it was asked, 2 for bad usage or bad input."""
+    """Run one job. Returns the exit code: 0 for success, 2 for bad usage or bad input."""
     arguments = sys.argv[1:] if argv is None else argv
     return exit_code(lambda: _run(arguments))
 

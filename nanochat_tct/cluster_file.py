@@ -1,7 +1,7 @@
-"""`nanochat-tct doctor --cluster FILE`: is a cluster file complete, and safe, before it costs anything?
+"""`nanochat-tct doctor --cluster FILE`: check that a cluster file is complete and safe before it costs anything.
 
 The files in cluster/ have one block of fields to fill in (`metadata.fill_in`; a ConfigMap in the KubeRay file),
-which the rest refers to. The checks need no cloud: they read the file, Ray's own schema, and this machine.
+which the rest refers to. The checks need no cloud, only the file, Ray's schema and this machine.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.ray_session import ensure_token
 
 FILL_IN = "FILL-IN"
-# What the value of a field looks like, where that is known; a wrong one is better found before `ray up`
+# The pattern of a field's value, and an example; a wrong value is better found before `ray up`
 PATTERNS = {
     "region": (r"[a-z]{2}(-[a-z]+)+-\d", "us-east-1"),
     "availability_zone": (r"[a-z]{2}(-[a-z]+)+-\d[a-z]", "us-east-1a"),
@@ -35,7 +35,7 @@ IMAGE = re.compile(r"rayproject/ray:(?P<version>[^-\s]+)-py(?P<python>\d+)")
 def read_cluster_file(path: str | Path) -> dict[str, Any]:
     """The content of a cluster file.
 
-    Raises: UserError when it is not there, or is not valid YAML.
+    Raises: UserError when it does not exist, or is not valid YAML.
     """
     try:
         content = yaml.safe_load(Path(path).read_text())
@@ -49,20 +49,20 @@ def read_cluster_file(path: str | Path) -> dict[str, Any]:
 
 
 def is_kuberay(content: dict[str, Any]) -> bool:
-    """Whether it is for Kubernetes, not for `ray up`."""
+    """Whether the file is for Kubernetes, not for `ray up`."""
     return content.get("kind") == "List"
 
 
 def cluster_spec(content: dict[str, Any]) -> dict[str, Any]:
-    """The cluster of a file for Kubernetes, which is that of its job."""
+    """The cluster in a file for Kubernetes, which belongs to its job."""
     spec: dict[str, Any] = content["items"][1]["spec"]["rayClusterSpec"]
     return spec
 
 
 def fields_to_fill(content: dict[str, Any]) -> dict[str, Any]:
-    """The fields that are the user's, by name.
+    """The fields that the user fills in, by name.
 
-    Raises: UserError when the block is not there.
+    Raises: UserError when the block is missing.
     """
     try:
         fields = content["items"][0]["data"] if is_kuberay(content) else content["metadata"]["fill_in"]
@@ -101,27 +101,25 @@ def check_schema(content: dict[str, Any]) -> str:
 
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            prepared = prepare_config(
-                content
-            )  # advises against single files in file_mounts, as `ray up` will
+            prepared = prepare_config(content)  # prints advice, which `ray up` prints again
         validate_config(prepared)
     except (ValidationError, ValueError, AssertionError) as error:
         message = getattr(error, "message", str(error))
-        place = "/".join(str(part) for part in getattr(error, "path", ()))
-        raise UserError(f"Ray does not take it: {place + ': ' if place else ''}{message}") from error
+        pointer = "/".join(str(part) for part in getattr(error, "path", ()))
+        raise UserError(f"Ray does not take it: {pointer + ': ' if pointer else ''}{message}") from error
     return f"Ray takes it: {prepared['provider']['type']}, up to {prepared['max_workers']} workers"
 
 
 def check_versions(content: dict[str, Any]) -> str:
-    """The cluster must run the Ray of this machine: another one refuses its jobs."""
+    """The cluster must run the same version of Ray as this machine: another one refuses its jobs."""
     version = importlib.metadata.version("ray")
     found = [match for text in strings(content) for match in IMAGE.finditer(text)]
     versions = {match["version"] for match in found}
     if is_kuberay(content):
         versions.add(cluster_spec(content)["rayVersion"])
     if versions != {version}:
-        told = ", ".join(sorted(versions)) or "none"
-        raise UserError(f"Ray {told} in the file, Ray {version} here; make them the same")
+        in_file = ", ".join(sorted(versions)) or "none"
+        raise UserError(f"Ray {in_file} in the file, Ray {version} here; make them the same")
     return f"Ray {version}" + (f", Python {found[0]['python']}" if found else "")
 
 
@@ -134,12 +132,12 @@ def check_security(content: dict[str, Any]) -> str:
         return "the operator makes the token"
     token = ensure_token()
     for kind in ("head", "worker"):
-        place = f"{kind}_start_ray_commands"
-        starts = [text for text in content.get(place, []) if "ray start" in text]
+        key = f"{kind}_start_ray_commands"
+        starts = [text for text in content.get(key, []) if "ray start" in text]
         if len(starts) != 1 or "RAY_AUTH_MODE=token" not in starts[0]:
-            raise UserError(f"{place} lacks RAY_AUTH_MODE=token: whoever reaches a port could run anything")
+            raise UserError(f"{key} lacks RAY_AUTH_MODE=token: whoever reaches a port could run anything")
         if kind == "head" and "--dashboard-host=127.0.0.1" not in starts[0]:
-            raise UserError(f"{place} lacks --dashboard-host=127.0.0.1: the dashboard would be open")
+            raise UserError(f"{key} lacks --dashboard-host=127.0.0.1: the dashboard would be open")
     mode = token.stat().st_mode & 0o777
     if mode & 0o077:
         raise UserError(f"{token} can be read by others (mode {mode:o}): chmod 600 {token}")

@@ -1,4 +1,4 @@
-"""`nanochat-tct doctor`: walks the set-up checklist; a line for each item, and what to do where one fails."""
+"""`nanochat-tct doctor`: check the set-up; a line for each check, and what to do if it fails."""
 
 import importlib.util
 import json
@@ -48,7 +48,7 @@ EXAMPLE = {
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """What to look at."""
+    """The flags of `doctor`."""
 
     data_dir: str | None = option(None, "a token store to check too; none: skipped", is_path=True)
     tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file", is_path=True)
@@ -81,20 +81,20 @@ def check_glibc(config: DoctorConfig) -> str:
 
 
 def check_disk(config: DoctorConfig) -> str:
-    told = []
-    for place in (Path.cwd(), Path(tempfile.gettempdir())):
-        free = shutil.disk_usage(place).free
+    found = []
+    for folder in (Path.cwd(), Path(tempfile.gettempdir())):
+        free = shutil.disk_usage(folder).free
         if free < MIN_DISK_BYTES:
-            raise UserError(f"{free / GIB:.1f} GiB free in {place}; free some, 2 GiB at least")
-        told.append(f"{free / GIB:.0f} GiB free in {place}")
-    return ", ".join(told)
+            raise UserError(f"{free / GIB:.1f} GiB free in {folder}; free some, 2 GiB at least")
+        found.append(f"{free / GIB:.0f} GiB free in {folder}")
+    return ", ".join(found)
 
 
 def check_shared_memory(config: DoctorConfig) -> str:
-    place = Path("/dev/shm")  # noqa: S108
-    if not place.is_dir():
+    folder = Path("/dev/shm")  # noqa: S108
+    if not folder.is_dir():
         raise Skipped("no /dev/shm on this system")
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(folder).free
     if free < MIN_SHARED_MEMORY_BYTES:
         raise UserError(
             f"{free / 2**20:.0f} MiB free in /dev/shm, where Ray and NCCL exchange data; "
@@ -269,21 +269,19 @@ CHECKS: dict[str, Callable[[DoctorConfig], str]] = {
 
 
 def run_check(check: Callable[[Any], str], subject: Any) -> tuple[str, str]:
-    """Returns "ok", "FAIL" or "skip", and one line that says what was found, or what to do."""
+    """Returns "ok", "FAIL" or "skip", and a line with what was found, or what to do."""
     try:
         return "ok", check(subject)
     except Skipped as reason:
         return "skip", str(reason)
     except UserError as error:
         return "FAIL", str(error)
-    except (
-        Exception
-    ) as error:  # whatever is broken on this machine must not keep the other checks from running
+    except Exception as error:  # whatever is broken here, the other checks run too
         return "FAIL", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def command(argv: list[str]) -> int:
-    """Runs every check. Returns 0 only when none failed, otherwise 1."""
+    """Run every check. Returns 0 if none failed, otherwise 1."""
     config = parse_arguments(DoctorConfig, argv, "doctor", "Check that this machine is set up.")
     checks, subject = (
         (CHECKS, config) if config.cluster is None else (CLUSTER_CHECKS, read_cluster_file(config.cluster))

@@ -1,4 +1,4 @@
-"""The one error type that is shown to users as a single line, and how commands end."""
+"""The error type that users see as a single line, and how commands end."""
 
 import errno
 import io
@@ -8,18 +8,18 @@ from collections.abc import Callable
 
 
 class UserError(ValueError):
-    """Something the user did or gave is wrong: one line that says what, where and what to do.
+    """The user did or gave something wrong: one line that says what, where and what to do.
 
     The command line prints it as ``error: <text>`` on stderr and exits with code 2.
     """
 
 
 class StorageError(UserError):
-    """A disk or object storage is full, fails or refuses. It ends a job, but says nothing of what was asked for:
-    the same command goes on once that is mended."""
+    """A disk or object storage is full, fails or refuses. The user's request is not at fault: once the storage works
+    again, the same command continues."""
 
 
-# What the system refuses, and what the user can do about it; other OSErrors are ours
+# What the user can do about what the system refuses; other OSErrors are bugs of ours
 ADVICE = {
     errno.ENOSPC: "free some space and run again",
     errno.EDQUOT: "free some space and run again",
@@ -34,15 +34,15 @@ ADVICE = {
     errno.ELOOP: "choose another place",
     errno.EIO: "see whether the disk is in order",
 }
-CLOSED_PIPE = 141  # as a shell tells of a process that SIGPIPE has ended
+CLOSED_PIPE = 141  # a shell's exit code for a process that SIGPIPE has ended
 
 
 def exit_code(job: Callable[[], object]) -> int:
     """Run a command, and turn its end into an exit code.
 
     Returns: the number that the job returns, else 0; 2 after one line on stderr for a UserError and for what the
-        system refuses (ADVICE); 130 for Ctrl-C; 141 where nobody reads standard output any more.
-    Raises: whatever else the job raises.
+        system refuses (ADVICE); 130 for Ctrl-C; 141 if standard output is a closed pipe.
+    Raises: any other exception of the job.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -56,7 +56,7 @@ def exit_code(job: Callable[[], object]) -> int:
     except BrokenPipeError:  # `nanochat-tct tokenize FILE | head`
         code = CLOSED_PIPE
     except (UserError, OSError) as error:
-        # Ray raises what a task raised as a subclass of it, with the original in `cause`
+        # Ray raises a task's error as a subclass of its type, with the original in `cause`
         original = getattr(error, "cause", None) or error
         if isinstance(original, OSError):
             if original.errno not in ADVICE:
@@ -69,15 +69,15 @@ def exit_code(job: Callable[[], object]) -> int:
 
 
 def _flush(code: int) -> int:
-    """Write out what standard output still holds: at the end of the process it would be too late to fail well.
+    """Flush standard output, as at the end of the process an error could no longer be reported well.
 
-    Returns: the exit code, which is that of the failure where there was none before.
+    Returns: `code`, or the exit code of the failure if `code` is 0.
     """
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python tries once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as Python flushes once more
         if isinstance(error, BrokenPipeError):
             return code or CLOSED_PIPE
         if not code:

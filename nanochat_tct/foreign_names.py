@@ -1,8 +1,8 @@
-"""What other trainers (nanoGPT, nanochat, Hugging Face) call our settings, so that their names lead to ours."""
+"""The names that other trainers (nanoGPT, nanochat, Hugging Face) give our settings, for suggestions in messages."""
 
 from collections.abc import Iterable
 
-# our name: theirs. Where several of ours stand for one of theirs, the first that a command has is meant.
+# our name: theirs. If several of ours match one of theirs, the first that a command has is suggested.
 NAMES = {
     "context_size": "block_size n_ctx n_positions max_seq_len max_seq_length seq_len seq_length sequence_len "
     "sequence_length context_length context_len ctx_len max_position_embeddings model_max_length max_length",
@@ -59,7 +59,7 @@ NAMES = {
     "seed": "random_seed",
     "tokenizer": "tokenizer_name",
 }
-# What has another form here, or another unit.
+# Settings with another form here, or another unit.
 NOTES = {
     "use_gpu": "true or false",
     "precision": "bf16 or fp32",
@@ -72,7 +72,7 @@ NOTES = {
     "checkpoint_dir": "a run is a folder in it, named run_name",
     "data_dir": "a token store that prepare wrote",
 }
-# What has nothing like it here, and can go.
+# Settings without a counterpart here, which can be left out.
 NOTHING = frozenset(
     "backend bias eval_only dataloader_num_workers dataloader_pin_memory pin_memory local_rank gpt2 "
     "remove_unused_columns overwrite_output_dir do_train do_eval ddp_find_unused_parameters "
@@ -81,7 +81,7 @@ NOTHING = frozenset(
 
 
 def ours(name: str, known: Iterable[str]) -> str | None:
-    """The name in `known` that means what another trainer calls `name`; None: it has none, or is not one of theirs."""
+    """The name among `known` for what another trainer calls `name`; None if there is none."""
     return next((own for own in NAMES if own in known and name in NAMES[own].split()), None)
 
 

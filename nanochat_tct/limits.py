@@ -1,4 +1,4 @@
-"""Refuses settings that can never work: numbers out of range, text that is not Unicode, folders that cannot exist."""
+"""Refuse settings that can never work: numbers out of range, text that is not Unicode, folders that cannot exist."""
 
 import dataclasses
 import os
@@ -15,11 +15,11 @@ LONGEST_NAME = 255  # bytes of a file's name, on the file systems of Linux and m
 
 
 def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT, any_bytes: tuple[str, ...] = ()) -> None:
-    """Look through the fields of a config dataclass for numbers beyond all bounds and for text that is not Unicode.
+    """Check the fields of a config dataclass for numbers beyond all bounds and for text that is not Unicode.
 
     Args:
-        largest: of numbers that are not whole.
-        any_bytes: fields that only read: names of existing files, which need not be UTF-8, and prompts.
+        largest: for floats.
+        any_bytes: fields that may hold any bytes: names of existing files, which need not be UTF-8, and prompts.
     Raises: UserError.
     """
     for field in dataclasses.fields(config):
@@ -34,33 +34,34 @@ def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT, any_bytes: tuple[
 
 
 def is_text(text: str) -> bool:
-    """Whether it is Unicode that can be a path: no NUL, no lone surrogates (bytes that were not UTF-8)."""
+    """Whether it is Unicode that a path can have: no NUL, no lone surrogates (bytes that were not UTF-8)."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def refuse_folder(place: str, flag: str) -> None:
-    """Look at a folder that a job is to write to, which need not exist. Nothing is made. URIs are left alone.
+def refuse_folder(path_or_uri: str, flag: str) -> None:
+    """Check a folder that a job will write to, and that need not exist, without making it. URIs are not checked.
 
     Raises: UserError when it cannot be made or written to.
     """
-    if is_remote(place):
+    if is_remote(path_or_uri):
         return
-    if not place:
+    if not path_or_uri:
         raise UserError(f"{flag} is empty: name a folder ('.' is this one)")
-    path = Path(os.path.abspath(place))
+    path = Path(os.path.abspath(path_or_uri))
     for folder in (path, *path.parents):
         try:
             mode = folder.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            continue  # something above it decides
+            continue  # a folder above it decides
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
-            raise UserError(f"{flag} {_short(place)}: {reason}; choose another folder") from error
+            raise UserError(f"{flag} {_short(path_or_uri)}: {reason}; choose another folder") from error
         if not stat.S_ISDIR(mode):
-            raise UserError(f"{flag} {place}: {folder} is a file; name a folder")
+            raise UserError(f"{flag} {path_or_uri}: {folder} is a file; name a folder")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(
-                f"{flag} {place}: nothing can be written in {folder}; choose another folder, or change its permissions"
+                f"{flag} {path_or_uri}: nothing can be written in {folder}; choose another folder, or change its "
+                "permissions"
             )
         return
 

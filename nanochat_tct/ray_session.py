@@ -1,4 +1,4 @@
-"""Starts Ray, or joins the one that is there. The jobs that use Ray call this before anything else of it."""
+"""Start Ray, or join a Ray that runs already. The jobs that use Ray call this before they use anything else of it."""
 
 import functools
 import logging
@@ -18,16 +18,16 @@ from typing import Any
 from nanochat_tct.errors import StorageError, UserError
 
 CONNECT_SECONDS = 15  # for an address to answer as Ray does
-ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: this machine is 127.0.0.1 to Ray
+ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: Ray takes 127.0.0.1 as this machine's address
 SOCKET_PATH_BYTES = 107 if sys.platform.startswith("linux") else 103
 # What Ray puts between its temporary folder and the end of its longest socket path
 SESSION_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/dash_MetricsHead")
 START_TRIES = 3
 WAIT_POLL_SECONDS = 2.0
 WAIT_LINE_SECONDS = 30.0  # between lines while nothing changes
-LACK_SECONDS = 10.0  # without a place before a run says that something is lacking
-START_SECONDS = 60.0  # and before it does when nothing is: Ray Train takes its time on a busy machine
-MAX_CAUSES = 10  # of an error that are looked at
+LACK_SECONDS = 10.0  # of waiting for resources that the cluster lacks, before a run says so
+START_SECONDS = 60.0  # the same when it lacks nothing: Ray Train starts slowly on a busy machine
+MAX_CAUSES = 10  # how deep to look into the causes of an error
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
 
@@ -37,13 +37,13 @@ def start_ray(num_cpus: int | None = None) -> str | None:
     Does nothing when this process has Ray already.
 
     Args:
-        num_cpus: of a Ray started here; None for those of the machine. A joined cluster keeps its own.
+        num_cpus: of a Ray started here; None for all of the machine. A joined cluster keeps its own.
 
     Returns:
-        The address (host:port) of the dashboard of a Ray that was started now; None for one that was there.
+        The address (host:port) of the dashboard of a Ray that was started now; None for one that ran already.
 
     Raises:
-        UserError: no Ray that takes us answers at ``RAY_ADDRESS``; Ray cannot start here, because of its temporary
+        UserError: no Ray that accepts us answers at ``RAY_ADDRESS``; Ray cannot start here, because of its temporary
             folder, or because this machine is too busy.
     """
     address = os.environ.get("RAY_ADDRESS", "")  # `ray job submit` sets it too
@@ -51,7 +51,7 @@ def start_ray(num_cpus: int | None = None) -> str | None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")
     if is_local:
-        # Whatever its name says, this keeps Ray on 127.0.0.1. It is read when ray is imported.
+        # Despite its name, this keeps Ray on 127.0.0.1. Ray reads it when it is imported.
         os.environ.setdefault(ON_LOOPBACK, "0")
         # Any free port: the fixed ones are left to a cluster of `ray start`.
         os.environ.setdefault("DASHBOARD_METRIC_PORT", "0")
@@ -60,7 +60,7 @@ def start_ray(num_cpus: int | None = None) -> str | None:
 
     if ray.is_initialized():
         return None
-    # It would warn that a token guards this Ray, as it should.
+    # Otherwise it warns that a token guards this Ray, as it should.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if is_local:
         return _start(num_cpus)
@@ -76,7 +76,7 @@ def _start(num_cpus: int | None) -> str:
     if "RAY_AUTH_TOKEN" not in os.environ:
         ensure_token()
     for attempt in range(1, START_TRIES + 1):
-        # Of a fixed range of ports two Rays that start at once would take the same one.
+        # From a fixed range of ports, two Rays that start at once would take the same one.
         port = _free_port()
         # All processes of this Ray ask here about workers. Otherwise Ray Train and Tune would ask the cluster that the
         # shell submits jobs to, or whichever Ray of this machine they find first.
@@ -107,20 +107,20 @@ def _start(num_cpus: int | None) -> str:
 
 
 def _end_half_started(error: Exception) -> None:
-    """End the processes of a Ray whose start ended in `error`; otherwise they would slow down the next one."""
+    """End the processes of a Ray whose start failed with `error`; otherwise they slow down the next one."""
     from ray._private.node import Node
 
     for frame, _ in traceback.walk_tb(error.__traceback__):
         node = frame.f_locals.get("self")
-        if isinstance(node, Node):  # nothing else leads to it
+        if isinstance(node, Node):  # nothing else refers to it
             node.kill_all_processes(check_alive=False, allow_graceful=False)
             return
 
 
 def _join(address: str) -> None:
-    """Join the Ray at `address`, and give the address to all processes of this job.
+    """Join the Ray at `address`, and pass the address to all processes of this job.
 
-    Raises: UserError when no Ray answers there, or it does not take us. Ray itself would try again for minutes.
+    Raises: UserError when no Ray answers there, or it refuses us. Ray itself would try again for minutes.
     """
     import ray
 
@@ -137,7 +137,7 @@ def _join(address: str) -> None:
         # Otherwise parts of Ray Train look for "the" Ray of this machine, and complain when there are two.
         environment = {"env_vars": {"RAY_ADDRESS": gcs_address}}
         ray.init(address=gcs_address, runtime_env=environment, logging_level=logging.WARNING)
-    # Ray's own are of these kinds.
+    # These are the kinds that Ray raises.
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
@@ -161,7 +161,7 @@ def _connect(address: str) -> None:
 
 
 def _ask(address: str) -> None:
-    """Raise OSError unless the Ray at ``host:port`` answers, takes our token and has our version."""
+    """Raise OSError unless the Ray at ``host:port`` answers, accepts our token and has our version."""
     import grpc
     import ray
     from ray._private.grpc_utils import init_grpc_channel
@@ -196,12 +196,12 @@ def _ask(address: str) -> None:
 
 
 def wait_for_gpus(count: int, minutes: float, say: Callable[[str], None]) -> None:
-    """Waits until the joined cluster has so many GPUs, and lets an autoscaler know that they are wanted.
+    """Wait until the joined cluster has `count` GPUs, and request them from its autoscaler.
 
     Args:
         count: GPUs, one for each worker.
         minutes: the longest wait.
-        say: gets a line at the start, whenever there are more or fewer, and every WAIT_LINE_SECONDS.
+        say: prints a line at the start, whenever the number changes, and every WAIT_LINE_SECONDS.
 
     Raises:
         UserError: they did not come in time.
@@ -230,7 +230,7 @@ def wait_for_gpus(count: int, minutes: float, say: Callable[[str], None]) -> Non
             time.sleep(WAIT_POLL_SECONDS)
     finally:
         if seen is not None:
-            request_resources(bundles=[])  # from here on the workers themselves keep them
+            request_resources(bundles=[])  # from now on the workers reserve them
 
 
 def watch_workers(
@@ -240,25 +240,25 @@ def watch_workers(
     say: Callable[[str], None],
     is_over: Callable[[float], bool],
 ) -> None:
-    """Say, until a run is over, which of its machines were lost, and when its workers have no place.
+    """Until a run is over, report which of its machines are lost, and when its workers wait for resources.
 
-    Ray Train would try again for ever, and says nothing of it. Workers have their place as soon as a placement
-    group of this job is complete, however long they then take to start, and for as long as they work.
+    Ray Train would wait for ever without a word. Workers have their resources as soon as a placement group of this
+    job is complete, however long they then take to start, and for as long as they work.
 
     Args:
-        count: workers, at least.
-        resources: what each of them reserves.
-        minutes: the longest wait for a place.
-        say: gets a line for a lost machine, one when a wait is longer than usual, and one every WAIT_LINE_SECONDS.
-        is_over: waits for so many seconds, and tells whether the run is over.
+        count: the fewest workers.
+        resources: what each worker reserves.
+        minutes: the longest wait for resources.
+        say: prints a line for a lost machine, one when a wait is longer than usual, and one every WAIT_LINE_SECONDS.
+        is_over: waits for the given number of seconds, and returns whether the run is over.
 
     Raises:
-        UserError: there was no place in time.
+        UserError: the resources did not come in time.
     """
     import ray
 
     begin, last_line = time.monotonic(), -WAIT_LINE_SECONDS
-    machines: dict[str, str] = {}  # those that workers are on: node id, address
+    machines: dict[str, str] = {}  # that workers run on: node id, address
     while not is_over(WAIT_POLL_SECONDS):
         try:
             nodes, groups = {node["NodeID"]: node for node in ray.nodes()}, _placement_groups()
@@ -273,7 +273,7 @@ def watch_workers(
                 continue
             there, free = ray.cluster_resources(), ray.available_resources()
         except ray.exceptions.RayError:
-            continue  # if Ray is going down, it says so itself
+            continue  # if Ray is going down, it reports that itself
         lacks = any(free.get(name, 0) + 1e-6 < count * amount for name, amount in resources.items())
         now = time.monotonic()
         if now - begin < (LACK_SECONDS if lacks else START_SECONDS):
@@ -296,7 +296,7 @@ def watch_workers(
 
 
 def _placement_groups() -> list[dict[str, Any]]:
-    """Those of this job that are not removed: their ids end with that of the job."""
+    """The placement groups of this job that are not removed: their ids end with the job's id."""
     import ray
 
     job = ray.get_runtime_context().get_job_id()
@@ -307,7 +307,7 @@ def _placement_groups() -> list[dict[str, Any]]:
 
 
 def _why_not_placed(groups: list[dict[str, Any]]) -> str:
-    """Why workers have no place though enough is free in sum, as far as Ray's state tells."""
+    """Why workers wait though enough is free in sum, as far as Ray's state shows."""
     states = {group["stats"]["scheduling_state"] for group in groups}
     if states & {"NO_RESOURCES", "INFEASIBLE", "FAILED_TO_COMMIT_RESOURCES"}:
         return "no single machine has enough of it for one worker"
@@ -320,8 +320,8 @@ def _why_not_placed(groups: list[dict[str, Any]]) -> str:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Raises the UserError that a task of Ray's ended with, in place of Ray's own error around it; a StorageError
-    where Ray has no place left for objects."""
+    """Raise the UserError that a Ray task ended with, instead of Ray's error around it; or a StorageError if Ray has
+    no space left for objects."""
     import ray.exceptions
 
     try:
@@ -342,9 +342,9 @@ def user_errors() -> Iterator[None]:
 
 @contextmanager
 def _address_for_workers() -> Iterator[None]:
-    """Chooses the port of the Ray that is started in this context, and tells its processes by ``RAY_ADDRESS``.
+    """Choose the port of the Ray that is started in this context, and pass it to its processes as ``RAY_ADDRESS``.
 
-    Parts of Ray Train look for "the" Ray of this machine, and would stumble over a second one.
+    Parts of Ray Train look for "the" Ray of this machine, and fail when there is a second one.
     """
     port = _free_port()
     before = dict(os.environ)
@@ -359,12 +359,12 @@ def _address_for_workers() -> Iterator[None]:
 
 
 def ensure_token(path: Path | None = None) -> Path:
-    """The file with the token that Ray's processes and clients show each other; made if there is none.
+    """The file with the token by which Ray's processes and clients authenticate; made if there is none.
 
-    Ray would make it itself, but readable for everybody on this machine.
+    Ray would make it readable for everybody on this machine.
 
     Args:
-        path: None for where Ray looks for it.
+        path: None for the path where Ray looks for it.
     """
     path = path or Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -377,7 +377,7 @@ def ensure_token(path: Path | None = None) -> Path:
 
 
 def _check_temporary_folder() -> None:
-    """Raise UserError unless Ray can keep its files and sockets where it will."""
+    """Raise UserError unless Ray can keep its files and sockets in its temporary folder."""
     from ray._common.utils import get_default_system_temp_dir
 
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
@@ -403,7 +403,7 @@ def _check_temporary_folder() -> None:
 
 
 def _free_port() -> int:
-    """A port of loopback that nobody listens on; the system gives another one at each call."""
+    """A free port of loopback; the system picks another one at each call."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -413,7 +413,7 @@ def _free_port() -> int:
 def _free_agent_port() -> Iterator[None]:
     """Let a Ray that is started in this context choose the port of its dashboard agent.
 
-    A cluster of `ray start` wants the fixed one, and never takes a job without it. `ray.init` has no argument for it.
+    A cluster of `ray start` needs the default port, and accepts no job without it. `ray.init` has no argument for it.
     """
     from ray._private import parameter
 

@@ -1,21 +1,22 @@
 """What a task of the preparation does: one part of the input in, a table of encoded documents out."""
 
 import functools
+import hashlib
 import pickle
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from nanochat_tct.data.mask_table import MaskSender
-from nanochat_tct.data.parts import LINE_OVERHEAD, RawDocument, read_part
-from nanochat_tct.data.store_writer import EncodedDocument, RejectedDocument, encode_document
-from nanochat_tct.documents import DocumentError, Limits, read_document, read_workflow
+from nanochat_tct.data.parts import RawDocument, parse_raw, read_part
+from nanochat_tct.data.split import normal_hash
+from nanochat_tct.documents import DocumentError, Limits, json_bytes
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
-ENDS_JOB = "ends the job"  # a reason that is none of a document's
-# One row a document. A rejected one has a reason and a message, the others content_hash and tokens.
+ENDS_JOB = "ends the job"  # the reason of a row that holds no document but a UserError's message
 ENCODED_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
@@ -23,113 +24,111 @@ ENCODED_SCHEMA = pa.schema(
         ("content_hash", pa.binary()),
         ("json_bytes", pa.int64()),
         ("tokens", pa.large_binary()),
-        ("mask_ids", pa.large_binary()),  # null where there are no masks; see DocumentMasks
+        ("mask_ids", pa.large_binary()),
         ("mask_digests", pa.large_binary()),
         ("mask_bits", pa.large_binary()),
-        ("normal_hash", pa.binary()),  # see split.normal_hash
+        ("normal_hash", pa.binary()),
         ("reason", pa.string()),
         ("message", pa.string()),
     ]
 )
 
 
+class EncodedDocument(NamedTuple):
+    """A row of ENCODED_SCHEMA: a document that is fit for the store or, with a `reason`, one that is rejected."""
+
+    source: str
+    repo: str | None
+    content_hash: bytes | None = None  # SHA-256 of the compact JSON
+    json_bytes: int | None = None  # of the compact JSON
+    tokens: bytes | None = None  # uint16 little-endian
+    mask_ids: bytes | None = (
+        None  # this and the following two: see DocumentMasks; without masks anything is legal
+    )
+    mask_digests: bytes | None = None
+    mask_bits: bytes | None = None
+    normal_hash: bytes | None = b""  # see split.normal_hash
+    reason: str | None = None  # a short code for counting
+    message: str | None = None
+
+
 def encode_parts(
     batch: pa.Table, tokenizer_name: str, fingerprint: str, limits: Limits, with_masks: bool
 ) -> pa.Table:
-    """The function that Ray Data maps over the parts: reads, parses, checks and encodes their documents.
+    """The function that Ray Data maps over the parts: read, parse, check and encode their documents.
 
     Args:
         batch: a column `part` of pickled Part.
-        fingerprint: of the tokenizer that the driver has; that of this machine must be the same.
-        with_masks: also work out what is legal in the place of each token.
+        fingerprint: of the driver's tokenizer; the one of this machine must be the same.
+        with_masks: also work out which tokens are legal at the position of each token.
 
     Returns:
-        A table of ENCODED_SCHEMA, in the order of the input; or of one row with the reason ENDS_JOB and the message of
-        a UserError: exceptions come back from Ray without what caused them.
+        A table of ENCODED_SCHEMA, in the order of the input; or one row with the reason ENDS_JOB and the message of
+        a UserError, as exceptions come back from Ray without their cause.
     """
     try:
-        return _encode_parts(batch, tokenizer_name, fingerprint, limits, with_masks)
+        tokenizer = _load_tokenizer(tokenizer_name, fingerprint)
+        rows: list[EncodedDocument] = []
+        for pickled in batch.column("part").to_pylist():
+            sender = MaskSender() if with_masks else None
+            part = pickle.loads(pickled)  # noqa: S301  (what `prepare` itself put into the task)
+            rows += (encode_raw(raw, tokenizer, limits, sender) for raw in read_part(part, limits))
     except UserError as error:
-        empty = dict.fromkeys(ENCODED_SCHEMA.names)
-        return pa.Table.from_pylist([{**empty, "reason": ENDS_JOB, "message": str(error)}], ENCODED_SCHEMA)
-
-
-def _encode_parts(
-    batch: pa.Table, tokenizer_name: str, fingerprint: str, limits: Limits, with_masks: bool
-) -> pa.Table:
-    """Reads, parses, checks and encodes the documents of parts.
-
-    Raises:
-        UserError: this machine lacks the input, or has another tokenizer; StorageError.
-    """
-    tokenizer = _tokenizer(tokenizer_name)
-    if tokenizer.fingerprint != fingerprint:
-        raise UserError(
-            f"machine {socket.gethostname()} has another tokenizer {tokenizer_name}: install the same package "
-            "everywhere (pip install -c constraints.txt), and submit with --working-dir"
-        )
-    columns: dict[str, list[Any]] = {name: [] for name in ENCODED_SCHEMA.names}
-    for pickled in batch.column("part").to_pylist():
-        sender = MaskSender() if with_masks else None
-        for raw in read_part(pickle.loads(pickled), limits):  # noqa: S301  (what `prepare` itself put into the task)
-            document = encode_raw(raw, tokenizer, limits, sender)
-            masks = getattr(document, "masks", None)
-            for name, values in columns.items():
-                if name.startswith("mask_"):
-                    values.append(masks and getattr(masks, name.removeprefix("mask_")))
-                else:
-                    values.append(getattr(document, name, None))
-    return pa.table(columns, schema=ENCODED_SCHEMA)
+        rows = [EncodedDocument("", None, reason=ENDS_JOB, message=str(error))]
+    columns = zip(*rows, strict=True) if rows else [[] for _ in ENCODED_SCHEMA]
+    return pa.table([list(column) for column in columns], schema=ENCODED_SCHEMA)
 
 
 def encode_raw(
     raw: RawDocument, tokenizer: Any, limits: Limits, sender: MaskSender | None = None
-) -> EncodedDocument | RejectedDocument:
-    """Parses, checks and encodes one document; what is wrong with it comes back as a RejectedDocument."""
+) -> EncodedDocument:
+    """Parse, check and encode one document; one that is not fit for the store comes back with the reason."""
     repo = raw.repo
     try:
         value, repo = parse_raw(raw, limits)
         return encode_document(raw.source, repo, value, tokenizer, sender)
-    except DocumentError as error:
-        return RejectedDocument(raw.source, repo, error.reason, _storable(error))
-    except TokenizerError as error:
-        return RejectedDocument(raw.source, repo, "schema", _storable(error))
+    except (DocumentError, TokenizerError) as error:
+        reason = error.reason if isinstance(error, DocumentError) else "schema"
+        # One line of text that Arrow takes: the message may quote the document, lone surrogates included.
+        message = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()[:500]
+        return EncodedDocument(raw.source, repo, reason=reason, message=message)
 
 
-def parse_raw(raw: RawDocument, limits: Limits, any_value: bool = False) -> tuple[Any, str | None]:
-    """The value of a document and its repository, where it is known.
+def encode_document(
+    source: str, repo: str | None, value: Any, tokenizer: Any, sender: MaskSender | None = None
+) -> EncodedDocument:
+    """Tokens of a document and, if there is a sender, the masks of legal tokens at their positions.
 
-    Args:
-        any_value: take documents that are no mapping too, as other schemas than that of workflows may allow them.
-
-    Raises:
-        DocumentError: it cannot be read, or is not a workflow document.
+    Raises TokenizerError if the tokenizer refuses the value.
     """
-    if raw.error is not None:
-        raise raw.error
-    if raw.format == "json-line":
-        return _read_line(raw.text, limits, any_value)
-    return (read_document if any_value else read_workflow)(raw.text, raw.format, limits), raw.repo
-
-
-def _read_line(line: str | bytes, limits: Limits, any_value: bool) -> tuple[Any, str | None]:
-    """A line holds a document, or an object with its `text` and perhaps its `repo`."""
-    read = read_document if any_value else read_workflow
-    wide = Limits(
-        limits.max_bytes * LINE_OVERHEAD, limits.max_depth, limits.max_nodes, limits.max_expanded_characters
+    try:
+        compact = json_bytes(value)
+    except RecursionError:
+        raise TokenizerError("", "nested too deep") from None
+    # from the text, which is needed anyway: the tokenizer's C code begins there
+    ids = tokenizer.encode(compact.decode("utf-8", "surrogatepass"))
+    encoded = EncodedDocument(
+        source,
+        repo,
+        hashlib.sha256(compact).digest(),
+        len(compact),
+        np.array(ids, dtype="<u2").tobytes(),
+        normal_hash=normal_hash(compact),
     )
-    value = read(line, "json", wide)
-    if isinstance(value, dict) and isinstance(value.get("text"), str) and "jobs" not in value:
-        repo = value.get("repo")
-        return read(value["text"], "auto", limits), repo if isinstance(repo, str) and repo else None
-    if len(line) > limits.max_bytes:
-        raise DocumentError("too-large", f"{len(line)} bytes, more than the limit of {limits.max_bytes}")
-    return value, None
+    if sender is None or (masks := tokenizer.masks_of(ids)) is None:
+        return encoded
+    sent = sender.send(masks)
+    return encoded._replace(mask_ids=sent.ids, mask_digests=sent.digests, mask_bits=sent.bits)
 
 
-def _storable(error: Exception) -> str:
-    """A message as one line of text that Arrow takes: it may quote the document, lone surrogates included."""
-    return " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()[:500]
+def _load_tokenizer(name: str, fingerprint: str) -> Any:
+    tokenizer = _tokenizer(name)
+    if tokenizer.fingerprint != fingerprint:
+        raise UserError(
+            f"machine {socket.gethostname()} has another tokenizer {name}: install the same package "
+            "everywhere (pip install -c constraints.txt), and submit with --working-dir"
+        )
+    return tokenizer
 
 
 @functools.cache

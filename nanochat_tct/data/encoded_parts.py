@@ -1,7 +1,6 @@
-"""Encoded parts of the input on disk, so that a `prepare` that was killed goes on where it was."""
+"""Encoded parts of the input on disk, so that a `prepare` that was killed continues where it stopped."""
 
 import hashlib
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -9,50 +8,52 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.ipc
 
-FOLDER = ".encoded"  # in the store's folder, until the store is there
+from nanochat_tct.storage.files import replacing
+
+FOLDER = ".encoded"  # in the store's folder, until the store is written
 
 
 class EncodedParts:
     """The tables of the first parts, in order.
 
     Attributes:
-        count: how many there are.
+        count: the number of tables.
     """
 
     def __init__(self, output: Path, identity: str) -> None:
-        """Finds what an earlier run left, and clears it away when it is of another `identity`: the text of all that
+        """Find what an earlier run left, and delete it if it has another `identity`: the text of everything that
         decides what the tables hold."""
         self.folder = output / FOLDER
         digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
-        told = self.folder / "identity"
-        if not told.exists() or told.read_text() != digest:
+        identity_file = self.folder / "identity"
+        if not identity_file.exists() or identity_file.read_text() != digest:
             clear(output)
             self.folder.mkdir(parents=True)
-            told.write_text(digest)
+            identity_file.write_text(digest)
         self.count = 0
         while self._is_whole(self.count):
             self.count += 1
 
     def read(self, index: int) -> pa.Table:
-        """The table of a part that is there."""
         with pa.ipc.open_file(self._path(index)) as file:
             return file.read_all()
 
     def append(self, table: pa.Table) -> None:
-        """Keeps the table of the next part. Raises: OSError."""
-        path = self._path(self.count)
-        partial = path.with_suffix(".partial")
+        """Keep the table of the next part. Raises: OSError."""
         options = pa.ipc.IpcWriteOptions(compression="zstd")
-        with pa.ipc.new_file(partial, table.schema, options=options) as file:
+        # A lost part is encoded again, so no waiting for the disk.
+        with (
+            replacing(self._path(self.count), sync=False) as partial,
+            pa.ipc.new_file(partial, table.schema, options=options) as file,
+        ):
             file.write_table(table)
-        os.replace(partial, path)
         self.count += 1
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index:06}.arrow"
 
     def _is_whole(self, index: int) -> bool:
-        """Its end is there and readable: after a machine went down, a file may be shorter than it was said to be."""
+        """Whether its end can be read: a power cut may leave a file that is shorter than it was."""
         try:
             with pa.ipc.open_file(self._path(index)) as file:
                 return bool(file.num_record_batches >= 0)
@@ -61,6 +62,6 @@ class EncodedParts:
 
 
 def clear(output: Path) -> None:
-    """What is kept in a store's folder goes."""
+    """Delete the parts in a store's folder."""
     with suppress(FileNotFoundError):
         shutil.rmtree(output / FOLDER)

@@ -1,14 +1,13 @@
-"""Reads workflows out of files of YAML, JSON, JSON lines and Parquet; local or remote.
+"""Cut the input into parts of a few MB, and read their documents: YAML, JSON, JSON lines and Parquet.
 
-`find_sources` lists the files (sources.py), `plan_parts` cuts them into parts of a few MB, `read_part` yields the
-documents of one. Documents come in the order of their files' names, then of their rows, and nothing else.
+Documents come in the order of their files' names, then of their rows, and nothing else decides it.
 """
 
 import functools
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ import pyarrow.fs
 import pyarrow.parquet
 
 from nanochat_tct.data.sources import Source
-from nanochat_tct.documents import DocumentError, Limits
+from nanochat_tct.documents import DocumentError, Limits, read_document, read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import persist
 
@@ -25,30 +24,25 @@ PART_FILES = 1000
 PART_ROWS = 500
 MAX_SLICES = 8  # of a Parquet row group: each slice reads the group from its start
 REMOTE_THREADS = 16
-# A line of JSON that holds a workflow as text: escapes make it longer than the text.
-LINE_OVERHEAD = 6
+LINE_OVERHEAD = 6  # how much longer than a workflow its text can be in a line of JSON, because of escapes
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of work: some whole files, or some rows of one file.
-
-    start and stop are bytes of a .jsonl file, rows of a Parquet row group; first is the number of the first
-    line or row in its file.
-    """
+    """A piece of work: some whole files, or some rows of one file."""
 
     sources: tuple[Source, ...]
     documents: int
-    start: int = 0
+    start: int = 0  # byte of a .jsonl file, or row of a Parquet row group
     stop: int = 0
-    first: int = 0
+    first: int = 0  # number of the first line or row in its file
     row_group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RawDocument:
-    """One document as found; or, with `error`, one that cannot be read."""
+    """A document as found; or, with `error`, one that cannot be read."""
 
     source: str
     repo: str | None
@@ -57,12 +51,8 @@ class RawDocument:
     error: DocumentError | None = None
 
 
-# ----------------------------------------------------------------------------------------------------
-# Cutting into parts
-
-
 def plan_parts(sources: list[Source]) -> list[Part]:
-    """Cuts the input into parts that a task each can do, in the order of documents.
+    """Cut the input into parts, one for each task, in the order of documents.
 
     Raises:
         UserError: a .jsonl or .parquet file that cannot be read.
@@ -92,7 +82,7 @@ def plan_parts(sources: list[Source]) -> list[Part]:
 
 
 def _plan_lines(source: Source) -> Iterator[Part]:
-    """Cuts at line ends; reads the file once, to count lines. A line longer than a part is one by itself."""
+    """Cut at line ends; reads the file once, to count lines. A line longer than a part is a part by itself."""
     try:
         with _open_stream(source) as file:
             position = start = first = 0
@@ -139,12 +129,8 @@ def _is_text(kind: pa.DataType) -> bool:
     return kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary())
 
 
-# ----------------------------------------------------------------------------------------------------
-# Reading parts
-
-
 def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
-    """Yields the documents of a part in order. What cannot be read comes with its error; nothing is lost.
+    """Yield the documents of a part in order. One that cannot be read comes with its error; nothing is lost.
 
     Raises:
         UserError: a file is not on this machine.
@@ -166,14 +152,14 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
 
 
 def _all_of(source: Source, read: Callable[..., Iterable[Result]], *arguments: Any) -> list[Result]:
-    """What `read` yields of a source; what object storage fails at is tried again."""
+    """What `read` yields of a source; a request that object storage fails is tried again."""
     if source.filesystem:
         return persist(source.location, lambda: list(read(*arguments)))
     return list(read(*arguments))
 
 
 def _raise_if_remote(source: Source, error: Exception) -> None:
-    """What storage failed at is no fault of the document's."""
+    """A failure of the storage is not the document's fault."""
     if source.filesystem and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         raise error
 
@@ -292,3 +278,27 @@ def _one_line(error: Exception) -> str:
 
 def total_documents(parts: Iterable[Part]) -> int:
     return sum(part.documents for part in parts)
+
+
+def parse_raw(raw: RawDocument, limits: Limits, any_value: bool = False) -> tuple[Any, str | None]:
+    """The value of a document and its repository, if that is known.
+
+    Args:
+        any_value: also take documents that are not mappings, which other schemas than that of workflows may allow.
+
+    Raises:
+        DocumentError: it cannot be read, or is not a workflow document.
+    """
+    if raw.error is not None:
+        raise raw.error
+    read = read_document if any_value else read_workflow
+    if raw.format != "json-line":
+        return read(raw.text, raw.format, limits), raw.repo
+    # A line holds a document, or an object with its `text` and perhaps its `repo`.
+    value = read(raw.text, "json", replace(limits, max_bytes=limits.max_bytes * LINE_OVERHEAD))
+    if isinstance(value, dict) and isinstance(value.get("text"), str) and "jobs" not in value:
+        repo = value.get("repo")
+        return read(value["text"], "auto", limits), repo if isinstance(repo, str) and repo else None
+    if len(raw.text) > limits.max_bytes:
+        raise DocumentError("too-large", f"{len(raw.text)} bytes, more than the limit of {limits.max_bytes}")
+    return value, None

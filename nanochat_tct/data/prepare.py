@@ -1,9 +1,9 @@
 """The `prepare` job: read -> parse -> check -> encode (Ray Data tasks) -> de-duplicate -> split -> write.
 
-Tasks get parts of the input of a few MB and give back tables of encoded documents; Ray Data hands these over
+A task gets a part of the input, a few MB, and returns a table of encoded documents; Ray Data hands the tables over
 in the order of the input, whatever the number of tasks, and this process writes them to the store one after
 the other. So the output does not depend on the parallelism, and no process ever holds more than some parts.
-Each table is also kept on disk until the store is there: a run that was killed goes on with the part after it.
+Each table is also kept on disk until the store is written: a run that was killed continues with the part after it.
 """
 
 import dataclasses
@@ -19,25 +19,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data.encode import ENDS_JOB, encode_parts
 from nanochat_tct.data.encoded_parts import EncodedParts
-from nanochat_tct.data.mask_table import DocumentMasks
 from nanochat_tct.data.parts import Part, plan_parts, total_documents
-from nanochat_tct.data.sources import find_sources, sources_fingerprint
-from nanochat_tct.data.split import NORMAL_FORM, owner_of
+from nanochat_tct.data.repository import owner_of
+from nanochat_tct.data.sources import Source, find_sources, sources_fingerprint
+from nanochat_tct.data.split import NORMAL_FORM
 from nanochat_tct.data.store import METADATA, REJECTED, TokenStore, upload_store
-from nanochat_tct.data.store_writer import (
-    EncodedDocument,
-    RejectedDocument,
-    StoreSettings,
-    StoreWriter,
-    writing_to,
-)
+from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, writing_to
 from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.documents import DEFAULT_LIMITS, Limits
 from nanochat_tct.errors import StorageError, UserError
@@ -46,10 +38,11 @@ from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.native import why_in_python
+from nanochat_tct.tracking.terminal import Terminal
 
 SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by another rule is written again
-FEW = 5  # owners, of whom one or two are all of validation
-UNEVEN = 0.2  # a share of training that is so far from the fraction asked for is worth a word
+FEW_OWNERS = 5  # with fewer, one or two owners are all of validation
+UNEVEN = 0.2  # a training split that is so far from the fraction asked for is worth a warning
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 
 
@@ -109,7 +102,7 @@ class PrepareConfig:
 
 
 class TaskError(UserError):
-    """What ended a task is a fault of its machine or of the storage, not of what was asked for."""
+    """A task failed because of its machine or of the storage, not because of what the user asked for."""
 
 
 def command(argv: list[str]) -> int:
@@ -119,12 +112,12 @@ def command(argv: list[str]) -> int:
 
 
 def prepare(config: PrepareConfig) -> TokenStore:
-    """Writes the token store that `config` asks for, unless it is there already. Prints what it did.
+    """Write the token store that `config` asks for, unless it exists already. Prints what it did.
 
     Starts Ray if this process has none.
 
     Raises:
-        UserError: nothing to read, too many bad documents, or a place that cannot be written.
+        UserError: nothing to read, too many bad documents, or an output that cannot be written.
     """
     begin = time.monotonic()
     tokenizer = load_tokenizer(config.tokenizer)
@@ -137,46 +130,76 @@ def prepare(config: PrepareConfig) -> TokenStore:
         "masks": config.masks,
         "split": SPLIT_RULE,
     }
+    store = _find_unchanged(config, tokenizer, identity) or _write(
+        config, tokenizer, sources, identity, begin
+    )
+    for line in split_warnings(store):
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    return store
+
+
+def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]) -> TokenStore | None:
+    """The finished store that this very run would write again, brought to object storage if it is not there yet."""
     output = local_path(config.output)
     if is_remote(config.output):
-        RemoteFolder(config.output).files()  # a place that refuses is found before the work
-    store = _unchanged(output, config, tokenizer, identity)
+        RemoteFolder(config.output).files()  # so that storage that refuses is found before the work
+    store = _open_unchanged(output, config, tokenizer, identity)
     if store is None and is_remote(config.output):
-        store = _unchanged(config.output, config, tokenizer, identity)
-    if store is not None:
-        is_new = is_remote(config.output) and upload_store(
-            output, config.output
-        )  # the storage failed at the end
-        what = "prepared before, and brought there now" if is_new else "up to date"
-        documents = store.manifest["counts"]["documents"]
-        print(f"{config.output} is {what}: {documents:,} documents; nothing to do")
-        encoded_parts.clear(output)  # of a run that was killed in its last moment
-        _print_warnings(store)
-        return store
+        store = _open_unchanged(config.output, config, tokenizer, identity)
+    if store is None:
+        return None
+    is_new = is_remote(config.output) and upload_store(output, config.output)  # the upload failed last time
+    what = "prepared before, and brought there now" if is_new else "up to date"
+    print(f"{config.output} is {what}: {store.manifest['counts']['documents']:,} documents; nothing to do")
+    encoded_parts.clear(output)  # of a run that was killed in its last moment
+    return store
+
+
+def _open_unchanged(
+    output: str | Path, config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]
+) -> TokenStore | None:
+    if not is_remote(output) and not Path(output).is_dir():
+        return None
+    try:
+        store = TokenStore.open(output)
+    except StorageError:
+        raise
+    except UserError:
+        return None  # nothing there, half-written or damaged: written again
+    same = (
+        store.manifest["input"] == json.loads(json.dumps(identity))
+        and store.manifest["settings"] == dataclasses.asdict(config.settings())
+        and store.tokenizer_fingerprint == tokenizer.fingerprint
+    )
+    return store if same else None
+
+
+def _write(
+    config: PrepareConfig, tokenizer: Any, sources: list[Source], identity: dict[str, Any], begin: float
+) -> TokenStore:
     if reason := why_in_python(tokenizer):
         print(f"tokenizing in Python, which takes longer: {reason}", flush=True)
-    ray_seconds = 0.0
+    output = local_path(config.output)
     with StoreWriter(output, tokenizer, config.settings(), config.masks) as writer:
         parts = plan_parts(sources)
+        work = repr((parts, config.limits(), config.masks, tokenizer.fingerprint, NORMAL_FORM))
         with writing_to(output):
-            done = EncodedParts(
-                output, repr((parts, config.limits(), config.masks, tokenizer.fingerprint, NORMAL_FORM))
-            )
+            done = EncodedParts(output, work)
         if done.count:
             print(f"going on: {done.count} of {len(parts)} parts are encoded already", flush=True)
         try:
+            ray_begin = time.monotonic()
             if done.count < len(parts):
-                ray_begin = time.monotonic()
                 start_ray()
-                ray_seconds = time.monotonic() - ray_begin
+            ray_seconds = time.monotonic() - ray_begin
             with _Progress(total_documents(parts)) as progress:
                 for table in _tables(parts, done, output, config, tokenizer):
-                    _write(table, writer)
+                    writer.add_table(table)
                     progress.advance(len(table))
             _check_rejected(writer, config)
             store = writer.commit(identity, config.export_pt)
         except (TaskError, StorageError):
-            raise  # of a machine or of storage: once it is mended, the same command goes on from here
+            raise  # of a machine or of storage: once it is mended, the same command continues from here
         except UserError:
             encoded_parts.clear(output)  # what is to be mended changes the work, or the disk is full
             raise
@@ -184,26 +207,25 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if is_remote(config.output):
         upload_store(store.folder, config.output)
     _print_summary(store, np.array(writer.lengths), time.monotonic() - begin, ray_seconds)
-    _print_warnings(store)
     return store
 
 
 def _tables(
     parts: list[Part], done: EncodedParts, output: Path, config: PrepareConfig, tokenizer: Any
 ) -> Iterator[pa.Table]:
-    """The tables of all parts: those that are encoded already, then the others, each kept before it is handed on."""
-    known = done.count
-    yield from map(done.read, range(known))
-    if known == len(parts):
+    """The tables of all parts: those that are encoded already, then the others, each kept before it is yielded."""
+    start = done.count
+    yield from map(done.read, range(start))
+    if start == len(parts):
         return
-    for table in _encoded(parts[known:], config, tokenizer):
+    for table in _encoded(parts[start:], config, tokenizer):
         with writing_to(output):
             done.append(table)
         yield table
 
 
 def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterator[pa.Table]:
-    """Runs the tasks; yields their tables in the order of the parts."""
+    """Run the tasks; yield their tables in the order of the parts."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
@@ -224,7 +246,7 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
     options = dataset.context.execution_options
     options.preserve_order = True
     if config.concurrency is not None:
-        # Also of a cluster that grows: more would be machines that are paid for nothing.
+        # Also for a cluster with an autoscaler, which would otherwise add machines that have nothing to do.
         options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=config.concurrency)
     dataset.context.enable_progress_bars = False  # ours counts documents
     with user_errors():
@@ -235,38 +257,6 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
             yield table
 
 
-def _write(table: pa.Table, writer: StoreWriter) -> None:
-    columns = (table.column(name).to_pylist() for name in table.column_names)
-    for source, repo, content_hash, json_bytes, tokens, *of_masks, normal, reason, message in zip(
-        *columns, strict=True
-    ):
-        if reason is None:
-            masks = DocumentMasks(*of_masks) if of_masks[0] is not None else None
-            writer.add(EncodedDocument(source, repo, content_hash, json_bytes, tokens, masks, normal))
-        else:
-            writer.reject(RejectedDocument(source, repo, reason, message))
-
-
-def _unchanged(
-    output: str | Path, config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]
-) -> TokenStore | None:
-    """The finished store that this very run would write again, if it is at `output` and whole."""
-    if not is_remote(output) and not Path(output).is_dir():
-        return None
-    try:
-        store = TokenStore.open(output)
-    except StorageError:
-        raise
-    except UserError:
-        return None  # nothing there, half-written or damaged: written anew
-    same = (
-        store.manifest["input"] == json.loads(json.dumps(identity))
-        and store.manifest["settings"] == dataclasses.asdict(config.settings())
-        and store.tokenizer_fingerprint == tokenizer.fingerprint
-    )
-    return store if same else None
-
-
 def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
     rejected = writer.reasons.total()
     documents = len(writer.lengths) + writer.duplicates + rejected
@@ -274,7 +264,7 @@ def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
         raise UserError(f"--input {' '.join(config.input)}: the files hold no document")
     why = ", ".join(f"{count:,} {reason}" for reason, count in writer.reasons.most_common())
     first = writer.first_rejected
-    example = f"; the first: {first.source}: {first.message}" if first else ""
+    example = f"; the first: {first['source']}: {first['message']}" if first else ""
     if rejected == documents:
         raise UserError(f"none of the {documents:,} documents is usable ({why}){example}")
     if rejected > config.max_rejected * documents:
@@ -284,13 +274,8 @@ def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
         )
 
 
-def _print_warnings(store: TokenStore) -> None:
-    for line in split_warnings(store):
-        print(f"warning: {line}", file=sys.stderr, flush=True)
-
-
 def split_warnings(store: TokenStore) -> list[str]:
-    """What is unusual about the split into training and validation, with the reason and what to do."""
+    """What is unusual about the split into training and validation: a line each, with the reason and what to do."""
     counts, settings = store.manifest["counts"], store.manifest["settings"]
     documents, val, near = (counts[name] for name in ("documents", "val_documents", "near_duplicates"))
     fraction, train = settings["train_split"], counts["train_documents"]
@@ -315,7 +300,7 @@ def split_warnings(store: TokenStore) -> list[str]:
     ]
     repos = store.documents.column("repo")
     owners = {owner_of(repo) for repo in repos.unique().to_pylist() if repo}
-    are_few = len(owners) < FEW and repos.null_count == 0
+    are_few = len(owners) < FEW_OWNERS and repos.null_count == 0
     if store.manifest["split_by"] == "document":
         warnings.append(
             f"all documents are of one owner ({min(owners)}), so they are split one by one: templates that they share "
@@ -336,34 +321,24 @@ class _Progress:
         self.total = total
         self.done = 0
         self.begin = self.last_line = time.monotonic()
-        self.bar = Progress(
-            TextColumn("preparing"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("documents  {task.fields[rate]:,.0f}/s"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=not sys.stderr.isatty(),
-        )
-        self.task = self.bar.add_task("", total=total, rate=0.0)
+        self.terminal = Terminal(total, sys.stderr, "preparing {done:,.0f} of {total:,.0f} documents")
 
     def __enter__(self) -> "_Progress":
-        self.bar.start()
+        self.terminal.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+    def __exit__(self, *error: Any) -> None:
+        self.terminal.__exit__(*error)
 
     def advance(self, documents: int) -> None:
         self.done += documents
         now = time.monotonic()
         rate = self.done / (now - self.begin)
-        self.bar.update(self.task, completed=self.done, rate=rate)
-        if self.bar.disable and now - self.last_line > QUIET_PROGRESS_SECONDS:
+        pace = f"{rate:,.0f}/s, {(self.total - self.done) / rate:,.0f} s left"
+        self.terminal.update(self.done, pace)
+        if self.terminal.bar is None and now - self.last_line > QUIET_PROGRESS_SECONDS:
             self.last_line = now
-            left = (self.total - self.done) / rate
-            line = f"preparing: {self.done:,} of {self.total:,} documents, {rate:,.0f}/s, {left:,.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+            self.terminal.line(f"preparing: {self.done:,} of {self.total:,} documents, {pace}")
 
 
 def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_seconds: float) -> None:

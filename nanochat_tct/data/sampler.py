@@ -1,8 +1,7 @@
 """The order in which training sees its windows: a pure function of (seed, step) over the global batch.
 
-Nothing is remembered between steps, so a run goes on from any step with a number and no state, and the order
-does not depend on how many workers share a batch. The shuffle is our own and fixed: a newer NumPy or torch
-does not change it.
+It has no state between steps, so the number of a step is enough to resume a run, and the order does not depend on how
+many workers share a batch. The shuffle is our own and fixed: a newer NumPy or torch does not change it.
 """
 
 import hashlib
@@ -13,7 +12,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class WindowSampler:
-    """Deals the windows 0 .. num_windows - 1: every epoch all of them once, in an order of its own."""
+    """Gives each batch its windows out of 0 .. num_windows - 1: all once an epoch, each epoch in another order."""
 
     def __init__(self, num_windows: int, seed: int) -> None:
         assert num_windows > 0, "a sampler needs at least one window"
@@ -22,7 +21,7 @@ class WindowSampler:
         self._epochs: dict[int, np.ndarray] = {}  # the permutations in use: a cache, not a state
 
     def indices(self, step: int, global_batch: int) -> np.ndarray:
-        """The windows of iter `step`, int64 (global_batch,). Batches run on across the borders of epochs."""
+        """The windows of iter `step`, int64 (global_batch,). A batch may reach into the next epoch."""
         position = step * global_batch
         end = position + global_batch
         pieces = []
@@ -53,16 +52,16 @@ def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
 def batch_hash(rows: np.ndarray, first: int = 0) -> int:
     """A hash of a batch of windows, to compare runs: the hashes of its parts add up to that of the whole.
 
-    So workers that hold a part each can add theirs as numbers. A sum of 2**17 rows is still exact in float64.
+    So the workers, which hold a part each, sum theirs. A sum of 2**17 rows is still exact in float64.
 
     Args:
         rows: (n, window) integers, a contiguous part of the batch.
-        first: place of the first row in the batch.
-    Returns: the sum over rows of 36 bits of the SHA-256 of (place, row).
+        first: index of the first row in the batch.
+    Returns: the sum over rows of 36 bits of the SHA-256 of (index, row).
     """
     contiguous = np.ascontiguousarray(rows, dtype="<i8")
     digests = (
-        hashlib.sha256(place.to_bytes(8, "little") + row.tobytes()).digest()
-        for place, row in enumerate(contiguous, start=first)
+        hashlib.sha256(index.to_bytes(8, "little") + row.tobytes()).digest()
+        for index, row in enumerate(contiguous, start=first)
     )
     return sum(int.from_bytes(digest[:8], "little") >> 28 for digest in digests)

@@ -1,6 +1,6 @@
-"""Finds the files of `--input`: folders, globs, git checkouts and single files; local or in object storage.
+"""Find the files of `--input`: folders, globs, git checkouts and single files; local or in object storage.
 
-How a path is written changes nothing: a file has the same name in the store whether its folder was given as
+The spelling of a path changes nothing: a file has the same name in the store whether its folder was given as
 `data/x`, `./data/x/` or from the root, whatever the order of the inputs, and each file counts once.
 """
 
@@ -18,7 +18,14 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.fs
 
-from nanochat_tct.data.split import repo_of_url
+from nanochat_tct.data.repository import (
+    MAX_CONFIG_BYTES,
+    WORKFLOWS,
+    repo_of_checkout,
+    repo_of_config,
+    repo_of_folder,
+    utf8,
+)
 from nanochat_tct.data.store import MANIFEST, TOKENS
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import persist, shown
@@ -33,8 +40,7 @@ KINDS: dict[str, Kind] = {
     ".parquet": "parquet",
 }
 WHAT_IS_READ = ".json, .yml, .yaml, .jsonl or .parquet"
-WORKFLOWS = os.path.join(".github", "workflows")
-NOT_INPUT = {".git", "node_modules", ".venv"}  # folders of tools, full of other people's files
+NOT_INPUT = {".git", "node_modules", ".venv"}  # folders of tools, with files of other authors
 MAGIC = re.compile(r"[*?[]")
 REMOTE_MAGIC = re.compile(r"[*[]")  # a question mark begins the options of a URI
 
@@ -44,9 +50,9 @@ class Source:
     """A file to read or, with a `problem`, something that cannot be read.
 
     Attributes:
-        name: its path from the folder that holds all that was given.
+        name: its path from the folder that holds all inputs.
         path: to open it by.
-        repo: `owner/name`, or what is known of it.
+        repo: `owner/name`, or a part of that if the rest is unknown.
         filesystem: the URI that its file system comes from, empty for this machine's.
     """
 
@@ -61,23 +67,23 @@ class Source:
 
     @property
     def location(self) -> str:
-        """Where it is, for messages."""
-        return f"{self.filesystem.split('://')[0]}://{self.path}" if self.filesystem else _utf8(self.path)
+        """Its path or URI, for messages."""
+        return f"{self.filesystem.split('://')[0]}://{self.path}" if self.filesystem else utf8(self.path)
 
 
 class Found(NamedTuple):
-    """A file whose name is not clear yet, as it depends on what else is given."""
+    """A file that has no name yet, as its name depends on the other inputs."""
 
     source: Source
-    root: str  # without links: the folder that was given, or that holds the file or the pattern
-    inside: str  # from there
-    real: str  # path without links
+    root: str  # the folder that was given, or that holds the file or the pattern; without links
+    inside: str  # the path from there
+    real: str  # the file's path without links
 
 
 def find_sources(inputs: list[str]) -> list[Source]:
-    """Lists the files behind paths, globs and URIs, sorted by name, each once.
+    """List the files behind paths, globs and URIs, sorted by name, each once.
 
-    In a folder every file of a known kind counts, however deep; of a folder that holds `.git`, a checkout, only
+    In a folder every file of one of the KINDS counts, however deep; of a folder that holds `.git`, a checkout, only
     `.github/workflows/*.yml` and `*.yaml` do. Links are followed.
 
     Raises:
@@ -99,8 +105,8 @@ def find_sources(inputs: list[str]) -> list[Source]:
         name = os.path.relpath(os.path.join(file.root, file.inside), outermost[_scheme(file)])
         if len(outermost) > 1 and file.source.filesystem:
             name = file.source.location
-        name = _utf8(name)
-        # A file that is met twice has the name that is not a link's, from the outermost folder.
+        name = utf8(name)
+        # A file that is found twice gets the name that is not a link's, from the outermost folder.
         is_link = file.real != os.path.join(file.root, file.inside)
         rank = (is_link, -len(name), name)
         key = (_scheme(file), file.real)
@@ -111,7 +117,7 @@ def find_sources(inputs: list[str]) -> list[Source]:
 
 
 def sources_fingerprint(sources: list[Source]) -> str:
-    """Changes when a file is added, removed, renamed or written to (by size and time): hex."""
+    """A hash that changes when a file is added, removed, renamed or written to (by size and time), in hex."""
     digest = hashlib.sha256()
     for source in sources:
         line = f"{source.name}\0{source.repo}\0{source.size}\0{source.modified}\n"
@@ -124,7 +130,7 @@ def _scheme(file: Found) -> str:
 
 
 def _outermost(found: list[Found]) -> dict[str, str]:
-    """By scheme, the deepest folder that holds all that was given."""
+    """By scheme, the deepest folder that holds all inputs."""
     roots: dict[str, set[str]] = {}
     for file in found:
         roots.setdefault(_scheme(file), set()).add(file.root)
@@ -136,10 +142,6 @@ def _hint(given: str) -> str:
         return ""
     glob = os.path.join(given, "**", "*.yml")
     return f"; of a git checkout only {WORKFLOWS} counts, give a glob such as '{glob}' for other files of it"
-
-
-# ----------------------------------------------------------------------------------------------------
-# On this machine
 
 
 def _find_local(given: str) -> Iterator[Found]:
@@ -185,7 +187,7 @@ def _expand(folder: str, pattern: list[str]) -> Iterator[str]:
         try:
             names = sorted(os.listdir(folder))
         except OSError:
-            return  # not a folder, or closed to us: nothing that matches
+            return  # not a folder, or one that we may not read: nothing matches
         names = [name for name in names if fnmatch.fnmatchcase(name, pattern[0]) and name not in NOT_INPUT]
     else:
         names = [pattern[0]] if os.path.lexists(os.path.join(folder, pattern[0])) else []
@@ -194,7 +196,7 @@ def _expand(folder: str, pattern: list[str]) -> Iterator[str]:
 
 
 def _fits(parts: list[str], pattern: list[str]) -> bool:
-    """Whether a path's parts match those of a pattern, in which `**` stands for any number of folders."""
+    """Whether the parts of a path match those of a pattern, in which `**` matches any number of folders."""
     if not pattern:
         return not parts
     if pattern[0] == "**":
@@ -203,11 +205,11 @@ def _fits(parts: list[str], pattern: list[str]) -> bool:
 
 
 def _walk(folder: str, root: str, is_whole: bool = False) -> Iterator[Found]:
-    """The files in a folder and below it. Linked folders come last, so that a real path wins; each folder once.
+    """The files in a folder and below it, each folder once; linked folders last, so that the real path counts.
 
     Args:
         root: the folder that names begin from.
-        is_whole: the folder itself is not taken for a checkout.
+        is_whole: take every file, even if the folder itself is a checkout.
     """
     real_root = os.path.realpath(root)
     top = os.path.realpath(folder)
@@ -242,7 +244,7 @@ def _walk(folder: str, root: str, is_whole: bool = False) -> Iterator[Found]:
             elif _kind_of(entry.name):
                 yield _local_file(entry.path, root, real_root)
             elif "." not in entry.name and entry.is_symlink() and not os.path.exists(entry.path):
-                yield _problem(entry.path, root, real_root, "a link to nothing")  # perhaps to a folder
+                yield _problem(entry.path, root, real_root, "a link to nothing")  # was perhaps a folder
 
 
 def _workflows(checkout: str, root: str, real_root: str) -> Iterator[Found]:
@@ -310,58 +312,14 @@ def _real(folder: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _repo(folder: str, root: str) -> str | None:
-    """The repository whose workflows lie in a folder: by git's remote, or else by the names of its folders."""
+    """The repository whose workflows are in a folder: by git's remote, or else by the names of its folders."""
     if os.path.basename(folder) != "workflows" or os.path.basename(os.path.dirname(folder)) != ".github":
         real = os.path.realpath(folder)
         if not real.endswith(f"/{WORKFLOWS}"):
             return None
         folder = real
     checkout = os.path.dirname(os.path.dirname(folder)) or "."
-    inside = os.path.relpath(checkout, root)
-    if os.path.lexists(os.path.join(checkout, ".git")):
-        name = os.path.basename(os.path.realpath(checkout))
-        return repo_of_config(_git_config(checkout)) or _repo_of_folder(inside) or _utf8(name)
-    return _repo_of_folder(inside)
-
-
-def _repo_of_folder(inside: str) -> str | None:
-    """`owner/name` of a checkout by its path from the folder that was given; None for that folder itself."""
-    if inside.startswith("."):
-        inside = "" if inside == "." or inside.startswith("..") else inside
-    return _utf8("/".join(inside.split("/")[-2:])) or None
-
-
-def _git_config(checkout: str) -> str:
-    """The text of git's config of a checkout, also of a worktree and of a submodule; empty where it cannot be read."""
-    git = os.path.join(checkout, ".git")
-    try:
-        if os.path.isfile(git):
-            with open(git, encoding="utf-8", errors="replace") as file:
-                git = os.path.join(checkout, file.read(4096).removeprefix("gitdir:").strip())
-            shared = os.path.join(git, "commondir")
-            if os.path.isfile(shared):
-                with open(shared, encoding="utf-8", errors="replace") as file:
-                    git = os.path.join(git, file.read(4096).strip())
-        with open(os.path.join(git, "config"), encoding="utf-8", errors="replace") as file:
-            return file.read(1 << 20)
-    except (OSError, ValueError):
-        return ""
-
-
-def repo_of_config(text: str) -> str | None:
-    """`owner/name` of the remote `origin`, or else of the first remote, in the text of git's config."""
-    remote = ""
-    urls: dict[str, str] = {}
-    for line in text.splitlines():
-        if section := re.match(r'\s*\[(?:remote\s+"(.*)")?', line):
-            remote = section[1] or ""
-        elif remote and (url := re.match(r"\s*url\s*=\s*(\S+)", line)):
-            urls.setdefault(remote, url[1].strip('"'))
-    return repo_of_url(urls.get("origin") or next(iter(urls.values()), ""))
-
-
-# ----------------------------------------------------------------------------------------------------
-# In object storage
+    return repo_of_checkout(checkout, os.path.relpath(checkout, root))
 
 
 def _find_remote(given: str) -> Iterator[Found]:
@@ -380,23 +338,18 @@ def _find_remote(given: str) -> Iterator[Found]:
         yield _remote_file(info, uri, os.path.dirname(root), None)
         return
     listed = persist(where, lambda: filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True)))
-    marked = (re.match(r"(.*?)/\.git(/|$)", entry.path) for entry in listed)
-    checkouts = {match[1] for match in marked if match}
+    checkouts = {match[1] for entry in listed if (match := re.match(r"(.*?)/\.git(/|$)", entry.path))}
     if first < len(parts):
-        checkouts.discard(root)
-    configs = {path: entry for entry in listed if (path := entry.path).endswith("/.git/config")}
+        checkouts.discard(root)  # a pattern asks for all files of the folder that it begins in
+    configs = {entry.path for entry in listed if entry.path.endswith("/.git/config")}
 
     @functools.cache
     def repo(folder: str) -> str | None:
-        if f"{folder}/.git/config" in configs:
-
-            def read() -> bytes:
-                with filesystem.open_input_stream(f"{folder}/.git/config", compression=None) as file:
-                    return file.read(1 << 20)
-
-            if name := repo_of_config(persist(where, read).decode("utf-8", "replace")):
-                return name
-        return _repo_of_folder(os.path.relpath(folder, root)) or os.path.basename(folder)
+        config = f"{folder}/.git/config"
+        name = None
+        if config in configs:
+            name = repo_of_config(persist(where, lambda: _read_start(filesystem, config)))
+        return name or repo_of_folder(os.path.relpath(folder, root)) or os.path.basename(folder)
 
     for entry in listed:
         inside = entry.path[len(root) :].strip("/").split("/")
@@ -414,8 +367,13 @@ def _find_remote(given: str) -> Iterator[Found]:
         yield _remote_file(entry, uri, root, repo(of_workflows) if has_repo else None)
 
 
+def _read_start(filesystem: Any, path: str) -> str:
+    with filesystem.open_input_stream(path, compression=None) as file:
+        return file.read(MAX_CONFIG_BYTES).decode("utf-8", "replace")
+
+
 def _parents(path: str) -> Iterator[str]:
-    """From the outermost."""
+    """The folders that hold a path, the outermost first."""
     return (path[:index] for index, character in enumerate(path) if character == "/")
 
 
@@ -423,10 +381,6 @@ def _remote_file(info: Any, uri: str, root: str, repo: str | None) -> Found:
     kind = _kind_of_given(info.path)
     source = Source("", info.path, kind, repo, info.size, info.mtime_ns or 0, filesystem=uri)
     return Found(source, root, info.path[len(root) :].strip("/"), info.path)
-
-
-# ----------------------------------------------------------------------------------------------------
-# Names
 
 
 def _kind_of(path: str) -> Kind | None:
@@ -438,12 +392,3 @@ def _kind_of_given(path: str) -> Kind:
     if kind is None:
         raise UserError(f"--input {path}: the name must end in {WHAT_IS_READ}")
     return kind
-
-
-def _utf8(path: str) -> str:
-    """A path as text that can be stored: names that are not UTF-8 lose their odd bytes."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        path = os.fsencode(path).decode("utf-8", "replace")
-    return path

@@ -1,4 +1,4 @@
-"""Which documents are trained on, and which measure: by owner, and nothing that was trained on measures.
+"""The split into training and validation: by owner, and without near-duplicates of training in validation.
 
 Repositories of one owner share templates, so all documents of an owner go to one side. A document whose
 repository is unknown is a group by itself.
@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nanochat_tct.data.repository import owner_of
+
 TRAIN, VAL, NEAR_DUPLICATE = "train", "val", "near-duplicate"
-NORMAL_FORM = 1  # the version of `normal_hash`: parts that were encoded with another one are encoded again
-# What comes before `owner/name` in https://github.com/owner/name, git@github.com:owner/name and github.com/owner/name
-HOST = re.compile(r"^(?:(?!file)[a-z][a-z0-9+.-]*://[^/]+/|[^/@:]+@[^/:]+:|[^/.]+\.[^/]+/(?=[^/]+/))", re.I)
+NORMAL_FORM = 1  # the version of `normal_hash`: with another one, parts are encoded again
 # What changes when a workflow is copied and kept up to date: versions and commits behind an `@`, hashes of images,
 # what follows the first dot of a version number.
-VERSIONS = (  # one by one, which is faster than alternatives; each in linear time, as strangers write the text
+VERSIONS = (  # one by one, which is faster than one alternation; each takes linear time, as strangers write the text
     re.compile(rb"@(?=v?\d|[0-9a-f]{40})[\w.-]+"),
     re.compile(rb"sha256:[0-9a-f]{64}"),
     re.compile(rb"\.\d[\d.]*"),
@@ -25,20 +25,8 @@ ESCAPES = (b"\\n", b"\\r", b"\\t")
 WORDS = bytes(code if chr(code).isalnum() or code > 127 else 32 for code in range(256))
 
 
-def repo_of_url(url: str) -> str | None:
-    """`owner/name` in the URL of a repository on a server; None for a path on a disk."""
-    path = HOST.sub("", url.strip())
-    return path.strip("/").removesuffix(".git").strip("/") or None if path != url.strip() else None
-
-
-def owner_of(repo: str) -> str:
-    """The owner of a repository `owner/name` or of its URL, in lower case as GitHub compares them; a bare name is its
-    own owner."""
-    return (repo_of_url(repo) or repo.strip("/")).split("/")[0].casefold()
-
-
 def normal_hash(compact_json: bytes) -> bytes:
-    """The same 16 bytes for documents that differ only in case, punctuation, white space, versions and hashes."""
+    """16 bytes, the same for documents that differ only in case, punctuation, white space, versions and hashes."""
     text = compact_json.lower()
     for version in VERSIONS:
         text = version.sub(b" ", text)
@@ -48,7 +36,7 @@ def normal_hash(compact_json: bytes) -> bytes:
 
 
 def group_digest(repo: str | None, content_hash: bytes, seed: int) -> int:
-    """A number below 2^64, the same for all that must be on one side: below train_split x 2^64 they are trained on."""
+    """A number below 2^64, the same for documents that stay together; `assign` compares it with the split."""
     group = f"owner {owner_of(repo)}".encode("utf-8", "surrogatepass") if repo else b"content " + content_hash
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + group).digest()[:8], "big")
 
@@ -56,12 +44,12 @@ def group_digest(repo: str | None, content_hash: bytes, seed: int) -> int:
 def assign(digests: Sequence[int], train_split: float) -> np.ndarray:
     """Which documents are trained on: bool (documents,).
 
-    By hash, so a document stays where it is when others are added. Where that leaves one side empty, though there are
-    two groups or more, the group nearest to the border goes there.
+    A hash below train_split x 2^64 means training, so a document stays where it is when others are added. If that
+    leaves one side empty, though there are two groups or more, the group nearest to the border goes there.
 
     Args:
         digests: of each document, see `group_digest`.
-        train_split: the fraction to train on; 0 and 1 are taken at their word.
+        train_split: the fraction to train on; 0 and 1 leave a side empty on purpose.
     """
     groups = np.array(digests, dtype=np.uint64)
     if train_split in (0, 1) or len(groups) == 0:
@@ -77,9 +65,9 @@ def assign(digests: Sequence[int], train_split: float) -> np.ndarray:
 
 
 def find_near_duplicates(is_train: np.ndarray, normal_hashes: Sequence[bytes]) -> np.ndarray:
-    """The documents of validation whose normal form is also that of one in training: bool (documents,).
+    """The documents of validation with the normal form of a document in training: bool (documents,).
 
-    An empty hash is one that nobody worked out, and equals no other.
+    An empty hash is unknown, and equals no other.
     """
     trained = {normal for normal, train in zip(normal_hashes, is_train, strict=True) if train} - {b""}
     return np.array(

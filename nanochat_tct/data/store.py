@@ -4,10 +4,10 @@ A folder with
 
 - tokens.bin: the token ids of all documents, one after the other, uint16 little-endian;
 - documents.parquet: one row a document, in that order, see DOCUMENT_SCHEMA;
-- rejected.parquet: what was not taken in, and why, see REJECTED_SCHEMA;
+- rejected.parquet: the documents that were not taken in, and why, see REJECTED_SCHEMA;
 - metadata.json: the keys that scripts expect (context_size, num_windows, ...);
-- mask_ids.bin and masks.bin, unless prepare was told otherwise: for each token a number, uint16 little-endian, and
-  under that number the mask of the tokens that are legal in its place, a bit each, see data/mask_table.py;
+- mask_ids.bin and masks.bin, unless `--no-masks` was given: the id of a mask for each token, uint16 little-endian;
+  and the masks, a bit for each token of the vocabulary that may stand there instead, see data/mask_table.py;
 - manifest.json: size and SHA-256 of each file, tokenizer, counts, settings; written last;
 - train.pt and val.pt, if asked for.
 
@@ -16,7 +16,6 @@ Tokens are memory-mapped: opening costs no memory, and all workers of a machine 
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +25,8 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path, locked
+from nanochat_tct.storage.files import FileRecord, find_damage
+from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path, locked_copy
 
 MANIFEST = "manifest.json"
 TOKENS = "tokens.bin"
@@ -46,11 +46,8 @@ DOCUMENT_SCHEMA = pa.schema(
         ("json_bytes", pa.int64()),  # of the compact JSON
         ("content_hash", pa.binary(32)),  # SHA-256 of the compact JSON
         ("source", pa.string()),
-        ("repo", pa.string()),  # null where the source does not tell it
-        (
-            "split",
-            pa.string(),
-        ),  # train, val, or near-duplicate: in neither, as it is of val and like one in train
+        ("repo", pa.string()),  # null where the source does not name it
+        ("split", pa.string()),  # train, val, or near-duplicate: a document of val that is like one of train
     ]
 )
 REJECTED_SCHEMA = pa.schema(
@@ -62,16 +59,16 @@ class TokenStore:
     """An opened store: read-only, safe to share between processes.
 
     Attributes:
-        folder: where it is.
+        folder: where it is on this machine.
         manifest: the content of manifest.json.
         tokens: all token ids, uint16 (num_tokens,), memory-mapped.
         documents: the table of documents (pyarrow), see DOCUMENT_SCHEMA.
-        mask_ids, masks: which tokens are legal in the place of each token: masks[mask_ids[n]] in that of tokens[n].
-            uint16 (num_tokens,) and uint8 (num_masks, ceil(vocab_size / 8)), memory-mapped; None: not known.
+        mask_ids, masks: masks[mask_ids[n]] holds the tokens that are legal at the position of tokens[n], a bit each.
+            uint16 (num_tokens,) and uint8 (num_masks, ceil(vocab_size / 8)), memory-mapped; None without masks.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Use `TokenStore.open`. This maps the files of a folder whose manifest is known to be good."""
+        """Use `TokenStore.open`. This maps the files of a folder whose manifest has been checked."""
         self.folder = folder
         self.manifest = manifest
         self.documents = pyarrow.parquet.read_table(folder / DOCUMENTS)
@@ -85,19 +82,19 @@ class TokenStore:
 
     @classmethod
     def open(cls, data_dir: str | Path, verify: bool = True) -> "TokenStore":
-        """Opens a finished store; a remote one is brought to this machine first, once.
+        """Open a finished store; a remote one is downloaded to this machine first, once.
 
         Args:
             data_dir: a folder, or its URI in object storage.
-            verify: compare the SHA-256 of every file (about a second for each GB); sizes always are.
+            verify: compare the SHA-256 of every file (about a second for each GB); sizes always are compared.
 
         Raises:
-            UserError: no store there, not finished, of another version, or damaged; the storage refuses.
+            UserError: there is no store, or it is not finished, of another version, or damaged; the storage refuses.
         """
         folder = fetch_store(str(data_dir)) if is_remote(data_dir) else Path(data_dir)
         manifest = _read_manifest(folder)
-        for name, expected in manifest["files"].items():
-            _check_file(folder, name, expected, verify)
+        for record in _records(folder, manifest):
+            _check_file(folder, record, verify)
         try:
             store = cls(folder, manifest)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -107,7 +104,7 @@ class TokenStore:
         return store
 
     def _check_content(self, verify: bool) -> None:
-        """Whoever wrote the manifest may have written anything else besides."""
+        """Refuse contents that a manifest can be right about and that no `prepare` writes."""
         if not self.documents.schema.equals(DOCUMENT_SCHEMA):
             raise UserError(f"{self.folder / DOCUMENTS} has other columns than a store's; run prepare again")
         lengths = self.documents.column("length").to_numpy()
@@ -126,7 +123,7 @@ class TokenStore:
 
     @property
     def fingerprint(self) -> str:
-        """Tells data sets apart: the SHA-256 of tokenizer and content, wherever the store lies. Hex."""
+        """Identifies the data set, wherever the store is: the SHA-256 of tokenizer and content, in hex."""
         files = self.manifest["files"]
         identity = {
             "format_version": self.manifest["format_version"],
@@ -137,7 +134,7 @@ class TokenStore:
 
     @property
     def tokenizer_name(self) -> str:
-        """What `load_tokenizer` takes to load the tokenizer that wrote the tokens."""
+        """The name by which `load_tokenizer` loads the tokenizer that wrote the tokens."""
         return self.manifest["tokenizer"]["name"]
 
     @property
@@ -173,57 +170,32 @@ class TokenStore:
 
 
 def fetch_store(uri: str) -> Path:
-    """This machine's copy of a remote store, verified when it came, and brought up to date if there is another.
+    """This machine's copy of a remote store, verified and up to date.
 
     Raises:
-        UserError: no finished store there, damaged, or the storage refuses.
+        UserError: no finished store there, or a damaged one; the storage refuses.
     """
-    remote, folder = RemoteFolder(uri), local_path(uri)
-    with locked(folder):
-        content = remote.read(MANIFEST)
-        if content is None:
-            raise UserError(f"{uri} holds no finished token store ({MANIFEST} is missing): run prepare first")
-        here = folder / MANIFEST
-        if here.is_file() and here.read_bytes() == content:
-            return folder
-        partial = folder.with_name(f".partial-{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            (partial / MANIFEST).write_bytes(content)
-            for name, expected in _read_manifest(partial)["files"].items():
-                _check_name(partial, name)
-                remote.download(name, partial / name, expected["size"], expected["sha256"])
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    folder = local_path(uri)
+    with locked_copy(folder):
+        found = RemoteFolder(uri).download_folder(
+            folder, MANIFEST, lambda partial: _records(partial, _read_manifest(partial))
+        )
+    if not found:
+        raise UserError(f"{uri} holds no finished token store ({MANIFEST} is missing): run prepare first")
     return folder
 
 
 def upload_store(folder: Path, uri: str) -> bool:
-    """Puts a finished store into object storage, manifest last; False, and nothing done, where that very store is.
+    """Upload a finished store to object storage; return False where that very store is already.
 
     Raises:
         UserError: the storage refuses.
     """
-    remote = RemoteFolder(uri)
-    if remote.read(MANIFEST) == (folder / MANIFEST).read_bytes():
-        return False
-    remote.delete(MANIFEST)
-    for name in _read_manifest(folder)["files"]:
-        remote.upload(folder / name, name)
-    remote.upload(folder / MANIFEST, MANIFEST)
-    return True
-
-
-def file_sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return RemoteFolder(uri).upload_folder(folder, _read_manifest(folder)["files"], MANIFEST)
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:
-    """The manifest's own check sum, kept in it under "sha256": over all its other keys."""
+    """The manifest's own checksum, which it holds under "sha256": over all its other keys."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -259,18 +231,25 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _check_file(folder: Path, name: str, expected: dict[str, Any], verify: bool) -> None:
-    path = folder / name
-    _check_name(folder, name)
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run prepare again")
-    size = path.stat().st_size
-    if size != expected["size"]:
-        raise UserError(f"{path} has {size} bytes, not {expected['size']}: it is damaged; run prepare again")
-    if verify and file_sha256(path) != expected["sha256"]:
-        raise UserError(f"{path} has another SHA-256 than {MANIFEST} says: it is damaged; run prepare again")
+def _records(folder: Path, manifest: dict[str, Any]) -> list[FileRecord]:
+    """The files of a store. Raises: UserError when the manifest names one outside its folder."""
+    files = manifest["files"]
+    for name in files:
+        if Path(name).name != name or (folder / name).resolve().parent != folder.resolve():
+            raise UserError(f"{folder / MANIFEST} names a file outside its folder: {name!r}")
+    return [FileRecord(name, file["size"], file["sha256"]) for name, file in files.items()]
 
 
-def _check_name(folder: Path, name: str) -> None:
-    if Path(name).name != name or (folder / name).resolve().parent != folder.resolve():
-        raise UserError(f"{folder / MANIFEST} names a file outside its folder: {name!r}")
+def _check_file(folder: Path, record: FileRecord, verify: bool) -> None:
+    path = folder / record.name
+    match find_damage(folder, record, verify):
+        case "missing":
+            raise UserError(f"{path} is missing; run prepare again")
+        case "size":
+            raise UserError(
+                f"{path} has {path.stat().st_size} bytes, not {record.size}: it is damaged; run prepare again"
+            )
+        case "content":
+            raise UserError(
+                f"{path} has another SHA-256 than {MANIFEST} says: it is damaged; run prepare again"
+            )

@@ -1,20 +1,18 @@
 """Writes a token store so that a half-written one is never taken for a finished one.
 
 Everything is written into `<output>/.partial` first. Only when all is on disk are the files moved up, the
-manifest last; an older manifest is taken away before the first move. A killed run leaves `.partial` behind,
+manifest last; an older manifest is deleted before the first move. A killed run leaves `.partial` behind,
 which the next run clears. A run that fails leaves an older store as it was.
 """
 
 import errno
-import fcntl
-import hashlib
 import json
 import os
 import shutil
 from array import array
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +24,8 @@ import pyarrow.parquet
 
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import store as layout
-from nanochat_tct.data.mask_table import DocumentMasks, MaskNumbers, MaskSender
+from nanochat_tct.data.encode import EncodedDocument, encode_document
+from nanochat_tct.data.mask_table import DocumentMasks, MaskSender, MaskTable
 from nanochat_tct.data.split import (
     NEAR_DUPLICATE,
     TRAIN,
@@ -34,19 +33,18 @@ from nanochat_tct.data.split import (
     assign,
     find_near_duplicates,
     group_digest,
-    normal_hash,
 )
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows, check_windowing, count_windows
-from nanochat_tct.documents import json_bytes
 from nanochat_tct.errors import UserError
-from nanochat_tct.tokenizer import TokenizerError
+from nanochat_tct.storage.files import fsync, locked, record_of
 
 PARTIAL = ".partial"
 ROW_GROUP = 65_536  # documents
 UNSPLIT_SCHEMA = pa.schema([field for field in layout.DOCUMENT_SCHEMA if field.name != "split"])
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPORT_ROWS = 4096  # windows built at a time
+MASK_FILES = (layout.MASK_IDS, layout.MASKS)
 
 
 @dataclass(frozen=True)
@@ -68,37 +66,16 @@ class StoreSettings:
             raise UserError(f"train_split is {self.train_split}: it is a fraction from 0 to 1")
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedDocument:
-    """A document that is fit for the store; `tokens` are uint16 little-endian; without masks anything is legal."""
-
-    source: str
-    repo: str | None
-    content_hash: bytes
-    json_bytes: int
-    tokens: bytes
-    masks: DocumentMasks | None = None
-    normal_hash: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedDocument:
-    """A document that is not, with a short code for counting and the message."""
-
-    source: str
-    repo: str | None
-    reason: str
-    message: str
-
-
 class StoreWriter:
     """Takes documents in a stable order; use as a context manager and end with `commit`.
 
     Attributes:
+        lengths: of the documents taken in, in tokens.
         duplicates: documents left out because one of the same content came before.
+        reasons: rejected documents by reason.
+        first_rejected: the first of these.
         splits: after `commit`, how many documents are in train, in val, and in neither (near-duplicate).
         split_by: after `commit`, "owner" or "document".
-        reasons: rejected documents by reason.
     """
 
     def __init__(
@@ -108,68 +85,76 @@ class StoreWriter:
         self.partial = self.output / PARTIAL
         self.tokenizer = tokenizer
         self.settings = settings
+        self.lengths = array("q")
         self.duplicates = 0
+        self.reasons: Counter[str] = Counter()
         self.splits: Counter[str] = Counter()
         self.split_by = "owner"
-        self.reasons: Counter[str] = Counter()
-        self.lengths = array("q")  # of the documents taken in, in tokens
         self.with_masks = with_masks and tokenizer.masks_of([]) is not None
-        self.numbers = MaskNumbers(tokenizer.vocab_size())
+        self._mask_table = MaskTable(tokenizer.vocab_size())
         self._num_tokens = 0
         self._json_bytes = 0
         self._seen: set[bytes] = set()
         self._documents: dict[str, list[Any]] = {name: [] for name in UNSPLIT_SCHEMA.names}
-        self._tables: list[
-            pa.Table
-        ] = []  # of ROW_GROUP documents each: which split they are in is found at the end
+        self._tables: list[pa.Table] = []  # ROW_GROUP documents each; the end decides which split they are in
         self._normal_hashes: list[bytes] = []
-        self._rejected: list[RejectedDocument] = []
+        self._rejected: list[dict[str, Any]] = []
         assert tokenizer.vocab_size() <= 1 << 16, "token ids are stored in 16 bits"
 
     def __enter__(self) -> "StoreWriter":
         self._created_output = not self.output.exists()
-        with writing_to(self.output):
-            _claim(self.output)
-            self.partial.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.partial / "lock", "w")
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self._lock.close()
-                raise UserError(f"another prepare writes to {self.output}: wait for it, or end it") from None
-            for left_over in self.partial.iterdir():
-                if left_over.name != "lock":
-                    left_over.unlink()
-            self._tokens_file = open(self.partial / layout.TOKENS, "wb")
+        with writing_to(self.output), ExitStack() as stack:
+            _check_output(self.output)
+            busy = f"another prepare writes to {self.output}: wait for it, or end it"
+            stack.enter_context(locked(self.partial / "lock", busy))
+            for leftover in self.partial.iterdir():
+                if leftover.name != "lock":
+                    leftover.unlink()
+            names = [layout.TOKENS, *(MASK_FILES if self.with_masks else [])]
+            self._files = {name: open(self.partial / name, "wb") for name in names}  # noqa: SIM115
             if self.with_masks:
-                self._mask_ids_file = open(self.partial / layout.MASK_IDS, "wb")
-                self._masks_file = open(self.partial / layout.MASKS, "wb")
-                self._masks_file.write(self.numbers.anything)
+                self._files[layout.MASKS].write(self._mask_table.anything)
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.close()
-        if self.partial.exists():  # not committed: leave no trace
-            for file in self._open_files():
-                with suppress(OSError):  # a full disk, again; the error that ended the run says so
-                    file.close()
-            shutil.rmtree(self.partial)
-            if self._created_output:
-                with suppress(OSError):  # somebody put something there meanwhile
-                    self.output.rmdir()
+        with self._lock:
+            if self.partial.exists():  # not committed: leave no trace
+                for file in self._files.values():
+                    with suppress(OSError):  # a full disk, again; the error that ended the run says so
+                        file.close()
+                shutil.rmtree(self.partial)
+                if self._created_output:
+                    with suppress(OSError):  # another process put something there in the meantime
+                        self.output.rmdir()
+
+    @property
+    def first_rejected(self) -> dict[str, Any] | None:
+        return self._rejected[0] if self._rejected else None
+
+    def add_table(self, table: pa.Table) -> None:
+        """Take the documents of a table of encode.ENCODED_SCHEMA."""
+        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+            self.add(EncodedDocument(*row))
 
     def add(self, document: EncodedDocument) -> None:
-        """Takes a document in, unless one of the same content came before."""
-        if document.masks is not None:
-            self.numbers.receive(document.masks)
+        """Take a document in, unless it is rejected or one of the same content came before."""
+        if document.reason is not None:
+            self.reasons[document.reason] += 1
+            self._rejected.append({name: getattr(document, name) for name in layout.REJECTED_SCHEMA.names})
+            return
+        masks = None
+        if document.mask_ids is not None:
+            masks = DocumentMasks(document.mask_ids, document.mask_digests or b"", document.mask_bits or b"")
+            self._mask_table.receive(masks)
+        assert document.content_hash and document.tokens and document.json_bytes, document.source
         if document.content_hash in self._seen:
             self.duplicates += 1
             return
         self._seen.add(document.content_hash)
         length = len(document.tokens) // 2
-        assert length > 0, document.source
         row = {
             "start": self._num_tokens,
             "length": length,
@@ -183,80 +168,59 @@ class StoreWriter:
         self.lengths.append(length)
         self._num_tokens += length
         self._json_bytes += document.json_bytes
-        self._normal_hashes.append(document.normal_hash)
+        self._normal_hashes.append(document.normal_hash or b"")
         with writing_to(self.output):
-            self._tokens_file.write(document.tokens)
+            self._files[layout.TOKENS].write(document.tokens)
             if self.with_masks:
-                ids, bits = bytes(2 * length), b""
-                if document.masks is not None:
-                    ids, bits = self.numbers.number(document.masks)
-                self._mask_ids_file.write(ids)
-                self._masks_file.write(bits)
+                ids, bits = self._mask_table.assign_ids(masks) if masks else (bytes(2 * length), b"")
+                self._files[layout.MASK_IDS].write(ids)
+                self._files[layout.MASKS].write(bits)
         if len(self._documents["start"]) == ROW_GROUP:
             self._close_table()
 
-    def _open_files(self) -> list[Any]:
-        masks = [self._mask_ids_file, self._masks_file] if self.with_masks else []
-        return [self._tokens_file, *masks]
-
-    @property
-    def first_rejected(self) -> RejectedDocument | None:
-        return self._rejected[0] if self._rejected else None
-
-    def reject(self, document: RejectedDocument) -> None:
-        self.reasons[document.reason] += 1
-        self._rejected.append(document)
-
     def commit(self, input_identity: dict[str, Any], export_pt: bool = False) -> TokenStore:
-        """Puts the finished store in place.
+        """Put the finished store in place.
 
         Args:
-            input_identity: what a later run compares to see that nothing changed; part of the manifest.
+            input_identity: what a later run compares to see whether anything changed; part of the manifest.
             export_pt: also write train.pt and val.pt.
 
         Raises:
             UserError: the disk is full.
         """
         with writing_to(self.output):
-            for file in self._open_files():
+            for file in self._files.values():
                 file.close()
             self._write_documents()
-            pa.parquet.write_table(
-                pa.Table.from_pylist([asdict(row) for row in self._rejected], layout.REJECTED_SCHEMA),
-                self.partial / layout.REJECTED,
-                compression="zstd",
-            )
+            rejected = pa.Table.from_pylist(self._rejected, layout.REJECTED_SCHEMA)
+            pa.parquet.write_table(rejected, self.partial / layout.REJECTED, compression="zstd")
             manifest = self._describe(input_identity)
             staged = TokenStore(self.partial, manifest)
-            names = [*layout.REQUIRED_FILES, *([layout.MASK_IDS, layout.MASKS] if self.with_masks else [])]
+            names = [*layout.REQUIRED_FILES, *(MASK_FILES if self.with_masks else [])]
             if export_pt:
                 names += [export(staged, split, self.settings) for split in ("train", "val")]
             metadata = self._metadata(staged, export_pt)
             (self.partial / layout.METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
-            for name in names:
-                path = self.partial / name
-                manifest["files"][name] = {
-                    "size": path.stat().st_size,
-                    "sha256": layout.file_sha256(path),
-                }
-                _sync(path)
+            records = [record_of(self.partial / name) for name in names]
+            manifest["files"] = {each.name: {"size": each.size, "sha256": each.sha256} for each in records}
             manifest["counts"]["windows"] = metadata["num_windows"]
             manifest["sha256"] = layout.manifest_sha256(manifest)
             (self.partial / layout.MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            _sync(self.partial / layout.MANIFEST)
+            for name in (*names, layout.MANIFEST):
+                fsync(self.partial / name)
             self._move_into_place(names)
         return TokenStore(self.output, manifest)
 
     def _move_into_place(self, names: list[str]) -> None:
         (self.output / layout.MANIFEST).unlink(missing_ok=True)
-        _sync(self.output)
-        for name in ("train.pt", "val.pt", layout.MASK_IDS, layout.MASKS):  # of an older store
+        fsync(self.output)
+        for name in ("train.pt", "val.pt", *MASK_FILES):  # of an older store
             (self.output / name).unlink(missing_ok=True)
         for name in names:
             os.replace(self.partial / name, self.output / name)
-        _sync(self.output)
+        fsync(self.output)
         os.replace(self.partial / layout.MANIFEST, self.output / layout.MANIFEST)
-        _sync(self.output)
+        fsync(self.output)
         shutil.rmtree(self.partial)
 
     def _close_table(self) -> None:
@@ -277,7 +241,7 @@ class StoreWriter:
         )
 
     def _split(self, table: pa.Table) -> list[str]:
-        """The split of each document. Where all are of one owner, they are split one by one."""
+        """The split of each document. If all have one owner, they are split one by one."""
         repos = table.column("repo").to_pylist()
         hashes = table.column("content_hash").to_pylist()
         seed = self.settings.split_seed
@@ -360,11 +324,7 @@ def write_store(
     settings: StoreSettings | None = None,
     with_masks: bool = True,
 ) -> TokenStore:
-    """Writes a store of parsed workflows that are at hand, in this process and without Ray.
-
-    Args:
-        values: parsed workflows; each counts as an owner of its own.
-    """
+    """Write a store of parsed workflows, in this process and without Ray; each counts as an owner of its own."""
     sender = MaskSender() if with_masks else None
     with StoreWriter(output, tokenizer, settings or StoreSettings(), with_masks) as writer:
         for index, value in enumerate(values):
@@ -372,33 +332,8 @@ def write_store(
         return writer.commit({})
 
 
-def encode_document(
-    source: str, repo: str | None, value: Any, tokenizer: Any, sender: MaskSender | None = None
-) -> EncodedDocument:
-    """Tokens of a document and, if there is a sender, what is legal in their places.
-
-    Raises TokenizerError if the tokenizer refuses the value.
-    """
-    try:
-        compact = json_bytes(value)
-    except RecursionError:
-        raise TokenizerError("", "nested too deep") from None
-    # from the text, which is needed anyway: the tokenizer's C code begins there
-    ids = tokenizer.encode(compact.decode("utf-8", "surrogatepass"))
-    masks = tokenizer.masks_of(ids) if sender else None
-    return EncodedDocument(
-        source,
-        repo,
-        hashlib.sha256(compact).digest(),
-        len(compact),
-        np.array(ids, dtype="<u2").tobytes(),
-        sender.send(masks) if sender and masks is not None else None,
-        normal_hash(compact),
-    )
-
-
 def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
-    """Writes all windows of a split as one int64 tensor (num_windows, context_size + 1). Returns its name.
+    """Write all windows of a split as one int64 tensor (num_windows, context_size + 1); return the file's name.
 
     Rows of per-document windowing are what `extract_window` gives: the position as a plain number, then
     tokens. Rows of a stream hold several documents, so their position tokens are vocab_size + position.
@@ -422,7 +357,7 @@ def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
 
 @contextmanager
 def writing_to(output: Path) -> Iterator[None]:
-    """Turns the errors of a file system that is full or refuses us into one line for the user."""
+    """Turn the errors of a file system that is full or refuses to write into one line for the user."""
     try:
         yield
     except OSError as error:
@@ -437,20 +372,11 @@ def writing_to(output: Path) -> Iterator[None]:
         raise
 
 
-def _claim(output: Path) -> None:
-    """Only an empty folder, a store, or what a killed run left is written into."""
+def _check_output(output: Path) -> None:
+    """Raises: UserError for a folder that is neither empty nor a store, nor what a killed run left."""
     if output.is_dir():
         names = {path.name for path in output.iterdir()}
         if names and not names & {layout.MANIFEST, PARTIAL, encoded_parts.FOLDER}:
             raise UserError(
                 f"{output} holds other files and no token store: give --output a new or empty folder"
             )
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

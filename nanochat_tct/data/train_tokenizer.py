@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.config import option, parse_arguments
-from nanochat_tct.data.encode import parse_raw
-from nanochat_tct.data.parts import plan_parts, read_part
+from nanochat_tct.data.parts import parse_raw, plan_parts, read_part
 from nanochat_tct.data.sources import find_sources
 from nanochat_tct.documents import DocumentError, Limits
 from nanochat_tct.errors import UserError
@@ -72,7 +71,7 @@ def command(argv: list[str]) -> int:
 def _read_documents(
     inputs: list[str], unreadable: Counter[str], any_value: bool
 ) -> Iterator[tuple[str, Any]]:
-    """(repository, or source where it is not known; value) of each document; counts those that cannot be read."""
+    """(repository, or source if that is unknown; value) of each document; counts those that cannot be read."""
     limits = Limits()
     for part in plan_parts(find_sources(inputs)):
         for raw in read_part(part, limits):

@@ -1,11 +1,11 @@
 """Training rows over a token store: arithmetic, not copies.
 
-A row has context_size + 1 elements and begins with a position token: `vocab_size + p`, where p tells how many
-tokens of the document come before the row. Model input is `row[:-1]`, targets are `row[1:]`.
+A row has context_size + 1 elements and begins with a position token: `vocab_size + p`, where p is the number of
+tokens of the document that come before the row. Model input is `row[:-1]`, targets are `row[1:]`.
 
 `stream` takes the documents of a split one after the other, each as [position 0] + its tokens, and cuts the
-stream into rows; a row that begins inside a document begins with the position token of that place. So every
-token of the split is a target exactly once; only the last row is padded.
+stream into rows; a row that begins inside a document begins with the position token for the number of tokens before
+it. So every token of the split is a target exactly once; only the last row is padded.
 
 `per-document` takes every window of context_size tokens at the given stride inside one document, and drops
 documents that are shorter.
@@ -29,8 +29,8 @@ class MaskedRows(NamedTuple):
 
     Attributes:
         rows: int64 (n, context_size + 1).
-        mask_ids: int64 (n, context_size): where in the store's `masks` stands what is legal in the place of each
-            target rows[:, 1:]; 0 (anything) where there is no target. None: the store has no masks.
+        mask_ids: int64 (n, context_size): the index in the store's `masks` of the tokens that are legal instead of
+            each target rows[:, 1:]; 0 (anything) where there is no target. None if the store has no masks.
     """
 
     rows: np.ndarray
@@ -53,10 +53,10 @@ class Windows:
         windowing: Windowing = "stream",
         stride: int | None = None,
     ) -> None:
-        """Works out where each row starts.
+        """Find where each row starts.
 
         Args:
-            stride: of per-document windows, in tokens; None: context_size.
+            stride: of per-document windows, in tokens; None for context_size.
 
         Raises:
             UserError: a context size or stride that makes no rows.
@@ -79,7 +79,7 @@ class Windows:
             # (n, 2): the row's document, and the token in it where the row starts
             self._rows = _per_document_row_starts(self._lengths, context_size, stride or context_size)
             self.num_targets = len(self._rows) * context_size
-        # Where the position token of each document stands in the stream of a split.
+        # The position token of each document in the stream of a split.
         self._stream_starts = _stream_document_starts(self._lengths)
 
     def __len__(self) -> int:
@@ -87,45 +87,42 @@ class Windows:
 
     def get(self, indices: np.ndarray) -> np.ndarray:
         """The rows `indices`: int64 (n, context_size + 1)."""
-        places, positions = self._places(indices)
-        return self._filled(places, positions)
+        return self._rows_from(*self._locate(indices))
 
     def get_masked(self, indices: np.ndarray) -> MaskedRows:
-        """The rows `indices` and, where the store has masks, what is legal in them."""
-        places, positions = self._places(indices)
-        rows = self._filled(places, positions)
+        """The rows `indices` and, if the store has masks, the tokens that are legal in them."""
+        sources, positions = self._locate(indices)
+        rows = self._rows_from(sources, positions)
         if self._mask_ids is None:
             return MaskedRows(rows)
-        mask_ids = self._mask_ids[np.maximum(places[:, 1:], 0)].astype(np.int64)
-        mask_ids[(places[:, 1:] < 0) | (rows[:, 1:] == self.pad_token)] = 0
+        mask_ids = self._mask_ids[np.maximum(sources[:, 1:], 0)].astype(np.int64)
+        mask_ids[(sources[:, 1:] < 0) | (rows[:, 1:] == self.pad_token)] = 0
         return MaskedRows(rows, mask_ids)
 
-    def _filled(self, places: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Rows of what `_places` gives."""
-        rows = self._tokens[np.maximum(places, 0)].astype(np.int64)
+    def _rows_from(self, sources: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """The rows that `_locate` describes."""
+        rows = self._tokens[np.maximum(sources, 0)].astype(np.int64)
         return np.where(
-            places >= 0, rows, np.where(positions >= 0, self.vocab_size + positions, self.pad_token)
+            sources >= 0, rows, np.where(positions >= 0, self.vocab_size + positions, self.pad_token)
         )
 
-    def _places(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where in the store the elements of rows are: both int64 (n, context_size + 1).
+    def _locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the elements of rows are, for the whole batch at once: a loop over rows would hold the interpreter's
+        lock, which the thread that trains needs.
 
-        For the whole batch at once: while Python goes through rows one by one, the thread that trains cannot go on.
-
-        Returns: of each element the token of the store, -1 where it is none; and of each of those the position that it
-            tells, -1 for padding.
+        Returns: two arrays, both int64 (n, context_size + 1): the index in the store's tokens, or -1 where the element
+            is not a token; and there the position of a position token, or -1 for padding.
         """
         if self.windowing == "per-document":
             document, offset = self._rows[indices].T[:, :, None]  # each (n, 1)
             element = np.arange(self.context_size + 1)
-            place = np.where(element > 0, self._starts[document] + offset + element - 1, -1)
-            return place, np.where(element > 0, -1, offset)
-        # Elements of the stream; the first of a row stands for the position token in front of it.
+            source = np.where(element > 0, self._starts[document] + offset + element - 1, -1)
+            return source, np.where(element > 0, -1, offset)
         starts = self._rows[indices]  # (n,)
         # The document that a row begins in, and how many more begin inside it.
         first = np.searchsorted(self._stream_starts, starts, side="right") - 1
         count = np.searchsorted(self._stream_starts, starts + self.context_size, side="left") - 1 - first
-        # These are few: they are marked, and the marks are counted.
+        # These are few, so they are marked, and the sum of the marks numbers the documents.
         row = np.repeat(np.arange(len(starts)), count)
         begun = first[row] + 1 + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         document = np.zeros((len(starts), self.context_size + 1), dtype=np.int64)
@@ -135,14 +132,14 @@ class Windows:
         offset = (starts - 2)[:, None] + np.arange(self.context_size + 1) - self._stream_starts[document]
         is_token = (offset >= 0) & (offset < self._lengths[document])  # else a position token (-1) or padding
         is_token[:, 0] = False
-        place = np.where(is_token, self._starts[document] + offset, -1)
+        source = np.where(is_token, self._starts[document] + offset, -1)
         position = np.where(offset < 0, 0, -1)
         position[:, 0] = offset[:, 1]
-        return place, position
+        return source, position
 
 
 def targets_of(rows: np.ndarray, vocab_size: int, pad_token: int) -> np.ndarray:
-    """What the model is to predict: rows[:, 1:] with position tokens and padding as -1.
+    """What the model learns to predict: rows[:, 1:] with position tokens and padding as -1.
 
     Args:
         rows: int64 (n, context_size + 1).
@@ -158,14 +155,14 @@ def targets_of(rows: np.ndarray, vocab_size: int, pad_token: int) -> np.ndarray:
 def count_windows(
     lengths: np.ndarray, context_size: int, windowing: Windowing, stride: int | None = None
 ) -> int:
-    """How many rows documents of these lengths (in tokens) give."""
+    """The number of rows over documents of these lengths (in tokens)."""
     if windowing == "stream":
         return len(_stream_row_starts(lengths, context_size))
     return len(_per_document_row_starts(lengths, context_size, stride or context_size))
 
 
 def check_windowing(context_size: int, windowing: str, stride: int | None) -> None:
-    """Raises UserError for a context size, windowing or stride that cannot be."""
+    """Raises UserError for a context size, windowing or stride that makes no rows."""
     if context_size < 1:
         raise UserError(f"context_size is {context_size}: a window needs at least 1 token; 512 is usual")
     if windowing not in WINDOWINGS:
@@ -177,18 +174,18 @@ def check_windowing(context_size: int, windowing: str, stride: int | None) -> No
 
 
 def _stream_document_starts(lengths: np.ndarray) -> np.ndarray:
-    """Where each document's position token stands in the stream [position, tokens..., position, ...]."""
+    """The index of each document's position token in the stream [position, tokens..., position, ...]."""
     ends = np.cumsum(lengths.astype(np.int64) + 1)
     return np.concatenate([np.zeros(1, dtype=np.int64), ends])[:-1]
 
 
 def _stream_row_starts(lengths: np.ndarray, context_size: int) -> np.ndarray:
-    """Where in the stream the first token of each row stands, after its position token: int64 (n,).
+    """The index in the stream of each row's first token, behind its position token: int64 (n,).
 
     A row holds a position token and `context_size` elements of the stream, so the next one starts
-    `context_size` later; where a document begins exactly there, its own position token is the row's, and the
-    row starts one later still. These shifts are rare, one in context_size documents, so only they are looped
-    over.
+    `context_size` later; if a document begins exactly there, its own position token is the row's, and the
+    row starts one later still. These shifts are rare, one in context_size documents, so the loop visits only
+    them.
     """
     if len(lengths) == 0:
         return np.zeros(0, dtype=np.int64)
@@ -197,7 +194,7 @@ def _stream_row_starts(lengths: np.ndarray, context_size: int) -> np.ndarray:
     total = int(document_starts[-1] + 1 + lengths[-1])
 
     # With b shifts so far, rows start at 1 + b + k * context_size: the next shift is at the first document
-    # further on that starts at such a place.
+    # further on that starts at such an index.
     residues = (document_starts[1:] - 1) % context_size
     by_residue = np.argsort(residues, kind="stable")
     sorted_residues = residues[by_residue]
@@ -207,10 +204,10 @@ def _stream_row_starts(lengths: np.ndarray, context_size: int) -> np.ndarray:
         shifts = len(shift_rows)
         left, right = np.searchsorted(sorted_residues, [shifts % context_size, shifts % context_size + 1])
         candidates = by_residue[left:right]
-        place = int(np.searchsorted(candidates, last, side="right"))
-        if place == len(candidates):
+        next_one = int(np.searchsorted(candidates, last, side="right"))
+        if next_one == len(candidates):
             break
-        last = int(candidates[place])
+        last = int(candidates[next_one])
         shift_rows.append((int(document_starts[1 + last]) - 1 - shifts) // context_size)
     num_rows = -(-(total - 1 - len(shift_rows)) // context_size)
     rows = np.arange(num_rows, dtype=np.int64)

@@ -1,8 +1,8 @@
 """A parser of YAML 1.2 (revision 1.2.2): text in, events out.
 
-It takes a text from left to right, by regular expressions that never go back (possessive quantifiers), so time
-is linear in the length of the text, whatever the text is. It recurses once or twice a level of nesting; the
-receiver of the events bounds the depth by refusing to start one more collection.
+It reads a text from left to right, by regular expressions that never backtrack (possessive quantifiers), so the time
+is linear in the length of any text. It recurses once or twice a level of nesting; the receiver of the events bounds the
+depth by refusing to start another collection.
 
 One rule of the specification is relaxed, because real workflows break it and GitHub reads them: the lines of a
 quoted scalar, and the closing bracket of a flow collection, may have any indentation.
@@ -46,7 +46,7 @@ class Events(Protocol):
         ...
 
 
-# Characters of a scalar that stands without quotes: no byte-order mark, nothing that does not print.
+# Characters that a scalar without quotes must not hold: byte-order marks, and what does not print.
 _UNPRINTABLE = "\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _NOT_PRINTABLE = re.compile(f"[{_UNPRINTABLE}]")
@@ -57,7 +57,7 @@ _UNUSUAL = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_UNPRINTABLE}]")
 def _plain_patterns(ends: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Patterns of a plain scalar on one line: from its first character on, and from any later one.
 
-    A colon or a `#` inside it is text unless a blank stands behind, or before it. Besides, `ends` end it.
+    A colon inside it is text unless a blank follows, a `#` unless a blank precedes. The characters `ends` end it too.
     """
     first = rf"(?:[^-?:,\[\]{{}}#&*!|>'\"%@` \t\n{_UNPRINTABLE}]|[-?:](?=[^ \t\n{ends}]))"
     rest = rf"(?:[^\n:#{ends}{_UNPRINTABLE}]++|:(?=[^ \t\n{ends}])|(?<=[^ \t\n])#)*+"
@@ -67,7 +67,7 @@ def _plain_patterns(ends: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 _PLAIN, _PLAIN_REST = _plain_patterns("")
 _FLOW_PLAIN, _FLOW_PLAIN_REST = _plain_patterns(r",\[\]{}")
 # Most entries of mappings: a key and either all of its line, with a plain value or none, and the next line's
-# indentation, or what stands before a value of another kind. What does not match is read step by step.
+# indentation, or what precedes a value of another kind. What does not match is read step by step.
 _SIMPLE_ENTRY = re.compile(
     rf"([A-Za-z_][-\w./]*+):(?:(?: ++({_PLAIN.pattern}))?+\n( *+)(?=[^ \t\n#])(?!(?<=\n)[-.])| ++(?=[^ \t\n#]))",
     re.ASCII,
@@ -80,7 +80,7 @@ _TAG = re.compile(
     r"!<(?P<verbatim>[^\s<>]++)>"
     r"|(?P<handle>![-0-9A-Za-z]*+!|!)(?P<suffix>(?:%[0-9A-Fa-f]{2}|[-0-9A-Za-z#;/?:@&=+$_.~*'()])*+)"
 )
-# Blanks, comments and line ends between two tokens. A comment stands after a blank or begins a line.
+# Blanks, comments and line ends between two tokens. A comment follows a blank or begins a line.
 _SEPARATION = re.compile(r"(?:[ \t]++(?:#[^\n]*+)?+)?+(?:\n[ \t]*+(?:#[^\n]*+)?+)*+")
 _BLANKS = re.compile(r"[ \t]*+")
 _COLON = re.compile(r"[ \t]*+:(?=[ \t\n])")
@@ -102,7 +102,7 @@ _MAX_KEY = 1024  # characters before the colon of a key that no `?` announces
 
 
 class YamlParser:
-    """Parses one text; see ``parse``.
+    """Parses one text; see `parse`.
 
     Attributes:
         text: what positions refer to: the text with line ends as "\\n", one line end before and one behind it.
@@ -115,8 +115,8 @@ class YamlParser:
         self.events = events
         self.handles: dict[str, str] = {}  # of tags
         self.has_unprintable = False
-        # The token that comes next: where it stands, whether it is the first of its line, how many spaces indent
-        # this line (-1: the document ends here), and whether a tab stands before it.
+        # The next token: its position, whether it is the first of its line, how many spaces indent this line (-1: the
+        # document ends here), and whether a tab precedes it.
         self.position = 0
         self.begins_line = True
         self.indent = -1
@@ -124,7 +124,7 @@ class YamlParser:
         self.parent_indent = -1  # of the block collection around a flow collection
 
     def line_and_column(self, position: int) -> tuple[int, int]:
-        """Where a position is, both counted from 1."""
+        """The line and column of a position, both counted from 1."""
         return self.text.count("\n", 0, position), position - self.text.rfind("\n", 0, position)
 
     def parse(self) -> None:
@@ -157,7 +157,7 @@ class YamlParser:
     # ---- between the tokens ----
 
     def _advance(self, position: int) -> None:
-        """Goes on to the next token."""
+        """Move to the next token."""
         text = self.text
         self.position = end = _SEPARATION.match(text, position).end()  # type: ignore[union-attr]
         line = text.rfind("\n", position, end) + 1
@@ -193,7 +193,7 @@ class YamlParser:
         raise YamlSyntaxError(self.position, message)
 
     def _directives(self, position: int) -> int:
-        """Reads what stands before a document, from a line end on; returns where the document begins."""
+        """Read the directives before a document, from a line end on; return where the document begins."""
         self.handles = {"!": "!", "!!": CORE_TAG}
         seen: set[str] = set()
         text = self.text
@@ -223,7 +223,7 @@ class YamlParser:
         return position
 
     def _after_end_marker(self) -> int:
-        """The line end behind '...', which comes next."""
+        """The line end behind '...', which is the next token."""
         self._advance(self.position + 3)
         if not self.begins_line:
             self._fail("only a comment may follow '...'")
@@ -232,7 +232,7 @@ class YamlParser:
     # ---- block style ----
 
     def _block_node(self, parent: int, *, out: bool, compact: bool) -> None:
-        """Parses the node that comes next, and goes on to the token behind it.
+        """Parse the next node, and move to the token behind it.
 
         Args:
             parent: the indentation of the collection around it; -1 for the document's value.
@@ -337,7 +337,7 @@ class YamlParser:
             raise YamlSyntaxError(position, f"the character {character!r} is allowed in quotes only")
 
     def _block_mapping(self, column: int) -> None:
-        """Parses the entries of a mapping whose start was sent, from its first key on."""
+        """Parse the entries of a mapping whose start was sent, from its first key on."""
         text, events = self.text, self.events
         while True:
             first = position = self.position
@@ -403,7 +403,7 @@ class YamlParser:
         events.end_collection()
 
     def _block_list(self, column: int, tag: str | None, anchor: str | None, *, inside_mapping: bool) -> None:
-        """Parses a list.
+        """Parse a list.
 
         Args:
             inside_mapping: whether it has the indentation of the mapping that it is a value of.
@@ -485,7 +485,7 @@ class YamlParser:
         self._advance(end - 1)
 
     def _continued(self, value: str, end: int, parent: int) -> str:
-        """The text of a plain scalar whose first line ended, with its further lines; goes on behind it."""
+        """The text of a plain scalar whose first line ended, with its further lines; moves behind it."""
         text = self.text
         parts = [value]
         while self.begins_line and self.indent > parent:
@@ -507,7 +507,7 @@ class YamlParser:
     # ---- scalars ----
 
     def _scalar(self, position: int) -> tuple[str, bool, int]:
-        """Reads a quoted scalar, an alias, or the first line of a plain scalar: its text, whether plain, the end."""
+        """Read a quoted scalar, an alias, or the first line of a plain scalar: its text, whether plain, the end."""
         text = self.text
         plain = _PLAIN.match(text, position)
         if plain is not None:
@@ -567,7 +567,7 @@ class YamlParser:
         return _ESCAPE.sub(_unescape, value) if has_escapes else value
 
     def _properties(self, position: int) -> tuple[str | None, str | None, int]:
-        """Reads a tag and an anchor, in either order, on one line; the end is behind the last of them."""
+        """Read a tag and an anchor, in either order, on one line; the end is behind the last one."""
         text = self.text
         tag = anchor = None
         while True:
@@ -608,7 +608,7 @@ class YamlParser:
     def _merged(
         self, tag: str | None, anchor: str | None, own_tag: str | None, own_anchor: str | None, position: int
     ) -> tuple[str | None, str | None]:
-        """The properties of a node, of which some stand on the line before."""
+        """The properties of a node, if some are on the line before."""
         if (tag is not None and own_tag is not None) or (anchor is not None and own_anchor is not None):
             raise YamlSyntaxError(position, "a value cannot have two tags or two anchors")
         return (
@@ -619,7 +619,7 @@ class YamlParser:
     # ---- flow style ----
 
     def _flow_collection(self, start: int, tag: str | None, anchor: str | None) -> int:
-        """Parses what stands in brackets or braces; returns the end."""
+        """Parse the content of brackets or braces; return the end."""
         text = self.text
         is_mapping = text[start] == "{"
         close = "}" if is_mapping else "]"
@@ -641,7 +641,7 @@ class YamlParser:
         return self.line_and_column(position)[0]
 
     def _flow_entry(self, position: int) -> int:
-        """Parses a key and its value, if any; returns the end."""
+        """Parse a key and its value, if any; return the end."""
         text, events = self.text, self.events
         is_quoted = False
         explicit = text[position] == "?" and text[position + 1] in _BLANK
@@ -664,7 +664,7 @@ class YamlParser:
         return end
 
     def _flow_item(self, position: int) -> int:
-        """Parses an item of a list: a node, or a key with its value, which is a mapping of one entry."""
+        """Parse an item of a list: a node, or a key with its value, which is a mapping of one entry."""
         text = self.text
         character = text[position]
         if (character == "?" and text[position + 1] in _BLANK) or self._is_pair(position):
@@ -678,7 +678,7 @@ class YamlParser:
         return end
 
     def _is_pair(self, position: int) -> bool:
-        """Whether a scalar or alias on one line, and a colon, come next."""
+        """Whether the next tokens are a scalar or alias on one line, and a colon."""
         text = self.text
         start = position
         if text[position] in "&!":
@@ -705,7 +705,7 @@ class YamlParser:
         return True
 
     def _flow_node(self, position: int) -> tuple[int, bool]:
-        """Parses one node; returns its end, and whether a colon that follows at once begins a value."""
+        """Parse one node; return its end, and whether a colon right behind it begins a value."""
         text, events = self.text, self.events
         tag = anchor = None
         start = position
@@ -780,7 +780,7 @@ def _folded(content: str) -> str:
 
 
 def _folded_breaks(count: int) -> str:
-    """What line ends between two texts stand for: one is a blank, further ones are line ends."""
+    """The text for line ends between two texts: one is a blank, further ones are line ends."""
     return "\n" * (count - 1) or " "
 
 

@@ -1,19 +1,22 @@
 """Folders in object storage (s3://, gs://, whatever pyarrow.fs opens), and their copies on this machine.
 
 A copy lies under ``$NANOCHAT_TCT_CACHE`` (local disks, in the cluster files) or ``~/.cache/nanochat-tct``. All
-processes of a machine share it: who brings it up to date holds its lock. What fails once is tried again; what
-is refused is a StorageError.
+processes of a machine share it; the one that brings it up to date holds its lock. A request that fails is tried
+again; one that is refused raises a StorageError.
+
+A folder with a manifest counts as soon as the manifest is there: an upload deletes the old manifest first and brings
+the new one last, so that an upload that is cut off leaves nothing that looks whole.
 """
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,12 +24,13 @@ import pyarrow as pa
 import pyarrow.fs
 
 from nanochat_tct.errors import StorageError, UserError
+from nanochat_tct.storage.files import PARTIAL, FileRecord, locked
 
 TRIES = 5
 FIRST_PAUSE_SECONDS = 0.25  # doubled after each try
-LOCK_SECONDS = 3600.0  # a store of 100 GB at 30 MB/s; then the one who holds it is taken for stuck
+LOCK_SECONDS = 3600.0  # a store of 100 GB at 30 MB/s; a holder that takes longer must be stuck
 BLOCK_BYTES = 1 << 20
-# What trying again does not mend, as AWS, Google and file systems say it
+# What trying again does not mend, in the words of AWS, Google and file systems
 REFUSALS = re.compile(
     r"ACCESS_DENIED|AccessDenied|NO_SUCH_BUCKET|NoSuchBucket|INVALID_ACCESS_KEY|InvalidAccessKey|"
     r"SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|403|Could not resolve|Unrecognized filesystem",
@@ -35,59 +39,47 @@ REFUSALS = re.compile(
 Result = TypeVar("Result")
 
 
-def is_remote(place: str | Path) -> bool:
+def is_remote(path_or_uri: str | Path) -> bool:
     """Whether it is a URI, not a path."""
-    return "://" in str(place)
+    return "://" in str(path_or_uri)
 
 
-def absolute(place: str) -> str:
-    """A path as seen from the root; a URI as it is."""
-    return place if is_remote(place) else str(Path(place).resolve())
+def absolute(path_or_uri: str) -> str:
+    """A path from the root; a URI as it is."""
+    return path_or_uri if is_remote(path_or_uri) else str(Path(path_or_uri).resolve())
 
 
-def join(place: str, name: str) -> str:
+def join(path_or_uri: str, name: str) -> str:
     """`name` in a folder that is a path or a URI (whose options, after ``?``, stay at the end)."""
-    location, question_mark, options = place.partition("?") if is_remote(place) else (place, "", "")
+    location, question_mark, options = (
+        path_or_uri.partition("?") if is_remote(path_or_uri) else (path_or_uri, "", "")
+    )
     return f"{location.rstrip('/')}/{name}{question_mark}{options}"
 
 
 def shown(uri: str) -> str:
-    """A URI for messages: without a key that may be in it, and without its options."""
+    """A URI for messages: without its options, and without a key that may be in it."""
     return re.sub(r"://[^/@]*@", "://", uri.partition("?")[0]).rstrip("/")
 
 
-def local_path(place: str | Path) -> Path:
-    """Where a folder is on this machine: itself, or the copy of the remote one (which may not be there yet)."""
-    if not is_remote(place):
-        return Path(place)
+def local_path(path_or_uri: str | Path) -> Path:
+    """Where a folder is on this machine: itself, or the copy of the remote one (which may not exist yet)."""
+    if not is_remote(path_or_uri):
+        return Path(path_or_uri)
     root = os.environ.get("NANOCHAT_TCT_CACHE") or Path.home() / ".cache" / "nanochat-tct"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(place).partition("?")[0]).strip("-")[-60:]
-    return (
-        Path(root).expanduser() / "copies" / f"{name}-{hashlib.sha256(str(place).encode()).hexdigest()[:12]}"
-    )
+    uri = str(path_or_uri)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", uri.partition("?")[0]).strip("-")[-60:]
+    return Path(root).expanduser() / "copies" / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked_copy(folder: Path) -> AbstractContextManager[None]:
     """Hold the copy `folder`, which need not exist, against the other processes of this machine.
 
     Raises: UserError when another one holds it for LOCK_SECONDS.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f".{folder.name}.lock"
-    end = time.monotonic() + LOCK_SECONDS
-    with open(path, "w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise UserError(
-                        f"another process has held {path} for {LOCK_SECONDS / 60:.0f} minutes; end it, and run again"
-                    ) from None
-                time.sleep(0.1)
-        yield
+    busy = f"another process has held {path} for {LOCK_SECONDS / 60:.0f} minutes; end it, and run again"
+    return locked(path, busy, LOCK_SECONDS)
 
 
 class DamagedError(UserError):
@@ -108,22 +100,21 @@ class RemoteFolder:
 
         def list_all() -> dict[str, int]:
             selector = pa.fs.FileSelector(self._path, allow_not_found=True, recursive=True)
-            found = self._filesystem.get_file_info(selector)
             return {
                 info.path[len(self._path) + 1 :]: info.size
-                for info in found
+                for info in self._filesystem.get_file_info(selector)
                 if info.type == pa.fs.FileType.File
             }
 
         return self._persist(list_all)
 
     def read(self, name: str, limit: int = 64 << 20) -> bytes | None:
-        """The content of a small file; None when it is not there.
+        """The content of a small file; None if it does not exist.
 
         Raises: UserError also when it is larger than `limit` bytes.
         """
 
-        def read_it() -> bytes | None:
+        def read_all() -> bytes | None:
             info = self._filesystem.get_file_info(f"{self._path}/{name}")
             if info.type != pa.fs.FileType.File:
                 return None
@@ -132,46 +123,10 @@ class RemoteFolder:
             with self._filesystem.open_input_stream(info.path, compression=None) as file:
                 return file.read()
 
-        return self._persist(read_it)
-
-    def download(self, name: str, target: Path, size: int, sha256: str) -> None:
-        """Writes a file to `target`, which is there only if it is what `size` and `sha256` say.
-
-        Raises: DamagedError when it is another, twice.
-        """
-        partial = target.with_name(f".partial-{target.name}")
-
-        def copy() -> None:
-            digest, left = hashlib.sha256(), size
-            with (
-                self._filesystem.open_input_stream(f"{self._path}/{name}", compression=None) as source,
-                open(partial, "wb") as file,
-            ):
-                while block := source.read(BLOCK_BYTES):
-                    left -= len(block)
-                    if left < 0:
-                        break
-                    digest.update(block)
-                    file.write(block)
-            if left != 0 or digest.hexdigest() != sha256:
-                raise _Damaged(f"{name} is not what the manifest says (size or SHA-256)")
-            os.replace(partial, target)
-
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._persist(copy)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def upload_matching(self, folder: Path, names: re.Pattern[str]) -> None:
-        """Bring those files of a folder whose whole name, relative to it, matches."""
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(folder).as_posix()
-            if path.is_file() and names.fullmatch(name):
-                self.upload(path, name)
+        return self._persist(read_all)
 
     def upload(self, source: Path, name: str) -> None:
-        """Writes a local file there; others see it whole or not at all."""
+        """Write a local file there; readers see the whole file or none."""
 
         def copy() -> None:
             if self._filesystem.type_name == "local":
@@ -185,8 +140,86 @@ class RemoteFolder:
 
         self._persist(copy)
 
+    def upload_matching(self, folder: Path, names: re.Pattern[str]) -> None:
+        """Upload the files of a folder whose whole name, relative to it, matches."""
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and names.fullmatch(name):
+                self.upload(path, name)
+
+    def upload_folder(self, folder: Path, names: Iterable[str], manifest: str, prefix: str = "") -> bool:
+        """Upload a finished folder, its manifest last; return False where that very folder is already.
+
+        Args:
+            names: its files besides the manifest.
+            prefix: of all names there.
+        """
+        before = self.read(prefix + manifest)
+        if before == (folder / manifest).read_bytes():
+            return False
+        if before is not None:
+            self.delete(prefix + manifest)
+        for name in (*names, manifest):
+            self.upload(folder / name, prefix + name)
+        return True
+
+    def download_folder(
+        self,
+        folder: Path,
+        manifest: str,
+        read_manifest: Callable[[Path], list[FileRecord]],
+        prefix: str = "",
+    ) -> bool:
+        """Make `folder` a verified copy of a finished folder; return False if there is no manifest there.
+
+        A folder that has the same manifest already is left alone; otherwise it is replaced, once all files are here.
+
+        Args:
+            read_manifest: the records in the manifest of the folder that it gets; raises what it refuses.
+            prefix: of all names there.
+
+        Raises: DamagedError when a file is not what the manifest says.
+        """
+        content = self.read(prefix + manifest)
+        if content is None:
+            return False
+        if (folder / manifest).is_file() and (folder / manifest).read_bytes() == content:
+            return True
+        partial = folder.with_name(f"{PARTIAL}{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            (partial / manifest).write_bytes(content)
+            for record in read_manifest(partial):
+                self._download(record, partial, prefix)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        return True
+
+    def _download(self, record: FileRecord, folder: Path, prefix: str) -> None:
+        """Write a file into `folder`. Raises: DamagedError when it is not what `record` says, twice."""
+
+        def copy() -> None:
+            digest, left = hashlib.sha256(), record.size
+            with (
+                self._filesystem.open_input_stream(
+                    f"{self._path}/{prefix}{record.name}", compression=None
+                ) as source,
+                open(folder / record.name, "wb") as file,
+            ):
+                while left >= 0 and (block := source.read(BLOCK_BYTES)):
+                    left -= len(block)
+                    digest.update(block)
+                    file.write(block)
+            if left != 0 or digest.hexdigest() != record.sha256:
+                raise _Damaged(f"{prefix}{record.name} is not what the manifest says (size or SHA-256)")
+
+        self._persist(copy)
+
     def delete(self, name: str) -> None:
-        """Removes a file; one that is not there is fine."""
+        """Delete a file, if it exists."""
 
         def remove() -> None:
             if self._filesystem.get_file_info(f"{self._path}/{name}").type == pa.fs.FileType.File:
@@ -198,12 +231,12 @@ class RemoteFolder:
         return persist(self.uri, do)
 
 
-def persist(place: str, do: Callable[[], Result]) -> Result:
-    """What `do` returns, as soon as it does not fail.
+def persist(uri: str, do: Callable[[], Result]) -> Result:
+    """Call `do` until it does not fail, and return its result.
 
     Args:
-        place: in object storage, for messages.
-    Raises: StorageError when it is refused, or fails for good; DamagedError when it brings the wrong thing twice.
+        uri: for messages.
+    Raises: StorageError when the storage refuses, or fails for good; DamagedError when the content is wrong twice.
     """
     pause = FIRST_PAUSE_SECONDS
     for attempt in range(1, TRIES + 1):
@@ -211,23 +244,23 @@ def persist(place: str, do: Callable[[], Result]) -> Result:
             return do()
         except _Damaged as error:
             if attempt > 1:
-                raise DamagedError(f"{place}: {error}; it is damaged, or was changed") from error
+                raise DamagedError(f"{uri}: {error}; it is damaged, or was changed") from error
         except (OSError, pa.ArrowException) as error:
             reason = " ".join(str(error).split())
             if isinstance(error, PermissionError) or REFUSALS.search(reason):
                 raise StorageError(
-                    f"{place}: refused ({reason[:300]}); check the name, and what this machine may do there"
+                    f"{uri}: refused ({reason[:300]}); check the name, and what this machine may do there"
                 ) from error
             if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
                 raise  # this machine's disk
             if attempt == TRIES:
                 raise StorageError(
-                    f"{place}: failed {attempt} times ({reason[:300]}); run the same command again later"
+                    f"{uri}: failed {attempt} times ({reason[:300]}); run the same command again later"
                 ) from error
-            print(f"{place}: try {attempt} of {TRIES} failed ({reason[:120]})", file=sys.stderr)
+            print(f"{uri}: try {attempt} of {TRIES} failed ({reason[:120]})", file=sys.stderr)
             time.sleep(pause)
             pause *= 2
-    raise AssertionError
+    raise AssertionError("the last try returns or raises")
 
 
 class _Damaged(Exception):

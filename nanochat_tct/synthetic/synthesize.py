@@ -1,6 +1,6 @@
-"""The `synthesize` job: invented workflows, as many as wanted, the same ones for the same seed.
+"""The `synthesize` job: any number of invented workflows, the same ones for the same seed.
 
-Workflow i of a seed depends on nothing but (i, seed), so that any part can be made anywhere, at any time.
+Workflow i of a seed depends on (i, seed) alone, so any part of them can be made anywhere, at any time.
 """
 
 import json
@@ -16,15 +16,18 @@ from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_absurd, refuse_folder
+from nanochat_tct.storage.files import PARTIAL, write_atomic
 from nanochat_tct.synthetic.workflow import write_workflow
 from nanochat_tct.synthetic.writer import Writer
 
 FORMATS = ("json", "yaml")
-FOLDER_SIZE = 1000  # files in a sub-folder, where there are more than one folder holds well
-MARKER = "SYNTHESIZED"  # tells in the output folder what was, or is being, written there
+FOLDER_SIZE = 1000  # files in a sub-folder; fewer files need no sub-folders
+MARKER = (
+    "SYNTHESIZED"  # a file in the output folder with the settings of what was, or is being, written there
+)
 MOST_PROCESSES = 1024
 LEAST_BYTES = 300  # of a workflow, on average; a file takes a block of its disk besides
-_SERIAL_COUNT = 3000  # up to here starting more processes takes longer than it saves
+_SERIAL_COUNT = 3000  # up to this count, more processes take longer to start than they save
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +54,7 @@ class SynthesizeConfig:
 
 @dataclass(frozen=True)
 class Synthesized:
-    """What `synthesize_folder` did: the number of files, their bytes, and False if they were all there before."""
+    """What `synthesize_folder` did: the number of files, their bytes, and False if they all existed before."""
 
     count: int
     num_bytes: int
@@ -64,7 +67,7 @@ def synthesize(index: int, seed: int) -> dict[str, Any]:
 
 
 def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
-    """Write the workflows as files. Run again it does nothing; with other settings it replaces its own files.
+    """Write the workflows as files. A second run does nothing; with other settings it replaces its own files.
 
     Raises:
         UserError: the output folder holds anything else.
@@ -148,7 +151,7 @@ def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
 
 
 def _check_output(output: Path) -> dict[str, Any] | None:
-    """Return what the marker of an earlier run says, or None if the folder is empty or not there."""
+    """Return the content of an earlier run's marker, or None if the folder is empty or does not exist."""
     if not output.exists():
         return None
     if not output.is_dir():
@@ -169,7 +172,7 @@ def _check_output(output: Path) -> dict[str, Any] | None:
 
 
 def _is_own(output: Path, marker: dict[str, Any]) -> bool:
-    """Whether the folder holds only files of the run that the marker tells of, and all of them if it ended."""
+    """Whether the folder holds only files of the run that wrote the marker, and all of those if it ended."""
     try:
         config = SynthesizeConfig(
             count=marker["count"], output=str(output), format=marker["format"], seed=marker["seed"]
@@ -178,7 +181,7 @@ def _is_own(output: Path, marker: dict[str, Any]) -> bool:
     except (KeyError, TypeError, UserError):
         return False
     expected = {_file(output, config, index) for index in range(config.count)}
-    found = set(_files(output)) - {output / MARKER, output / f"{MARKER}.tmp"}
+    found = {path for path in _files(output) if not path.name.startswith(PARTIAL)} - {output / MARKER}
     return found == expected if ended else found <= expected
 
 
@@ -187,7 +190,7 @@ def _files(output: Path) -> list[Path]:
 
 
 def _remove_files(output: Path) -> None:
-    """Remove what an earlier run wrote; the marker last, so that a killed removal can go on."""
+    """Remove what an earlier run wrote, but for the marker, so that a killed removal can continue."""
     for entry in output.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -196,6 +199,4 @@ def _remove_files(output: Path) -> None:
 
 
 def _write_marker(output: Path, content: dict[str, Any]) -> None:
-    temporary = output / f"{MARKER}.tmp"
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    os.replace(temporary, output / MARKER)
+    write_atomic(output / MARKER, json.dumps(content) + "\n", sync=False)

@@ -12,7 +12,7 @@ def log_line(metrics: dict[str, Any]) -> str:
     (without the line break).
 
     Args:
-        metrics: `iter loss lr grad_norm tokens_per_second mfu (a share of 1) cost_usd eta_seconds`.
+        metrics: `iter loss lr grad_norm tokens_per_second mfu (a fraction) cost_usd eta_seconds`.
     """
     return (
         f"iter {metrics['iter']} | loss {metrics['loss']:.3f} | lr {metrics['lr']:.6f} | "

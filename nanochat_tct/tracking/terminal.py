@@ -1,4 +1,4 @@
-"""What a run shows: its lines, and below them, where a person is looking, a bar with time and money left."""
+"""What a command shows while it works: lines, and on a terminal a progress bar below them."""
 
 import io
 import os
@@ -13,9 +13,9 @@ from nanochat_tct.tracking.line import duration
 
 
 def print_document(text: str) -> None:
-    """Print YAML or JSON to standard output as the UTF-8 that it is, whatever the encoding of messages there is.
+    """Print YAML or JSON to standard output as UTF-8, whatever encoding messages have there.
 
-    Escapes in the place of what an encoding lacks would make another document of it.
+    Escapes for characters that an encoding lacks would make another document of it.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.flush()
@@ -26,17 +26,23 @@ def print_document(text: str) -> None:
 
 
 class Terminal:
-    """Prints lines; with a bar below them when the output is a terminal, plain ones when it is a file or a pipe.
+    """Prints lines, with a progress bar below them if the output is a terminal.
 
-    Use as a context manager, so that the bar is taken away at the end. An output that fails (a closed pipe, a full
-    disk) does not end what goes on meanwhile: `error` tells of it, nothing more is printed, and the end of the context
-    raises it.
+    Use as a context manager, so that the bar is removed at the end. An output that fails (a closed pipe, a full disk)
+    does not interrupt the work: `error` holds the reason, nothing more is printed, and the end of the context raises
+    it.
+
+    Attributes:
+        bar: None where the output is a file or a pipe.
     """
 
-    def __init__(self, max_iters: int, output: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int, output: TextIO | None = None, label: str = "iter {done:.0f} of {total:.0f}"
+    ) -> None:
         """Args:
-        max_iters: where the bar is full.
-        output: none: standard output.
+        total: where the bar is full.
+        output: None for standard output.
+        label: of the bar; may hold `{done}` and `{total}`.
         """
         self.output = output or sys.stdout
         self.error: OSError | None = None
@@ -44,13 +50,15 @@ class Terminal:
         self.bar: Progress | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             columns = (
-                TextColumn("iter {task.completed:.0f} of {task.total:.0f}", markup=False),
+                TextColumn(
+                    label.replace("{done", "{task.completed").replace("{total", "{task.total"), markup=False
+                ),
                 BarColumn(bar_width=None),
                 TaskProgressColumn(),
                 TextColumn("{task.description}", markup=False),
             )
             self.bar = Progress(*columns, console=console, transient=True, expand=True, redirect_stderr=False)
-            self.task = self.bar.add_task("starting", total=max_iters)
+            self.task = self.bar.add_task("starting", total=total)
 
     def line(self, text: str) -> None:
         """Print a line, above the bar if there is one."""
@@ -65,21 +73,21 @@ class Terminal:
             self.error = error
 
     def stop_reason(self) -> str | None:
-        """Why whoever prints here should come to an end: nobody can see it any more. None while all is well."""
+        """Why the work should stop: its output fails, so nobody can see it any more. None while all is well."""
         return None if self.error is None else f"its output ({os.strerror(self.error.errno or 0).lower()})"
 
-    def progress(self, numbers: dict[str, Any]) -> None:
-        """Move the bar.
-
-        Args:
-            numbers: `iter loss eta_seconds cost_usd cost_left_usd`.
-        """
+    def update(self, done: int, text: str) -> None:
+        """Move the bar to `done`, with `text` behind it."""
         if self.bar is not None:
-            what = (
-                f"loss {numbers['loss']:.3f} | {duration(numbers['eta_seconds'])} and "
-                f"${numbers['cost_left_usd']:.2f} left | ${numbers['cost_usd']:.2f} spent"
-            )
-            self.bar.update(self.task, completed=numbers["iter"], description=what)
+            self.bar.update(self.task, completed=done, description=text)
+
+    def progress(self, metrics: dict[str, Any]) -> None:
+        """Move the bar of a training run: `iter loss eta_seconds cost_usd cost_left_usd`."""
+        self.update(
+            metrics["iter"],
+            f"loss {metrics['loss']:.3f} | {duration(metrics['eta_seconds'])} and "
+            f"${metrics['cost_left_usd']:.2f} left | ${metrics['cost_usd']:.2f} spent",
+        )
 
     def __enter__(self) -> "Terminal":
         if self.bar is not None:

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: the terminal, metrics.jsonl, TensorBoard, W&B."""
+"""The sinks of a run's metrics: the terminal, metrics.jsonl, TensorBoard, W&B."""
 
 import json
 import netrc
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.storage.files import write_atomic
 from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
 QUALITY = "bits_per_byte"  # what runs are compared by
-# By which they differ; TensorBoard shows the first five of the alphabet unasked.
+# How runs differ; TensorBoard shows the first five in alphabetical order by default.
 HYPERPARAMETERS = (
     *("n_layer", "n_embd", "learning_rate", "batch_size", "max_iters", "seed"),
     *("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip"),
@@ -21,7 +22,7 @@ HYPERPARAMETERS = (
 
 
 class Tracker:
-    """Takes the numbers of iters and evaluations and hands them to everyone who wants them."""
+    """Takes the metrics of iters and evaluations and writes them to every sink that is on."""
 
     def __init__(
         self,
@@ -36,20 +37,18 @@ class Tracker:
         first_iter: int = 0,
     ) -> None:
         """Args:
-        run_dir: gets metrics.jsonl; what it holds of later iters than first_iter is dropped.
-        log_dir: gets the TensorBoard events and W&B's folder.
+        run_dir: for metrics.jsonl; entries of later iters than first_iter are dropped from it.
+        log_dir: for the TensorBoard events and W&B's folder.
         say: prints a line.
-        wandb: online, offline or off (`wandb_mode` makes one of these of "auto").
-        config: shown by W&B and, its numbers, by TensorBoard. No secrets.
-        first_iter: iters done before, when a run goes on.
+        wandb: online, offline or off (`wandb_mode` resolves "auto").
+        config: W&B shows all of it, TensorBoard its hyperparameters. No secrets.
+        first_iter: iters done before, when a run is resumed.
         """
         self.say = say
         run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / METRICS
         kept = [entry for entry in read_metrics(run_dir) if entry["iter"] <= first_iter] if first_iter else []
-        partial = run_dir / f".partial-{METRICS}"
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        os.replace(partial, path)
+        write_atomic(path, "".join(json.dumps(entry) + "\n" for entry in kept), sync=False)
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed by close)
         self._board: Any = None
         self._wandb: Any = None
@@ -58,7 +57,7 @@ class Tracker:
 
             assert log_dir is not None
             self._board = SummaryWriter(str(log_dir), purge_step=first_iter + 1 if first_iter else None)
-            self._tell_hyperparameters(config or {})
+            self._write_hyperparameters(config or {})
         if wandb != "off":
             assert log_dir is not None
             self._wandb = _start_wandb(wandb, wandb_project, wandb_run_name, run_dir, log_dir, config or {})
@@ -73,35 +72,35 @@ class Tracker:
         self.say(evaluation_line(metrics))
         self._record("validation", metrics)
 
-    def _tell_hyperparameters(self, config: dict[str, Any]) -> None:
-        """For TensorBoard's HParams page: hyper-parameters, beside the bits per byte that came of them.
+    def _write_hyperparameters(self, config: dict[str, Any]) -> None:
+        """For TensorBoard's HParams page: hyperparameters beside the bits per byte that they lead to.
 
-        `SummaryWriter.add_hparams` would make a second run of each run, so its parts are written here.
+        `SummaryWriter.add_hparams` would make a second run of each run, so this writes its parts.
         """
         from torch.utils.tensorboard.summary import hparams
 
-        told = {
+        values = {
             name: config[name] for name in HYPERPARAMETERS if isinstance(config.get(name), int | float | str)
         }
-        if told:
-            for summary in hparams(told, {f"validation/{QUALITY}": 0.0}):
+        if values:
+            for summary in hparams(values, {f"validation/{QUALITY}": 0.0}):
                 self._board.file_writer.add_summary(summary)
 
     def _record(self, kind: str, metrics: dict[str, Any]) -> None:
         self._file.write(json.dumps({"kind": kind, **metrics}) + "\n")
-        numbers = {
+        scalars = {
             f"{kind}/{name}": value
             for name, value in metrics.items()
             if name != "iter" and not isinstance(value, str)
         }
         if self._board is not None:
-            for name, value in numbers.items():
+            for name, value in scalars.items():
                 self._board.add_scalar(name, float(value), metrics["iter"])
         if self._wandb is not None:
-            self._wandb.log({"iter": metrics["iter"], **numbers})
+            self._wandb.log({"iter": metrics["iter"], **scalars})
 
     def close(self) -> None:
-        """Everything to the disk."""
+        """Flush and close every sink."""
         self._file.close()
         if self._board is not None:
             self._board.close()
@@ -110,7 +109,7 @@ class Tracker:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The entries of metrics.jsonl; a last line cut off by a kill is left out."""
+    """The entries of metrics.jsonl, without a last line that a kill cut off."""
     path = Path(run_dir) / METRICS
     if not path.exists():
         return []
@@ -119,10 +118,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def wandb_mode(choice: str) -> str:
-    """Make `online`, `offline` or `off` of the choice: auto is online when logged in, offline otherwise.
-
-    WANDB_MODE counts where the choice is auto.
-    """
+    """Resolve a choice to `online`, `offline` or `off`: auto is WANDB_MODE if it is set, else online if logged in."""
     if choice != "auto":
         return choice
     wanted = os.environ.get("WANDB_MODE", "").lower()
@@ -148,15 +144,15 @@ def _is_logged_in() -> bool:
 def _start_wandb(
     mode: str, project: str, name: str | None, run_dir: Path, log_dir: Path, config: dict[str, Any]
 ) -> Any:
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # its own crashes are not reported to its maker
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # or it would send reports of its own crashes
     import wandb
 
-    id_file = run_dir / "wandb_id"  # so that a run that goes on is one run there too
+    id_file = run_dir / "wandb_id"  # so that a resumed run is one run there too
     if not id_file.exists():
         id_file.write_text(uuid.uuid4().hex[:8])
     run_id = id_file.read_text()
     log_dir.mkdir(parents=True, exist_ok=True)
-    # No console capture, no machine data, no code: only our own numbers leave the process.
+    # No console capture, no machine data, no code: only our own metrics leave the process.
     settings = wandb.Settings(
         console="off", silent=mode == "offline", x_disable_meta=True, disable_git=True, save_code=False
     )

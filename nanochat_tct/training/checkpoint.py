@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written to the side, checksummed, committed by rename, verified when read.
+"""Checkpoints on disk: written aside, checksummed, committed by rename, verified when read.
 
 A run directory (`<checkpoint_dir>/<run_name>/`) holds
 
@@ -10,17 +10,14 @@ A run directory (`<checkpoint_dir>/<run_name>/`) holds
 
 A checkpoint is first written under `.partial-...` and gets its name only when every byte is on the disk, so a
 killed run leaves either a whole checkpoint or none. Nothing here needs Ray, and a checkpoint does not depend
-on the number of workers that wrote it, except for the random state, which needs as many workers again.
+on the number of workers that wrote it, except for the random state, which only the same number of workers can use.
 """
 
-import hashlib
 import json
-import os
 import pickle
 import re
 import shutil
 import sys
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,15 +31,23 @@ from safetensors.torch import load_file, save_file
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import parameter_count
 from nanochat_tct.model.gpt import GPT, GPTConfig
+from nanochat_tct.storage.files import (
+    FileRecord,
+    clear_partial,
+    commit_folder,
+    find_damage,
+    fsync,
+    locked,
+    partial_path,
+    record_of,
+    remove_folder,
+    write_atomic,
+)
 
 FORMAT = 1
-WEIGHTS, OPTIMIZER, STATE, MANIFEST, BEST = (
-    "model.safetensors",
-    "optimizer.pt",
-    "state.json",
-    "manifest.json",
-    "best.json",
-)
+WEIGHTS, OPTIMIZER, STATE = PARTS = ("model.safetensors", "optimizer.pt", "state.json")
+MANIFEST, BEST = "manifest.json", "best.json"
+MANIFEST_ERRORS = (ValueError, TypeError, KeyError)  # what reading a damaged manifest raises
 MAX_STATE_BYTES = 64 << 20
 STEP_DIRECTORY = re.compile(r"iter_(\d{8,})")
 
@@ -53,7 +58,7 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One verified checkpoint. The big parts are read when asked for."""
+    """One verified checkpoint. The big parts are read on request."""
 
     path: Path
     state: dict[str, Any]  # state.json
@@ -64,7 +69,7 @@ class Checkpoint:
         return int(self.state["step"])
 
     def weights(self, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
-        """The model's state dict. Raises: CheckpointError when the file is none of safetensors."""
+        """The model's state dict. Raises: CheckpointError when it is not a safetensors file."""
         try:
             return load_file(self.path / WEIGHTS, device=str(device))
         except (SafetensorError, ValueError) as error:
@@ -80,15 +85,20 @@ class Checkpoint:
             if not isinstance(state["optimizer"], dict) or not isinstance(state["random"], list):
                 raise TypeError("optimizer and random are not a dict and a list")
         except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(  # without torch's own text, which advises to load it unsafely
+            raise CheckpointError(  # without torch's text, which advises to load it unsafely
                 f"{self.path / OPTIMIZER}: not the state of an optimizer; it is damaged, or not from here"
             ) from error
         return state
 
 
 def step_directory(run_dir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies."""
+    """The directory of the checkpoint of `step`."""
     return run_dir / f"iter_{step:08d}"
+
+
+def step_of(path: Path) -> int:
+    """The step whose checkpoint a directory is."""
+    return int(path.name.removeprefix("iter_"))
 
 
 def save_checkpoint(
@@ -98,7 +108,7 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Write the checkpoint of `state["step"]`, then drop all but the last `keep` and the best.
+    """Write the checkpoint of `state["step"]`, then delete all but the last `keep` and the best.
 
     Args:
         run_dir: created if it does not exist.
@@ -113,24 +123,20 @@ def save_checkpoint(
     assert keep >= 1
     run_dir = Path(run_dir)
     final = step_directory(run_dir, state["step"])
-    partial = run_dir / f".partial-{final.name}-{uuid.uuid4().hex[:8]}"
+    partial = partial_path(final)
     try:
         partial.mkdir(parents=True)
         save_file({name: tensor.detach().contiguous() for name, tensor in weights.items()}, partial / WEIGHTS)
         _save_optimizer(optimizer_state, partial / OPTIMIZER)
         shutil.copymode(partial / OPTIMIZER, partial / WEIGHTS)  # safetensors makes it the owner's only
-        _write_json(partial / STATE, {"format": FORMAT, **state})
-        files = {}
-        for name in (WEIGHTS, OPTIMIZER, STATE):
-            _fsync(partial / name)
-            files[name] = {"sha256": _sha256(partial / name), "bytes": (partial / name).stat().st_size}
-        _write_json(partial / MANIFEST, {"format": FORMAT, "step": state["step"], "files": files})
-        _fsync(partial / MANIFEST)
-        _fsync(partial)
-        if final.exists():  # a damaged one, or the same step done again: the new one takes its place
-            os.rename(final, run_dir / f".partial-old-{final.name}-{uuid.uuid4().hex[:8]}")
-        os.rename(partial, final)
-        _fsync(run_dir)
+        (partial / STATE).write_text(_json({"format": FORMAT, **state}))
+        records = [record_of(partial / name) for name in PARTS]
+        files = {record.name: {"sha256": record.sha256, "bytes": record.size} for record in records}
+        manifest = {"format": FORMAT, "step": state["step"], "files": files}
+        (partial / MANIFEST).write_text(_json(manifest))
+        for name in (*PARTS, MANIFEST):
+            fsync(partial / name)
+        commit_folder(partial, final)  # in place of a damaged one, or of the same step done before
         if state.get("best"):
             write_best(run_dir, state["best"])
     except (OSError, SafetensorError) as error:  # the latter wraps the former
@@ -144,16 +150,12 @@ def save_checkpoint(
 
 
 def write_best(run_dir: Path, best: dict[str, Any]) -> None:
-    """Commit `best.json` by rename."""
-    partial = run_dir / f".partial-{BEST}-{uuid.uuid4().hex[:8]}"
-    _write_json(partial, best)
-    _fsync(partial)
-    os.replace(partial, run_dir / BEST)
-    _fsync(run_dir)
+    """Commit `best.json`."""
+    write_atomic(run_dir / BEST, _json(best))
 
 
 def read_best(run_dir: Path) -> dict[str, Any] | None:
-    """`{"step", "bits_per_byte"}` of the best checkpoint, None when there is none (yet)."""
+    """`{"step", "bits_per_byte"}` of the best checkpoint, None while there is none."""
     try:
         best = json.loads((Path(run_dir) / BEST).read_text())
         int(best["step"])
@@ -167,18 +169,11 @@ def read_best(run_dir: Path) -> dict[str, Any] | None:
 
 def prune(run_dir: Path, keep: int) -> None:
     """Delete what a killed run left half-written, and all checkpoints but the last `keep` and the best."""
-    for leftover in run_dir.glob(".partial-*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    clear_partial(run_dir)
     best = read_best(run_dir)
     for path in list_checkpoints(run_dir)[:-keep]:
-        if best is None or path != step_directory(run_dir, int(best["step"])):
-            # Renamed first: an interrupted deletion must not look like a damaged checkpoint.
-            doomed = run_dir / f".partial-old-{path.name}-{uuid.uuid4().hex[:8]}"
-            os.rename(path, doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+        if best is None or step_of(path) != int(best["step"]):
+            remove_folder(path)
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
@@ -188,22 +183,22 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
     found = [
         path for path in Path(run_dir).iterdir() if STEP_DIRECTORY.fullmatch(path.name) and path.is_dir()
     ]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("iter_")))
+    return sorted(found, key=step_of)
 
 
 def latest_step(run_dir: Path) -> int:
     """Iters done at the latest committed checkpoint, not verified; 0 where there is none."""
     committed = list_checkpoints(run_dir)
-    return int(committed[-1].name.removeprefix("iter_")) if committed else 0
+    return step_of(committed[-1]) if committed else 0
 
 
 def say_on_stderr(line: str) -> None:
-    """Print where no output of a command is mixed up with it."""
+    """Print a line on stderr, apart from a command's output."""
     print(line, file=sys.stderr, flush=True)
 
 
 def latest_checkpoint(run_dir: Path, say: Callable[[str], None] = say_on_stderr) -> Path | None:
-    """The latest checkpoint that is whole. Damaged ones are passed over, and `say` tells of each."""
+    """The latest checkpoint that is whole. Damaged ones are passed over, each with a line from `say`."""
     for path in reversed(list_checkpoints(run_dir)):
         try:
             verify_checkpoint(path)
@@ -214,6 +209,17 @@ def latest_checkpoint(run_dir: Path, say: Callable[[str], None] = say_on_stderr)
     return None
 
 
+def read_manifest(path: Path) -> tuple[int, list[FileRecord]]:
+    """The format of a checkpoint, and the records of its files.
+
+    Raises: OSError or one of MANIFEST_ERRORS when the manifest is missing or damaged.
+    """
+    manifest = json.loads((path / MANIFEST).read_text())
+    files = manifest["files"]
+    records = [FileRecord(name, int(files[name]["bytes"]), str(files[name]["sha256"])) for name in PARTS]
+    return manifest["format"], records
+
+
 def verify_checkpoint(path: Path) -> None:
     """Compare every file with the manifest.
 
@@ -221,28 +227,24 @@ def verify_checkpoint(path: Path) -> None:
     """
     path = Path(path)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files, format_ = manifest["files"], manifest["format"]
-        expected = [
-            (name, int(files[name]["bytes"]), str(files[name]["sha256"]))
-            for name in (WEIGHTS, OPTIMIZER, STATE)
-        ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        format_, records = read_manifest(path)
+    except (OSError, *MANIFEST_ERRORS) as error:
         raise CheckpointError(
             f"{path / MANIFEST}: missing or damaged, so this is not a whole checkpoint"
         ) from error
     if format_ != FORMAT:
         raise CheckpointError(f"{path}: written in format {format_}, this version reads format {FORMAT}")
-    for name, size, digest in expected:
-        file = path / name
-        if not file.is_file():
-            raise CheckpointError(f"{file}: missing")
-        if file.stat().st_size != size:
-            raise CheckpointError(f"{file}: {file.stat().st_size} bytes instead of {size}")
-        if _sha256(file) != digest:
-            raise CheckpointError(
-                f"{file}: SHA-256 differs from the manifest's; the file was changed or damaged"
-            )
+    for record in records:
+        file = path / record.name
+        match find_damage(path, record):
+            case "missing":
+                raise CheckpointError(f"{file}: missing")
+            case "size":
+                raise CheckpointError(f"{file}: {file.stat().st_size} bytes instead of {record.size}")
+            case "content":
+                raise CheckpointError(
+                    f"{file}: SHA-256 differs from the manifest's; the file was changed or damaged"
+                )
 
 
 def load_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
@@ -271,9 +273,9 @@ def _read_state(path: Path) -> dict[str, Any]:
 
 
 def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
-    """A checkpoint directory as it is; of a run directory the best, or the latest where there is no best.
+    """The checkpoint in a checkpoint directory; of a run directory the best, or the latest if there is no best.
 
-    Raises: CheckpointError when there is nothing usable, with the runs found below `path_or_run_dir`.
+    Raises: CheckpointError when there is none to use, with the runs found below `path_or_run_dir`.
     """
     path = Path(path_or_run_dir)
     if (path / MANIFEST).exists() or STEP_DIRECTORY.fullmatch(path.name):
@@ -313,7 +315,7 @@ def load_model(path_or_run_dir: str | Path, device: str | torch.device = "cpu") 
                 raise TypeError(f"tokenizer: {name!r:.40}")
         shape = GPTConfig(**checkpoint.state["model_config"])
         if parameter_count(shape) > sum(tensor.numel() for tensor in weights.values()):
-            raise ValueError("the model is larger than its weights")  # before memory is taken for it
+            raise ValueError("the model is larger than its weights")  # before memory is allocated for it
         model = GPT(shape)
         model.load_state_dict(weights)
     except (TypeError, ValueError, LookupError, RuntimeError) as error:
@@ -324,9 +326,9 @@ def load_model(path_or_run_dir: str | Path, device: str | torch.device = "cpu") 
 
 
 def check_tokenizer(state: dict[str, Any], name: str, fingerprint: str) -> None:
-    """Refuse to use a model with a tokenizer it was not trained with.
+    """Refuse to use a model with another tokenizer than it was trained with.
 
-    Raises: UserError naming both.
+    Raises: UserError that names both.
     """
     trained = state["tokenizer"]
     if trained["fingerprint"] != fingerprint:
@@ -345,25 +347,20 @@ def exclusive(
     """Hold the directory of a run (or a sweep), so that two jobs of one name do not write over each other.
 
     Args:
-        held: what to tell the user when another process on this machine holds it.
-        waits: until that one lets go of it, instead.
+        held: what the user reads when another process on this machine holds it.
+        waits: wait until that process lets go of it, instead.
 
     Raises: UserError when another process holds it, or it cannot be made.
     """
-    import fcntl
-
+    path = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115  # closed below
+        path.touch()
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be made, or nothing can be written there ({error.strerror}); choose another folder"
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: {held}") from error
+    with locked(path, f"{folder}: {held}", wait_seconds=-1 if waits else 0):
         yield
 
 
@@ -377,21 +374,8 @@ def _save_optimizer(optimizer_state: dict[str, Any], path: Path) -> None:
         raise
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def _reason(error: OSError | SafetensorError) -> str:

@@ -1,23 +1,28 @@
-"""A run whose `checkpoint_dir` is in object storage: worked on in a copy on this machine, kept there.
+"""A run whose `checkpoint_dir` is in object storage: worked on in a copy on this machine, and kept there.
 
-`pull` makes the copy what the storage has; `push` makes the storage what the copy has. A checkpoint's manifest
-goes last and counts first, there as here: a push that is cut off leaves no checkpoint that looks whole. Of what
-is there only files of known names are taken.
+`pull` makes the copy equal to what the storage has; `push` makes the storage equal to the copy. A checkpoint counts
+with its manifest, which goes last in both directions. Only files of known names are taken from the storage.
 """
 
-import json
 import re
 import shutil
 import sys
 from pathlib import Path
 
-from nanochat_tct.storage.object_storage import DamagedError, RemoteFolder, is_remote, local_path, locked
+from nanochat_tct.storage.files import FileRecord
+from nanochat_tct.storage.object_storage import (
+    DamagedError,
+    RemoteFolder,
+    is_remote,
+    local_path,
+    locked_copy,
+)
 from nanochat_tct.training import checkpoint
 
-PARTS = (checkpoint.WEIGHTS, checkpoint.OPTIMIZER, checkpoint.STATE)
 # Of the run itself, besides its checkpoints: needed to go on
 NOTES = (checkpoint.BEST, "metrics.jsonl", "wandb_id")
 PUSHED = re.compile(r"[a-z_]+\.(json|jsonl|yaml|parquet|png)|wandb_id|samples/\d+\.yml")
+REMOTE_MANIFEST = re.compile(rf"iter_(\d{{8,}})/{re.escape(checkpoint.MANIFEST)}")
 
 
 def pull(uri: str) -> Path:
@@ -29,12 +34,12 @@ def pull(uri: str) -> Path:
     folder = local_path(uri)
     if not is_remote(uri):
         return folder
-    with locked(folder):
+    with locked_copy(folder):
         remote = RemoteFolder(uri)
         there = remote.files()
         folder.mkdir(parents=True, exist_ok=True)
         if checkpoint.MANIFEST in there:
-            _pull_checkpoint(remote, "", folder)
+            _pull_checkpoint(remote, folder, "")
             return folder
         for name in NOTES:
             content = remote.read(name, limit=1 << 30) if name in there else None
@@ -42,48 +47,36 @@ def pull(uri: str) -> Path:
                 (folder / name).unlink(missing_ok=True)
             else:
                 (folder / name).write_bytes(content)
-        steps = sorted(
-            int(match[1])
-            for name in there
-            if (match := re.fullmatch(rf"iter_(\d{{8,}})/{re.escape(checkpoint.MANIFEST)}", name))
-        )
-        for path in checkpoint.list_checkpoints(folder):  # of a run that somebody began anew, or never pushed
-            if int(path.name.removeprefix("iter_")) not in steps:
+        steps = sorted(int(match[1]) for name in there if (match := REMOTE_MANIFEST.fullmatch(name)))
+        for path in checkpoint.list_checkpoints(folder):
+            if checkpoint.step_of(path) not in steps:  # of a run that was restarted, or never pushed
                 shutil.rmtree(path)
         best = checkpoint.read_best(folder)
-        wanted = [*reversed(steps)]
-        while wanted:  # the latest that is whole
-            if _try_checkpoint(remote, wanted.pop(0), folder):
+        for step in reversed(steps):  # the latest that is whole
+            if _try_checkpoint(remote, folder, step):
                 break
         if best is not None and int(best["step"]) in steps:
-            _try_checkpoint(remote, int(best["step"]), folder)
+            _try_checkpoint(remote, folder, int(best["step"]))
     return folder
 
 
 def push(run_dir: Path, uri: str) -> None:
-    """Brings what changed in the copy `run_dir` to the storage, and removes checkpoints that are gone.
+    """Upload what changed in the copy `run_dir`, and delete checkpoints there that the copy has not.
 
     Does nothing for a run on this machine. Raises: UserError when the storage refuses.
     """
     if not is_remote(uri):
         return
     push_notes(run_dir, uri)
-    with locked(run_dir):
+    with locked_copy(run_dir):
         remote = RemoteFolder(uri)
         there = remote.files()
         here = checkpoint.list_checkpoints(run_dir)
         for path in here:
-            manifest = f"{path.name}/{checkpoint.MANIFEST}"
-            if manifest in there:
-                if remote.read(manifest) == (path / checkpoint.MANIFEST).read_bytes():
-                    continue
-                remote.delete(manifest)
-            for name in PARTS:
-                remote.upload(path / name, f"{path.name}/{name}")
-            remote.upload(path / checkpoint.MANIFEST, manifest)
+            remote.upload_folder(path, checkpoint.PARTS, checkpoint.MANIFEST, f"{path.name}/")
         kept = {path.name for path in here}
         gone = [name for name in there if re.match(r"iter_\d{8,}/", name) and name.split("/")[0] not in kept]
-        # Manifests first: what is being removed must not look whole.
+        # Manifests first: what is being deleted must not look whole.
         for name in sorted(gone, key=lambda name: not name.endswith("/" + checkpoint.MANIFEST)):
             remote.delete(name)
 
@@ -94,34 +87,30 @@ def push_notes(run_dir: Path, uri: str) -> None:
         RemoteFolder(uri).upload_matching(run_dir, PUSHED)
 
 
-def _try_checkpoint(remote: RemoteFolder, step: int, folder: Path) -> bool:
-    path = checkpoint.step_directory(folder, step)
+def _try_checkpoint(remote: RemoteFolder, run_dir: Path, step: int) -> bool:
+    path = checkpoint.step_directory(run_dir, step)
     try:
-        _pull_checkpoint(remote, f"{path.name}/", path)
+        _pull_checkpoint(remote, path, f"{path.name}/")
     except checkpoint.CheckpointError as error:
         print(f"damaged checkpoint passed over: {error}", file=sys.stderr)
+        shutil.rmtree(path, ignore_errors=True)  # an older copy is not what the storage has
         return False
     return True
 
 
-def _pull_checkpoint(remote: RemoteFolder, prefix: str, path: Path) -> None:
-    content = remote.read(f"{prefix}{checkpoint.MANIFEST}") or b""
-    here = path / checkpoint.MANIFEST
-    if here.is_file() and here.read_bytes() == content:
-        return
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
-    where = f"{remote.uri}/{prefix}{checkpoint.MANIFEST}"
+def _pull_checkpoint(remote: RemoteFolder, path: Path, prefix: str) -> None:
+    """Raises: CheckpointError when it is damaged."""
+
+    def records(folder: Path) -> list[FileRecord]:
+        try:
+            return checkpoint.read_manifest(folder)[1]
+        except (OSError, *checkpoint.MANIFEST_ERRORS) as error:
+            where = f"{remote.uri}/{prefix}{checkpoint.MANIFEST}"
+            raise checkpoint.CheckpointError(
+                f"{where}: damaged, so this is not a whole checkpoint"
+            ) from error
+
     try:
-        files = json.loads(content)["files"]
-        expected = [(name, int(files[name]["bytes"]), str(files[name]["sha256"])) for name in PARTS]
-    except (ValueError, TypeError, KeyError) as error:
-        shutil.rmtree(path)
-        raise checkpoint.CheckpointError(f"{where}: damaged, so this is not a whole checkpoint") from error
-    try:
-        for name, size, sha256 in expected:
-            remote.download(f"{prefix}{name}", path / name, size, sha256)
+        remote.download_folder(path, checkpoint.MANIFEST, records, prefix)
     except DamagedError as error:
-        shutil.rmtree(path)
         raise checkpoint.CheckpointError(str(error)) from error
-    here.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on: only the copy to the CPU's memory is waited for."""
+"""Write checkpoints while training continues: it waits only for the copy to the CPU's memory."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,20 +14,20 @@ class BackgroundSaver:
     """Writes, checksums and commits one checkpoint at a time in a thread of its own.
 
     Args:
-        run_place: the run's folder, or the URI that its checkpoints are brought to once they are committed.
+        run_path_or_uri: the run's folder, or the URI that its checkpoints are uploaded to once they are committed.
     """
 
-    def __init__(self, run_place: str) -> None:
-        self._run_place = run_place
+    def __init__(self, run_path_or_uri: str) -> None:
+        self._run_path_or_uri = run_path_or_uri
         self._thread = ThreadPoolExecutor(1)
         self._saving: Future[Path] | None = None
 
     def save(
         self, run_dir: Path, weights: dict[str, Any], optimizer_state: Any, state: dict[str, Any], keep: int
     ) -> None:
-        """Copy what `checkpoint.save_checkpoint` takes, and write it later. Waits for an earlier one first.
+        """Copy the arguments of `checkpoint.save_checkpoint`, and write them later. Waits for an earlier save first.
 
-        Raises: UserError of the earlier one.
+        Raises: UserError of the earlier save.
         """
         self.wait()
         weights, optimizer_state, state = copy_to_cpu((weights, optimizer_state, state))
@@ -37,32 +37,32 @@ class BackgroundSaver:
         self, run_dir: Path, weights: dict[str, Any], optimizer_state: Any, state: dict[str, Any], keep: int
     ) -> Path:
         path = save_checkpoint(run_dir, weights, optimizer_state, state, keep)
-        push(run_dir, self._run_place)
+        push(run_dir, self._run_path_or_uri)
         return path
 
     @property
     def has_failed(self) -> bool:
-        """The checkpoint in flight came to nothing; `wait` raises why."""
+        """Whether the checkpoint in flight has failed; `wait` raises the reason."""
         return self._saving is not None and self._saving.done() and self._saving.exception() is not None
 
     @property
     def is_busy(self) -> bool:
-        """A checkpoint is being written."""
+        """Whether a checkpoint is being written."""
         return self._saving is not None and not self._saving.done()
 
     def wait(self) -> None:
-        """Come back when the checkpoint in flight is committed. Raises: its UserError, once."""
+        """Wait until the checkpoint in flight is committed. Raises: its UserError, once."""
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result()
 
     def close(self) -> None:
-        """Come back when nothing is written any more."""
+        """Wait until nothing is being written, and end the thread."""
         self._thread.shutdown()
 
 
 def copy_to_cpu(value: Any) -> Any:
-    """Dicts, lists and tuples with every tensor as a copy on the CPU, and everything else as it is."""
+    """Copy dicts, lists and tuples, with every tensor as a copy on the CPU; everything else is shared."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -1,10 +1,10 @@
-"""Numbers of masks, whatever parts of the input they come from."""
+"""Ids of masks, whatever parts of the input they come from."""
 
 import numpy as np
 import pytest
 
 from nanochat_tct.data import mask_table
-from nanochat_tct.data.mask_table import DocumentMasks, MaskNumbers, MaskSender
+from nanochat_tct.data.mask_table import DocumentMasks, MaskSender, MaskTable
 
 # Documents as lists of masks (16 tokens, 2 bytes), in two parts that share some.
 A, B, C, D = (bytes([number, 255 - number]) for number in range(4))
@@ -20,13 +20,13 @@ def sent() -> list[DocumentMasks]:
 
 
 def numbered(documents: list[DocumentMasks], taken: list[bool]) -> list[list[bytes]]:
-    """The masks of the documents that the store takes, looked up by the numbers that it gave them."""
-    numbers = MaskNumbers(vocab_size=16)
-    table, ids = numbers.anything, []
+    """The masks of the documents that the store takes, looked up by the ids that it gave them."""
+    mask_ids = MaskTable(vocab_size=16)
+    table, ids = mask_ids.anything, []
     for document, is_taken in zip(documents, taken, strict=True):
-        numbers.receive(document)
+        mask_ids.receive(document)
         if is_taken:
-            these, bits = numbers.number(document)
+            these, bits = mask_ids.assign_ids(document)
             ids.append(np.frombuffer(these, dtype="<u2").tolist())
             table += bits
     assert len(table) == 2 * len({table[start : start + 2] for start in range(0, len(table), 2)})
@@ -47,7 +47,7 @@ def test_bits_are_sent_once_a_part() -> None:
     assert [document.bits for document in sent()] == [A + B, C, B + D, A + C]
 
 
-def test_masks_without_a_number_allow_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_without_an_id_allow_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mask_table, "MAX_MASKS", 3)
     anything = b"\xff\xff"
     assert numbered(sent(), [True] * 4) == [

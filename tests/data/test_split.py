@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nanochat_tct.data.encode import encode_document
 from nanochat_tct.data.prepare import split_warnings
-from nanochat_tct.data.split import assign, find_near_duplicates, normal_hash, owner_of
+from nanochat_tct.data.repository import owner_of
+from nanochat_tct.data.split import assign, find_near_duplicates, normal_hash
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, encode_document
+from nanochat_tct.data.store_writer import StoreSettings, StoreWriter
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.documents import json_bytes
 from nanochat_tct.errors import UserError

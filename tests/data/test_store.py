@@ -10,14 +10,12 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from nanochat_tct.data.encode import EncodedDocument, encode_document
 from nanochat_tct.data.split import assign, group_digest
 from nanochat_tct.data.store import TokenStore, manifest_sha256
 from nanochat_tct.data.store_writer import (
-    EncodedDocument,
-    RejectedDocument,
     StoreSettings,
     StoreWriter,
-    encode_document,
     write_store,
 )
 from nanochat_tct.documents import json_bytes
@@ -155,7 +153,7 @@ def test_duplicates_and_rejections(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "store", tokenizer, StoreSettings()) as writer:
         writer.add(encode_document("a", "x/y", workflow(0), tokenizer))
         writer.add(encode_document("b", "z", workflow(0), tokenizer))
-        writer.reject(RejectedDocument("c", None, "yaml-syntax", "line 1: no"))
+        writer.add(EncodedDocument("c", None, reason="yaml-syntax", message="line 1: no"))
         store = writer.commit({})
     assert store.documents.column("source").to_pylist() == ["a"]
     assert store.manifest["counts"]["duplicates"] == 1

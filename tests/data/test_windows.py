@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanochat_tct.data.encode import EncodedDocument
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.store_writer import EncodedDocument, StoreSettings, StoreWriter, write_store
+from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, write_store
 from nanochat_tct.data.windows import Windows, _stream_row_starts, count_windows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer

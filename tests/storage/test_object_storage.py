@@ -15,6 +15,8 @@ from nanochat_tct.storage.object_storage import RemoteFolder, absolute, join, lo
 from tests.support.commands import assert_user_error, run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.support.workers import small_store
+from nanochat_tct.storage.files import FileRecord
+from nanochat_tct.storage.object_storage import RemoteFolder, absolute, join, local_path, locked_copy, shown
 
 STORE = f"s3://{BUCKET}/data/store"
 
@@ -101,7 +103,7 @@ def test_a_store_is_fetched_once(storage: ObjectStorage, made: Path) -> None:
     assert not list(opened[0].folder.parent.glob(".partial*"))
 
 
-def test_another_store_there_is_fetched_anew(storage: ObjectStorage, made: Path, tmp_path: Path) -> None:
+def test_another_store_there_is_fetched_again(storage: ObjectStorage, made: Path, tmp_path: Path) -> None:
     upload_store(made, STORE)
     before = TokenStore.open(STORE)
     old = before.tokens[:5].tolist()
@@ -176,9 +178,9 @@ def test_a_manifest_of_a_gigabyte_is_not_read(
 def test_waiting_for_the_lock_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_storage, "LOCK_SECONDS", 0.2)
     with (
-        locked(tmp_path / "copy"),
+        locked_copy(tmp_path / "copy"),
         pytest.raises(UserError, match="another process has held"),
-        locked(tmp_path / "copy"),
+        locked_copy(tmp_path / "copy"),
     ):
         pass
 
@@ -190,20 +192,19 @@ def test_a_full_disk_is_told_as_such(
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full on this system")
     upload_store(made, STORE)
-    partial = local_path(STORE).with_name(f".partial-{local_path(STORE).name}") / f".partial-{TOKENS}"
-    make = Path.mkdir
+    download = RemoteFolder._download
 
-    def mkdir_and_fill(path: Path, *arguments: object, **options: object) -> None:
-        make(path, *arguments, **options)  # type: ignore[arg-type]
-        if path == partial.parent and not os.path.lexists(partial):
-            partial.symlink_to("/dev/full")
+    def download_to_full_disk(remote: RemoteFolder, record: FileRecord, folder: Path, prefix: str) -> None:
+        (folder / record.name).symlink_to("/dev/full")
+        download(remote, record, folder, prefix)
 
-    monkeypatch.setattr(Path, "mkdir", mkdir_and_fill)
+    monkeypatch.setattr(RemoteFolder, "_download", download_to_full_disk)
     with pytest.raises(OSError, match="No space left"):
         TokenStore.open(STORE)
+    assert not list(local_path(STORE).parent.glob(".partial*"))
 
 
-def test_places() -> None:
+def test_paths_and_uris() -> None:
     assert join("a/b", "c") == "a/b/c"
     assert join("s3://a/b/?region=x", "c") == "s3://a/b/c?region=x"
     assert absolute("s3://a/b") == "s3://a/b"

@@ -1,0 +1,49 @@
+"""What a document may cost, and the error that refuses one."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from nanochat_tct.errors import UserError
+
+
+class DocumentError(UserError):
+    """A document that cannot be used.
+
+    Attributes:
+        reason: a short code for counting, one of: too-large, not-utf8, yaml-syntax, json-syntax, empty,
+            several-documents, not-a-mapping, duplicate-key, bad-key, bad-merge, bad-alias, unknown-tag,
+            bad-number, too-deep, too-many-nodes, alias-expansion, not-yaml (to_yaml only).
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a document may cost. The largest real workflows are about 200 kB, 15 levels and 10,000 nodes."""
+
+    max_bytes: int = 1 << 20  # of the source file
+    max_depth: int = 100  # nested mappings and lists
+    max_nodes: int = 200_000  # values after anchors are resolved
+    max_expanded_characters: int = 4 << 20  # of all strings and keys after anchors are resolved
+
+
+DEFAULT_LIMITS = Limits()
+MAX_NUMBER_CHARACTERS = 1000  # Python refuses integers of more than 4300 digits; nobody means one that long
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def shortened(text: str) -> str:
+    """The repr of a text, cut to 60 characters, for messages."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def kind_of(value: Any) -> str:
+    """What JSON calls the type of a value, for messages."""
+    if value is None:
+        return "null"
+    names = {dict: "mapping", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
+    return names[type(value)]

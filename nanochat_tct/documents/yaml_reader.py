@@ -1,0 +1,264 @@
+"""Build the JSON value of a YAML document from the parser's events.
+
+Plain scalars follow the core schema of YAML 1.2: `on` and `yes` are strings, `3.10` is a float unless it is quoted,
+there are no dates and no base-60 numbers. Anchors and merge keys (`<<`) are resolved.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from nanochat_tct.documents.limits import (
+    MAX_NUMBER_CHARACTERS,
+    SURROGATE,
+    DocumentError,
+    Limits,
+    kind_of,
+    shortened,
+)
+from nanochat_tct.documents.yaml_parser import CORE_TAG, YamlParser, YamlSyntaxError
+
+_NULLS = {"", "~", "null", "Null", "NULL"}
+_BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
+_PLAIN_SPECIAL = re.compile(r"[-+.0-9~nNtTfF]|$")  # begins the plain scalars that are not strings
+
+
+@dataclass(slots=True)
+class _Anchored:
+    """The value of an alias, and what it costs."""
+
+    value: Any
+    text: str | None  # of a scalar, as written in the file: needed if the alias is used as a key
+    nodes: int
+    characters: int
+    height: int
+
+
+@dataclass(slots=True)
+class _Collection:
+    """A mapping or list that is being read."""
+
+    value: Any
+    anchor: str | None
+    position: int
+    nodes_before: int
+    characters_before: int
+    wants_key: bool  # a key of this mapping comes next
+    key: str = ""  # whose value comes next, otherwise
+    height: int = 1
+    merging: bool = False  # the key was `<<`: the value is merged
+    has_merged: bool = False
+    merged_keys: set[str] | tuple[()] = ()  # keys that came from a merge: the mapping's own win
+
+
+def read_yaml(text: str, limits: Limits) -> Any:
+    """The value of the one document in a text. Raises: DocumentError."""
+    if not text.isascii() and (surrogate := SURROGATE.search(text)):
+        where = f"line {text.count(chr(10), 0, surrogate.start()) + 1}: "
+        raise DocumentError(
+            "not-utf8", f"{where}a lone surrogate is not a character, so it cannot stand in YAML"
+        )
+    return _YamlReader(text, limits).read()
+
+
+class _YamlReader:
+    """Builds the value from the parser's events; checks the limits before it expands anything."""
+
+    def __init__(self, text: str, limits: Limits) -> None:
+        self.parser = YamlParser(text, self)
+        self.limits = limits
+        self.max_nodes, self.max_characters = limits.max_nodes, limits.max_expanded_characters
+        self.nodes = 0  # values so far, aliases counted with everything in them
+        self.characters = 0  # of strings and keys, likewise
+        self.anchors: dict[str, _Anchored | None] = {}  # None: still being read
+        self.stack: list[_Collection] = []
+        self.root: Any = None
+        self.documents = 0
+
+    def read(self) -> Any:
+        try:
+            self.parser.parse()
+        except YamlSyntaxError as error:
+            self.fail("yaml-syntax", str(error), error.position)
+        except RecursionError:
+            raise DocumentError("too-deep", "nested too deep to be read") from None
+        if self.documents == 0 or self.root is None:
+            raise DocumentError("empty", "the file holds no value")
+        return self.root
+
+    def fail(self, reason: str, message: str, position: int) -> NoReturn:
+        line, column = self.parser.line_and_column(position)
+        raise DocumentError(reason, f"line {line}, column {column}: {message}")
+
+    # ---- the parser's events ----
+
+    def start_document(self, position: int) -> None:
+        self.documents += 1
+        if self.documents > 1:
+            self.fail("several-documents", "a second document begins", position)
+
+    def scalar(self, text: str, is_plain: bool, tag: str | None, anchor: str | None, position: int) -> None:
+        parent = self.stack[-1] if self.stack else None
+        is_untagged = is_plain and tag is None
+        if parent is not None and parent.wants_key:
+            if tag is not None:
+                self.tagged(text, tag, position)  # refuses unknown tags
+            if anchor is not None:
+                value = self.scalar_value(text, is_plain, tag, position)
+                self.anchors[anchor] = _Anchored(value, text, 1, len(text), 0)
+            if is_untagged and text == "<<":
+                if parent.has_merged:
+                    self.fail("duplicate-key", "the merge key '<<' stands twice in one mapping", position)
+                parent.merging = parent.has_merged = True
+                parent.key, parent.wants_key = text, False
+                return
+            if is_untagged and text == "":
+                self.fail("bad-key", "a key is empty", position)
+            self.key(parent, text, position)
+            return
+        value = self.scalar_value(text, is_plain, tag, position)
+        if anchor is not None:
+            self.anchors[anchor] = _Anchored(value, text, 1, len(text), 0)
+        self.nodes += 1
+        self.characters += len(text)
+        if self.nodes > self.max_nodes or self.characters > self.max_characters:
+            self.check_limits(position)
+        self.add(value, position)
+
+    def start_mapping(self, tag: str | None, anchor: str | None, position: int) -> None:
+        self.start({}, CORE_TAG + "map", tag, anchor, position)
+
+    def start_list(self, tag: str | None, anchor: str | None, position: int) -> None:
+        self.start([], CORE_TAG + "seq", tag, anchor, position)
+
+    def end_collection(self) -> None:
+        done = self.stack.pop()
+        if done.anchor is not None:
+            nodes, characters = self.nodes - done.nodes_before, self.characters - done.characters_before
+            self.anchors[done.anchor] = _Anchored(done.value, None, nodes, characters, done.height)
+        if self.stack:
+            self.stack[-1].height = max(self.stack[-1].height, done.height + 1)
+        self.add(done.value, done.position)
+
+    def collection_as_key(self, position: int) -> NoReturn:
+        self.fail("bad-key", "a key is a list or a mapping, not text", position)
+
+    def alias(self, name: str, position: int) -> None:
+        if name not in self.anchors:
+            self.fail("bad-alias", f"the alias *{name} has no anchor before it", position)
+        anchored = self.anchors[name]
+        if anchored is None:
+            self.fail("bad-alias", f"the alias *{name} stands inside what it names", position)
+        parent = self.stack[-1]
+        if parent.wants_key:
+            if anchored.text is None:
+                self.fail("bad-key", f"a key is a {kind_of(anchored.value)}, not text", position)
+            self.key(parent, anchored.text, position)
+            return
+        if len(self.stack) + anchored.height > self.limits.max_depth:
+            self.fail("too-deep", f"nested deeper than {self.limits.max_depth} levels", position)
+        self.nodes += anchored.nodes
+        self.characters += anchored.characters
+        self.check_limits(position, is_alias=True)
+        parent.height = max(parent.height, anchored.height + 1)
+        self.add(anchored.value, position)
+
+    # ---- what they do to the value ----
+
+    def key(self, parent: _Collection, text: str, position: int) -> None:
+        """A key is its text, whatever a value of that text would mean: JSON's keys are strings."""
+        if text in parent.value and text not in parent.merged_keys:
+            self.fail("duplicate-key", f"the key {shortened(text)} stands twice in one mapping", position)
+        self.characters += len(text)
+        parent.key, parent.wants_key = text, False
+
+    def start(self, value: Any, expected: str, tag: str | None, anchor: str | None, position: int) -> None:
+        if tag not in (None, "!", expected):
+            self.fail("unknown-tag", f"the tag {shortened(tag)} is not known here", position)
+        if self.stack and self.stack[-1].wants_key:
+            self.fail("bad-key", f"a key is a {kind_of(value)}, not text", position)
+        if len(self.stack) >= self.limits.max_depth:
+            self.fail("too-deep", f"nested deeper than {self.limits.max_depth} levels", position)
+        if anchor is not None:
+            self.anchors[anchor] = None
+        is_mapping = type(value) is dict
+        self.stack.append(_Collection(value, anchor, position, self.nodes, self.characters, is_mapping))
+        self.nodes += 1
+        self.check_limits(position)
+
+    def add(self, value: Any, position: int) -> None:
+        if not self.stack:
+            self.root = value
+            return
+        parent = self.stack[-1]
+        if type(parent.value) is list:
+            parent.value.append(value)
+            return
+        parent.wants_key = True
+        if parent.merging:
+            parent.merging = False
+            self.merge(parent, value, position)
+        else:
+            parent.value[parent.key] = value
+            if parent.merged_keys:
+                parent.merged_keys.discard(parent.key)
+
+    def merge(self, parent: _Collection, value: Any, position: int) -> None:
+        merged_keys: set[str] = set()
+        for source in value if type(value) is list else [value]:
+            if type(source) is not dict:
+                self.fail("bad-merge", f"'<<' merges a {kind_of(source)}, not a mapping", position)
+            for key, item in source.items():
+                if key not in parent.value:
+                    parent.value[key] = item
+                    merged_keys.add(key)
+        parent.merged_keys = merged_keys
+
+    def check_limits(self, position: int, is_alias: bool = False) -> None:
+        if self.nodes > self.max_nodes:
+            reason = "alias-expansion" if is_alias else "too-many-nodes"
+            self.fail(reason, f"more than {self.max_nodes} values, aliases resolved", position)
+        if self.characters > self.max_characters:
+            reason = "alias-expansion" if is_alias else "too-large"
+            self.fail(reason, f"more than {self.max_characters} characters, aliases resolved", position)
+
+    def scalar_value(self, text: str, is_plain: bool, tag: str | None, position: int) -> Any:
+        if tag is not None:
+            return self.tagged(text, tag, position)
+        return self.resolved(text, position) if is_plain and _PLAIN_SPECIAL.match(text) else text
+
+    def tagged(self, text: str, tag: str, position: int) -> Any:
+        if tag in ("!", CORE_TAG + "str"):
+            return text
+        kinds = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
+        kind = tag.removeprefix(CORE_TAG)
+        if not tag.startswith(CORE_TAG) or kind not in kinds:
+            self.fail("unknown-tag", f"the tag {shortened(tag)} is not known here", position)
+        value = self.resolved(text, position)
+        if type(value) not in kinds[kind]:
+            self.fail("unknown-tag", f"{shortened(text)} is not of the type !!{kind}", position)
+        return float(value) if kind == "float" else value
+
+    def resolved(self, text: str, position: int) -> Any:
+        """The value of a plain scalar by the core schema of YAML 1.2."""
+        if text in _NULLS:
+            return None
+        if text in _BOOLEANS:
+            return _BOOLEANS[text]
+        if _INTEGER.fullmatch(text):
+            if len(text) > MAX_NUMBER_CHARACTERS:
+                self.fail("bad-number", "an integer has too many digits", position)
+            base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+            return int(text, base)
+        if _FLOAT.fullmatch(text):
+            number = float(text)
+            if not math.isfinite(number):
+                self.fail("bad-number", f"{shortened(text)} is too large for a float", position)
+            return number
+        if _NOT_FINITE.fullmatch(text):
+            self.fail("bad-number", f"{text} is not a number that JSON knows", position)
+        return text
