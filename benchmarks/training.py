@@ -53,13 +53,13 @@ from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import open_windows, read_ahead
-from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.optimizer import make_optimizers, step_if
-from nanochat_tct.training.parallel import Worker, distribute, share_of
+from nanochat_tct.training.distributed import Worker, distribute, shard_range
+from nanochat_tct.training.micro_batch import MicroSteps
+from nanochat_tct.training.optim import make_optimizers, step_if
 from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.speed import peak_of
 from nanochat_tct.training.token_parts import token_parts
+from nanochat_tct.training.trainer import open_windows, read_ahead
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
@@ -308,7 +308,7 @@ def play_parts(options: argparse.Namespace) -> None:
 
         trained.register_comm_hook(None, exchange)
     tracker = Tracker(Path(options.scratch) / f"parts-{worker.rank}", say=lambda line: None)
-    part = share_of(global_batch, worker)
+    part = shard_range(global_batch, worker)
     batches = read_ahead(
         lambda step: micro.load(
             windows.get_masked(sampler.indices(step, global_batch)[part.start : part.stop])
@@ -532,7 +532,7 @@ def open_gate(options: argparse.Namespace) -> Gate:
 
 def play_loop(options: argparse.Namespace) -> None:
     """The real loop, in this process or as one of torchrun's."""
-    from nanochat_tct.training.loop import Reporter, train
+    from nanochat_tct.training.trainer import Reporter, train
 
     worker = start_worker(options)
     config = make_config(options, options.iters * (options.rounds + 1), options.contestant)

@@ -56,10 +56,10 @@ from nanochat_tct.generation.generate import load
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import latest_checkpoint
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter, open_windows, train
+from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import warm_up_rows
-from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.training.trainer import Reporter, open_windows, train
 from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.plan import EVALUATION_SHARE

@@ -16,9 +16,9 @@ from nanochat_tct.data.synthesize import SynthesizeConfig, synthesize_folder
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.evaluate import EvaluateConfig
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter, train
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import check_settings, make_plan
+from nanochat_tct.training.trainer import Reporter, train
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.tune import check as check_sweep
 from tests.helpers import assert_user_error, run_cli, run_python

@@ -17,7 +17,7 @@ from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.config import TrainConfig, default_run_name
-from nanochat_tct.training.lines import Lines
+from nanochat_tct.training.driver_channel import DriverChannel
 from nanochat_tct.training.plan import Plan, check_settings, make_plan
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
@@ -212,7 +212,7 @@ def lines_of_workers(max_iters: int) -> Iterator[Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    lines: Any = ray.remote(Lines).options(num_cpus=0, scheduling_strategy=here).remote()
+    lines: Any = ray.remote(DriverChannel).options(num_cpus=0, scheduling_strategy=here).remote()
     done = threading.Event()
 
     def fetch() -> None:

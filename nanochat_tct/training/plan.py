@@ -17,11 +17,11 @@ from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import wandb_mode
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, refuse_other_run, resolve
-from nanochat_tct.training.loop import open_windows
+from nanochat_tct.training.distributed import max_shard_size
 from nanochat_tct.training.micro_batch import largest_micro_batch
-from nanochat_tct.training.optimizer import own_rate
-from nanochat_tct.training.parallel import largest_share
+from nanochat_tct.training.optim import own_rate
 from nanochat_tct.training.speed import peak_of
+from nanochat_tct.training.trainer import open_windows
 
 MOST_BYTES = 2**44  # 16 TiB: of memory in any machine
 PROCESS_BYTES = 3 * 10**8  # of a worker before it has a model
@@ -83,7 +83,7 @@ def refuse_beyond_memory(config: TrainConfig, trials: int = 1) -> None:
     """
     is_here = not config.use_gpu and os.environ.get("RAY_ADDRESS", "") in ("", "local")
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if is_here else MOST_BYTES
-    rows = largest_share(config.global_batch, config.num_workers)
+    rows = max_shard_size(config.global_batch, config.num_workers)
     is_fixed = is_here and config.batch_size != "auto"
     held = memory_bytes(
         config.model(),

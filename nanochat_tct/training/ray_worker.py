@@ -23,8 +23,8 @@ from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
 
 from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.nodes import check_nodes
-from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.signals import PREEMPTED
 
 POLL_SECONDS = 0.2  # how often the driver is asked whether it wants to stop
@@ -41,12 +41,12 @@ class Preempted(Exception):
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """Train as `settings["config"]` says; `settings["lines"]` (lines.Lines) leads to the driver.
+    """Train as `settings["config"]` says; `settings["lines"]` (driver_channel.DriverChannel) leads to the driver.
 
     Raises: Preempted, on all workers.
     """
     # Train's controller reads this module too, and waits for it; it has no use for the loop.
-    from nanochat_tct.training.loop import Reporter, train
+    from nanochat_tct.training.trainer import Reporter, train
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     config = TrainConfig(**settings["config"])

@@ -15,9 +15,9 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.remote import absolute, join
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import open_windows
 from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.training.trainer import open_windows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
 from nanochat_tct.tuning.ledger import Ledger

@@ -17,11 +17,11 @@ from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.remote import is_remote, join, local_path
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.distributed import NotSaved, StoppedTogether, Worker
 from nanochat_tct.training.launch import iters_saved, were_lost, worker_resources
-from nanochat_tct.training.loop import Reporter, open_windows, train
 from nanochat_tct.training.nodes import check_node
-from nanochat_tct.training.parallel import NotSaved, StoppedTogether, Worker
 from nanochat_tct.training.signals import PREEMPTED
+from nanochat_tct.training.trainer import Reporter, open_windows, train
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter

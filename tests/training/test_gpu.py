@@ -23,7 +23,7 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.training.optimizer import make_optimizers, step_if
+from nanochat_tct.training.optim import make_optimizers, step_if
 from nanochat_tct.training.token_parts import token_parts
 from tests.helpers import run_cli, run_python
 from tests.training.workers import CPU, changed, small_config, train_alone

@@ -19,9 +19,9 @@ from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter, train
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.trainer import Reporter, train
 
 CPU = torch.device("cpu")
 

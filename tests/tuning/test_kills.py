@@ -17,7 +17,7 @@ import torch
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.meter import WORK_DIR

@@ -15,11 +15,11 @@ from nanochat_tct.model.gpt import GPT, block_mask
 from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training import loop
+from nanochat_tct.training import trainer
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.distributed import Worker
+from nanochat_tct.training.micro_batch import MicroSteps
 from tests.training.workers import CPU, changed, small_config, small_store, train_alone, train_together
 
 ITERS = 50
@@ -92,7 +92,7 @@ class Watched(MicroSteps):
 
 
 def watch(rank: int) -> None:
-    loop.MicroSteps = Watched  # type: ignore[misc]
+    trainer.MicroSteps = Watched  # type: ignore[misc]
 
 
 @pytest.mark.slow

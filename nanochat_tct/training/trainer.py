@@ -31,18 +31,10 @@ from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import SilentTracker, Tracker
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import TrainConfig, refuse_other_run
-from nanochat_tct.training.micro_batch import (
-    fit_micro_batch,
-    largest_micro_batch,
-    out_of_memory,
-    warm_up_rows,
-)
-from nanochat_tct.training.micro_steps import Batch, MicroSteps, padded
-from nanochat_tct.training.muon import Muon
-from nanochat_tct.training.optimizer import make_optimizers, own_rate, set_learning_rate, step_if
-from nanochat_tct.training.parallel import (
+from nanochat_tct.training.distributed import (
     StoppedTogether,
     Worker,
+    broadcast,
     distribute,
     full_state,
     gather,
@@ -51,10 +43,19 @@ from nanochat_tct.training.parallel import (
     random_state,
     seed_worker,
     set_random_state,
-    share,
-    share_of,
+    shard_range,
     sum_over_workers,
 )
+from nanochat_tct.training.micro_batch import (
+    Batch,
+    MicroSteps,
+    fit_micro_batch,
+    largest_micro_batch,
+    out_of_memory,
+    padded,
+    warm_up_rows,
+)
+from nanochat_tct.training.optim import Muon, make_optimizers, own_rate, set_learning_rate, step_if
 from nanochat_tct.training.saver import BackgroundSaver
 from nanochat_tct.training.speed import Speed, peak_of
 from nanochat_tct.training.token_parts import token_parts
@@ -126,7 +127,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
 
     # -- where the run stands
     latest = checkpoint.latest_checkpoint(run_dir, reporter.say) if worker.is_first else None
-    path = share(str(latest or ""), worker)
+    path = broadcast(str(latest or ""), worker)
     previous = checkpoint.load_checkpoint(Path(path), verify=False) if path else None
     if previous is not None:
         refuse_other_run(config, store.fingerprint, tokenizer.fingerprint, previous.state)
@@ -271,7 +272,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         if is_due and not is_finished_before and evaluate():  # the first, or one that a stop has cut off
             save()
         speed = Speed(config, global_batch, peak * worker.world_size, progress.step)
-        part = share_of(global_batch, worker)
+        part = shard_range(global_batch, worker)
 
         def read(step: int) -> tuple[Batch, int]:
             rows = training.get_masked(sampler.indices(step, global_batch)[part.start : part.stop])

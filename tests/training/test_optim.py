@@ -10,12 +10,13 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig, default_run_name, resolve
-from nanochat_tct.training.muon import Muon, orthogonalized
-from nanochat_tct.training.optimizer import (
+from nanochat_tct.training.optim import (
     MUON_LR,
+    Muon,
     PartsAdamW,
     learning_rate,
     make_optimizers,
+    orthogonalized,
     own_rate,
     set_learning_rate,
     step_if,
