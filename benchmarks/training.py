@@ -282,13 +282,13 @@ def play_parts(options: argparse.Namespace) -> None:
     """The pieces of the loop with a stopwatch between them. Prints one line of JSON."""
     worker = start_worker(options)
     config = make_config(options, 10**6, "parts")
-    store, tokenizer = TokenStore.open(str(config.data_dir), verify=False), load_tokenizer()
+    store, tokenizer = TokenStore.open(config.data_dir, verify=False), load_tokenizer()
     windows = open_windows(store, config, "train")
     sampler = WindowSampler(len(windows), 0)
     model = GPT(config.model()).to(worker.device)
     if config.compile:
         model.compile()
-    trained = distribute(model, worker, "ddp", str(config.precision))
+    trained = distribute(model, worker, "ddp", config.precision)
     optimizers = make_optimizers(trained, config, token_parts(tokenizer))
     global_batch = config.global_batch
     masks = masks_on(worker.device, store.masks) if config.mask_illegal else None
@@ -577,7 +577,7 @@ def play_plain(options: argparse.Namespace) -> None:
         optimizers = make_optimizers(model, config, token_parts(tokenizer))
     else:
         optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)]
-    store = TokenStore.open(str(config.data_dir), verify=False)
+    store = TokenStore.open(config.data_dir, verify=False)
     windows = open_windows(store, config, "train")
     sampler = WindowSampler(len(windows), 0)
     masks = masks_on(worker.device, store.masks) if config.mask_illegal else None

@@ -549,7 +549,7 @@ class SteppedRun:
         try:
             self.checkpoint = train(config, WORKER, reporter)["checkpoint"]
         except (StoppedTogether, OutOfMoney):
-            latest = latest_checkpoint(Path(config.checkpoint_dir) / str(config.run_name))
+            latest = latest_checkpoint(Path(config.checkpoint_dir) / config.run_name)
             self.checkpoint = None if latest is None else str(latest)
         self.reports.put(None)
 

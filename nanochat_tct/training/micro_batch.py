@@ -22,7 +22,7 @@ from nanochat_tct.data.windows import MaskedRows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import memory_bytes, parameter_count
 from nanochat_tct.model.soft_capped_loss import Legal
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import (
     StoppedTogether,
     Worker,
@@ -38,13 +38,13 @@ FILE = "micro_batch.json"  # in the run's folder: what a worker found not to fit
 ADAMW_BYTES = 8  # of AdamW's state, for each parameter
 
 
-def largest_micro_batch(config: TrainConfig, world_size: int, global_batch: int) -> int:
+def largest_micro_batch(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
     """What the config asks for; with `auto` a worker's whole part of the global batch."""
     part = max_shard_size(global_batch, world_size)
     return part if config.batch_size == "auto" else min(config.batch_size, part)
 
 
-def warm_up_rows(config: TrainConfig, world_size: int, global_batch: int) -> int:
+def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
     """Windows that pass forward and backward before the first iter, over all workers, when memory suffices.
 
     Each worker tries a micro-batch (`fit_micro_batch`), and then takes a micro-step with the others
@@ -55,7 +55,7 @@ def warm_up_rows(config: TrainConfig, world_size: int, global_batch: int) -> int
 
 
 def fit_micro_batch(
-    config: TrainConfig,
+    config: ResolvedConfig,
     worker: Worker,
     global_batch: int,
     run_dir: Path,
@@ -126,7 +126,7 @@ def _read(run_dir: Path) -> int | None:
 
 
 def _fits(
-    config: TrainConfig, worker: Worker, micro_batch: int, try_micro_batch: Callable[[int], None]
+    config: ResolvedConfig, worker: Worker, micro_batch: int, try_micro_batch: Callable[[int], None]
 ) -> bool:
     """Whether this worker's memory holds a forward and backward pass, beside the optimizer's state to come."""
     is_cut = config.parallel == "fsdp" and worker.world_size > 1  # then half of what is held now goes
@@ -145,11 +145,11 @@ def _fits(
     return False
 
 
-def _estimate(config: TrainConfig, micro_batch: int) -> int:
+def _estimate(config: ResolvedConfig, micro_batch: int) -> int:
     return memory_bytes(
         config.model(),
         micro_batch,
-        str(config.precision),
+        config.precision,
         config.checkpoint_activations,
         optimizer=config.optimizer,
     ).total
@@ -197,7 +197,7 @@ class MicroSteps:
     def __init__(
         self,
         trained: nn.Module,
-        config: TrainConfig,
+        config: ResolvedConfig,
         worker: Worker,
         global_batch: int,
         pad_token: int,
@@ -355,7 +355,6 @@ class MicroSteps:
             num_rows: of how many windows; None: of one, or of those that the model is compiled for.
         Raises: torch.OutOfMemoryError.
         """
-        assert self.config.context_size is not None
         if num_rows is None:
             num_rows = self.micro_batch if self.config.compile else 1
         rows = np.zeros((num_rows, self.config.context_size + 1), dtype=np.int64)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.token_parts import TokenParts
 
 NEWTON_SCHULZ = (
@@ -173,7 +173,7 @@ MUON_WIDTH = 96  # of the demo, where this was measured
 
 
 def make_optimizers(
-    model: nn.Module, config: TrainConfig, parts: TokenParts | None, own_rate: float = 1.0
+    model: nn.Module, config: ResolvedConfig, parts: TokenParts | None, own_rate: float = 1.0
 ) -> list[torch.optim.Optimizer]:
     """The optimizers of a resolved config, each parameter in one of them.
 
@@ -187,7 +187,6 @@ def make_optimizers(
     known = {id(parameter) for parameter in (*matrices, *token_vectors)}
     rest = [parameter for _, parameter in named if id(parameter) not in known]
     is_muon, decay = config.optimizer == "muon", config.weight_decay
-    assert decay is not None
     groups: list[dict[str, Any]] = [
         {"params": matrices if not is_muon else [], "weight_decay": decay},
         {"params": token_vectors, "weight_decay": decay, "has_parts": is_muon},
@@ -296,25 +295,23 @@ def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def own_rate(config: TrainConfig, num_windows: int, global_batch: int) -> float:
+def own_rate(config: ResolvedConfig, num_windows: int, global_batch: int) -> float:
     """How fast tokens learn for themselves, as a share of what their parts do: 1 / epochs.
 
     So in a run over few data a token goes for itself as far as if it had seen each of its places once. The epochs are
     those until `lr_decay_iters`, as the learning rate's way is: a longer `max_iters` then changes neither.
 
     Args:
-        config: resolved.
         num_windows: of an epoch.
         global_batch: windows of an iter.
     Returns: 1 for less than an epoch, and for what is to be learned by heart (`train_samples`).
     """
-    assert config.lr_decay_iters is not None
     if config.train_samples is not None:
         return 1.0
     return min(1.0, num_windows / (config.lr_decay_iters * global_batch))
 
 
-def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: TrainConfig) -> float:
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: ResolvedConfig) -> float:
     """Make all ready for the iter that comes after `step` iters. Returns: `learning_rate(step, config)`."""
     rate, n_embd = learning_rate(step, config), config.model().n_embd
     for optimizer in optimizers:
@@ -328,14 +325,13 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config
     return rate
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
+def learning_rate(step: int, config: ResolvedConfig) -> float:
     """Of the iter that comes after `step` iters: linear warm-up, then half a cosine down to min_lr.
 
     Iter `warmup_iters + 1` has the peak, and iter `lr_decay_iters` is the first to have min_lr, unless it is still
     warming up.
     """
     peak, low, warmup, decay = config.learning_rate, config.min_lr, config.warmup_iters, config.lr_decay_iters
-    assert peak is not None and low is not None and warmup is not None and decay is not None
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     last = decay - 1  # the iters before the one that reaches min_lr

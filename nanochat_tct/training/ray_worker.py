@@ -22,7 +22,7 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
 
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.signals import PREEMPTED
@@ -49,7 +49,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     from nanochat_tct.training.trainer import Reporter, train
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
-    config = TrainConfig(**settings["config"])
+    config = ResolvedConfig(**settings["config"])
     lines = settings["lines"]
     context = ray.train.get_context()
     if config.use_gpu:
@@ -68,7 +68,6 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return heard[0] if heard else preemption(worker)
 
     put = lines.put.remote
-    assert config.data_dir is not None
     try:
         check_nodes(config.data_dir, worker)
         reporter = Reporter(

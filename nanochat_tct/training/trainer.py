@@ -30,7 +30,7 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import SilentTracker, Tracker
 from nanochat_tct.training import checkpoint, remote_run
-from nanochat_tct.training.config import TrainConfig, refuse_other_run
+from nanochat_tct.training.config import ResolvedConfig, refuse_other_run
 from nanochat_tct.training.distributed import (
     StoppedTogether,
     Worker,
@@ -101,11 +101,11 @@ class Progress:
     best: dict[str, Any] | None = None  # {"step", "bits_per_byte"}
 
 
-def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, Any]:
+def train(config: ResolvedConfig, worker: Worker, reporter: Reporter) -> dict[str, Any]:
     """Train until `config.max_iters`, going on from the run's latest checkpoint where there is one.
 
     Args:
-        config: resolved (training/config.py), paths absolute, the same on every worker.
+        config: paths absolute, the same on every worker.
         worker: this process; where there are several, torch.distributed has been initialised.
         reporter: who hears about it.
 
@@ -118,7 +118,6 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
 
     # -- what is trained on
     tokenizer = load_tokenizer(config.tokenizer)
-    assert config.data_dir is not None
     store = TokenStore.open(config.data_dir, verify=False)  # whoever started the loop has verified it
     store.check_tokenizer(tokenizer)
     training, validation = (open_windows(store, config, split) for split in ("train", "val"))
@@ -170,7 +169,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
 
     charge("warm_up", warm_up_rows(config, worker.world_size, global_batch))
     micro_batch = fit_micro_batch(config, worker, global_batch, run_dir, try_micro_batch, say)
-    trained = distribute(model, worker, config.parallel, str(config.precision))
+    trained = distribute(model, worker, config.parallel, config.precision)
     own = own_rate(config, num_windows, global_batch)
     optimizers = make_optimizers(trained, config, token_parts(tokenizer), own)
     micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say, masks)
@@ -354,7 +353,7 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     }
 
 
-def norm_limit(recent: list[float], config: TrainConfig) -> float:
+def norm_limit(recent: list[float], config: ResolvedConfig) -> float:
     """The largest gradient norm that is no spike: a multiple of the median of the last iters."""
     if not config.max_grad_norm_ratio or len(recent) < RECENT // 4:
         return sys.float_info.max  # anything finite
@@ -384,7 +383,7 @@ def agreed_reason(reporter: Reporter, worker: Worker) -> str:
     return next(reason for reason in gather(reporter.stop_reason(), worker) if reason is not None)
 
 
-def validation_rows(windows: Windows, micro: MicroSteps, config: TrainConfig) -> int:
+def validation_rows(windows: Windows, micro: MicroSteps, config: ResolvedConfig) -> int:
     """How many windows of the validation split an evaluation takes."""
     limit = config.eval_iters * micro.global_batch
     return min(len(windows), limit) if limit else len(windows)
@@ -395,7 +394,7 @@ def validation_loss(
     model: GPT,
     windows: Windows,
     num_rows: int,
-    config: TrainConfig,
+    config: ResolvedConfig,
     worker: Worker,
     wants_stop: Callable[[], bool] = never,
 ) -> float | None:
@@ -426,9 +425,8 @@ def validation_loss(
     return None if num_stopping else nats / max(1, num_targets)
 
 
-def open_windows(store: TokenStore, config: TrainConfig, split: Literal["train", "val"]) -> Windows:
+def open_windows(store: TokenStore, config: ResolvedConfig, split: Literal["train", "val"]) -> Windows:
     """The rows of a split, as a resolved config wants them."""
-    assert config.context_size is not None
     return Windows(store, split, config.context_size, cast(Windowing, config.windowing), config.stride)
 
 
@@ -438,9 +436,9 @@ def bytes_per_token(store: TokenStore) -> float:
     return sum(documents["json_bytes"].to_pylist()) / sum(documents["length"].to_pylist())
 
 
-def start_tracker(config: TrainConfig, reporter: Reporter, step: int) -> Tracker:
+def start_tracker(config: ResolvedConfig, reporter: Reporter, step: int) -> Tracker:
     """The run's tracker, on rank 0."""
-    log_dir = Path(config.log_dir) / str(config.run_name)
+    log_dir = Path(config.log_dir) / config.run_name
     return Tracker(
         local_path(config.run_place),
         log_dir,

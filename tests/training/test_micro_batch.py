@@ -18,7 +18,7 @@ from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import trainer
-from nanochat_tct.training.config import GLOBAL_BATCH, TrainConfig
+from nanochat_tct.training.config import GLOBAL_BATCH, ResolvedConfig, TrainConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import FILE, MicroSteps, out_of_memory
 from tests.helpers import REPOSITORY
@@ -43,8 +43,8 @@ class Full:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-def losses(config: TrainConfig) -> list[float]:
-    run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+def losses(config: ResolvedConfig) -> list[float]:
+    run_dir = Path(config.checkpoint_dir) / config.run_name
     return [entry["loss"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
 
 
@@ -110,8 +110,8 @@ def test_a_run_finds_what_fits_and_trains_the_same(
         train_alone(small_config(data_dir, tmp_path / "none", batch_size=6))
 
 
-def read_state(config: TrainConfig) -> Any:
-    path = sorted((Path(config.checkpoint_dir) / str(config.run_name)).glob("iter_*"))[-1]
+def read_state(config: ResolvedConfig) -> Any:
+    path = sorted((Path(config.checkpoint_dir) / config.run_name).glob("iter_*"))[-1]
     return json.loads((path / "state.json").read_text())
 
 

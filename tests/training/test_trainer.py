@@ -24,7 +24,7 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import trainer
 from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker, shard_range
 from nanochat_tct.training.micro_batch import MicroSteps
 from nanochat_tct.training.optim import set_learning_rate
@@ -119,7 +119,7 @@ def test_resumed_is_undisturbed_bit_for_bit(
     class Stop(Exception):
         pass
 
-    def set_learning_rate_or_stop(optimizers: Any, step: int, config: TrainConfig) -> float:
+    def set_learning_rate_or_stop(optimizers: Any, step: int, config: ResolvedConfig) -> float:
         if step == stopped_at:
             raise Stop
         return set_learning_rate(optimizers, step, config)
