@@ -532,12 +532,12 @@ def open_gate(options: argparse.Namespace) -> Gate:
 
 def play_loop(options: argparse.Namespace) -> None:
     """The real loop, in this process or as one of torchrun's."""
-    from nanochat_tct.training.trainer import Reporter, train
+    from nanochat_tct.training.trainer import Reporter, Trainer
 
     worker = start_worker(options)
     config = make_config(options, options.iters * (options.rounds + 1), options.contestant)
     lines = Lines(open_gate(options), options.iters, options.rounds)
-    train(config, worker, Reporter(say=lines.remote))
+    Trainer(config, worker, Reporter(say=lines.remote)).run()
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -18,7 +18,7 @@ from nanochat_tct.evaluation.evaluate import EvaluateConfig
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import check_settings, make_plan
-from nanochat_tct.training.trainer import Reporter, train
+from nanochat_tct.training.trainer import Reporter, Trainer
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.tune import check as check_sweep
 from tests.helpers import assert_user_error, run_cli, run_python
@@ -152,7 +152,7 @@ def test_the_most_extreme_numbers_that_are_taken_train(
         stop_reason=lambda: "seen enough" if len(seen) > 1 else None,
     )
     try:
-        result = train(config, Worker(0, 1, torch.device("cpu")), reporter)
+        result = Trainer(config, Worker(0, 1, torch.device("cpu")), reporter).run()
     except UserError as error:
         assert "iters in a row without a finite" in str(error) and "\n" not in str(error)
     else:
@@ -264,7 +264,7 @@ def test_names_of_runs(kind: str, store: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("name", ["--x", "größe 日本", "x" * 255, " a:b'\"c"])
 def test_odd_names_of_runs_work(name: str, store: Path, tmp_path: Path) -> None:
     config = make_plan(with_value(TrainConfig, "run_name", name, **small_run(store, tmp_path))).config
-    result = train(config, Worker(0, 1, torch.device("cpu")), Reporter(say=lambda line: None))
+    result = Trainer(config, Worker(0, 1, torch.device("cpu")), Reporter(say=lambda line: None)).run()
     assert result["step"] == 2 and (tmp_path / "runs" / name / "iter_00000002").is_dir()
     write_yaml(config, tmp_path / "config.yaml")
     assert with_value(TrainConfig, "config", tmp_path / "config.yaml").run_name == name

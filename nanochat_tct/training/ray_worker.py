@@ -46,7 +46,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     Raises: Preempted, on all workers.
     """
     # Train's controller reads this module too, and waits for it; it has no use for the loop.
-    from nanochat_tct.training.trainer import Reporter, train
+    from nanochat_tct.training.trainer import Reporter, Trainer
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     config = ResolvedConfig(**settings["config"])
@@ -77,7 +77,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
             stop_reason=stop_reason,
             is_restart=worker.is_first and ray.get(lines.count_start.remote()) > 0,
         )
-        result = train(config, worker, reporter)
+        result = Trainer(config, worker, reporter).run()
     except StoppedTogether as error:  # an end, not a failure: starting again would not help
         return {"error": str(error)}
     stopped = result["stopped"]

@@ -56,7 +56,7 @@ class Speed:
         self.iters += 1
         self.step += 1
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Speed since the last call; time left at the pace so far, evaluations and checkpoints included."""
         tokens_per_second = self.iters * self.tokens / max(self.seconds, 1e-9)
         self.iters, self.seconds = 0, 0.0

@@ -24,7 +24,7 @@ from nanochat_tct.training.remote_run import push_notes
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.training.trainer import Reporter, train
+from nanochat_tct.training.trainer import Reporter, Trainer
 
 
 def command(argv: list[str]) -> int:
@@ -61,7 +61,7 @@ def command(argv: list[str]) -> int:
                         progress=terminal.progress,
                         stop_reason=lambda: signals.reason() or terminal.stop_reason(),
                     )
-                result = train(config, worker, reporter)
+                result = Trainer(config, worker, reporter).run()
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()

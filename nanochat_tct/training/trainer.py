@@ -1,4 +1,4 @@
-"""The training loop, in plain PyTorch. Who starts it (Ray Train, torchrun, a test) tells it its rank."""
+"""The training loop, in plain PyTorch. Whatever starts it (Ray Train, torchrun, a test) gives it its rank."""
 
 import dataclasses
 import errno
@@ -6,10 +6,9 @@ import hashlib
 import math
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -66,291 +65,394 @@ Read = TypeVar("Read")
 
 @dataclass(frozen=True)
 class Reporter:
-    """How the loop is heard, and what it listens to.
+    """Callbacks for progress and stop requests.
 
     Args:
-        say: prints a line; rank 0 calls it.
-        report: hands on the numbers of an evaluation; every worker calls it, at the same place.
+        say: prints a line; called on rank 0.
+        report: takes the metrics of an evaluation; every worker calls it, after the same evaluation.
         stop_reason: asked on every worker in each iter, so it must be quick. None: go on. Once there is a
             reason anywhere, and it stays, all workers save a checkpoint of this iter and return.
-        charge: told on rank 0 before each piece of work what it will take: the kind ("warm_up", "train",
-            "evaluation", "checkpoint") and the model's FLOPs over all workers (0 for a checkpoint).
-        progress: takes the numbers of a log line, on rank 0, for a progress bar.
+        charge: called on rank 0 before each piece of work with its kind ("warm_up", "train", "evaluation",
+            "checkpoint") and the model's FLOPs over all workers (0 for a checkpoint).
+        progress: takes the metrics of a log line, on rank 0, for a progress bar.
         is_restart: the workers were started again, because some were lost or more can be had.
     """
 
     say: Callable[[str], None] = print
-    report: Callable[[dict[str, Any]], None] = lambda numbers: None
+    report: Callable[[dict[str, Any]], None] = lambda metrics: None
     stop_reason: Callable[[], str | None] = lambda: None
     charge: Callable[[str, float], None] = lambda kind, flops: None
-    progress: Callable[[dict[str, Any]], None] = lambda numbers: None
+    progress: Callable[[dict[str, Any]], None] = lambda metrics: None
     is_restart: bool = False
 
 
 @dataclass
 class Progress:
-    """What a run knows of itself, apart from weights; goes into the checkpoint."""
+    """How far a run has come, apart from its weights; goes into the checkpoint."""
 
-    step: int = 0  # iters done
+    step: int = 0  # steps done; the log and the flags call them iters
     skipped_iters: int = 0
     skipped_in_a_row: int = 0
-    recent_grad_norms: list[float] = field(default_factory=list)  # of the last iters that were not skipped
+    recent_grad_norms: list[float] = field(default_factory=list)  # of the last steps that were not skipped
     batches: str = ""  # hash of all global batches so far, in order: equal for equal histories
     first_evaluation: dict[str, float] | None = None
     last_evaluation: dict[str, float] | None = None
     best: dict[str, Any] | None = None  # {"step", "bits_per_byte"}
 
 
-def train(config: ResolvedConfig, worker: Worker, reporter: Reporter) -> dict[str, Any]:
-    """Train until `config.max_iters`, going on from the run's latest checkpoint where there is one.
+@dataclass(frozen=True)
+class Step:
+    """The outcome of one step, the same on every worker."""
 
-    Args:
+    is_good: bool  # False: loss or gradient were not finite or far from the usual, and the step was skipped
+    loss: float  # nats a target
+    grad_norm: float
+    lr: float
+    wants_stop: bool  # some worker has a reason to stop
+    has_failed_save: bool  # some checkpoint could not be written
+
+
+class Trainer:
+    """Trains a model on one of the run's workers; all workers run the same steps."""
+
+    def __init__(self, config: ResolvedConfig, worker: Worker, reporter: Reporter) -> None:
+        """Args:
         config: paths absolute, the same on every worker.
         worker: this process; where there are several, torch.distributed has been initialised.
-        reporter: who hears about it.
+        reporter: callbacks of whoever starts the run.
+        """
+        self.config, self.worker, self.reporter = config, worker, reporter
+        self.say = reporter.say if worker.is_first else lambda line: None
+        self.row_flops = flops_per_token(config.model()) * config.context_size
+        self.stopped: str | None = None  # why the run ends before its last step
 
-    Returns: `run_dir checkpoint cost_usd is_finished_before` (no checkpoint before the first iter), `stopped`
-        (the reporter's reason to stop before the end, else None) and all of Progress; `last_evaluation` says
-        by `iter` what it is of.
-    Raises: UserError for what the user can mend; StoppedTogether when all workers raise it at once.
-    """
-    device, run_dir = worker.device, remote_run.pull(config.run_place)
+    def run(self) -> dict[str, Any]:
+        """Train until `config.max_iters`, going on from the run's latest checkpoint where there is one.
 
-    # -- what is trained on
-    tokenizer = load_tokenizer(config.tokenizer)
-    store = TokenStore.open(config.data_dir, verify=False)  # whoever started the loop has verified it
-    store.check_tokenizer(tokenizer)
-    training, validation = (open_windows(store, config, split) for split in ("train", "val"))
-    num_windows = min(len(training), config.train_samples or len(training))
-    sampler = WindowSampler(num_windows, config.seed)
+        Returns: `run_dir checkpoint cost_usd is_finished_before` (no checkpoint before the first step), `stopped`
+            (the reporter's reason to stop before the end, else None) and all of Progress; `last_evaluation` says
+            by `iter` when it was.
+        Raises: UserError for what the user can mend; StoppedTogether when all workers raise it at once.
+        """
+        self.setup()
+        config, progress = self.config, self.progress
+        is_finished_before = progress.step >= config.max_iters
+        try:
+            if not is_finished_before and self.is_first_evaluation_due() and self.evaluate():
+                self.save()
+            self.start_reading()
+            while self.next_batch is not None and self.stopped is None:
+                step = self.train_step()
+                is_last = progress.step == config.max_iters
+                if step.has_failed_save:
+                    self.finish_saving()  # raises the error
+                if not step.is_good:
+                    self.report_skipped(step)
+                if progress.step % config.log_interval == 0 or progress.step == 1 or is_last:
+                    self.log(step)
+                if step.wants_stop and not is_last:
+                    self.stopped = self.agree_on_reason()
+                is_due = is_last or (progress.step % config.eval_interval == 0 and self.stopped is None)
+                is_best = is_due and self.evaluate(can_stop=not is_last)
+                if (
+                    is_best
+                    or progress.step % config.save_interval == 0
+                    or is_last
+                    or self.stopped is not None
+                ):
+                    self.save()
+            self.finish_saving()
+        except torch.OutOfMemoryError as error:
+            raise out_of_memory(self.micro.micro_batch, self.run_dir) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise UserError(
+                f"the disk is full: {error.filename or self.run_dir}; free some space and run again"
+            ) from error
+        finally:
+            self.close()
+        return self.result(is_finished_before)
 
-    # -- where the run stands
-    latest = checkpoint.latest_checkpoint(run_dir, reporter.say) if worker.is_first else None
-    path = broadcast(str(latest or ""), worker)
-    previous = checkpoint.load_checkpoint(Path(path), verify=False) if path else None
-    if previous is not None:
-        refuse_other_run(config, store.fingerprint, tokenizer.fingerprint, previous.state)
-    progress = Progress(**previous.state["progress"]) if previous else Progress()
-    global_batch = previous.state["global_batch"] if previous else config.global_batch
-    if global_batch < worker.world_size:
-        raise StoppedTogether(
-            f"the global batch of {global_batch} windows is too small for {worker.world_size} workers; "
-            "raise --batch-size or take fewer workers"
+    # -- before the first step
+
+    def setup(self) -> None:
+        """Everything before the first step: data, checkpoint, model, tracking."""
+        config, worker = self.config, self.worker
+        self.run_dir = remote_run.pull(config.run_place)
+        self.open_data()
+        previous = self.find_checkpoint()
+        self.build_model()
+        self.peak = peak_of(worker.device)
+        seed_worker(config.seed, self.progress.step, worker)
+        if previous is not None:
+            self.restore(previous)
+        step = self.progress.step
+        self.tracker = start_tracker(config, self.reporter, step) if worker.is_first else SilentTracker()
+        self.saver = BackgroundSaver(config.run_place)
+        self.batches: Generator[tuple[Batch, int], None, None] | None = None
+        if self.reporter.is_restart:
+            plural = "" if worker.world_size == 1 else "s"
+            self.tracker.say(f"continuing from iter {step} with {worker.world_size} worker{plural}")
+        if previous is not None and worker.world_size != config.num_workers:
+            self.tracker.say(
+                f"iter {step}: {worker.world_size} of {config.num_workers} workers, the same global batch"
+            )
+
+    def open_data(self) -> None:
+        """Tokenizer, store, windows of both splits and their order. Whoever starts the run has verified the store."""
+        config = self.config
+        self.tokenizer = load_tokenizer(config.tokenizer)
+        self.store = TokenStore.open(config.data_dir, verify=False)
+        self.store.check_tokenizer(self.tokenizer)
+        self.training, self.validation = (
+            open_windows(self.store, config, split) for split in ("train", "val")
         )
-    spent = previous.state["cost"] if previous else {}
-    cost = CostMeter(
-        worker.world_size, config.gpu_hourly_usd if device.type == "cuda" else config.cpu_hourly_usd, **spent
-    )
+        self.num_windows = min(len(self.training), config.train_samples or len(self.training))
+        self.sampler = WindowSampler(self.num_windows, config.seed)
 
-    # -- the model and what moves it
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32
-    model = GPT(config.model(), config.seed, config.checkpoint_activations).to(device)
-    if config.compile:
-        model.compile()
-    say = reporter.say if worker.is_first else lambda line: None
-    masks = masks_on(device, store.masks) if config.mask_illegal else None
-    if config.mask_illegal and masks is None:
-        say(f"{store.folder} has no masks of legal tokens: the softmax is over all tokens")
-    row_flops = flops_per_token(config.model()) * config.model().context_size
+    def find_checkpoint(self) -> checkpoint.Checkpoint | None:
+        """The latest checkpoint of the run, the same on all workers; sets what the run takes over from it."""
+        config, worker = self.config, self.worker
+        latest = checkpoint.latest_checkpoint(self.run_dir, self.say) if worker.is_first else None
+        path = broadcast(str(latest or ""), worker)
+        previous = checkpoint.load_checkpoint(Path(path), verify=False) if path else None
+        if previous is not None:
+            refuse_other_run(config, self.store.fingerprint, self.tokenizer.fingerprint, previous.state)
+        self.progress = Progress(**previous.state["progress"]) if previous else Progress()
+        self.global_batch = previous.state["global_batch"] if previous else config.global_batch
+        if self.global_batch < worker.world_size:
+            raise StoppedTogether(
+                f"the global batch of {self.global_batch} windows is too small for {worker.world_size} workers; "
+                "raise --batch-size or take fewer workers"
+            )
+        self.cost = CostMeter(
+            worker.world_size,
+            config.gpu_hourly_usd if worker.device.type == "cuda" else config.cpu_hourly_usd,
+            **(previous.state["cost"] if previous else {}),
+        )
+        return previous
 
-    def charge(kind: str, num_rows: float) -> None:
-        if worker.is_first:
-            reporter.charge(kind, num_rows * row_flops)
+    def build_model(self) -> None:
+        """The model, distributed and compiled, and its optimizers; the micro-batch is what memory holds."""
+        config, worker, device = self.config, self.worker, self.worker.device
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32
+        self.model = GPT(config.model(), config.seed, config.checkpoint_activations).to(device)
+        if config.compile:
+            self.model.compile()
+        self.masks = masks_on(device, self.store.masks) if config.mask_illegal else None
+        if config.mask_illegal and self.masks is None:
+            self.say(f"{self.store.folder} has no masks of legal tokens: the softmax is over all tokens")
+        self.charge("warm_up", warm_up_rows(config, worker.world_size, self.global_batch))
+        micro_batch = fit_micro_batch(
+            config, worker, self.global_batch, self.run_dir, self.try_micro_batch, self.say
+        )
+        self.trained = distribute(self.model, worker, config.parallel, config.precision)
+        own = own_rate(config, self.num_windows, self.global_batch)
+        self.optimizers = make_optimizers(self.trained, config, token_parts(self.tokenizer), own)
+        pad_token = self.tokenizer.pad_token()
+        self.micro = MicroSteps(
+            self.trained, config, worker, self.global_batch, pad_token, micro_batch, self.say, self.masks
+        )
+        self.micro.warm_up()
+        for optimizer in self.optimizers:
+            if isinstance(optimizer, Muon):
+                optimizer.warm_up()
 
-    alone = dataclasses.replace(worker, rank=0, world_size=1)
-
-    def try_micro_batch(num_rows: int) -> None:
+    def try_micro_batch(self, num_rows: int) -> None:
         """Forward and backward pass of one worker for itself, before the others have to wait for it."""
-        if num_rows < largest_micro_batch(config, worker.world_size, global_batch):
-            charge("warm_up", num_rows * worker.world_size)  # one more try
-        tried = MicroSteps(model, config, alone, num_rows, tokenizer.pad_token(), num_rows, masks=masks)
+        if num_rows < largest_micro_batch(self.config, self.worker.world_size, self.global_batch):
+            self.charge("warm_up", num_rows * self.worker.world_size)  # one more try
+        alone = dataclasses.replace(self.worker, rank=0, world_size=1)
+        pad_token = self.tokenizer.pad_token()
+        tried = MicroSteps(self.model, self.config, alone, num_rows, pad_token, num_rows, masks=self.masks)
         tried.warm_up(num_rows)
 
-    charge("warm_up", warm_up_rows(config, worker.world_size, global_batch))
-    micro_batch = fit_micro_batch(config, worker, global_batch, run_dir, try_micro_batch, say)
-    trained = distribute(model, worker, config.parallel, config.precision)
-    own = own_rate(config, num_windows, global_batch)
-    optimizers = make_optimizers(trained, config, token_parts(tokenizer), own)
-    micro = MicroSteps(trained, config, worker, global_batch, tokenizer.pad_token(), micro_batch, say, masks)
-    micro.warm_up()
-    for optimizer in optimizers:
-        if isinstance(optimizer, Muon):
-            optimizer.warm_up()
-    peak = peak_of(device)
-    seed_worker(config.seed, progress.step, worker)
-    if previous is not None:
+    def restore(self, previous: checkpoint.Checkpoint) -> None:
+        """Load weights, optimizer and random state of a checkpoint."""
         saved = previous.optimizer_state()
-        load_full_state(trained, optimizers, previous.weights(), saved["optimizer"])
-        if len(saved["random"]) == worker.world_size:
-            set_random_state(saved["random"][worker.rank], device)
-        del saved
+        load_full_state(self.trained, self.optimizers, previous.weights(), saved["optimizer"])
+        if len(saved["random"]) == self.worker.world_size:
+            set_random_state(saved["random"][self.worker.rank], self.worker.device)
 
-    tracker = start_tracker(config, reporter, progress.step) if worker.is_first else SilentTracker()
-    saver = BackgroundSaver(config.run_place)
-    stopped: str | None = None
-    token_bytes = bytes_per_token(store)
+    def is_first_evaluation_due(self) -> bool:
+        """Before the first step, and where a stop has cut off an evaluation."""
+        progress = self.progress
+        evaluated = progress.last_evaluation and progress.last_evaluation.get("iter", progress.step)
+        return progress.step % self.config.eval_interval == 0 and evaluated != progress.step
 
-    def wants_stop() -> bool:
-        return reporter.stop_reason() is not None
+    def start_reading(self) -> None:
+        """Read the first batch, and from then on one batch ahead; the clock of the run's speed starts here."""
+        step, peak = self.progress.step, self.peak * self.worker.world_size
+        self.speed = Speed(self.config, self.global_batch, peak, step)
+        self.batches = read_ahead(
+            self.read, range(step, self.config.max_iters if self.stopped is None else step)
+        )
+        self.next_batch = next(self.batches, None)
 
-    def evaluate(stops: bool = True) -> bool:
-        """Measure the validation split; True when it was never so good. It `stops` when a worker wants to."""
-        nonlocal stopped
-        num_rows = validation_rows(validation, micro, config)
-        charge("evaluation", num_rows / 3)  # forward only: a third of the FLOPs
-        wants = wants_stop if stops else never
-        loss = validation_loss(micro, model, validation, num_rows, config, worker, wants)
+    def read(self, step: int) -> tuple[Batch, int]:
+        """This worker's windows of the global batch that follows `step` steps, and their hash."""
+        part = shard_range(self.global_batch, self.worker)
+        indices = self.sampler.indices(step, self.global_batch)[part.start : part.stop]
+        rows = self.training.get_masked(indices)
+        return self.micro.load(rows), batch_hash(rows.rows, part.start)
+
+    # -- the steps
+
+    def train_step(self) -> Step:
+        """One step on the batch that was read ahead."""
+        assert self.next_batch is not None and self.batches is not None
+        batch, rows_hash = self.next_batch
+        progress = self.progress
+        self.speed.start_iter()
+        self.charge("train", self.global_batch)
+        lr = set_learning_rate(self.optimizers, progress.step, self.config)
+
+        def extra_metrics() -> list[float]:
+            return [self.wants_stop(), self.saver.has_failed, rows_hash]
+
+        # Loss and norm are of the global batch, the same on every worker: all come to the same answer.
+        limit = norm_limit(progress.recent_grad_norms, self.config)
+        outcome = self.micro.gradients(batch, extra_metrics, limit)
+        step_if(outcome.is_good, self.optimizers)
+        # Taken before the wait for the device, so that the thread that reads the next but one works while this one
+        # has nothing to do: two threads of Python are in each other's way.
+        self.next_batch = next(self.batches, None)
+        is_good, loss, grad_norm, (num_stopping, num_failed, hash_sum) = outcome.wait()
+        if is_good:
+            progress.recent_grad_norms = [*progress.recent_grad_norms, grad_norm][-RECENT:]
+        progress.step += 1
+        progress.skipped_in_a_row = 0 if is_good else progress.skipped_in_a_row + 1
+        progress.skipped_iters += not is_good
+        progress.batches = hashlib.sha256(f"{progress.batches}/{hash_sum:.0f}".encode()).hexdigest()[:16]
+        self.speed.end_iter()
+        return Step(is_good, loss, grad_norm, lr, num_stopping > 0, num_failed > 0)
+
+    def report_skipped(self, step: Step) -> None:
+        """Print that a step was skipped. Raises: StoppedTogether when too many were in a row."""
+        progress = self.progress
+        self.tracker.say(
+            f"iter {progress.step}: loss {step.loss:.3f}, gradient norm {step.grad_norm:.3f}: step skipped, "
+            f"{progress.skipped_iters} so far"
+        )
+        if progress.skipped_in_a_row >= self.config.max_bad_iters:
+            raise StoppedTogether(
+                f"stopped at iter {progress.step}: {progress.skipped_in_a_row} iters in a row without "
+                f"a finite and steady gradient; lower --learning-rate (now {step.lr:.2g}) and run again"
+            )
+
+    def log(self, step: Step) -> None:
+        """The log line of a step."""
+        metrics = {"iter": self.progress.step, "loss": step.loss, "lr": step.lr, "grad_norm": step.grad_norm}
+        metrics |= {**self.speed.metrics(), "cost_usd": self.cost.usd}
+        metrics["skipped_iters"] = self.progress.skipped_iters
+        self.tracker.iteration({**metrics, "batches": self.progress.batches})
+        if self.worker.is_first:
+            left = self.cost.usd_for(metrics["eta_seconds"])
+            self.reporter.progress({**metrics, "cost_left_usd": left})
+
+    def evaluate(self, can_stop: bool = True) -> bool:
+        """Measure the validation split. Return True on a new best; stop early once any worker asks to."""
+        num_rows = validation_rows(self.validation, self.micro, self.config)
+        self.charge("evaluation", num_rows / 3)  # forward only: a third of the FLOPs
+        wants_stop = self.wants_stop if can_stop else never
+        loss = validation_loss(
+            self.micro, self.model, self.validation, num_rows, self.config, self.worker, wants_stop
+        )
         if loss is None:
-            stopped = agreed_reason(reporter, worker)
+            self.stopped = self.agree_on_reason()
             return False
+        progress = self.progress
         # Over the whole split in a stream this is nats / ln 2 / bytes; over a part of it, that part's estimate.
-        bits_per_byte = loss / math.log(2) / token_bytes
-        numbers = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "bits_per_byte": bits_per_byte}
+        bits_per_byte = loss / math.log(2) / bytes_per_token(self.store)
+        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "bits_per_byte": bits_per_byte}
         # The first evaluation, at iter 0, sets a bar: a run that never passes it has no best checkpoint.
         earlier = [each for each in (progress.first_evaluation, progress.best) if each is not None]
         is_best = progress.step > 0 and all(bits_per_byte < each["bits_per_byte"] for each in earlier)
         if is_best:
-            progress.best = {"step": progress.step, "bits_per_byte": numbers["bits_per_byte"]}
-        numbers = {"iter": progress.step, **numbers}
-        progress.first_evaluation = progress.first_evaluation or numbers
-        progress.last_evaluation = numbers
-        tracker.evaluation({**numbers, "is_best": is_best})
-        reporter.report({**numbers, "cost_usd": cost.usd})
+            progress.best = {"step": progress.step, "bits_per_byte": bits_per_byte}
+        metrics = {"iter": progress.step, **metrics}
+        progress.first_evaluation = progress.first_evaluation or metrics
+        progress.last_evaluation = metrics
+        self.tracker.evaluation({**metrics, "is_best": is_best})
+        self.reporter.report({**metrics, "cost_usd": self.cost.usd})
         return is_best
 
-    def save() -> None:
+    def save(self) -> None:
         """Copy this moment for a checkpoint, which is committed while training goes on."""
-        charge("checkpoint", 0)
-        weights, optimizer_state = full_state(trained, optimizers)
-        random_states = gather(random_state(device), worker)
+        self.charge("checkpoint", 0)
+        weights, optimizer_state = full_state(self.trained, self.optimizers)
+        random_states = gather(random_state(self.worker.device), self.worker)
         error = None
-        if worker.is_first:
-            state = {
-                "step": progress.step,
-                "progress": vars(progress),
-                "best": progress.best,
-                "config": to_dict(config),
-                "model_config": vars(config.model()),
-                "tokenizer": {"name": config.tokenizer, "fingerprint": tokenizer.fingerprint},
-                "data": {"fingerprint": store.fingerprint},
-                "global_batch": global_batch,
-                "world_size": worker.world_size,
-                "cost": {"spent_usd": cost.usd, "worker_seconds": cost.worker_seconds},
-                "torch": torch.__version__,
-            }
+        if self.worker.is_first:
             both = {"optimizer": optimizer_state, "random": random_states}
             try:
-                saver.save(run_dir, weights, both, state, config.keep_checkpoints)
+                self.saver.save(self.run_dir, weights, both, self.state(), self.config.keep_checkpoints)
             except UserError as problem:
                 error = str(problem)
-        raise_together(error, worker)
+        raise_together(error, self.worker)
 
-    def finish_saving() -> None:
-        """Wait until the last checkpoint is committed."""
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint's state.json holds."""
+        return {
+            "step": self.progress.step,
+            "progress": vars(self.progress),
+            "best": self.progress.best,
+            "config": to_dict(self.config),
+            "model_config": vars(self.config.model()),
+            "tokenizer": {"name": self.config.tokenizer, "fingerprint": self.tokenizer.fingerprint},
+            "data": {"fingerprint": self.store.fingerprint},
+            "global_batch": self.global_batch,
+            "world_size": self.worker.world_size,
+            "cost": {"spent_usd": self.cost.usd, "worker_seconds": self.cost.worker_seconds},
+            "torch": torch.__version__,
+        }
+
+    def finish_saving(self) -> None:
+        """Wait until the last checkpoint is committed. Raises: NotSaved, on every worker."""
         error = None
         try:
-            saver.wait()
+            self.saver.wait()
         except UserError as problem:
             error = str(problem)
-        raise_together(error, worker)
+        raise_together(error, self.worker)
 
-    if reporter.is_restart:
-        plural = "" if worker.world_size == 1 else "s"
-        tracker.say(f"continuing from iter {progress.step} with {worker.world_size} worker{plural}")
-    if previous is not None and worker.world_size != config.num_workers:
-        tracker.say(
-            f"iter {progress.step}: {worker.world_size} of {config.num_workers} workers, the same global batch"
+    def charge(self, kind: str, num_rows: float) -> None:
+        """Announce a piece of work: forward and backward passes of so many windows over all workers."""
+        if self.worker.is_first:
+            self.reporter.charge(kind, num_rows * self.row_flops)
+
+    def wants_stop(self) -> bool:
+        """Whether this worker has a reason to stop."""
+        return self.reporter.stop_reason() is not None
+
+    def agree_on_reason(self) -> str:
+        """Why the workers stop, the same on all: the reason of the first that has one."""
+        return next(
+            reason for reason in gather(self.reporter.stop_reason(), self.worker) if reason is not None
         )
 
-    # -- the loop
-    try:
-        is_finished_before = progress.step >= config.max_iters
-        evaluated = progress.last_evaluation and progress.last_evaluation.get("iter", progress.step)
-        is_due = progress.step % config.eval_interval == 0 and evaluated != progress.step
-        if is_due and not is_finished_before and evaluate():  # the first, or one that a stop has cut off
-            save()
-        speed = Speed(config, global_batch, peak * worker.world_size, progress.step)
-        part = shard_range(global_batch, worker)
+    # -- the end
 
-        def read(step: int) -> tuple[Batch, int]:
-            rows = training.get_masked(sampler.indices(step, global_batch)[part.start : part.stop])
-            return micro.load(rows), batch_hash(rows.rows, part.start)
+    def close(self) -> None:
+        """Come back when nothing is read or written any more."""
+        if self.batches is not None:
+            self.batches.close()
+        self.saver.close()
+        self.tracker.close()
 
-        def told(rows_hash: int) -> list[float]:
-            return [wants_stop(), saver.has_failed, rows_hash]
-
-        batches = read_ahead(read, range(progress.step, config.max_iters if not stopped else 0))
-        coming = next(batches, None)
-        while coming is not None:
-            batch, rows_hash = coming  # this worker's windows of the global batch
-            speed.start_iter()
-            charge("train", global_batch)
-            lr = set_learning_rate(optimizers, progress.step, config)
-            # Loss and norm are of the global batch, the same on every worker: all come to the same answer.
-            limit = norm_limit(progress.recent_grad_norms, config)
-            outcome = micro.gradients(batch, partial(told, rows_hash), limit)
-            step_if(outcome.is_good, optimizers)
-            # Taken before the wait for the device, so that the thread that reads the one behind it works while this
-            # one has nothing to do: two threads of Python are in each other's way.
-            coming = next(batches, None)
-            is_good, loss, grad_norm, (num_stopping, num_failed, hash_sum) = outcome.wait()
-            if is_good:
-                progress.recent_grad_norms = [*progress.recent_grad_norms, grad_norm][-RECENT:]
-            progress.step += 1
-            progress.skipped_in_a_row = 0 if is_good else progress.skipped_in_a_row + 1
-            progress.skipped_iters += not is_good
-            progress.batches = hashlib.sha256(f"{progress.batches}/{hash_sum:.0f}".encode()).hexdigest()[:16]
-            speed.end_iter()
-            if num_failed:
-                finish_saving()  # and raise what went wrong
-
-            if not is_good:
-                tracker.say(
-                    f"iter {progress.step}: loss {loss:.3f}, gradient norm {grad_norm:.3f}: step skipped, "
-                    f"{progress.skipped_iters} so far"
-                )
-                if progress.skipped_in_a_row >= config.max_bad_iters:
-                    raise StoppedTogether(
-                        f"stopped at iter {progress.step}: {progress.skipped_in_a_row} iters in a row without "
-                        f"a finite and steady gradient; lower --learning-rate (now {lr:.2g}) and run again"
-                    )
-            is_last = progress.step == config.max_iters
-            if progress.step % config.log_interval == 0 or progress.step == 1 or is_last:
-                numbers = {"iter": progress.step, "loss": loss, "lr": lr, "grad_norm": grad_norm}
-                numbers |= {**speed.numbers(), "cost_usd": cost.usd, "skipped_iters": progress.skipped_iters}
-                tracker.iteration({**numbers, "batches": progress.batches})
-                if worker.is_first:
-                    left = cost.usd_for(numbers["eta_seconds"])
-                    reporter.progress({**numbers, "cost_left_usd": left})
-            if num_stopping and not is_last:
-                stopped = agreed_reason(reporter, worker)
-            is_due = is_last or (progress.step % config.eval_interval == 0 and stopped is None)
-            is_best = is_due and evaluate(stops=not is_last)
-            if is_best or progress.step % config.save_interval == 0 or is_last or stopped is not None:
-                save()
-            if stopped is not None:
-                break
-        finish_saving()
-    except torch.OutOfMemoryError as error:
-        raise out_of_memory(micro.micro_batch, run_dir) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise UserError(
-            f"the disk is full: {error.filename or run_dir}; free some space and run again"
-        ) from error
-    finally:
-        saver.close()
-        tracker.close()
-    return {
-        "run_dir": str(run_dir),
-        "checkpoint": str(checkpoint.step_directory(run_dir, progress.step)) if progress.step else None,
-        "cost_usd": cost.usd,
-        "is_finished_before": is_finished_before,
-        "stopped": stopped,
-        **vars(progress),
-    }
+    def result(self, is_finished_before: bool) -> dict[str, Any]:
+        """What `run` returns."""
+        step = self.progress.step
+        return {
+            "run_dir": str(self.run_dir),
+            "checkpoint": str(checkpoint.step_directory(self.run_dir, step)) if step else None,
+            "cost_usd": self.cost.usd,
+            "is_finished_before": is_finished_before,
+            "stopped": self.stopped,
+            **vars(self.progress),
+        }
 
 
 def norm_limit(recent: list[float], config: ResolvedConfig) -> float:
@@ -360,7 +462,7 @@ def norm_limit(recent: list[float], config: ResolvedConfig) -> float:
     return config.max_grad_norm_ratio * statistics.median(recent)
 
 
-def read_ahead(read: Callable[[int], Read], steps: range) -> Iterator[Read]:
+def read_ahead(read: Callable[[int], Read], steps: range) -> Generator[Read, None, None]:
     """Yield read(step) for every step; the next one is read while the caller works."""
     if not steps:
         return
@@ -376,11 +478,6 @@ def read_ahead(read: Callable[[int], Read], steps: range) -> Iterator[Read]:
 def never() -> bool:
     """Nobody wants to stop."""
     return False
-
-
-def agreed_reason(reporter: Reporter, worker: Worker) -> str:
-    """Why the workers stop, the same on all of them: the reason of the first that has one."""
-    return next(reason for reason in gather(reporter.stop_reason(), worker) if reason is not None)
 
 
 def validation_rows(windows: Windows, micro: MicroSteps, config: ResolvedConfig) -> int:

@@ -21,7 +21,7 @@ from nanochat_tct.training.distributed import NotSaved, StoppedTogether, Worker
 from nanochat_tct.training.launch import iters_saved, were_lost, worker_resources
 from nanochat_tct.training.nodes import check_node
 from nanochat_tct.training.signals import PREEMPTED
-from nanochat_tct.training.trainer import Reporter, open_windows, train
+from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
@@ -232,7 +232,7 @@ def train_to_the_end(
         if worker.world_size > 1:
             config = ResolvedConfig(**broadcast(to_dict(config)))
         try:
-            result = train(config, worker, reporter)
+            result = Trainer(config, worker, reporter).run()
         except NotSaved:
             raise
         except StoppedTogether as error:  # not finite, again and again

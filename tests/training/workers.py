@@ -21,7 +21,7 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import make_plan
-from nanochat_tct.training.trainer import Reporter, train
+from nanochat_tct.training.trainer import Reporter, Trainer
 
 CPU = torch.device("cpu")
 
@@ -75,7 +75,7 @@ def train_alone(config: ResolvedConfig, lines: list[str] | None = None, **report
     torch.set_num_threads(1)
     say = (lines if lines is not None else []).append
     device = torch.device("cuda", 0) if config.use_gpu else CPU
-    return train(config, Worker(0, 1, device), Reporter(say=say, **reporter))
+    return Trainer(config, Worker(0, 1, device), Reporter(say=say, **reporter)).run()
 
 
 Job = tuple[ResolvedConfig, Callable[[int], Reporter | None] | None]
@@ -98,7 +98,7 @@ def _train_jobs(rank: int, jobs: list[Job], world_size: int, port: int) -> None:
     try:
         for config, prepare in jobs:
             reporter = prepare(rank) if prepare is not None else None
-            train(config, Worker(rank, world_size, CPU), reporter or Reporter(say=lambda line: None))
+            Trainer(config, Worker(rank, world_size, CPU), reporter or Reporter(say=lambda line: None)).run()
     finally:
         dist.destroy_process_group()
 
