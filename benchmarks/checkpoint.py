@@ -17,9 +17,9 @@ import torch
 from nanochat_tct.data.windows import MaskedRows
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.optimizer import make_optimizers, step_if
-from nanochat_tct.training.parallel import Worker, full_state
+from nanochat_tct.training.distributed import Worker, full_state
+from nanochat_tct.training.micro_batch import MicroSteps
+from nanochat_tct.training.optim import make_optimizers, step_if
 from nanochat_tct.training.saver import BackgroundSaver
 
 VOCABULARY, PAD = 8192, 8191

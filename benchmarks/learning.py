@@ -59,7 +59,7 @@ from nanochat_tct.tokenizer import learn
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
 from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.training.optimizer import make_optimizers, set_learning_rate
+from nanochat_tct.training.optim import make_optimizers, set_learning_rate
 from nanochat_tct.training.token_parts import TokenParts, parts_of
 
 VOCAB_SIZE = 8192

@@ -57,8 +57,7 @@ from nanochat_tct.model.rotary import rotary_tables, rotate
 from nanochat_tct.model.soft_capped_loss import soft_capped_nats
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.training.muon import Muon
-from nanochat_tct.training.optimizer import make_optimizers, own_rate, set_learning_rate
+from nanochat_tct.training.optim import Muon, make_optimizers, own_rate, set_learning_rate
 from nanochat_tct.training.token_parts import token_parts
 
 PRESET = "demo"

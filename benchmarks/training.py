@@ -53,13 +53,13 @@ from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import open_windows, read_ahead
-from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.optimizer import make_optimizers, step_if
-from nanochat_tct.training.parallel import Worker, distribute, share_of
+from nanochat_tct.training.distributed import Worker, distribute, shard_range
+from nanochat_tct.training.micro_batch import MicroSteps
+from nanochat_tct.training.optim import make_optimizers, step_if
 from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.speed import peak_of
 from nanochat_tct.training.token_parts import token_parts
+from nanochat_tct.training.trainer import open_windows, read_ahead
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
@@ -282,13 +282,13 @@ def play_parts(options: argparse.Namespace) -> None:
     """The pieces of the loop with a stopwatch between them. Prints one line of JSON."""
     worker = start_worker(options)
     config = make_config(options, 10**6, "parts")
-    store, tokenizer = TokenStore.open(str(config.data_dir), verify=False), load_tokenizer()
+    store, tokenizer = TokenStore.open(config.data_dir, verify=False), load_tokenizer()
     windows = open_windows(store, config, "train")
     sampler = WindowSampler(len(windows), 0)
     model = GPT(config.model()).to(worker.device)
     if config.compile:
         model.compile()
-    trained = distribute(model, worker, "ddp", str(config.precision))
+    trained = distribute(model, worker, "ddp", config.precision)
     optimizers = make_optimizers(trained, config, token_parts(tokenizer))
     global_batch = config.global_batch
     masks = masks_on(worker.device, store.masks) if config.mask_illegal else None
@@ -308,7 +308,7 @@ def play_parts(options: argparse.Namespace) -> None:
 
         trained.register_comm_hook(None, exchange)
     tracker = Tracker(Path(options.scratch) / f"parts-{worker.rank}", say=lambda line: None)
-    part = share_of(global_batch, worker)
+    part = shard_range(global_batch, worker)
     batches = read_ahead(
         lambda step: micro.load(
             windows.get_masked(sampler.indices(step, global_batch)[part.start : part.stop])
@@ -532,12 +532,12 @@ def open_gate(options: argparse.Namespace) -> Gate:
 
 def play_loop(options: argparse.Namespace) -> None:
     """The real loop, in this process or as one of torchrun's."""
-    from nanochat_tct.training.loop import Reporter, train
+    from nanochat_tct.training.trainer import Reporter, Trainer
 
     worker = start_worker(options)
     config = make_config(options, options.iters * (options.rounds + 1), options.contestant)
     lines = Lines(open_gate(options), options.iters, options.rounds)
-    train(config, worker, Reporter(say=lines.remote))
+    Trainer(config, worker, Reporter(say=lines.remote)).run()
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -577,7 +577,7 @@ def play_plain(options: argparse.Namespace) -> None:
         optimizers = make_optimizers(model, config, token_parts(tokenizer))
     else:
         optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)]
-    store = TokenStore.open(str(config.data_dir), verify=False)
+    store = TokenStore.open(config.data_dir, verify=False)
     windows = open_windows(store, config, "train")
     sampler = WindowSampler(len(windows), 0)
     masks = masks_on(worker.device, store.masks) if config.mask_illegal else None

@@ -56,10 +56,10 @@ from nanochat_tct.generation.generate import load
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import latest_checkpoint
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter, open_windows, train
+from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import warm_up_rows
-from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
 from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.plan import EVALUATION_SHARE
@@ -274,7 +274,7 @@ class Bench:
         config = make_train_plan(self.config(name, size, rate, iters)).config
         self.trials += 1
         try:
-            result = train(config, WORKER, Reporter(say=lambda line: None, charge=self.charge))
+            result = Trainer(config, WORKER, Reporter(say=lambda line: None, charge=self.charge)).run()
         except StoppedTogether:
             return math.inf, None
         assert result["last_evaluation"] is not None
@@ -547,9 +547,9 @@ class SteppedRun:
     def _run(self, config: TrainConfig, reporter: Reporter) -> None:
         self.order = self.orders.get()
         try:
-            self.checkpoint = train(config, WORKER, reporter)["checkpoint"]
+            self.checkpoint = Trainer(config, WORKER, reporter).run()["checkpoint"]
         except (StoppedTogether, OutOfMoney):
-            latest = latest_checkpoint(Path(config.checkpoint_dir) / str(config.run_name))
+            latest = latest_checkpoint(Path(config.checkpoint_dir) / config.run_name)
             self.checkpoint = None if latest is None else str(latest)
         self.reports.put(None)
 

@@ -16,9 +16,9 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.evaluate import EvaluateConfig
 from nanochat_tct.synthetic.synthesize import SynthesizeConfig, synthesize_folder
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter, train
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import check_settings, make_plan
+from nanochat_tct.training.trainer import Reporter, Trainer
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.tune import check as check_sweep
 from tests.support.commands import assert_user_error, run_cli, run_python
@@ -146,7 +146,7 @@ def test_the_most_extreme_numbers_that_are_taken_train(
         stop_reason=lambda: "seen enough" if len(seen) > 1 else None,
     )
     try:
-        result = train(config, Worker(0, 1, torch.device("cpu")), reporter)
+        result = Trainer(config, Worker(0, 1, torch.device("cpu")), reporter).run()
     except UserError as error:
         assert "iters in a row without a finite" in str(error) and "\n" not in str(error)
     else:
@@ -258,7 +258,7 @@ def test_names_of_runs(kind: str, data_dir: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("name", ["--x", "größe 日本", "x" * 255, " a:b'\"c"])
 def test_odd_names_of_runs_work(name: str, data_dir: Path, tmp_path: Path) -> None:
     config = make_plan(with_value(TrainConfig, "run_name", name, **small_run(data_dir, tmp_path))).config
-    result = train(config, Worker(0, 1, torch.device("cpu")), Reporter(say=lambda line: None))
+    result = Trainer(config, Worker(0, 1, torch.device("cpu")), Reporter(say=lambda line: None)).run()
     assert result["step"] == 2 and (tmp_path / "runs" / name / "iter_00000002").is_dir()
     write_yaml(config, tmp_path / "config.yaml")
     assert with_value(TrainConfig, "config", tmp_path / "config.yaml").run_name == name

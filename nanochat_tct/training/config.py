@@ -53,6 +53,7 @@ NOT_NEGATIVE = (
         "wait_minutes",
     ),
 )
+BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
 # Windows of an iter with `batch_size: auto`; those of configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
 
@@ -185,11 +186,6 @@ class TrainConfig:
             raise UserError(f"--run-name {name!r} cannot be in a URI: leave out ? # %")
 
     @property
-    def run_place(self) -> str:
-        """The run's folder, or its URI; of a config with a run name only."""
-        return join(self.checkpoint_dir, str(self.run_name))
-
-    @property
     def least_workers(self) -> int:
         """With fewer the run waits."""
         return self.min_workers or self.num_workers
@@ -201,55 +197,109 @@ class TrainConfig:
             return GLOBAL_BATCH[self.preset]
         return self.batch_size * self.gradient_accumulation * self.num_workers
 
+
+@dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(TrainConfig):
+    """A TrainConfig in which nothing is left open. `resolve` makes it; its fields are those of a TrainConfig.
+
+    None is a value in three of them: `train_samples` (all windows), `min_workers` (`num_workers`) and `stride` (that
+    of a stream, which has none).
+    """
+
+    data_dir: str
+    vocab_size: int
+    context_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float
+    windowing: str
+    learning_rate: float
+    min_lr: float
+    warmup_iters: int
+    lr_decay_iters: int
+    weight_decay: float
+    run_name: str
+    precision: str
+    wandb_run_name: str
+
+    @property
+    def run_place(self) -> str:
+        """The run's folder, or its URI."""
+        return join(self.checkpoint_dir, self.run_name)
+
     def model(self) -> GPTConfig:
-        """The model's shape; of a resolved config only."""
-        return GPTConfig(dropout=self.dropout or 0.0, **{name: getattr(self, name) for name in SHAPE})
+        """The model's shape."""
+        return GPTConfig(dropout=self.dropout, **{name: getattr(self, name) for name in SHAPE})
+
+    def reopened(self, **changes: Any) -> TrainConfig:
+        """The same settings with `changes`, of which None are for `resolve` to decide again."""
+        return TrainConfig(**{**vars(self), **changes})
 
 
-def resolve(config: TrainConfig, vocab_size: int) -> TrainConfig:
-    """Fill in what was left open, except `data_dir`, `windowing` and `stride`, which the data decides.
+def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
+    """Fill in everything that was left open.
 
-    Raises: UserError when the numbers do not fit each other.
+    A store has its own `windowing` and `stride`, which `plan.make_plan` takes over; until then they are those of the
+    bundled data.
+
+    Args:
+        vocab_size: the tokenizer's.
+    Raises: UserError when the settings contradict each other.
     """
     if config.vocab_size not in (None, vocab_size):
         raise UserError(
             f"--vocab-size is {config.vocab_size}, but tokenizer {config.tokenizer!r} has {vocab_size}; "
             "leave it out"
         )
-    if config.run_name is None and config.wandb_run_name is not None:
-        config = dataclasses.replace(config, run_name=config.wandb_run_name)
+    run_name = config.run_name or config.wandb_run_name or default_run_name(config)
     preset = PRESETS[config.preset]
-    values: dict[str, Any] = {"vocab_size": vocab_size}
-    for name in ("context_size", "n_layer", "n_head", "n_embd", "dropout"):
-        values[name] = getattr(preset, name) if getattr(config, name) is None else getattr(config, name)
-    values["learning_rate"] = config.learning_rate
-    if config.learning_rate is None:
-        values["learning_rate"] = float(f"{0.01 * 96 / values['n_embd']:.2g}")
-    values["lr_decay_iters"] = config.lr_decay_iters or config.max_iters
-    values["warmup_iters"] = config.warmup_iters
-    if config.warmup_iters is None:
-        values["warmup_iters"] = min(200, values["lr_decay_iters"] // 20)
-    values["min_lr"] = values["learning_rate"] / 10 if config.min_lr is None else config.min_lr
-    if config.weight_decay is None:
-        moved = values["learning_rate"] * values["lr_decay_iters"]
-        # As much decay in a short run as in a long one: measured with 30, 61 and 122 iters (docs/LOG.md).
-        by_length = float(f"{min(max(0.1, 1.2 / moved), 2.0):.2g}") if moved else 0.1
-        is_plain = config.optimizer == "adamw" or config.train_samples is not None
-        values["weight_decay"] = 0.1 if is_plain else by_length
-    values["precision"] = config.precision or ("bf16" if config.use_gpu else "fp32")
-    values["run_name"] = config.run_name or default_run_name(config)
-    values["wandb_run_name"] = config.wandb_run_name or values["run_name"]
-    resolved = dataclasses.replace(config, **values)
+    shape = {
+        name: getattr(preset, name) if getattr(config, name) is None else getattr(config, name)
+        for name in ("context_size", "n_layer", "n_head", "n_embd", "dropout")
+    }
+    learning_rate, lr_decay_iters = config.learning_rate, config.lr_decay_iters or config.max_iters
+    if learning_rate is None:
+        learning_rate = float(f"{0.01 * 96 / shape['n_embd']:.2g}")
+    min_lr = learning_rate / 10 if config.min_lr is None else config.min_lr
+    warmup_iters = min(200, lr_decay_iters // 20) if config.warmup_iters is None else config.warmup_iters
+    weight_decay = config.weight_decay
+    if weight_decay is None:
+        weight_decay = default_weight_decay(config, learning_rate * lr_decay_iters)
+    decided = {
+        **shape,
+        "vocab_size": vocab_size,
+        "data_dir": BUNDLED_STORE if config.data_dir is None else config.data_dir,
+        "windowing": config.windowing or "stream",
+        "learning_rate": learning_rate,
+        "min_lr": min_lr,
+        "warmup_iters": warmup_iters,
+        "lr_decay_iters": lr_decay_iters,
+        "weight_decay": weight_decay,
+        "precision": config.precision or ("bf16" if config.use_gpu else "fp32"),
+        "run_name": run_name,
+        "wandb_run_name": config.wandb_run_name or run_name,
+    }
+    resolved = ResolvedConfig(**{**vars(config), **decided})
     resolved.model()  # refuses impossible shapes
-    if values["min_lr"] > values["learning_rate"]:
+    if min_lr > learning_rate:
         raise UserError(
-            f"--min-lr {values['min_lr']:g} is more than --learning-rate {values['learning_rate']:g}, which falls to it"
+            f"--min-lr {min_lr:g} is more than --learning-rate {learning_rate:g}, which falls to it"
         )
-    if resolved.warmup_iters and resolved.warmup_iters > (resolved.lr_decay_iters or 0):
-        raise UserError(
-            f"--warmup-iters {resolved.warmup_iters} is more than --lr-decay-iters {resolved.lr_decay_iters}"
-        )
+    if warmup_iters > lr_decay_iters:
+        raise UserError(f"--warmup-iters {warmup_iters} is more than --lr-decay-iters {lr_decay_iters}")
     return resolved
+
+
+def default_weight_decay(config: TrainConfig, moved: float) -> float:
+    """As much decay in a short run as in a long one: measured with 30, 61 and 122 iters (docs/LOG.md).
+
+    Args:
+        moved: learning rate times the iters over which it falls.
+    """
+    if config.optimizer == "adamw" or config.train_samples is not None or not moved:
+        return 0.1
+    return float(f"{min(max(0.1, 1.2 / moved), 2.0):.2g}")
 
 
 def default_run_name(config: TrainConfig) -> str:
@@ -265,7 +315,7 @@ def default_run_name(config: TrainConfig) -> str:
 
 
 def refuse_other_run(
-    config: TrainConfig, data_fingerprint: str, tokenizer_fingerprint: str, state: dict[str, Any]
+    config: ResolvedConfig, data_fingerprint: str, tokenizer_fingerprint: str, state: dict[str, Any]
 ) -> None:
     """Compare a resolved config with the checkpoint that the run would go on from.
 

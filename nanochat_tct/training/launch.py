@@ -16,8 +16,8 @@ from nanochat_tct.ray_session import start_ray, wait_for_gpus, watch_workers
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.bundled import prepare_bundled
-from nanochat_tct.training.config import TrainConfig, default_run_name
-from nanochat_tct.training.lines import Lines
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig
+from nanochat_tct.training.driver_channel import DriverChannel
 from nanochat_tct.training.plan import Plan, check_settings, make_plan
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
@@ -34,8 +34,7 @@ def command(argv: list[str]) -> int:
     """
     config = parse_arguments(TrainConfig, argv, "train", "train a model on a token store, on Ray")
     if config.data_dir is None:
-        check_settings(config)  # nothing is prepared for a run that cannot be
-        name = config.run_name or default_run_name(config)
+        name = check_settings(config).run_name  # nothing is prepared for a run that cannot be
         config = dataclasses.replace(config, data_dir=prepare_bundled(config.tokenizer), run_name=name)
     plan = make_plan(config)
     config = plan.config
@@ -103,7 +102,7 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
     return {**result, "exit_code": signals.exit_code if result["stopped"] else 0}
 
 
-def iters_saved(config: TrainConfig) -> int:
+def iters_saved(config: ResolvedConfig) -> int:
     """Iters done at the run's latest checkpoint, wherever the workers wrote it."""
     return checkpoint.latest_step(remote_run.pull(config.run_place))
 
@@ -137,7 +136,7 @@ def make_trainer(plan: Plan, lines: Any) -> Any:
     )
 
 
-def fit(trainer: Any, config: TrainConfig, lines: Any, signals: StopSignals) -> dict[str, Any]:
+def fit(trainer: Any, config: ResolvedConfig, lines: Any, signals: StopSignals) -> dict[str, Any]:
     """`trainer.fit()` in a thread, so that this one hears signals and tells the workers of them.
 
     Ray Train's own answer to Ctrl-C would kill the workers. Another thread tells when they have no place.
@@ -212,7 +211,7 @@ def lines_of_workers(max_iters: int) -> Iterator[Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    lines: Any = ray.remote(Lines).options(num_cpus=0, scheduling_strategy=here).remote()
+    lines: Any = ray.remote(DriverChannel).options(num_cpus=0, scheduling_strategy=here).remote()
     done = threading.Event()
 
     def fetch() -> None:

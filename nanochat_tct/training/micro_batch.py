@@ -1,31 +1,50 @@
-"""How many windows a worker takes at a time: as many as asked for, or fewer where the memory does not hold them.
+"""Forward and backward passes: the gradient of a global batch, one micro-batch at a time.
 
-The global batch never changes: with fewer windows at a time a worker takes more turns in an iter.
+A micro-batch has as many windows as configured, or fewer where memory does not hold them. The global batch never
+changes: with smaller micro-batches a worker takes more micro-steps in an iter.
 """
 
 import json
+import math
 import os
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
+from nanochat_tct.data.windows import MaskedRows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import memory_bytes, parameter_count
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.parallel import StoppedTogether, Worker, gather, largest_share, share
+from nanochat_tct.model.soft_capped_loss import Legal
+from nanochat_tct.training.config import ResolvedConfig
+from nanochat_tct.training.distributed import (
+    StoppedTogether,
+    Worker,
+    broadcast,
+    gather,
+    gradient_sync,
+    max_shard_size,
+    sum_over_workers,
+)
+from nanochat_tct.training.speed import Stopwatch
 
 FILE = "micro_batch.json"  # in the run's folder: what a worker found not to fit while training
 ADAMW_BYTES = 8  # of AdamW's state, for each parameter
 
 
-def largest_micro_batch(config: TrainConfig, world_size: int, global_batch: int) -> int:
+def largest_micro_batch(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
     """What the config asks for; with `auto` a worker's whole part of the global batch."""
-    part = largest_share(global_batch, world_size)
+    part = max_shard_size(global_batch, world_size)
     return part if config.batch_size == "auto" else min(config.batch_size, part)
 
 
-def warm_up_rows(config: TrainConfig, world_size: int, global_batch: int) -> int:
+def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
     """Windows that pass forward and backward before the first iter, over all workers, when memory suffices.
 
     Each worker tries a micro-batch (`fit_micro_batch`), and then takes a micro-step with the others
@@ -36,7 +55,7 @@ def warm_up_rows(config: TrainConfig, world_size: int, global_batch: int) -> int
 
 
 def fit_micro_batch(
-    config: TrainConfig,
+    config: ResolvedConfig,
     worker: Worker,
     global_batch: int,
     run_dir: Path,
@@ -62,7 +81,7 @@ def fit_micro_batch(
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 / worker.world_size
         while micro_batch > 1 and _estimate(config, micro_batch) > room:
             micro_batch = (micro_batch + 1) // 2
-    full_at = share(_read(run_dir) if worker.is_first else None, worker)
+    full_at = broadcast(_read(run_dir) if worker.is_first else None, worker)
     if full_at is not None:
         while micro_batch > 1 and micro_batch >= full_at:
             micro_batch = (micro_batch + 1) // 2
@@ -73,7 +92,7 @@ def fit_micro_batch(
         reason = f", as the memory was full with {micro_batch}"
         micro_batch = (micro_batch + 1) // 2
     if reason or config.batch_size == "auto":
-        turns = -(-largest_share(global_batch, worker.world_size) // micro_batch)
+        turns = -(-max_shard_size(global_batch, worker.world_size) // micro_batch)
         asked = "--batch-size auto" if config.batch_size == "auto" else f"batch_size {wanted}"
         say(f"{asked}: {micro_batch} windows at a time, {turns} times an iter{reason}")
     return micro_batch
@@ -107,7 +126,7 @@ def _read(run_dir: Path) -> int | None:
 
 
 def _fits(
-    config: TrainConfig, worker: Worker, micro_batch: int, try_micro_batch: Callable[[int], None]
+    config: ResolvedConfig, worker: Worker, micro_batch: int, try_micro_batch: Callable[[int], None]
 ) -> bool:
     """Whether this worker's memory holds a forward and backward pass, beside the optimizer's state to come."""
     is_cut = config.parallel == "fsdp" and worker.world_size > 1  # then half of what is held now goes
@@ -126,11 +145,231 @@ def _fits(
     return False
 
 
-def _estimate(config: TrainConfig, micro_batch: int) -> int:
+def _estimate(config: ResolvedConfig, micro_batch: int) -> int:
     return memory_bytes(
         config.model(),
         micro_batch,
-        str(config.precision),
+        config.precision,
         config.checkpoint_activations,
         optimizer=config.optimizer,
     ).total
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This worker's windows of a global batch, on its device or on their way there."""
+
+    tokens: Tensor  # (n, context_size) int64
+    targets: Tensor  # (n, context_size) int64, -1 where there is none
+    mask_ids: Tensor | None = None  # (n, context_size) int64, see MaskedRows
+    arrival: torch.cuda.Event | None = None  # None: they are there
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the gradient of a global batch came to, the same on every worker.
+
+    Attributes:
+        is_good: bool, 0-dimensional, on the device: loss and gradient are finite, and its norm is within the limit.
+        metrics: float64 on the CPU, valid once `arrival` has been reached; None: they are valid already.
+    """
+
+    is_good: Tensor
+    metrics: Tensor
+    arrival: torch.cuda.Event | None
+
+    def wait(self) -> tuple[bool, float, float, list[float]]:
+        """is_good; loss of the global batch (nats a target); norm of its gradient before clipping; extra metrics."""
+        if self.arrival is not None:
+            self.arrival.synchronize()
+        is_good, num_targets, norm, nats, *extra_sums = self.metrics.tolist()
+        return bool(is_good), nats / max(1.0, num_targets), norm, extra_sums
+
+
+class MicroSteps:
+    """What a worker computes of an iter.
+
+    Attributes:
+        micro_batch: windows of one forward and backward pass. Halved when the memory is full; what is computed
+            stays the same but for rounding.
+    """
+
+    def __init__(
+        self,
+        trained: nn.Module,
+        config: ResolvedConfig,
+        worker: Worker,
+        global_batch: int,
+        pad_token: int,
+        micro_batch: int | None = None,
+        say: Callable[[str], None] = print,
+        masks: Tensor | None = None,
+    ) -> None:
+        """Args:
+        trained: a GPT, as it is or distributed.
+        global_batch: windows of an iter, over all workers.
+        micro_batch: so many at a time; None: as configured.
+        say: prints a line when the memory is full.
+        masks: the store's (`masks_on`), if tokens that are not legal in a place are to have no probability there.
+        """
+        self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
+        self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
+        self.micro_batch = (
+            largest_micro_batch(config, worker.world_size, global_batch)
+            if micro_batch is None
+            else micro_batch
+        )
+        self.say = say
+        self.stopwatch = Stopwatch(worker.device)
+        self.masks = masks
+        # FSDP computes in bf16 by its own policy.
+        is_autocast = config.precision == "bf16" and not isinstance(trained, FSDPModule)
+        self.autocast = torch.autocast(worker.device.type, torch.bfloat16, enabled=is_autocast)
+        self.copying = torch.cuda.Stream(worker.device) if worker.device.type == "cuda" else None
+
+    def load(self, windows: MaskedRows) -> Batch:
+        """Send this worker's windows of a global batch on their way to the device.
+
+        Meant for the thread that reads ahead: on CUDA the copy runs beside the computation of the iter before.
+        Where the workers' parts differ by a window, those that have less get an empty one: FSDP needs all of
+        them in every micro-step.
+        """
+        return self._send(
+            padded(windows, max_shard_size(self.global_batch, self.worker.world_size), self.pad_token)
+        )
+
+    def _send(self, windows: MaskedRows) -> Batch:
+        rows, mask_ids = windows
+        tokens = torch.from_numpy(np.ascontiguousarray(rows[:, :-1]))
+        targets = torch.from_numpy(targets_of(rows, self.vocab_size, self.pad_token))
+        ids = None if self.masks is None or mask_ids is None else torch.from_numpy(mask_ids)
+        if self.copying is None:
+            return Batch(tokens, targets, ids)
+        device = self.worker.device
+        with torch.cuda.stream(self.copying):
+            tokens = tokens.pin_memory().to(device, non_blocking=True)
+            targets = targets.pin_memory().to(device, non_blocking=True)
+            ids = None if ids is None else ids.pin_memory().to(device, non_blocking=True)
+            return Batch(tokens, targets, ids, self.copying.record_event())
+
+    def gradients(
+        self,
+        batch: Batch,
+        extra_metrics: Callable[[], list[float]] = list,
+        norm_limit: float = sys.float_info.max,
+    ) -> Outcome:
+        """Leave in `.grad` the gradient of (nats summed over the global batch / its targets), clipped.
+
+        Nothing waits for the device here. One worker whose memory is full begins the iter again with half the
+        micro-batch. Of several, the others wait for it in the middle of an exchange, so there it is an error.
+
+        Args:
+            batch: this worker's windows of the global batch.
+            extra_metrics: called after the last backward pass; its values are summed over the workers together
+                with the loss, so they cost no communication of their own.
+            norm_limit: the largest norm of a gradient that is good.
+        Raises: torch.OutOfMemoryError.
+        """
+        try:
+            return self.accumulate(batch, extra_metrics, norm_limit)
+        except torch.OutOfMemoryError:
+            if self.worker.world_size > 1 or self.micro_batch == 1:
+                raise
+        # Out of the `except`, whose traceback holds on to the activations.
+        self.trained.zero_grad(set_to_none=True)
+        full_at, self.micro_batch = self.micro_batch, (self.micro_batch + 1) // 2
+        if self.worker.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.say(f"out of memory with {full_at} windows at a time: going on with {self.micro_batch}")
+        return self.gradients(batch, extra_metrics, norm_limit)
+
+    def accumulate(
+        self,
+        batch: Batch,
+        extra_metrics: Callable[[], list[float]] = list,
+        norm_limit: float = sys.float_info.max,
+    ) -> Outcome:
+        """`gradients` without a second try."""
+        self.trained.train()
+        if batch.arrival is not None:
+            stream = torch.cuda.current_stream(self.worker.device)
+            stream.wait_event(batch.arrival)
+            for tensor in (batch.tokens, batch.targets, batch.mask_ids):
+                if tensor is not None:
+                    tensor.record_stream(stream)  # not to be given to another use before this stream is done
+        num_targets = (batch.targets != -1).sum().to(torch.float64)
+        with self.stopwatch.part("communication"):
+            sum_over_workers(num_targets, self.worker)
+        # Gradients are averaged over workers on their way: times world_size makes that a sum again.
+        scale = (self.worker.world_size / num_targets.clamp(min=1)).to(torch.float32)
+        nats = torch.zeros((), dtype=torch.float64, device=self.worker.device)
+        starts = range(0, len(batch.tokens), self.micro_batch)
+        for start in starts:
+            tokens, targets, legal = self._micro_batch(batch, start)
+            with gradient_sync(self.trained, is_last=start == starts[-1]):
+                with self.autocast, self.stopwatch.part("forward"):
+                    micro_nats = self.trained(tokens, targets, legal=legal)
+                with self.stopwatch.part("backward"):
+                    (micro_nats * scale).backward()
+            nats += micro_nats.detach().to(torch.float64)
+        with self.stopwatch.part("communication"):
+            extra = torch.tensor(extra_metrics(), dtype=torch.float64)
+            if self.copying is not None:
+                extra = extra.pin_memory()
+            sums = torch.cat([nats[None], extra.to(nats.device, non_blocking=True)])
+            sum_over_workers(sums, self.worker)
+        with self.stopwatch.part("optimizer"):
+            limit = self.config.grad_clip or math.inf
+            norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), limit)
+            norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        norm = norm.to(torch.float64)
+        is_good = sums[0].isfinite() & (norm <= norm_limit)
+        metrics = torch.cat([torch.stack([is_good.to(torch.float64), num_targets, norm]), sums])
+        # Where these are waited for is the only wait for the device of an iter.
+        metrics = metrics.to("cpu", non_blocking=True)
+        arrival = None if self.copying is None else torch.cuda.current_stream(nats.device).record_event()
+        return Outcome(is_good, metrics, arrival)
+
+    def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, Legal | None]:
+        """Tokens, targets and what is legal of the micro-batch from there on: (micro_batch or fewer, context_size)."""
+        tokens = batch.tokens[start : start + self.micro_batch]
+        targets = batch.targets[start : start + self.micro_batch]
+        mask_ids = None if batch.mask_ids is None else batch.mask_ids[start : start + self.micro_batch]
+        missing = self.micro_batch - len(tokens)
+        if missing and self.config.compile:  # what is compiled is compiled for one shape
+            tokens = F.pad(tokens, (0, 0, 0, missing), value=self.pad_token)
+            targets = F.pad(targets, (0, 0, 0, missing), value=-1)
+            mask_ids = None if mask_ids is None else F.pad(mask_ids, (0, 0, 0, missing))
+        return tokens, targets, self.legal(mask_ids)
+
+    def legal(self, mask_ids: Tensor | None) -> Legal | None:
+        """What the model is told of the tokens that are legal in the places of some targets."""
+        return None if self.masks is None or mask_ids is None else Legal(mask_ids, self.masks)
+
+    def warm_up(self, num_rows: int | None = None) -> None:
+        """One micro-step for nothing: compiles, allocates, and makes DDP lay out its buckets for good.
+
+        So a resumed run adds gradients in the same order as one that was never stopped.
+
+        Args:
+            num_rows: of how many windows; None: of one, or of those that the model is compiled for.
+        Raises: torch.OutOfMemoryError.
+        """
+        if num_rows is None:
+            num_rows = self.micro_batch if self.config.compile else 1
+        rows = np.zeros((num_rows, self.config.context_size + 1), dtype=np.int64)
+        rows[:, 0] = self.vocab_size  # a position token
+        self.accumulate(self._send(MaskedRows(rows, np.zeros_like(rows[:, 1:]))))
+        self.trained.zero_grad(set_to_none=True)
+
+
+def padded(windows: MaskedRows, count: int, pad_token: int) -> MaskedRows:
+    """Pad with empty rows to at least `count` rows."""
+    rows, mask_ids = windows
+    if len(rows) >= count:  # as nearly always, and a copy less
+        return windows
+    missing = ((0, count - len(rows)), (0, 0))
+    return MaskedRows(
+        np.pad(rows, missing, constant_values=pad_token),
+        None if mask_ids is None else np.pad(mask_ids, missing),
+    )

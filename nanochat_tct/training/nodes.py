@@ -14,7 +14,7 @@ import torch
 import nanochat_tct
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.training.parallel import StoppedTogether, Worker, gather
+from nanochat_tct.training.distributed import StoppedTogether, Worker, gather
 
 
 def check_nodes(data_dir: str, worker: Worker) -> None:

@@ -16,12 +16,12 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import wandb_mode
 from nanochat_tct.training import checkpoint, remote_run
-from nanochat_tct.training.config import TrainConfig, refuse_other_run, resolve
-from nanochat_tct.training.loop import open_windows
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, refuse_other_run, resolve
+from nanochat_tct.training.distributed import max_shard_size
 from nanochat_tct.training.micro_batch import largest_micro_batch
-from nanochat_tct.training.optimizer import own_rate
-from nanochat_tct.training.parallel import largest_share
+from nanochat_tct.training.optim import own_rate
 from nanochat_tct.training.speed import peak_of
+from nanochat_tct.training.trainer import open_windows
 
 MOST_BYTES = 2**44  # 16 TiB: of memory in any machine
 PROCESS_BYTES = 3 * 10**8  # of a worker before it has a model
@@ -33,7 +33,7 @@ EXPECTED_UTILIZATION = {"cpu": 0.4, "cuda": 0.3}  # of the peak; for the estimat
 class Plan:
     """A complete config, with absolute paths, and where the run stands."""
 
-    config: TrainConfig
+    config: ResolvedConfig
     lines: list[str]  # to print
     previous: checkpoint.Checkpoint | None  # what the run goes on from
 
@@ -47,7 +47,7 @@ class Plan:
         return self.previous is not None and self.previous.step >= self.config.max_iters
 
 
-def check_settings(config: TrainConfig) -> TrainConfig:
+def check_settings(config: TrainConfig) -> ResolvedConfig:
     """Resolve a config, and check what can be checked before there is any data.
 
     Raises: UserError.
@@ -63,17 +63,17 @@ def check_settings(config: TrainConfig) -> TrainConfig:
             f"which is the {config.preset}'s with --batch-size auto; take fewer workers, or give --batch-size"
         )
     refuse_beyond_memory(resolved)
-    refuse_folder(join(config.checkpoint_dir, str(resolved.run_name)), "--checkpoint-dir")
+    refuse_folder(join(config.checkpoint_dir, resolved.run_name), "--checkpoint-dir")
     writes_logs = config.tensorboard or config.wandb != "off"
     if writes_logs and not os.environ.get(
         "RAY_ADDRESS"
     ):  # on a cluster the first worker writes them, elsewhere
-        refuse_folder(str(Path(config.log_dir, str(resolved.run_name))), "--log-dir")
+        refuse_folder(str(Path(config.log_dir, resolved.run_name)), "--log-dir")
     return resolved
 
 
-def refuse_beyond_memory(config: TrainConfig, trials: int = 1) -> None:
-    """Refuse a resolved config whose workers need more than all memory of the machine that they run on.
+def refuse_beyond_memory(config: ResolvedConfig, trials: int = 1) -> None:
+    """Refuse a config whose workers need more than all memory of the machine that they run on.
 
     The memory of a GPU or of a cluster's machines is not known here, so there only a limit holds that no machine meets.
 
@@ -83,12 +83,12 @@ def refuse_beyond_memory(config: TrainConfig, trials: int = 1) -> None:
     """
     is_here = not config.use_gpu and os.environ.get("RAY_ADDRESS", "") in ("", "local")
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if is_here else MOST_BYTES
-    rows = largest_share(config.global_batch, config.num_workers)
+    rows = max_shard_size(config.global_batch, config.num_workers)
     is_fixed = is_here and config.batch_size != "auto"
     held = memory_bytes(
         config.model(),
         largest_micro_batch(config, config.num_workers, config.global_batch) if is_fixed else 1,
-        str(config.precision),
+        config.precision,
         config.checkpoint_activations,
         config.num_workers if config.parallel == "fsdp" else 1,
         config.optimizer,
@@ -119,55 +119,53 @@ def make_plan(config: TrainConfig) -> Plan:
 
     Raises: UserError for everything that would make the run fail later and can be seen now.
     """
-    data_dir = config.data_dir
-    assert data_dir is not None
-    config = check_settings(config)
+    resolved = check_settings(config)
     tokenizer = load_tokenizer(config.tokenizer)
-    store = TokenStore.open(data_dir)
+    store = TokenStore.open(resolved.data_dir)
     store.check_tokenizer(tokenizer)
     settings = store.manifest["settings"]
     windowing = config.windowing or settings["windowing"]
     is_like_prepared = windowing == settings["windowing"]
-    config = dataclasses.replace(
-        config,
+    resolved = dataclasses.replace(
+        resolved,
         windowing=windowing,
         stride=config.stride or (settings["stride"] if is_like_prepared else None),
-        data_dir=absolute(data_dir),
+        data_dir=absolute(resolved.data_dir),
         checkpoint_dir=absolute(config.checkpoint_dir),
         log_dir=str(Path(config.log_dir).resolve()),
         wandb=wandb_mode(config.wandb),
     )
     num_windows = {
-        "train": len(open_windows(store, config, "train")),
-        "val": len(open_windows(store, config, "val")),
+        "train": len(open_windows(store, resolved, "train")),
+        "val": len(open_windows(store, resolved, "val")),
     }
     for split, number in num_windows.items():
         if number == 0 and len(store.split(split)) == 0:  # type: ignore[arg-type]
             raise UserError(
-                f"{config.data_dir} has no document in its {split} split (train_split {settings['train_split']:g}): "
+                f"{resolved.data_dir} has no document in its {split} split (train_split {settings['train_split']:g}): "
                 "prepare it again with another --train-split, or with documents of more owners"
             )
         if number == 0:
             raise UserError(
-                f"{config.data_dir} has no {split} windows of {config.context_size} tokens; prepare more "
+                f"{resolved.data_dir} has no {split} windows of {resolved.context_size} tokens; prepare more "
                 "workflows, or take a smaller --context-size"
             )
-    run_dir = remote_run.pull(config.run_place)
+    run_dir = remote_run.pull(resolved.run_place)
     path = checkpoint.latest_checkpoint(run_dir)
     previous = checkpoint.load_checkpoint(path, verify=False) if path else None
     if previous is not None:
-        if previous.state["global_batch"] < config.num_workers:
+        if previous.state["global_batch"] < resolved.num_workers:
             raise UserError(
-                f"run {config.run_name!r} has a global batch of {previous.state['global_batch']} windows, which is "
-                f"too small for --num-workers {config.num_workers}; take fewer"
+                f"run {resolved.run_name!r} has a global batch of {previous.state['global_batch']} windows, which is "
+                f"too small for --num-workers {resolved.num_workers}; take fewer"
             )
-        refuse_other_run(config, store.fingerprint, tokenizer.fingerprint, previous.state)
+        refuse_other_run(resolved, store.fingerprint, tokenizer.fingerprint, previous.state)
     elif config.resume:
         raise UserError(f"--resume, but {run_dir} holds no checkpoint; leave --resume out to start anew")
-    return Plan(config, describe(config, num_windows, previous), previous)
+    return Plan(resolved, describe(resolved, num_windows, previous), previous)
 
 
-def evaluations_left(config: TrainConfig, done: int) -> int:
+def evaluations_left(config: ResolvedConfig, done: int) -> int:
     """How many evaluations follow iter `done`, the one of a new run before its first iter included."""
     left = config.max_iters // config.eval_interval - done // config.eval_interval
     return (
@@ -176,7 +174,7 @@ def evaluations_left(config: TrainConfig, done: int) -> int:
 
 
 def describe(
-    config: TrainConfig, num_windows: dict[str, int], previous: checkpoint.Checkpoint | None
+    config: ResolvedConfig, num_windows: dict[str, int], previous: checkpoint.Checkpoint | None
 ) -> list[str]:
     """Everything that was derived, in a few lines."""
     shape = config.model()

@@ -22,9 +22,9 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 from ray.train.v2._internal.execution.context import get_train_context
 from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
 
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig
+from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.nodes import check_nodes
-from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.signals import PREEMPTED
 
 POLL_SECONDS = 0.2  # how often the driver is asked whether it wants to stop
@@ -41,15 +41,15 @@ class Preempted(Exception):
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """Train as `settings["config"]` says; `settings["lines"]` (lines.Lines) leads to the driver.
+    """Train as `settings["config"]` says; `settings["lines"]` (driver_channel.DriverChannel) leads to the driver.
 
     Raises: Preempted, on all workers.
     """
     # Train's controller reads this module too, and waits for it; it has no use for the loop.
-    from nanochat_tct.training.loop import Reporter, train
+    from nanochat_tct.training.trainer import Reporter, Trainer
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
-    config = TrainConfig(**settings["config"])
+    config = ResolvedConfig(**settings["config"])
     lines = settings["lines"]
     context = ray.train.get_context()
     if config.use_gpu:
@@ -68,7 +68,6 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return heard[0] if heard else preemption(worker)
 
     put = lines.put.remote
-    assert config.data_dir is not None
     try:
         check_nodes(config.data_dir, worker)
         reporter = Reporter(
@@ -78,7 +77,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
             stop_reason=stop_reason,
             is_restart=worker.is_first and ray.get(lines.count_start.remote()) > 0,
         )
-        result = train(config, worker, reporter)
+        result = Trainer(config, worker, reporter).run()
     except StoppedTogether as error:  # an end, not a failure: starting again would not help
         return {"error": str(error)}
     stopped = result["stopped"]

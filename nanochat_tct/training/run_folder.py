@@ -19,17 +19,16 @@ from nanochat_tct.documents import to_yaml
 from nanochat_tct.generation.generate import Sample
 from nanochat_tct.tracking.plot import plot
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig
 
 CONFIG, METRICS_TABLE, CURVE, SAMPLES = "config.yaml", "metrics.parquet", "loss.png", "samples"
 
 
-def write_run_folder(run_dir: Path, config: TrainConfig, samples: list[Sample]) -> None:
+def write_run_folder(run_dir: Path, config: ResolvedConfig, samples: list[Sample]) -> None:
     """Write or renew all of it.
 
     Args:
         run_dir: of a run with at least one log line.
-        config: resolved.
         samples: in place of those of an earlier sitting; where there are none, those stay.
     """
     write_yaml(dataclasses.replace(config, resume=False), run_dir / CONFIG)

@@ -7,13 +7,13 @@ from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
 from nanochat_tct.generation.generate import Sample, in_order
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import load_model
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig
 
 MAX_TOKENS = 512
 CANDIDATES = 8  # no slower than one: the engine writes as many and more at a time
 
 
-def print_samples(run_dir: Path, config: TrainConfig) -> list[Sample]:
+def print_samples(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
     """Print `num_samples` workflows from the run's best checkpoint in YAML, rather ones that the model itself ended.
 
     Returns: them.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from nanochat_tct.model.accounting import flops_per_token, peak_flops
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig
 
 
 def peak_of(device: torch.device) -> float:
@@ -31,7 +31,7 @@ def measured_flops(device: torch.device, size: int = 1024, repeats: int = 5) -> 
 class Speed:
     """Tokens a second, share of the peak (model FLOPs utilization), time left."""
 
-    def __init__(self, config: TrainConfig, global_batch: int, peak: float, step: int) -> None:
+    def __init__(self, config: ResolvedConfig, global_batch: int, peak: float, step: int) -> None:
         """Args:
         global_batch: windows of an iter.
         peak: FLOPs a second of all workers together.
@@ -56,7 +56,7 @@ class Speed:
         self.iters += 1
         self.step += 1
 
-    def numbers(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Speed since the last call; time left at the pace so far, evaluations and checkpoints included."""
         tokens_per_second = self.iters * self.tokens / max(self.seconds, 1e-9)
         self.iters, self.seconds = 0, 0.0

@@ -18,13 +18,13 @@ from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter, train
-from nanochat_tct.training.parallel import StoppedTogether, Worker, share
+from nanochat_tct.training.distributed import StoppedTogether, Worker, broadcast
 from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.remote_run import push_notes
 from nanochat_tct.training.run_folder import write_run_folder
 from nanochat_tct.training.sample import print_samples
 from nanochat_tct.training.signals import StopSignals
+from nanochat_tct.training.trainer import Reporter, Trainer
 
 
 def command(argv: list[str]) -> int:
@@ -61,7 +61,7 @@ def command(argv: list[str]) -> int:
                         progress=terminal.progress,
                         stop_reason=lambda: signals.reason() or terminal.stop_reason(),
                     )
-                result = train(config, worker, reporter)
+                result = Trainer(config, worker, reporter).run()
         finally:
             if dist.is_initialized():
                 dist.destroy_process_group()
@@ -90,7 +90,7 @@ def hold_run_folder(run_dir: Path, worker: Worker, stack: ExitStack) -> None:
             stack.enter_context(exclusive(run_dir))
         except UserError as error:
             problem = str(error)
-    problem = share(problem, worker)
+    problem = broadcast(problem, worker)
     if problem is not None:
         raise StoppedTogether(problem)
 

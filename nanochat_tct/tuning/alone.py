@@ -2,7 +2,7 @@
 
 import torch
 
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.distributed import Worker
 from nanochat_tct.tuning.meter import INTERRUPTED
 from nanochat_tct.tuning.sweep import Sweep
 from nanochat_tct.tuning.trial import work

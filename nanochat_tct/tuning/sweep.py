@@ -14,10 +14,10 @@ from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import absolute, join
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import open_windows
+from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.training.trainer import open_windows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
 from nanochat_tct.tuning.ledger import Ledger
@@ -60,20 +60,19 @@ class Sweep:
         config: SweepConfig,
         folder: Path,
         ledger: Ledger,
-        base: TrainConfig,
+        base: ResolvedConfig,
         store: TokenStore,
         sizes: dict[str, Size],
         cores: int,
         slots: int,
     ) -> None:
         """Args:
-        base: what all trials share, resolved for some size.
+        base: what all trials share, with some size.
         cores: of the machine, which trials without GPU share.
         slots: trials at a time.
         """
         self.config, self.folder, self.ledger, self.base = config, folder, ledger, base
         self.store, self.sizes, self.cores, self.slots = store, sizes, cores, slots
-        assert base.context_size is not None
         self.iter_tokens = base.global_batch * base.context_size
         training, validation = (open_windows(store, base, split) for split in ("train", "val"))
         self.validation_windows = len(validation)
@@ -198,8 +197,7 @@ class Sweep:
         shape = size.settings()
         # A weight decay that is left open follows from this trial's rate and length, not from those of `base`.
         values = {"weight_decay": self.config.train_settings().get("weight_decay"), **spec.varied}
-        config = dataclasses.replace(
-            base,
+        config = base.reopened(
             n_layer=shape["n_layer"],
             n_head=shape["n_head"],
             n_embd=shape["n_embd"],
@@ -446,7 +444,7 @@ class Sweep:
         return Spec("final", size, rate, self.best_varied(fit), iters, self.ledger.free)
 
 
-def spread(base: TrainConfig, slots: int) -> TrainConfig:
+def spread(base: ResolvedConfig, slots: int) -> ResolvedConfig:
     """The same global batch on `slots` times as many workers, where it can be divided: the final run takes all."""
     if slots == 1:
         return base

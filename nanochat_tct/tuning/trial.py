@@ -16,12 +16,12 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.storage.object_storage import is_remote, join, local_path
 from nanochat_tct.training import checkpoint, remote_run
-from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.config import ResolvedConfig, resolve
+from nanochat_tct.training.distributed import NotSaved, StoppedTogether, Worker
 from nanochat_tct.training.launch import iters_saved, were_lost, worker_resources
-from nanochat_tct.training.loop import Reporter, open_windows, train
 from nanochat_tct.training.nodes import check_node
-from nanochat_tct.training.parallel import NotSaved, StoppedTogether, Worker
 from nanochat_tct.training.signals import PREEMPTED
+from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
@@ -69,7 +69,7 @@ def train_on_workers(given: dict[str, Any], account: Account) -> dict[str, Any]:
     """
     from ray.train import WorkerGroupError
 
-    config = TrainConfig(**account.settings["config"])
+    config = ResolvedConfig(**account.settings["config"])
     while True:
         before = iters_saved(config)
         try:
@@ -93,7 +93,7 @@ def train_on_workers(given: dict[str, Any], account: Account) -> dict[str, Any]:
             }
 
 
-def make_trainer(given: dict[str, Any], config: TrainConfig) -> Any:
+def make_trainer(given: dict[str, Any], config: ResolvedConfig) -> Any:
     """Ray's TorchTrainer of a trial."""
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -176,12 +176,12 @@ def work(
     meter = WorkerMeter(folder, ledger, trial, worker.rank)
     account = meter.account
     settings = account.settings
-    config = TrainConfig(**settings["config"])
+    config = ResolvedConfig(**settings["config"])
     if worker.device.type == "cpu":
         torch.set_num_threads(settings["threads"])
     os.environ["WANDB_RUN_GROUP"] = settings["group"]
     judge = Judge(meter, settings, worker.is_first)
-    log_dir = Path(config.log_dir) / str(config.run_name)
+    log_dir = Path(config.log_dir) / config.run_name
     log_dir.mkdir(parents=True, exist_ok=True)
 
     def report(numbers: dict[str, Any]) -> None:
@@ -216,7 +216,7 @@ def work(
 
 
 def train_to_the_end(
-    config: TrainConfig,
+    config: ResolvedConfig,
     worker: Worker,
     reporter: Reporter,
     meter: WorkerMeter,
@@ -230,9 +230,9 @@ def train_to_the_end(
         if worker.is_first:
             config = fit_length(config, meter)
         if worker.world_size > 1:
-            config = TrainConfig(**broadcast(to_dict(config)))
+            config = ResolvedConfig(**broadcast(to_dict(config)))
         try:
-            result = train(config, worker, reporter)
+            result = Trainer(config, worker, reporter).run()
         except NotSaved:
             raise
         except StoppedTogether as error:  # not finite, again and again
@@ -250,7 +250,7 @@ def train_to_the_end(
     return {"status": status, "why": why, "ended_at": meter.ledger.clock()} | reached(config)
 
 
-def reached(config: TrainConfig) -> dict[str, Any]:
+def reached(config: ResolvedConfig) -> dict[str, Any]:
     """Where a run stands, from its latest checkpoint."""
     latest = checkpoint.latest_checkpoint(remote_run.pull(config.run_place))
     if latest is None:
@@ -266,7 +266,7 @@ def reached(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def fit_length(config: TrainConfig, meter: WorkerMeter) -> TrainConfig:
+def fit_length(config: ResolvedConfig, meter: WorkerMeter) -> ResolvedConfig:
     """The config of what is still to do, with the money there is; on the first worker.
 
     A trial keeps its length, so that it can be compared: its reserve is raised by what it must do again, as far as
@@ -280,13 +280,13 @@ def fit_length(config: TrainConfig, meter: WorkerMeter) -> TrainConfig:
     if measured is not None:
         prices = meter.prices = dataclasses.replace(prices, iter=measured)
 
-    def evaluations_of(config: TrainConfig) -> int:
+    def evaluations_of(config: ResolvedConfig) -> int:
         """Those to come: at multiples of the interval, one that a kill cut off included, and at the end."""
         first = math.ceil(done / config.eval_interval)
         last = config.max_iters // config.eval_interval
         return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
 
-    def rest_of(config: TrainConfig) -> float:
+    def rest_of(config: ResolvedConfig) -> float:
         """Quanta of all that is to come but the iters."""
         number = evaluations_of(config)
         price = prices.warm_up + number * (windows * prices.window + prices.checkpoint)
@@ -312,16 +312,14 @@ def fit_length(config: TrainConfig, meter: WorkerMeter) -> TrainConfig:
     return config
 
 
-def with_length(config: TrainConfig, max_iters: int, settings: dict[str, Any]) -> TrainConfig:
+def with_length(config: ResolvedConfig, max_iters: int, settings: dict[str, Any]) -> ResolvedConfig:
     """A final run of another length: the learning rate decays over it, and evaluations stay as many.
 
     Args:
-        config: resolved.
         settings: of the trial; they say whether the weight decay follows from the length, as the warm-up does.
     """
     interval = max(1, math.ceil(max_iters / (FINAL_EVALUATIONS - 1)))
-    config = dataclasses.replace(
-        config,
+    length = config.reopened(
         max_iters=max_iters,
         lr_decay_iters=max_iters,
         warmup_iters=None,
@@ -329,8 +327,7 @@ def with_length(config: TrainConfig, max_iters: int, settings: dict[str, Any]) -
         eval_interval=interval,
         save_interval=interval,
     )
-    assert config.vocab_size is not None
-    return resolve(config, config.vocab_size)
+    return resolve(length, config.vocab_size)
 
 
 class Judge:
@@ -372,7 +369,7 @@ class Judge:
 
 
 def evaluate_whole_split(
-    config: TrainConfig, path: str, meter: WorkerMeter, settings: dict[str, Any]
+    config: ResolvedConfig, path: str, meter: WorkerMeter, settings: dict[str, Any]
 ) -> float | None:
     """Bits per byte over all of the validation split; None where trials were measured by all of it anyway."""
     from nanochat_tct.evaluation.evaluate import evaluate_loss
@@ -380,7 +377,6 @@ def evaluate_whole_split(
 
     if not settings["whole_windows"]:
         return None
-    assert config.data_dir is not None
     store = TokenStore.open(config.data_dir, verify=False)
     windows = open_windows(store, dataclasses.replace(config, windowing="stream", stride=None), "val")
     meter.charge("evaluation", settings["whole_windows"] * Prices(**settings["flops"]).window)
@@ -388,7 +384,7 @@ def evaluate_whole_split(
     model = load(path, None, device)[0]
     assert config.batch_size != "auto"  # a sweep's is a number (tuning/config.py)
     masks = store.masks if config.mask_illegal else None
-    measured = evaluate_loss(model, windows, config.batch_size, device, str(config.precision), masks=masks)
+    measured = evaluate_loss(model, windows, config.batch_size, device, config.precision, masks=masks)
     return float(measured["bits_per_byte"])
 
 

@@ -23,7 +23,7 @@ from nanochat_tct.storage.object_storage import absolute, is_remote, local_path,
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.checkpoint import exclusive
-from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.training.nodes import software
 from nanochat_tct.training.plan import check_settings, refuse_beyond_memory
 from nanochat_tct.training.plan import make_plan as make_train_plan
@@ -342,7 +342,7 @@ def write_results(sweep: Sweep) -> None:
     final = next((account for account in ledger.accounts.values() if account.purpose == "final"), None)
     if final is None or final.is_open:
         return
-    config = TrainConfig(**final.settings["config"])
+    config = ResolvedConfig(**final.settings["config"])
     iters = final.result.get("max_iters") or config.max_iters
     default = TrainConfig()
     best = dataclasses.replace(

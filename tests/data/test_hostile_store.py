@@ -10,8 +10,8 @@ import pytest
 
 from nanochat_tct.data.store import DOCUMENTS, MANIFEST, TOKENS, TokenStore, manifest_sha256
 from nanochat_tct.errors import UserError
-from tests.support.workers import small_store
 from nanochat_tct.storage.files import file_sha256
+from tests.support.workers import small_store
 
 
 @pytest.fixture

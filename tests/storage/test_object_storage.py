@@ -11,12 +11,18 @@ import pytest
 from nanochat_tct.data.store import MANIFEST, TOKENS, TokenStore, manifest_sha256, upload_store
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage import object_storage
-from nanochat_tct.storage.object_storage import RemoteFolder, absolute, join, local_path, locked, shown
+from nanochat_tct.storage.files import FileRecord
+from nanochat_tct.storage.object_storage import (
+    RemoteFolder,
+    absolute,
+    join,
+    local_path,
+    locked_copy,
+    shown,
+)
 from tests.support.commands import assert_user_error, run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.support.workers import small_store
-from nanochat_tct.storage.files import FileRecord
-from nanochat_tct.storage.object_storage import RemoteFolder, absolute, join, local_path, locked_copy, shown
 
 STORE = f"s3://{BUCKET}/data/store"
 

@@ -18,10 +18,10 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter, train
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig
+from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.trainer import Reporter, Trainer
 
 CPU = torch.device("cpu")
 
@@ -45,8 +45,8 @@ def small_store(folder: Path, count: int = 120, seed: int = 0) -> Path:
     return folder
 
 
-def small_config(data_dir: Path, folder: Path, **changes: Any) -> TrainConfig:
-    """A resolved config of a model that trains in a second."""
+def small_config(data_dir: Path, folder: Path, **changes: Any) -> ResolvedConfig:
+    """The config of a model that trains in a second."""
     settings: dict[str, Any] = {
         "data_dir": str(data_dir),
         "checkpoint_dir": str(folder / "checkpoints"),
@@ -70,15 +70,15 @@ def small_config(data_dir: Path, folder: Path, **changes: Any) -> TrainConfig:
     return make_plan(TrainConfig(**{**settings, **changes})).config
 
 
-def train_alone(config: TrainConfig, lines: list[str] | None = None, **reporter: Any) -> dict[str, Any]:
+def train_alone(config: ResolvedConfig, lines: list[str] | None = None, **reporter: Any) -> dict[str, Any]:
     """The loop on one worker in this process, with a fixed number of threads; `reporter` as Reporter takes it."""
     torch.set_num_threads(1)
     say = (lines if lines is not None else []).append
     device = torch.device("cuda", 0) if config.use_gpu else CPU
-    return train(config, Worker(0, 1, device), Reporter(say=say, **reporter))
+    return Trainer(config, Worker(0, 1, device), Reporter(say=say, **reporter)).run()
 
 
-Job = tuple[TrainConfig, Callable[[int], Reporter | None] | None]
+Job = tuple[ResolvedConfig, Callable[[int], Reporter | None] | None]
 
 
 def train_together(jobs: list[Job], world_size: int) -> None:
@@ -98,12 +98,12 @@ def _train_jobs(rank: int, jobs: list[Job], world_size: int, port: int) -> None:
     try:
         for config, prepare in jobs:
             reporter = prepare(rank) if prepare is not None else None
-            train(config, Worker(rank, world_size, CPU), reporter or Reporter(say=lambda line: None))
+            Trainer(config, Worker(rank, world_size, CPU), reporter or Reporter(say=lambda line: None)).run()
     finally:
         dist.destroy_process_group()
 
 
-def changed(config: TrainConfig, **changes: Any) -> TrainConfig:
+def changed(config: ResolvedConfig, **changes: Any) -> ResolvedConfig:
     """The config with other values."""
     return dataclasses.replace(config, **changes)
 

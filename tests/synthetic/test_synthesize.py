@@ -27,7 +27,6 @@ from nanochat_tct.synthetic.template import (
     maybe,
 )
 from nanochat_tct.synthetic.writer import Writer
-from tests.support.commands import assert_user_error, run_cli
 from tests.support.commands import Finished, assert_user_error
 
 COUNT = 1500

@@ -22,8 +22,8 @@ from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
-from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.training.optimizer import make_optimizers, step_if
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
+from nanochat_tct.training.optim import make_optimizers, step_if
 from nanochat_tct.training.token_parts import token_parts
 from tests.support.commands import run_cli, run_python
 from tests.support.workers import CPU, changed, small_config, train_alone
@@ -42,19 +42,19 @@ def data_dir(tmp_path_factory: Any) -> Path:
     return folder
 
 
-def gpu_config(data_dir: Path, folder: Path, **changes: Any) -> TrainConfig:
+def gpu_config(data_dir: Path, folder: Path, **changes: Any) -> ResolvedConfig:
     """A run in which rows hold several documents, on the GPU, in bf16, compiled."""
     shape = {"n_layer": 2, "n_head": 2, "n_embd": 64, "context_size": 256, "batch_size": 4}
     return small_config(data_dir, folder, **{**shape, "use_gpu": True, "compile": True, **changes})
 
 
-def losses(config: TrainConfig) -> list[float]:
-    run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+def losses(config: ResolvedConfig) -> list[float]:
+    run_dir = Path(config.checkpoint_dir) / config.run_name
     return [entry["loss"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
 
 
-def weights(config: TrainConfig) -> dict[str, torch.Tensor]:
-    path = latest_checkpoint(Path(config.checkpoint_dir) / str(config.run_name))
+def weights(config: ResolvedConfig) -> dict[str, torch.Tensor]:
+    path = latest_checkpoint(Path(config.checkpoint_dir) / config.run_name)
     assert path is not None
     return load_checkpoint(path).weights()
 

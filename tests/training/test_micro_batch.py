@@ -17,11 +17,10 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training import loop
-from nanochat_tct.training.config import GLOBAL_BATCH, TrainConfig
-from nanochat_tct.training.micro_batch import FILE, out_of_memory
-from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.parallel import StoppedTogether, Worker
+from nanochat_tct.training import trainer
+from nanochat_tct.training.config import GLOBAL_BATCH, ResolvedConfig, TrainConfig
+from nanochat_tct.training.distributed import StoppedTogether, Worker
+from nanochat_tct.training.micro_batch import FILE, MicroSteps, out_of_memory
 from tests.support.commands import REPOSITORY
 from tests.support.workers import CPU, changed, small_config, train_alone, train_together
 
@@ -41,8 +40,8 @@ class Full:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-def losses(config: TrainConfig) -> list[float]:
-    run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+def losses(config: ResolvedConfig) -> list[float]:
+    run_dir = Path(config.checkpoint_dir) / config.run_name
     return [entry["loss"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
 
 
@@ -87,7 +86,7 @@ def test_a_run_finds_what_fits_and_trains_the_same(
 ) -> None:
     plain = small_config(data_dir, tmp_path / "plain", batch_size=6, max_iters=5)
     train_alone(plain)
-    monkeypatch.setattr(loop, "GPT", full_model(holds=2))
+    monkeypatch.setattr(trainer, "GPT", full_model(holds=2))
     lines: list[str] = []
     small = small_config(data_dir, tmp_path / "small", batch_size=6, max_iters=5)
     train_alone(small, lines)
@@ -103,24 +102,24 @@ def test_a_run_finds_what_fits_and_trains_the_same(
     )
     assert read_state(auto)["global_batch"] == GLOBAL_BATCH["demo"] == 16
 
-    monkeypatch.setattr(loop, "GPT", full_model(holds=0))
+    monkeypatch.setattr(trainer, "GPT", full_model(holds=0))
     with pytest.raises(StoppedTogether, match=r"out of memory with a single window.*checkpoint-activations"):
         train_alone(small_config(data_dir, tmp_path / "none", batch_size=6))
 
 
-def read_state(config: TrainConfig) -> Any:
-    path = sorted((Path(config.checkpoint_dir) / str(config.run_name)).glob("iter_*"))[-1]
+def read_state(config: ResolvedConfig) -> Any:
+    path = sorted((Path(config.checkpoint_dir) / config.run_name).glob("iter_*"))[-1]
     return json.loads((path / "state.json").read_text())
 
 
 def fill_second_rank(rank: int) -> None:
     """Rank 1 holds two windows, rank 0 four."""
-    loop.GPT = full_model(holds=4 - 2 * rank)  # type: ignore[misc]
+    trainer.GPT = full_model(holds=4 - 2 * rank)  # type: ignore[misc]
 
 
 def fill_second_rank_later(rank: int) -> None:
     """Rank 1 runs out in its third iter: after the trial, the warm-up and two iters."""
-    loop.GPT = full_model(holds=4 - 2 * rank, calls_before=4)  # type: ignore[misc]
+    trainer.GPT = full_model(holds=4 - 2 * rank, calls_before=4)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

@@ -11,8 +11,8 @@ import torch.multiprocessing
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.training import nodes
+from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.nodes import check_nodes
-from nanochat_tct.training.parallel import StoppedTogether, Worker
 from tests.support.workers import CPU, free_port, small_store
 
 pytestmark = pytest.mark.processes

@@ -14,13 +14,13 @@ from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import checkpoint, remote_run
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.plan import make_plan
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.support.workers import changed, small_config, small_store, train_alone
 
 RUN = f"s3://{BUCKET}/checkpoints/run"
-Config = Callable[..., TrainConfig]
+Config = Callable[..., ResolvedConfig]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def config(storage: ObjectStorage, made: Path, tmp_path: Path) -> Config:
     """Data and checkpoints are in the bucket."""
     upload_store(made, f"s3://{BUCKET}/data")
 
-    def make(**changes: Any) -> TrainConfig:
+    def make(**changes: Any) -> ResolvedConfig:
         places = {"data_dir": f"s3://{BUCKET}/data", "checkpoint_dir": f"s3://{BUCKET}/checkpoints"}
         return make_plan(changed(small_config(made, tmp_path, **changes), **places)).config
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 import pytest
 from matplotlib.image import imread
 
-from nanochat_tct.config import parse_arguments
+from nanochat_tct.config import parse_arguments, to_dict
 from nanochat_tct.documents import read_workflow
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
@@ -28,7 +28,8 @@ def test_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     samples = print_samples(run_dir, config)
     write_run_folder(run_dir, config, samples)
 
-    assert parse_arguments(TrainConfig, ["--config", str(run_dir / "config.yaml")], "train", "") == config
+    read = parse_arguments(TrainConfig, ["--config", str(run_dir / "config.yaml")], "train", "")
+    assert to_dict(read) == to_dict(config)
     table = pyarrow.parquet.read_table(run_dir / "metrics.parquet")
     written = [{name: value for name, value in row.items() if value is not None} for row in table.to_pylist()]
     assert written == read_metrics(run_dir) and len(written) == 12 + 3  # iters and evaluations

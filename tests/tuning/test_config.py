@@ -12,7 +12,7 @@ from nanochat_tct.cli import main
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.tuning.config import DECIDED, DIFFERENT, SweepConfig
 from nanochat_tct.tuning.ledger import Account, Terms
 from nanochat_tct.tuning.records import trial_rows
@@ -62,7 +62,7 @@ def final_of(sweep: Sweep) -> Account:
 def test_each_trial_derives_its_own_weight_decay(done: Sweep) -> None:
     sweep, decays = done, set()
     for account in sweep.ledger.accounts.values():
-        config = TrainConfig(**account.settings["config"])
+        config = ResolvedConfig(**account.settings["config"])
         alone = TrainConfig(
             n_layer=config.n_layer,
             n_head=config.n_head,
@@ -82,7 +82,7 @@ def test_each_trial_derives_its_own_weight_decay(done: Sweep) -> None:
 
 def test_a_final_run_of_another_length_derives_it_again(done: Sweep) -> None:
     account = final_of(done)
-    config = TrainConfig(**account.settings["config"])
+    config = ResolvedConfig(**account.settings["config"])
     shorter = with_length(config, 30, account.settings)
     assert (shorter.max_iters, shorter.lr_decay_iters, shorter.warmup_iters) == (30, 30, 1)
     assert shorter.weight_decay == min(2.0, float(f"{1.2 / (30 * config.learning_rate):.2g}"))  # type: ignore[operator]
@@ -96,7 +96,7 @@ def test_the_best_config_has_what_the_final_run_had(done: Sweep) -> None:
     account.result["max_iters"] = 40  # its length was corrected
     write_results(done)
     best = yaml.safe_load((done.folder / BEST).read_text())
-    ran = with_length(TrainConfig(**account.settings["config"]), 40, account.settings)
+    ran = with_length(ResolvedConfig(**account.settings["config"]), 40, account.settings)
     for name in (
         "max_iters",
         "lr_decay_iters",

@@ -16,8 +16,8 @@ import torch
 
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.config import ResolvedConfig
+from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
@@ -159,7 +159,7 @@ def assert_nothing_lost(ledger: Ledger, folder: Path) -> None:
     assert len(set(keys)) == len(keys)  # none was run twice
     for row in rows:
         assert row.status in ("finished", "stopped"), row
-        shape = TrainConfig(**ledger.accounts[row.trial].settings["config"]).model()
+        shape = ResolvedConfig(**ledger.accounts[row.trial].settings["config"]).model()
         assert row.flops >= row.tokens * flops_per_token(shape)
         if row.status == "finished":
             assert row.tokens == row.planned_tokens, row

@@ -8,7 +8,7 @@ import pytest
 
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError
-from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
@@ -88,7 +88,7 @@ def test_a_final_run_on_more_workers_can_pay_for_its_last_iter(tmp_path: Path) -
     """Each worker warms up: were one row of that forgotten, the last iter and the last evaluation might not come."""
     sweep = make_sweep(tmp_path)
     final = sweep.ledger.accounts[run_all(sweep)[-1]]
-    config = TrainConfig(**final.settings["config"])
+    config = ResolvedConfig(**final.settings["config"])
     assert config.num_workers == 2 > sweep.base.num_workers
     rows = warm_up_rows(config, config.num_workers, config.global_batch)
     assert rows > warm_up_rows(sweep.base, sweep.base.num_workers, config.global_batch)

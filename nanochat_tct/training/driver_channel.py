@@ -3,7 +3,7 @@
 from typing import Any
 
 
-class Lines:
+class DriverChannel:
     """Between driver and rank 0: lines and numbers for the bar come this way, a wish to stop goes that way."""
 
     def __init__(self) -> None:

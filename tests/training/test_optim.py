@@ -1,21 +1,20 @@
 """The optimizer's groups and the learning rate's way."""
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
 
-from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.config import TrainConfig, default_run_name, resolve
-from nanochat_tct.training.muon import Muon, orthogonalized
-from nanochat_tct.training.optimizer import (
+from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.optim import (
     MUON_LR,
+    Muon,
     PartsAdamW,
     learning_rate,
     make_optimizers,
+    orthogonalized,
     own_rate,
     set_learning_rate,
     step_if,
@@ -208,47 +207,3 @@ def dense(matrix: SparseMatrix, num_columns: int) -> torch.Tensor:
     for row, (start, end) in enumerate(zip(matrix.starts.tolist(), ends, strict=True)):
         result[row, matrix.columns[start:end]] = matrix.values[start:end]
     return result
-
-
-def test_what_is_left_open_follows_from_the_rest() -> None:
-    config = resolve(TrainConfig(preset="small", n_layer=3, max_iters=1000), 8192)
-    assert (config.n_embd, config.n_layer, config.vocab_size) == (512, 3, 8192)
-    assert config.lr_decay_iters == 1000 and config.warmup_iters == 50
-    assert config.min_lr == pytest.approx(config.learning_rate / 10)
-    assert config.weight_decay == 0.63  # 1.2 / (0.0019 * 1000)
-    for changes, expected in (
-        ({"max_iters": 30}, 2.0),
-        ({"max_iters": 10**5}, 0.1),
-        ({"optimizer": "adamw"}, 0.1),
-        ({"train_samples": 9}, 0.1),
-    ):
-        assert resolve(TrainConfig(preset="small", **changes), 8192).weight_decay == expected
-    assert resolve(TrainConfig(weight_decay=0.3), 8192).weight_decay == 0.3
-    assert config.precision == "fp32" and config.run_name is not None and config.run_name.startswith("small-")
-
-
-def test_a_run_is_named_after_what_changes_its_numbers() -> None:
-    assert default_run_name(TrainConfig()) == "demo"
-    assert default_run_name(TrainConfig(max_iters=7, wandb="off", log_interval=3)) == "demo"
-    names = [default_run_name(TrainConfig(learning_rate=rate)) for rate in (0.1, 0.2, 0.1)]
-    assert names[0] == names[2] != names[1]
-
-
-def test_impossible_settings_are_one_line(tmp_path: Path) -> None:
-    for settings, message in (
-        ({"max_iters": 0}, "--max-iters"),
-        ({"context_size": 0}, "--context-size is 0"),
-        ({"learning_rate": -1.0}, "--learning-rate"),
-        ({"beta2": 1.0}, "--beta2"),
-        ({"run_name": "a/b"}, "--run-name"),
-        ({"run_name": ".."}, "--run-name"),
-    ):
-        with pytest.raises(UserError, match=message):
-            TrainConfig(**settings)  # type: ignore[arg-type]
-    for config, message in (
-        (TrainConfig(vocab_size=100), "--vocab-size"),
-        (TrainConfig(n_head=5), "n_head"),
-        (TrainConfig(warmup_iters=50, lr_decay_iters=10), "--warmup-iters"),
-    ):
-        with pytest.raises(UserError, match=message):
-            resolve(config, 8192)

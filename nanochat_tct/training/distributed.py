@@ -85,7 +85,7 @@ def sum_over_workers(values: Tensor, worker: Worker) -> Tensor:
     return values
 
 
-def share(value: Any, worker: Worker) -> Any:
+def broadcast(value: Any, worker: Worker) -> Any:
     """Rank 0's value, on every worker."""
     if worker.world_size == 1:
         return value
@@ -105,17 +105,17 @@ def gather(value: Any, worker: Worker) -> list[Any]:
 
 def raise_together(error: str | None, worker: Worker) -> None:
     """Raise on every worker when rank 0 could not save. Raises: NotSaved."""
-    error = share(error, worker)
+    error = broadcast(error, worker)
     if error is not None:
         raise NotSaved(error)
 
 
-def share_of(total: int, worker: Worker) -> range:
+def shard_range(total: int, worker: Worker) -> range:
     """The worker's contiguous part of `total` things, as even as can be."""
     return range(total * worker.rank // worker.world_size, total * (worker.rank + 1) // worker.world_size)
 
 
-def largest_share(total: int, world_size: int) -> int:
+def max_shard_size(total: int, world_size: int) -> int:
     """How many things the worker with the most of `total` has."""
     return -(-total // world_size)
 

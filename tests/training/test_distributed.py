@@ -15,11 +15,11 @@ from nanochat_tct.model.gpt import GPT, block_mask
 from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training import loop
+from nanochat_tct.training import trainer
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.parallel import Worker
+from nanochat_tct.training.config import ResolvedConfig
+from nanochat_tct.training.distributed import Worker
+from nanochat_tct.training.micro_batch import MicroSteps
 from tests.support.workers import CPU, changed, small_config, train_alone, train_together
 
 pytestmark = pytest.mark.processes
@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 BF16_TOLERANCE = 3e-2  # three significant digits, in every activation
 
 
-def config_of(data_dir: Path, folder: Path, workers: int, parallel: str, **changes: Any) -> TrainConfig:
+def config_of(data_dir: Path, folder: Path, workers: int, parallel: str, **changes: Any) -> ResolvedConfig:
     """A run of a global batch of 8 windows, whatever the number of workers."""
     settings = {"batch_size": 2, "gradient_accumulation": 4 // workers, "num_workers": workers}
     quiet = {"eval_interval": 1000, "save_interval": 1000, "eval_iters": 1}
@@ -38,22 +38,22 @@ def config_of(data_dir: Path, folder: Path, workers: int, parallel: str, **chang
     return small_config(data_dir, run, **more)
 
 
-def entries(config: TrainConfig) -> list[dict[str, Any]]:
-    run_dir = Path(config.checkpoint_dir) / str(config.run_name)
+def entries(config: ResolvedConfig) -> list[dict[str, Any]]:
+    run_dir = Path(config.checkpoint_dir) / config.run_name
     return [entry for entry in read_metrics(run_dir) if entry["kind"] == "train"]
 
 
-def losses(config: TrainConfig) -> list[float]:
+def losses(config: ResolvedConfig) -> list[float]:
     return [entry["loss"] for entry in entries(config)]
 
 
-def batches(config: TrainConfig) -> list[str]:
+def batches(config: ResolvedConfig) -> list[str]:
     """Hash of all global batches up to each iter."""
     return [entry["batches"] for entry in entries(config)]
 
 
-def checkpoint_of(config: TrainConfig) -> Any:
-    path = latest_checkpoint(Path(config.checkpoint_dir) / str(config.run_name))
+def checkpoint_of(config: ResolvedConfig) -> Any:
+    path = latest_checkpoint(Path(config.checkpoint_dir) / config.run_name)
     assert path is not None
     return load_checkpoint(path)
 
@@ -88,7 +88,7 @@ class Watched(MicroSteps):
 
 
 def watch(rank: int) -> None:
-    loop.MicroSteps = Watched  # type: ignore[misc]
+    trainer.MicroSteps = Watched  # type: ignore[misc]
 
 
 @pytest.mark.slow

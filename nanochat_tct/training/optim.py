@@ -1,4 +1,4 @@
-"""What moves the weights, and how fast over a run.
+"""Optimizers and the learning rate schedule.
 
 Two recipes, by `--optimizer`:
 
@@ -9,23 +9,171 @@ muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of 
 """
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.muon import Muon, if_good
+from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.token_parts import TokenParts
+
+NEWTON_SCHULZ = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # coefficients of the quintic; five steps bring singular values near 1
+NEWTON_SCHULZ_STEPS = 5
+
+
+class Muon(torch.optim.Optimizer):
+    """For matrices inside a model; embeddings and head are AdamW's.
+
+    Muon is by Jordan et al. (2024); the scale, by which an update is as large as AdamW's, so that one learning rate and
+    weight decay do for both, is Moonlight's (Liu et al. 2025). torch.optim.Muon is the same, but computes in bf16 on
+    CPUs too, where that took 14 times as long as float32, and a matrix at a time; here those of one shape go together.
+    With FSDP each worker computes the whole update and takes its slice, so that the result is that of one worker.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float = 0.01,
+        weight_decay: float = 0.1,
+        momentum: float = 0.95,
+        is_compiled: bool = False,
+    ) -> None:
+        """`is_compiled`: into fewer kernels, which are launched sooner; only where the device decides (`is_good`)."""
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self.is_compiled = is_compiled
+        self.is_good: Tensor | None = None
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            for weights in by_shape(weight for weight in group["params"] if weight.grad is not None):
+                grads, means = [], []
+                for weight in weights:
+                    assert weight.grad is not None
+                    state = self.state[weight]
+                    if "momentum_buffer" not in state:
+                        state["momentum_buffer"] = torch.zeros_like(weight.grad)
+                    grads.append(weight.grad)
+                    means.append(state["momentum_buffer"])
+                self._move([weight.detach() for weight in weights], grads, means, group, self.is_good)
+
+    @torch.no_grad()
+    def warm_up(self) -> None:
+        """Compile what is to be compiled, by a step of copies."""
+        if not self.is_compiled:
+            return
+        for group in self.param_groups:
+            for weights in by_shape(group["params"]):
+                copies, grads, means = ([torch.zeros_like(weight) for weight in weights] for _ in range(3))
+                is_good = torch.ones((), dtype=torch.bool, device=copies[0].device)
+                self._move(copies, grads, means, group, is_good)
+
+    def _move(
+        self,
+        weights: list[Tensor],
+        grads: list[Tensor],
+        means: list[Tensor],
+        group: dict[str, Any],
+        is_good: Tensor | None,
+    ) -> None:
+        """A step of matrices of one shape."""
+        momentum, lr = group["momentum"], group["lr"]
+        keep = if_good(momentum, 1.0, is_good)
+        shrink = if_good(1 - lr * group["weight_decay"], 1.0, is_good)
+        rate = if_good(-lr * 0.2 * math.sqrt(max(weights[0].shape)), 0.0, is_good)
+        # A number would be compiled in, and the rate is another in each iter: so only with tensors.
+        # Not a list of one, over whose transpose the compiler of torch 2.11 stumbles.
+        is_compiled = self.is_compiled and is_good is not None and len(weights) > 1
+        of_shape = _compiled_move() if is_compiled else move
+        of_shape(weights, grads, means, momentum, keep, shrink, rate)
+
+
+def if_good(value: float, otherwise: float, is_good: Tensor | None) -> float | Tensor:
+    """Select `value` or `otherwise` on the device; `value` if `is_good` is None."""
+    return value if is_good is None else torch.where(is_good, value, otherwise)
+
+
+def by_shape(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Those of one shape together."""
+    groups: dict[torch.Size, list[Tensor]] = defaultdict(list)
+    for weight in weights:
+        groups[weight.shape].append(weight)
+    return groups.values()
+
+
+def move(
+    weights: list[Tensor],
+    grads: list[Tensor],
+    means: list[Tensor],
+    momentum: float,
+    keep: float | Tensor,
+    shrink: float | Tensor,
+    rate: float | Tensor,
+) -> None:
+    """Moves weights of one shape, and the running means of their gradients, in place.
+
+    `_foreach` is one kernel for all of a list, where a small model has more kernels than work.
+
+    Args:
+        weights, grads, means: (rows, columns) each, whole or slices of them.
+        keep: what is left of a mean: the momentum, or 1 where gradients are zeros that do not count.
+        shrink: what is left of a weight after its decay.
+        rate: times this the update is added; below zero.
+    """
+    torch._foreach_mul_(means, keep)
+    torch._foreach_add_(means, grads, alpha=1 - momentum)
+    # Nesterov's: the means, looking one step ahead. A lerp would be one kernel, but FSDP of torch 2.11 has none.
+    ahead = torch._foreach_mul(means, momentum)
+    torch._foreach_add_(ahead, grads, alpha=1 - momentum)
+    matrices = torch.stack([each.full_tensor() if isinstance(each, DTensor) else each for each in ahead])
+    updates = [
+        distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
+        if isinstance(weight, DTensor)
+        else update
+        for weight, update in zip(weights, orthogonalized(matrices) * rate, strict=True)
+    ]
+    torch._foreach_mul_(weights, shrink)
+    torch._foreach_add_(weights, updates)
+
+
+@cache
+def _compiled_move() -> Callable[..., None]:
+    return torch.compile(move, dynamic=False)
+
+
+def orthogonalized(matrices: Tensor) -> Tensor:
+    """The matrices with all singular values brought near 1, by Newton and Schulz's iteration.
+
+    matrices: (n, rows, columns), any float dtype; so is what comes back. In bf16 on CUDA, float32 elsewhere.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = matrices.to(torch.bfloat16 if matrices.device.type == "cuda" else torch.float32)
+    is_tall = x.size(1) > x.size(2)
+    if is_tall:
+        x = x.mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        quintic = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, quintic, x, beta=a)
+    return (x.mT if is_tall else x).to(matrices.dtype)
+
 
 MUON_LR = 2.0  # the matrices' learning rate at width MUON_WIDTH, times that of the rest
 MUON_WIDTH = 96  # of the demo, where this was measured
 
 
 def make_optimizers(
-    model: nn.Module, config: TrainConfig, parts: TokenParts | None, own_rate: float = 1.0
+    model: nn.Module, config: ResolvedConfig, parts: TokenParts | None, own_rate: float = 1.0
 ) -> list[torch.optim.Optimizer]:
     """The optimizers of a resolved config, each parameter in one of them.
 
@@ -39,7 +187,6 @@ def make_optimizers(
     known = {id(parameter) for parameter in (*matrices, *token_vectors)}
     rest = [parameter for _, parameter in named if id(parameter) not in known]
     is_muon, decay = config.optimizer == "muon", config.weight_decay
-    assert decay is not None
     groups: list[dict[str, Any]] = [
         {"params": matrices if not is_muon else [], "weight_decay": decay},
         {"params": token_vectors, "weight_decay": decay, "has_parts": is_muon},
@@ -148,25 +295,23 @@ def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def own_rate(config: TrainConfig, num_windows: int, global_batch: int) -> float:
+def own_rate(config: ResolvedConfig, num_windows: int, global_batch: int) -> float:
     """How fast tokens learn for themselves, as a share of what their parts do: 1 / epochs.
 
     So in a run over few data a token goes for itself as far as if it had seen each of its places once. The epochs are
     those until `lr_decay_iters`, as the learning rate's way is: a longer `max_iters` then changes neither.
 
     Args:
-        config: resolved.
         num_windows: of an epoch.
         global_batch: windows of an iter.
     Returns: 1 for less than an epoch, and for what is to be learned by heart (`train_samples`).
     """
-    assert config.lr_decay_iters is not None
     if config.train_samples is not None:
         return 1.0
     return min(1.0, num_windows / (config.lr_decay_iters * global_batch))
 
 
-def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: TrainConfig) -> float:
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: ResolvedConfig) -> float:
     """Make all ready for the iter that comes after `step` iters. Returns: `learning_rate(step, config)`."""
     rate, n_embd = learning_rate(step, config), config.model().n_embd
     for optimizer in optimizers:
@@ -180,14 +325,13 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config
     return rate
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
+def learning_rate(step: int, config: ResolvedConfig) -> float:
     """Of the iter that comes after `step` iters: linear warm-up, then half a cosine down to min_lr.
 
     Iter `warmup_iters + 1` has the peak, and iter `lr_decay_iters` is the first to have min_lr, unless it is still
     warming up.
     """
     peak, low, warmup, decay = config.learning_rate, config.min_lr, config.warmup_iters, config.lr_decay_iters
-    assert peak is not None and low is not None and warmup is not None and decay is not None
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     last = decay - 1  # the iters before the one that reaches min_lr

@@ -22,14 +22,14 @@ from nanochat_tct.model.soft_capped_loss import Legal, masks_on
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training import loop
+from nanochat_tct.training import trainer
 from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter
-from nanochat_tct.training.micro_steps import MicroSteps
-from nanochat_tct.training.optimizer import set_learning_rate
-from nanochat_tct.training.parallel import StoppedTogether, Worker, share_of
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig
+from nanochat_tct.training.distributed import StoppedTogether, Worker, shard_range
+from nanochat_tct.training.micro_batch import MicroSteps
+from nanochat_tct.training.optim import set_learning_rate
 from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.trainer import Reporter
 from tests.support.workers import (
     CPU,
     changed,
@@ -114,14 +114,14 @@ def test_resumed_is_undisturbed_bit_for_bit(
     class Stop(Exception):
         pass
 
-    def set_learning_rate_or_stop(optimizers: Any, step: int, config: TrainConfig) -> float:
+    def set_learning_rate_or_stop(optimizers: Any, step: int, config: ResolvedConfig) -> float:
         if step == stopped_at:
             raise Stop
         return set_learning_rate(optimizers, step, config)
 
     broken = small_config(data_dir, tmp_path / "broken", **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "set_learning_rate", set_learning_rate_or_stop)
+        patch.setattr(trainer, "set_learning_rate", set_learning_rate_or_stop)
         with pytest.raises(Stop):
             train_alone(broken)
     torch.manual_seed(99)  # whatever else happens in between
@@ -330,7 +330,7 @@ def test_without_masks_it_is_said_once(data_dir: Path, tmp_path: Path) -> None:
 def test_the_global_batch_is_shared_whole() -> None:
     for total in (1, 7, 24, 32):
         for world_size in (1, 2, 3, 5):
-            parts = [share_of(total, Worker(rank, world_size, CPU)) for rank in range(world_size)]
+            parts = [shard_range(total, Worker(rank, world_size, CPU)) for rank in range(world_size)]
             assert [index for part in parts for index in part] == list(range(total))
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -346,7 +346,7 @@ def poison_second_rank(rank: int, bad_call: int = 4, factor: float = math.nan) -
             calls += self.training
             return nats * factor if self.training and calls == bad_call and rank == 1 else nats
 
-    loop.GPT = Poisoned  # type: ignore[misc]
+    trainer.GPT = Poisoned  # type: ignore[misc]
 
 
 def test_two_workers(data_dir: Path, tmp_path: Path) -> None:
@@ -411,7 +411,7 @@ def gradient_without_number(rank: int) -> None:
             super().__init__(*arguments, **named)
             self.head.weight.register_hook(poison)
 
-    loop.GPT = Poisoned  # type: ignore[misc]
+    trainer.GPT = Poisoned  # type: ignore[misc]
 
 
 def test_a_spike_or_an_infinite_gradient_on_one_worker_is_skipped_on_all(
@@ -443,7 +443,7 @@ def test_several_bad_iters_in_a_row_stop_the_run(data_dir: Path, tmp_path: Path,
         def forward(self, tokens: Any, targets: Any = None, cache: Any = None, legal: Any = None) -> Any:
             return super().forward(tokens, targets, cache, legal) * (math.inf if self.training else 1)
 
-    monkeypatch.setattr(loop, "GPT", Hopeless)
+    monkeypatch.setattr(trainer, "GPT", Hopeless)
     with pytest.raises(StoppedTogether, match=r"stopped at iter 5: 5 iters in a row.*learning-rate"):
         train_alone(small_config(data_dir, tmp_path))
 

@@ -1,0 +1,70 @@
+"""The settings of a run: what is refused, what follows from the rest, how a run is named."""
+
+import typing
+
+import pytest
+
+from nanochat_tct.config import to_dict
+from nanochat_tct.errors import UserError
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, default_run_name, resolve
+
+
+@pytest.mark.parametrize("given", [TrainConfig(), TrainConfig(train_samples=3, min_workers=1, stride=5)])
+def test_a_resolved_config_leaves_nothing_open(given: TrainConfig) -> None:
+    """Of the settings that may be None before, only those are that have None as a value."""
+    resolved = resolve(given, 8192)
+    hints = typing.get_type_hints(ResolvedConfig)
+    optional = {name for name, hint in hints.items() if type(None) in typing.get_args(hint)}
+    assert optional == {"train_samples", "min_workers", "stride"}
+    assert {name for name, value in vars(resolved).items() if value is None} <= optional
+    assert list(to_dict(resolved)) == list(to_dict(given)), "files of the one are files of the other"
+
+
+def test_a_resolved_config_can_be_opened_again() -> None:
+    resolved = resolve(TrainConfig(max_iters=100, learning_rate=0.01), 8192)
+    longer = resolve(resolved.reopened(max_iters=1000, lr_decay_iters=None, warmup_iters=None), 8192)
+    assert (longer.lr_decay_iters, longer.warmup_iters, longer.learning_rate) == (1000, 50, 0.01)
+
+
+def test_what_is_left_open_follows_from_the_rest() -> None:
+    config = resolve(TrainConfig(preset="small", n_layer=3, max_iters=1000), 8192)
+    assert (config.n_embd, config.n_layer, config.vocab_size) == (512, 3, 8192)
+    assert config.lr_decay_iters == 1000 and config.warmup_iters == 50
+    assert config.min_lr == pytest.approx(config.learning_rate / 10)
+    assert config.weight_decay == 0.63  # 1.2 / (0.0019 * 1000)
+    for changes, expected in (
+        ({"max_iters": 30}, 2.0),
+        ({"max_iters": 10**5}, 0.1),
+        ({"optimizer": "adamw"}, 0.1),
+        ({"train_samples": 9}, 0.1),
+    ):
+        assert resolve(TrainConfig(preset="small", **changes), 8192).weight_decay == expected
+    assert resolve(TrainConfig(weight_decay=0.3), 8192).weight_decay == 0.3
+    assert config.precision == "fp32" and config.run_name.startswith("small-")
+
+
+def test_a_run_is_named_after_what_changes_its_numbers() -> None:
+    assert default_run_name(TrainConfig()) == "demo"
+    assert default_run_name(TrainConfig(max_iters=7, wandb="off", log_interval=3)) == "demo"
+    names = [default_run_name(TrainConfig(learning_rate=rate)) for rate in (0.1, 0.2, 0.1)]
+    assert names[0] == names[2] != names[1]
+
+
+def test_impossible_settings_are_one_line() -> None:
+    for settings, message in (
+        ({"max_iters": 0}, "--max-iters"),
+        ({"context_size": 0}, "--context-size is 0"),
+        ({"learning_rate": -1.0}, "--learning-rate"),
+        ({"beta2": 1.0}, "--beta2"),
+        ({"run_name": "a/b"}, "--run-name"),
+        ({"run_name": ".."}, "--run-name"),
+    ):
+        with pytest.raises(UserError, match=message):
+            TrainConfig(**settings)  # type: ignore[arg-type]
+    for config, message in (
+        (TrainConfig(vocab_size=100), "--vocab-size"),
+        (TrainConfig(n_head=5), "n_head"),
+        (TrainConfig(warmup_iters=50, lr_decay_iters=10), "--warmup-iters"),
+    ):
+        with pytest.raises(UserError, match=message):
+            resolve(config, 8192)
