@@ -24,7 +24,7 @@ from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.soft_capped_loss import masks_on
-from nanochat_tct.remote import local_path
+from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import SilentTracker, Tracker
