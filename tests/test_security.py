@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.commands import REPOSITORY
 from tests.support.namespaces import SECOND_ADDRESS, alone, open_to_others
-from tests.support.workers import small_store
+from tests.support.workers import small_run, small_store
 
 # Torch takes the address of this machine's name, which is then the second one.
 HOST_NAME = f"""
@@ -31,12 +31,10 @@ def test_who_listens_on_another_address_is_seen(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_a_local_run_listens_on_loopback_only(tmp_path: Path) -> None:
     """On a machine with another address: Ray, torch on its workers, and the trackers."""
-    flags = (
-        "--n-layer 1 --n-head 2 --n-embd 16 --context-size 32 --batch-size 4 --max-iters 200 --eval-iters 1"
+    run = small_run(
+        small_store(tmp_path / "store"), tmp_path, max_iters=200, wandb="offline", tensorboard=True
     )
-    flags += " --num-samples 0 --wandb offline --run-name run"
-    places = f"--data-dir {small_store(tmp_path / 'store')} --checkpoint-dir {tmp_path} --log-dir {tmp_path}"
-    script = f"getent hosts $(hostname)\n{sys.executable} -m nanochat_tct.cli train {places} {flags}"
+    script = f"getent hosts $(hostname)\n{sys.executable} -m nanochat_tct.cli {' '.join(run)}"
     listening = tmp_path / "listening"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     result = subprocess.run(

@@ -43,6 +43,18 @@ def run_python(
     return Finished(result.returncode, result.stdout, result.stderr)
 
 
+def flags(**settings: object) -> list[str]:
+    """Settings as a command takes them: None is left out, True is `--name`, False `--no-name`, a list several words."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
 def assert_user_error(result: Finished, *parts: str) -> None:
     """It ended as it must on a user's mistake: exit code 2, one line on stderr that holds ``parts``."""
     assert result.code == 2, (result.code, result.stdout, result.stderr)
