@@ -1,6 +1,7 @@
 """Helpers that several test files share."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -53,6 +54,20 @@ def flags(**settings: object) -> list[str]:
         elif value is not None:
             words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
     return words
+
+
+GIVEN_PORTS: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nobody listens on, another one at each call."""
+    while True:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = int(free.getsockname()[1])
+        if port not in GIVEN_PORTS:
+            GIVEN_PORTS.add(port)
+            return port
 
 
 def assert_user_error(result: Finished, *parts: str) -> None:

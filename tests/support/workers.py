@@ -22,7 +22,7 @@ from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.parallel import Worker
 from nanochat_tct.training.plan import make_plan
-from tests.support.commands import flags
+from tests.support.commands import flags, free_port
 
 CPU = torch.device("cpu")
 
@@ -155,11 +155,3 @@ def descendants(pid: int) -> list[int]:
     for known in found:
         found += children.get(known, [])
     return found[1:]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])

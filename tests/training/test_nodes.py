@@ -13,7 +13,8 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.training import nodes
 from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.parallel import StoppedTogether, Worker
-from tests.support.workers import CPU, free_port, small_store
+from tests.support.commands import free_port
+from tests.support.workers import CPU, small_store
 
 pytestmark = pytest.mark.processes
 
