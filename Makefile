@@ -26,10 +26,8 @@ setup: $(INSTALLED)
 train: $(INSTALLED)
 	$(BIN)/python jobs/train.py $(ARGS)
 
-# Some tests mostly wait (Ray starts, a process is killed), so there are more workers than the two cores of a small
-# machine. A file stays on one of them: its fixtures are made once.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -n 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m slow $(ARGS)

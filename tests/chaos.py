@@ -24,6 +24,7 @@ from typing import Any
 
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, latest_step
+from tests.support.killed_node import command_line
 from tests.support.workers import descendants, expected_batches, small_store
 
 KINDS = ("worker", "driver", "node", "stop", "notice")
@@ -178,14 +179,6 @@ class Chaos:
         self.driver.kill()
         self.driver.wait()
         self.cluster.shutdown()
-
-
-def command_line(pid: int) -> bytes:
-    """Of a process; nothing when it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
 
 
 def main(argv: list[str] | None = None) -> None:

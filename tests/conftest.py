@@ -77,11 +77,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in first)
 
 
-RAY_FILES = {f"tests/{name}.py" for name in ("data/test_prepare", "test_doctor", "test_ray_session")}
+RAY_FILES = {f"tests/{name}.py" for name in ("data/test_prepare", "test_doctor", "test_security")}
 RAY_FILES.add("tests/tuning/test_remote_sweep.py")
 
 
-@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be there
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `-n auto`: one more than cores, as some tests mostly wait, and not many, as each takes 1.5 GB of memory."""
+    return min((os.cpu_count() or 1) + 1, 6)
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file stays on one worker, where its fixtures are made once; so do all that use `ray_session`."""
     from xdist.scheduler import LoadFileScheduling

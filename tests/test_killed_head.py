@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,14 @@ from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
 from tests.data.test_killed_node import workflow
 from tests.support.killed_node import two_workers, wait_for
-from tests.support.workers import expected_batches, small_store
+from tests.support.workers import expected_batches, small_run
 from tests.tuning.sweeps import sweep_arguments
 from tests.tuning.test_kills import assert_money_is_right, assert_nothing_lost
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
-def killed_and_again(folder: Path, arguments: list[object], where: Callable[[], int], least: int) -> str:
+def killed_and_again(folder: Path, arguments: Sequence[object], where: Callable[[], int], least: int) -> str:
     """Kills the head once the command has come to `least`, as `where` counts, and gives it to another cluster.
 
     Returns: what the second command printed.
@@ -72,24 +72,11 @@ def test_prepare(tmp_path: Path) -> None:
     assert stores[0].fingerprint == stores[1].fingerprint
 
 
-def test_train(tmp_path: Path) -> None:
-    data_dir = small_store(tmp_path / "store")
+def test_train(data_dir: Path, tmp_path: Path) -> None:
     iters = 120
     run_dir = tmp_path / "checkpoints" / "run"
-    flags = (
-        "--n-layer 2 --n-head 2 --n-embd 16 --context-size 32 --batch-size 4 --num-workers 2 --eval-iters 1"
-    )
-    flags += " --eval-interval 1000 --save-interval 10 --log-interval 1 --num-samples 0 --no-tensorboard"
-    places = [
-        "--data-dir",
-        data_dir,
-        "--checkpoint-dir",
-        tmp_path / "checkpoints",
-        "--log-dir",
-        tmp_path / "l",
-    ]
-    arguments: list[object] = ["train", *places, "--run-name", "run", "--max-iters", iters, *flags.split()]
-    arguments += ["--wandb", "off"]
+    settings = {"eval_interval": 1000, "save_interval": 10, "log_interval": 1}
+    arguments = small_run(data_dir, tmp_path, num_workers=2, max_iters=iters, **settings)
 
     def last_iter() -> int:
         entries = read_metrics(run_dir) if (run_dir / "metrics.jsonl").exists() else []

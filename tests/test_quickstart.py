@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.commands import REPOSITORY
 from tests.support.namespaces import alone, open_to_others
-from tests.support.workers import small_store
+from tests.support.workers import small_run, small_store
 
 PAGE = REPOSITORY / "docs/quickstart.md"
 LIMIT_SECONDS = 1500
@@ -94,16 +94,14 @@ time.sleep(1000)
 def test_the_cluster_beside_a_local_run(tmp_path: Path) -> None:
     """The page's cluster takes its job though a local Ray is there, and no part of Ray looks for the other one."""
     start = next(block for block in blocks() if "ray start" in block)
-    flags = "--context-size 32 --n-layer 1 --n-head 2 --n-embd 16 --batch-size 4 --max-iters 2 --eval-iters 1"
-    flags += " --num-samples 0 --wandb off --no-tensorboard --run-name run"
-    places = f"--data-dir {small_store(tmp_path / 'store')} --checkpoint-dir {tmp_path} --log-dir {tmp_path}"
+    train, *flags = small_run(small_store(tmp_path / "store"), tmp_path, max_iters=2)
     (tmp_path / "beside.py").write_text(BESIDE)
     script = f"""
         python {tmp_path}/beside.py > {tmp_path}/beside &
         until grep -q started {tmp_path}/beside; do sleep 1; done
         {start}
         export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
-        ray job submit --working-dir . -- python jobs/train.py {places} {flags}
+        ray job submit --working-dir . -- python jobs/{train}.py {" ".join(flags)}
         ray stop
     """
     result = run(script, tmp_path / "clone", tmp_path / "listening")

@@ -4,7 +4,6 @@ import re
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pytest
 from nanochat_tct.errors import UserError
 from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
 from tests.support.commands import Finished, run_python
+from tests.support.ray_at import ON_LOOPBACK, cannot_join
 
 pytestmark = pytest.mark.processes
 
@@ -89,37 +89,6 @@ def test_a_local_ray_listens_on_loopback_only(started: Started) -> None:
     assert (started.home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
-ON_LOOPBACK = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"
-}  # otherwise Ray takes 127.0.0.1 for this machine's address
-
-
-def cannot_join(address: str, env: dict[str, str] | None = None) -> str:
-    """The reason, in the one line that `start_ray` ends with within 30 s."""
-    begin = time.monotonic()
-    result = run_python(
-        "-c", "import ray\n" + JOIN, env={**ON_LOOPBACK, "RAY_ADDRESS": address, **(env or {})}
-    )
-    assert result.code == 1, result.stdout
-    taken = float(result.stdout)
-    assert taken < 30, f"{taken} s, {time.monotonic() - begin} s with all that is imported"
-    last = result.stderr.splitlines()[-1]
-    begins, ends = f"UserError: cannot join Ray at RAY_ADDRESS={address}: ", "; unset it to run locally"
-    assert begins in last and last.endswith(ends), result.stderr
-    return last.partition(begins)[2].removesuffix(ends)
-
-
-JOIN = """
-import time
-from nanochat_tct.ray_session import start_ray
-begin = time.monotonic()
-try:
-    start_ray()
-finally:
-    print(time.monotonic() - begin)
-"""
-
-
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
@@ -179,17 +148,6 @@ def test_what_answers_is_another_ray() -> None:
         assert cannot_join(f"127.0.0.1:{port}").startswith("Ray 2.9.0 answers there, and this is Ray ")
     finally:
         server.stop(None)
-
-
-def test_a_ray_that_wants_its_token(ray_session: Any, tmp_path: Path) -> None:
-    """As a local one does, also when it is found by `auto` (where it is the only one)."""
-    address = ray_session.get_runtime_context().gcs_address
-    wants = "it requires a token, and got none or another one: export RAY_AUTH_MODE=token"
-    assert cannot_join(address, {"RAY_AUTH_MODE": "disabled"}).startswith(wants)
-    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
-    assert cannot_join(address, wrong).startswith(wants)
-    none = {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
-    assert "couldn't find an authentication token" in cannot_join(address, none)
 
 
 START = "from nanochat_tct.ray_session import start_ray; start_ray()"

@@ -1,15 +1,29 @@
-"""What a run on local Ray opens: loopback only. (Ray by itself: test_ray_session.py; keys: training/test_launch.py.)"""
+"""A local Ray wants its token, and a run on it is on loopback only. (Keys: training/test_launch.py.)"""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.commands import REPOSITORY
 from tests.support.namespaces import SECOND_ADDRESS, alone, open_to_others
-from tests.support.workers import small_store
+from tests.support.ray_at import cannot_join
+from tests.support.workers import small_run, small_store
+
+
+def test_a_ray_that_wants_its_token(ray_session: Any, tmp_path: Path) -> None:
+    """As a local one does, also when it is found by `auto` (where it is the only one)."""
+    address = ray_session.get_runtime_context().gcs_address
+    wants = "it requires a token, and got none or another one: export RAY_AUTH_MODE=token"
+    assert cannot_join(address, {"RAY_AUTH_MODE": "disabled"}).startswith(wants)
+    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    assert cannot_join(address, wrong).startswith(wants)
+    none = {"RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
+    assert "couldn't find an authentication token" in cannot_join(address, none)
+
 
 # Torch takes the address of this machine's name, which is then the second one.
 HOST_NAME = f"""
@@ -31,12 +45,10 @@ def test_who_listens_on_another_address_is_seen(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_a_local_run_listens_on_loopback_only(tmp_path: Path) -> None:
     """On a machine with another address: Ray, torch on its workers, and the trackers."""
-    flags = (
-        "--n-layer 1 --n-head 2 --n-embd 16 --context-size 32 --batch-size 4 --max-iters 200 --eval-iters 1"
+    run = small_run(
+        small_store(tmp_path / "store"), tmp_path, max_iters=200, wandb="offline", tensorboard=True
     )
-    flags += " --num-samples 0 --wandb offline --run-name run"
-    places = f"--data-dir {small_store(tmp_path / 'store')} --checkpoint-dir {tmp_path} --log-dir {tmp_path}"
-    script = f"getent hosts $(hostname)\n{sys.executable} -m nanochat_tct.cli train {places} {flags}"
+    script = f"getent hosts $(hostname)\n{sys.executable} -m nanochat_tct.cli {' '.join(run)}"
     listening = tmp_path / "listening"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     result = subprocess.run(

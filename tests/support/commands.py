@@ -1,6 +1,7 @@
 """Helpers that several test files share."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -41,6 +42,32 @@ def run_python(
         cwd=None if cwd is None else str(cwd),
     )
     return Finished(result.returncode, result.stdout, result.stderr)
+
+
+def flags(**settings: object) -> list[str]:
+    """Settings as a command takes them: None is left out, True is `--name`, False `--no-name`, a list several words."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+GIVEN_PORTS: set[int] = set()
+
+
+def free_port() -> int:
+    """A port that nobody listens on, another one at each call."""
+    while True:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = int(free.getsockname()[1])
+        if port not in GIVEN_PORTS:
+            GIVEN_PORTS.add(port)
+            return port
 
 
 def assert_user_error(result: Finished, *parts: str) -> None:

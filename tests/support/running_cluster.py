@@ -5,7 +5,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,11 +17,10 @@ from pathlib import Path
 
 from nanochat_tct.ray_session import ensure_token
 from tests.support.cluster_files import original, start_commands
-from tests.support.commands import REPOSITORY, Finished, run_python
+from tests.support.commands import REPOSITORY, Finished, free_port, run_python
 
 START_SECONDS = 300
 START_TRIES = 4
-GIVEN_PORTS: set[int] = set()
 
 
 @dataclass
@@ -158,17 +156,6 @@ def with_flags(command: str, values: dict[str, object]) -> str:
         pattern = rf"{flag}(=\S+)?(?=\s|$)"
         command = re.sub(pattern, given, command) if re.search(pattern, command) else f"{command} {given}"
     return command
-
-
-def free_port() -> int:
-    """A port that nobody listens on, another one at each call."""
-    while True:
-        with socket.socket() as free:
-            free.bind(("", 0))
-            port = free.getsockname()[1]
-        if port not in GIVEN_PORTS:
-            GIVEN_PORTS.add(port)
-            return port
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.trainer import Reporter, Trainer
+from tests.support.commands import flags, free_port
 
 CPU = torch.device("cpu")
 
@@ -68,6 +69,26 @@ def small_config(data_dir: Path, folder: Path, **changes: Any) -> ResolvedConfig
         "learning_rate": 0.01,
     }
     return make_plan(TrainConfig(**{**settings, **changes})).config
+
+
+def small_run(data_dir: Path, folder: Path, **changes: object) -> list[str]:
+    """The command `train` for such a model; what it writes is in `folder`."""
+    settings: dict[str, object] = {
+        "data_dir": data_dir,
+        "checkpoint_dir": folder / "checkpoints",
+        "log_dir": folder / "logs",
+        "run_name": "run",
+        "n_layer": 2,
+        "n_head": 2,
+        "n_embd": 16,
+        "context_size": 32,
+        "batch_size": 4,
+        "eval_iters": 1,
+        "num_samples": 0,
+        "wandb": "off",
+        "tensorboard": False,
+    }
+    return ["train", *flags(**{**settings, **changes})]
 
 
 def train_alone(config: ResolvedConfig, lines: list[str] | None = None, **reporter: Any) -> dict[str, Any]:
@@ -134,11 +155,3 @@ def descendants(pid: int) -> list[int]:
     for known in found:
         found += children.get(known, [])
     return found[1:]
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return int(server.getsockname()[1])

@@ -25,30 +25,9 @@ PATTERNS = [
     (r"\cJ\p{Lowercase_Letter}|^\p{digit}$", "\n[abcxyéml]|\\A1\\Z"),
 ]
 PIECES = [
-    "$",
-    "{",
-    "}",
-    "a",
-    "b",
-    "c",
-    "x",
-    "y",
-    "/",
-    ".",
-    "yml",
-    "yaml",
-    "@",
-    "\n",
-    "\r",
-    "\u2028",
-    "é",
-    "1",
-    "*",
-    "_",
-    "-",
-    "😀",
-    " ",
-]
+    "$", "{", "}", "a", "b", "c", "x", "y", "/", ".", "yml", "yaml", "@", "\n", "\r", "\u2028", "é", "1", "*",
+    "_", "-", "😀", " ",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("pattern", "python"), PATTERNS)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.launch import worker_resources
-from tests.support.commands import assert_user_error, run_cli, run_python
+from tests.support.commands import Finished, assert_user_error, run_cli, run_python
 from tests.support.workers import descendants, small_store
 
 pytestmark = pytest.mark.processes
@@ -106,14 +106,16 @@ def test_no_key_is_written_down(undisturbed: Undisturbed) -> None:
         assert secret.decode() not in undisturbed.printed
 
 
-def test_two_workers_on_local_ray(undisturbed: Undisturbed, data_dir: Path) -> None:
+def test_two_workers_on_local_ray(
+    undisturbed: Undisturbed, data_dir: Path, run_here: Callable[..., Finished]
+) -> None:
     folder, printed = undisturbed.folder, undisturbed.printed
     assert re.search(r"^iter 40 \| loss \d\.\d+ \| lr ", printed, re.MULTILINE)
     before, after = re.search(r"per byte: (\S+) before, (\S+) after", printed).groups()  # type: ignore[union-attr]
     assert float(after) < 0.8 * float(before)
     assert "parameters" in printed and "checkpoint: " in printed
     assert not re.search(r"^waiting .* free \(", printed, re.MULTILINE)  # nothing was ever lacking
-    again = run_cli(*arguments(data_dir, folder))
+    again = run_here(*arguments(data_dir, folder))
     assert again.code == 0 and "nothing to do" in again.stdout, again.stderr
 
 

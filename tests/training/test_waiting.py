@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.killed_node import two_workers, wait_for
-from tests.support.workers import small_store
+from tests.support.workers import small_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -24,16 +24,6 @@ ray.get(group.ready())
 print("held", flush=True)
 sys.stdin.read()
 """
-
-
-def arguments(folder: Path, workers: str, *more: object) -> list[object]:
-    store = small_store(folder / "store")
-    flags = (
-        "--n-layer 1 --n-head 2 --n-embd 16 --context-size 32 --batch-size 4 --eval-iters 1 --log-interval 1"
-    )
-    flags += " --num-samples 0 --no-tensorboard --wandb off --run-name run"
-    places = ("--data-dir", store, "--checkpoint-dir", folder / "checkpoints", "--log-dir", folder / "logs")
-    return ["train", *places, *flags.split(), "--num-workers", workers, *more]
 
 
 def lines(folder: Path, begin: str) -> list[str]:
@@ -50,8 +40,8 @@ def running(process: "subprocess.Popen[Any]") -> Iterator["subprocess.Popen[Any]
         process.wait()
 
 
-def test_cpus_that_another_holds_are_waited_for(tmp_path: Path) -> None:
-    command = arguments(tmp_path, "2", "--max-iters", 4)
+def test_cpus_that_another_holds_are_waited_for(data_dir: Path, tmp_path: Path) -> None:
+    command = small_run(data_dir, tmp_path, num_workers="2", max_iters=4, log_interval=1)
     waiting = "for 2 workers with 0.5 CPU each; the cluster has 0 of 2 CPUs free"
     with two_workers() as cluster:
         hold = [sys.executable, "-c", HOLD, cluster.cluster.address]
@@ -74,9 +64,11 @@ def test_cpus_that_another_holds_are_waited_for(tmp_path: Path) -> None:
         assert lines(tmp_path, "iter 4 |")
 
 
-def test_the_place_of_a_lost_worker_is_waited_for(tmp_path: Path) -> None:
+def test_the_place_of_a_lost_worker_is_waited_for(data_dir: Path, tmp_path: Path) -> None:
     """Not while two workers train, who leave nothing free; but when one's machine is gone, until there is another."""
-    command = arguments(tmp_path, "2:3", "--max-iters", 100_000, "--save-interval", 10)
+    command = small_run(
+        data_dir, tmp_path, num_workers="2:3", max_iters=100_000, save_interval=10, log_interval=1
+    )
     with two_workers() as cluster, running(cluster.command(tmp_path, *command)) as process:
         wait_for(lambda: bool(lines(tmp_path, "iter 10 |")), process, tmp_path)
         before = lines(tmp_path, "waiting")

@@ -14,6 +14,7 @@ from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.meter import INTERRUPTED, WORK_DIR
 from nanochat_tct.tuning.tune import interruptible, prepare
+from tests.support.commands import flags
 from tests.support.workers import small_store
 
 SETTINGS: dict[str, Any] = {
@@ -34,16 +35,7 @@ def sweep_arguments(folder: Path, **changes: Any) -> list[str]:
     store = folder / "store"
     if not store.exists():
         small_store(store)
-    arguments = ["--data-dir", str(store), "--output", str(folder / "sweep")]
-    for name, value in {**SETTINGS, **changes}.items():
-        if value is None:
-            continue
-        flag = "--" + name.replace("_", "-")
-        if isinstance(value, bool):
-            arguments.append(flag if value else "--no-" + flag[2:])
-        else:
-            arguments += [flag, *(str(item) for item in (value if isinstance(value, list) else [value]))]
-    return arguments
+    return flags(data_dir=store, output=folder / "sweep", **{**SETTINGS, **changes})
 
 
 def logged_work(folder: Path) -> list[list[dict[str, Any]]]:
