@@ -35,7 +35,7 @@ from nanochat_tct.data.split import (
     group_digest,
 )
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.windows import Windowing, Windows, check_windowing, count_windows
+from nanochat_tct.data.windows import Windowing, Windows, check_windowing
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.files import fsync, locked, record_of
 
@@ -285,15 +285,7 @@ class StoreWriter:
 
     def _metadata(self, staged: TokenStore, export_pt: bool) -> dict[str, Any]:
         settings = self.settings
-        counts = {
-            split: count_windows(
-                staged.split(split).column("length").to_numpy(),
-                settings.context_size,
-                settings.windowing,
-                settings.stride,
-            )
-            for split in ("train", "val")
-        }
+        counts = {split: len(open_windows(staged, split, settings)) for split in ("train", "val")}
         metadata = {
             "context_size": settings.context_size,
             "stride": settings.stride or settings.context_size,
@@ -332,6 +324,11 @@ def write_store(
         return writer.commit({})
 
 
+def open_windows(staged: TokenStore, split: Any, settings: StoreSettings) -> Windows:
+    """The rows that the settings make of a split."""
+    return Windows(staged, split, settings.context_size, settings.windowing, settings.stride)
+
+
 def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
     """Write all windows of a split as one int64 tensor (num_windows, context_size + 1); return the file's name.
 
@@ -340,7 +337,7 @@ def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
     """
     import torch  # only an export needs it
 
-    windows = Windows(staged, split, settings.context_size, settings.windowing, settings.stride)
+    windows = open_windows(staged, split, settings)
     rows = torch.empty((len(windows), settings.context_size + 1), dtype=torch.int64)
     for first in range(0, len(windows), EXPORT_ROWS):
         indices = np.arange(first, min(first + EXPORT_ROWS, len(windows)))
