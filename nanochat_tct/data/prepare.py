@@ -44,6 +44,7 @@ SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by anot
 FEW_OWNERS = 5  # with fewer, one or two owners are all of validation
 UNEVEN = 0.2  # a training split that is so far from the fraction asked for is worth a warning
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
+DOCUMENTS = "preparing {task.completed:,.0f} of {task.total:,.0f} documents"  # the label of the bar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,7 +322,7 @@ class _Progress:
         self.total = total
         self.done = 0
         self.begin = self.last_line = time.monotonic()
-        self.terminal = Terminal(total, sys.stderr, "preparing {done:,.0f} of {total:,.0f} documents")
+        self.terminal = Terminal(total, sys.stderr, DOCUMENTS)
 
     def __enter__(self) -> "_Progress":
         self.terminal.__enter__()

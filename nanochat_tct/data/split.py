@@ -7,12 +7,14 @@ repository is unknown is a group by itself.
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from nanochat_tct.data.repository import owner_of
 
 TRAIN, VAL, NEAR_DUPLICATE = "train", "val", "near-duplicate"
+SplitBy = Literal["owner", "document"]
 NORMAL_FORM = 1  # the version of `normal_hash`: with another one, parts are encoded again
 # What changes when a workflow is copied and kept up to date: versions and commits behind an `@`, hashes of images,
 # what follows the first dot of a version number.
@@ -23,6 +25,32 @@ VERSIONS = (  # one by one, which is faster than one alternation; each takes lin
 )
 ESCAPES = (b"\\n", b"\\r", b"\\t")
 WORDS = bytes(code if chr(code).isalnum() or code > 127 else 32 for code in range(256))
+
+
+def split_documents(
+    repos: Sequence[str | None],
+    content_hashes: Sequence[bytes],
+    normal_hashes: Sequence[bytes],
+    train_split: float,
+    seed: int,
+) -> tuple[list[str], SplitBy]:
+    """The split of each document, and what decides it: the document itself if all have the same owner.
+
+    Args:
+        train_split: the fraction to train on.
+    """
+    split_by: SplitBy = "owner"
+    digests = [group_digest(repo, content, seed) for repo, content in zip(repos, content_hashes, strict=True)]
+    if len(set(digests)) == 1 and len(digests) > 1:
+        split_by = "document"
+        digests = [group_digest(None, content, seed) for content in content_hashes]
+    is_train = assign(digests, train_split)
+    is_near = find_near_duplicates(is_train, normal_hashes)
+    splits = [
+        TRAIN if train else NEAR_DUPLICATE if near else VAL
+        for train, near in zip(is_train, is_near, strict=True)
+    ]
+    return splits, split_by
 
 
 def normal_hash(compact_json: bytes) -> bytes:

@@ -26,16 +26,9 @@ from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import store as layout
 from nanochat_tct.data.encode import EncodedDocument, encode_document
 from nanochat_tct.data.mask_table import DocumentMasks, MaskSender, MaskTable
-from nanochat_tct.data.split import (
-    NEAR_DUPLICATE,
-    TRAIN,
-    VAL,
-    assign,
-    find_near_duplicates,
-    group_digest,
-)
+from nanochat_tct.data.split import NEAR_DUPLICATE, TRAIN, VAL, SplitBy, split_documents
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.windows import Windowing, Windows, check_windowing, count_windows
+from nanochat_tct.data.windows import Windowing, Windows, check_windowing
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.files import fsync, locked, record_of
 
@@ -74,8 +67,6 @@ class StoreWriter:
         duplicates: documents left out because one of the same content came before.
         reasons: rejected documents by reason.
         first_rejected: the first of these.
-        splits: after `commit`, how many documents are in train, in val, and in neither (near-duplicate).
-        split_by: after `commit`, "owner" or "document".
     """
 
     def __init__(
@@ -88,15 +79,13 @@ class StoreWriter:
         self.lengths = array("q")
         self.duplicates = 0
         self.reasons: Counter[str] = Counter()
-        self.splits: Counter[str] = Counter()
-        self.split_by = "owner"
         self.with_masks = with_masks and tokenizer.masks_of([]) is not None
         self._mask_table = MaskTable(tokenizer.vocab_size())
         self._num_tokens = 0
         self._json_bytes = 0
         self._seen: set[bytes] = set()
-        self._documents: dict[str, list[Any]] = {name: [] for name in UNSPLIT_SCHEMA.names}
-        self._tables: list[pa.Table] = []  # ROW_GROUP documents each; the end decides which split they are in
+        self._rows: list[dict[str, Any]] = []  # of UNSPLIT_SCHEMA: all documents are needed to split them
+        self._tables: list[pa.Table] = []  # of ROW_GROUP rows each
         self._normal_hashes: list[bytes] = []
         self._rejected: list[dict[str, Any]] = []
         assert tokenizer.vocab_size() <= 1 << 16, "token ids are stored in 16 bits"
@@ -163,8 +152,7 @@ class StoreWriter:
             "source": document.source,
             "repo": document.repo,
         }
-        for name, value in row.items():
-            self._documents[name].append(value)
+        self._rows.append(row)
         self.lengths.append(length)
         self._num_tokens += length
         self._json_bytes += document.json_bytes
@@ -175,7 +163,7 @@ class StoreWriter:
                 ids, bits = self._mask_table.assign_ids(masks) if masks else (bytes(2 * length), b"")
                 self._files[layout.MASK_IDS].write(ids)
                 self._files[layout.MASKS].write(bits)
-        if len(self._documents["start"]) == ROW_GROUP:
+        if len(self._rows) == ROW_GROUP:
             self._close_table()
 
     def commit(self, input_identity: dict[str, Any], export_pt: bool = False) -> TokenStore:
@@ -191,10 +179,10 @@ class StoreWriter:
         with writing_to(self.output):
             for file in self._files.values():
                 file.close()
-            self._write_documents()
+            split_by, splits = self._write_documents()
             rejected = pa.Table.from_pylist(self._rejected, layout.REJECTED_SCHEMA)
             pa.parquet.write_table(rejected, self.partial / layout.REJECTED, compression="zstd")
-            manifest = self._describe(input_identity)
+            manifest = self._describe(input_identity, split_by, splits)
             staged = TokenStore(self.partial, manifest)
             names = [*layout.REQUIRED_FILES, *(MASK_FILES if self.with_masks else [])]
             if export_pt:
@@ -224,39 +212,28 @@ class StoreWriter:
         shutil.rmtree(self.partial)
 
     def _close_table(self) -> None:
-        self._tables.append(pa.table(self._documents, schema=UNSPLIT_SCHEMA))
-        self._documents = {name: [] for name in UNSPLIT_SCHEMA.names}
+        self._tables.append(pa.Table.from_pylist(self._rows, UNSPLIT_SCHEMA))
+        self._rows = []
 
-    def _write_documents(self) -> None:
+    def _write_documents(self) -> tuple[SplitBy, Counter[str]]:
+        """Split the documents and write their table. Returns what decided the split, and its sizes."""
         self._close_table()
         table = pa.concat_tables(self._tables)
-        splits = self._split(table)
-        self.splits = Counter(splits)
-        table = table.append_column("split", pa.array(splits, pa.string()))
-        pa.parquet.write_table(
-            table.cast(layout.DOCUMENT_SCHEMA),
-            self.partial / layout.DOCUMENTS,
-            row_group_size=ROW_GROUP,
-            compression="zstd",
+        splits, split_by = split_documents(
+            table.column("repo").to_pylist(),
+            table.column("content_hash").to_pylist(),
+            self._normal_hashes,
+            self.settings.train_split,
+            self.settings.split_seed,
         )
+        table = table.append_column("split", pa.array(splits, pa.string())).cast(layout.DOCUMENT_SCHEMA)
+        path = self.partial / layout.DOCUMENTS
+        pa.parquet.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd")
+        return split_by, Counter(splits)
 
-    def _split(self, table: pa.Table) -> list[str]:
-        """The split of each document. If all have one owner, they are split one by one."""
-        repos = table.column("repo").to_pylist()
-        hashes = table.column("content_hash").to_pylist()
-        seed = self.settings.split_seed
-        digests = [group_digest(repo, content, seed) for repo, content in zip(repos, hashes, strict=True)]
-        if len(set(digests)) == 1 and len(digests) > 1:
-            self.split_by = "document"
-            digests = [group_digest(None, content, seed) for content in hashes]
-        is_train = assign(digests, self.settings.train_split)
-        is_near = find_near_duplicates(is_train, self._normal_hashes)
-        return [
-            TRAIN if train else NEAR_DUPLICATE if near else VAL
-            for train, near in zip(is_train, is_near, strict=True)
-        ]
-
-    def _describe(self, input_identity: dict[str, Any]) -> dict[str, Any]:
+    def _describe(
+        self, input_identity: dict[str, Any], split_by: SplitBy, splits: Counter[str]
+    ) -> dict[str, Any]:
         return {
             "format": layout.FORMAT,
             "format_version": layout.FORMAT_VERSION,
@@ -267,12 +244,12 @@ class StoreWriter:
                 "pad_token": self.tokenizer.pad_token(),
             },
             "settings": asdict(self.settings),
-            "split_by": self.split_by,
+            "split_by": split_by,
             "counts": {
                 "documents": len(self.lengths),
-                "train_documents": self.splits[TRAIN],
-                "val_documents": self.splits[VAL],
-                "near_duplicates": self.splits[NEAR_DUPLICATE],
+                "train_documents": splits[TRAIN],
+                "val_documents": splits[VAL],
+                "near_duplicates": splits[NEAR_DUPLICATE],
                 "tokens": self._num_tokens,
                 "json_bytes": self._json_bytes,
                 "duplicates": self.duplicates,
@@ -285,15 +262,7 @@ class StoreWriter:
 
     def _metadata(self, staged: TokenStore, export_pt: bool) -> dict[str, Any]:
         settings = self.settings
-        counts = {
-            split: count_windows(
-                staged.split(split).column("length").to_numpy(),
-                settings.context_size,
-                settings.windowing,
-                settings.stride,
-            )
-            for split in ("train", "val")
-        }
+        counts = {split: len(open_windows(staged, split, settings)) for split in ("train", "val")}
         metadata = {
             "context_size": settings.context_size,
             "stride": settings.stride or settings.context_size,
@@ -332,6 +301,11 @@ def write_store(
         return writer.commit({})
 
 
+def open_windows(staged: TokenStore, split: Any, settings: StoreSettings) -> Windows:
+    """The rows that the settings make of a split."""
+    return Windows(staged, split, settings.context_size, settings.windowing, settings.stride)
+
+
 def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
     """Write all windows of a split as one int64 tensor (num_windows, context_size + 1); return the file's name.
 
@@ -340,7 +314,7 @@ def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
     """
     import torch  # only an export needs it
 
-    windows = Windows(staged, split, settings.context_size, settings.windowing, settings.stride)
+    windows = open_windows(staged, split, settings)
     rows = torch.empty((len(windows), settings.context_size + 1), dtype=torch.int64)
     for first in range(0, len(windows), EXPORT_ROWS):
         indices = np.arange(first, min(first + EXPORT_ROWS, len(windows)))

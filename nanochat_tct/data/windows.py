@@ -152,15 +152,6 @@ def targets_of(rows: np.ndarray, vocab_size: int, pad_token: int) -> np.ndarray:
     return targets
 
 
-def count_windows(
-    lengths: np.ndarray, context_size: int, windowing: Windowing, stride: int | None = None
-) -> int:
-    """The number of rows over documents of these lengths (in tokens)."""
-    if windowing == "stream":
-        return len(_stream_row_starts(lengths, context_size))
-    return len(_per_document_row_starts(lengths, context_size, stride or context_size))
-
-
 def check_windowing(context_size: int, windowing: str, stride: int | None) -> None:
     """Raises UserError for a context size, windowing or stride that makes no rows."""
     if context_size < 1:

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from nanochat_tct.tracking.line import duration
 
+ITERS = "iter {task.completed:.0f} of {task.total:.0f}"
+
 
 def print_document(text: str) -> None:
     """Print YAML or JSON to standard output as UTF-8, whatever encoding messages have there.
@@ -36,13 +38,11 @@ class Terminal:
         bar: None where the output is a file or a pipe.
     """
 
-    def __init__(
-        self, total: int, output: TextIO | None = None, label: str = "iter {done:.0f} of {total:.0f}"
-    ) -> None:
+    def __init__(self, total: int, output: TextIO | None = None, label: str = ITERS) -> None:
         """Args:
         total: where the bar is full.
         output: None for standard output.
-        label: of the bar; may hold `{done}` and `{total}`.
+        label: of the bar, a template of rich.progress.TextColumn.
         """
         self.output = output or sys.stdout
         self.error: OSError | None = None
@@ -50,9 +50,7 @@ class Terminal:
         self.bar: Progress | None = None
         if console.is_terminal and not console.is_dumb_terminal:
             columns = (
-                TextColumn(
-                    label.replace("{done", "{task.completed").replace("{total", "{task.total"), markup=False
-                ),
+                TextColumn(label, markup=False),
                 BarColumn(bar_width=None),
                 TaskProgressColumn(),
                 TextColumn("{task.description}", markup=False),
