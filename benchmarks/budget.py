@@ -1,10 +1,10 @@
-"""What it costs to train the presets on rented GPUs, as a table.
+"""Print a table of what it costs to train the presets on rented GPUs.
 
     python benchmarks/budget.py --usd-per-hour A100=1.80 H100=3.00
     python benchmarks/budget.py --usd-per-hour H100=3.00 --tokens-per-second H100/small=1200000
 
-A run is that of configs/PRESET.yaml: its iters, its global batch. Tokens a second are those that you measured
-(`python benchmarks/training.py --device cuda`, or the log of a run); where there are none they are estimated from the
+A run is that of configs/PRESET.yaml: its iters, its global batch. Tokens a second are what you measured
+(`python benchmarks/training.py --device cuda`, or the log of a run); otherwise they are estimated from the
 model's FLOPs and an assumed share of the GPU's peak, and the table says so.
 """
 
@@ -20,7 +20,8 @@ from nanochat_tct.tracking.line import duration
 from nanochat_tct.training.config import TrainConfig
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-ASSUMED_MFU = 0.4
+MEASURED_PRESETS = ("small", "medium", "large")
+ASSUMED_MFU = 0.4  # where nothing was measured
 
 
 def main() -> int:
@@ -29,14 +30,12 @@ def main() -> int:
     parser.add_argument(
         "--tokens-per-second", nargs="*", default=[], metavar="GPU/PRESET=N", help="of one GPU"
     )
-    parser.add_argument("--assumed-mfu", type=float, default=ASSUMED_MFU, help="where nothing was measured")
-    parser.add_argument("--presets", nargs="+", default=["small", "medium", "large"], choices=sorted(PRESETS))
     options = parser.parse_args()
 
     def show() -> None:
         prices = numbers_of(options.usd_per_hour)
         measured = numbers_of(options.tokens_per_second)
-        print("\n".join(table(options.presets, prices, measured, options.assumed_mfu)))
+        print("\n".join(table(prices, measured)))
 
     return exit_code(show)
 
@@ -53,15 +52,13 @@ def numbers_of(arguments: list[str]) -> dict[str, float]:
     return numbers
 
 
-def table(
-    presets: list[str], prices: dict[str, float], measured: dict[str, float], assumed_mfu: float
-) -> list[str]:
-    """Lines of Markdown. Raises: UserError for a GPU whose peak is not known, when it is needed."""
+def table(prices: dict[str, float], measured: dict[str, float]) -> list[str]:
+    """Lines of Markdown. Raises: UserError for a GPU without a listed peak, when the peak is needed."""
     lines = [
         "| config | tokens of the run | GPU | tokens/s of one GPU | GPU-hours | USD |",
         "| --- " * 6 + "|",
     ]
-    for preset in presets:
+    for preset in MEASURED_PRESETS:
         config = parse_arguments(TrainConfig, ["--config", str(CONFIGS / f"{preset}.yaml")], "train", "")
         tokens = config.max_iters * config.global_batch * PRESETS[preset].context_size
         for gpu, price in prices.items():
@@ -70,10 +67,10 @@ def table(
                 peak = peak_flops(gpu)
                 if peak is None:
                     raise UserError(
-                        f"the peak of {gpu!r} is not known: give --tokens-per-second {gpu}/{preset}=N"
+                        f"the peak of {gpu!r} is missing: give --tokens-per-second {gpu}/{preset}=N"
                     )
-                speed = assumed_mfu * peak / flops_per_token(PRESETS[preset])
-                note = f"estimated: {assumed_mfu:.0%} of {peak / 1e12:.0f} TFLOP/s"
+                speed = ASSUMED_MFU * peak / flops_per_token(PRESETS[preset])
+                note = f"estimated: {ASSUMED_MFU:.0%} of {peak / 1e12:.0f} TFLOP/s"
             hours = tokens / speed / 3600
             lines.append(
                 f"| {preset} | {tokens / 1e9:.2f} billion | {gpu} | {speed:,.0f} ({note}) | "

@@ -1,4 +1,4 @@
-"""The peers of our tokenizer, made with Hugging Face `tokenizers`: byte-level BPE and superword BPE on compact JSON."""
+"""The peers of our tokenizer, from Hugging Face `tokenizers`: byte-level BPE and superword BPE on compact JSON."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -14,14 +14,14 @@ FIRST_LETTER = 0x4E00  # the second stage reads the first one's tokens as letter
 
 
 class BytePairs:
-    """Byte-level BPE, as GPT-2's, or superword BPE, of whose merges the later ones may cross words.
+    """Byte-level BPE as in GPT-2, or superword BPE, whose later merges may cross words.
 
     Superword BPE learns in two stages, as SuperBPE does (Liu et al., 2025, arXiv:2503.13423): merges inside words
     first, then merges of the resulting tokens anywhere in a document.
 
     Args:
         words: merges inside words.
-        superwords: merges of their tokens across words; None: there are none.
+        superwords: merges of their tokens across words; None: plain BPE.
     """
 
     def __init__(self, words: Any, superwords: Any | None = None) -> None:
@@ -34,9 +34,9 @@ class BytePairs:
         """Learns a vocabulary.
 
         Args:
-            texts: gives the documents to learn from, each time it is called.
+            texts: returns the documents to learn from at each call.
             vocab_size: number of ids, padding and end included.
-            word_share: of the merges, those inside words; the others may cross words.
+            word_share: the share of merges inside words; the others may cross words.
 
         Raises: UserError where `tokenizers` is not installed.
         """
@@ -69,14 +69,14 @@ class BytePairs:
         self.words.save(str(folder / "words.json"))
 
     def encode(self, text: str) -> list[int]:
-        """A document's tokens, without the one that ends it."""
+        """The tokens of a document, without the end token."""
         ids = self.words.encode(text).ids
         if self.superwords is not None:
             ids = self.superwords.encode(_letters(ids)).ids
         return [token + NUM_SPECIAL for token in ids]
 
     def expansions(self) -> list[str]:
-        """What each id is made of, a character a byte; padding and end are made of themselves."""
+        """The bytes of each id, one character a byte; padding and end stand for themselves."""
         words = _by_id(self.words)
         tokens = words
         if self.superwords is not None:
@@ -88,7 +88,7 @@ class BytePairs:
 
 
 def hugging_face() -> Any:
-    """The library, which is not installed with the project."""
+    """The library, which the project does not install."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         import tokenizers

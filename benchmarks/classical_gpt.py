@@ -1,13 +1,8 @@
-"""A GPT-2 as the field writes it (the shape of karpathy/nanoGPT's model, written anew): what ours is compared with.
+"""A GPT-2 in the shape of karpathy/nanoGPT's model, which benchmarks/training.py compares ours with.
 
 Learned positions, LayerNorm, GELU, a head tied to the embedding, one cross-entropy over all logits, and plain
-causal attention over the whole row. A checkout of nanoGPT can take its place: `benchmarks/training.py --nanogpt`.
+causal attention over the whole row.
 """
-
-import importlib.util
-import sys
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +35,7 @@ class ClassicalGPT(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.tokens = nn.Embedding(config.vocab_size, config.n_embd)
-        self.places = nn.Embedding(config.context_size, config.n_embd)
+        self.positions = nn.Embedding(config.context_size, config.n_embd)
         self.blocks = nn.Sequential(*(Block(config) for _ in range(config.n_layer)))
         self.norm = nn.LayerNorm(config.n_embd)
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -48,26 +43,7 @@ class ClassicalGPT(nn.Module):
         nn.init.normal_(self.tokens.weight, std=0.02)
 
     def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        places = torch.arange(tokens.size(1), device=tokens.device)
-        x = self.blocks(self.tokens(tokens) + self.places(places))
+        positions = torch.arange(tokens.size(1), device=tokens.device)
+        x = self.blocks(self.tokens(tokens) + self.positions(positions))
         logits = self.head(self.norm(x))  # (B, T, vocab_size)
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
-
-
-class FromCheckout(nn.Module):
-    """The GPT of a nanoGPT checkout's model.py, whose forward pass also returns the logits."""
-
-    def __init__(self, folder: Path, config: GPTConfig) -> None:
-        super().__init__()
-        spec = importlib.util.spec_from_file_location("nanogpt_model", folder / "model.py")
-        assert spec is not None and spec.loader is not None
-        module: Any = importlib.util.module_from_spec(spec)
-        sys.modules["nanogpt_model"] = module  # its dataclass looks itself up there
-        spec.loader.exec_module(module)
-        shape = {name: getattr(config, name) for name in ("vocab_size", "n_layer", "n_head", "n_embd")}
-        self.model = module.GPT(
-            module.GPTConfig(block_size=config.context_size, dropout=0.0, bias=False, **shape)
-        )
-
-    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        return self.model(tokens, targets)[1]

@@ -1,4 +1,4 @@
-"""What constrained decoding of workflows costs and covers: our masks beside llguidance and xgrammar, in one process.
+"""Cost and coverage of constrained decoding of workflows: our masks beside llguidance and xgrammar, in one process.
 
     python benchmarks/constraint.py --corpus $NANOCHAT_TCT_CORPUS --documents 300
 
@@ -8,38 +8,28 @@ The peers (``pip install llguidance==1.9.1 xgrammar==0.2.8 tokenizers``) work on
 
 import argparse
 import json
-import random
+import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 
-from nanochat_tct.documents import read_workflow, to_json
-from nanochat_tct.errors import UserError
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+from benchmarks.held_out import read_documents
+from nanochat_tct.documents import to_json
 from nanochat_tct.evaluation.validity import is_valid_workflow
 from nanochat_tct.generation.engine import SamplingConfig, _Row
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import workflow_schema
 
 
-def read_documents(corpus: Path, number: int) -> list[Any]:
+def some_documents(corpus: Path, number: int) -> list[Any]:
     """Valid real workflows, drawn with a fixed seed."""
-    texts = pyarrow.parquet.read_table(corpus / "workflows.parquet").column("text").to_pylist()
-    random.Random(0).shuffle(texts)
-    documents: list[Any] = []
-    for text in texts:
-        try:
-            value = read_workflow(text, "yaml")
-        except UserError:
-            continue
-        if is_valid_workflow(value):
-            documents.append(value)
-        if len(documents) == number:
-            break
-    return documents
+    documents = read_documents(corpus, Tokenizer(), shuffle_seed=0)
+    return [json.loads(document.compact) for document in islice(documents, number)]
 
 
 def row(name: str, load: float, seconds: list[float], accepted: int, documents: int, note: str = "") -> None:
@@ -156,10 +146,10 @@ def xgrammar(documents: list[Any], bpe: Any) -> None:
 
 
 def attempt(name: str, run: Callable[[], None]) -> None:
-    """A peer's row, or why there is none."""
+    """Print a peer's row, or its error."""
     try:
         run()
-    except Exception as error:  # whatever a peer raises is its row
+    except Exception as error:  # a peer's error of any kind is its result
         print(f"{name:12} fails: {type(error).__name__}: {str(error).splitlines()[0][:150]}", flush=True)
 
 
@@ -171,7 +161,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=300, help="workflows to walk through")
     parser.add_argument("--samples", type=int, default=200, help="random documents to draw")
     arguments = parser.parse_args()
-    documents = read_documents(arguments.corpus, arguments.documents)
+    documents = some_documents(arguments.corpus, arguments.documents)
     print(f"{len(documents)} valid workflows; microseconds a mask; the second half is with warm caches")
     print(f"{'':12} {'load, s':>8} {'mean':>8} {'median':>8} {'99%':>9}  {'2nd half':>8} {'accepted':>9}")
     ours(documents, arguments.samples)

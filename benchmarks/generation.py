@@ -1,11 +1,11 @@
-"""What the constraint costs in generation: tokens a second with masks and without, same model, same batch.
+"""What the constraint costs in generation: tokens a second with and without masks, for the same model and batch.
 
     python benchmarks/generation.py --preset small --samples 64 --max-tokens 96
 
-Both write from random weights. Without the constraint every token may follow and documents never end, so each sample
-has max_tokens tokens; with it a few more or less. A round is a run without the constraint, one with a grammar that was
-just loaded (cold: nothing that it remembers of earlier documents), and one with the same grammar again (warm). The
-ratios are medians over rounds. A run before them, which does not count, is PyTorch's own start.
+The model has random weights. Without the constraint every token may follow and documents never end, so each sample has
+max_tokens tokens; with it about as many. A round is a run without the constraint, one with a newly loaded grammar
+(cold caches), and one with the same grammar again (warm). The ratios are medians over rounds. An untimed run before
+them warms up PyTorch.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 
 class AnythingGoes:
-    """A cursor of no grammar."""
+    """A cursor that allows every token."""
 
     is_complete = False
     mask = np.ones(8192, dtype=bool)
@@ -87,7 +87,7 @@ def main() -> None:
     for index in range(arguments.runs):
         started = time.perf_counter()
         constrained = Tokenizer()
-        _ = constrained.masks, constrained.codec  # made when first asked for
+        _ = constrained.masks, constrained.codec  # made on first use
         load_seconds = time.perf_counter() - started
         without = speed(free)
         speeds = {"cold": speed(constrained), "warm": speed(constrained)}

@@ -1,7 +1,8 @@
-"""What benchmarks hold out of a corpus: all documents of some owners, and no near-copy of what is trained on."""
+"""Hold out all documents of some owners from a corpus, without near-copies of training documents."""
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -30,12 +31,15 @@ class Document(NamedTuple):
     compact: str  # compact JSON
 
 
-def read_documents(corpus: str | Path | None, tokenizer: Tokenizer) -> Iterator[Document]:
+def read_documents(
+    corpus: str | Path | None, tokenizer: Tokenizer, shuffle_seed: int | None = None
+) -> Iterator[Document]:
     """Reads the valid workflows of a corpus, each once.
 
     Args:
         corpus: a folder with workflows.parquet (columns repo, path, text).
         tokenizer: decides what is valid.
+        shuffle_seed: of a random order; None: the order of the file.
 
     Raises: UserError if no corpus is given.
     """
@@ -43,7 +47,10 @@ def read_documents(corpus: str | Path | None, tokenizer: Tokenizer) -> Iterator[
         raise UserError("--corpus: name a folder with workflows.parquet, or set NANOCHAT_TCT_CORPUS")
     seen = set()
     columns = ["repo", "path", "text"]
-    for row in pyarrow.parquet.read_table(Path(corpus) / "workflows.parquet", columns=columns).to_pylist():
+    rows = pyarrow.parquet.read_table(Path(corpus) / "workflows.parquet", columns=columns).to_pylist()
+    if shuffle_seed is not None:
+        random.Random(shuffle_seed).shuffle(rows)
+    for row in rows:
         try:
             value = read_workflow(row["text"])
             tokenizer.encode_value(value)
@@ -56,12 +63,12 @@ def read_documents(corpus: str | Path | None, tokenizer: Tokenizer) -> Iterator[
 
 
 def is_held_out(repo: str) -> bool:
-    """Whether the documents of a repository are measured on; its owner's repositories go together."""
+    """Whether a repository is held out, together with all others of its owner."""
     return group_digest(repo, b"", SETTINGS.split_seed) >= SETTINGS.train_split * 2**64
 
 
 def fold_of(repo: str, folds: int) -> int:
-    """A repository's fold, by a hash of its owner, so that it does not depend on the rest of the corpus."""
+    """A repository's fold, by a hash of its owner, so that it is independent of the rest of the corpus."""
     return int.from_bytes(hashlib.sha256(owner_of(repo).encode()).digest()[:8], "big") % folds
 
 
@@ -72,8 +79,27 @@ def without_copies(held_out: Iterable[T], training: Iterable[T], text_of: Callab
 
 
 def by_hash(documents: Iterable[Document]) -> list[Document]:
-    """The documents in an order that has nothing to do with where they come from."""
+    """The documents in an order that is independent of their sources."""
     return sorted(documents, key=lambda document: hashlib.sha256(document.compact.encode()).digest())
+
+
+def split_documents(corpus: str | Path | None, tokenizer: Tokenizer) -> tuple[list[Document], list[Document]]:
+    """Splits a corpus by owner.
+
+    Returns:
+        The documents to train on, and those to measure on, in an order by hash and without near-copies of the former.
+    """
+    documents = list(read_documents(corpus, tokenizer))
+    training = [document for document in documents if not is_held_out(document.repo)]
+    others = [document for document in documents if is_held_out(document.repo)]
+    measured = without_copies(by_hash(others), training, lambda document: document.compact)
+    owners = [len({owner_of(document.repo) for document in part}) for part in (training, others)]
+    print(
+        f"{len(training)} documents of {owners[0]} owners to train on, {len(measured)} of {owners[1]} others "
+        f"to measure on; {len(others) - len(measured)} near-copies left out",
+        flush=True,
+    )
+    return training, measured
 
 
 def store_of(corpus: str | None, cache: Path, num_validation: int, with_masks: bool) -> str:
@@ -92,12 +118,9 @@ def store_of(corpus: str | None, cache: Path, num_validation: int, with_masks: b
     if (store / "manifest.json").exists():
         return str(store)
     tokenizer, sender = load_tokenizer(), MaskSender() if with_masks else None
-    documents = list(read_documents(corpus, tokenizer))
-    training = [document for document in documents if not is_held_out(document.repo)]
-    held_out = by_hash(document for document in documents if is_held_out(document.repo))
-    held_out = without_copies(held_out, training, lambda document: document.compact)
+    training, measured = split_documents(corpus, tokenizer)
     with StoreWriter(store, tokenizer, SETTINGS, with_masks=with_masks) as writer:
-        for document in training + held_out[:num_validation]:
+        for document in training + measured[:num_validation]:
             value = json.loads(document.compact)
             writer.add(encode_document(document.path, document.repo, value, tokenizer, sender))
         writer.commit({})

@@ -1,4 +1,4 @@
-"""How fast the tokenizer is beside tiktoken's o200k_base, and how many tokens it takes for other owners' workflows.
+"""Speed of the tokenizer beside tiktoken's o200k_base, and its number of tokens for other owners' workflows.
 
     python benchmarks/tokenizer.py --corpus $NANOCHAT_TCT_CORPUS --o200k FILE
     python benchmarks/tokenizer.py --corpus $NANOCHAT_TCT_CORPUS --o200k FILE --folds
@@ -6,11 +6,11 @@
 FILE holds the ranks of o200k_base: tiktoken's own file, or `package/dist/ranks/o200k_base.js` of the npm package
 js-tiktoken, which carries the same. tiktoken checks them by their SHA-256.
 
-The first form encodes and decodes every valid workflow of the corpus with both tokenizers in turn, in this one process
-and one thread, from compact JSON and back; caches are cold in the first run. The second form cuts the corpus into
-folds by owner. For each fold it trains vocabularies of 8,192 ids on the other four: ours, byte-level BPE, and superword
-BPE, half of whose merges may cross words (pip install tokenizers==0.23.3). It counts their tokens and those of
-o200k_base, a general vocabulary of 200,019 ids, on the fold left out, without near-copies of what they were trained on.
+The first form encodes every valid workflow of the corpus from compact JSON and decodes it again, with both tokenizers
+in turn, in one thread; caches are cold in the first run. The second form splits the corpus into folds by owner. For
+each fold it trains vocabularies of 8,192 ids on the other folds: ours, byte-level BPE, and superword BPE, half of whose
+merges may cross words (pip install tokenizers==0.23.3). It counts their tokens and those of o200k_base, a general
+vocabulary of 200,019 ids, on the documents of the fold, without near-copies of training documents.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def load_o200k(path: Path) -> tiktoken.Encoding:
-    """tiktoken's encoding from a file with its ranks, put where tiktoken looks before it downloads them."""
+    """tiktoken's encoding from a file with its ranks, placed in the cache that tiktoken reads before it downloads."""
     content = path.read_text(encoding="utf-8")
     if "bpe_ranks" in content:  # JavaScript: an object with lines "! first-rank token token ..."
         lines = json.loads(content[content.index("{") : content.rindex("}") + 1])["bpe_ranks"].splitlines()
@@ -81,10 +81,10 @@ def load_o200k(path: Path) -> tiktoken.Encoding:
 
 
 def compare_speed(texts: list[str], theirs: tiktoken.Encoding, runs: int) -> None:
-    """Prints MB of compact JSON per second of encoding and of decoding, and how much memory the tokenizer takes."""
-    load_tokenizer.__globals__["_load"].cache_clear()  # what read_corpus has warmed
+    """Print MB of compact JSON per second of encoding and of decoding, and how much memory the tokenizer takes."""
+    load_tokenizer.__globals__["_load"].cache_clear()  # reading the corpus has warmed it
     gc.collect()
-    gc.freeze()  # the corpus is the benchmark's, not the tokenizer's: keep the collector away from it
+    gc.freeze()  # keep the garbage collector away from the corpus
     before = resident_megabytes()
     ours = load_tokenizer()
     loaded = resident_megabytes()
@@ -123,7 +123,7 @@ def speed(
     work: Callable[[Any], Any],
     given: Iterable[Any],
 ) -> None:
-    """Adds the speed of one pass, by CPU time, so that other processes on the machine count less."""
+    """Add the speed of one pass, by CPU time, which other processes disturb less."""
     start = time.process_time()
     for item in given:
         work(item)
@@ -137,7 +137,7 @@ def resident_megabytes() -> float:
 
 
 def compare_tokens(documents: list[Document], theirs: tiktoken.Encoding, folds: int) -> None:
-    """Prints tokens a document on each fold, with vocabularies that were trained on the other folds."""
+    """Print tokens a document on each fold, with vocabularies that were trained on the other folds."""
     print(
         f"{'fold':>4} {'owners':>6} {'copies':>6} {'docs':>6} " + "".join(f"{name:>11}" for name in COLUMNS)
     )

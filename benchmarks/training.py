@@ -4,16 +4,16 @@
     python benchmarks/training.py --device cuda                    # bf16, compiled: small, medium, large
     python benchmarks/training.py --device cuda --profile small    # and where the time of an iter goes, by kernel
 
-First, for each preset: tokens/s, MFU, memory, and milliseconds of an iter by part. Then ratios, each preset named by
---compare: contestants live at the same time and take turns of a few iters, so that whatever else the machine does
-hits all of them alike; a ratio is the median over rounds of two turns of the same round. On CPU it is also given by
-the CPU time of (the first process of) each: what others do on the machine disturbs that much less.
+First, for each preset: tokens/s, MFU, memory, and milliseconds of an iter by part. Then, for each preset of --compare,
+ratios: the contestants run at the same time and take turns of a few iters, so that other work on the machine affects
+all of them alike. A ratio is the median over rounds of two turns of the same round. On a CPU it is also given by the
+CPU time of (the first process of) each contestant, which other work disturbs much less.
 
     loop      our training loop, one worker, without Ray
-    plain     the same model and optimizer in a minimal loop over batches that lie ready: the floor
-    nanogpt   a GPT-2 of the same shape in the same minimal loop (--nanogpt FOLDER: the model of that checkout)
+    plain     the same model and optimizer in a minimal loop over batches in memory: the lower bound
+    nanogpt   a GPT-2 of the same shape in the same minimal loop
     torchrun  our loop on several workers (CPU: two, one core each; CUDA: one a GPU), started by torchrun
-    ray       the same, started by Ray Train as `nanochat-tct train` does; left out where there is no Ray
+    ray       the same, started by Ray Train as `nanochat-tct train` does; left out if Ray is not installed
 
 All train the same global batch in the same micro-batches.
 """
@@ -63,10 +63,10 @@ from nanochat_tct.training.trainer import open_windows, read_ahead
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed
-from benchmarks.classical_gpt import ClassicalGPT, FromCheckout  # noqa: E402
+from benchmarks.classical_gpt import ClassicalGPT  # noqa: E402
 
 PARTS = ("input", "forward", "backward", "optimizer", "communication", "logging")
-RATIOS = (  # what is printed: the first one's speed over the second's, and the bar where there is one
+RATIOS = (  # the speed of the first over that of the second, and the bar
     ("loop", "plain", None),
     ("loop", "nanogpt", 1.0),
     ("ray", "torchrun", 0.98),
@@ -105,21 +105,20 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--presets", nargs="*", help="measured part by part")
-    parser.add_argument("--compare", nargs="*", help="presets that the ratios are taken of (CPU: demo)")
-    parser.add_argument("--iters", type=int, default=0, help="of a turn (CPU: 5, CUDA: 20)")
+    parser.add_argument("--compare", nargs="*", help="presets whose ratios are measured (CPU: demo)")
+    parser.add_argument("--iters", type=int, default=0, help="iters of a turn (CPU: 5, CUDA: 20)")
     parser.add_argument("--rounds", type=int, default=10, help="turns of each contestant")
     parser.add_argument(
         "--batch-size", type=int, default=0, help="windows at a time (CPU: 8, CUDA: as in configs/)"
     )
     parser.add_argument("--data-dir", help="token store; none: synthetic workflows")
-    parser.add_argument("--nanogpt", metavar="FOLDER", help="checkout of karpathy/nanoGPT")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--plain-softmax", action="store_true", help="over illegal tokens too")
     parser.add_argument("--profile", nargs="*", default=[], help="presets whose kernels are listed by time")
     parser.add_argument("--without", nargs="*", default=[], help="contestants to leave out")
     for hidden in ("--contestant", "--preset", "--gate", "--scratch"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
-    for hidden in ("--place", "--workers"):
+    for hidden in ("--index", "--workers"):
         parser.add_argument(hidden, type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     is_cuda = options.device == "cuda"
@@ -137,7 +136,7 @@ def write_synthetic_store(folder: Path) -> str:
 
 
 def micro_batch(options: argparse.Namespace) -> int:
-    """Windows at a time: as asked for, or what suits the device."""
+    """Windows of a micro-batch."""
     if options.batch_size:
         return int(options.batch_size)
     if options.device == "cpu":
@@ -150,9 +149,9 @@ def preset_file(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_config(options: argparse.Namespace, max_iters: int, name: str) -> TrainConfig:
-    """A run whose every iter is like the other: it logs, and neither evaluates nor saves before its end.
+    """A run of equal iters, without evaluations or checkpoints before its end.
 
-    The global batch: on CUDA that of the preset's config file, on CPU what two workers take in one micro-step each.
+    The global batch is that of the preset's config file on CUDA, and one micro-batch for each of two workers on a CPU.
     """
     at_a_time = micro_batch(options)
     global_batch = 2 * at_a_time
@@ -183,8 +182,8 @@ def make_config(options: argparse.Namespace, max_iters: int, name: str) -> Train
     return make_plan(config).config
 
 
-def start(options: argparse.Namespace, contestant: str, workers: int, place: int, gate: str) -> Any:
-    """A process (group) of this script that plays one contestant, on as many cores as it has workers (CPU)."""
+def start(options: argparse.Namespace, contestant: str, workers: int, index: int, gate: str) -> Any:
+    """Start a process (group) of this script as one contestant, on one core for each worker (CPU)."""
     script = [str(Path(__file__).resolve()), "--contestant", contestant, "--workers", str(workers)]
     if workers > 1 and contestant != "ray":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
@@ -195,7 +194,6 @@ def start(options: argparse.Namespace, contestant: str, workers: int, place: int
         "rounds",
         "batch_size",
         "data_dir",
-        "nanogpt",
         "scratch",
         "preset",
         "optimizer",
@@ -205,7 +203,7 @@ def start(options: argparse.Namespace, contestant: str, workers: int, place: int
     flags += ["--plain-softmax"] * options.plain_softmax
     cores = sorted(os.sched_getaffinity(0))[:workers]
     return subprocess.Popen(
-        [sys.executable, *script, *flags, "--place", str(place), "--gate", gate],
+        [sys.executable, *script, *flags, "--index", str(index), "--gate", gate],
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
         stdout=subprocess.PIPE if contestant in ("parts", "profile") else subprocess.DEVNULL,
         stderr=open(f"{options.scratch}/{contestant}.err", "wb"),
@@ -215,7 +213,7 @@ def start(options: argparse.Namespace, contestant: str, workers: int, place: int
 
 
 def printed_by(options: argparse.Namespace, contestant: str, workers: int) -> str:
-    """What a contestant prints that takes no turns."""
+    """Run a contestant that takes no turns, and return its output."""
     process = start(options, contestant, workers, 0, options.scratch)
     printed, _ = process.communicate()
     if process.returncode:
@@ -265,7 +263,7 @@ def number_of_workers(options: argparse.Namespace) -> int:
 
 
 def start_worker(options: argparse.Namespace) -> Worker:
-    """What torchrun's environment says, as nanochat_tct/training/torchrun.py does."""
+    """The worker that torchrun's environment describes, as in nanochat_tct/training/torchrun.py."""
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     if options.device == "cpu":
@@ -279,7 +277,7 @@ def start_worker(options: argparse.Namespace) -> Worker:
 
 
 def play_parts(options: argparse.Namespace) -> None:
-    """The pieces of the loop with a stopwatch between them. Prints one line of JSON."""
+    """Time the parts of the loop separately, and print one line of JSON."""
     worker = start_worker(options)
     config = make_config(options, 10**6, "parts")
     store, tokenizer = TokenStore.open(config.data_dir, verify=False), load_tokenizer()
@@ -297,7 +295,7 @@ def play_parts(options: argparse.Namespace) -> None:
     if isinstance(trained, DistributedDataParallel):
 
         def exchange(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-            """While parts are timed, wait for what otherwise runs beside the backward pass."""
+            """While parts are timed, wait for the exchange, which otherwise overlaps the backward pass."""
             if not watch.is_on:
                 return allreduce_hook(None, bucket)  # type: ignore[arg-type]
             with watch.part("exchange"):
@@ -367,13 +365,13 @@ def play_parts(options: argparse.Namespace) -> None:
     }
     if worker.is_first:
         print(json.dumps(result), flush=True)
-    os._exit(0)  # the reading thread waits for steps that nobody takes
+    os._exit(0)  # ends the thread that reads ahead
 
 
 def print_kernels(preset: str, iterate: Callable[[int], float]) -> None:
-    """Where the time goes: kernels on CUDA, operators on CPU, those that take most first.
+    """Print the kernels (CUDA) or operators (CPU) that take the most time.
 
-    `iterate` does so many iters, and gives the seconds of one.
+    `iterate` runs a number of iters and returns the seconds of one.
     """
     iters = 5
     is_cuda = torch.cuda.is_available()
@@ -402,36 +400,36 @@ def print_kernels(preset: str, iterate: Callable[[int], float]) -> None:
 
 
 class Gate:
-    """Lets one contestant at a time through. It is a folder, so that processes of any kind can meet there."""
+    """Lets one contestant run at a time. It is a folder, so that unrelated processes can share it."""
 
-    def __init__(self, folder: str, place: int, contestants: int) -> None:
-        self.folder, self.place, self.contestants = Path(folder), place, contestants
+    def __init__(self, folder: str, index: int, contestants: int) -> None:
+        self.folder, self.index, self.contestants = Path(folder), index, contestants
         self.turn, self.start, self.cpu_start = -1, 0.0, 0.0
 
     def wait(self) -> None:
-        """Come back when it is this contestant's turn."""
+        """Wait for this contestant's turn."""
         if torch.cuda.is_available() and torch.cuda.is_initialized():
-            torch.cuda.empty_cache()  # the others need room
+            torch.cuda.empty_cache()  # the others need the memory
         self.turn += 1
         if self.turn == 0:
-            (self.folder / f"ready-{self.place}").touch()
-        self._wait_for(self.turn * self.contestants + self.place)
+            (self.folder / f"ready-{self.index}").touch()
+        self._wait_for(self.turn * self.contestants + self.index)
         self.start, self.cpu_start = time.perf_counter(), time.process_time()
 
     def done(self, iters: int) -> None:
-        """The turn is over: note its seconds, let the next one in."""
+        """Record the seconds of this turn, and start the next one."""
         if torch.cuda.is_available() and torch.cuda.is_initialized():
             torch.cuda.synchronize()
         seconds = (time.perf_counter() - self.start) / iters
         cpu_seconds = (time.process_time() - self.cpu_start) / iters
-        with open(self.folder / f"seconds-{self.place}", "a") as file:
+        with open(self.folder / f"seconds-{self.index}", "a") as file:
             file.write(f"{seconds} {cpu_seconds}\n")
-        partial = self.folder / f"partial-{self.place}"
-        partial.write_text(str(self.turn * self.contestants + self.place + 1))
+        partial = self.folder / f"partial-{self.index}"
+        partial.write_text(str(self.turn * self.contestants + self.index + 1))
         os.replace(partial, self.folder / "turn")
 
     def wait_for_all(self, rounds: int) -> None:
-        """Nobody tidies up while others are timed."""
+        """Wait until the last turn, so that nothing is torn down while others are timed."""
         self._wait_for(rounds * self.contestants)
 
     def _wait_for(self, turn: int) -> None:
@@ -440,7 +438,7 @@ class Gate:
 
 
 class Lines:
-    """Where the loop's log lines go: each one of a whole turn ends it. Stands for the actor of Ray's launcher too."""
+    """Receives the loop's log lines and ends a turn after its last iter; replaces the actor of Ray's launcher too."""
 
     def __init__(self, gate: Gate, iters: int, rounds: int, actor: Any = None) -> None:
         self.gate, self.iters, self.rounds, self.actor = gate, iters, rounds, actor
@@ -470,14 +468,14 @@ def print_ratios(options: argparse.Namespace, preset: str) -> None:
         contestants.pop(name)
     if "ray" in contestants and importlib.util.find_spec("ray") is None:
         contestants.pop("ray")
-        print("Ray Train is left out: Ray is not installed here")
+        print("Ray Train is left out: Ray is not installed")
     if "torchrun" in contestants and workers == 1 and "ray" not in contestants:
         contestants.pop("torchrun")  # the same as the loop
     gate = tempfile.mkdtemp(dir=options.scratch)
     Path(gate, "contestants").write_text(str(len(contestants)))
     processes = {
-        name: start(options, name, count, place, gate)
-        for place, (name, count) in enumerate(contestants.items())
+        name: start(options, name, count, index, gate)
+        for index, (name, count) in enumerate(contestants.items())
     }
     try:
         while len(list(Path(gate).glob("ready-*"))) < len(contestants):
@@ -490,8 +488,8 @@ def print_ratios(options: argparse.Namespace, preset: str) -> None:
             process.terminate()
             process.wait()
     seconds = {
-        name: np.loadtxt(Path(gate, f"seconds-{place}"), ndmin=2).T  # (wall and CPU, rounds)
-        for place, name in enumerate(contestants)
+        name: np.loadtxt(Path(gate, f"seconds-{index}"), ndmin=2).T  # (wall and CPU, rounds)
+        for index, name in enumerate(contestants)
     }
     config = make_config(argparse.Namespace(**{**vars(options), "workers": workers}), 1, "shown")
     tokens = config.global_batch * config.model().context_size
@@ -527,11 +525,11 @@ def look_after(options: argparse.Namespace, processes: dict[str, Any]) -> None:
 
 
 def open_gate(options: argparse.Namespace) -> Gate:
-    return Gate(options.gate, options.place, int(Path(options.gate, "contestants").read_text()))
+    return Gate(options.gate, options.index, int(Path(options.gate, "contestants").read_text()))
 
 
 def play_loop(options: argparse.Namespace) -> None:
-    """The real loop, in this process or as one of torchrun's."""
+    """The real loop, in this process or in one of torchrun's."""
     from nanochat_tct.training.trainer import Reporter, Trainer
 
     worker = start_worker(options)
@@ -543,7 +541,7 @@ def play_loop(options: argparse.Namespace) -> None:
 
 
 def play_ray(options: argparse.Namespace) -> None:
-    """The real launcher; its workers' lines pass the gate on their way to the terminal."""
+    """The real launcher; the log lines of its workers pass the gate on their way to the terminal."""
     from nanochat_tct.training import launch
 
     config = make_config(options, options.iters * (options.rounds + 1), "ray")
@@ -559,17 +557,12 @@ def play_ray(options: argparse.Namespace) -> None:
 
 
 def play_plain(options: argparse.Namespace) -> None:
-    """The shortest loop that trains: batches lie ready, nothing is logged, the loss is looked at once a turn."""
+    """A minimal loop: batches are in memory, nothing is logged, the loss is read once a turn."""
     worker = start_worker(options)
     config = make_config(options, 1, options.contestant)
     tokenizer = load_tokenizer()
     model: nn.Module
-    if options.contestant == "plain":
-        model = GPT(config.model())
-    elif options.nanogpt:
-        model = FromCheckout(Path(options.nanogpt), config.model())
-    else:
-        model = ClassicalGPT(config.model())
+    model = GPT(config.model()) if options.contestant == "plain" else ClassicalGPT(config.model())
     model.to(worker.device)
     if config.compile:
         model.compile()
@@ -589,7 +582,7 @@ def play_plain(options: argparse.Namespace) -> None:
             {"tokens": batch.tokens, "targets": batch.targets, "legal": loader.legal(batch.mask_ids)}
             for batch in batches
         ]
-    else:  # it has no position tokens and no grammar
+    else:  # the GPT-2 has neither position tokens nor masks
         last = tokenizer.vocab_size() - 1
         inputs = [{"tokens": batch.tokens.clamp(max=last), "targets": batch.targets} for batch in batches]
     turns = config.gradient_accumulation
@@ -604,7 +597,7 @@ def play_plain(options: argparse.Namespace) -> None:
                 step += 1
                 with loader.autocast:
                     loss = model(**batch)
-                    if options.contestant == "plain":  # a sum: to a mean
+                    if options.contestant == "plain":  # a sum, made a mean
                         loss = loss / batch["tokens"].numel()
                 (loss / turns).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

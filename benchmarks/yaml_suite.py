@@ -1,4 +1,4 @@
-"""What the reader of documents makes of yaml-test-suite, the official tests of YAML 1.2.
+"""Run the reader of documents on yaml-test-suite, the official tests of YAML 1.2.
 
     git clone --branch data https://github.com/yaml/yaml-test-suite
     python benchmarks/yaml_suite.py yaml-test-suite
@@ -8,6 +8,7 @@ valid). Those with one document and its JSON are what the reader is for; of the 
 The exit code is 1 if a value is read as another one, or a valid document is refused as if its syntax were wrong.
 """
 
+import argparse
 import json
 import sys
 from collections import defaultdict
@@ -50,12 +51,11 @@ def judge(folder: Path) -> tuple[str, str]:
 
 
 def main() -> int:
-    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
-        print(
-            "usage: python benchmarks/yaml_suite.py FOLDER   (yaml-test-suite, branch data)", file=sys.stderr
-        )
-        return 2
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path, help="checkout of yaml-test-suite, branch data")
+    folder = parser.parse_args().folder
     # `name` and `tags` hold links to the same cases.
     cases = [
         path.parent
@@ -63,8 +63,7 @@ def main() -> int:
         if path.relative_to(folder).parts[0] not in ("name", "tags")
     ]
     if not cases:
-        print(f"{folder} holds no in.yaml: is it the branch `data`?", file=sys.stderr)
-        return 2
+        parser.error(f"{folder} holds no in.yaml: is it the branch `data`?")
     rows: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for case in sorted(cases):
         row, reason = judge(case)

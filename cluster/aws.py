@@ -1,12 +1,12 @@
-"""Makes at AWS what cluster/a100.yaml, h100.yaml and single-gpu.yaml refer to, and fills in a file's fields.
+"""Create the AWS resources that cluster/a100.yaml, h100.yaml and single-gpu.yaml refer to, and fill in a file.
 
     python cluster/aws.py cluster/a100.yaml --region us-east-1 --bucket MY-BUCKET --cost-centre research
 
-Makes, where they are not there: the bucket (private, encrypted), a security group (SSH from one address,
-everything between its members, nothing else), two roles (the head's may start machines in this group's name; the
-workers' may only use the bucket), and the role that AWS itself needs for spot machines. Costs nothing by itself. Run
-again, it changes only what is missing; from another address, SSH is open to that one and no longer to the one before.
-A bucket that is there already is closed to the public and tagged too.
+Creates what is missing: the bucket (private, encrypted), a security group (only SSH from one address, and all traffic
+among its members), two roles (the head's may start machines; the workers' may only use the bucket), and the role that
+AWS itself needs for spot machines. This costs nothing by itself. Running it again changes only what is missing; from
+another address, SSH is open to that address instead of the previous one. An existing bucket is closed to the public
+and tagged too.
 """
 
 import argparse
@@ -28,14 +28,14 @@ TRUST = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Acti
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Returns the exit code."""
+    """Run the command line. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path, help="cluster file to fill in")
     parser.add_argument("--region", required=True, help="us-east-1")
-    parser.add_argument("--zone", help="us-east-1a; none: the first that has the file's workers")
+    parser.add_argument("--zone", help="us-east-1a; default: the first zone that has the file's workers")
     parser.add_argument("--bucket", required=True, help="name of the bucket for data and checkpoints")
-    parser.add_argument("--cost-centre", required=True, help="who pays; a tag on everything")
-    parser.add_argument("--ssh-from", help="addresses that may use SSH, as 203.0.113.7/32; none: yours")
+    parser.add_argument("--cost-centre", required=True, help="a tag on everything, to assign costs")
+    parser.add_argument("--ssh-from", help="addresses that may use SSH, as 203.0.113.7/32; default: yours")
     given = parser.parse_args(arguments)
     try:
         fields = set_up(given)
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def set_up(given: argparse.Namespace) -> dict[str, str]:
-    """Makes everything. Returns the fields of the cluster file."""
+    """Create everything. Return the fields of the cluster file."""
     session = boto3.Session(region_name=given.region)
     ec2 = session.client("ec2")
     worker_type = re.findall(r"InstanceType: (\S+)", given.file.read_text())[-1]
@@ -63,7 +63,7 @@ def set_up(given: argparse.Namespace) -> dict[str, str]:
     )["Subnets"]
     if not subnets:
         raise OSError(
-            f"no subnet in {zone} gives public addresses; make the default ones: aws ec2 create-default-vpc"
+            f"no subnet in {zone} gives public addresses; create the default ones: aws ec2 create-default-vpc"
         )
     subnet = sorted(subnets, key=lambda each: not each["DefaultForAz"])[0]
     group = make_security_group(ec2, subnet["VpcId"], given.ssh_from or f"{my_address()}/32", tags)
@@ -82,12 +82,12 @@ def set_up(given: argparse.Namespace) -> dict[str, str]:
         "security_group": group,
         "head_profile": f"{{Name: {NAME}-head}}",
         "worker_profile": f"{{Name: {NAME}-worker}}",
-        "cost_centre": json.dumps(given.cost_centre, ensure_ascii=False),  # YAML takes 4711 for a number
+        "cost_centre": json.dumps(given.cost_centre, ensure_ascii=False),  # YAML reads 4711 as a number
     }
 
 
 def fill_in(text: str, fields: dict[str, str]) -> str:
-    """The cluster file with its fields filled in, filled in before or not; everything else as it was."""
+    """Fill in the fields of a cluster file, also those that have a value already; leave everything else as it is."""
     for name, value in fields.items():
         found = re.search(rf"^    {name}: &\w+ ({VALUE})", text, flags=re.MULTILINE)
         if found is None:
@@ -111,14 +111,16 @@ def my_address() -> str:
 
 
 def make_bucket(s3: Any, name: str, region: str, tags: list[dict[str, str]]) -> None:
-    """A private bucket; one that is there, perhaps left half-made, is made private and keeps its other tags."""
+    """Create a private bucket. An existing one, perhaps half-finished, becomes private and keeps its other tags."""
     try:
         s3.head_bucket(Bucket=name)
     except ClientError as error:
         if error.response["Error"]["Code"] != "404":
             raise
-        place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        s3.create_bucket(Bucket=name, **place)
+        location = (
+            {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+        )
+        s3.create_bucket(Bucket=name, **location)
     s3.put_public_access_block(
         Bucket=name,
         PublicAccessBlockConfiguration={
@@ -140,7 +142,7 @@ def make_bucket(s3: Any, name: str, region: str, tags: list[dict[str, str]]) -> 
 
 
 def make_security_group(ec2: Any, vpc: str, ssh_from: str, tags: list[dict[str, str]]) -> str:
-    """SSH from `ssh_from` and nowhere else; between members everything, in and out (EFA wants the latter said)."""
+    """Admit SSH from `ssh_from` only, and all traffic among members in both directions (EFA needs explicit egress)."""
     found = ec2.describe_security_groups(
         Filters=[{"Name": "vpc-id", "Values": [vpc]}, {"Name": "group-name", "Values": [NAME]}]
     )["SecurityGroups"]
@@ -190,7 +192,7 @@ def use_bucket(bucket: str) -> dict[str, Any]:
 
 
 def start_workers(worker_role: str, region: str) -> list[dict[str, Any]]:
-    """What Ray's autoscaler does on the head: start and end machines, with the workers' role and no other."""
+    """Allow Ray's autoscaler on the head to start and end machines, only with the workers' role."""
     only_here = {"StringEquals": {"aws:RequestedRegion": region}}
     ours = {"StringLike": {"ec2:ResourceTag/ray-cluster-name": f"{NAME}-*"}}
     return [
@@ -207,7 +209,7 @@ def start_workers(worker_role: str, region: str) -> list[dict[str, Any]]:
 
 
 def make_role(iam: Any, name: str, statements: list[dict[str, Any]], tags: list[dict[str, str]]) -> None:
-    """A role, what it may do, and the instance profile of the same name."""
+    """Create a role with its permissions, and the instance profile of the same name."""
     is_new = False
     version = "2012-10-17"
     try:
@@ -229,16 +231,16 @@ def make_role(iam: Any, name: str, statements: list[dict[str, Any]], tags: list[
 
 
 def make_spot_role(iam: Any) -> None:
-    """The role with which AWS starts spot machines. A new account has none, and the head's role may not make it."""
+    """Create the role with which AWS starts spot machines; a new account lacks it, and the head may not create it."""
     try:
         iam.create_service_linked_role(AWSServiceName="spot.amazonaws.com")
-    except ClientError as error:  # iam knows no narrower one for a role that is there
-        told = error.response["Error"]
-        if told["Code"] != "EntityAlreadyExists" and "has been taken" not in told.get("Message", ""):
+    except ClientError as error:  # boto3 has no narrower error for an existing role
+        details = error.response["Error"]
+        if details["Code"] != "EntityAlreadyExists" and "has been taken" not in details.get("Message", ""):
             raise
 
 
-PROPAGATION_SECONDS = 10  # until EC2 knows a new profile
+PROPAGATION_SECONDS = 10  # until EC2 sees a new profile
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""`nanochat-tct evaluate` as a script (for `ray job submit`)."""
+"""Run `nanochat-tct evaluate` as a script, for `ray job submit`."""
 
 import sys
 

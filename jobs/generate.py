@@ -1,4 +1,4 @@
-"""`nanochat-tct generate` as a script (for `ray job submit`)."""
+"""Run `nanochat-tct generate` as a script, for `ray job submit`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`nanochat-tct prepare` as a script (for `ray job submit`)."""
+"""Run `nanochat-tct prepare` as a script, for `ray job submit`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`nanochat-tct train` as a script (for `ray job submit`)."""
+"""Run `nanochat-tct train` as a script, for `ray job submit`."""
 
 import sys
 

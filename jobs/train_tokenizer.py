@@ -1,4 +1,4 @@
-"""`nanochat-tct train-tokenizer` as a script (for `ray job submit`)."""
+"""Run `nanochat-tct train-tokenizer` as a script, for `ray job submit`."""
 
 import sys
 

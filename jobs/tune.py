@@ -1,4 +1,4 @@
-"""`nanochat-tct tune` as a script (for `ray job submit`)."""
+"""Run `nanochat-tct tune` as a script, for `ray job submit`."""
 
 import sys
 

@@ -193,7 +193,7 @@ def test_another_python_makes_the_environment_again(bare_clone: Path) -> None:
     assert "pip install" in printed and "it has another Python than" in printed
     (bare_clone / "keepsake").touch()
     made = make(bare_clone, "setup", f"PYTHON={other}", "PIP_INSTALL=@echo installing")
-    assert f"Making .venv again: it has another Python than {other}" in made.stdout, made
+    assert f"Creating .venv again: it has another Python than {other}" in made.stdout, made
     assert "installing -c constraints.txt" in made.stdout
     assert (bare_clone / ".venv/pyvenv.cfg").exists() and (bare_clone / "keepsake").exists()
     broken = make(bare_clone, "setup", "PYTHON=/nowhere/python3")
@@ -201,7 +201,10 @@ def test_another_python_makes_the_environment_again(bare_clone: Path) -> None:
     assert (bare_clone / ".venv/pyvenv.cfg").exists(), "what is there stays"
     (bare_clone / ".venv/bin/python").unlink()
     (bare_clone / ".venv/bin/python").symlink_to("/nowhere/python3")
-    assert "Making .venv again: its Python is gone" in make(bare_clone, "setup", "PIP_INSTALL=@echo i").stdout
+    assert (
+        "Creating .venv again: its Python no longer exists"
+        in make(bare_clone, "setup", "PIP_INSTALL=@echo i").stdout
+    )
 
 
 def test_torch_without_cuda(bare_clone: Path) -> None:
@@ -220,9 +223,9 @@ def test_torch_without_cuda(bare_clone: Path) -> None:
     os.utime(bare_clone / "pyproject.toml")
     os.utime(bare_clone / ".venv/.installed", (1, 1))
     assert "--index-url" in make(bare_clone, "-n", "setup").stdout, "also when more is to be installed"
-    assert "it has another torch" in make(bare_clone, "-n", "setup", "TORCH=").stdout
+    assert "it has another build of PyTorch" in make(bare_clone, "-n", "setup", "TORCH=").stdout
     wrong = make(bare_clone, "setup", "TORCH=cuda")
-    assert wrong.returncode != 0 and "TORCH=cuda: it is cpu, or left out" in wrong.stderr
+    assert wrong.returncode != 0 and "TORCH=cuda is not supported: use TORCH=cpu" in wrong.stderr
 
 
 def test_set_up_says_what_it_costs_and_pip_only_what_goes_wrong(bare_clone: Path) -> None:

@@ -62,7 +62,7 @@ def test_whatever_the_cost_centre(cost_centre: str, aws: Any, tmp_path: Path) ->
         assert aws.main([str(path), *FLAGS[:-1], cost_centre]) == 0
         assert check_fields(read_cluster_file(path)) == "7 fields filled in"
         assert read_cluster_file(path)["metadata"]["fill_in"].items() >= fields.items()
-    assert "# who pays; a tag on every machine and disk" in path.read_text()
+    assert "# a tag on every machine and disk, to assign costs" in path.read_text()
 
 
 @pytest.mark.parametrize(

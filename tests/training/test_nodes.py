@@ -14,7 +14,7 @@ from nanochat_tct.training import nodes
 from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.nodes import check_nodes
 from tests.support.commands import free_port
-from tests.support.workers import CPU, free_port, small_store
+from tests.support.workers import CPU, small_store
 
 pytestmark = pytest.mark.processes
 
