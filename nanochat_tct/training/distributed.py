@@ -1,5 +1,6 @@
 """What several workers do together: copies or slices of the model, sums, agreement, whole states."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,15 @@ class Worker:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+
+def set_up_device(device: torch.device, local_world_size: int) -> None:
+    """Make a worker's device the one that torch uses; on a CPU, share the cores with the workers beside it."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        # The same number on every start: sums over threads depend on it.
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
 
 
 def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.Module:

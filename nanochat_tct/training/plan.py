@@ -43,8 +43,13 @@ class Plan:
         return local_path(self.config.run_place)
 
     @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return 0 if self.previous is None else self.previous.step
+
+    @property
     def is_finished(self) -> bool:
-        return self.previous is not None and self.previous.step >= self.config.max_iters
+        return self.step >= self.config.max_iters
 
 
 def check_settings(config: TrainConfig) -> ResolvedConfig:
