@@ -19,7 +19,7 @@ from nanochat_tct.training.driver_channel import DriverChannel
 from nanochat_tct.training.plan import Plan
 from nanochat_tct.training.signals import StopSignals
 
-POLL_SECONDS = 0.2  # how often the lines of rank 0 are fetched
+POLL_SECONDS = 0.2  # how often the lines of rank 0 are fetched, and signals are passed on
 RESIZE_SECONDS = 20.0  # how often an elastic run looks for machines that came
 Result = TypeVar("Result")
 
@@ -164,14 +164,14 @@ def make_trainer(
     )
 
 
-def fit(trainer: Any, poll: Callable[[], Any]) -> dict[str, Any]:
+def fit(trainer: Any, poll: Callable[[], Any], seconds: float = POLL_SECONDS) -> dict[str, Any]:
     """`trainer.fit()` in a thread, while this one polls.
 
     Python runs handlers of signals in the main thread only; Ray Train's own answer to Ctrl-C would kill the workers.
 
     Args:
-        poll: called every POLL_SECONDS; what it returns, other than None, is the result, and the workers are left to
-            end with this process.
+        poll: called every so many `seconds`; what it returns, other than None, is the result, and the workers are
+            left to end with this process.
     Returns: what rank 0 returned.
     Raises: what fit or `poll` raise; KeyboardInterrupt on the second signal.
     """
@@ -185,7 +185,7 @@ def fit(trainer: Any, poll: Callable[[], Any]) -> dict[str, Any]:
                 future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    while not wait([future], timeout=POLL_SECONDS).done:
+    while not wait([future], timeout=seconds).done:
         if (result := poll()) is not None:
             return result
     return future.result()
