@@ -542,18 +542,18 @@ def play_loop(options: argparse.Namespace) -> None:
 
 def play_ray(options: argparse.Namespace) -> None:
     """The real launcher; the log lines of its workers pass the gate on their way to the terminal."""
-    from nanochat_tct.training import launch
+    from nanochat_tct.training import ray_driver
 
     config = make_config(options, options.iters * (options.rounds + 1), "ray")
-    to_terminal = launch.lines_of_workers
+    to_terminal = ray_driver.driver_channel
 
     @contextmanager
     def lines_through_gate(max_iters: int) -> Iterator[Any]:
         with to_terminal(max_iters) as actor:
             yield Lines(open_gate(options), options.iters, options.rounds, actor)
 
-    launch.lines_of_workers = lines_through_gate
-    launch.train_on_ray(make_plan(config))
+    ray_driver.driver_channel = lines_through_gate
+    ray_driver.train_on_ray(make_plan(config))
 
 
 def play_plain(options: argparse.Namespace) -> None:

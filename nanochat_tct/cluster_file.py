@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.ray_compat import validated_cluster
 from nanochat_tct.ray_session import ensure_token
 
 FILL_IN = "FILL-IN"
@@ -97,12 +98,10 @@ def check_schema(content: dict[str, Any]) -> str:
             raise UserError(f"the items are {kinds}; take the file from cluster/ again")
         return "; ".join(kinds)
     from jsonschema import ValidationError
-    from ray.autoscaler._private.util import prepare_config, validate_config
 
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            prepared = prepare_config(content)  # prints advice, which `ray up` prints again
-        validate_config(prepared)
+            prepared = validated_cluster(content)  # prints advice, which `ray up` prints again
     except (ValidationError, ValueError, AssertionError) as error:
         message = getattr(error, "message", str(error))
         pointer = "/".join(str(part) for part in getattr(error, "path", ()))

@@ -1,6 +1,5 @@
 """Start Ray, or join a Ray that runs already. The jobs that use Ray call this before they use anything else of it."""
 
-import functools
 import logging
 import os
 import re
@@ -9,12 +8,12 @@ import socket
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from nanochat_tct import ray_compat
 from nanochat_tct.errors import StorageError, UserError
 
 CONNECT_SECONDS = 15  # for an address to answer as Ray does
@@ -61,7 +60,7 @@ def start_ray(num_cpus: int | None = None) -> str | None:
     if ray.is_initialized():
         return None
     # Otherwise it warns that a token guards this Ray, as it should.
-    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    logging.getLogger(ray_compat.AUTHENTICATION_LOGGER).setLevel(logging.ERROR)
     if is_local:
         return _start(num_cpus)
     _join(address)
@@ -82,7 +81,7 @@ def _start(num_cpus: int | None) -> str:
         # shell submits jobs to, or whichever Ray of this machine they find first.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
-            with _address_for_workers(), _free_agent_port():
+            with _address_for_workers(), ray_compat.free_agent_port():
                 context = ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -96,7 +95,7 @@ def _start(num_cpus: int | None) -> str:
             if "timed out during startup" not in str(error):
                 raise
             ray.shutdown()
-            _end_half_started(error)
+            ray_compat.end_half_started(error)
             if attempt == START_TRIES:
                 raise UserError(
                     f"Ray did not start {attempt} times, within the 30 s that it gives itself: this machine is "
@@ -104,17 +103,6 @@ def _start(num_cpus: int | None) -> str:
                 ) from error
             print("Ray did not start within its 30 s: this machine is busy; once more", file=sys.stderr)
     raise AssertionError("the last try returns or raises")
-
-
-def _end_half_started(error: Exception) -> None:
-    """End the processes of a Ray whose start failed with `error`; otherwise they slow down the next one."""
-    from ray._private.node import Node
-
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        node = frame.f_locals.get("self")
-        if isinstance(node, Node):  # nothing else refers to it
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
-            return
 
 
 def _join(address: str) -> None:
@@ -129,10 +117,7 @@ def _join(address: str) -> None:
             _connect(address.removeprefix("ray://"))
             ray.init(address=address, logging_level=logging.WARNING)
             return
-        from ray._private.services import canonicalize_bootstrap_address
-
-        gcs_address = canonicalize_bootstrap_address(address)  # of "auto", too
-        assert gcs_address is not None
+        gcs_address = ray_compat.bootstrap_address(address)
         _ask(gcs_address)
         # Otherwise parts of Ray Train look for "the" Ray of this machine, and complain when there are two.
         environment = {"env_vars": {"RAY_ADDRESS": gcs_address}}
@@ -148,12 +133,11 @@ def _join(address: str) -> None:
 def _connect(address: str) -> None:
     """Raise OSError unless a server of gRPC, as Ray's are, listens at ``host:port``."""
     import grpc  # type: ignore[import-untyped]
-    from ray._private.grpc_utils import init_grpc_channel
 
     host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
-    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+    with ray_compat.open_channel(address) as channel:
         try:
             grpc.channel_ready_future(channel).result(CONNECT_SECONDS)
         except grpc.FutureTimeoutError as error:
@@ -164,13 +148,10 @@ def _ask(address: str) -> None:
     """Raise OSError unless the Ray at ``host:port`` answers, accepts our token and has our version."""
     import grpc
     import ray
-    from ray._private.grpc_utils import init_grpc_channel
-    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
-    with init_grpc_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
-        alive = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).CheckAlive
+    with ray_compat.open_channel(address) as channel:
         try:
-            answer = alive(gcs_service_pb2.CheckAliveRequest(), timeout=CONNECT_SECONDS)  # type: ignore[attr-defined]
+            version = ray_compat.ask_version(channel, CONNECT_SECONDS)
         except grpc.RpcError as error:
             code, details = error.code(), error.details() or ""
             if code == grpc.StatusCode.UNAUTHENTICATED:
@@ -189,10 +170,8 @@ def _ask(address: str) -> None:
                 if "refused" in reason and os.environ.get(ON_LOOPBACK) != "0":
                     reason += f" (a Ray that is on loopback only is joined with {ON_LOOPBACK}=0)"
             raise OSError(reason) from error
-    if answer.ray_version != ray.__version__:
-        raise OSError(
-            f"Ray {answer.ray_version} answers there, and this is Ray {ray.__version__}; make them the same"
-        )
+    if version != ray.__version__:
+        raise OSError(f"Ray {version} answers there, and this is Ray {ray.__version__}; make them the same")
 
 
 def wait_for_gpus(count: int, minutes: float, say: Callable[[str], None]) -> None:
@@ -378,10 +357,8 @@ def ensure_token(path: Path | None = None) -> Path:
 
 def _check_temporary_folder() -> None:
     """Raise UserError unless Ray can keep its files and sockets in its temporary folder."""
-    from ray._common.utils import get_default_system_temp_dir
-
     name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), None)
-    folder = get_default_system_temp_dir()
+    folder = ray_compat.temporary_folder()
     given = f"{name}={folder}" if name else folder
     too_long = len(os.fsencode(folder)) + SESSION_BYTES - SOCKET_PATH_BYTES
     if too_long > 0:
@@ -407,22 +384,6 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-@contextmanager
-def _free_agent_port() -> Iterator[None]:
-    """Let a Ray that is started in this context choose the port of its dashboard agent.
-
-    A cluster of `ray start` needs the default port, and accepts no job without it. `ray.init` has no argument for it.
-    """
-    from ray._private import parameter
-
-    original = parameter.RayParams
-    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
-    try:
-        yield
-    finally:
-        parameter.RayParams = original  # type: ignore[misc]
 
 
 def _object_store_bytes() -> int:

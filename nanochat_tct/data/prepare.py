@@ -34,6 +34,7 @@ from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.documents import DEFAULT_LIMITS, Limits
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.limits import refuse_absurd
+from nanochat_tct.ray_compat import PROGRESS_LOGGER
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
@@ -230,7 +231,7 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # warns that its bars are off
+    logging.getLogger(PROGRESS_LOGGER).setLevel(logging.ERROR)  # warns that its bars are off
     blocks = [pa.table({"part": pa.array([pickle.dumps(part)], pa.binary())}) for part in parts]
     dataset = ray.data.from_arrow(blocks).map_batches(
         encode_parts,  # type: ignore[arg-type]  # its own stubs do not know fn_kwargs

@@ -1,4 +1,4 @@
-"""The settings of a training run, and what follows from them when they are left open."""
+"""The settings of a training run, and the values of those that are left open."""
 
 import dataclasses
 import hashlib
@@ -15,14 +15,14 @@ from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.storage.object_storage import is_remote, join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
-# What a run cannot change half-way: it would no longer be the same run.
+# Settings that a run cannot change half-way: it would no longer be the same run.
 FIXED = (
     *SHAPE,
     *("dropout", "tokenizer", "train_samples", "windowing", "stride", "seed", "optimizer", "mask_illegal"),
 )
-# What versions did that had no such settings yet.
+# The behaviour of versions that did not have these settings yet.
 BEFORE = {"optimizer": "adamw", "mask_illegal": False}
-# What changes the numbers of a run; the name of a run that was not given one is made of these.
+# Settings that change the results of a run; a run without a name is named after them.
 MATHEMATICS = (
     *FIXED,
     *("batch_size", "gradient_accumulation", "num_workers", "precision", "learning_rate", "weight_decay"),
@@ -60,9 +60,9 @@ GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large"
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything `train` can be told. None means: derived from the rest (`resolve`)."""
+    """All settings of `train`. None means: derived from the rest (`resolve`)."""
 
-    # what is trained, on what
+    # model and data
     preset: str = option("demo", "size of the model", choices=tuple(PRESETS))
     data_dir: str | None = option(
         None, "token store (folder or URI); none: bundled synthetic workflows", is_path=True
@@ -81,7 +81,7 @@ class TrainConfig:
     mask_illegal: bool = option(True, "leave tokens out of the softmax where the grammar forbids them")
     train_samples: int | None = option(None, "train on the first N only, to overfit", unit="windows")
 
-    # how long, how fast
+    # length and optimizer
     max_iters: int = option(270, "length of the run", unit="iters")
     batch_size: int | Literal["auto"] = option(
         8,
@@ -109,7 +109,7 @@ class TrainConfig:
     )
     max_bad_iters: int = option(5, "stop after so many skipped in a row", unit="iters")
 
-    # when to look, what to keep
+    # evaluations, log and checkpoints
     eval_interval: int = option(100, "between evaluations", unit="iters")
     eval_iters: int = option(0, "global batches of an evaluation; 0: the whole validation split")
     log_interval: int = option(10, "between log lines", unit="iters")
@@ -123,7 +123,7 @@ class TrainConfig:
     )
     resume: bool = option(False, "fail if there is nothing to go on with")
 
-    # on what machine
+    # workers
     num_workers: int = option(
         2,
         "processes, one GPU each with --use-gpu; MIN:MAX or [MIN, MAX]: as many as there are",
@@ -140,7 +140,7 @@ class TrainConfig:
     )
     max_failures: int = option(3, "restarts after a lost worker before giving up")
 
-    # what is told to whom
+    # tracking
     log_dir: str = option("logs", "for TensorBoard and W&B", is_path=True)
     tensorboard: bool = option(True, "write TensorBoard events")
     wandb: str = option(
@@ -187,7 +187,7 @@ class TrainConfig:
 
     @property
     def least_workers(self) -> int:
-        """With fewer the run waits."""
+        """The run waits while there are fewer workers."""
         return self.min_workers or self.num_workers
 
     @property

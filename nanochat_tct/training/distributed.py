@@ -1,5 +1,6 @@
-"""What several workers do together: copies or slices of the model, sums, agreement, whole states."""
+"""What several workers do together: replicas or shards of the model, sums, agreement, full states."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +24,11 @@ from nanochat_tct.model.gpt import GPT
 
 
 class StoppedTogether(UserError):
-    """A user's error that every worker raises at the same place."""
+    """A UserError that every worker raises at the same point."""
 
 
 class NotSaved(StoppedTogether, StorageError):
-    """A checkpoint could not be written, or not be brought to where it is kept."""
+    """A checkpoint could not be written, or not be uploaded."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,19 @@ class Worker:
         return self.rank == 0
 
 
-def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.Module:
-    """The model that the workers train together: wrapped in DDP, cut by FSDP2, or as it is for one worker.
+def set_up_device(device: torch.device, local_world_size: int) -> None:
+    """Make a worker's device the one that torch uses; on a CPU, share the cores with the workers beside it."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    else:
+        # The same number on every start: sums over threads depend on it.
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
 
-    The GPT itself stays usable: with `ddp` it is the wrapper's inside, with `fsdp` it is the same object.
+
+def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.Module:
+    """The model that the workers train together: wrapped in DDP, sharded by FSDP2, or as it is for one worker.
+
+    The GPT itself stays usable: `ddp` wraps it, `fsdp` changes it in place.
     """
     if parallel == "fsdp":
         assert dist.is_initialized()
@@ -111,19 +121,19 @@ def raise_together(error: str | None, worker: Worker) -> None:
 
 
 def shard_range(total: int, worker: Worker) -> range:
-    """The worker's contiguous part of `total` things, as even as can be."""
+    """The worker's contiguous shard of `total` items; shards differ by one item at most."""
     return range(total * worker.rank // worker.world_size, total * (worker.rank + 1) // worker.world_size)
 
 
 def max_shard_size(total: int, world_size: int) -> int:
-    """How many things the worker with the most of `total` has."""
+    """The size of the largest shard of `total` items."""
     return -(-total // world_size)
 
 
 def full_state(
     model: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and optimizer state, whole, keyed by parameter name. All call it; with FSDP rank 0 gets it."""
+    """Full weights and optimizer state by parameter name. All workers call it; with FSDP only rank 0 gets them."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=isinstance(model, FSDPModule))
     weights = get_model_state_dict(model, options=options)
     return cast(dict[str, Tensor], weights), get_optimizer_state_dict(model, optimizers, options=options)
@@ -135,14 +145,14 @@ def load_full_state(
     weights: dict[str, Tensor],
     optimizer_state: dict[str, Any],
 ) -> None:
-    """The way back, on any number of workers. Every worker gives the whole state."""
+    """Load what `full_state` returned, on any number of workers. Every worker passes the full state."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, dict(weights), options=options)
     set_optimizer_state_dict(model, optimizers, optimizer_state, options=options)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of all random numbers that training uses (dropout)."""
+    """The state of the random generators that training uses (dropout)."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -150,12 +160,12 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """The way back."""
+    """Restore what `random_state` returned."""
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def seed_worker(seed: int, step: int, worker: Worker) -> None:
-    """Random numbers of its own for each worker, when there is no state to go on with."""
+    """Seed each worker's generators differently, for a run without a saved state."""
     torch.manual_seed(((seed * 1_000_003 + step) * 100_003 + worker.rank) % 2**63)

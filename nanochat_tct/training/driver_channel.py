@@ -1,10 +1,10 @@
-"""What driver and workers tell each other. By itself, so that the actor that holds it starts without PyTorch."""
+"""The channel between driver and workers. It has its own module so that its actor starts without PyTorch."""
 
 from typing import Any
 
 
 class DriverChannel:
-    """Between driver and rank 0: lines and numbers for the bar come this way, a wish to stop goes that way."""
+    """Carries lines and metrics of the progress bar from rank 0 to the driver, and a stop request back."""
 
     def __init__(self) -> None:
         self.reason: str | None = None
@@ -12,23 +12,23 @@ class DriverChannel:
         self.starts = 0
 
     def count_start(self) -> int:
-        """How often the workers were started before this time."""
+        """Count a start of the workers. Returns how many there were before."""
         self.starts += 1
         return self.starts - 1
 
     def put(self, line: str | dict[str, Any]) -> None:
-        """Add one."""
+        """Add a line, or metrics for the progress bar."""
         self.lines.append(line)
 
     def take(self) -> list[str | dict[str, Any]]:
-        """All that came since the last call."""
+        """Everything that was put since the last call."""
         lines, self.lines = self.lines, []
         return lines
 
     def stop(self, reason: str) -> None:
-        """The driver wants the run to save and end."""
+        """Ask the run to save and end."""
         self.reason = reason
 
     def stop_reason(self) -> str | None:
-        """Why, or None."""
+        """Why the run is to end; None while it is not."""
         return self.reason

@@ -78,8 +78,8 @@ def fit_micro_batch(
     reason = ""
     if worker.device.type == "cpu" and config.batch_size == "auto":
         # A CPU's memory has no clear end: half of the machine's at most, by estimate.
-        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 / worker.world_size
-        while micro_batch > 1 and _estimate(config, micro_batch) > room:
+        capacity = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 / worker.world_size
+        while micro_batch > 1 and _estimate(config, micro_batch) > capacity:
             micro_batch = (micro_batch + 1) // 2
     full_at = broadcast(_read(run_dir) if worker.is_first else None, worker)
     if full_at is not None:
@@ -157,17 +157,17 @@ def _estimate(config: ResolvedConfig, micro_batch: int) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    """This worker's windows of a global batch, on its device or on their way there."""
+    """This worker's windows of a global batch, on its device or being copied there."""
 
     tokens: Tensor  # (n, context_size) int64
     targets: Tensor  # (n, context_size) int64, -1 where there is none
     mask_ids: Tensor | None = None  # (n, context_size) int64, see MaskedRows
-    arrival: torch.cuda.Event | None = None  # None: they are there
+    arrival: torch.cuda.Event | None = None  # None: they have arrived
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the gradient of a global batch came to, the same on every worker.
+    """The result of a global batch's gradient, the same on every worker.
 
     Attributes:
         is_good: bool, 0-dimensional, on the device: loss and gradient are finite, and its norm is within the limit.
@@ -187,7 +187,7 @@ class Outcome:
 
 
 class MicroSteps:
-    """What a worker computes of an iter.
+    """A worker's part of each step.
 
     Attributes:
         micro_batch: windows of one forward and backward pass. Halved when the memory is full; what is computed
@@ -210,7 +210,7 @@ class MicroSteps:
         global_batch: windows of an iter, over all workers.
         micro_batch: so many at a time; None: as configured.
         say: prints a line when the memory is full.
-        masks: the store's (`masks_on`), if tokens that are not legal in a place are to have no probability there.
+        masks: the store's (`masks_on`), if illegal tokens are to have no probability.
         """
         self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
         self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
@@ -325,7 +325,7 @@ class MicroSteps:
         norm = norm.to(torch.float64)
         is_good = sums[0].isfinite() & (norm <= norm_limit)
         metrics = torch.cat([torch.stack([is_good.to(torch.float64), num_targets, norm]), sums])
-        # Where these are waited for is the only wait for the device of an iter.
+        # `Outcome.wait` is the only wait for the device in a step.
         metrics = metrics.to("cpu", non_blocking=True)
         arrival = None if self.copying is None else torch.cuda.current_stream(nats.device).record_event()
         return Outcome(is_good, metrics, arrival)
@@ -343,16 +343,16 @@ class MicroSteps:
         return tokens, targets, self.legal(mask_ids)
 
     def legal(self, mask_ids: Tensor | None) -> Legal | None:
-        """What the model is told of the tokens that are legal in the places of some targets."""
+        """The tokens that are legal as targets, as the model takes them."""
         return None if self.masks is None or mask_ids is None else Legal(mask_ids, self.masks)
 
     def warm_up(self, num_rows: int | None = None) -> None:
-        """One micro-step for nothing: compiles, allocates, and makes DDP lay out its buckets for good.
+        """One micro-step without effect: compiles, allocates, and makes DDP lay out its buckets for good.
 
         So a resumed run adds gradients in the same order as one that was never stopped.
 
         Args:
-            num_rows: of how many windows; None: of one, or of those that the model is compiled for.
+            num_rows: windows; None: one, or as many as the model is compiled for.
         Raises: torch.OutOfMemoryError.
         """
         if num_rows is None:

@@ -1,4 +1,4 @@
-"""What the machines of a job must have in common: the data, and the same software. Compared before it starts."""
+"""Checks before a job starts that all its machines have the same data and the same software."""
 
 import functools
 import hashlib
@@ -56,7 +56,7 @@ def check_node(data_dir: str, head: Sequence[Any]) -> None:
 
 
 def without_data(host: str, problem: str) -> str:
-    """What to tell of a machine that cannot open the data."""
+    """The error message for a machine that cannot open the data."""
     return (
         f"on machine {host}: {problem}. Every machine must see the data: a folder that all share, or "
         "--data-dir s3://..."
@@ -64,7 +64,7 @@ def without_data(host: str, problem: str) -> str:
 
 
 def difference(host: str, other: dict[str, str], first_host: str, first: dict[str, str]) -> str | None:
-    """What to tell of a machine whose `software` is not that of the first; None when it is."""
+    """The error message for a machine whose `software` differs from the first one's; None where it does not."""
     for name, version in other.items():
         if version != first[name]:
             return (
@@ -75,7 +75,7 @@ def difference(host: str, other: dict[str, str], first_host: str, first: dict[st
 
 
 def software() -> dict[str, str]:
-    """What could make two machines compute different things, or not understand each other."""
+    """Versions that must be the same for machines to compute the same and to understand each other."""
     return {
         "nanochat-tct": package_digest(),
         "Python": platform.python_version(),
@@ -85,7 +85,7 @@ def software() -> dict[str, str]:
 
 @functools.cache
 def package_digest() -> str:
-    """Of this package's source, as it is on this machine: 12 hexadecimal digits."""
+    """A hash of this package's source on this machine: 12 hexadecimal digits."""
     folder = Path(os.path.dirname(os.path.abspath(nanochat_tct.__file__)))
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

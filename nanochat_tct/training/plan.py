@@ -1,4 +1,4 @@
-"""What a run will be: a config made complete with its data, and printed before anything is spent."""
+"""The plan of a run: its config resolved against the data, and printed before training starts."""
 
 import dataclasses
 import os
@@ -31,7 +31,7 @@ EXPECTED_UTILIZATION = {"cpu": 0.4, "cuda": 0.3}  # of the peak; for the estimat
 
 @dataclass(frozen=True)
 class Plan:
-    """A complete config, with absolute paths, and where the run stands."""
+    """A resolved config with absolute paths, and the checkpoint that the run goes on from."""
 
     config: ResolvedConfig
     lines: list[str]  # to print
@@ -39,12 +39,17 @@ class Plan:
 
     @property
     def run_dir(self) -> Path:
-        """On this machine: where the run is, or the copy of it."""
+        """The run's folder on this machine, or the local copy of a remote one."""
         return local_path(self.config.run_place)
 
     @property
+    def step(self) -> int:
+        """Steps done so far."""
+        return 0 if self.previous is None else self.previous.step
+
+    @property
     def is_finished(self) -> bool:
-        return self.previous is not None and self.previous.step >= self.config.max_iters
+        return self.step >= self.config.max_iters
 
 
 def check_settings(config: TrainConfig) -> ResolvedConfig:
@@ -110,7 +115,7 @@ def refuse_beyond_memory(config: ResolvedConfig, trials: int = 1) -> None:
 
 
 def gigabytes(count: int) -> str:
-    """Of bytes, for messages; of any size."""
+    """Bytes as gigabytes, for messages."""
     return f"{count // 10**9:,}" if count < 10**15 else f"10^{len(str(count // 10**9)) - 1}"
 
 
@@ -166,7 +171,7 @@ def make_plan(config: TrainConfig) -> Plan:
 
 
 def evaluations_left(config: ResolvedConfig, done: int) -> int:
-    """How many evaluations follow iter `done`, the one of a new run before its first iter included."""
+    """The number of evaluations after iter `done`; a new run has one before its first iter."""
     left = config.max_iters // config.eval_interval - done // config.eval_interval
     return (
         max(0, left) + (config.max_iters % config.eval_interval > 0 and done < config.max_iters) + (done == 0)
@@ -176,7 +181,7 @@ def evaluations_left(config: ResolvedConfig, done: int) -> int:
 def describe(
     config: ResolvedConfig, num_windows: dict[str, int], previous: checkpoint.Checkpoint | None
 ) -> list[str]:
-    """Everything that was derived, in a few lines."""
+    """The lines of the plan: everything that was derived from settings and data."""
     shape = config.model()
     flops = flops_per_token(shape)
     global_batch = previous.state["global_batch"] if previous else config.global_batch

@@ -13,17 +13,14 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
-import ray.train.torch.config
 import ray.util
 import torch
 import torch.distributed
 from ray.train.torch import TorchConfig
-from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
-from ray.train.v2._internal.execution.context import get_train_context
-from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
 
+from nanochat_tct import ray_compat
 from nanochat_tct.training.config import ResolvedConfig
-from nanochat_tct.training.distributed import StoppedTogether, Worker
+from nanochat_tct.training.distributed import StoppedTogether, Worker, set_up_device
 from nanochat_tct.training.nodes import check_nodes
 from nanochat_tct.training.signals import PREEMPTED
 
@@ -41,7 +38,7 @@ class Preempted(Exception):
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """Train as `settings["config"]` says; `settings["lines"]` (driver_channel.DriverChannel) leads to the driver.
+    """Train as `settings["config"]` says; `settings["channel"]`, an actor of DriverChannel, leads to the driver.
 
     Raises: Preempted, on all workers.
     """
@@ -50,24 +47,16 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     config = ResolvedConfig(**settings["config"])
-    lines = settings["lines"]
-    context = ray.train.get_context()
-    if config.use_gpu:
-        device = ray.train.torch.get_device()
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
-        # The same number on every start: sums over threads depend on it.
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // context.get_local_world_size()))
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    channel = settings["channel"]
+    worker = this_worker(config.use_gpu)
     heard: list[str] = []  # of the driver
     if worker.is_first:
-        threading.Thread(target=listen, args=(lines, heard), daemon=True).start()
+        threading.Thread(target=listen, args=(channel, heard), daemon=True).start()
 
     def stop_reason() -> str | None:
         return heard[0] if heard else preemption(worker)
 
-    put = lines.put.remote
+    put = channel.put.remote
     try:
         check_nodes(config.data_dir, worker)
         reporter = Reporter(
@@ -75,7 +64,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
             report=ray.train.report,
             progress=put,
             stop_reason=stop_reason,
-            is_restart=worker.is_first and ray.get(lines.count_start.remote()) > 0,
+            is_restart=worker.is_first and ray.get(channel.count_start.remote()) > 0,
         )
         result = Trainer(config, worker, reporter).run()
     except StoppedTogether as error:  # an end, not a failure: starting again would not help
@@ -88,20 +77,26 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def this_worker(use_gpu: bool) -> Worker:
+    """This process as Ray Train sees it, with its device ready."""
+    context = ray.train.get_context()
+    device = ray.train.torch.get_device() if use_gpu else torch.device("cpu")
+    set_up_device(device, context.get_local_world_size())
+    return Worker(context.get_world_rank(), context.get_world_size(), device)
+
+
 def preemption(worker: Worker) -> str | None:
     """Why this worker should save and leave, for Ray to start it elsewhere; None while nothing asks for that."""
     if _sigterm.is_set():
         return f"{PREEMPTED}: SIGTERM at worker {worker.rank}"
-    # What ray.train.get_preemption_info starts from; the call itself makes all workers wait for each other.
-    info = get_train_context().preemption_context.preemption_info
-    return f"{PREEMPTED}: a machine is to go" if info is not None else None
+    return f"{PREEMPTED}: a machine is to go" if ray_compat.is_preempted() else None
 
 
-def listen(lines: Any, heard: list[str]) -> None:
+def listen(channel: Any, heard: list[str]) -> None:
     """Ask the driver whether it wants to stop, until it does or is gone."""
     while not heard:
         try:
-            reason = ray.get(lines.stop_reason.remote())
+            reason = ray.get(channel.stop_reason.remote())
         except ray.exceptions.RayError:
             return
         if reason is not None:
@@ -119,13 +114,6 @@ def hear_sigterm() -> None:
         _sigterm.set()
 
     signal.signal(signal.SIGTERM, hear)
-
-
-def is_loss(error: Exception) -> bool:
-    """Whether a worker's process is gone or hangs, as Ray Train finds when it asks for its state."""
-    if isinstance(error, WorkerHealthCheckFailedError):
-        error = error.health_check_failure
-    return isinstance(error, ray.exceptions.RayError | WorkerHealthCheckTimeoutError)
 
 
 def stay_on_loopback() -> None:
@@ -172,11 +160,10 @@ class StoppableTorchBackend(TorchConfig().backend_cls):  # type: ignore[misc]
     """See StoppableTorchConfig."""
 
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        # This runs in Train's controller, which every 20 s reserves what an elastic run needs, for 180 s. After a kill
-        # of the driver the same command has to wait until that is over; there is no setting for it.
-        autoscaling_coordinator_client.AUTOSCALING_REQUESTS_EXPIRE_TIME_S = RESERVED_SECONDS
+        # This runs in Train's controller.
+        ray_compat.reserve_for(RESERVED_SECONDS)
         worker_group.execute(stay_on_loopback)
         worker_group.execute(use_served_store)
-        ray.train.torch.config.get_address_and_port = serve_store
+        ray_compat.use_address_of(serve_store)
         super().on_start(worker_group, backend_config)
         worker_group.execute(hear_sigterm)

@@ -35,7 +35,7 @@ class Speed:
         """Args:
         global_batch: windows of an iter.
         peak: FLOPs a second of all workers together.
-        step: iters done before.
+        step: steps done before.
         """
         shape = config.model()
         self.tokens = global_batch * shape.context_size
@@ -44,22 +44,22 @@ class Speed:
         self.first = self.step = step
         self.max_iters = config.max_iters
         self.start = time.monotonic()
-        self.iters, self.seconds = 0, 0.0
+        self.steps, self.seconds = 0, 0.0
 
-    def start_iter(self) -> None:
-        """An iter begins."""
-        self.iter_start = time.monotonic()
+    def start_step(self) -> None:
+        """A step begins."""
+        self.step_start = time.monotonic()
 
-    def end_iter(self) -> None:
-        """It is done."""
-        self.seconds += time.monotonic() - self.iter_start
-        self.iters += 1
+    def end_step(self) -> None:
+        """A step is done."""
+        self.seconds += time.monotonic() - self.step_start
+        self.steps += 1
         self.step += 1
 
     def metrics(self) -> dict[str, float]:
         """Speed since the last call; time left at the pace so far, evaluations and checkpoints included."""
-        tokens_per_second = self.iters * self.tokens / max(self.seconds, 1e-9)
-        self.iters, self.seconds = 0, 0.0
+        tokens_per_second = self.steps * self.tokens / max(self.seconds, 1e-9)
+        self.steps, self.seconds = 0, 0.0
         elapsed = time.monotonic() - self.start
         return {
             "tokens_per_second": tokens_per_second,
@@ -69,7 +69,7 @@ class Speed:
 
 
 class Stopwatch:
-    """Seconds of the parts of an iter, by name. Off unless a benchmark turns it on: it waits for the device."""
+    """Seconds of the parts of a step, by name. Off unless a benchmark turns it on: it waits for the device."""
 
     def __init__(self, device: torch.device, is_on: bool = False) -> None:
         self.device, self.is_on = device, is_on

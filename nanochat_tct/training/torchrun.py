@@ -4,11 +4,12 @@ python -m torch.distributed.run --nproc-per-node 2 -m nanochat_tct.training.torc
 """
 
 import dataclasses
+import functools
 import os
 import signal
 import sys
-from contextlib import ExitStack, nullcontext
-from pathlib import Path
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,13 +17,10 @@ import torch.distributed as dist
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tracking.terminal import Terminal
-from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.distributed import StoppedTogether, Worker, broadcast
-from nanochat_tct.training.plan import make_plan
-from nanochat_tct.training.remote_run import push_notes
-from nanochat_tct.training.run_folder import write_run_folder
-from nanochat_tct.training.sample import print_samples
+from nanochat_tct.training.distributed import Worker, set_up_device
+from nanochat_tct.training.launch import launch
+from nanochat_tct.training.plan import Plan, make_plan
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.training.trainer import Reporter, Trainer
 
@@ -32,67 +30,46 @@ def command(argv: list[str]) -> int:
     config = parse_arguments(TrainConfig, argv, "train", "train a model on a token store, without Ray")
     if config.data_dir is None:
         raise UserError("--data-dir is missing: give a token store written by `nanochat-tct prepare`")
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     plan = make_plan(dataclasses.replace(config, num_workers=world_size, min_workers=None))
-    config = plan.config
-    device = torch.device("cuda", local_rank) if config.use_gpu else torch.device("cpu")
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    else:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
+    use_gpu = plan.config.use_gpu
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_gpu else torch.device("cpu")
+    set_up_device(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if "RANK" in os.environ:
-        dist.init_process_group("nccl" if config.use_gpu else "gloo")
-    worker = Worker(int(os.environ.get("RANK", "0")), world_size, device)
-    if worker.is_first:
-        print("\n".join(plan.lines), flush=True)
-        if plan.is_finished:
-            print(f"run {config.run_name} is finished: nothing to do", flush=True)
-    with ExitStack() as stack:
-        try:
-            hold_run_folder(plan.run_dir, worker, stack)
-            terminal = Terminal(config.max_iters) if worker.is_first else None
-            with StopSignals() as signals, terminal or nullcontext():
-                reporter = Reporter(stop_reason=signals.reason)
-                if terminal is not None:
-                    reporter = Reporter(
-                        say=terminal.line,
-                        progress=terminal.progress,
-                        stop_reason=lambda: signals.reason() or terminal.stop_reason(),
-                    )
-                result = Trainer(config, worker, reporter).run()
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
-        if result["stopped"]:
-            if worker.is_first:
-                print(
-                    f"stopped at iter {result['step']} by {result['stopped']}: "
-                    "the same command goes on from there"
-                )
-            return signals.exit_code or 128 + signal.SIGTERM  # where only another worker heard it
-        if worker.is_first:
-            print(f"checkpoint: {result['checkpoint']}", flush=True)
-            write_run_folder(plan.run_dir, config, print_samples(plan.run_dir, config))
-            push_notes(plan.run_dir, config.run_place)
-    return 0
+        dist.init_process_group("nccl" if use_gpu else "gloo")
+    worker = Worker(rank, world_size, device)
+    try:
+        return launch(plan, functools.partial(train_here, worker=worker), worker)
+    finally:
+        leave()
 
 
-def hold_run_folder(run_dir: Path, worker: Worker, stack: ExitStack) -> None:
-    """Hold the run's folder on rank 0 until the stack is closed, as the driver of a run on Ray does.
+def train_here(plan: Plan, worker: Worker) -> dict[str, Any]:
+    """Train as one of torchrun's workers; SIGTERM and Ctrl-C make all of them save and stop.
 
-    Raises: StoppedTogether, on every worker, when another job holds it.
+    Returns: what `Trainer.run` does, with `exit_code`.
     """
-    problem = None
-    if worker.is_first:
-        try:
-            stack.enter_context(exclusive(run_dir))
-        except UserError as error:
-            problem = str(error)
-    problem = broadcast(problem, worker)
-    if problem is not None:
-        raise StoppedTogether(problem)
+    terminal = Terminal(plan.config.max_iters) if worker.is_first else None
+    try:
+        with StopSignals() as signals, terminal or nullcontext():
+            reporter = Reporter(stop_reason=signals.reason)
+            if terminal is not None:
+                reporter = Reporter(
+                    say=terminal.line,
+                    progress=terminal.progress,
+                    stop_reason=lambda: signals.reason() or terminal.stop_reason(),
+                )
+            result = Trainer(plan.config, worker, reporter).run()
+    finally:
+        leave()  # before rank 0 alone goes on
+    # Another worker may be the only one that was told to stop.
+    return {**result, "exit_code": signals.exit_code or 128 + signal.SIGTERM}
+
+
+def leave() -> None:
+    """Leave the process group, if this process is in one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def said_once(argv: list[str]) -> int:

@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import hashlib
-import math
 import statistics
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -20,7 +19,7 @@ from nanochat_tct.data.sampler import WindowSampler, batch_hash
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import MaskedRows, Windowing, Windows
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.evaluation.loss import LEAST_BATCHES, batch_sums, evaluation_batches, loss_figures
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.soft_capped_loss import masks_on
@@ -305,7 +304,7 @@ class Trainer:
         assert self.next_batch is not None and self.batches is not None
         batch, rows_hash = self.next_batch
         progress = self.progress
-        self.speed.start_iter()
+        self.speed.start_step()
         self.charge("train", self.global_batch)
         lr = set_learning_rate(self.optimizers, progress.step, self.config)
 
@@ -326,7 +325,7 @@ class Trainer:
         progress.skipped_in_a_row = 0 if is_good else progress.skipped_in_a_row + 1
         progress.skipped_iters += not is_good
         progress.batches = hashlib.sha256(f"{progress.batches}/{hash_sum:.0f}".encode()).hexdigest()[:16]
-        self.speed.end_iter()
+        self.speed.end_step()
         return Step(is_good, loss, grad_norm, lr, num_stopping > 0, num_failed > 0)
 
     def report_skipped(self, step: Step) -> None:
@@ -354,30 +353,52 @@ class Trainer:
 
     def evaluate(self, can_stop: bool = True) -> bool:
         """Measure the validation split. Return True on a new best; stop early once any worker asks to."""
-        num_rows = validation_rows(self.validation, self.micro, self.config)
+        limit = self.config.eval_iters * self.global_batch or len(self.validation)
+        num_rows = min(len(self.validation), limit)
         self.charge("evaluation", num_rows / 3)  # forward only: a third of the FLOPs
-        wants_stop = self.wants_stop if can_stop else never
-        loss = validation_loss(
-            self.micro, self.model, self.validation, num_rows, self.config, self.worker, wants_stop
-        )
-        if loss is None:
+        figures = self.validation_figures(num_rows, self.wants_stop if can_stop else never)
+        if figures is None:
             self.stopped = self.agree_on_reason()
             return False
-        progress = self.progress
-        # Over the whole split in a stream this is nats / ln 2 / bytes; over a part of it, that part's estimate.
-        bits_per_byte = loss / math.log(2) / bytes_per_token(self.store)
-        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "bits_per_byte": bits_per_byte}
+        progress, bits_per_byte = self.progress, figures["bits_per_byte"]
         # The first evaluation, at iter 0, sets a bar: a run that never passes it has no best checkpoint.
         earlier = [each for each in (progress.first_evaluation, progress.best) if each is not None]
         is_best = progress.step > 0 and all(bits_per_byte < each["bits_per_byte"] for each in earlier)
         if is_best:
             progress.best = {"step": progress.step, "bits_per_byte": bits_per_byte}
-        metrics = {"iter": progress.step, **metrics}
+        metrics = {"iter": progress.step, **figures}
         progress.first_evaluation = progress.first_evaluation or metrics
         progress.last_evaluation = metrics
         self.tracker.evaluation({**metrics, "is_best": is_best})
         self.reporter.report({**metrics, "cost_usd": self.cost.usd})
         return is_best
+
+    def validation_figures(self, num_rows: int, wants_stop: Callable[[], bool]) -> dict[str, float] | None:
+        """`loss_figures` of `num_rows` windows of the validation split; None when a worker wants to stop.
+
+        The workers share the batches; each gets as many, the last one empty if need be (FSDP needs all to come).
+        """
+        micro, windows, worker = self.micro, self.validation, self.worker
+        # What is compiled is compiled for one shape.
+        least_rows, least_batches = (micro.micro_batch, 1) if self.config.compile else (1, LEAST_BATCHES)
+        shared = evaluation_batches(len(windows), num_rows, micro.micro_batch, least_batches)
+
+        def batches() -> Iterator[MaskedRows]:
+            for turn in range(0, len(shared), worker.world_size):
+                indices = np.arange(0)
+                if turn + worker.rank < len(shared) and not wants_stop():
+                    indices = shared[turn + worker.rank]
+                yield padded(windows.get_masked(indices), least_rows, micro.pad_token)
+
+        evaluated = self.trained if self.config.parallel == "fsdp" else self.model
+        evaluated.eval()
+        with micro.autocast:
+            sums = batch_sums(
+                evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device, micro.masks
+            )
+        stopping = torch.tensor([wants_stop()], dtype=torch.float64, device=worker.device)
+        *totals, num_stopping = sum_over_workers(torch.cat([sums, stopping]), worker).tolist()
+        return None if num_stopping else loss_figures(totals, windows, num_rows)
 
     def save(self) -> None:
         """Copy this moment for a checkpoint, which is committed while training goes on."""
@@ -480,57 +501,11 @@ def never() -> bool:
     return False
 
 
-def validation_rows(windows: Windows, micro: MicroSteps, config: ResolvedConfig) -> int:
-    """How many windows of the validation split an evaluation takes."""
-    limit = config.eval_iters * micro.global_batch
-    return min(len(windows), limit) if limit else len(windows)
-
-
-def validation_loss(
-    micro: MicroSteps,
-    model: GPT,
-    windows: Windows,
-    num_rows: int,
-    config: ResolvedConfig,
-    worker: Worker,
-    wants_stop: Callable[[], bool] = never,
-) -> float | None:
-    """Nats a target over the first `num_rows` windows of the validation split; None when a worker wants to stop.
-
-    The workers share the batches; each gets as many, the last one empty if need be (FSDP needs all to come).
-    """
-    starts = list(range(0, num_rows, micro.micro_batch))
-    # What is compiled is compiled for one shape.
-    least = micro.micro_batch if config.compile else 1
-
-    def batches() -> Iterator[MaskedRows]:
-        for turn in range(0, len(starts), worker.world_size):
-            indices = np.arange(0)
-            if turn + worker.rank < len(starts) and not wants_stop():
-                start = starts[turn + worker.rank]
-                indices = np.arange(start, min(start + micro.micro_batch, num_rows))
-            yield padded(windows.get_masked(indices), least, micro.pad_token)
-
-    evaluated = micro.trained if config.parallel == "fsdp" else model
-    evaluated.eval()
-    with micro.autocast:
-        nats, num_targets = sum_nats(
-            evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device, micro.masks
-        )
-    sums = torch.tensor([nats, num_targets, wants_stop()], dtype=torch.float64, device=worker.device)
-    nats, num_targets, num_stopping = sum_over_workers(sums, worker).tolist()
-    return None if num_stopping else nats / max(1, num_targets)
-
-
 def open_windows(store: TokenStore, config: ResolvedConfig, split: Literal["train", "val"]) -> Windows:
-    """The rows of a split, as a resolved config wants them."""
+    """The rows of a split; for validation always those of a stream, which holds each token once."""
+    if split == "val":
+        return Windows(store, split, config.context_size)
     return Windows(store, split, config.context_size, cast(Windowing, config.windowing), config.stride)
-
-
-def bytes_per_token(store: TokenStore) -> float:
-    """Of the validation split's documents: bytes of compact JSON over tokens."""
-    documents = store.split("val")
-    return sum(documents["json_bytes"].to_pylist()) / sum(documents["length"].to_pylist())
 
 
 def start_tracker(config: ResolvedConfig, reporter: Reporter, step: int) -> Tracker:

@@ -18,8 +18,8 @@ from nanochat_tct.storage.object_storage import is_remote, join, local_path
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig, resolve
 from nanochat_tct.training.distributed import NotSaved, StoppedTogether, Worker
-from nanochat_tct.training.launch import iters_saved, were_lost, worker_resources
 from nanochat_tct.training.nodes import check_node
+from nanochat_tct.training.ray_driver import WorkersLost, make_trainer, with_retries
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
@@ -67,58 +67,26 @@ def train_on_workers(given: dict[str, Any], account: Account) -> dict[str, Any]:
 
     Returns: `status`, and what the first worker returned.
     """
-    from ray.train import WorkerGroupError
-
-    config = ResolvedConfig(**account.settings["config"])
-    while True:
-        before = iters_saved(config)
-        try:
-            return make_trainer(given, config).fit().return_value
-        except WorkerGroupError as error:
-            failures = list(error.worker_failures.values())
-            if any(isinstance(failure, OverBudget) for failure in failures):
-                return {"status": "cut", "why": RESERVE_USED}
-            for failure in failures:
-                if isinstance(failure, StorageError):
-                    raise failure from error
-                if isinstance(failure, UserError):
-                    return {"status": "failed", "why": str(failure)}
-            if iters_saved(config) > before:  # the same rule as for a run of `train`
-                continue
-            if not were_lost(failures):
-                raise
-            return {
-                "status": "failed",
-                "why": f"workers were lost more than {config.max_failures} times in a row",
-            }
-
-
-def make_trainer(given: dict[str, Any], config: ResolvedConfig) -> Any:
-    """Ray's TorchTrainer of a trial."""
-    import ray
-    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    from nanochat_tct.training.ray_worker import StoppableTorchConfig
+    config = ResolvedConfig(**account.settings["config"])
 
-    return TorchTrainer(
-        trial_worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
-        train_loop_config=given,
-        torch_config=StoppableTorchConfig(),
-        scaling_config=ScalingConfig(
-            num_workers=config.num_workers,
-            use_gpu=config.use_gpu,
-            resources_per_worker=worker_resources(config, ray.cluster_resources()),
-        ),
-        run_config=RunConfig(  # type: ignore[call-arg]  # declared as of Train V1
-            storage_path=config.run_place,
-            name="ray",
-            failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Tune's type for Train's argument
-            logging_config=LoggingConfig(log_level="ERROR"),
-        ),
-    )
+    def start() -> dict[str, Any]:
+        return make_trainer(config, trial_worker, given, [TuneReportCallback()]).fit().return_value
+
+    try:
+        return with_retries(start, config, lambda line: None, (OverBudget, StorageError, UserError))
+    except OverBudget:
+        return {"status": "cut", "why": RESERVE_USED}
+    except StorageError:
+        raise
+    except WorkersLost:
+        return {
+            "status": "failed",
+            "why": f"workers were lost more than {config.max_failures} times in a row",
+        }
+    except UserError as error:
+        return {"status": "failed", "why": str(error)}
 
 
 def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
@@ -127,21 +95,15 @@ def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
     Raises: Preempted, on all workers, when they saved because one of their machines goes.
     """
     import ray.train
-    import ray.train.torch
     from ray.train.collective import broadcast_from_rank_zero
 
-    from nanochat_tct.training.ray_worker import Preempted, preemption
+    from nanochat_tct.training.ray_worker import Preempted, preemption, this_worker
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     ledger = open_ledger(given)
     account = ledger.accounts[given["trial"]]
     check_node(account.settings["config"]["data_dir"], ledger.notes[HEAD])
-    context = ray.train.get_context()
-    device = torch.device("cpu")
-    if account.settings["config"]["use_gpu"]:
-        device = ray.train.torch.get_device()
-        torch.cuda.set_device(device)
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
+    worker = this_worker(account.settings["config"]["use_gpu"])
     result = work(
         given["folder"],
         ledger,

@@ -21,9 +21,9 @@ from nanochat_tct.limits import refuse_folder
 from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.storage.object_storage import absolute, is_remote, local_path, shown
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.bundled import prepare_bundled
 from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
+from nanochat_tct.training.launch import prepare_bundled
 from nanochat_tct.training.nodes import software
 from nanochat_tct.training.plan import check_settings, refuse_beyond_memory
 from nanochat_tct.training.plan import make_plan as make_train_plan
@@ -44,7 +44,7 @@ from nanochat_tct.tuning.trial import HEAD, run_trial, with_length
 from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 
 RUNS = "another sweep runs here; wait, or take another --output"
-WORKERS_OF_A_CORE = 2  # launch.worker_resources reserves half a core for each
+WORKERS_OF_A_CORE = 2  # ray_driver.worker_resources reserves half a core for each
 LEAST_PROBE_SECONDS = 3.0  # far less than the start of a worker and ten iters take
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 

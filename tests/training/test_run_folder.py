@@ -8,21 +8,21 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from matplotlib.image import imread
+from nanochat_tct.training.sample import print_samples
 
 from nanochat_tct.config import parse_arguments, to_dict
 from nanochat_tct.documents import read_workflow
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training import sample as sample_module
+from nanochat_tct.training import run_folder
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.run_folder import write_run_folder
-from nanochat_tct.training.sample import print_samples
+from nanochat_tct.training.run_folder import print_samples, write_run_folder
 from tests.support.workers import small_config, small_store, train_alone
 
 
 def test_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What has hardly learned anything goes on to the limit.
-    monkeypatch.setattr(sample_module, "MAX_TOKENS", 64)
+    monkeypatch.setattr(run_folder, "MAX_TOKENS", 64)
     config = small_config(small_store(tmp_path / "store"), tmp_path, num_samples=2)
     run_dir = Path(train_alone(config)["run_dir"])
     samples = print_samples(run_dir, config)

@@ -1,0 +1,147 @@
+"""The private names of Ray that this package needs, each with the reason why nothing public does.
+
+tests/test_ray_compat.py fails when Ray changes one of them. Nothing of Ray is imported before a function is called:
+`ray_session` first sets variables that Ray reads when it is imported.
+"""
+
+import functools
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+# Loggers that Ray itself cannot be told to quieten: the first warns that a token guards a Ray, as it should; the
+# second that Ray Data's progress bars are off.
+AUTHENTICATION_LOGGER = "ray._private.authentication"
+PROGRESS_LOGGER = "ray.data._internal.progress"
+
+
+# -- starting and joining Ray
+
+
+@contextmanager
+def free_agent_port() -> Iterator[None]:
+    """Let a Ray that is started in this context choose the port of its dashboard agent.
+
+    A cluster of `ray start` wants the fixed one, and never takes a job without it. `ray.init` has no argument for it.
+    """
+    from ray._private import parameter
+
+    original = parameter.RayParams
+    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
+    try:
+        yield
+    finally:
+        parameter.RayParams = original  # type: ignore[misc]
+
+
+def end_half_started(error: Exception) -> None:
+    """End the processes of a Ray whose start ended in `error`; otherwise they would slow down the next one.
+
+    `ray.shutdown` does not know of them yet: only the traceback leads to the node that started them.
+    """
+    from ray._private.node import Node
+
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("self")
+        if isinstance(node, Node):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+            return
+
+
+def temporary_folder() -> str:
+    """Where Ray keeps its files and sockets. `ray.init` makes it at once, and fails with a traceback if it cannot."""
+    from ray._common.utils import get_default_system_temp_dir
+
+    return get_default_system_temp_dir()
+
+
+def bootstrap_address(address: str) -> str:
+    """The host:port of the cluster's control store that `ray.init(address)` would join; of "auto", too.
+
+    `ray.init` itself would try to join it for minutes before it fails.
+    """
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = canonicalize_bootstrap_address(address)
+    assert found is not None
+    return found
+
+
+def open_channel(address: str) -> Any:
+    """A gRPC channel to a Ray, with the encryption and the token that `ray.init` would use."""
+    from ray._private.grpc_utils import init_grpc_channel
+
+    return init_grpc_channel(address, [("grpc.enable_http_proxy", 0)])
+
+
+def ask_version(channel: Any, timeout: float) -> str:
+    """The version of the Ray at the other end of a channel. Nothing public asks within a time limit.
+
+    Raises: grpc.RpcError when it is not a Ray, does not take our token or does not answer in `timeout` seconds.
+    """
+    from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+
+    request = gcs_service_pb2.CheckAliveRequest()  # type: ignore[attr-defined]
+    answer = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel).CheckAlive(request, timeout=timeout)
+    return str(answer.ray_version)
+
+
+def validated_cluster(content: dict[str, Any]) -> dict[str, Any]:
+    """A cluster file as `ray up` would complete it; the command line has no way to only look at one.
+
+    Raises: jsonschema.ValidationError, ValueError or AssertionError for one that `ray up` would refuse.
+    """
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared = prepare_config(content)
+    validate_config(prepared)
+    return prepared
+
+
+# -- Ray Train
+
+
+def is_lost_worker(error: Exception) -> bool:
+    """Whether a worker's process is gone or hangs, as Ray Train's controller finds when it polls it.
+
+    `WorkerGroupError` hands on the controller's own exceptions, which are not public.
+    """
+    from ray.exceptions import RayError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+
+    if isinstance(error, WorkerHealthCheckFailedError):
+        error = error.health_check_failure
+    return isinstance(error, RayError | WorkerHealthCheckTimeoutError)
+
+
+def is_preempted() -> bool:
+    """Whether a machine of this worker's run is about to go; on a worker of Ray Train.
+
+    `ray.train.get_preemption_info` starts from the same, but makes all workers wait for each other.
+    """
+    from ray.train.v2._internal.execution.context import get_train_context
+
+    return get_train_context().preemption_context.preemption_info is not None
+
+
+def reserve_for(seconds: int) -> None:
+    """In Ray Train's controller: how long an elastic run's CPUs or GPUs stay reserved after its driver was killed.
+
+    The controller renews the reservation every 20 s, for 180 s at a time. After a kill of the driver the same command
+    has to wait until that is over; there is no setting for it.
+    """
+    from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client
+
+    autoscaling_coordinator_client.AUTOSCALING_REQUESTS_EXPIRE_TIME_S = seconds
+
+
+def use_address_of(serve: Callable[[], tuple[str, int]]) -> None:
+    """In Ray Train's controller: let rank 0 run `serve` where it would only look for a free port.
+
+    The workers meet at the address and port that it returns. Without this, torch serves the store of
+    torch.distributed on all interfaces.
+    """
+    import ray.train.torch.config
+
+    ray.train.torch.config.get_address_and_port = serve

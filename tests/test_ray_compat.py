@@ -1,0 +1,166 @@
+"""Each private name of Ray that the package uses is there, and does what the package uses it for."""
+
+import dataclasses
+import inspect
+import pkgutil
+import re
+import socket
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nanochat_tct
+from nanochat_tct import ray_compat
+
+PRIVATE = re.compile(r"\bray(\.\w+)*\._\w+|\bray\.core\.generated|\bget_address_and_port\b")
+
+
+def test_private_names_are_in_one_file() -> None:
+    package = Path(nanochat_tct.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if PRIVATE.search(re.sub(r"\bray\.__version__", "", path.read_text()))
+    }
+    assert found == {"ray_compat.py"}
+
+
+def names_in(function: Callable[..., Any]) -> set[str]:
+    """Names that a function looks up in its module and in objects, those of functions inside it too."""
+    codes, names = [inspect.unwrap(function).__code__], set()
+    for code in codes:
+        names |= set(code.co_names)
+        codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
+    return names
+
+
+def test_the_agents_port_is_a_parameter_that_init_makes() -> None:
+    """`ray.init` looks RayParams up in its module when it is called, and takes none that are not known."""
+    import ray
+    from ray._private import parameter
+
+    original = parameter.RayParams
+    with ray_compat.free_agent_port():
+        assert parameter.RayParams().dashboard_agent_listen_port == 0
+    assert parameter.RayParams is original and original().dashboard_agent_listen_port != 0
+    assert "RayParams" in names_in(ray.init)
+
+
+def test_the_node_in_a_traceback_is_ended() -> None:
+    from ray._private.node import Node
+
+    ended: list[dict[str, bool]] = []
+
+    class HalfStarted(Node):
+        def __init__(self) -> None:
+            raise RuntimeError("timed out during startup")
+
+        def kill_all_processes(self, **options: bool) -> None:
+            inspect.signature(Node.kill_all_processes).bind(self, **options)
+            ended.append(options)
+
+    with pytest.raises(RuntimeError) as caught:
+        HalfStarted()
+    ray_compat.end_half_started(caught.value)
+    assert ended == [{"check_alive": False, "allow_graceful": False}]
+
+
+def test_where_ray_keeps_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert ray_compat.temporary_folder() == str(tmp_path)
+
+
+def test_an_address_is_taken_as_it_is() -> None:
+    assert ray_compat.bootstrap_address("127.0.0.1:6379") == "127.0.0.1:6379"
+
+
+def test_nothing_answers_at_a_free_port() -> None:
+    """What does answer is asked in tests/test_ray_session.py."""
+    import grpc
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        channel = ray_compat.open_channel(f"127.0.0.1:{free.getsockname()[1]}")
+        with channel, pytest.raises(grpc.RpcError) as caught:
+            ray_compat.ask_version(channel, timeout=5)
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_what_ray_up_refuses_is_refused() -> None:
+    from jsonschema import ValidationError
+
+    cluster = {"cluster_name": "a", "provider": {"type": "local", "head_ip": "h", "worker_ips": []}}
+    assert ray_compat.validated_cluster(cluster | {"auth": {"ssh_user": "me"}})["max_workers"] == 0
+    with pytest.raises(ValidationError):
+        ray_compat.validated_cluster(cluster | {"auth": {"ssh_user": "me"}, "no_such_key": 1})
+
+
+def test_a_lost_worker_is_told_from_a_mistake() -> None:
+    import ray
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
+
+    died = ray.exceptions.ActorDiedError()
+    for lost in (died, WorkerHealthCheckFailedError("rank 0", died), WorkerHealthCheckTimeoutError("rank 0")):
+        assert ray_compat.is_lost_worker(lost)
+    for mistake in (ValueError("a"), WorkerHealthCheckFailedError("rank 0", ValueError("a"))):
+        assert not ray_compat.is_lost_worker(mistake)
+
+
+def test_a_worker_knows_that_its_machine_is_to_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train.v2._internal.execution import context
+    from ray.train.v2._internal.execution.preemption import PreemptionContext
+
+    [field] = [each for each in dataclasses.fields(context.TrainContext) if each.name == "preemption_context"]
+    assert field.type in (PreemptionContext, "PreemptionContext")
+    here = context.TrainContext.__new__(context.TrainContext)
+    here.preemption_context = PreemptionContext()
+    monkeypatch.setattr(context, "get_train_context", lambda: here)
+    assert not ray_compat.is_preempted()
+    here.preemption_context.preemption_info = object()  # as the worker's main thread sets it
+    assert ray_compat.is_preempted()
+    import ray.train
+
+    assert "preemption_info" in PreemptionContext.__dataclass_fields__ and ray.train.get_preemption_info
+
+
+def test_how_long_a_reservation_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client looks the number up at each request."""
+    from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client as client
+
+    monkeypatch.setattr(client, "AUTOSCALING_REQUESTS_EXPIRE_TIME_S", 180)
+    ray_compat.reserve_for(60)
+    assert client.AUTOSCALING_REQUESTS_EXPIRE_TIME_S == 60
+    methods = [
+        method
+        for _, each in inspect.getmembers(client, inspect.isclass)
+        if each.__module__ == client.__name__
+        for _, method in inspect.getmembers(each, inspect.isfunction)
+    ]
+    assert any("AUTOSCALING_REQUESTS_EXPIRE_TIME_S" in names_in(method) for method in methods)
+
+
+def test_rank_0_is_asked_for_the_address_by_our_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Train's backend looks the function up in its module when workers start."""
+    import ray.train.torch.config as module
+
+    monkeypatch.setattr(module, "get_address_and_port", module.get_address_and_port)
+
+    def serve() -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    ray_compat.use_address_of(serve)
+    assert module.get_address_and_port is serve
+    assert "get_address_and_port" in names_in(module.TorchConfig().backend_cls.on_start)
+
+
+@pytest.mark.parametrize("name", [ray_compat.AUTHENTICATION_LOGGER, ray_compat.PROGRESS_LOGGER])
+def test_loggers_are_named_after_modules_that_log(name: str) -> None:
+    package = import_module(name)
+    modules = [
+        package,
+        *(import_module(f"{name}.{each.name}") for each in pkgutil.iter_modules(package.__path__)),
+    ]
+    assert any(getattr(module, "logger", None) is not None for module in modules)
