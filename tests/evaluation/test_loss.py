@@ -12,7 +12,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import StoreSettings, write_store
 from nanochat_tct.data.windows import MaskedRows, Windows
 from nanochat_tct.documents import json_bytes
-from nanochat_tct.evaluation.evaluate import bits_per_byte, evaluate_loss
+from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.evaluation.loss import bits_per_byte, evaluation_batches, sum_nats
 from nanochat_tct.model.gpt import GPT, GPTConfig
 from nanochat_tct.model.soft_capped_loss import Legal

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 from matplotlib.image import imread
-from nanochat_tct.training.sample import print_samples
 
 from nanochat_tct.config import parse_arguments, to_dict
 from nanochat_tct.documents import read_workflow
