@@ -83,27 +83,102 @@ def yaml_texts() -> list[str]:
 
 SCALARS: list[Any] = [
     *(None, True, False, 0, -1, 1.5, 1e308, -0.0, 10**20, 10**308, 10**309, 10**400, 5e-324),
-    *("", "a", "on", "jobs", "push", "ubuntu-latest", "${{ x }}", "\ud800", "\x00", "é😀", "\u2028", "a" * 300),
-]  # fmt: skip
+    *(
+        "",
+        "a",
+        "on",
+        "jobs",
+        "push",
+        "ubuntu-latest",
+        "${{ x }}",
+        "\ud800",
+        "\x00",
+        "é😀",
+        "\u2028",
+        "a" * 300,
+    ),
+]
 JSON_PIECES = ["{", "}", "[", "]", ":", ",", '"', "\\", '"\\ud800"', "NaN", "-Infinity", "1e999", "1" * 5000]
 JSON_PIECES += [
-    "[" * 2000, '{"a":' * 500, "null", "true", '"on"', '"jobs"', "-", ".", "\x00", "\ufeff", "\ud800",
-]  # fmt: skip
+    "[" * 2000,
+    '{"a":' * 500,
+    "null",
+    "true",
+    '"on"',
+    '"jobs"',
+    "-",
+    ".",
+    "\x00",
+    "\ufeff",
+    "\ud800",
+]
 YAML_PIECES = [
-    "on: push\n", "jobs:\n", "  a:\n", "    steps:\n", "- ", "? ", ": ", "&a ", "*a", "*b", "<<: ", "!!str ",
-]  # fmt: skip
+    "on: push\n",
+    "jobs:\n",
+    "  a:\n",
+    "    steps:\n",
+    "- ",
+    "? ",
+    ": ",
+    "&a ",
+    "*a",
+    "*b",
+    "<<: ",
+    "!!str ",
+]
 YAML_PIECES += [
-    "!!python/object:os.system ", "!x ", "|\n", ">-\n", "|9\n", "---\n", "...\n", "%YAML 1.1\n", "'", '"',
-]  # fmt: skip
+    "!!python/object:os.system ",
+    "!x ",
+    "|\n",
+    ">-\n",
+    "|9\n",
+    "---\n",
+    "...\n",
+    "%YAML 1.1\n",
+    "'",
+    '"',
+]
 YAML_PIECES += [
-    "[", "]", "{", "}", ",", "#", "\t", "\n", "  ", "\x00", "\x85", "\u2028", "\ufeff", "\ud800", "\\x",
-]  # fmt: skip
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    "#",
+    "\t",
+    "\n",
+    "  ",
+    "\x00",
+    "\x85",
+    "\u2028",
+    "\ufeff",
+    "\ud800",
+    "\\x",
+]
 YAML_PIECES += [
-    "0o777", "0xff", ".inf", ".NaN", "1e999", "9" * 2000, "1_000", "12:30", "~", "yes", "<<", "=", "@", "`",
-]  # fmt: skip
+    "0o777",
+    "0xff",
+    ".inf",
+    ".NaN",
+    "1e999",
+    "9" * 2000,
+    "1_000",
+    "12:30",
+    "~",
+    "yes",
+    "<<",
+    "=",
+    "@",
+    "`",
+]
 YAML_PIECES += [
-    "[" * 200, "a: {" * 150, "- " * 300, "*a, *a, *a, *a, *a, *a, *a, *a", "[&b [*a, *a], *b, *b, *b]", "é",
-]  # fmt: skip
+    "[" * 200,
+    "a: {" * 150,
+    "- " * 300,
+    "*a, *a, *a, *a, *a, *a, *a, *a",
+    "[&b [*a, *a], *b, *b, *b]",
+    "é",
+]
 
 
 def value_of(choose: random.Random, depth: int = 0) -> Any:
@@ -283,8 +358,12 @@ def vocabulary_input(choose: random.Random) -> str:
     )
     others = [*SCALARS, [], {}, [[]], [0, 255, 0], [0, 255, 10**6], "0", -5, 2**70, ["text", 0]]
     others += [
-        ["array", 10**9, None, 1], ["array", 40, None, 1], ["object", [], 9, None], ["null"], ["number", 0],
-    ]  # fmt: skip
+        ["array", 10**9, None, 1],
+        ["array", 40, None, 1],
+        ["object", [], 9, None],
+        ["null"],
+        ["number", 0],
+    ]
     if choose.random() < 0.5:  # one number among its like: such a file may well be let through
         owner, key = choose.choice([place for place in places(target) if type(place[0][place[1]]) is int])
         owner[key] = choose.randrange(12)
@@ -508,8 +587,12 @@ def guided(target: str, seconds: float | None, count: int | None, seed: int) -> 
             raise
 
     options = [
-        sys.argv[0], f"-timeout={MAX_SECONDS}", f"-seed={seed + 1}", "-max_len=512", "-print_final_stats=1",
-    ]  # fmt: skip
+        sys.argv[0],
+        f"-timeout={MAX_SECONDS}",
+        f"-seed={seed + 1}",
+        "-max_len=512",
+        "-print_final_stats=1",
+    ]
     options += [f"-max_total_time={int(seconds)}"] if seconds else []
     options += [f"-runs={count}"] if count else []
     atheris.Setup(options, one)

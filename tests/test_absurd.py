@@ -24,8 +24,22 @@ from nanochat_tct.tuning.tune import check as check_sweep
 from tests.support.commands import assert_user_error, run_cli, run_python
 
 ABSURD = (
-    0, -1, 10**30, -(10**30), 2**63, 2**64, 10**18, 10**9, "nan", "inf", "-inf", 1e300, 1e-300, 5e-324, 0.5,
-)  # fmt: skip
+    0,
+    -1,
+    10**30,
+    -(10**30),
+    2**63,
+    2**64,
+    10**18,
+    10**9,
+    "nan",
+    "inf",
+    "-inf",
+    1e300,
+    1e-300,
+    5e-324,
+    0.5,
+)
 SECONDS = 1.0  # of the processor, for a refusal
 
 
@@ -102,10 +116,25 @@ def test_the_most_extreme_numbers_that_are_taken_train(
     """All of them at once; a run that comes to nothing ends with one line."""
     given = small_run(data_dir, tmp_path)
     names = (
-        *("seed", "learning_rate", "min_lr", "weight_decay", "grad_clip", "max_grad_norm_ratio", "lr_decay_iters"),
+        *(
+            "seed",
+            "learning_rate",
+            "min_lr",
+            "weight_decay",
+            "grad_clip",
+            "max_grad_norm_ratio",
+            "lr_decay_iters",
+        ),
         *("max_iters", "beta1", "beta2", "dropout", "keep_checkpoints", "train_samples", "eval_iters"),
-        *("max_bad_iters", "save_interval", "eval_interval", "gpu_hourly_usd", "cpu_hourly_usd", "log_interval"),
-    )  # fmt: skip
+        *(
+            "max_bad_iters",
+            "save_interval",
+            "eval_interval",
+            "gpu_hourly_usd",
+            "cpu_hourly_usd",
+            "log_interval",
+        ),
+    )
     for name in names:
         given[name] = pick(accepted(TrainConfig, name, check_settings, **small_run(data_dir, tmp_path)))
     given |= {"warmup_iters": 0, "log_interval": 1}

@@ -18,9 +18,15 @@ from tests.support.cluster_files import path_of
 from tests.support.commands import REPOSITORY
 
 FLAGS = (
-    "--region", "us-east-1", "--zone", "us-east-1a", "--bucket", "bucket-of-mine", "--cost-centre",
+    "--region",
+    "us-east-1",
+    "--zone",
+    "us-east-1a",
+    "--bucket",
+    "bucket-of-mine",
+    "--cost-centre",
     "research",
-)  # fmt: skip
+)
 
 
 @pytest.fixture

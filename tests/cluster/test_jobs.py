@@ -219,12 +219,34 @@ def test_the_upload_is_small_and_holds_no_secrets(tmp_path: Path) -> None:
         (clone / name).write_bytes((REPOSITORY / name).read_bytes())
     planted = (
         *("data/demo/tokens.bin", "checkpoints/demo/iter_00000100/model.safetensors", "logs/demo/events"),
-        *("runs/sweep/ledger.jsonl", "wandb/run/files/output.log", "output/1.yml", "somewhere/model.safetensors"),
+        *(
+            "runs/sweep/ledger.jsonl",
+            "wandb/run/files/output.log",
+            "output/1.yml",
+            "somewhere/model.safetensors",
+        ),
         *(".venv/bin/python", ".env", ".env.local", "auth_token", "key.pem", "cluster/ray.key", ".netrc"),
-        *("workflows.parquet", "nanochat_tct/__pycache__/x.pyc", "mine/train.jsonl", "written/workflow_1.yml"),
-        *("sweeps/demo/ledger.json", "sweeps/demo/runs/final/optimizer.pt", "elsewhere/iter_00000100/optimizer.pt"),
-        *("id_ed25519", ".ssh/id_rsa", "credentials.json", ".aws/credentials", ".npmrc", ".pypirc", "kubeconfig"),
-    )  # fmt: skip
+        *(
+            "workflows.parquet",
+            "nanochat_tct/__pycache__/x.pyc",
+            "mine/train.jsonl",
+            "written/workflow_1.yml",
+        ),
+        *(
+            "sweeps/demo/ledger.json",
+            "sweeps/demo/runs/final/optimizer.pt",
+            "elsewhere/iter_00000100/optimizer.pt",
+        ),
+        *(
+            "id_ed25519",
+            ".ssh/id_rsa",
+            "credentials.json",
+            ".aws/credentials",
+            ".npmrc",
+            ".pypirc",
+            "kubeconfig",
+        ),
+    )
     for name in planted:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_bytes(b"secret" * 1000)

@@ -62,9 +62,15 @@ def test_holds_every_document(made: Path) -> None:
     assert min(splits) > 0
     metadata = json.loads((made / "metadata.json").read_text())
     known = [
-        "context_size", "stride", "train_split", "num_workflows", "num_windows", "num_train", "num_val",
+        "context_size",
+        "stride",
+        "train_split",
+        "num_workflows",
+        "num_windows",
+        "num_train",
+        "num_val",
         "window_shape",
-    ]  # fmt: skip
+    ]
     assert set(known) <= set(metadata)
     assert metadata["num_workflows"] == 50
     assert metadata["num_windows"] == metadata["num_train"] + metadata["num_val"]

@@ -30,14 +30,35 @@ VALUES: list[Any] = [
     *([], [1], [5], [15], [1, 1], [1, "a"], ["a", 1], ["a", "a"], ["a", "b"], ["latest"], ["a", "latest"]),
     *([[]], [1, 2, 3], [3, 5], [True, 1], [1.0, 1], [None, None], [{}], [{"a": 1}, {"a": 1}], [["a", 1]]),
     *({}, {"a": 1}, {"a": 15}, {"a": "a"}, {"a": [1, 1]}, {"a": [1, "a"]}, {"b": 1}, {"b": "a"}),
-    *({"a": 1, "b": 2}, {"a": "a", "b": "a"}, {"a": 1, "c": 1}, {"ab": 1}, {"aXa": 1}, {"a": {}}, {"a": {"a": 1}}),
-    *({"b": [], "c": None}, {"a": [], "b": {"a": 5}}, {"a": {"b": [1, 1]}}, {"": 1}, {"a": 1, "b": 1, "c": 1}),
-]  # fmt: skip
+    *(
+        {"a": 1, "b": 2},
+        {"a": "a", "b": "a"},
+        {"a": 1, "c": 1},
+        {"ab": 1},
+        {"aXa": 1},
+        {"a": {}},
+        {"a": {"a": 1}},
+    ),
+    *(
+        {"b": [], "c": None},
+        {"a": [], "b": {"a": 5}},
+        {"a": {"b": [1, 1]}},
+        {"": 1},
+        {"a": 1, "b": 1, "c": 1},
+    ),
+]
 
 TYPES = [
-    "string", "number", "integer", "object", "array", "boolean", "null", ["string", "number"],
+    "string",
+    "number",
+    "integer",
+    "object",
+    "array",
+    "boolean",
+    "null",
+    ["string", "number"],
     ["array", "object"],
-]  # fmt: skip
+]
 # "(?<=a)" stands for what patterns cannot say
 PATTERNS = ["^a", "b$", "(?<=a)X", "^[ab]*$", "(?<!a)b"]
 LEAVES = st.booleans() | st.fixed_dictionaries(
@@ -313,11 +334,26 @@ CASES: dict[str, Any] = {
 @pytest.mark.parametrize("name", CASES)
 def test_kinds_of_approximation(name: str) -> None:
     more = [
-        "aX", "127.0.0.1", 2**53 + 1, float(2**53), 1e-8, -1e-8, 0.0, -0.0, [0.0], [{"a": 5}], [[1]], [["a"]],
-    ]  # fmt: skip
+        "aX",
+        "127.0.0.1",
+        2**53 + 1,
+        float(2**53),
+        1e-8,
+        -1e-8,
+        0.0,
+        -0.0,
+        [0.0],
+        [{"a": 5}],
+        [[1]],
+        [["a"]],
+    ]
     more += [
-        {"a": {"a": 1, "b": 1}}, {"a": {"a": "x"}}, {"a": {"a": {}}, "b": 1}, {"a": [], "b": 1}, {"c": 1},
-    ]  # fmt: skip
+        {"a": {"a": 1, "b": 1}},
+        {"a": {"a": "x"}},
+        {"a": {"a": {}}, "b": 1},
+        {"a": [], "b": 1},
+        {"c": 1},
+    ]
     judge(CASES[name], VALUES + more)
 
 
@@ -348,8 +384,23 @@ def test_what_is_named(schema: Any, named: str | None) -> None:
 def test_bounds_out_of_reach_still_bound() -> None:
     choose = random.Random(0)
     values = [
-        0, -0.0, 1e-5, -1e-5, 1e-4, -1e-4, 5e-324, 1e15, -1e15, 1e16, -1e16, 10**17, -(10**17), 3, -3, 2e17,
-    ]  # fmt: skip
+        0,
+        -0.0,
+        1e-5,
+        -1e-5,
+        1e-4,
+        -1e-4,
+        5e-324,
+        1e15,
+        -1e15,
+        1e16,
+        -1e16,
+        10**17,
+        -(10**17),
+        3,
+        -3,
+        2e17,
+    ]
     for bound in (1e16, -1e16, 1e17, 10**17, -(10**17), 1e-5, -1e-5, 1e-300, -1e-300):
         for keyword in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"):
             for schema in ({keyword: bound}, {"not": {keyword: bound}}):

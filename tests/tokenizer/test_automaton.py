@@ -25,9 +25,30 @@ PATTERNS = [
     (r"\cJ\p{Lowercase_Letter}|^\p{digit}$", "\n[abcxyéml]|\\A1\\Z"),
 ]
 PIECES = [
-    "$", "{", "}", "a", "b", "c", "x", "y", "/", ".", "yml", "yaml", "@", "\n", "\r", "\u2028", "é", "1", "*",
-    "_", "-", "😀", " ",
-]  # fmt: skip
+    "$",
+    "{",
+    "}",
+    "a",
+    "b",
+    "c",
+    "x",
+    "y",
+    "/",
+    ".",
+    "yml",
+    "yaml",
+    "@",
+    "\n",
+    "\r",
+    "\u2028",
+    "é",
+    "1",
+    "*",
+    "_",
+    "-",
+    "😀",
+    " ",
+]
 
 
 @pytest.mark.parametrize(("pattern", "python"), PATTERNS)

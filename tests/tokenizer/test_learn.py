@@ -50,9 +50,18 @@ def test_learns_the_same_merges_as_the_textbook(seed: int) -> None:
 def test_pieces_and_words_partition_every_text() -> None:
     choose = random.Random(0)
     alphabet = [
-        *map(chr, range(256)), "\u0101", "\u0102", "\u0103", "\u0105", "\u0110", "\uffff", "\n", "\n", " ",
+        *map(chr, range(256)),
+        "\u0101",
+        "\u0102",
+        "\u0103",
+        "\u0105",
+        "\u0110",
+        "\uffff",
+        "\n",
+        "\n",
         " ",
-    ]  # fmt: skip
+        " ",
+    ]
     for _ in range(500):
         base = "".join(choose.choices(alphabet, k=40))
         assert "".join(learn.PIECE.findall(base)) == base

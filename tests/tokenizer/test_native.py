@@ -89,10 +89,14 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tupl
 
 EXAMPLES: list[Any] = [
     *(None, True, 3, -2.5, "a", "ab", "cb", "é", 'q"\\\n', "12"),
-    *([1, 2], [1, 2, 3], ["a", True], [[None], []], ["x"], []), {"a": 1}, {"a": 1, "b": 2.5},
-    {"a": 1, "b": "x", "c": None}, {"b": True, "c": [1, {"d": ""}], "ab": 3}, {"a": "text", "b": "x"},
+    *([1, 2], [1, 2, 3], ["a", True], [[None], []], ["x"], []),
+    {"a": 1},
+    {"a": 1, "b": 2.5},
+    {"a": 1, "b": "x", "c": None},
+    {"b": True, "c": [1, {"d": ""}], "ab": 3},
+    {"a": "text", "b": "x"},
     {"a": "count", "b": 1},
-]  # fmt: skip
+]
 
 
 def outcome(work: Callable[[Any], Any], given: Any) -> Any:
@@ -251,13 +255,41 @@ def test_a_number_that_is_too_long_for_c_goes_the_way_in_python(tokenizers: Any)
 
 
 TEXTS = [
-    *(r'"\"\\\/\b\f\n\r\t"', r'"\u0000\u001f\u007f"', r'"\u00e9\u2713\u65e5"', r'"\ud83d\ude00"', '"😀é✓\x7f"'),
+    *(
+        r'"\"\\\/\b\f\n\r\t"',
+        r'"\u0000\u001f\u007f"',
+        r'"\u00e9\u2713\u65e5"',
+        r'"\ud83d\ude00"',
+        '"😀é✓\x7f"',
+    ),
     r'"\uD83D\uDE80\uffff"',
-]  # fmt: skip
+]
 NOT_TEXTS = [
-    *(r'"\ud83d"', r'"\ude00"', r'"\ud83d\ud83d"', r'"\ud83dx"', r'"\ud83d\n"', '"\ud83d"', r'"\u12"', r'"\u12g4"'),
-    *('"\n"', '"\x00"', '"\x1f"', r'"\x41"', r'"\'"', '"', '"a', '"a\\', '"\\u', "'a'", '"a"b', '"\\ud83d\\u'),
-]  # fmt: skip
+    *(
+        r'"\ud83d"',
+        r'"\ude00"',
+        r'"\ud83d\ud83d"',
+        r'"\ud83dx"',
+        r'"\ud83d\n"',
+        '"\ud83d"',
+        r'"\u12"',
+        r'"\u12g4"',
+    ),
+    *(
+        '"\n"',
+        '"\x00"',
+        '"\x1f"',
+        r'"\x41"',
+        r'"\'"',
+        '"',
+        '"a',
+        '"a\\',
+        '"\\u',
+        "'a'",
+        '"a"b',
+        '"\\ud83d\\u',
+    ),
+]
 
 
 @built

@@ -38,8 +38,26 @@ def test_schemas_of_check_jsonschema(path: Path) -> None:
 def test_bounds_of_numbers(unit: float, exclusive: bool) -> None:
     choose = random.Random(0)
     near = [
-        0, 0.0, -0.0, 1, -1, 9, 10, 11, 99, 100, 101, 12.5, 1e-5, -1e-5, 5e-324, 1e16, -1e16, 1e300, 10**20,
-    ]  # fmt: skip
+        0,
+        0.0,
+        -0.0,
+        1,
+        -1,
+        9,
+        10,
+        11,
+        99,
+        100,
+        101,
+        12.5,
+        1e-5,
+        -1e-5,
+        5e-324,
+        1e16,
+        -1e16,
+        1e300,
+        10**20,
+    ]
     for _ in range(40):
         bound = choose.choice([0, 1, -1, 9, 10, -100, 123, 4096, choose.randrange(-2000, 2000)]) * unit
         bound = int(bound) if unit == 1 else bound
