@@ -29,36 +29,6 @@ hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("fixed")
 
 
-class ProgressLine:
-    """Progress of `pytest -q`: one line that counts, and in a file a line for each tenth, in place of 2,000 dots."""
-
-    def __init__(self, terminal: Any) -> None:
-        self.terminal, self.done = terminal, 0
-
-    def pytest_sessionstart(self, session: pytest.Session) -> None:
-        self.session = session
-
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        is_plain = report.skipped or (report.passed and report.when == "call")
-        return (report.outcome, "", "") if is_plain and not hasattr(report, "wasxfail") else None
-
-    def pytest_runtest_logfinish(self) -> None:
-        self.done += 1
-        total = self.session.testscollected
-        line = f"{self.done} of {total} tests"
-        if self.terminal.isatty:
-            self.terminal.rewrite(line)
-        elif self.done * 10 // total > (self.done - 1) * 10 // total:
-            self.terminal.write_line(line)
-
-
-@pytest.hookimpl(trylast=True)  # pytest makes its reporter first
-def pytest_configure(config: pytest.Config) -> None:
-    terminal = config.pluginmanager.getplugin("terminalreporter")
-    if terminal is not None and config.option.verbose < 0:
-        config.pluginmanager.register(ProgressLine(terminal))
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--minutes", type=float, help="skip the tests that have not begun after so many minutes")
 
