@@ -18,40 +18,24 @@ SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
 # Settings that a run cannot change half-way: it would no longer be the same run.
 FIXED = (
     *SHAPE,
-    *("dropout", "tokenizer", "train_samples", "windowing", "stride", "seed", "optimizer", "mask_illegal"),
+    *"dropout tokenizer train_samples windowing stride seed optimizer mask_illegal".split(),
 )
 # The behaviour of versions that did not have these settings yet.
 BEFORE = {"optimizer": "adamw", "mask_illegal": False}
 # Settings that change the results of a run; a run without a name is named after them.
 MATHEMATICS = (
     *FIXED,
-    *("batch_size", "gradient_accumulation", "num_workers", "precision", "learning_rate", "weight_decay"),
-    *("beta1", "beta2", "grad_clip", "warmup_iters", "lr_decay_iters", "min_lr", "data_dir"),
+    *"batch_size gradient_accumulation num_workers precision learning_rate weight_decay beta1 beta2".split(),
+    *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
 AT_LEAST_ONE = (
-    *("max_iters", "batch_size", "gradient_accumulation", "num_workers", "eval_interval", "save_interval"),
-    *(
-        "log_interval",
-        "keep_checkpoints",
-        "train_samples",
-        "stride",
-        "max_bad_iters",
-        "min_workers",
-        "lr_decay_iters",
-        *SHAPE,
-    ),
+    *"max_iters batch_size gradient_accumulation num_workers eval_interval save_interval log_interval".split(),
+    *"keep_checkpoints train_samples stride max_bad_iters min_workers lr_decay_iters".split(),
+    *SHAPE,
 )
 NOT_NEGATIVE = (
-    *("eval_iters", "warmup_iters", "weight_decay", "grad_clip", "learning_rate", "min_lr", "seed"),
-    *(
-        "max_grad_norm_ratio",
-        "gpu_hourly_usd",
-        "cpu_hourly_usd",
-        "num_samples",
-        "wait_minutes",
-        "max_failures",
-        "wait_minutes",
-    ),
+    *"eval_iters warmup_iters weight_decay grad_clip learning_rate min_lr seed max_grad_norm_ratio".split(),
+    *"gpu_hourly_usd cpu_hourly_usd num_samples wait_minutes max_failures".split(),
 )
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
 # Windows of an iter with `batch_size: auto`; those of configs/*.yaml.
