@@ -61,7 +61,7 @@ def ours(documents: list[Any], samples: int) -> None:
     sampling = SamplingConfig(max_tokens=64)
     flat = np.zeros(tokenizer.vocab_size())
     for index in range(samples):
-        sample = _Row(index, [], "", tokenizer.cursor(), 0)
+        sample = _Row(index, [], (), tokenizer.cursor(), 0)
         while not sample.cursor.is_complete:
             sample.choose(flat, sample.cursor.legal(), sampling)
         valid += is_valid_workflow(tokenizer.decode_value(sample.tokens))

@@ -78,9 +78,9 @@ def train(
     """
     torch.manual_seed(config.seed)  # for dropout
     model = GPT(config.model(), config.seed)
-    training, validation = (
-        Windows(documents, name, config.model().context_size) for name in ("train", "val")
-    )  # type: ignore[arg-type]
+    context_size = config.model().context_size
+    training = Windows(documents, "train", context_size)  # type: ignore[arg-type]
+    validation = Windows(documents, "val", context_size)  # type: ignore[arg-type]
     own = own_rate(config, len(training), config.global_batch)
     optimizers = make_optimizers(model, config, parts, own)
     if adamw_has_parts:
@@ -116,7 +116,7 @@ def train(
         "curve": curve,
         "tokens_per_document": validation.num_targets / len(documents.split("val")),
         "epochs": config.max_iters * config.global_batch / len(training),
-        "tokens_per_second": config.max_iters * config.global_batch * config.model().context_size / seconds,
+        "tokens_per_second": config.max_iters * config.global_batch * context_size / seconds,
     }
 
 
