@@ -311,8 +311,26 @@ def test_what_is_no_text(text: str, tokenizers: Any) -> None:
 @built
 @pytest.mark.parametrize(
     "text",
-    ["[1,]", "[,1]", "{,}", '{"a"}', '{"a":}', '{"a":1,}', '{"a":1 "b":2}', "[1 2]"]
-    + ["nul", "nulll", "tru", "True", "[]]", "\ufeff1", "1\x00", "\x001", "/**/1", " "],
+    [
+        "[1,]",
+        "[,1]",
+        "{,}",
+        '{"a"}',
+        '{"a":}',
+        '{"a":1,}',
+        '{"a":1 "b":2}',
+        "[1 2]",
+        "nul",
+        "nulll",
+        "tru",
+        "True",
+        "[]]",
+        "\ufeff1",
+        "1\x00",
+        "\x001",
+        "/**/1",
+        " ",
+    ],
 )
 def test_what_is_no_json(text: str, tokenizers: Any) -> None:
     assert not check_document(*tokenizers("anything"), text)
