@@ -1,7 +1,6 @@
 """`evaluate`: bits per byte of held-out workflows, and how many of a model's own workflows are valid."""
 
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,20 +12,15 @@ import torch
 
 from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.windows import MaskedRows, Windows
+from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.evaluation.loss import batch_sums, evaluation_batches, loss_figures
 from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
 from nanochat_tct.generation.generate import in_order, load
 from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.soft_capped_loss import masks_on
 from nanochat_tct.tokenizer import Tokenizer
-
-
-def bits_per_byte(nats: float, num_bytes: int) -> float:
-    """Nats over documents, in bits, by the bytes of their compact JSON: comparable across tokenizers."""
-    return nats / math.log(2) / num_bytes
 
 
 def evaluate_loss(
@@ -37,8 +31,9 @@ def evaluate_loss(
     precision: str = "fp32",
     show_progress: bool = False,
     masks: np.ndarray | None = None,
+    taken: int | None = None,
 ) -> dict[str, Any]:
-    """Loss over all of a split, each token once.
+    """Loss over a split, each token once, or over a part of it.
 
     Args:
         model: on the device.
@@ -46,42 +41,33 @@ def evaluate_loss(
         batch_size: rows at a time.
         precision: "fp32", or "bf16" by autocast.
         masks: the store's, if tokens that are not legal are to have no probability.
+        taken: how many windows, evenly spaced over the split; None: all.
 
     Returns:
-        targets, bytes: what the split holds; nats: of all targets; loss: nats a target;
-        perplexity: exp(loss); bits_per_byte.
+        targets, nats: of what was evaluated; bytes: of the split; and `loss_figures`.
 
     Raises:
         UserError: there is nothing in the split.
     """
-    assert windows.windowing == "stream", "only stream windows hold every token once"
     if len(windows) == 0:
         raise UserError(
             "the validation split is empty: prepare with a smaller --train-split or more documents"
         )
-
-    def batches() -> Iterator[MaskedRows]:
-        for start in range(0, len(windows), batch_size):
-            yield windows.get_masked(np.arange(start, min(start + batch_size, len(windows))))
-
-    num_batches = -(-len(windows) // batch_size)
-    rows = told(batches(), num_batches, "evaluating") if show_progress else batches()
-    on_device = masks_on(device, masks)
+    taken = taken or len(windows)
+    batches = evaluation_batches(len(windows), taken, batch_size)
+    shown = with_progress(batches, len(batches), "evaluating") if show_progress else batches
     was_training = model.training
     model.eval()
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
-        nats, targets = sum_nats(model, rows, windows.vocab_size, windows.pad_token, device, on_device)
+        rows = (windows.get_masked(batch) for batch in shown)
+        sums = batch_sums(
+            model, rows, windows.vocab_size, windows.pad_token, device, masks_on(device, masks)
+        ).tolist()
     model.train(was_training)
-    assert targets == windows.num_targets
-    loss = nats / targets
-    return {
-        "targets": targets,
-        "bytes": windows.num_bytes,
-        "nats": nats,
-        "loss": loss,
-        "perplexity": math.exp(min(loss, 700)),
-        "bits_per_byte": bits_per_byte(nats, windows.num_bytes),
-    }
+    nats, targets = sums[0], int(sums[1])
+    assert taken < len(windows) or targets == windows.num_targets
+    figures = loss_figures(sums, windows, taken)
+    return {"targets": targets, "bytes": windows.num_bytes, "nats": nats, **figures}
 
 
 def evaluate_samples(
@@ -95,7 +81,10 @@ def evaluate_samples(
         mean_tokens; problems: what the schema objects to in those that are not valid.
     """
     samples = in_order(tokenizer, generate_tokens(model, tokenizer, [], num_samples, sampling))
-    done = [sample for _, sample in (told(samples, num_samples, "generating") if show_progress else samples)]
+    done = [
+        sample
+        for _, sample in (with_progress(samples, num_samples, "generating") if show_progress else samples)
+    ]
     return {
         "num_samples": num_samples,
         "valid": sum(sample.valid for sample in done) / num_samples,
@@ -106,7 +95,7 @@ def evaluate_samples(
     }
 
 
-def told(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
+def with_progress(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
     """The items, with a line on stderr that counts them where someone is looking."""
     start = time.monotonic()
     for number, item in enumerate(items):

@@ -1,15 +1,85 @@
-"""The sum that every figure of quality is made of: nats of the targets in some rows."""
+"""Loss and bits per byte of a validation split: how the trainer, a sweep and `evaluate` measure a model.
 
+An evaluation takes the whole split, or a part of it: windows evenly spaced over the split, the same for every model.
+A part gives an estimate, and the differences between its batches say how far the whole split may be from that.
+"""
+
+import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nanochat_tct.data.windows import MaskedRows, targets_of
+from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
 from nanochat_tct.model.soft_capped_loss import Legal
+
+# A part of a split is evaluated in at least so many batches, as the standard error is itself uncertain with fewer;
+# unless they would have fewer windows than so many.
+LEAST_BATCHES, LEAST_WINDOWS = 16, 4
+
+
+def bits_per_byte(nats: float, num_bytes: float) -> float:
+    """Nats over documents, in bits, by the bytes of their compact JSON: comparable across tokenizers."""
+    return nats / math.log(2) / num_bytes
+
+
+def evaluation_batches(
+    total: int, taken: int, batch_size: int, least_batches: int = LEAST_BATCHES
+) -> list[np.ndarray]:
+    """The windows of each batch of an evaluation.
+
+    Args:
+        total: windows of the split.
+        taken: windows of the evaluation. Fewer than `total`: evenly spaced over the split, and those of each batch too,
+            so that the batches are samples of the same thing.
+        batch_size: windows of a batch, at most.
+    """
+    windows = (2 * np.arange(taken) + 1) * total // (2 * max(1, taken))  # all of them, where taken is total
+    count = math.ceil(taken / batch_size)
+    if taken == total:
+        return [windows[index * batch_size : (index + 1) * batch_size] for index in range(count)]
+    count = max(count, min(least_batches, taken // LEAST_WINDOWS))
+    return [windows[index::count] for index in range(count)]
 
 
 @torch.no_grad()
+def batch_sums(
+    model: nn.Module,
+    batches: Iterable[MaskedRows],
+    vocab_size: int,
+    pad_token: int,
+    device: torch.device | str = "cpu",
+    masks: Tensor | None = None,
+) -> Tensor:
+    """What `loss_figures` needs of the batches; sums of several workers add up. The model is in evaluation mode.
+
+    Args:
+        model: gives the sum of nats for (tokens, targets, legal), as GPT does.
+        batches: rows as windows give them.
+        vocab_size, pad_token: tell position tokens and padding from targets.
+        masks: the store's, on the device, if tokens that are not legal are to have no probability.
+
+    Returns: (6,) float64 on the device, sums over batches: nats, targets, batches that have targets, nats^2,
+        nats x targets, targets^2.
+    """
+    sums = torch.zeros(6, dtype=torch.float64, device=device)
+    for rows, mask_ids in batches:
+        targets = targets_of(rows, vocab_size, pad_token)  # (n, context_size), -1 where there is none
+        number = int((targets != -1).sum())
+        tokens = torch.as_tensor(rows[:, :-1]).to(device)
+        legal = None
+        if masks is not None and mask_ids is not None:
+            legal = Legal(torch.as_tensor(mask_ids).to(device), masks)
+        nats = model(tokens, torch.as_tensor(targets).to(device), legal=legal).double()
+        counts = torch.tensor([number, number > 0, 0, 0, number**2], dtype=torch.float64, device=device)
+        sums[0] += nats
+        sums[1:] += counts
+        sums[3] += nats**2
+        sums[4] += nats * number
+    return sums
+
+
 def sum_nats(
     model: nn.Module,
     batches: Iterable[MaskedRows],
@@ -18,25 +88,35 @@ def sum_nats(
     device: torch.device | str = "cpu",
     masks: Tensor | None = None,
 ) -> tuple[float, int]:
-    """Nats and number of the targets in batches of rows. The caller puts the model into evaluation mode.
+    """Nats and number of the targets in batches of rows; see `batch_sums`."""
+    nats, num_targets = batch_sums(model, batches, vocab_size, pad_token, device, masks)[:2].tolist()
+    return nats, int(num_targets)
+
+
+def loss_figures(sums: list[float], windows: Windows, taken: int) -> dict[str, float]:
+    """What an evaluation reports.
 
     Args:
-        model: gives the sum of nats for (tokens, targets, legal), as GPT does.
-        batches: rows as windows give them.
-        vocab_size, pad_token: tell position tokens and padding from targets.
-        masks: the store's, on the device, if tokens that are not legal are to have no probability.
+        sums: of all its batches (`batch_sums`).
+        windows: of the split, in stream windowing.
+        taken: how many of them were evaluated.
 
     Returns:
-        The nats, summed in float64 over batches, and the targets they are for.
+        loss, nats a target; perplexity; bits_per_byte, of the split or the estimate from a part of it;
+        standard_error of that estimate, in bits per byte: 0 for the whole split, left out for a single batch.
     """
-    nats = torch.zeros((), dtype=torch.float64, device=device)
-    num_targets = 0
-    for rows, mask_ids in batches:
-        targets = targets_of(rows, vocab_size, pad_token)  # (n, context_size), -1 where there is none
-        num_targets += int((targets != -1).sum())
-        tokens = torch.as_tensor(rows[:, :-1]).to(device)
-        legal = None
-        if masks is not None and mask_ids is not None:
-            legal = Legal(torch.as_tensor(mask_ids).to(device), masks)
-        nats += model(tokens, torch.as_tensor(targets).to(device), legal=legal).double()
-    return float(nats), num_targets
+    assert windows.windowing == "stream", "only stream windows hold every token once"
+    nats, targets, batches, nats_squared, product, targets_squared = sums
+    loss = nats / max(1, targets)
+    token_bytes = windows.num_bytes / windows.num_targets
+    figures = {"loss": loss, "perplexity": math.exp(min(loss, 700))}
+    figures["bits_per_byte"] = bits_per_byte(loss, token_bytes)
+    if taken == len(windows):
+        figures["standard_error"] = 0.0
+    elif batches > 1:
+        # Of a ratio of sums over a sample of batches (Cochran 1977, "Sampling Techniques", 6.4).
+        residual = max(0.0, nats_squared - 2 * loss * product + loss**2 * targets_squared)
+        missing = 1 - taken / len(windows)
+        error = math.sqrt(batches / (batches - 1) * residual * missing) / targets
+        figures["standard_error"] = bits_per_byte(error, token_bytes)
+    return figures

@@ -3,7 +3,6 @@
 import dataclasses
 import errno
 import hashlib
-import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from nanochat_tct.data.sampler import WindowSampler, batch_hash
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import MaskedRows, Windowing, Windows
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.evaluation.loss import LEAST_BATCHES, batch_sums, evaluation_batches, loss_figures
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.soft_capped_loss import masks_on
@@ -189,7 +188,6 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
     tracker = start_tracker(config, reporter, progress.step) if worker.is_first else SilentTracker()
     saver = BackgroundSaver(config.run_place)
     stopped: str | None = None
-    token_bytes = bytes_per_token(store)
 
     def wants_stop() -> bool:
         return reporter.stop_reason() is not None
@@ -200,13 +198,11 @@ def train(config: TrainConfig, worker: Worker, reporter: Reporter) -> dict[str, 
         num_rows = validation_rows(validation, micro, config)
         charge("evaluation", num_rows / 3)  # forward only: a third of the FLOPs
         wants = wants_stop if stops else never
-        loss = validation_loss(micro, model, validation, num_rows, config, worker, wants)
-        if loss is None:
+        numbers = validation_loss(micro, model, validation, num_rows, config, worker, wants)
+        if numbers is None:
             stopped = agreed_reason(reporter, worker)
             return False
-        # Over the whole split in a stream this is nats / ln 2 / bytes; over a part of it, that part's estimate.
-        bits_per_byte = loss / math.log(2) / token_bytes
-        numbers = {"loss": loss, "perplexity": math.exp(min(loss, 700)), "bits_per_byte": bits_per_byte}
+        bits_per_byte = numbers["bits_per_byte"]
         # The first evaluation, at iter 0, sets a bar: a run that never passes it has no best checkpoint.
         earlier = [each for each in (progress.first_evaluation, progress.best) if each is not None]
         is_best = progress.step > 0 and all(bits_per_byte < each["bits_per_byte"] for each in earlier)
@@ -397,44 +393,37 @@ def validation_loss(
     config: TrainConfig,
     worker: Worker,
     wants_stop: Callable[[], bool] = never,
-) -> float | None:
-    """Nats a target over the first `num_rows` windows of the validation split; None when a worker wants to stop.
+) -> dict[str, float] | None:
+    """What an evaluation of `num_rows` windows of the validation split reports; None when a worker wants to stop.
 
     The workers share the batches; each gets as many, the last one empty if need be (FSDP needs all to come).
     """
-    starts = list(range(0, num_rows, micro.micro_batch))
     # What is compiled is compiled for one shape.
-    least = micro.micro_batch if config.compile else 1
+    least_rows, least_batches = (micro.micro_batch, 1) if config.compile else (1, LEAST_BATCHES)
+    shared = evaluation_batches(len(windows), num_rows, micro.micro_batch, least_batches)
 
     def batches() -> Iterator[MaskedRows]:
-        for turn in range(0, len(starts), worker.world_size):
+        for turn in range(0, len(shared), worker.world_size):
             indices = np.arange(0)
-            if turn + worker.rank < len(starts) and not wants_stop():
-                start = starts[turn + worker.rank]
-                indices = np.arange(start, min(start + micro.micro_batch, num_rows))
-            yield padded(windows.get_masked(indices), least, micro.pad_token)
+            if turn + worker.rank < len(shared) and not wants_stop():
+                indices = shared[turn + worker.rank]
+            yield padded(windows.get_masked(indices), least_rows, micro.pad_token)
 
     evaluated = micro.trained if config.parallel == "fsdp" else model
     evaluated.eval()
     with micro.autocast:
-        nats, num_targets = sum_nats(
-            evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device, micro.masks
-        )
-    sums = torch.tensor([nats, num_targets, wants_stop()], dtype=torch.float64, device=worker.device)
-    nats, num_targets, num_stopping = sum_over_workers(sums, worker).tolist()
-    return None if num_stopping else nats / max(1, num_targets)
+        sums = batch_sums(evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device, micro.masks)
+    stopping = torch.tensor([wants_stop()], dtype=torch.float64, device=worker.device)
+    *totals, num_stopping = sum_over_workers(torch.cat([sums, stopping]), worker).tolist()
+    return None if num_stopping else loss_figures(totals, windows, num_rows)
 
 
 def open_windows(store: TokenStore, config: TrainConfig, split: Literal["train", "val"]) -> Windows:
-    """The rows of a split, as a resolved config wants them."""
+    """The rows of a split, as a resolved config wants them; for validation in a stream, which holds each token once."""
     assert config.context_size is not None
+    if split == "val":
+        return Windows(store, split, config.context_size)
     return Windows(store, split, config.context_size, cast(Windowing, config.windowing), config.stride)
-
-
-def bytes_per_token(store: TokenStore) -> float:
-    """Of the validation split's documents: bytes of compact JSON over tokens."""
-    documents = store.split("val")
-    return sum(documents["json_bytes"].to_pylist()) / sum(documents["length"].to_pylist())
 
 
 def start_tracker(config: TrainConfig, reporter: Reporter, step: int) -> Tracker:

@@ -1,6 +1,7 @@
 """Nats and bits per byte, by hand."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 
 from nanochat_tct.data.documents import json_bytes
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.store_writer import write_store
+from nanochat_tct.data.store_writer import StoreSettings, write_store
 from nanochat_tct.data.windows import MaskedRows, Windows
-from nanochat_tct.evaluation.evaluate import bits_per_byte, evaluate_loss
-from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.evaluation.evaluate import evaluate_loss
+from nanochat_tct.evaluation.loss import bits_per_byte, evaluation_batches, sum_nats
 from nanochat_tct.model.gpt import GPT, GPTConfig
 from nanochat_tct.model.soft_capped_loss import Legal
 from nanochat_tct.tokenizer import load_tokenizer
@@ -96,3 +97,33 @@ def test_illegal_tokens_have_no_probability(store: TokenStore) -> None:
     assert nats == pytest.approx(expected, rel=1e-5)
     assert evaluate_loss(model, windows)["loss"] == pytest.approx(math.log(8192), rel=1e-5)
     assert expected < 0.95 * evaluate_loss(model, windows)["nats"]
+
+
+@pytest.mark.parametrize("total", [1, 5, 64, 1000])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_an_evaluation_takes_windows_evenly(total: int, batch_size: int) -> None:
+    whole = evaluation_batches(total, total, batch_size)
+    assert np.concatenate(whole).tolist() == list(range(total))
+    for taken in {1, 3, total // 2, total - 1} & set(range(1, total)):
+        batches = evaluation_batches(total, taken, batch_size)
+        assert len(batches) >= min(16, taken // 4) and max(len(batch) for batch in batches) <= batch_size
+        windows = np.sort(np.concatenate(batches))
+        assert len(set(windows.tolist())) == taken and 0 <= windows[0] and windows[-1] < total
+        steps = np.diff(np.concatenate([[windows[0] - total / taken], windows]))
+        assert np.abs(steps - total / taken).max() <= 1.5
+
+
+def test_the_standard_error_of_a_part_tells_how_far_the_whole_is(tmp_path: Path) -> None:
+    values = [workflow(index) for index in range(400)]
+    write_store(tmp_path / "store", values, load_tokenizer(), StoreSettings(train_split=0.1))
+    windows = Windows(TokenStore.open(tmp_path / "store"), "val", CONFIG.context_size)
+    model = untrained_model()
+    whole = evaluate_loss(model, windows)
+    assert whole["standard_error"] == 0.0
+    deviations, errors = [], []
+    for taken in range(24, 72, 3):
+        part = evaluate_loss(model, windows, taken=taken)
+        deviations.append((part["bits_per_byte"] - whole["bits_per_byte"]) / part["standard_error"])
+        errors.append(part["standard_error"])
+    assert 0.3 < np.sqrt(np.mean(np.square(deviations))) < 1.6
+    assert errors[-1] < errors[0]
