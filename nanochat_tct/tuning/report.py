@@ -17,7 +17,6 @@ from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.fit import Fit, SizeFit, fit_trials
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.trials import (
     ENTRIES,
     LEDGER,
@@ -30,6 +29,7 @@ from nanochat_tct.tuning.trials import (
     read_outcome,
     read_rows,
     show_value,
+    write_records,
 )
 
 if TYPE_CHECKING:

@@ -21,18 +21,19 @@ from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.plan import Plan, final_iters, make_plan
-from nanochat_tct.tuning.prices import (
+from nanochat_tct.tuning.plan import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
+    Plan,
     Prices,
+    final_iters,
+    make_plan,
     prices_in_flops,
     prices_in_quanta,
     prices_in_seconds,
 )
-from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.space import Size, first_points, rate_beyond, rounded, rule_rate
-from nanochat_tct.tuning.trials import Purpose, Trial
+from nanochat_tct.tuning.trials import Purpose, Trial, trial_rows
 
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use

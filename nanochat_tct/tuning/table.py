@@ -17,9 +17,8 @@ from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.figures import count
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.plan import money
-from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.repeating import Repeating
-from nanochat_tct.tuning.trials import Trial, show_value
+from nanochat_tct.tuning.trials import Trial, show_value, trial_rows
 
 SECONDS = 2.0  # between looks at the ledger
 PACE_SECONDS = 120.0  # how far back the pace is taken from: trials start often and slowly, the final run once

@@ -25,7 +25,7 @@ from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
-from nanochat_tct.tuning.prices import FINAL_EVALUATIONS, Prices, seconds_of
+from nanochat_tct.tuning.plan import FINAL_EVALUATIONS, Prices, seconds_of
 
 HEAD = "head"  # note of what the machine that started the sweep has, for nodes.check_node
 FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time

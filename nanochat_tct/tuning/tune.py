@@ -33,7 +33,6 @@ from nanochat_tct.tuning.ledger import MICRO, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
-from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
 from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import write_report
@@ -41,7 +40,7 @@ from nanochat_tct.tuning.space import Size, make_size
 from nanochat_tct.tuning.sweep import PROBE_SHARE, Sweep
 from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import HEAD, run_trial, with_length
-from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
+from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome, write_records
 
 RUNS = "another sweep runs here; wait, or take another --output"
 WORKERS_OF_A_CORE = 2  # launch.worker_resources reserves half a core for each

@@ -108,7 +108,7 @@ def test_an_evaluation_takes_windows_evenly(total: int, batch_size: int) -> None
         batches = evaluation_batches(total, taken, batch_size)
         assert len(batches) >= min(16, taken // 4) and max(len(batch) for batch in batches) <= batch_size
         windows = np.sort(np.concatenate(batches))
-        assert len(set(windows.tolist())) == taken and 0 <= windows[0] and windows[-1] < total
+        assert len(set(windows.tolist())) == taken and windows[0] >= 0 and windows[-1] < total
         steps = np.diff(np.concatenate([[windows[0] - total / taken], windows]))
         assert np.abs(steps - total / taken).max() <= 1.5
 

@@ -17,9 +17,8 @@ from nanochat_tct.errors import StorageError
 from nanochat_tct.remote import RemoteFolder, local_path
 from nanochat_tct.tuning.ledger import AHEAD, LEDGER, MICRO, Ledger, OverBudget, Terms
 from nanochat_tct.tuning.meter import WORK_DIR
-from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.remote_sweep import restore_ledger
-from nanochat_tct.tuning.trials import TRIALS, Trial, read_outcome, read_rows
+from nanochat_tct.tuning.trials import TRIALS, Trial, read_outcome, read_rows, trial_rows
 from tests.helpers import run_cli
 from tests.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.training.workers import small_store
