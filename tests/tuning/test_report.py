@@ -29,7 +29,7 @@ from tests.helpers import run_python
 from tests.tuning.curves import Curve, parameters, trial
 from tests.tuning.test_sweep import finish, make_sweep
 
-PICTURES = ("learning_rate", "cost", "spending", "parallel_coordinates")
+PICTURES = ("learning_rate", "cost", "spending")
 
 
 class Page(html.parser.HTMLParser):
@@ -162,12 +162,12 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 def test_sweep_that_is_not_done_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
     trials, outcome = finished_sweep(tmp_path / "sweep")
     outcome = Outcome(outcome.unit, outcome.budget, 3.0, outcome.hourly_usd)
-    for some, number_of_pictures in ((trials[:5], 4), (trials[:1], 2), ([], 1)):
+    for some, number_of_pictures in ((trials[:5], 3), (trials[:1], 1), ([], 1)):
         write_sweep(tmp_path / "sweep", some, outcome)
         page = Page(write_report(tmp_path / "sweep"))
         assert sum(tag == "img" for tag, _ in page.tags) == number_of_pictures
         assert "Actual" not in page.text
-        assert ("Nothing is decided" in page.text) == (number_of_pictures < 4)
+        assert ("Nothing is decided" in page.text) == (number_of_pictures < 3)
 
 
 def test_one_trial_that_diverged_later_does_not_hide_the_others(tmp_path: Path) -> None:
