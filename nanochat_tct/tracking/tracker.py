@@ -13,11 +13,10 @@ from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
 QUALITY = "bits_per_byte"  # what runs are compared by
-# By which they differ; TensorBoard shows the first five of the alphabet unasked.
-HYPERPARAMETERS = (
-    *("n_layer", "n_embd", "learning_rate", "batch_size", "max_iters", "seed"),
-    *("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip"),
-)
+# What TensorBoard's HParams page shows of a run. It shows five columns unasked: those that are said to differ between
+# runs come first, and these do in every sweep.
+DIFFERING = ("learning_rate", "max_iters", "n_embd", "n_layer", "weight_decay")
+HYPERPARAMETERS = (*DIFFERING, "batch_size", "beta1", "beta2", "dropout", "grad_clip", "optimizer", "seed")
 
 
 class Tracker:
@@ -58,7 +57,7 @@ class Tracker:
 
             assert log_dir is not None
             self._board = SummaryWriter(str(log_dir), purge_step=first_iter + 1 if first_iter else None)
-            self._tell_hyperparameters(config or {})
+            self._write_hyperparameters(config or {})
         if wandb != "off":
             assert log_dir is not None
             self._wandb = _start_wandb(wandb, wandb_project, wandb_run_name, run_dir, log_dir, config or {})
@@ -73,19 +72,29 @@ class Tracker:
         self.say(evaluation_line(metrics))
         self._record("validation", metrics)
 
-    def _tell_hyperparameters(self, config: dict[str, Any]) -> None:
+    def _write_hyperparameters(self, config: dict[str, Any]) -> None:
         """For TensorBoard's HParams page: hyper-parameters, beside the bits per byte that came of them.
 
         `SummaryWriter.add_hparams` would make a second run of each run, so its parts are written here.
         """
+        from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+            HParamsPluginData,
+        )
         from torch.utils.tensorboard.summary import hparams
 
-        told = {
+        shown = {
             name: config[name] for name in HYPERPARAMETERS if isinstance(config.get(name), int | float | str)
         }
-        if told:
-            for summary in hparams(told, {f"validation/{QUALITY}": 0.0}):
-                self._board.file_writer.add_summary(summary)
+        if not shown:
+            return
+        experiment, *session = hparams(shown, {f"validation/{QUALITY}": 0.0})
+        plugin = experiment.value[0].metadata.plugin_data
+        data = HParamsPluginData.FromString(plugin.content)
+        for info in data.experiment.hparam_infos:
+            info.differs = info.name in DIFFERING
+        plugin.content = data.SerializeToString()
+        for summary in (experiment, *session):
+            self._board.file_writer.add_summary(summary)
 
     def _record(self, kind: str, metrics: dict[str, Any]) -> None:
         self._file.write(json.dumps({"kind": kind, **metrics}) + "\n")

@@ -77,7 +77,7 @@ def learning_rates(fit: Fit, chosen: tuple[str, float] | None) -> "Figure":
         title = f"{size.size} · {count(size.parameters)} parameters" + " · chosen" * is_chosen
         axis.set(xscale="log", xlim=(grid[0], grid[-1]), xlabel="learning rate", title=title)
         _log_ticks(axis.xaxis, grid[0], grid[-1], "{:g}".format)
-        axis.legend(fontsize=8, loc="upper center")
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
     axes[0].set(ylabel="bits per byte", ylim=(low * 0.97, top))
     return figure
 
