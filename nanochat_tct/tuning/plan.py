@@ -333,4 +333,6 @@ def money(terms: Terms, quanta: float) -> str:
     amount = terms.amount(int(quanta))
     if terms.unit == "usd":
         return f"${amount:.2f}" if terms.budget >= 10 else f"${amount:.4f}"
-    return f"{amount:.2f} h" if terms.unit == "gpu_hours" and terms.budget >= 1 else f"{amount:.3g}"
+    if terms.unit == "gpu_hours":
+        return f"{amount:.2f} h" if terms.budget >= 1 else f"{amount:.3g} h"
+    return f"{amount:.3g}"

@@ -225,9 +225,9 @@ def run(sweep: Sweep, console: Console) -> int:
         show_forecast(sweep, console)
         if sweep.config.dry_run:
             return 0
-    if sweep.config.dry_run:
-        most = money(sweep.ledger.terms, sum(spec.reserve for spec in sweep.probes()))
-        console.print(f"dry run: the sizes are measured first, for at most {most} of the budget")
+    if sweep.config.dry_run and not sweep.is_probed:
+        most = of_budget(sweep, sum(spec.reserve for spec in sweep.probes()))
+        console.print(f"dry run: the sizes are measured first, which spends {most} at most")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next poll
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -344,11 +344,17 @@ def show_forecast(sweep: Sweep, console: Console) -> None:
     tokens = sweep.iter_tokens, sweep.unique_tokens
     console.print(forecast_table(forecast, plan, terms, *tokens, sweep.slots, sweep.base.use_gpu))
     if sweep.config.dry_run:
-        spent = sweep.ledger.spent
         console.print(
-            f"dry run: measuring the sizes has spent {money(terms, spent)} ({spent / terms.capacity:.1%}) of the "
-            "budget; the same command without --dry-run goes on from here"
+            f"dry run: measuring the sizes has spent {of_budget(sweep, sweep.ledger.spent)}; the same command without "
+            "--dry-run goes on from here"
         )
+
+
+def of_budget(sweep: Sweep, quanta: int) -> str:
+    """An amount beside the budget, as in `1.7e+10 of 2e+12 FLOPs (0.8%)`."""
+    terms = sweep.ledger.terms
+    unit = " FLOPs" if terms.unit == "flops" else ""
+    return f"{money(terms, quanta)} of {money(terms, terms.capacity)}{unit} ({quanta / terms.capacity:.1%})"
 
 
 def write_results(sweep: Sweep) -> None:
