@@ -99,7 +99,7 @@ class SweepConfig:
         "sweeps/sweep", "folder of everything, or an s3:// or gs:// URI; a sweep there goes on", is_path=True
     )
     dry_run: bool = option(
-        False, "stop after the forecast, for which a probe of each size is paid from the budget"
+        False, "stop after the forecast; the probes that it rests on are charged to the budget"
     )
     fresh: bool = option(False, "start anew; what was there is moved aside")
     concurrency: int | None = option(None, "trials at a time; none: as many as there are GPUs or cores for")
