@@ -62,8 +62,7 @@ from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
 from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.plan import EVALUATION_SHARE
-from nanochat_tct.tuning.prices import EVALUATIONS, Prices, prices_in_flops
+from nanochat_tct.tuning.plan import EVALUATION_SHARE, EVALUATIONS, Prices, prices_in_flops
 from nanochat_tct.tuning.space import Size, make_size, rounded, rule_rate
 
 STRATEGIES = ("job", "random", "asha", "hyperband", "tpe", "rule", "rule-small", "fixed")

@@ -14,11 +14,10 @@ from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
 QUALITY = "bits_per_byte"  # what runs are compared by
-# How runs differ; TensorBoard shows the first five in alphabetical order by default.
-HYPERPARAMETERS = (
-    *("n_layer", "n_embd", "learning_rate", "batch_size", "max_iters", "seed"),
-    *("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip"),
-)
+# TensorBoard's HParams page shows five hyperparameters by default: first those marked as differing between runs, as
+# these do in every sweep.
+DIFFERING = ("learning_rate", "max_iters", "n_embd", "n_layer", "weight_decay")
+HYPERPARAMETERS = (*DIFFERING, "batch_size", "beta1", "beta2", "dropout", "grad_clip", "optimizer", "seed")
 
 
 class Tracker:
@@ -77,14 +76,24 @@ class Tracker:
 
         `SummaryWriter.add_hparams` would make a second run of each run, so this writes its parts.
         """
+        from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
+            HParamsPluginData,
+        )
         from torch.utils.tensorboard.summary import hparams
 
-        values = {
+        shown = {
             name: config[name] for name in HYPERPARAMETERS if isinstance(config.get(name), int | float | str)
         }
-        if values:
-            for summary in hparams(values, {f"validation/{QUALITY}": 0.0}):
-                self._board.file_writer.add_summary(summary)
+        if not shown:
+            return
+        experiment, *session = hparams(shown, {f"validation/{QUALITY}": 0.0})
+        plugin = experiment.value[0].metadata.plugin_data
+        data = HParamsPluginData.FromString(plugin.content)
+        for info in data.experiment.hparam_infos:
+            info.differs = info.name in DIFFERING
+        plugin.content = data.SerializeToString()
+        for summary in (experiment, *session):
+            self._board.file_writer.add_summary(summary)
 
     def _record(self, kind: str, metrics: dict[str, Any]) -> None:
         self._file.write(json.dumps({"kind": kind, **metrics}) + "\n")

@@ -66,7 +66,7 @@ class SweepConfig:
     # the budget: one of the three
     budget_usd: float | None = option(None, "hard limit of all that the sweep does", unit="USD")
     budget_gpu_hours: float | None = option(
-        None, "the same, in hours of GPUs (of processes without GPU)", unit="hours"
+        None, "the same, in GPU-hours; without --use-gpu in hours of worker processes", unit="hours"
     )
     budget_flops: float | None = option(None, "the same, in FLOPs of training and evaluation", unit="FLOPs")
     gpu_hourly_usd: float | None = option(
@@ -98,7 +98,9 @@ class SweepConfig:
     output: str = option(
         "sweeps/sweep", "folder of everything, or an s3:// or gs:// URI; a sweep there goes on", is_path=True
     )
-    dry_run: bool = option(False, "stop after the forecast")
+    dry_run: bool = option(
+        False, "stop after the forecast; the probes that it rests on are charged to the budget"
+    )
     fresh: bool = option(False, "start anew; what was there is moved aside")
     concurrency: int | None = option(None, "trials at a time; none: as many as there are GPUs or cores for")
     seed: int = option(0, "of drawn learning rates, initial weights, order of windows")

@@ -1,25 +1,33 @@
 """The pictures of a sweep's report, as matplotlib figures."""
 
 import math
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from nanochat_tct.tuning.fit import Fit
-from nanochat_tct.tuning.trials import VARIABLE, Entry, Outcome, Trial, show_value
+from nanochat_tct.tuning.plan import unit_name
+from nanochat_tct.tuning.trials import VARIABLE, Entry, Outcome, Point, Trial
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import XAxis
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; shapes say the same again.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5C5C5C")
 MARKERS = "osD^vPX"
-PURPOSES = {"probe": "#56B4E9", "sweep": "#0072B2", "final": "#009E73", "idle": "#B0B0B0"}
-HATCHES = {"probe": "//", "sweep": "", "final": "..", "idle": "xx"}
-UNITS = {"usd": "dollars", "gpu_hours": "GPU-hours", "flops": "FLOPs"}
+# What money went into: colour and hatching.
+PARTS = {
+    "probes": ("#56B4E9", "//"),
+    "trials, training": ("#0072B2", ""),
+    "final run, training": ("#009E73", ".."),
+    "evaluation": ("#E69F00", "--"),
+    "starts and checkpoints": ("#CC79A7", "||"),
+    "idle": ("#B0B0B0", "xx"),
+}
+STARTS = ("start_up", "warm_up", "checkpoint")  # kinds of work
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -42,145 +50,228 @@ def looks(sizes: Sequence[str]) -> dict[str, tuple[str, str]]:
 def learning_rates(fit: Fit, chosen: tuple[str, float] | None) -> "Figure":
     """Loss against learning rate, a panel a size, with the fit and its interval at each length of trials."""
     figure, axes = _figure(len(fit.sizes), width=4.2, share_y=True)
+    measured = [trial.bits_per_byte or math.nan for trial in fit.trials if trial.is_measured]
+    low, middle = min(measured), float(np.median(measured))
+    top = max(low * 1.1, low + 2.2 * (middle - low))
+    look = looks([size.size for size in fit.sizes])
     for axis, size in zip(axes, fit.sizes, strict=True):
-        color, marker = looks([each.size for each in fit.sizes])[size.size]
         trials = [trial for trial in fit.trials if trial.size == size.size]
-        finished = [trial for trial in trials if trial.status == "finished" and trial.bits_per_byte]
-        lengths = sorted({_rounded(trial.tokens) for trial in finished})
         rates = [trial.learning_rate for trial in trials]
         grid = np.geomspace(min(rates) / 1.8, max(rates) * 1.8, 200)
-        for index, length in enumerate(lengths):
-            low, middle, high = fit.curve(size.size, int(length), grid)
-            strength = (index + 1) / len(lengths)  # the longest is the strongest
-            axis.fill_between(grid, low, high, color=color, alpha=0.16 * strength, linewidth=0)
-            axis.plot(grid, middle, color=color, alpha=0.3 + 0.7 * strength)
-            points = [trial for trial in finished if _rounded(trial.tokens) == length]
-            best = [trial for trial in points if fit.has_best_values(trial)]
-            for some, fill in ((best, color), ([t for t in points if t not in best], "none")):
-                axis.plot(
-                    [trial.learning_rate for trial in some],
-                    [trial.bits_per_byte or math.nan for trial in some],
-                    marker,
-                    color=color,
-                    markerfacecolor=fill,
-                    alpha=0.4 + 0.6 * strength,
-                    label=f"{count(length)} tokens" if some is best else None,
-                )
-        others = [trial for trial in trials if trial not in finished]
-        for status in sorted({trial.status for trial in others}):
-            at = [trial.learning_rate for trial in others if trial.status == status]
-            axis.plot(
-                at,
-                [0.97] * len(at),
-                {"stopped": "x", "failed": "1", "cut": "|"}.get(status, "."),
-                color="#5C5C5C",
-                transform=axis.get_xaxis_transform(),
-                label=f"{status}",
-            )
         interval = size.learning_rate
-        axis.axvspan(interval.low, interval.high, color="#5C5C5C", alpha=0.08, linewidth=0)
+        axis.axvspan(
+            interval.low,
+            interval.high,
+            color="#5C5C5C",
+            alpha=0.12,
+            linewidth=0,
+            label=f"best rate, {fit.confidence:.0%}",
+        )
+        _draw_lengths(axis, fit, size.size, trials, grid, look[size.size])
+        _draw_unfinished(axis, trials, top)
         is_chosen = chosen is not None and chosen[0] == size.size
         if is_chosen and chosen is not None:
             axis.axvline(
                 chosen[1], color="black", linewidth=1, linestyle="--", label=f"chosen {chosen[1]:.3g}"
             )
-        axis.set(
-            xscale="log",
-            xlim=(grid[0], grid[-1]),
-            xlabel="learning rate",
-            title=f"{size.size} · {count(size.parameters)} parameters" + " · chosen" * is_chosen,
-        )
-        _plain_ticks(axis)
-        axis.legend(fontsize=8, loc="upper center")
-    measured = [trial.bits_per_byte for trial in fit.trials if trial.bits_per_byte]
-    low, middle = min(measured), float(np.median(measured))
-    axes[0].set(ylabel="bits per byte", ylim=(low * 0.97, max(low * 1.1, low + 2.2 * (middle - low))))
+        title = f"{size.size} · {count(size.parameters)} parameters" + " · chosen" * is_chosen
+        axis.set(xscale="log", xlim=(grid[0], grid[-1]), xlabel="learning rate", title=title)
+        _log_ticks(axis.xaxis, grid[0], grid[-1], "{:g}".format)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=3)
+    axes[0].set(ylabel="bits per byte", ylim=(low * 0.97, top))
     return figure
 
 
-def costs(fit: Fit | None, trials: Sequence[Trial], outcome: Outcome) -> "Figure":
-    """Loss against FLOPs and against money (or GPU-hours), with the prediction and the final run."""
-    panels: list[tuple[str, Callable[[Trial], float]]] = [("FLOPs", lambda trial: trial.flops)]
-    if any(trial.usd for trial in trials):
-        panels.append(("dollars", lambda trial: trial.usd))
-    elif any(trial.worker_seconds for trial in trials):
-        panels.append(
-            ("hours of GPUs, or of processes without GPU", lambda trial: trial.worker_seconds / 3600)
-        )
+def _draw_lengths(
+    axis: "Axes", fit: Fit, size: str, trials: Sequence[Trial], grid: np.ndarray, look: tuple[str, str]
+) -> None:
+    """The finished trials of a size, and the fit at each of their lengths; the longest is the strongest."""
+    color, marker = look
+    finished = [trial for trial in trials if trial.status == "finished" and trial.is_measured]
+    lengths = sorted({_rounded(trial.tokens) for trial in finished})
+    for index, length in enumerate(lengths):
+        strength = (index + 1) / len(lengths)
+        low, middle, high = fit.curve(size, int(length), grid)
+        axis.fill_between(grid, low, high, color=color, alpha=0.16 * strength, linewidth=0)
+        axis.plot(grid, middle, color=color, alpha=0.3 + 0.7 * strength)
+        points = [trial for trial in finished if _rounded(trial.tokens) == length]
+        best = [trial for trial in points if fit.has_best_values(trial)]
+        label = f"{count(length)} tokens"
+        _points(axis, best, _rate, marker, color=color, alpha=0.4 + 0.6 * strength, label=label)
+        others = [trial for trial in points if trial not in best]
+        _points(axis, others, _rate, marker, color=color, markerfacecolor="none", alpha=0.4 + 0.6 * strength)
+
+
+def _draw_unfinished(axis: "Axes", trials: Sequence[Trial], top: float) -> None:
+    """Trials without an end, at the loss they had; those above the picture, or without a loss, at its top."""
+    for status, marker in (("stopped", "x"), ("failed", "1"), ("cut", "|"), ("running", ".")):
+        found = [trial for trial in trials if trial.status == status]
+        losses = [min(trial.bits_per_byte or top, top) if trial.is_measured else top for trial in found]
+        rates = [trial.learning_rate for trial in found]
+        if found:
+            axis.plot(
+                rates, losses, marker, color="#5C5C5C", markersize=8, clip_on=False, label=status, ls=""
+            )
+
+
+def costs(
+    fit: Fit | None,
+    outlook: Fit | None,
+    trials: Sequence[Trial],
+    points: Sequence[Point],
+    outcome: Outcome,
+) -> "Figure":
+    """Loss against cost, what was predicted and reached, and what other budgets would buy; beside it, loss curves.
+
+    Args:
+        fit: of the trials, which the final run was chosen by.
+        outlook: the same with the final run's own result.
+        points: of loss curves.
+    """
     sizes = sorted({trial.size: trial.parameters for trial in trials}.items(), key=lambda item: item[1])
     look = looks([size for size, _ in sizes])
-    final = next((trial for trial in trials if trial.purpose == "final"), None)
-    figure, axes = _figure(len(panels), width=11.2 / len(panels), share_y=True)
-    for axis, (name, cost) in zip(axes, panels, strict=True):
-        highest = max((cost(trial) for trial in trials), default=1.0)
-        for size, _ in sizes:
-            color, marker = look[size]
-            measured = [
-                trial
-                for trial in trials
-                if trial.size == size and trial.purpose == "sweep" and trial.bits_per_byte and cost(trial) > 0
-            ]
-            whole = [trial for trial in measured if trial.status == "finished"]
-            for some, fill in ((whole, color), ([t for t in measured if t not in whole], "none")):
-                axis.plot(
-                    [cost(trial) for trial in some],
-                    [trial.bits_per_byte or math.nan for trial in some],
-                    marker,
-                    color=color,
-                    markerfacecolor=fill,
-                    label=size if some is whole else None,
-                )
-            if fit is not None and whole:
-                per_token = sum(cost(trial) for trial in whole) / sum(trial.tokens for trial in whole)
-                tokens = np.geomspace(min(t.tokens for t in whole), max(highest / per_token, 2), 30)
-                lines = np.array([fit.predict(size, max(1, int(number))) for number in tokens])
-                axis.plot(tokens * per_token, lines[:, 1], color=color, linewidth=1.2, alpha=0.8)
-        if final is not None and cost(final) > 0:
-            if outcome.predicted:
-                low, middle, high = outcome.predicted
-                axis.errorbar(
-                    cost(final),
-                    middle,
-                    [[middle - low], [high - middle]],
-                    fmt="_",
-                    markersize=16,
-                    zorder=3,
-                    color="black",
-                    capsize=6,
-                    label="predicted",
-                )
-            actual = outcome.actual or final.bits_per_byte
-            if actual:
-                axis.plot(
-                    cost(final),
-                    actual,
-                    "*",
-                    markersize=15,
-                    zorder=1,
-                    color=look[final.size][0],
-                    markeredgecolor="black",
-                    label="final run",
-                )
-        axis.set(xscale="log", xlabel=name, title=f"Loss against {name.split(',')[0]}")
-        axis.tick_params(axis="x", which="both", labelsize=8, labelrotation=30)  # many, below a decade
-    axes[0].set(ylabel="bits per byte")
-    axes[-1].legend(fontsize=8, loc="upper right")
+    figure, axes = _figure(2 if points else 1, width=5.6 if points else 11.2, height=4.4)
+    axis = axes[0]
+    final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
+    for size, _ in sizes:
+        color, marker = look[size]
+        same = [t for t in trials if t.size == size and t.purpose == "sweep" and t.is_measured]
+        same = [trial for trial in same if cost(trial, outcome) > 0]
+        whole = [trial for trial in same if trial.status == "finished"]
+        _points(axis, whole, lambda t: cost(t, outcome), marker, color=color, label=size)
+        rest = [trial for trial in same if trial not in whole]
+        _points(axis, rest, lambda t: cost(t, outcome), marker, color=color, markerfacecolor="none")
+        if fit is not None and outlook is not None and whole:
+            _draw_predictions(axis, fit, outlook, size, whole, final, outcome, color)
+    if final is not None and cost(final, outcome) > 0:
+        _draw_final(axis, final, outcome, look[final.size][0])
+    _show_costs(axis, outcome)
+    if points:
+        _draw_curves(axes[1], trials, points, look)
     return figure
+
+
+def _draw_predictions(
+    axis: "Axes",
+    fit: Fit,
+    outlook: Fit,
+    size: str,
+    trials: Sequence[Trial],
+    final: Trial | None,
+    outcome: Outcome,
+    color: str,
+) -> None:
+    """What is expected of a size: up to the final run's cost as the decision has it, dashed from half to ten times."""
+    end = cost(final, outcome) if final is not None and final.tokens else outcome.budget - outcome.spent
+    if end <= 0:
+        return
+    known = {cost(trial, outcome): float(trial.tokens) for trial in trials} | {
+        end: float(fit.final_tokens[size])
+    }
+    money = np.geomspace(min(known), end, 30)
+    losses = np.array([fit.predict(size, number) for number in tokens_for(money, known)])
+    axis.plot(money, losses[:, 1], color=color, linewidth=1.2, alpha=0.8)
+    further = np.geomspace(end / 2, 10 * end, 20)
+    known[end] = float(outlook.final_tokens[size])
+    low, middle, high = np.array([outlook.predict(size, number) for number in tokens_for(further, known)]).T
+    axis.plot(further, middle, color=color, linewidth=1.2, linestyle="--")
+    axis.fill_between(further, low, high, color=color, alpha=0.1, linewidth=0)
+
+
+def tokens_for(money: np.ndarray, known: Mapping[float, float]) -> list[int]:
+    """Tokens that a run has for its money, between and beyond runs whose cost and tokens are known."""
+    costs, tokens = np.log(sorted(known.items())).T
+    wanted = np.log(money)
+    beyond = np.maximum(wanted - costs[-1], 0) + np.minimum(wanted - costs[0], 0)
+    return [max(1, round(number)) for number in np.exp(np.interp(wanted, costs, tokens) + beyond)]
+
+
+def _draw_final(axis: "Axes", final: Trial, outcome: Outcome, color: str) -> None:
+    """What was predicted for the final run, and what it reached."""
+    at = cost(final, outcome)
+    if outcome.predicted:
+        low, middle, high = outcome.predicted
+        axis.errorbar(
+            at,
+            middle,
+            [[middle - low], [high - middle]],
+            fmt="_",
+            markersize=16,
+            zorder=3,
+            color="black",
+            capsize=6,
+            label="predicted",
+        )
+    if outcome.actual:
+        axis.plot(
+            at,
+            outcome.actual,
+            "*",
+            markersize=15,
+            zorder=4,
+            color=color,
+            markeredgecolor="black",
+            label="final run",
+        )
+
+
+def _show_costs(axis: "Axes", outcome: Outcome) -> None:
+    """Axes of the picture of costs, and what its lines are."""
+    unit = unit_name(outcome.unit, outcome.use_gpu)
+    axis.plot([], [], color="#5C5C5C", linewidth=1.2, label="fit of the trials")
+    axis.plot([], [], color="#5C5C5C", linewidth=1.2, linestyle="--", label="0.5 to 10 times the budget")
+    axis.set(xscale="log", xlabel=f"{unit} of a run", ylabel="bits per byte", title="Loss against cost")
+    _log_ticks(axis.xaxis, *axis.get_xlim(), count)
+    axis.legend(fontsize=8, loc="upper right")
+
+
+def _draw_curves(
+    axis: "Axes", trials: Sequence[Trial], points: Sequence[Point], look: Mapping[str, tuple[str, str]]
+) -> None:
+    """The loss of each trial and of the final run as it fell."""
+    ends = []
+    for trial in trials:
+        own = [point for point in points if point.trial == trial.trial and point.tokens > 0]
+        if trial.purpose == "probe" or not own:
+            continue
+        color, marker = look[trial.size]
+        is_final = trial.purpose == "final"
+        style: dict[str, Any] = {"color": color, "alpha": 1.0 if is_final else 0.35}
+        training = [(point.tokens, point.training) for point in own if point.training is not None]
+        if training:
+            tokens, losses = np.array(training, dtype=np.float64).T
+            axis.plot(tokens, _smooth(losses), linewidth=1.6 if is_final else 0.8, **style)
+        validation = [(point.tokens, point.validation) for point in own if point.validation is not None]
+        if validation:
+            tokens, losses = np.array(validation, dtype=np.float64).T
+            axis.plot(tokens, losses, marker, markersize=6 if is_final else 4, **style)
+            ends += losses[np.isfinite(losses)].tolist()
+    if ends:
+        low, high = min(ends), float(np.quantile(ends, 0.95))
+        axis.set(ylim=(low - 0.1 * (high - low + 0.1), high + 0.2 * (high - low + 0.1)))
+    axis.set(xscale="log", xlabel="tokens", title="Loss curves (lines: training, points: validation)")
+    _log_ticks(axis.xaxis, *axis.get_xlim(), count)
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """Running means over a tenth of the curve, as far as it goes on both sides."""
+    half = len(values) // 20
+    return np.array([values[max(0, i - half) : i + half + 1].mean() for i in range(len(values))])
 
 
 def spending(entries: Sequence[Entry], outcome: Outcome) -> "Figure":
-    """What was spent over time, by purpose, against the budget."""
-    figure, (axis,) = _figure(1, width=11.2, height=3.6)
+    """What was spent over time and on what, against the budget."""
+    figure, (axis,) = _figure(1, width=11.2, height=3.8)
     entries = sorted(entries, key=lambda entry: entry.time)
     if entries:
-        start = entries[0].time
-        seconds = np.array([0.0] + [entry.time - start for entry in entries])
+        seconds = np.array([0.0] + [entry.time - entries[0].time for entry in entries])
         seconds = np.append(seconds, seconds[-1] * 1.01)  # so that the last step is seen
         scale, unit = (3600, "hours") if seconds[-1] > 7200 else (60, "minutes")
+        parts = [part_of(entry) for entry in entries]
         below = np.zeros(len(seconds))
-        for purpose, color in PURPOSES.items():
-            amounts = [0.0] + [entry.amount if entry.purpose == purpose else 0.0 for entry in entries] + [0.0]
-            above = below + np.cumsum(amounts)
+        for name, (color, hatch) in PARTS.items():
+            amounts = [e.amount if part == name else 0.0 for e, part in zip(entries, parts, strict=True)]
+            above = below + np.cumsum([0.0, *amounts, 0.0])
             if above[-1] > below[-1]:
                 axis.fill_between(
                     seconds / scale,
@@ -188,73 +279,35 @@ def spending(entries: Sequence[Entry], outcome: Outcome) -> "Figure":
                     above,
                     step="post",
                     facecolor=color,
-                    hatch=HATCHES[purpose],
+                    hatch=hatch,
                     edgecolor="white",
                     linewidth=0,
-                    label=f"{purpose} {amount(above[-1] - below[-1], outcome)}",
+                    label=f"{name}: {(above[-1] - below[-1]) / outcome.budget:.1%}",
                 )
             below = above
-        axis.set(xlabel=f"{unit} since the first charge")
+        axis.set(xlabel=f"{unit} since the first charge", xlim=(0, max(seconds[-1] / scale, 1e-3)))
+        handles, labels = axis.get_legend_handles_labels()
+        axis.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
     axis.axhline(outcome.budget, color="black", linestyle="--", linewidth=1)
-    axis.annotate(
-        f"budget {amount(outcome.budget, outcome)}",
-        (0.005, outcome.budget),
-        xycoords=("axes fraction", "data"),
-        va="bottom",
-    )
-    axis.set(ylabel=UNITS[outcome.unit], ylim=(0, outcome.budget * 1.15), title="Spent over time, by purpose")
-    axis.legend(loc="lower right", fontsize=9, frameon=True, framealpha=0.9)
+    label = f"budget {amount(outcome.budget, outcome)}"
+    axis.annotate(label, (0.005, outcome.budget), xycoords=("axes fraction", "data"), va="bottom")
+    axis.set(ylabel=unit_name(outcome.unit, outcome.use_gpu), ylim=(0, outcome.budget * 1.15))
+    axis.set_title("Spent over time (shares of the budget)")
+    axis.yaxis.set_major_formatter(lambda value, _: count(value))
     return figure
 
 
-def parallel_coordinates(trials: Sequence[Trial]) -> "Figure":
-    """A line for each finished trial across what was chosen and what came of it; the best are drawn strongest."""
-    from matplotlib import colormaps
-
-    figure, (axis,) = _figure(1, width=11.2, height=3.8)
-    shown = sorted(
-        (t for t in trials if t.purpose == "sweep" and t.status == "finished" and t.bits_per_byte),
-        key=lambda trial: -(trial.bits_per_byte or 0),
-    )
-    columns: dict[str, Callable[[Trial], Any]] = {
-        "parameters": lambda trial: trial.parameters,
-        "learning rate": lambda trial: trial.learning_rate,
-        **{name: attrgetter(name) for name in varied_in(shown)},
-        "tokens": lambda trial: trial.tokens,
-        "epochs": lambda trial: trial.epochs,
-        "FLOPs": lambda trial: trial.flops,
-        "bits per byte": lambda trial: trial.bits_per_byte or 0.0,
-    }
-    places = []
-    for index, (name, value) in enumerate(columns.items()):
-        values = [value(trial) for trial in shown]
-        place, labels = _by_value(values) if name in VARIABLE else _by_logarithm(values)
-        places.append(place)
-        axis.axvline(index, color="#888888", linewidth=1)
-        for at, text in labels:
-            below = at == 0
-            axis.text(
-                index,
-                at - 0.04 if below else at + 0.04,
-                text,
-                ha="center",
-                va="top" if below else "bottom",
-                fontsize=9,
-            )
-    lines = np.stack(places, axis=1)  # (trials, columns)
-    for rank, line in enumerate(lines):
-        good = (rank + 1) / len(lines)
-        axis.plot(
-            line, color=colormaps["viridis_r"](good), linewidth=1 + 2 * good**3, alpha=0.45 + 0.5 * good
-        )
-    axis.set(
-        xticks=range(len(columns)), yticks=[], ylim=(-0.16, 1.16), title="All finished trials (dark: better)"
-    )
-    axis.set_xticklabels(list(columns))
-    axis.grid(False)
-    axis.spines[["left", "bottom"]].set_visible(False)
-    axis.tick_params(length=0)
-    return figure
+def part_of(entry: Entry) -> str:
+    """Which of PARTS a charge belongs to."""
+    if entry.purpose == "probe":
+        return "probes"
+    if entry.purpose == "idle":
+        return "idle"
+    if entry.kind == "evaluation":
+        return "evaluation"
+    if entry.kind in STARTS:
+        return "starts and checkpoints"
+    return "final run, training" if entry.purpose == "final" else "trials, training"
 
 
 def varied_in(trials: Sequence[Trial]) -> list[str]:
@@ -262,21 +315,24 @@ def varied_in(trials: Sequence[Trial]) -> list[str]:
     return [name for name in VARIABLE if len({getattr(trial, name) for trial in trials}) > 1]
 
 
-def _by_logarithm(values: Sequence[float]) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """Places from 0 to 1, and what is written where."""
-    logs = np.log([max(value, 1e-12) for value in values])
-    low, high = float(logs.min()), float(logs.max())
-    if low == high:
-        return np.full(len(logs), 0.5), [(0.5, count(math.exp(low)))]
-    return (logs - low) / (high - low), [(0.0, count(math.exp(low))), (1.0, count(math.exp(high)))]
+def cost(trial: Trial, outcome: Outcome) -> float:
+    """What a trial cost, in the budget's unit."""
+    if outcome.unit == "usd":
+        return trial.usd
+    return trial.flops if outcome.unit == "flops" else trial.worker_seconds / 3600
 
 
-def _by_value(values: Sequence[Any]) -> tuple[np.ndarray, list[tuple[float, str]]]:
-    """The same of values of which each has a place of its own."""
-    labels = {value: place for place, value in enumerate(sorted(set(values)))}
-    most = max(1, len(labels) - 1)
-    places = np.array([labels[value] / most for value in values])
-    return places, [(place / most, show_value(value)) for value, place in labels.items()]
+def _rate(trial: Trial) -> float:
+    return trial.learning_rate
+
+
+def _points(
+    axis: "Axes", trials: Sequence[Trial], value: Callable[[Trial], float], marker: str, **style: Any
+) -> None:
+    """Bits per byte of trials against something."""
+    if trials:
+        losses = [trial.bits_per_byte or math.nan for trial in trials]
+        axis.plot([value(trial) for trial in trials], losses, marker, **style)
 
 
 def _figure(
@@ -299,13 +355,16 @@ def _figure(
     return figure, list(axes[0])
 
 
-def _plain_ticks(axis: "Axes") -> None:
-    """Learning rates as people write them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+def _log_ticks(axis: "XAxis", low: float, high: float, text: Callable[[float], str]) -> None:
+    """Few ticks on a logarithmic axis, as people write the numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    decades = math.log10(high / low)
+    subs = (1,) if decades > 5 else (1, 3) if decades > 1.3 else (1, 2, 5) if decades > 0.5 else range(1, 10)
+    axis.set_major_locator(LogLocator(subs=subs, numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _rounded(tokens: float) -> float:
@@ -325,4 +384,4 @@ def amount(value: float, outcome: Outcome) -> str:
     """An amount of the budget, with its unit."""
     if outcome.unit == "usd":
         return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.2g}"
-    return f"{value:.3g} {UNITS[outcome.unit]}"
+    return f"{value:.3g} {unit_name(outcome.unit, outcome.use_gpu)}"

@@ -9,21 +9,23 @@ The first part is that of Hoffmann et al. 2022 (Chinchilla), with tokens that co
 (Muennighoff et al. 2023), and a burn-in: the power law does not hold for the first hundreds of iters, in which the
 trials of a small budget may end. The best rate falls with the width (a rule, which the trials correct) and a little
 with the length of the run (Bjorck et al. 2024); each size may differ from the rule and from the shared curvature.
+The loss is of the validation windows that all trials were measured on. That of the whole split is a factor away, which
+is only known to be near 1 (`sampling_error`), until the final run was measured on both.
 Settings besides (dropout, optimizer, ...) that differ between the trials add up: each of their values, taken as a name
 without order, costs a share of the loss, the best one nothing, and moves the best rate; at all sizes and lengths alike.
-What is not known is a distribution: weak priors, from those papers, that the trials narrow (posterior.py). With few
+What is not known is a distribution: weak priors, from those papers, that the trials narrow. With few
 trials the intervals are therefore wide, and never missing.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tuning.posterior import sample_posterior
 from nanochat_tct.tuning.trials import VARIABLE, Trial, show_value
 
 # Priors: middle and standard deviation. Those of factors are of their logarithm.
@@ -77,6 +79,18 @@ class SizeFit:
 
 
 @dataclass(frozen=True)
+class Outlook:
+    """What another budget would buy."""
+
+    factor: float  # times the budget
+    size: str
+    tokens: int
+    epochs: float
+    learning_rate: Interval
+    bits_per_byte: Interval
+
+
+@dataclass(frozen=True)
 class ValueFit:
     """What the trials say of one value of a setting that differs between them."""
 
@@ -95,6 +109,7 @@ class Fit:
         values: what is known of each value of the settings that differ between trials.
         best_size: its name.
         best_values: setting -> value that is chosen, of all that a sweep can vary (VARIABLE).
+        sampling_error: standard error of what trials were measured by, as a share of the whole split's bits per byte.
         best_learning_rate, learning_rate_interval: of the best size in the final run; (low, high).
         prediction: bits per byte of the final run.
         decision: all of it in two sentences.
@@ -109,6 +124,9 @@ class Fit:
         rng = np.random.default_rng(seed)
         self._normal = rng.standard_normal(len(self._z))
         self._noise = rng.standard_t(DEGREES_OF_FREEDOM, len(self._z))
+        # All trials took the same windows: their level may be wrong, which a comparison of them does not see.
+        self.sampling_error = sampling_error(self._model.finished)
+        self._sampling = self.sampling_error * rng.standard_normal(len(self._z))
         self.trials = list(self._model.trials)
         self.values = self._value_fits()
         self.best_values = {name: getattr(self._model.finished[0], name) for name in VARIABLE}
@@ -120,9 +138,7 @@ class Fit:
         self.final_tokens = {
             size: int(final_tokens.get(size) or self._model.longest(size)) for size in self._model.sizes
         }
-        losses = np.stack(
-            [self._loss(size, tokens, is_final=False) for size, tokens in self.final_tokens.items()]
-        )
+        losses = self._losses(self.final_tokens)
         # For each size the law may be wrong in another way, the more the further it is carried.
         beyond = [self._beyond(size, tokens) for size, tokens in self.final_tokens.items()]
         errors = EXTRAPOLATION * np.array(beyond)[:, None] * rng.standard_normal(losses.shape)
@@ -130,8 +146,8 @@ class Fit:
         self.sizes = [
             self._size_fit(size, float(win)) for size, win in zip(self.final_tokens, wins, strict=True)
         ]
-        best = self.sizes[int(np.log(losses).mean(1).argmin())]
-        self.best_size = best.size
+        self.best_size = self._best_of(self.final_tokens)
+        best = next(size for size in self.sizes if size.size == self.best_size)
         self.best_learning_rate = best.learning_rate.middle
         self.learning_rate_interval = (best.learning_rate.low, best.learning_rate.high)
         self.prediction = best.bits_per_byte
@@ -151,6 +167,26 @@ class Fit:
         interval = self._interval(self._loss(size, tokens, is_final=True))
         return interval.low, interval.middle, interval.high
 
+    def outlook(self, factors: Sequence[float]) -> list[Outlook]:
+        """What other budgets would buy: final runs so many times as long, each of the size that is best then."""
+        found = []
+        for factor in factors:
+            tokens = {size: max(1, int(factor * number)) for size, number in self.final_tokens.items()}
+            size = self._best_of(tokens)
+            bits = Interval(*self.predict(size, tokens[size]))
+            epochs = tokens[size] / self._model.of_size[size].unique_tokens
+            rate = self.learning_rate(size, tokens[size])
+            found.append(Outlook(factor, size, tokens[size], epochs, rate, bits))
+        return found
+
+    def _losses(self, tokens: Mapping[str, int]) -> np.ndarray:
+        """Samples (sizes, P) of what each size reaches in so many tokens."""
+        return np.stack([self._loss(size, number, is_final=False) for size, number in tokens.items()])
+
+    def _best_of(self, tokens: Mapping[str, int]) -> str:
+        """The size of the least expected loss in runs of so many tokens."""
+        return list(tokens)[int(np.log(self._losses(tokens)).mean(1).argmin())]
+
     def curve(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
         """Bits per byte over learning rates, at the chosen values: (3, n) float64, low, middle and high of the mean
         over seeds."""
@@ -162,7 +198,8 @@ class Fit:
 
     def _loss(self, size: str, tokens: int, is_final: bool) -> np.ndarray:
         """Samples (P,) of bits per byte: at the best rate and values; or (final) of one run, with what one run has
-        to bear: the chance of its seed, a rate and values only nearly the best, a law only nearly true."""
+        to bear: the chance of its seed, a rate and values only nearly the best, a law only nearly true, and what was
+        measured only on a part of the validation split."""
         row = self._row(size, tokens)
         loss = self._model.level(self._z, row)[:, 0]
         if is_final:
@@ -170,6 +207,7 @@ class Fit:
             chosen = np.log(self.learning_rate(size, tokens).middle)
             loss = loss + self._model.penalty(self._z, row, np.array([chosen]))[:, 0]
             loss = loss + self._extrapolation(size, tokens) + self._model.noise(self._z) * self._noise
+            loss = loss + self._sampling
         return np.exp(loss) * self._model.unit
 
     def _row(self, size: str, tokens: int) -> "_Rows":
@@ -267,6 +305,37 @@ def fit_trials(
     return Fit(trials, final_tokens or {}, confidence, seed)
 
 
+def sampling_error(trials: Sequence[Trial]) -> float:
+    """The trials' standard error as a share of their bits per byte; 0 where they say nothing of it."""
+    errors = [
+        trial.standard_error / trial.bits_per_byte
+        for trial in trials
+        if trial.standard_error is not None and trial.bits_per_byte
+    ]
+    return float(np.median(errors)) if errors else 0.0
+
+
+def on_whole_split(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials as if they had been measured as the final run was at its end, which then counts as one of them.
+
+    The final run was measured both ways; the ratio of the two is about the windows, and the same for all.
+    """
+    final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
+    if final is None or final.status != "finished" or not final.bits_per_byte:
+        return list(trials)
+    ratio = (final.whole_split or final.bits_per_byte) / final.bits_per_byte
+    error = final.standard_error if final.whole_split is None else final.whole_split_error
+    return [
+        dataclasses.replace(
+            trial,
+            bits_per_byte=trial.bits_per_byte and ratio * trial.bits_per_byte,
+            standard_error=error,
+            purpose="sweep" if trial is final else trial.purpose,
+        )
+        for trial in trials
+    ]
+
+
 def effective_tokens(tokens: np.ndarray, unique_tokens: np.ndarray, epochs_scale: np.ndarray) -> np.ndarray:
     """Fresh tokens that so many are worth, when all beyond the unique ones are repeated.
 
@@ -300,7 +369,7 @@ class _LossModel:
             (trial for trial in trials if trial.purpose == "sweep"),
             key=lambda trial: (trial.parameters, trial.size, trial.tokens, trial.learning_rate, trial.trial),
         )
-        self.finished = [trial for trial in swept if trial.status == "finished" and _is_measured(trial)]
+        self.finished = [trial for trial in swept if trial.status == "finished" and trial.is_measured]
         stopped = [trial for trial in swept if trial.status == "stopped"]
         if not self.finished:
             raise UserError(
@@ -439,5 +508,70 @@ def _factor(z: np.ndarray, prior: tuple[float, float]) -> np.ndarray:
     return prior[0] * np.exp(prior[1] * z)
 
 
-def _is_measured(trial: Trial) -> bool:
-    return trial.bits_per_byte is not None and math.isfinite(trial.bits_per_byte) and trial.bits_per_byte > 0
+# ----------------------------------------------------------------------------- samples of a posterior
+
+LogLikelihood = Callable[[np.ndarray], np.ndarray]
+TARGET_ACCEPTANCE = 0.25  # of random-walk moves in many dimensions (Roberts, Gelman and Gilks 1997)
+
+
+def sample_posterior(
+    log_likelihood: LogLikelihood, dimensions: int, seed: int = 0, particles: int = 1000, moves: int = 10
+) -> np.ndarray:
+    """Draw from prior times likelihood, the prior being a standard normal in every dimension.
+
+    Particles drawn from the prior are led to the posterior through a ladder of temperatures: at each rung they
+    are weighted, resampled, and moved by a random walk of their own covariance (Del Moral, Doucet and Jasra,
+    "Sequential Monte Carlo samplers", 2006). So several optima, and dimensions that the data say nothing about,
+    are no trouble. The same arguments give the same samples.
+
+    Args:
+        log_likelihood: of particles (P, dimensions) float64, (P,) float64; -inf and nan mean impossible.
+        moves: of each particle on each rung; four times as many on the last one.
+    Returns: (particles, dimensions) float64.
+    """
+    rng = np.random.default_rng(seed)
+
+    def likelihood(z: np.ndarray) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            return np.nan_to_num(log_likelihood(z), nan=-1e9, neginf=-1e9, posinf=-1e9)
+
+    z = rng.standard_normal((particles, dimensions))  # (P, dimensions)
+    known = likelihood(z)  # (P,)
+    temperature, scale = 0.0, 2.38 / np.sqrt(dimensions)
+    while temperature < 1:
+        rung = next_temperature(known, temperature)
+        weights = np.exp((rung - temperature) * (known - known.max()))
+        chosen = resample(weights / weights.sum(), rng)
+        z, known, temperature = z[chosen], known[chosen], rung
+        root = np.linalg.cholesky(np.cov(z, rowvar=False).reshape(dimensions, -1) + 1e-9 * np.eye(dimensions))
+        for _ in range(moves if temperature < 1 else 4 * moves):
+            proposed = z + scale * rng.standard_normal(z.shape) @ root.T
+            proposed_known = likelihood(proposed)
+            gain = temperature * (proposed_known - known) + ((z**2).sum(1) - (proposed**2).sum(1)) / 2
+            is_taken = np.log(rng.random(particles)) < gain
+            z[is_taken], known[is_taken] = proposed[is_taken], proposed_known[is_taken]
+            scale *= np.exp(is_taken.mean() - TARGET_ACCEPTANCE)
+    return z
+
+
+def next_temperature(log_likelihoods: np.ndarray, temperature: float) -> float:
+    """The highest one, 1 at most, at which half of the particles still count (effective sample size)."""
+
+    def effective(rung: float) -> float:
+        weights = np.exp((rung - temperature) * (log_likelihoods - log_likelihoods.max()))
+        return float(weights.sum() ** 2 / (weights**2).sum())
+
+    half = len(log_likelihoods) / 2
+    if effective(1.0) >= half:
+        return 1.0
+    low, high = temperature, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if effective(middle) >= half else (low, middle)
+    return high
+
+
+def resample(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Indices (P,) of particles, each as often as its weight says, the rest by one draw (systematic)."""
+    places = (rng.random() + np.arange(len(weights))) / len(weights)
+    return np.searchsorted(np.cumsum(weights), places).clip(max=len(weights) - 1)

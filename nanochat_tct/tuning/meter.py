@@ -13,7 +13,7 @@ from typing import TextIO
 
 from nanochat_tct.errors import StorageError
 from nanochat_tct.tuning.ledger import Account, Ledger
-from nanochat_tct.tuning.prices import Prices
+from nanochat_tct.tuning.plan import Prices
 from nanochat_tct.tuning.repeating import Repeating
 
 WORK_DIR = "work"

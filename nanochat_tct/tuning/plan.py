@@ -1,20 +1,109 @@
 """What a sweep will do with its budget: how many trials of what length, what is left for the final run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import Terms
-from nanochat_tct.tuning.prices import EVALUATIONS, FINAL_EVALUATIONS, Prices
+from nanochat_tct.tuning.ledger import MICRO, Terms
 from nanochat_tct.tuning.space import Size
+from nanochat_tct.tuning.trials import Unit
 
+FORWARD = 1 / 3  # of the FLOPs of an iter: evaluation has no backward pass
+EVALUATIONS = 3  # of a trial: before, half-way, at the end
+FINAL_EVALUATIONS = 6  # of a final run, the one before included
 MIN_ITERS = 20  # of a trial: with fewer there is nothing to compare
-EVALUATION_SHARE = 0.1  # of a trial's money, at most
+EVALUATION_SHARE = (
+    0.1  # of a trial's money for its evaluations, which buys some windows of the validation split
+)
+LEAST_WINDOWS = 64  # even where they cost more than that share,
+LARGEST_EVALUATION_SHARE = 0.25  # but not more than this one
+WHOLE_SPLIT_SHARE = (
+    0.05  # of the final run's money, at most, to measure its model on the whole validation split
+)
+FORECAST = (
+    "forecast"  # note of the ledger: seconds that the forecast gives to the sweep, and to a final run by size
+)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Of the pieces of a run of one size; in quanta, or in seconds."""
+
+    start_up: float  # until workers are there, and until they are gone
+    warm_up: float
+    iter: float
+    window: float  # of evaluation
+    checkpoint: float
+
+    def of(self, iters: int, windows: int, evaluations: int = EVALUATIONS) -> float:
+        """A whole run, with a checkpoint for each evaluation and one besides.
+
+        Args:
+            windows: of all its evaluations together.
+        """
+        once = self.start_up + self.warm_up + (evaluations + 1) * self.checkpoint
+        return once + iters * self.iter + windows * self.window
+
+    def iters(self, money: float, windows: int, evaluations: int = EVALUATIONS) -> int:
+        """How many iters a run can have for `money`; 0 when it does not even buy the rest."""
+        return max(0, math.floor((money - self.of(0, windows, evaluations)) / self.iter))
+
+    def scaled(self, factor: float) -> "Prices":
+        """All prices times a factor."""
+        return Prices(*(factor * value for value in vars(self).values()))
+
+
+def prices_in_flops(size: Size, global_batch: int, warm_up_rows: int) -> Prices:
+    """Quanta where the budget is in FLOPs: exact, known before anything runs."""
+    row = size.row_flops
+    return Prices(0, warm_up_rows * row, global_batch * row, math.ceil(row * FORWARD), 0)
+
+
+def prices_in_seconds(seconds: Mapping[str, float]) -> Prices:
+    """Seconds of a probe (`seconds_of`)."""
+    return Prices(**{name: seconds[name] for name in Prices.__dataclass_fields__})
+
+
+def prices_in_quanta(
+    unit: Unit, size: Size, global_batch: int, warm_up_rows: int, workers: int, seconds: Prices
+) -> Prices:
+    """What is taken from the budget."""
+    if unit == "flops":
+        return prices_in_flops(size, global_batch, warm_up_rows)
+    return seconds.scaled(workers * MICRO)
+
+
+def seconds_of(marks: Sequence[tuple[str, float]], end: float, opened: float, windows: int) -> dict[str, Any]:
+    """Prices in seconds from a run's charges.
+
+    Args:
+        marks: (kind, seconds since 1970) of each, in order: a piece lasts until the next one.
+        end: of the last piece.
+        opened: when the trial was opened.
+        windows: of one evaluation.
+    """
+    ends = [time for _, time in marks[1:]] + [end]
+    lasted: dict[str, list[float]] = {}
+    for (kind, start), stop in zip(marks, ends, strict=True):
+        lasted.setdefault(kind, []).append(stop - start)
+
+    def typical(kind: str) -> float:
+        values = sorted(lasted.get(kind, [0.0])[1 if len(lasted.get(kind, [])) > 2 else 0 :])
+        return values[len(values) // 2]
+
+    return {
+        "start_up": marks[0][1] - opened,
+        "warm_up": typical("warm_up"),
+        "iter": typical("train"),
+        "window": typical("evaluation") / windows,
+        "checkpoint": typical("checkpoint"),
+    }
 
 
 @dataclass(frozen=True)
@@ -25,7 +114,7 @@ class Plan:
     iters: dict[str, int]  # by size
     eval_iters: int  # 0: all of the validation split
     windows: int  # of an evaluation
-    whole_windows: int  # of the last one of the final run, besides; 0 where trials take all anyway
+    whole_windows: int  # of the whole validation split; 0 where trials take all of it anyway
 
 
 def make_plan(
@@ -35,14 +124,12 @@ def make_plan(
     spent: int,
     global_batch: int,
     validation_windows: int,
-    stream_windows: int = 0,
 ) -> Plan:
     """Divide the sweep's money.
 
     Args:
         prices: in quanta, by size.
         spent: quanta, on probes.
-        stream_windows: of the whole validation split, where trials are measured by other windows than these; else 0.
 
     Raises: UserError that says the least budget that would do.
     """
@@ -53,16 +140,22 @@ def make_plan(
     if money < needed:
         least = (needed * number / (1 - config.follow_up_share) + spent) / config.sweep_share
         raise UserError(too_small(terms, least, number))
-    dearest = max(price.window for price in prices.values())
-    eval_iters = max(1, math.floor(EVALUATION_SHARE * money / (EVALUATIONS * dearest * global_batch)))
-    windows, whole_windows = eval_iters * global_batch, stream_windows or validation_windows
+
+    def eval_iters_for(money: float, price: Prices) -> int:
+        return math.floor(money / (EVALUATIONS * price.window * global_batch))
+
+    dearest = max(prices.values(), key=lambda price: price.window)
+    least_windows = min(
+        math.ceil(LEAST_WINDOWS / global_batch), eval_iters_for(LARGEST_EVALUATION_SHARE * money, dearest)
+    )
+    eval_iters = max(least_windows, eval_iters_for(EVALUATION_SHARE * money, dearest))
+    # What the shortest of trials leaves.
+    most = min(eval_iters_for(money - price.of(MIN_ITERS, 0), price) for price in prices.values())
+    eval_iters = max(1, min(eval_iters, most))
+    windows, whole_windows = eval_iters * global_batch, validation_windows
     if windows >= validation_windows:
-        eval_iters, windows, whole_windows = 0, validation_windows, stream_windows
+        eval_iters, windows, whole_windows = 0, validation_windows, 0
     iters = {name: price.iters(money, EVALUATIONS * windows) for name, price in prices.items()}
-    if min(iters.values()) < MIN_ITERS:  # more than the smallest evaluation is too much
-        eval_iters, windows = 1, min(global_batch, validation_windows)
-        whole_windows = stream_windows or validation_windows
-        iters = {name: price.iters(money, EVALUATIONS * windows) for name, price in prices.items()}
     return Plan(money, iters, eval_iters, windows, whole_windows)
 
 
@@ -79,67 +172,160 @@ def too_small(terms: Terms, least: float, number: int) -> str:
     )
 
 
+def final_windows(prices: Prices, money: float, plan: Plan) -> int:
+    """Windows that the model of a final run for `money` quanta is measured on at its end; 0: those of the trials."""
+    if WHOLE_SPLIT_SHARE * money >= plan.whole_windows * prices.window:
+        return plan.whole_windows
+    windows = math.floor(WHOLE_SPLIT_SHARE * money / prices.window)
+    return windows if windows > plan.windows else 0
+
+
 def final_iters(prices: Prices, money: float, plan: Plan) -> int:
     """How long a final run `money` quanta buy."""
-    whole = plan.whole_windows * prices.window
-    return prices.iters(money - whole, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS)
+    measuring = final_windows(prices, money, plan) * prices.window
+    return prices.iters(money - measuring, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS)
 
 
-def forecast(
+def affordable_eval_iters(max_iters: int, global_batch: int, validation_windows: int, least: int) -> int:
+    """`eval_iters` with which a run's evaluations cost at most WHOLE_SPLIT_SHARE of its training, or `least`."""
+    eval_iters = max(least, math.floor(WHOLE_SPLIT_SHARE * max_iters / (FORWARD * FINAL_EVALUATIONS)))
+    return 0 if eval_iters * global_batch >= validation_windows else eval_iters
+
+
+@dataclass(frozen=True)
+class ForecastRow:
+    """A line of the forecast; 0 leaves a number out."""
+
+    name: str
+    trials: int
+    iters: int
+    seconds: float
+    quanta: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a sweep will do and how long it will take, as far as its probes tell."""
+
+    rows: list[ForecastRow]
+    sweep_seconds: float  # of first trials and follow-ups
+    final_seconds: dict[str, float]  # by size, with the measurement on the whole split
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """For the ledger, under FORECAST."""
+        return {"sweep": self.sweep_seconds, "final": self.final_seconds}
+
+
+def make_forecast(
     plan: Plan,
     config: SweepConfig,
     terms: Terms,
-    sizes: Mapping[str, Size],
     quanta: Mapping[str, Prices],
+    final_quanta: Mapping[str, Prices],
     seconds: Mapping[str, Prices],
     spent: int,
+    slots: int,
+    final_speed: int,
+) -> Forecast:
+    """The forecast of a sweep whose sizes are probed: with starts, evaluations and checkpoints.
+
+    Args:
+        quanta, final_quanta: prices of a trial and of a final run, by size.
+        seconds: what a probe measured, by size.
+        spent: quanta, so far.
+        slots: trials at a time.
+        final_speed: how many times as many workers the final run has.
+    """
+    windows, number = EVALUATIONS * plan.windows, config.trials_of_a_size
+    rows = [ForecastRow("probes (done)", len(quanta), 0, 0.0, spent)]
+    rounds = math.ceil(number * len(quanta) / slots) / (number * len(quanta))  # the last one may not be full
+    for name, price in quanta.items():
+        iters = plan.iters[name]
+        lasts = seconds[name].of(iters, windows) * number * rounds
+        rows.append(ForecastRow(name, number, iters, lasts, price.of(iters, windows) * number))
+    pace = sum(
+        seconds[name].of(plan.iters[name], windows) / price.of(plan.iters[name], windows)
+        for name, price in quanta.items()
+    ) / len(quanta)
+    follow_ups = config.follow_up_share * (config.sweep_share * terms.capacity - spent)
+    # One after the other, as each follows from what the others found.
+    rows.append(ForecastRow("follow-ups, at most", 0, 0, pace * follow_ups, follow_ups))
+    sweep_seconds = sum(row.seconds for row in rows)
+    rest, final_seconds = terms.capacity * (1 - config.sweep_share), {}
+    for name, price in final_quanta.items():
+        iters, measured = final_iters(price, rest, plan), final_windows(price, rest, plan)
+        once = seconds[name].of(0, 0, FINAL_EVALUATIONS)
+        work = seconds[name].of(iters, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS) - once
+        run, measuring = once + work / final_speed, measured * seconds[name].window
+        final_seconds[name] = run + measuring
+        whole_cost = measured * price.window
+        rows.append(ForecastRow(f"final run, if {name}", 1, iters, run, rest - whole_cost))
+        if plan.whole_windows:
+            what = (
+                "the whole split"
+                if measured == plan.whole_windows
+                else f"{measured / plan.whole_windows:.0%} of it"
+            )
+            rows.append(ForecastRow(f"  measured on {what}", 0, 0, measuring, whole_cost))
+    return Forecast(rows, sweep_seconds, final_seconds)
+
+
+def forecast_table(
+    forecast: Forecast,
+    plan: Plan,
+    terms: Terms,
     iter_tokens: int,
     unique_tokens: int,
     slots: int,
+    use_gpu: bool,
 ) -> Table:
-    """The table that is shown before the sweep."""
-    unit = terms.unit.replace("_", " ")
-    has_price = terms.hourly_usd is not None
+    """The forecast as it is shown."""
     table = Table(title="forecast", title_justify="left")
-    for column in ("", "trials", "iters", "tokens", "epochs", "hours", unit, "of the budget"):
-        table.add_column(column, justify="left" if not column else "right")
+    for column in (
+        "",
+        "trials",
+        "iters",
+        "tokens",
+        "epochs",
+        "time",
+        unit_name(terms.unit, use_gpu),
+        "of the budget",
+    ):
+        table.add_column(column, justify="left" if not column else "right", no_wrap=not column)
 
-    def add(name: str, number: int, iters: int, hours: float, cost: float) -> None:
+    def add(row: ForecastRow) -> None:
+        tokens = row.iters * iter_tokens
         table.add_row(
-            name,
-            str(number) if number else "",
-            f"{iters:,}" if iters else "",
-            f"{iters * iter_tokens:,}" if iters else "",
-            f"{iters * iter_tokens / unique_tokens:.2f}" if iters else "",
-            duration(hours * 3600),
-            money(terms, cost),
-            f"{cost / terms.capacity:.1%}",
+            row.name,
+            str(row.trials) if row.trials else "",
+            f"{row.iters:,}" if row.iters else "",
+            f"{tokens:,}" if tokens else "",
+            f"{tokens / unique_tokens:.2f}" if tokens else "",
+            duration(row.seconds) if row.seconds else "",
+            money(terms, row.quanta),
+            f"{row.quanta / terms.capacity:.1%}",
         )
 
-    add("probes (done)", len(sizes), 0, 0, spent)
-    number, total_seconds = config.trials_of_a_size, 0.0
-    for name, size in sizes.items():
-        windows = EVALUATIONS * plan.windows
-        cost = quanta[name].of(plan.iters[name], windows) * number
-        time = seconds[name].of(plan.iters[name], windows) * number / slots
-        total_seconds += time
-        add(f"{name} ({size.parameters / 1e6:.1f}M)", number, plan.iters[name], time / 3600, cost)
-    follow = config.follow_up_share * (config.sweep_share * terms.capacity - spent)
-    follow_time = total_seconds * config.follow_up_share / (1 - config.follow_up_share)
-    add("follow-ups, at most", 0, 0, follow_time / 3600, follow)
-    rest = terms.capacity * (1 - config.sweep_share)
-    final_times = []
-    for name in sizes:
-        iters = final_iters(quanta[name], rest, plan)
-        final_times.append(seconds[name].of(iters, FINAL_EVALUATIONS * plan.windows) / slots)
-        add(f"final run, if {name}", 1, iters, final_times[-1] / 3600, rest)
+    for row in forecast.rows:
+        add(row)
     table.add_section()
-    add("total, at most", 0, 0, (total_seconds + follow_time + max(final_times)) / 3600, terms.capacity)
+    lasts = forecast.sweep_seconds + max(forecast.final_seconds.values())
+    add(ForecastRow("total, at most", 0, 0, lasts, terms.capacity))
     at_a_time = f", {slots} trials at a time" if slots > 1 else ""
-    table.caption = f"hours: at the speed of the probes{at_a_time}"
-    if has_price and terms.unit != "usd":
-        table.caption += f"; ${terms.hourly_usd:g} an hour of a worker"
+    of_all = plan.windows / (plan.whole_windows or plan.windows)
+    table.caption = (
+        f"time: a forecast from the speed of the probes, starts and evaluations included{at_a_time}; trials are "
+        f"measured on {plan.windows:,} validation windows, {of_all:.0%} of the split"
+    )
+    if terms.hourly_usd is not None and terms.unit != "usd":
+        table.caption += f"; ${terms.hourly_usd:g} an hour of a {'GPU' if use_gpu else 'worker'}"
     return table
+
+
+def unit_name(unit: Unit, use_gpu: bool) -> str:
+    """The budget's unit, as people write it: without GPUs there are no hours of GPUs."""
+    return {"usd": "dollars", "flops": "FLOPs"}.get(unit) or ("GPU-hours" if use_gpu else "worker-hours")
 
 
 def money(terms: Terms, quanta: float) -> str:
@@ -147,4 +333,6 @@ def money(terms: Terms, quanta: float) -> str:
     amount = terms.amount(int(quanta))
     if terms.unit == "usd":
         return f"${amount:.2f}" if terms.budget >= 10 else f"${amount:.4f}"
-    return f"{amount:.2f} h" if terms.unit == "gpu_hours" and terms.budget >= 1 else f"{amount:.3g}"
+    if terms.unit == "gpu_hours":
+        return f"{amount:.2f} h" if terms.budget >= 1 else f"{amount:.3g} h"
+    return f"{amount:.3g}"

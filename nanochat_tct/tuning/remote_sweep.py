@@ -13,10 +13,10 @@ from pathlib import Path
 
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, shown
 from nanochat_tct.tuning.ledger import LOST, Ledger, claim_copy
-from nanochat_tct.tuning.trials import BEST, ENTRIES, LEDGER, OUTCOME, REPORT_DIR, TRIALS
+from nanochat_tct.tuning.trials import BEST, CURVES, ENTRIES, LEDGER, OUTCOME, REPORT_DIR, TRIALS
 
 MAX_LEDGER_BYTES = 1 << 30
-RESULTS = re.compile(rf"{TRIALS}|{ENTRIES}|{OUTCOME}|{BEST}|{REPORT_DIR}/[^/]+")
+RESULTS = re.compile(rf"{TRIALS}|{ENTRIES}|{CURVES}|{OUTCOME}|{BEST}|{REPORT_DIR}/[^/]+")
 
 
 def restore_ledger(place: str, folder: Path) -> None:

@@ -7,7 +7,7 @@ import base64
 import html
 import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
-from nanochat_tct.tuning.fit import Fit, SizeFit, fit_trials
+from nanochat_tct.tuning.fit import Fit, Interval, SizeFit, fit_trials, on_whole_split
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.trials import (
+    CURVES,
     ENTRIES,
     LEDGER,
     OUTCOME,
@@ -26,10 +26,12 @@ from nanochat_tct.tuning.trials import (
     TRIALS,
     Entry,
     Outcome,
+    Point,
     Trial,
     read_outcome,
     read_rows,
     show_value,
+    write_records,
 )
 
 if TYPE_CHECKING:
@@ -61,12 +63,32 @@ class ReportConfig:
     sweep: list[str] = option([], "folder of a sweep", positional=True, is_path=True)
 
 
-def write_report(folder: str | Path) -> Path:
-    """Write `report/index.html` and its pictures from what the sweep has left so far. Returns the page's path.
+FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)  # times the budget
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep has left so far, and what follows from it.
+
+    Attributes:
+        fit: of the trials, as the final run was chosen by it, or would be now; None before one finished.
+        outlook: the same with the final run's own result; it says what other budgets would buy.
+    """
+
+    name: str
+    outcome: Outcome
+    trials: list[Trial]
+    entries: list[Entry]
+    points: list[Point]
+    fit: Fit | None
+    outlook: Fit | None
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read a sweep's files, and fit its trials.
 
     Raises: UserError when the folder holds no sweep.
     """
-    folder = Path(folder)
     if not (folder / OUTCOME).is_file() and not (folder / LEDGER).is_file():
         raise UserError(f"{folder} holds no sweep ({LEDGER} is missing); give the --output of `tune`")
     if (folder / LEDGER).is_file():  # of a sweep that still runs, or was killed, it knows more than the files
@@ -74,86 +96,95 @@ def write_report(folder: str | Path) -> Path:
     outcome = read_outcome(folder)
     trials = read_rows(folder / TRIALS, Trial) if (folder / TRIALS).is_file() else []
     entries = read_rows(folder / ENTRIES, Entry) if (folder / ENTRIES).is_file() else []
-    fit = _fit(trials)
+    points = read_rows(folder / CURVES, Point) if (folder / CURVES).is_file() else []
+    fit = outlook = None
+    if any(trial.purpose == "sweep" and trial.status == "finished" for trial in trials):
+        tokens = equal_cost_tokens(trials, outcome)
+        fit = fit_trials(trials, tokens)
+        outlook = fit_trials(on_whole_split(trials), tokens)
+    return Sweep(folder.resolve().name, outcome, trials, entries, points, fit, outlook)
 
-    output = folder / REPORT_DIR
+
+def equal_cost_tokens(trials: Sequence[Trial], outcome: Outcome) -> dict[str, int]:
+    """Size -> tokens of a run for the final run's money; before that is chosen, for the money that is left."""
+    final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
+    if outcome.final_tokens:
+        planned = outcome.final_tokens.get(final.size) if final is not None else None
+        factor = final.planned_tokens / planned if final is not None and planned else 1.0
+        return {size: max(1, round(factor * tokens)) for size, tokens in outcome.final_tokens.items()}
+    money = outcome.budget - outcome.spent if final is None else figures.cost(final, outcome)
+    finished = [trial for trial in trials if trial.purpose == "sweep" and trial.status == "finished"]
+    longest = {trial.size: trial for trial in sorted(finished, key=lambda trial: trial.tokens)}
+    tokens = {
+        size: max(1, round(trial.tokens * money / figures.cost(trial, outcome)))
+        for size, trial in longest.items()
+        if money > 0 and figures.cost(trial, outcome) > 0
+    }
+    return tokens | ({final.size: final.planned_tokens} if final is not None else {})
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write `report/index.html` and its pictures from what the sweep has left so far. Returns the page's path.
+
+    Raises: UserError when the folder holds no sweep.
+    """
+    sweep = read_sweep(Path(folder))
+    output = Path(folder) / REPORT_DIR
     output.mkdir(exist_ok=True)
     pictures = []
-    for name, title, alt, figure in _draw(fit, trials, entries, outcome):
-        image = _png(figure)
-        (output / f"{name}.png").write_bytes(image)
+    for picture in _draw(sweep):
+        image = _png(picture.figure)
+        (output / f"{picture.name}.png").write_bytes(image)
         data = base64.b64encode(image).decode()
         pictures.append(
-            f"<h2>{_text(title)}</h2>\n"
-            f'<img id="{name}" alt="{_text(alt)}" src="data:image/png;base64,{data}">'
+            f"<h2>{_text(picture.title)}</h2>\n<p>{_text(picture.caption)}</p>\n"
+            f'<img id="{picture.name}" alt="{_text(picture.caption)}" src="data:image/png;base64,{data}">'
         )
-    page = _page(folder.resolve().name, outcome, trials, fit, pictures)
     path = output / "index.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(_page(sweep, pictures), encoding="utf-8")
     return path
 
 
-def _fit(trials: Sequence[Trial]) -> Fit | None:
-    """The fit that the final run was chosen by, or the one that could be made now."""
-    if not any(trial.purpose == "sweep" and trial.status == "finished" for trial in trials):
-        return None
-    final = [trial for trial in trials if trial.purpose == "final"]
-    return fit_trials(trials, {trial.size: trial.planned_tokens for trial in final})
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page."""
+
+    name: str
+    title: str
+    caption: str
+    figure: "Figure"
 
 
-def _draw(
-    fit: Fit | None, trials: Sequence[Trial], entries: Sequence[Entry], outcome: Outcome
-) -> "list[tuple[str, str, str, Figure]]":
-    """Name, heading, description and figure of each picture that there is something for."""
-    drawn = []
+def _draw(sweep: Sweep) -> list[Picture]:
+    """The pictures that there is something for."""
+    fit, outcome, trials = sweep.fit, sweep.outcome, sweep.trials
+    pictures = []
     if fit is not None:
         is_chosen = outcome.size is not None and outcome.learning_rate is not None
         chosen = (str(outcome.size), float(outcome.learning_rate or 0)) if is_chosen else None
-        described = "; ".join(
-            f"{size.size}: best at {size.learning_rate.middle:.2g}, {fit.confidence:.0%} interval "
-            f"{size.learning_rate.low:.2g} to {size.learning_rate.high:.2g}"
-            for size in fit.sizes
+        hollow = ", hollow with other values than the chosen ones" if fit.values else ""
+        caption = (
+            f"Points are finished trials{hollow}; lines and bands are the fit and its {fit.confidence:.0%} interval, "
+            "one for each length of trials. The grey stripe holds the best rate of a run as long as the final one. "
+            "Trials without an end stand at the loss they had, or at the top."
         )
-        drawn.append(
-            (
-                "learning_rate",
-                "Loss against learning rate",
-                "Points: finished trials, hollow with other values than the chosen ones; line and band: fit and "
-                f"interval; grey: best learning rate. {described}.",
-                figures.learning_rates(fit, chosen),
-            )
+        figure = figures.learning_rates(fit, chosen)
+        pictures.append(Picture("learning_rate", "Loss against learning rate", caption, figure))
+    if any(trial.bits_per_byte for trial in trials if trial.purpose != "probe"):
+        caption = (
+            "Left: trials, and what the fit expects of each size at its best rate (lines), up to the final run's cost "
+            f"as it was before that run; dashed, with {fit.confidence if fit else 0.9:.0%} intervals, from half to ten "
+            "times that cost"
+            + (", with the final run's own result. " if outcome.actual else ". ")
+            + "The bar is what was predicted for the final run, the star what it reached. "
+            "Right: each trial's loss as it fell, the final run's strongest."
         )
-    if any(trial.bits_per_byte for trial in trials):
-        predicted = ""
-        if outcome.predicted:
-            predicted = f" Predicted {outcome.predicted[1]:.4f}."
-        actual = f" Final run {outcome.actual:.4f}." if outcome.actual else ""
-        drawn.append(
-            (
-                "cost",
-                "Loss against cost",
-                f"Bits per byte of trials against FLOPs and money, a line for each size.{predicted}{actual}",
-                figures.costs(fit, trials, outcome),
-            )
-        )
-    drawn.append(
-        (
-            "spending",
-            "Where the budget went",
-            "Spent over time by purpose, against the budget.",
-            figures.spending(entries, outcome),
-        )
-    )
-    if fit is not None:
-        drawn.append(
-            (
-                "parallel_coordinates",
-                "What was tried",
-                "Parallel coordinates: a line for each finished trial; the table below has the same numbers.",
-                figures.parallel_coordinates(trials),
-            )
-        )
-    return drawn
+        figure = figures.costs(fit, sweep.outlook, trials, sweep.points, outcome)
+        pictures.append(Picture("cost", "Loss against cost, and loss curves", caption, figure))
+    caption = "What was spent over time, and on what. Evaluation is that of trials and of the final run."
+    figure = figures.spending(sweep.entries, outcome)
+    pictures.append(Picture("spending", "Where the budget went", caption, figure))
+    return pictures
 
 
 def _png(figure: "Figure") -> bytes:
@@ -165,9 +196,8 @@ def _png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _page(
-    name: str, outcome: Outcome, trials: Sequence[Trial], fit: Fit | None, pictures: Sequence[str]
-) -> str:
+def _page(sweep: Sweep, pictures: Sequence[str]) -> str:
+    fit, outcome = sweep.fit, sweep.outcome
     decision = outcome.decision or (fit.decision if fit else "Nothing is decided: no trial has finished yet.")
     newline = "\n"
     return f"""<!doctype html>
@@ -176,23 +206,37 @@ def _page(
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Sweep {_text(name)}</title>
+<title>Sweep {_text(sweep.name)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
-<h1>Sweep {_text(name)}</h1>
+<h1>Sweep {_text(sweep.name)}</h1>
 <p class="decision" id="decision">{_text(decision)}</p>
-{_numbers(outcome, trials)}
+{_numbers(outcome, sweep.trials)}
 {_size_table(fit, outcome)}
+{_outlook_table(sweep)}
 {_value_table(fit)}
 {newline.join(pictures)}
 <h2>All trials</h2>
-{_trial_table(trials, outcome)}
-<footer>Bits per byte are of the validation documents, less is better. Trials that were stopped, cut or failed
-are not measured by the fit; a stopped one tells it that its learning rate is a bad one.</footer>
+{_trial_table(sweep.trials, outcome)}
+<footer>{_text(_measure(fit, outcome))} Trials that were stopped, cut or failed are not measured by the fit; a stopped
+one says that its learning rate or its values are bad.</footer>
 </body>
 </html>
 """
+
+
+def _measure(fit: Fit | None, outcome: Outcome) -> str:
+    """What bits per byte are of."""
+    text = "Bits per byte are of the validation documents, less is better."
+    if outcome.trial_share is None:
+        return text
+    if outcome.trial_share == 1:
+        return text + " Trials and the final run were measured on all of them."
+    text += f" Trials were measured on the same windows, {outcome.trial_share:.0%} of the validation split"
+    if fit is not None and fit.sampling_error:
+        text += f"; their standard error, {fit.sampling_error:.1%}, is in all intervals of what a final run reaches"
+    return text + "."
 
 
 def _numbers(outcome: Outcome, trials: Sequence[Trial]) -> str:
@@ -200,12 +244,9 @@ def _numbers(outcome: Outcome, trials: Sequence[Trial]) -> str:
     used = outcome.spent / outcome.budget if outcome.budget else 0.0
     swept = [trial for trial in trials if trial.purpose == "sweep"]
     finished = sum(trial.status == "finished" for trial in swept)
+    of_all = f"{used:.1%} of {figures.amount(outcome.budget, outcome)}"
     tiles = [
-        (
-            "Spent",
-            figures.amount(outcome.spent, outcome),
-            f"{used:.1%} of {figures.amount(outcome.budget, outcome)}",
-        ),
+        ("Spent", figures.amount(outcome.spent, outcome), of_all),
         ("Trials", str(len(swept)), f"{finished} finished"),
     ]
     if outcome.size is not None and outcome.learning_rate is not None:
@@ -215,7 +256,7 @@ def _numbers(outcome: Outcome, trials: Sequence[Trial]) -> str:
         low, middle, high = outcome.predicted
         tiles.append(("Predicted", f"{middle:.4f}", f"bits per byte, {low:.4f} to {high:.4f}"))
     if outcome.actual is not None:
-        note = "bits per byte"
+        note = f"bits per byte {measured_on(outcome)}"
         if outcome.predicted is not None:
             is_inside = outcome.predicted[0] <= outcome.actual <= outcome.predicted[2]
             error = outcome.actual / outcome.predicted[1] - 1
@@ -228,39 +269,78 @@ def _numbers(outcome: Outcome, trials: Sequence[Trial]) -> str:
     return f'<dl class="numbers">\n{inside}\n</dl>'
 
 
+def measured_on(outcome: Outcome) -> str:
+    """What the final run's result is of, after "bits per byte"."""
+    if outcome.actual_share is None:
+        return "on the validation split"
+    if outcome.actual_share == 1:
+        return "on the whole validation split"
+    error = "" if outcome.actual_error is None else f" (standard error {outcome.actual_error:.4f})"
+    return f"on {outcome.actual_share:.0%} of the validation split{error}"
+
+
 def _size_table(fit: Fit | None, outcome: Outcome) -> str:
     if fit is None:
         return ""
-    head = (
-        "Size",
-        "Parameters",
-        "Trials finished",
-        "Best learning rate",
-        "Tokens",
-        "Epochs",
-        "Bits per byte there",
-    )
 
     def cells(size: SizeFit) -> list[str]:
-        rate, bits = size.learning_rate, size.bits_per_byte
+        rate = (
+            f"{size.learning_rate.middle:.2g} ({size.learning_rate.low:.2g} to {size.learning_rate.high:.2g})"
+        )
         return [
             size.size,
             f"{size.parameters:,}",
             str(size.num_finished),
-            f"{rate.middle:.2g} ({rate.low:.2g} to {rate.high:.2g})"
-            + (f", at the {size.edge} edge" if size.edge else ""),
+            rate + (f", at the {size.edge} edge" if size.edge else ""),
             f"{size.tokens:,}",
             f"{size.epochs:.2g}",
-            f"{bits.middle:.4f} ({bits.low:.4f} to {bits.high:.4f})",
+            _bits(size.bits_per_byte),
+            f"{size.probability_best:.0%}",
         ]
 
     chosen = outcome.size or fit.best_size
     rows = [("best" if size.size == chosen else "", cells(size)) for size in fit.sizes]
+    head = (
+        *("Size", "Parameters", "Trials finished", "Best learning rate", "Tokens", "Epochs"),
+        *("Bits per byte there", "Odds to be the best"),
+    )
+    money = "the final run's money" if outcome.size is not None else "the money that is left"
     return (
-        f"<h2>What the fit says of each size ({fit.confidence:.0%} intervals)</h2>\n"
-        f"<p>At the length of the final run for the chosen size, and of the longest trial for the others.</p>\n"
+        f"<h2>What each size would reach for {money} ({fit.confidence:.0%} intervals)</h2>\n"
+        "<p>All at the same cost, so that larger models see fewer tokens; from the trials alone.</p>\n"
         + _table(head, rows)
     )
+
+
+def _outlook_table(sweep: Sweep) -> str:
+    """What other budgets would buy."""
+    fit, outcome = sweep.outlook, sweep.outcome
+    if fit is None:
+        return ""
+    rows = [
+        (
+            "best" if found.factor == 1 else "",
+            [
+                f"{found.factor:g} times: {figures.amount(found.factor * outcome.budget, outcome)}",
+                found.size,
+                f"{found.tokens:,}",
+                f"{found.epochs:.2g}",
+                f"{found.learning_rate.middle:.2g} ({found.learning_rate.low:.2g} to {found.learning_rate.high:.2g})",
+                _bits(found.bits_per_byte),
+            ],
+        )
+        for found in fit.outlook(FACTORS)
+    ]
+    source = "The trials and the final run's own result" if outcome.actual is not None else "The trials"
+    return (
+        f"<h2>What another budget would buy ({fit.confidence:.0%} intervals)</h2>\n"
+        f"<p>{source}, carried to a final run that is shorter or longer in proportion, of the size that is best then."
+        "</p>\n" + _table(("Budget", "Best size", "Tokens", "Epochs", "Learning rate", "Bits per byte"), rows)
+    )
+
+
+def _bits(interval: Interval) -> str:
+    return f"{interval.middle:.4f} ({interval.low:.4f} to {interval.high:.4f})"
 
 
 def _value_table(fit: Fit | None) -> str:
@@ -289,33 +369,40 @@ def _value_table(fit: Fit | None) -> str:
 
 def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
     varied = figures.varied_in([trial for trial in trials if trial.purpose == "sweep"])
-    head = (
-        *("Trial", "Purpose", "Size", "Parameters", "Learning rate", *varied, "Tokens", "Epochs"),
-        *("FLOPs", "Dollars", "Seconds", "Bits per byte", "Status"),
-    )
     swept = [t for t in trials if t.purpose == "sweep" and t.status == "finished" and t.bits_per_byte]
     best = min(swept, key=lambda trial: trial.bits_per_byte or 0, default=None)
-    rows = []
-    for trial in sorted(trials, key=lambda trial: (trial.started_at, trial.trial)):
-        cells = [
-            trial.trial,
-            trial.purpose,
-            trial.size,
-            f"{trial.parameters:,}",
-            f"{trial.learning_rate:.3g}",
-            *(show_value(getattr(trial, name)) for name in varied),
-            f"{trial.tokens:,}",
-            f"{trial.epochs:.2g}",
-            f"{trial.flops:.3g}",
-            f"{trial.usd:.4f}",
-            f"{trial.worker_seconds:.0f}",
-            "" if trial.bits_per_byte is None else f"{trial.bits_per_byte:.4f}",
-            trial.status,
-        ]
-        if outcome.hourly_usd is None:
-            del cells[head.index("Dollars")]
-        rows.append(("final" if trial.purpose == "final" else "best" if trial is best else "", cells))
-    return _table([name for name in head if name != "Dollars" or outcome.hourly_usd is not None], rows)
+    columns: dict[str, Callable[[Trial], str]] = {
+        "Trial": lambda trial: trial.trial,
+        "Purpose": lambda trial: trial.purpose,
+        "Size": lambda trial: trial.size,
+        "Parameters": lambda trial: f"{trial.parameters:,}",
+        "Learning rate": lambda trial: f"{trial.learning_rate:.3g}",
+        **{name: lambda trial, name=name: show_value(getattr(trial, name)) for name in varied},  # type: ignore[misc]
+        "Tokens": lambda trial: f"{trial.tokens:,}",
+        "Epochs": lambda trial: f"{trial.epochs:.2g}",
+        "FLOPs": lambda trial: f"{trial.flops:.3g}",
+        "Dollars": lambda trial: f"{trial.usd:.4f}",
+        "GPU-seconds" if outcome.use_gpu else "Worker-seconds": lambda trial: f"{trial.worker_seconds:.0f}",
+        "Bits per byte": _measured_bits,
+        "Status": lambda trial: trial.status,
+    }
+    if outcome.hourly_usd is None:
+        del columns["Dollars"]
+    rows = [
+        (
+            "final" if trial.purpose == "final" else "best" if trial is best else "",
+            [cell(trial) for cell in columns.values()],
+        )
+        for trial in sorted(trials, key=lambda trial: (trial.started_at, trial.trial))
+    ]
+    return _table(list(columns), rows)
+
+
+def _measured_bits(trial: Trial) -> str:
+    if trial.bits_per_byte is None:
+        return ""
+    whole = "" if trial.whole_split is None else f" ({trial.whole_split:.4f} at the end)"
+    return f"{trial.bits_per_byte:.4f}{whole}"
 
 
 def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:

@@ -21,18 +21,20 @@ from nanochat_tct.training.trainer import open_windows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.plan import Plan, final_iters, make_plan
-from nanochat_tct.tuning.prices import (
+from nanochat_tct.tuning.plan import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
+    Plan,
     Prices,
+    final_iters,
+    final_windows,
+    make_plan,
     prices_in_flops,
     prices_in_quanta,
     prices_in_seconds,
 )
-from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.space import Size, first_points, rate_beyond, rounded, rule_rate
-from nanochat_tct.tuning.trials import Purpose, Trial
+from nanochat_tct.tuning.trials import Purpose, Trial, trial_rows
 
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
@@ -76,9 +78,6 @@ class Sweep:
         self.iter_tokens = base.global_batch * base.context_size
         training, validation = (open_windows(store, base, split) for split in ("train", "val"))
         self.validation_windows = len(validation)
-        # Per-document windows leave tokens out or count them twice, so the whole split is other windows than theirs.
-        whole = dataclasses.replace(base, windowing="stream", stride=None)
-        self.whole_windows = len(open_windows(store, whole, "val"))
         self.unique_tokens = min(len(training), base.train_samples or len(training)) * base.context_size
         # The final run may take more workers, each of which warms up.
         finals = spread(base, self.slots)
@@ -130,7 +129,6 @@ class Sweep:
             self.spent_on("probe", "idle"),
             self.base.global_batch,
             self.validation_windows,
-            0 if self.base.windowing == "stream" else self.whole_windows,
         )
         self.ledger.note("plan", vars(plan))
         return plan
@@ -232,7 +230,10 @@ class Sweep:
             "iter_tokens": self.iter_tokens,
             "unique_tokens": self.unique_tokens,
             "windows": windows,
-            "whole_windows": plan.whole_windows if plan is not None and is_final else 0,
+            "validation_windows": self.validation_windows,
+            "whole_windows": final_windows(prices, spec.reserve, plan)
+            if plan is not None and is_final
+            else 0,
             "prices": vars(prices),
             "flops": vars(prices_in_flops(size, self.base.global_batch, self.warm_up_rows[is_final])),
             "hopeless": self.config.hopeless,
@@ -439,6 +440,7 @@ class Sweep:
             "varied": self.best_varied(fit),
             "predicted": [prediction.low, prediction.middle, prediction.high],
             "decision": fit.decision,
+            "tokens": fit.final_tokens,
         }
         self.ledger.note("choice", choice)
         return Spec("final", size, rate, self.best_varied(fit), iters, self.ledger.free)

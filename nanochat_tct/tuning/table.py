@@ -1,8 +1,6 @@
 """The table of trials that a sweep shows while it runs."""
 
 import os
-import time
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
@@ -16,13 +14,48 @@ from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.figures import count
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.plan import money
-from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.plan import FORECAST, money
 from nanochat_tct.tuning.repeating import Repeating
-from nanochat_tct.tuning.trials import Trial, show_value
+from nanochat_tct.tuning.trials import Trial, show_value, trial_rows
 
 SECONDS = 2.0  # between looks at the ledger
-PACE_SECONDS = 120.0  # how far back the pace is taken from: trials start often and slowly, the final run once
+TRUST = 0.1  # of the whole forecast: after as long as that the speed seen and the one forecast count alike
+
+
+class TimeLeft:
+    """How long a sweep will go on: its forecast, corrected by how fast this sitting has been."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.begun: tuple[float, float] | None = (
+            None  # the time, and the seconds of the forecast that were done then
+        )
+
+    def seconds(self) -> float | None:
+        """None before there is a forecast, and when all is done."""
+        note = self.ledger.notes.get(FORECAST)
+        if note is None:
+            return None
+        size = self.ledger.notes.get("choice", {}).get("size")
+        finals = note["final"]
+        final = finals[size] if size in finals else sum(finals.values()) / len(finals)
+        swept, trained = self._shares()
+        done, now = swept * note["sweep"] + trained * final, self.ledger.clock()
+        self.begun = self.begun or (now, done)
+        trust = TRUST * (note["sweep"] + final)
+        slower = (now - self.begun[0] + trust) / (max(0.0, done - self.begun[1]) + trust)
+        return max(0.0, note["sweep"] + final - done) * slower or None
+
+    def _shares(self) -> tuple[float, float]:
+        """How much of the sweep, and of the final run, is done."""
+        accounts = self.ledger.accounts.values()
+        for account in accounts:
+            if account.purpose == "final":
+                return 1.0, account.charged / account.reserve if account.is_open else 1.0
+        terms = self.ledger.terms
+        probes = sum(account.charged for account in accounts if account.purpose == "probe")
+        money = terms.sweep["sweep_share"] * terms.capacity - probes
+        return min(1.0, (self.ledger.spent - probes) / max(1.0, money)), 0.0
 
 
 class LiveTable:
@@ -39,7 +72,7 @@ class LiveTable:
         self.error: OSError | None = None
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.varied = list(ledger.terms.sweep.get("vary", {}))
-        self._looks = deque([(time.time(), ledger.spent)])  # when, and what was spent by then
+        self.time_left = TimeLeft(ledger)
         self.told = {trial.trial: trial.status for trial in trial_rows(ledger)}
         self._repeating = Repeating(SECONDS, self._show)
 
@@ -62,9 +95,6 @@ class LiveTable:
 
     def _show(self) -> None:
         self.ledger.refresh()
-        self._looks.append((time.time(), self.ledger.spent))
-        while len(self._looks) > 2 and self._looks[1][0] < time.time() - PACE_SECONDS:
-            self._looks.popleft()
         if self.live is not None:
             self.live.update(self.table(max(3, self.console.height - 8)), refresh=True)
             return
@@ -133,10 +163,7 @@ class LiveTable:
         return iters * self.ledger.accounts[trial.trial].settings["iter_tokens"], bits[-1] if bits else None
 
     def total(self) -> str:
-        """Spent, budget, and how long it will go on at the pace of the last minutes."""
-        terms = self.ledger.terms
-        spent, left = self.ledger.spent, terms.capacity - self.ledger.spent
+        """Spent, budget, and the forecast of how long it will go on."""
+        terms, spent, left = self.ledger.terms, self.ledger.spent, self.time_left.seconds()
         text = f"spent {money(terms, spent)} of {money(terms, terms.capacity)} ({spent / terms.capacity:.0%})"
-        since, spent_before = self._looks[0]
-        pace = (spent - spent_before) / max(1.0, time.time() - since)
-        return text + (f" | time left {duration(left / pace)}" if pace > 0 and left > 0 else "")
+        return text if left is None else f"{text} | time left, forecast {duration(left)}"

@@ -15,6 +15,7 @@ from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.storage.object_storage import is_remote, join, local_path
+from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig, resolve
 from nanochat_tct.training.distributed import NotSaved, StoppedTogether, Worker
@@ -25,7 +26,7 @@ from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
-from nanochat_tct.tuning.prices import FINAL_EVALUATIONS, Prices, seconds_of
+from nanochat_tct.tuning.plan import FINAL_EVALUATIONS, Prices, seconds_of
 
 HEAD = "head"  # note of what the machine that started the sweep has, for nodes.check_node
 FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
@@ -167,8 +168,9 @@ def work(
         ):
             result = train_to_the_end(config, worker, reporter, meter, broadcast)
             if account.purpose == "final" and result["status"] == "finished":
-                result["whole_split"] = evaluate_whole_split(config, result["checkpoint"], meter, settings)
+                result |= evaluate_whole_split(config, result["checkpoint"], meter, settings)
             meter.flush()
+            result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
         result["seconds"] = seconds_of(
             meter.marks, result["ended_at"], account.opened_at, settings["windows"]
@@ -223,6 +225,7 @@ def reached(config: ResolvedConfig) -> dict[str, Any]:
         "iters": state["step"],
         "tokens": state["step"] * state["global_batch"] * state["model_config"]["context_size"],
         "bits_per_byte": None if last is None else last["bits_per_byte"],
+        "standard_error": None if last is None else last.get("standard_error"),
         "checkpoint": join(config.run_place, latest.name),
         "max_iters": config.max_iters,
     }
@@ -332,22 +335,43 @@ class Judge:
 
 def evaluate_whole_split(
     config: ResolvedConfig, path: str, meter: WorkerMeter, settings: dict[str, Any]
-) -> float | None:
-    """Bits per byte over all of the validation split; None where trials were measured by all of it anyway."""
+) -> dict[str, float | None]:
+    """Measure a final run's model as `nanochat-tct evaluate` does, on as many windows as its plan affords.
+
+    Returns: `whole_split`, bits per byte, and its `whole_split_error`; nothing where trials took all windows anyway.
+    """
     from nanochat_tct.evaluation.evaluate import evaluate_loss
     from nanochat_tct.generation.generate import load
 
-    if not settings["whole_windows"]:
-        return None
+    windows = settings["whole_windows"]
+    if not windows:
+        return {}
     store = TokenStore.open(config.data_dir, verify=False)
-    windows = open_windows(store, dataclasses.replace(config, windowing="stream", stride=None), "val")
-    meter.charge("evaluation", settings["whole_windows"] * Prices(**settings["flops"]).window)
+    split = open_windows(store, config, "val")
+    meter.charge("evaluation", windows * Prices(**settings["flops"]).window)
     device = "cuda" if config.use_gpu else "cpu"
     model = load(path, None, device)[0]
     assert config.batch_size != "auto"  # a sweep's is a number (tuning/config.py)
     masks = store.masks if config.mask_illegal else None
-    measured = evaluate_loss(model, windows, config.batch_size, device, config.precision, masks=masks)
-    return float(measured["bits_per_byte"])
+    measured = evaluate_loss(
+        model, split, config.batch_size, device, config.precision, masks=masks, taken=windows
+    )
+    return {"whole_split": measured["bits_per_byte"], "whole_split_error": measured.get("standard_error")}
+
+
+def loss_curve(run_dir: Path) -> list[list[float | None]]:
+    """Of a run's log: iter, bits per byte in training, and in validation, one of the two missing."""
+    entries = read_metrics(run_dir)
+    bits_of_nats = next(
+        (entry["bits_per_byte"] / entry["loss"] for entry in entries if entry.get("bits_per_byte")), None
+    )
+    curve: list[list[float | None]] = []
+    for entry in entries:
+        if entry["kind"] == "validation":
+            curve.append([entry["iter"], None, float(f"{entry['bits_per_byte']:.5g}")])
+        elif bits_of_nats is not None:
+            curve.append([entry["iter"], float(f"{bits_of_nats * entry['loss']:.5g}"), None])
+    return curve
 
 
 def hardware(device: torch.device) -> str:

@@ -5,6 +5,7 @@ A sweep's folder:
     ledger.jsonl       every reserve, charge and settlement; the truth about money (tuning/ledger.py)
     trials.parquet     a row for each trial (Trial)
     entries.parquet    the ledger's charges (Entry), for reports
+    curves.parquet     the loss of each trial as it fell (Point)
     outcome.json       budget, choice, predicted and actual (Outcome)
     best.yaml          the final run's settings; `train --config` takes it
     report/            index.html and pictures
@@ -15,14 +16,18 @@ Where it is in object storage see tuning/remote_sweep.py.
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet
+
+if TYPE_CHECKING:
+    from nanochat_tct.tuning.ledger import Account, Ledger
 
 Unit = Literal["usd", "gpu_hours", "flops"]
 Purpose = Literal["probe", "sweep", "final", "idle"]
@@ -31,8 +36,8 @@ Status = Literal["running", "finished", "stopped", "cut", "failed"]
 # Settings of `train` that a sweep may vary besides size and learning rate: they leave a trial's cost as it is.
 VARIABLE = ("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip")
 
-LEDGER, TRIALS, ENTRIES, OUTCOME = "ledger.jsonl", "trials.parquet", "entries.parquet", "outcome.json"
-BEST, REPORT_DIR = "best.yaml", "report"
+LEDGER, TRIALS, ENTRIES, CURVES = "ledger.jsonl", "trials.parquet", "entries.parquet", "curves.parquet"
+OUTCOME, BEST, REPORT_DIR = "outcome.json", "best.yaml", "report"
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,34 @@ class Trial:
     status: Status  # stopped: diverged or hopeless; cut: its reserve was used up before its end
     started_at: float  # seconds since 1970
     ended_at: float
+    # Files of earlier versions have none of what follows.
+    standard_error: float | None = (
+        None  # of bits_per_byte as an estimate of the whole validation split; 0: it is of that
+    )
+    whole_split: float | None = (
+        None  # bits per byte on what Outcome.actual_share says, once the final run is done
+    )
+    whole_split_error: float | None = None  # its standard error; 0 on the whole split
+    seed: int | None = None
+    context_size: int | None = None
+    global_batch: int | None = None  # windows
+    checkpoint: str | None = None  # the last one
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether there are bits per byte, and they are a number."""
+        return self.bits_per_byte is not None and math.isfinite(self.bits_per_byte) and self.bits_per_byte > 0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a trial's loss curve; of training or of validation, the other is missing."""
+
+    trial: str
+    iter: int
+    tokens: int
+    training: float | None  # bits per byte of the iter's windows
+    validation: float | None  # bits per byte of the validation windows
 
 
 @dataclass(frozen=True)
@@ -90,13 +123,19 @@ class Outcome:
     size: str | None = None  # of the final run, once chosen
     learning_rate: float | None = None
     varied: dict[str, Any] = field(default_factory=dict)  # the chosen values of what else was varied
-    predicted: tuple[float, float, float] | None = None  # bits per byte: low, middle, high
-    actual: float | None = None  # bits per byte of the final run on the whole validation split
+    predicted: tuple[float, float, float] | None = None  # bits per byte on the whole split: low, middle, high
+    actual: float | None = None  # bits per byte of the final run, as `evaluate` measures it
     checkpoint: str | None = None
     decision: str = ""  # two sentences: what was chosen, and why
+    # Files of earlier versions have none of what follows.
+    actual_share: float | None = None  # of the validation split that `actual` was measured on
+    actual_error: float | None = None  # standard error of `actual` as an estimate of the whole split
+    trial_share: float | None = None  # of the validation split that trials are measured on
+    final_tokens: dict[str, int] = field(default_factory=dict)  # size -> length of a final run, at equal cost
+    use_gpu: bool = True  # a worker is a GPU, not a process
 
 
-Row = TypeVar("Row", Trial, Entry)
+Row = TypeVar("Row", Trial, Entry, Point)
 
 
 def write_rows(rows: Iterable[Row], path: str | Path, kind: type[Row]) -> None:
@@ -140,3 +179,98 @@ def _arrow_type(hint: Any) -> pa.DataType:
         return pa.string()
     kind = next(item for item in (get_args(hint) or (hint,)) if item is not type(None))
     return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]
+
+
+def write_records(ledger: "Ledger", folder: Path) -> Outcome:
+    """Write the tables and outcome.json of a sweep, done or not. Returns the outcome."""
+    ledger.refresh()
+    write_rows(trial_rows(ledger), folder / TRIALS, Trial)
+    write_rows(ledger.entries, folder / ENTRIES, Entry)
+    write_rows(curve_points(ledger), folder / CURVES, Point)
+    outcome = make_outcome(ledger)
+    write_outcome(outcome, folder)
+    return outcome
+
+
+def make_outcome(ledger: "Ledger") -> Outcome:
+    """What the sweep was given, and what came of it so far; of several final runs, the last one counts."""
+    choice = ledger.notes.get("choice", {})
+    accounts = list(ledger.accounts.values())
+    final = next((account for account in reversed(accounts) if account.purpose == "final"), None)
+    result = final.result if final else {}
+    settings = final.settings if final else {}
+    total, plan = settings.get("validation_windows"), ledger.notes.get("plan")
+    share = plan["windows"] / (plan["whole_windows"] or plan["windows"]) if plan else None
+    actual, error, actual_share = result.get("bits_per_byte"), result.get("standard_error"), share
+    if result.get("whole_split") is not None:
+        actual, error = result["whole_split"], result.get("whole_split_error", 0.0)
+        actual_share = settings["whole_windows"] / (total or settings["whole_windows"])
+    return Outcome(
+        unit=ledger.terms.unit,
+        budget=ledger.terms.budget,
+        spent=ledger.terms.amount(ledger.spent),
+        hourly_usd=ledger.terms.hourly_usd,
+        size=choice.get("size"),
+        learning_rate=choice.get("learning_rate"),
+        varied=choice.get("varied", {}),
+        predicted=tuple(choice["predicted"]) if choice else None,
+        actual=actual,
+        checkpoint=result.get("checkpoint"),
+        decision=choice.get("decision", ""),
+        actual_share=None if actual is None else actual_share,
+        actual_error=error,
+        trial_share=share,
+        final_tokens=choice.get("tokens", {}),
+        use_gpu=any(account.settings["config"]["use_gpu"] for account in accounts),
+    )
+
+
+def curve_points(ledger: "Ledger") -> list[Point]:
+    """The loss curves of all trials that have ended."""
+    return [
+        Point(name, int(step), int(step) * account.settings["iter_tokens"], training, validation)
+        for name, account in ledger.accounts.items()
+        for step, training, validation in account.result.get("curve", [])
+    ]
+
+
+def trial_rows(ledger: "Ledger") -> list[Trial]:
+    """All trials that were begun, in the order in which they were."""
+    return [_row(name, account, ledger) for name, account in ledger.accounts.items()]
+
+
+def _row(name: str, account: "Account", ledger: "Ledger") -> Trial:
+    settings: dict[str, Any] = account.settings
+    config = settings["config"]
+    tokens = int(account.result.get("tokens") or 0)
+    iters = account.result.get("max_iters") or config["max_iters"]  # a final run's length follows its speed
+    return Trial(
+        trial=name,
+        purpose=account.purpose,
+        size=settings["size"],
+        n_layer=config["n_layer"],
+        n_head=config["n_head"],
+        n_embd=config["n_embd"],
+        parameters=settings["parameters"],
+        learning_rate=config["learning_rate"],
+        **{name: config[name] for name in VARIABLE if name != "weight_decay"},
+        weight_decay=None if settings.get("derives_weight_decay") else config["weight_decay"],
+        planned_tokens=iters * settings["iter_tokens"],
+        tokens=tokens,
+        unique_tokens=settings["unique_tokens"],
+        epochs=tokens / settings["unique_tokens"],
+        flops=float(account.flops),
+        usd=ledger.terms.usd(account.microseconds),
+        worker_seconds=account.microseconds / 1e6,
+        bits_per_byte=account.result.get("bits_per_byte"),
+        status=account.result.get("status", "running"),
+        started_at=account.opened_at,
+        ended_at=account.closed_at or ledger.clock(),
+        standard_error=account.result.get("standard_error"),
+        whole_split=account.result.get("whole_split"),
+        whole_split_error=account.result.get("whole_split_error"),
+        seed=config["seed"],
+        context_size=config["context_size"],
+        global_batch=settings["iter_tokens"] // config["context_size"],
+        checkpoint=account.result.get("checkpoint"),
+    )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from nanochat_tct.config import parse_arguments, write_yaml
+from nanochat_tct.config import parse_arguments, to_dict, to_yaml
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.limits import refuse_folder
@@ -29,19 +29,26 @@ from nanochat_tct.training.plan import check_settings, refuse_beyond_memory
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import MICRO, Ledger, Terms
+from nanochat_tct.tuning.ledger import MICRO, Account, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
-from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
-from nanochat_tct.tuning.records import write_records
+from nanochat_tct.tuning.plan import (
+    FORECAST,
+    MIN_ITERS,
+    affordable_eval_iters,
+    forecast_table,
+    make_forecast,
+    money,
+    too_small,
+)
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
 from nanochat_tct.tuning.repeating import Repeating
-from nanochat_tct.tuning.report import write_report
+from nanochat_tct.tuning.report import measured_on, write_report
 from nanochat_tct.tuning.space import Size, make_size
-from nanochat_tct.tuning.sweep import PROBE_SHARE, Sweep
+from nanochat_tct.tuning.sweep import PROBE_SHARE, Sweep, spread
 from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import HEAD, run_trial, with_length
-from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
+from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome, write_records
 
 RUNS = "another sweep runs here; wait, or take another --output"
 WORKERS_OF_A_CORE = 2  # ray_driver.worker_resources reserves half a core for each
@@ -218,6 +225,9 @@ def run(sweep: Sweep, console: Console) -> int:
         show_forecast(sweep, console)
         if sweep.config.dry_run:
             return 0
+    if sweep.config.dry_run and not sweep.is_probed:
+        most = of_budget(sweep, sum(spec.reserve for spec in sweep.probes()))
+        console.print(f"dry run: the sizes are measured first, which spends {most} at most")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next poll
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -313,41 +323,62 @@ class IdleMeter:
 
 
 def show_forecast(sweep: Sweep, console: Console) -> None:
-    """Print the table of what is planned.
+    """Print what is planned, and note how long it will take.
 
     Raises: UserError when the budget is too small.
     """
-    plan = sweep.make_plan()
-    seconds = {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None}
-    console.print(
-        forecast(
-            plan,
-            sweep.config,
-            sweep.ledger.terms,
-            sweep.sizes,
-            {name: sweep.prices(name) for name in sweep.sizes},
-            seconds,
-            sweep.spent_on("probe", "idle"),
-            sweep.iter_tokens,
-            sweep.unique_tokens,
-            sweep.slots,
-        )
+    plan, terms = sweep.make_plan(), sweep.ledger.terms
+    forecast = make_forecast(
+        plan,
+        sweep.config,
+        terms,
+        {name: sweep.prices(name) for name in sweep.sizes},
+        {name: sweep.prices(name, is_final=True) for name in sweep.sizes},
+        {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None},
+        sweep.spent_on("probe", "idle"),
+        sweep.slots,
+        spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers,
     )
+    if sweep.ledger.notes.get(FORECAST) != forecast.note:
+        sweep.ledger.note(FORECAST, forecast.note)
+    tokens = sweep.iter_tokens, sweep.unique_tokens
+    console.print(forecast_table(forecast, plan, terms, *tokens, sweep.slots, sweep.base.use_gpu))
+    if sweep.config.dry_run:
+        console.print(
+            f"dry run: measuring the sizes has spent {of_budget(sweep, sweep.ledger.spent)}; the same command without "
+            "--dry-run goes on from here"
+        )
+
+
+def of_budget(sweep: Sweep, quanta: int) -> str:
+    """An amount beside the budget, as in `1.7e+10 of 2e+12 FLOPs (0.8%)`."""
+    terms = sweep.ledger.terms
+    unit = " FLOPs" if terms.unit == "flops" else ""
+    return f"{money(terms, quanta)} of {money(terms, terms.capacity)}{unit} ({quanta / terms.capacity:.1%})"
 
 
 def write_results(sweep: Sweep) -> None:
-    """trials.parquet, entries.parquet, outcome.json; best.yaml and the report when there is a final run."""
+    """The tables and outcome.json; best.yaml and the report when there is a final run."""
     folder, ledger = sweep.folder, sweep.ledger
     outcome = write_records(ledger, folder)
-    final = next((account for account in ledger.accounts.values() if account.purpose == "final"), None)
-    if final is None or final.is_open:
+    finals = [account for account in ledger.accounts.values() if account.purpose == "final"]
+    if not finals or finals[-1].is_open:
         return
+    write_best(sweep, finals[-1], outcome)
+    write_report(folder)
+    show_outcome(sweep, outcome, finals[-1].result)
+
+
+def write_best(sweep: Sweep, final: Account, outcome: Outcome) -> None:
+    """best.yaml: the settings of the final run, for `train`."""
     config = ResolvedConfig(**final.settings["config"])
-    iters = final.result.get("max_iters") or config.max_iters
+    config = with_length(config, final.result.get("max_iters") or config.max_iters, final.settings)
     default = TrainConfig()
     best = dataclasses.replace(
-        with_length(config, iters, final.settings),
-        eval_iters=0,
+        config,
+        eval_iters=affordable_eval_iters(
+            config.max_iters, config.global_batch, sweep.validation_windows, sweep.make_plan().eval_iters
+        ),
         keep_checkpoints=default.keep_checkpoints,
         run_name="best",
         wandb_run_name="best",
@@ -355,9 +386,12 @@ def write_results(sweep: Sweep) -> None:
         log_dir=default.log_dir,
         num_samples=default.num_samples,
     )
-    write_yaml(best, folder / BEST)
-    write_report(folder)
-    show_outcome(sweep, outcome, final.result)
+    reached = "" if outcome.actual is None else f": {outcome.actual:.4f} bits per byte {measured_on(outcome)}"
+    # Written as a comment, which a line break in a folder's name would end.
+    comment = " ".join(
+        f"The final run of the sweep {shown(sweep.place)}, of size {outcome.size}{reached}.".split()
+    )
+    (sweep.folder / BEST).write_text(f"# {comment}\n{to_yaml(to_dict(best))}", encoding="utf-8")
 
 
 def show_outcome(sweep: Sweep, outcome: Outcome, result: dict[str, Any]) -> None:
@@ -367,10 +401,9 @@ def show_outcome(sweep: Sweep, outcome: Outcome, result: dict[str, Any]) -> None
     if outcome.predicted and outcome.actual is not None:
         low, middle, high = outcome.predicted
         print(
-            f"bits per byte: {middle:.4f} predicted ({low:.4f} to {high:.4f}), {outcome.actual:.4f} reached"
+            f"bits per byte: {middle:.4f} predicted ({low:.4f} to {high:.4f}), {outcome.actual:.4f} reached "
+            f"{measured_on(outcome)}"
         )
-    if result.get("whole_split") is not None:
-        print(f"on the whole validation split: {result['whole_split']:.4f}")
     if result.get("status") != "finished":
         print(f"the final run did not end as planned: {result.get('status')}, {result.get('why')}")
     share = sweep.ledger.spent / terms.capacity

@@ -69,7 +69,8 @@ def test_wandb_and_tensorboard_carry_the_same_numbers(tmp_path: Path) -> None:
     script = (
         "import json, sys; from pathlib import Path; from nanochat_tct.tracking.tracker import Tracker\n"
         "folder = Path(sys.argv[1]); numbers, evaluation = json.loads(sys.argv[2])\n"
-        "tracker = Tracker(folder / 'run', folder / 'log', tensorboard=True, wandb='offline', config={'seed': 1})\n"
+        "tracker = Tracker(folder / 'run', folder / 'log', tensorboard=True, wandb='offline',\n"
+        "    config={'seed': 1, 'beta1': 0.9, 'learning_rate': 0.01})\n"
         "tracker.iteration(numbers); tracker.evaluation(evaluation); tracker.close()"
     )
     key = "0123456789abcdef0123456789abcdef01234567"
@@ -91,21 +92,27 @@ def test_wandb_and_tensorboard_carry_the_same_numbers(tmp_path: Path) -> None:
     assert tensorboard_numbers(board) == {
         (name, step, float(np.float32(value))) for name, step, value in expected
     }
-    assert tensorboard_hyperparameters(board) == ({"seed": 1.0}, ["validation/bits_per_byte"])
+    shown, metrics = tensorboard_hyperparameters(board)
+    assert shown == {"learning_rate": 0.01, "beta1": 0.9, "seed": 1.0}
+    assert next(iter(shown)) == "learning_rate"  # and not beta1, as by the alphabet
+    assert metrics == ["validation/bits_per_byte"]
 
 
 def tensorboard_hyperparameters(path: Path) -> tuple[dict[str, float], list[str]]:
-    """What TensorBoard's HParams page shows of a file of events: hyper-parameters, names of metrics."""
+    """What TensorBoard's HParams page shows of a file of events: hyper-parameters in their order, names of metrics."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.backend_context import _sort_and_reduce_to_hparams_limit
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     events = EventAccumulator(str(path))
     events.Reload()
-    told = [HParamsPluginData.FromString(data) for data in events.PluginTagToContent("hparams").values()]
-    [start] = [data.session_start_info for data in told if data.HasField("session_start_info")]
-    [experiment] = [data.experiment for data in told if data.HasField("experiment")]
+    written = [HParamsPluginData.FromString(data) for data in events.PluginTagToContent("hparams").values()]
+    [start] = [data.session_start_info for data in written if data.HasField("session_start_info")]
+    [experiment] = [data.experiment for data in written if data.HasField("experiment")]
+    _sort_and_reduce_to_hparams_limit(experiment)
     metrics = [metric.name.tag for metric in experiment.metric_infos]
-    return {name: value.number_value for name, value in start.hparams.items()}, metrics
+    values = {name: value.number_value for name, value in start.hparams.items()}
+    return {info.name: values[info.name] for info in experiment.hparam_infos}, metrics
 
 
 def tensorboard_numbers(path: Path) -> set[tuple[str, int, float]]:

@@ -15,10 +15,9 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.tuning.config import DECIDED, DIFFERENT, SweepConfig
 from nanochat_tct.tuning.ledger import Account, Terms
-from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.sweep import Sweep
 from nanochat_tct.tuning.trial import with_length
-from nanochat_tct.tuning.trials import BEST
+from nanochat_tct.tuning.trials import BEST, trial_rows
 from nanochat_tct.tuning.tune import refuse_other_sweep, write_results
 from tests.tuning.test_sweep import make_sweep, run_all
 

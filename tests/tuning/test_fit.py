@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tuning.fit import Fit, effective_tokens, fit_trials
+from nanochat_tct.tuning.fit import Fit, effective_tokens, fit_trials, on_whole_split
 from nanochat_tct.tuning.trials import Trial
 from tests.tuning.curves import WIDTHS, Curve, parameters, trial
 
@@ -329,3 +329,79 @@ def test_short_real_trials_do_not_promise_too_much() -> None:
     low, middle, high = fit_trials(trials).predict("1x32", 485_888)
     assert low < REACHED < high
     assert middle > 0.92 * REACHED
+
+
+def test_what_trials_were_measured_by_widens_the_interval_and_changes_no_choice() -> None:
+    """All trials took the same windows, whose level is off: a comparison does not see it, a prediction must."""
+    rng = np.random.default_rng(0)
+    hits = []
+    for seed in range(8):
+        curve, off = random_curve(seed), float(np.exp(0.04 * rng.standard_normal()))
+        trials = [
+            dataclasses.replace(
+                each,
+                bits_per_byte=(each.bits_per_byte or 0) * off,
+                standard_error=0.04 * (each.bits_per_byte or 0),
+            )
+            for each in curve.sweep(seed, sizes=("narrow", "middle"))
+        ]
+        fit = fit_trials(trials, final_tokens())
+        truth = [curve.loss(size.size, size.tokens) for size in fit.sizes]
+        hits += [
+            size.bits_per_byte.low <= bits <= size.bits_per_byte.high
+            for size, bits in zip(fit.sizes, truth, strict=True)
+        ]
+    assert np.mean(hits) >= 0.8
+    sure = fit_trials([dataclasses.replace(each, standard_error=0.0) for each in trials], final_tokens())
+    assert math.log(fit.prediction.high / fit.prediction.low) > 0.1
+    assert fit.sampling_error == pytest.approx(0.04 / off) and sure.sampling_error == 0
+    assert (sure.best_size, sure.best_values) == (fit.best_size, fit.best_values)
+    assert sure.best_learning_rate == fit.best_learning_rate
+    assert sure.prediction.high < fit.prediction.high and sure.prediction.low > fit.prediction.low
+
+
+def final_run(curve: Curve, tokens: int, off: float, **changes: Any) -> Trial:
+    """The run that follows a sweep, on windows on which every model looks `off` times as bad."""
+    bits = curve.loss("middle", tokens)
+    values = {"standard_error": 0.05 * bits, "whole_split": bits, "whole_split_error": 0.0}
+    return trial(
+        "middle",
+        curve.best_rate("middle", tokens),
+        tokens,
+        changes.pop("bits_per_byte", bits * off),
+        purpose="final",
+        **values | changes,
+    )
+
+
+def test_other_budgets_are_judged_with_the_final_run() -> None:
+    curve = Curve()
+    tokens = final_tokens()
+    trials = [
+        dataclasses.replace(each, bits_per_byte=1.06 * (each.bits_per_byte or 0), standard_error=0.07)
+        for each in curve.sweep(0, flops=(1e12,))
+    ]
+    final = final_run(curve, tokens["middle"], 1.06)
+    before, after = fit_trials(trials, tokens), fit_trials(on_whole_split([*trials, final]), tokens)
+    factors = (0.5, 1.0, 2.0, 5.0, 10.0)
+    losses = [found.bits_per_byte.middle for found in after.outlook(factors)]
+    assert losses == sorted(losses, reverse=True) and losses[0] - losses[-1] > 0.02
+    truth = curve.loss("middle", tokens["middle"])
+    assert abs(after.predict("middle", tokens["middle"])[1] / truth - 1) < 0.01
+    for factor in factors:
+        number = int(factor * tokens["middle"])
+        (low, _, high), (low_before, _, high_before) = (f.predict("middle", number) for f in (after, before))
+        assert low < curve.loss("middle", number) < high
+        assert high / low < high_before / low_before
+    longer = after.outlook((10.0,))[0]
+    assert longer.tokens == 10 * tokens[longer.size] and longer.learning_rate.middle > 0
+    # One that was not finished, or not measured, says nothing.
+    for status, bits in (("cut", 1.0), ("finished", None)):
+        without = on_whole_split([*trials, final_run(curve, 10, 1.0, status=status, bits_per_byte=bits)])
+        assert fit_trials(without, tokens).decision == before.decision
+
+
+def test_a_final_run_on_the_windows_of_the_trials_leaves_their_error() -> None:
+    final = final_run(Curve(), 10**7, 1.0, whole_split=None, whole_split_error=None)
+    trials = [dataclasses.replace(each, standard_error=0.05) for each in Curve().sweep(0)]
+    assert fit_trials(on_whole_split([*trials, final])).sampling_error > 0.03

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nanochat_tct.tuning.posterior import sample_posterior
+from nanochat_tct.tuning.fit import sample_posterior
 
 
 def test_gaussian_posterior_is_met() -> None:

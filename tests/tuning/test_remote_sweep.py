@@ -17,9 +17,8 @@ from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.object_storage import RemoteFolder, local_path
 from nanochat_tct.tuning.ledger import AHEAD, LEDGER, MICRO, Ledger, OverBudget, Terms
 from nanochat_tct.tuning.meter import WORK_DIR
-from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.remote_sweep import restore_ledger
-from nanochat_tct.tuning.trials import TRIALS, Trial, read_outcome, read_rows
+from nanochat_tct.tuning.trials import TRIALS, Trial, read_outcome, read_rows, trial_rows
 from tests.support.commands import run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.support.workers import small_store

@@ -11,13 +11,16 @@ import pytest
 from matplotlib.image import imread as read_image
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.fit import fit_trials
-from nanochat_tct.tuning.report import write_report
+from nanochat_tct.tuning.report import read_sweep, write_report
 from nanochat_tct.tuning.trials import (
+    CURVES,
     ENTRIES,
     TRIALS,
     Entry,
     Outcome,
+    Point,
     Purpose,
     Trial,
     read_outcome,
@@ -29,7 +32,7 @@ from tests.support.commands import run_python
 from tests.tuning.curves import Curve, parameters, trial
 from tests.tuning.test_sweep import finish, make_sweep
 
-PICTURES = ("learning_rate", "cost", "spending", "parallel_coordinates")
+PICTURES = ("learning_rate", "cost", "spending")
 
 
 class Page(html.parser.HTMLParser):
@@ -162,12 +165,12 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 def test_sweep_that_is_not_done_is_shown_as_far_as_it_is(tmp_path: Path) -> None:
     trials, outcome = finished_sweep(tmp_path / "sweep")
     outcome = Outcome(outcome.unit, outcome.budget, 3.0, outcome.hourly_usd)
-    for some, number_of_pictures in ((trials[:5], 4), (trials[:1], 2), ([], 1)):
+    for some, number_of_pictures in ((trials[:5], 3), (trials[:1], 1), ([], 1)):
         write_sweep(tmp_path / "sweep", some, outcome)
         page = Page(write_report(tmp_path / "sweep"))
         assert sum(tag == "img" for tag, _ in page.tags) == number_of_pictures
         assert "Actual" not in page.text
-        assert ("Nothing is decided" in page.text) == (number_of_pictures < 4)
+        assert ("Nothing is decided" in page.text) == (number_of_pictures < 3)
 
 
 def test_one_trial_that_diverged_later_does_not_hide_the_others(tmp_path: Path) -> None:
@@ -228,3 +231,106 @@ def test_command(tmp_path: Path) -> None:
     assert result.code == 0, result.stderr
     assert Path(result.stdout.strip()).is_file()
     assert run_python("-m", "nanochat_tct.tuning.report", tmp_path).code == 2
+
+
+def test_text_tables_and_pictures_say_the_same_of_sizes_at_equal_cost(tmp_path: Path) -> None:
+    trials, outcome = finished_sweep(tmp_path / "sweep")
+    final = trials[-1]
+    money = final.usd
+    tokens = {size: int(1e12 * money / (6 * parameters(size))) for size in ("narrow", "middle", "wide")}
+    tokens[final.size] = final.planned_tokens
+    swept = [trial for trial in trials if trial.purpose == "sweep"]
+    fit = fit_trials(swept, tokens)
+    outcome = dataclasses.replace(outcome, final_tokens=tokens, decision=fit.decision, size=fit.best_size)
+    write_sweep(tmp_path / "sweep", trials, outcome)
+    page = Page(write_report(tmp_path / "sweep"))
+    sweep = read_sweep(tmp_path / "sweep")
+    assert sweep.fit is not None and sweep.outlook is not None
+    axis = figures.costs(sweep.fit, sweep.outlook, trials, [], outcome).axes[0]
+    for size in fit.sizes:
+        expected = f"{size.bits_per_byte.middle:.4f}"
+        (row,) = (row for row in page.rows if row[0] == size.size)
+        assert row[4] == f"{tokens[size.size]:,}" and row[6].startswith(expected)
+        lines = [line for line in axis.lines if line.get_linestyle() == "-" and len(line.get_xdata())]
+        ends = [line.get_xydata()[-1] for line in lines]  # type: ignore[index]
+        assert any(f"{bits:.4f}" == expected and cost == pytest.approx(money) for cost, bits in ends)
+    best, *_ = sorted(fit.sizes, key=lambda size: size.bits_per_byte.middle)
+    assert f"it should reach {best.bits_per_byte.middle:.4f}" in page.text
+    factors = [row[0].split(":")[0] for row in page.rows if " times: " in row[0]]
+    assert factors == ["0.5 times", "1 times", "2 times", "5 times", "10 times"]
+    dashed = [
+        line.get_xdata() for line in axis.lines if line.get_linestyle() == "--" and len(line.get_xdata())
+    ]
+    assert [(x[0], x[-1]) for x in dashed] == [pytest.approx((money / 2, money * 10))] * 3
+
+
+def test_tokens_of_a_cost_lie_between_those_of_runs() -> None:
+    known = {10.0: 1000.0, 100.0: 15_000.0}
+    assert figures.tokens_for(np.array([1.0, 10.0, 100.0, 1000.0]), known) == [100, 1000, 15_000, 150_000]
+    (between,) = figures.tokens_for(np.array([31.6228]), known)
+    assert between == pytest.approx(15_000_000**0.5, rel=0.01)
+
+
+def test_a_stopped_trial_stands_at_its_loss(tmp_path: Path) -> None:
+    trials, _ = finished_sweep(tmp_path / "sweep")
+    measured = sorted(
+        trial.bits_per_byte for trial in trials if trial.bits_per_byte and trial.purpose == "sweep"
+    )
+    losses = {"low": measured[1], "high": 99.0, "none": None}
+    stopped = [
+        trial("middle", 0.001, 9000, bits, status="stopped", trial=name) for name, bits in losses.items()
+    ]
+    axes = figures.learning_rates(fit_trials([*trials, *stopped]), None).axes
+    (crosses,) = (
+        line for line in axes[1].lines if line.get_marker() == "x" and line.get_label() == "stopped"
+    )
+    top = axes[1].get_ylim()[1]
+    assert sorted(crosses.get_ydata()) == [measured[1], top, top]
+
+
+def test_what_was_measured_on_is_said(tmp_path: Path) -> None:
+    trials, outcome = finished_sweep(tmp_path / "sweep")
+    part = dataclasses.replace(outcome, trial_share=0.2, actual_share=0.5, actual_error=0.0123)
+    sampled = [
+        dataclasses.replace(each, standard_error=(each.bits_per_byte or 0) * 0.03)
+        for each in trials
+        if each.bits_per_byte
+    ]
+    write_sweep(tmp_path / "sweep", sampled, part)
+    text = Page(write_report(tmp_path / "sweep")).text
+    assert "on 50% of the validation split (standard error 0.0123)" in text
+    assert "20% of the validation split; their standard error, 3.0%" in text
+    write_sweep(tmp_path / "sweep", trials, dataclasses.replace(outcome, trial_share=1.0, actual_share=1.0))
+    text = Page(write_report(tmp_path / "sweep")).text
+    assert "on the whole validation split" in text and "measured on all of them" in text
+
+
+@pytest.mark.parametrize("use_gpu", [True, False])
+def test_without_gpus_no_hours_of_gpus_are_reported(tmp_path: Path, use_gpu: bool) -> None:
+    trials, outcome = finished_sweep(tmp_path / "sweep", "gpu_hours")
+    write_sweep(tmp_path / "sweep", trials, dataclasses.replace(outcome, use_gpu=use_gpu))
+    assert ("GPU" in Page(write_report(tmp_path / "sweep")).text) == use_gpu
+
+
+def test_loss_curves_are_drawn(tmp_path: Path) -> None:
+    trials, outcome = finished_sweep(tmp_path / "sweep")
+    before = figures.costs(None, None, trials, [], outcome)
+    assert len(before.axes) == 1
+    points = [
+        Point(
+            each.trial,
+            step,
+            each.tokens * step // 20,
+            3 - step / 10,
+            (3 - step / 10) if step % 10 == 0 else None,
+        )
+        for each in trials
+        for step in range(21)
+    ]
+    write_rows(points, tmp_path / "sweep" / CURVES, Point)
+    sweep = read_sweep(tmp_path / "sweep")
+    curves = figures.costs(sweep.fit, sweep.outlook, trials, sweep.points, outcome).axes[1]
+    assert len(curves.lines) == 2 * sum(each.purpose != "probe" and each.tokens > 0 for each in trials)
+    assert "cost" in {
+        attributes["id"] for tag, attributes in Page(write_report(tmp_path / "sweep")).tags if tag == "img"
+    }

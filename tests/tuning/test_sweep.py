@@ -12,9 +12,9 @@ from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.prices import FINAL_EVALUATIONS, Prices
-from nanochat_tct.tuning.records import trial_rows
+from nanochat_tct.tuning.plan import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.sweep import Sweep, spread
+from nanochat_tct.tuning.trials import trial_rows
 from nanochat_tct.tuning.tune import prepare
 from tests.tuning.sweeps import sweep_arguments
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nanochat_tct.tuning.table import LiveTable
+from nanochat_tct.tuning.plan import FORECAST
+from nanochat_tct.tuning.table import LiveTable, TimeLeft
 from tests.tuning.test_sweep import finish, make_sweep
 
 
@@ -63,3 +64,32 @@ def test_a_long_table_keeps_what_runs_in_sight(tmp_path: Path) -> None:
     Console(file=(drawn := io.StringIO()), width=80).print(table.table(2))
     text = drawn.getvalue()
     assert "sweep-02" in text and "sweep-00" not in text and "2 earlier trials" in text
+
+
+@pytest.mark.parametrize("slower", [1.0, 2.5])
+def test_time_left_is_steady(tmp_path: Path, slower: float) -> None:
+    """A machine that is slower than its probes said: the forecast comes to that soon, and does not jump about."""
+    sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=2)
+    ledger, begun = sweep.ledger, 1e9
+    now = begun
+    ledger.clock = lambda: now
+    left = TimeLeft(ledger)
+    assert left.seconds() is None  # nothing is measured
+    finish(sweep, str(sweep.next_trial(set())))
+    sweep.next_trial(set())
+    ledger.note(FORECAST, {"sweep": 300.0, "final": {"1x32": 700.0}})
+    money = sweep.config.sweep_share * ledger.terms.capacity
+    whole, errors = slower * 1000.0, []
+    while isinstance(name := sweep.next_trial(set()), str):
+        account = ledger.accounts[name]
+        price = slower * (700.0 / account.left if account.purpose == "final" else 300.0 / money)
+        for _ in range(40):
+            part = account.reserve // 40
+            ledger.charge(name, "train", part)
+            now += part * price
+            seconds = left.seconds()
+            if now - begun > 0.2 * whole and seconds is not None and account.purpose == "final":
+                errors.append((seconds - (begun + whole - now)) / whole)
+        finish(sweep, name)
+    assert errors and max(errors) - min(errors) < 0.2 and max(map(abs, errors)) < 0.25
+    assert left.seconds() is None
