@@ -9,6 +9,7 @@ import argparse
 import ast
 import dataclasses
 import difflib
+import keyword
 import math
 import os
 import re
@@ -87,9 +88,12 @@ def settings_of(config_class: Any) -> dict[str, Setting]:
     hints = typing.get_type_hints(config_class)
     own, passed = {}, {}
     for field in dataclasses.fields(config_class):
-        default = field.default if field.default_factory is MISSING else field.default_factory()
+        default: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
         if "without" not in field.metadata:
-            own[field.name] = Setting(hints[field.name], default, field.metadata)
+            name = field.name.rstrip("_") if keyword.iskeyword(field.name.rstrip("_")) else field.name
+            own[name] = Setting(hints[field.name], default, field.metadata)
             continue
         without, helps = field.metadata["without"], field.metadata["helps"]
         for name, setting in settings_of(type(default)).items():
@@ -147,8 +151,14 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
         if "without" in field.metadata:
             held = {name for name, setting in settings.items() if setting.holder == field.name}
             changes = {name: values.pop(name) for name in held & set(values)}
-            values[field.name] = dataclasses.replace(field.default, **changes)
-    return config_class(**values)
+            default: Any = field.default
+            values[field.name] = dataclasses.replace(default, **changes)
+    return config_class(**{_attribute(name): value for name, value in values.items()})
+
+
+def _attribute(name: str) -> str:
+    """The field of a setting: of `from`, which is a word of Python, `from_`."""
+    return name + "_" if keyword.iskeyword(name) else name
 
 
 def expand_user(path: str, where: str) -> str:
@@ -201,7 +211,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     """The settings of a config as plain values, fit for JSON and YAML (tuples become lists)."""
     values = {}
     for name, setting in settings_of(type(config)).items():
-        value = getattr(getattr(config, setting.holder) if setting.holder else config, name)
+        value = getattr(getattr(config, setting.holder) if setting.holder else config, _attribute(name))
         values[name] = list(value) if isinstance(value, tuple) else value
     return values
 

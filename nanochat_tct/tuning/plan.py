@@ -1,12 +1,11 @@
 """What a sweep will do with its budget: how many trials of what length, what is left for the final run."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from rich.table import Table
 
-from nanochat_tct.errors import UserError
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Terms
@@ -37,22 +36,15 @@ def make_plan(
     validation_windows: int,
     stream_windows: int = 0,
 ) -> Plan:
-    """Divide the sweep's money.
+    """Divide the sweep's money, which is no less than `least_budget`.
 
     Args:
         prices: in quanta, by size.
         spent: quanta, on probes.
         stream_windows: of the whole validation split, where trials are measured by other windows than these; else 0.
-
-    Raises: UserError that says the least budget that would do.
     """
     number = len(prices) * config.trials_of_a_size
     money = (config.sweep_share * terms.capacity - spent) * (1 - config.follow_up_share) / number
-    smallest = EVALUATIONS * min(global_batch, validation_windows)
-    needed = max(price.of(MIN_ITERS, smallest) for price in prices.values())
-    if money < needed:
-        least = (needed * number / (1 - config.follow_up_share) + spent) / config.sweep_share
-        raise UserError(too_small(terms, least, number))
     dearest = max(price.window for price in prices.values())
     eval_iters = max(1, math.floor(EVALUATION_SHARE * money / (EVALUATIONS * dearest * global_batch)))
     windows, whole_windows = eval_iters * global_batch, stream_windows or validation_windows
@@ -66,16 +58,50 @@ def make_plan(
     return Plan(money, iters, eval_iters, windows, whole_windows)
 
 
-def too_small(terms: Terms, least: float, number: int) -> str:
-    """What to say of a budget that does not buy the trials."""
+def least_budget(
+    config: SweepConfig,
+    number: int,
+    trials: Iterable[Prices],
+    finals: Iterable[Prices],
+    windows: int,
+    gone: float,
+) -> float:
+    """Quanta that buy first trials and a final run of MIN_ITERS each, whatever their size.
+
+    Args:
+        number: of first trials.
+        trials, finals: prices of each that may be run.
+        windows: of an evaluation, at least.
+        gone: quanta of the sweep's share that probes and earlier trials take.
+    """
+    a_trial = max(price.of(MIN_ITERS, EVALUATIONS * windows) for price in trials)
+    a_final = max(price.of(MIN_ITERS, FINAL_EVALUATIONS * windows, FINAL_EVALUATIONS) for price in finals)
+    sweep = number * a_trial / (1 - config.follow_up_share) + gone
+    return max(sweep / config.sweep_share, a_final / (1 - config.sweep_share))
+
+
+def too_small(terms: Terms, least: float, number: int, probes: int, spent: int) -> str:
+    """What to say of a budget that does not buy the least.
+
+    Args:
+        least: quanta.
+        number: of first trials.
+        probes: that are still to come.
+        spent: quanta, so far.
+    """
     amount = terms.amount(math.ceil(least))
-    rounded = math.ceil(amount / 10 ** (math.floor(math.log10(amount)) - 1)) * 10 ** (
-        math.floor(math.log10(amount)) - 1
-    )
-    flag = f"--budget-{terms.unit.replace('_', '-')}"
+    digit = 10 ** (math.floor(math.log10(amount)) - 1)  # of two, rounded up
+    what = f"{number} trials of {MIN_ITERS} iters and a final run" if number else "a final run"
+    if probes:
+        what = f"{probes} probes, {what}"
+    if spent:
+        what += f" take, with the {terms.amount(spent):.3g} that is spent,"
+    else:
+        what += " take"
+    least_shown = f"{math.ceil(amount / digit) * digit:.3g}"
     return (
-        f"{flag} {terms.budget:g} is too small: {number} trials of {MIN_ITERS} iters and a final run take "
-        f"{rounded:.3g} at least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
+        f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: {what} {least_shown} at least; "
+        "raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
     )
 
 

@@ -7,10 +7,10 @@ from nanochat_tct.tuning.ledger import MICRO, Account, Ledger
 from nanochat_tct.tuning.trials import (
     ENTRIES,
     TRIALS,
-    VARIABLE,
     Entry,
     Outcome,
     Trial,
+    values_of,
     write_outcome,
     write_rows,
 )
@@ -19,10 +19,11 @@ from nanochat_tct.tuning.trials import (
 def write_records(ledger: Ledger, folder: Path) -> Outcome:
     """Write trials.parquet, entries.parquet and outcome.json of a sweep, done or not. Returns the outcome."""
     ledger.refresh()
-    write_rows(trial_rows(ledger), folder / TRIALS, Trial)
+    evidence = [Trial(**trial) for trials in ledger.notes.get("evidence", {}).values() for trial in trials]
+    write_rows([*trial_rows(ledger), *evidence], folder / TRIALS, Trial)
     write_rows(ledger.entries, folder / ENTRIES, Entry)
     choice = ledger.notes.get("choice", {})
-    final = next((account for account in ledger.accounts.values() if account.purpose == "final"), None)
+    final = latest_final(ledger)
     outcome = Outcome(
         unit=ledger.terms.unit,
         budget=ledger.terms.budget,
@@ -38,6 +39,12 @@ def write_records(ledger: Ledger, folder: Path) -> Outcome:
     )
     write_outcome(outcome, folder)
     return outcome
+
+
+def latest_final(ledger: Ledger) -> Account | None:
+    """The final run; of a sweep that was continued the latest, None before there is one."""
+    finals = [account for account in ledger.accounts.values() if account.purpose == "final"]
+    return finals[-1] if finals else None
 
 
 def trial_rows(ledger: Ledger) -> list[Trial]:
@@ -59,8 +66,7 @@ def _row(name: str, account: Account, ledger: Ledger) -> Trial:
         n_embd=config["n_embd"],
         parameters=settings["parameters"],
         learning_rate=config["learning_rate"],
-        **{name: config[name] for name in VARIABLE if name != "weight_decay"},
-        weight_decay=None if settings.get("derives_weight_decay") else config["weight_decay"],
+        **values_of(settings),
         planned_tokens=iters * settings["iter_tokens"],
         tokens=tokens,
         unique_tokens=settings["unique_tokens"],
@@ -72,4 +78,8 @@ def _row(name: str, account: Account, ledger: Ledger) -> Trial:
         status=account.result.get("status", "running"),
         started_at=account.opened_at,
         ended_at=account.closed_at or ledger.clock(),
+        seed=config["seed"],
+        context_size=config["context_size"],
+        checkpoint=account.result.get("checkpoint"),
+        whole_split=account.result.get("whole_split"),
     )

@@ -1,4 +1,4 @@
-"""What a sweep tries: model sizes by name, and learning rates around a rule."""
+"""What a sweep tries: model sizes by name, learning rates around a rule, and values of other settings."""
 
 import dataclasses
 import math
@@ -15,6 +15,10 @@ from nanochat_tct.model.gpt import GPTConfig
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig, resolve
 
+# Settings of `vary` that are no settings of `train` but become some: their least and largest values.
+COMPOSED = {"global_batch": (1, 10**9), "warmup_share": (0.0, 1.0), "min_lr_share": (0.0, 1.0)}
+# How values lie in a range: evenly themselves, in their logarithm, or in that of their distance from 1.
+LINEAR, TOWARDS_ONE = ("dropout",), ("beta1", "beta2")
 EDGE_STEP = 2.0  # a rate beyond the edge is so many times the last one, at least
 
 
@@ -56,7 +60,9 @@ def make_size(name: str, base: TrainConfig, vocab_size: int) -> Size:
         n_embd = int(match[2])
         n_layer = int(match[1]) if match[1] else max(1, round(preset.n_layer * n_embd / preset.n_embd))
         n_head = n_embd // head
-        if not n_embd or n_embd % head or not n_layer:
+        if not n_layer:
+            raise UserError(f"size {name!r}: a model has 1 layer at least")
+        if not n_embd or n_embd % head:
             raise UserError(f"size {name!r}: the width must be a multiple of {head}, the width of a head")
     else:
         raise UserError(
@@ -73,38 +79,148 @@ def rule_rate(size: Size) -> float:
     return 0.96 / size.shape.n_embd
 
 
-def first_rates(size: Size, search: str, num_rates: int, span: float, seed: int) -> list[float]:
+def first_rates(size: str, centre: float, search: str, num_rates: int, span: float, seed: int) -> list[float]:
     """The learning rates tried at first: a grid, even in their logarithm, or drawn log-uniformly."""
-    centre = rule_rate(size)
     if search == "grid":
         steps = [
             2 * index / max(1, num_rates - 1) - 1 if num_rates > 1 else 0.0 for index in range(num_rates)
         ]
     else:
-        rng = random.Random(f"{seed} {size.name}")
+        rng = random.Random(f"{seed} {size}")
         steps = [rng.uniform(-1, 1) for _ in range(num_rates)]
     return [rounded(centre * span**step) for step in steps]
 
 
+@dataclass(frozen=True)
+class Range:
+    """All values of a setting between two; `at` and `position` map them to positions from 0 to 1 and back."""
+
+    setting: str
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}"
+
+    def at(self, position: float) -> Any:
+        """The value at a position: of three significant digits, or a global batch of low x 2^k."""
+        if self.setting == "global_batch":
+            return int(self.low) * 2 ** round(position * math.floor(math.log2(self.high / self.low)))
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        value = low + position * (high - low)
+        if self.setting in TOWARDS_ONE:
+            return 1 - rounded(math.exp(value))
+        return rounded(math.exp(value) if self._is_log else value)
+
+    def position(self, value: float) -> float:
+        """Where a value lies; below 0 or above 1 where it is outside."""
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        return (self._scaled(value) - low) / (high - low)
+
+    @property
+    def _is_log(self) -> bool:
+        return self.setting not in LINEAR and self.low > 0
+
+    def _scaled(self, value: float) -> float:
+        if self.setting in TOWARDS_ONE:
+            return math.log(1 - value)
+        return math.log(value) if self._is_log else value
+
+
+def read_range(name: str, ends: Sequence[Any], where: str) -> Range:
+    """The range between two values of a setting.
+
+    Raises: UserError when the setting has no order, or the ends are not in order.
+    """
+    low, high = ends
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise UserError(f"{where} takes two or more values, not a range")
+    if not low < high or (name == "global_batch" and high < 2 * low):
+        least = "twice the first" if name == "global_batch" else "more than the first"
+        raise UserError(f"{where} {low:g}..{high:g}: the second number must be {least}")
+    return Range(name, low, high)
+
+
+def middle_value(values: Sequence[Any] | Range) -> Any:
+    """What a trial has of a setting when another one is tried: the first value, or the middle of the range."""
+    return values.at(0.5) if isinstance(values, Range) else values[0]
+
+
+def holds(values: Sequence[Any] | Range, value: Any) -> bool:
+    """Whether a value is one of the values, or lies in the range."""
+    if not isinstance(values, Range):
+        return value in values
+    return value is not None and 0 <= values.position(value) <= 1
+
+
+def settings_for(
+    base: TrainConfig, varied: Mapping[str, Any], iters: int | None = None, rate: float | None = None
+) -> dict[str, Any]:
+    """Values of what a sweep varies, as settings of `train`.
+
+    Args:
+        base: whose workers and micro-batch a global batch is divided among.
+        iters, rate: of the trial, which shares are of; without them shares are left out.
+    Raises: UserError when the workers cannot share a global batch.
+    """
+    settings = {name: value for name, value in varied.items() if name not in COMPOSED}
+    if "global_batch" in varied:
+        rows, remainder = divmod(varied["global_batch"], base.num_workers)
+        if remainder or not rows:
+            raise UserError(
+                f"a global batch of {varied['global_batch']} windows cannot be divided among --num-workers "
+                f"{base.num_workers}"
+            )
+        assert base.batch_size != "auto"
+        micro_batch = max(size for size in range(1, min(rows, base.batch_size) + 1) if rows % size == 0)
+        settings |= {"batch_size": micro_batch, "gradient_accumulation": rows // micro_batch}
+    if "warmup_share" in varied and iters is not None:
+        settings["warmup_iters"] = round(varied["warmup_share"] * iters)
+    if "min_lr_share" in varied and rate is not None:
+        settings["min_lr"] = varied["min_lr_share"] * rate
+    return settings
+
+
 def first_points(
-    size: Size, search: str, num_rates: int, span: float, seed: int, varied: Mapping[str, Sequence[Any]]
+    size: str,
+    centre: float,
+    search: str,
+    num_rates: int,
+    span: float,
+    seed: int,
+    varied: Mapping[str, Sequence[Any] | Range],
 ) -> list[tuple[float, dict[str, Any]]]:
     """Learning rate, and values of what else is varied, of each of a size's first trials.
 
     grid: all rates with the first value of everything; then, one setting and value at a time, all rates with that one
     changed. The fit adds the effects of settings up, so that combinations would tell it nothing that these do not,
-    and a budget is soon eaten by a product. log-uniform: with each rate values are drawn, each as often as the others.
+    and a budget is soon eaten by a product. Of a range the middle, both ends are tried.
+    log-uniform: with each rate values are drawn, each as often as the others, and of a range one in each equal part.
     """
-    rates = first_rates(size, search, num_rates, span, seed)
-    first = {name: values[0] for name, values in varied.items()}
+    rates = first_rates(size, centre, search, num_rates, span, seed)
     if search == "grid":
-        others = [{**first, name: value} for name, values in varied.items() for value in values[1:]]
+        first = {name: middle_value(values) for name, values in varied.items()}
+        others = [
+            {**first, name: value} for name, values in varied.items() for value in grid_values(values)[1:]
+        ]
         return [(rate, values) for values in (first, *others) for rate in rates]
     drawn = {}
     for name, values in varied.items():
-        deck = [*values] * math.ceil(num_rates / len(values))
-        drawn[name] = random.Random(f"{seed} {size.name} {name}").sample(deck, len(deck))
+        rng = random.Random(f"{seed} {size} {name}")
+        if isinstance(values, Range):
+            parts = rng.sample(range(num_rates), num_rates)
+            drawn[name] = [values.at((part + rng.random()) / num_rates) for part in parts]
+        else:
+            deck = [*values] * math.ceil(num_rates / len(values))
+            drawn[name] = rng.sample(deck, len(deck))
     return [(rate, {name: drawn[name][index] for name in varied}) for index, rate in enumerate(rates)]
+
+
+def grid_values(values: Sequence[Any] | Range) -> list[Any]:
+    """The values that a grid tries of a setting, the one that goes with all others first."""
+    if isinstance(values, Range):
+        return list(dict.fromkeys(values.at(position) for position in (0.5, 0.0, 1.0)))
+    return list(values)
 
 
 def rate_beyond(rates: Collection[float], upwards: bool) -> float:

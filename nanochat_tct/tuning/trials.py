@@ -28,11 +28,25 @@ Unit = Literal["usd", "gpu_hours", "flops"]
 Purpose = Literal["probe", "sweep", "final", "idle"]
 Status = Literal["running", "finished", "stopped", "cut", "failed"]
 
-# Settings of `train` that a sweep may vary besides size and learning rate: they leave a trial's cost as it is.
-VARIABLE = ("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip")
+# What a sweep may vary besides size and learning rate: a trial's cost still follows from its settings.
+VARIABLE = (
+    *("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip"),
+    *("global_batch", "warmup_share", "min_lr_share"),
+)
 
 LEDGER, TRIALS, ENTRIES, OUTCOME = "ledger.jsonl", "trials.parquet", "entries.parquet", "outcome.json"
 BEST, REPORT_DIR = "best.yaml", "report"
+
+
+def values_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """A trial's values of all that a sweep can vary; None for what `train` derives from its rate and length."""
+    config, varied = settings["config"], settings.get("varied", {})
+    values = {name: config[name] for name in VARIABLE if name in config}
+    if settings.get("derives_weight_decay"):
+        values["weight_decay"] = None
+    batch = config["batch_size"] * config["gradient_accumulation"] * config["num_workers"]
+    shares = {name: varied.get(name) for name in ("warmup_share", "min_lr_share")}
+    return {**values, "global_batch": batch, **shares}
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,15 @@ class Trial:
     status: Status  # stopped: diverged or hopeless; cut: its reserve was used up before its end
     started_at: float  # seconds since 1970
     ended_at: float
+    # What follows came later: files of earlier versions do not have it.
+    global_batch: int | None = None  # windows; this and the next two: VARIABLE
+    warmup_share: float | None = None  # of the run; None: as `train` derives it
+    min_lr_share: float | None = None  # of the peak; None: as `train` derives it
+    seed: int | None = None
+    context_size: int | None = None
+    checkpoint: str | None = None  # the latest, or its URI
+    whole_split: float | None = None  # bits per byte of a final run on the whole validation split
+    source: str = ""  # folder of the sweep whose trial this is, where it counts as evidence only
 
 
 @dataclass(frozen=True)
