@@ -9,14 +9,8 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import Terms
-from nanochat_tct.tuning.space import (
-    COMPOSED,
-    Range,
-    grid_values,
-    middle_value,
-    read_range,
-    settings_for,
-)
+from nanochat_tct.tuning.ranges import Range, grid_values, middle_value, read_range
+from nanochat_tct.tuning.space import COMPOSED, settings_for
 from nanochat_tct.tuning.trials import VARIABLE, Unit
 
 LARGEST_BUDGET = 1e30  # FLOPs; what all computers of the world do in years

@@ -10,9 +10,10 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.remote import RemoteFolder, absolute, is_remote, local_path, shown
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import Account, Ledger
+from nanochat_tct.tuning.ranges import holds
 from nanochat_tct.tuning.records import trial_rows
 from nanochat_tct.tuning.remote_sweep import MAX_LEDGER_BYTES
-from nanochat_tct.tuning.space import Size, holds
+from nanochat_tct.tuning.space import Size
 from nanochat_tct.tuning.trials import LEDGER, VARIABLE, Trial
 
 # What changes a trial's numbers and is no part of what is varied.
@@ -66,21 +67,22 @@ def read_evidence(
     return fitting
 
 
-def open_elsewhere(given: str) -> Ledger:
+def open_elsewhere(given: str, flag: str = "--from ") -> Ledger:
     """The ledger of a sweep in a folder, or in object storage.
 
     Raises: UserError when there is none.
     """
     place = absolute(given)
+    missing = UserError(
+        f"{flag}{shown(given)} holds no sweep ({LEDGER} is missing); give the --output of one"
+    )
     if not is_remote(place):
         if not (local_path(place) / LEDGER).is_file():
-            raise UserError(
-                f"--from {given}: there is no sweep ({LEDGER} is missing); give the --output of one"
-            )
+            raise missing
         return Ledger(local_path(place))
     content = RemoteFolder(place).read(LEDGER, MAX_LEDGER_BYTES)
     if content is None:
-        raise UserError(f"--from {shown(place)}: there is no sweep ({LEDGER} is missing)")
+        raise missing
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, LEDGER).write_bytes(content)
         return Ledger(folder)

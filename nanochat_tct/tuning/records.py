@@ -19,12 +19,18 @@ from nanochat_tct.tuning.trials import (
 def write_records(ledger: Ledger, folder: Path) -> Outcome:
     """Write trials.parquet, entries.parquet and outcome.json of a sweep, done or not. Returns the outcome."""
     ledger.refresh()
-    evidence = [Trial(**trial) for trials in ledger.notes.get("evidence", {}).values() for trial in trials]
-    write_rows([*trial_rows(ledger), *evidence], folder / TRIALS, Trial)
+    write_rows([*trial_rows(ledger), *evidence_rows(ledger)], folder / TRIALS, Trial)
     write_rows(ledger.entries, folder / ENTRIES, Entry)
+    outcome = make_outcome(ledger)
+    write_outcome(outcome, folder)
+    return outcome
+
+
+def make_outcome(ledger: Ledger) -> Outcome:
+    """What the sweep was given, and what came of it so far; of several final runs the latest counts."""
     choice = ledger.notes.get("choice", {})
     final = latest_final(ledger)
-    outcome = Outcome(
+    return Outcome(
         unit=ledger.terms.unit,
         budget=ledger.terms.budget,
         spent=ledger.terms.amount(ledger.spent),
@@ -37,8 +43,6 @@ def write_records(ledger: Ledger, folder: Path) -> Outcome:
         checkpoint=final.result.get("checkpoint") if final else None,
         decision=choice.get("decision", ""),
     )
-    write_outcome(outcome, folder)
-    return outcome
 
 
 def latest_final(ledger: Ledger) -> Account | None:
@@ -50,6 +54,12 @@ def latest_final(ledger: Ledger) -> Account | None:
 def trial_rows(ledger: Ledger) -> list[Trial]:
     """All trials that were begun, in the order in which they were."""
     return [_row(name, account, ledger) for name, account in ledger.accounts.items()]
+
+
+def evidence_rows(ledger: Ledger) -> list[Trial]:
+    """The trials of other sweeps that a sweep has read."""
+    noted = ledger.notes.get("evidence", {})
+    return [Trial(**trial) for trials in noted.values() for trial in trials]
 
 
 def _row(name: str, account: Account, ledger: Ledger) -> Trial:

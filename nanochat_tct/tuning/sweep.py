@@ -34,18 +34,9 @@ from nanochat_tct.tuning.prices import (
     prices_in_quanta,
     prices_in_seconds,
 )
-from nanochat_tct.tuning.records import trial_rows
-from nanochat_tct.tuning.space import (
-    Range,
-    Size,
-    first_points,
-    holds,
-    middle_value,
-    rate_beyond,
-    rounded,
-    rule_rate,
-    settings_for,
-)
+from nanochat_tct.tuning.ranges import Range, holds, middle_value, rounded
+from nanochat_tct.tuning.records import evidence_rows, trial_rows
+from nanochat_tct.tuning.space import Size, first_points, rate_beyond, rule_rate, settings_for
 from nanochat_tct.tuning.trials import Purpose, Trial
 
 PROBE_ITERS = 10
@@ -70,7 +61,7 @@ class Spec:
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class Candidate:
     """What is tried: all that makes a first trial but its length."""
 
     size: str
@@ -482,8 +473,7 @@ class Sweep:
 
     def evidence(self) -> list[Trial]:
         """The trials of other sweeps that count here (evidence.py)."""
-        noted = self.ledger.notes.get("evidence", {})
-        return [Trial(**trial) for trials in noted.values() for trial in trials]
+        return evidence_rows(self.ledger)
 
     def first_trials(self, plan: Plan) -> Iterator[Spec]:
         """Those that were not begun."""
@@ -497,11 +487,11 @@ class Sweep:
             if number:
                 before = done[-1]
                 rate, varied = before.learning_rate, self.values_of(before)
-                yield self.spec(Point(before.size, rate, varied, self.config.train.seed + number), plan)
+                yield self.spec(Candidate(before.size, rate, varied, self.config.train.seed + number), plan)
             else:
-                yield self.spec(Point(*self.ask_optuna(done), self.config.train.seed), plan)
+                yield self.spec(Candidate(*self.ask_optuna(done), self.config.train.seed), plan)
 
-    def points_left(self, plan: Plan | None) -> list[Point]:
+    def points_left(self, plan: Plan | None) -> list[Candidate]:
         """First trials that neither this sweep has begun, nor another one made that is evidence for this plan."""
         config = self.config
         own = [(t.size, t.learning_rate, self.values_of(t), t.seed) for t in self.trials()]
@@ -527,7 +517,7 @@ class Sweep:
             tried += [(rounded(rate), middle) for rate in config.add_rates]
             points.append(
                 [
-                    Point(name, rate, varied, config.train.seed + repeat)
+                    Candidate(name, rate, varied, config.train.seed + repeat)
                     for rate, varied in tried
                     for repeat in range(config.repeats)
                 ]
@@ -591,7 +581,7 @@ class Sweep:
             return plan.iters[size]
         return self.prices(size, varied=varied).iters(plan.money, EVALUATIONS * plan.windows)
 
-    def spec(self, point: Point, plan: Plan, iters: int | None = None) -> Spec:
+    def spec(self, point: Candidate, plan: Plan, iters: int | None = None) -> Spec:
         """A trial of the sweep, with its reserve."""
         iters = iters or self.iters(point.size, point.varied, plan)
         price = self.prices(point.size, varied=point.varied).of(iters, EVALUATIONS * plan.windows)
@@ -632,7 +622,7 @@ class Sweep:
             ):
                 if is_edge:
                     rate, seed = rate_beyond(rates, upwards), self.config.train.seed
-                    spec = self.spec(Point(size, rate, self.values_of(best), seed), plan)
+                    spec = self.spec(Candidate(size, rate, self.values_of(best), seed), plan)
                     found.append((best.bits_per_byte or math.inf, spec))
         return [spec for _, spec in sorted(found, key=lambda pair: pair[0])]
 
@@ -657,7 +647,7 @@ class Sweep:
             if iters * tokens < 1.5 * longest:
                 continue
             rate = rounded(fit.learning_rate(size.size, iters * tokens).middle)
-            spec = self.spec(Point(size.size, rate, varied, self.config.train.seed), plan, iters)
+            spec = self.spec(Candidate(size.size, rate, varied, self.config.train.seed), plan, iters)
             specs.append(spec)
             left -= spec.reserve
         return specs
