@@ -42,9 +42,10 @@ class Range:
         return self.setting not in LINEAR and self.low > 0
 
     def _scaled(self, value: float) -> float:
-        if self.setting in TOWARDS_ONE:
-            return math.log(1 - value)
-        return math.log(value) if self._is_log else value
+        if self.setting not in TOWARDS_ONE and not self._is_log:
+            return value
+        distance = 1 - value if self.setting in TOWARDS_ONE else value
+        return math.log(distance) if distance > 0 else -math.inf
 
 
 def read_range(name: str, ends: Sequence[Any], where: str) -> Range:

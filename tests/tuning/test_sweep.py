@@ -286,7 +286,7 @@ def test_a_finished_sweep_goes_on_with_a_higher_budget_sizes_and_rates(tmp_path:
     assert names[0] == "probe-01-2x32" and names[-1].startswith("final-01-") and before[-1] == "final-00-1x32"
     rows = {trial.trial: trial for trial in trial_rows(sweep.ledger)}
     tried = [(rows[name].size, rows[name].learning_rate) for name in names[1:5]]
-    assert tried == [("1x32", 0.05), ("2x32", 0.0075), ("2x32", 0.12), ("2x32", 0.05)]
+    assert tried == [("2x32", 0.0075), ("2x32", 0.12), ("1x32", 0.05), ("2x32", 0.05)]
     plan = sweep.make_plan()
     assert plan.money <= money and plan.windows == first.make_plan().windows
     assert rows[before[-1]].tokens in [trial.tokens for trial in sweep.trials()], "it is evidence now"
