@@ -89,8 +89,6 @@ def too_small(terms: Terms, least: float, number: int, probes: int, spent: int) 
         probes: that are still to come.
         spent: quanta, so far.
     """
-    amount = terms.amount(math.ceil(least))
-    digit = 10 ** (math.floor(math.log10(amount)) - 1)  # of two, rounded up
     what = f"{number} trials of {MIN_ITERS} iters and a final run" if number else "a final run"
     if probes:
         what = f"{probes} probes, {what}"
@@ -98,11 +96,17 @@ def too_small(terms: Terms, least: float, number: int, probes: int, spent: int) 
         what += f" take, with the {terms.amount(spent):.3g} that is spent,"
     else:
         what += " take"
-    least_shown = f"{math.ceil(amount / digit) * digit:.3g}"
     return (
-        f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: {what} {least_shown} at least; "
-        "raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
+        f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: {what} {rounded_up(terms, least)} at "
+        "least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
     )
+
+
+def rounded_up(terms: Terms, quanta: float) -> str:
+    """Quanta in the budget's unit, two digits of it: a budget that is no less."""
+    amount = terms.amount(math.ceil(quanta))
+    digit = 10 ** (math.floor(math.log10(amount)) - 1)
+    return f"{math.ceil(amount / digit) * digit:.3g}"
 
 
 def final_iters(prices: Prices, money: float, plan: Plan) -> int:

@@ -25,7 +25,7 @@ from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
 from nanochat_tct.tuning.ledger import MICRO, Ledger
-from nanochat_tct.tuning.plan import Plan, final_iters, least_budget, make_plan, too_small
+from nanochat_tct.tuning.plan import Plan, final_iters, least_budget, make_plan, rounded_up, too_small
 from nanochat_tct.tuning.prices import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
@@ -449,17 +449,22 @@ class Sweep:
 
     def refuse_failed_probes(self) -> None:
         """Raises: UserError when a size could not be measured."""
-        for name in self.sizes:
-            if self.seconds(name) is None:
-                why = next(
-                    str(account.result.get("why") or account.result.get("status"))
-                    for account in self.ledger.accounts.values()
-                    if account.purpose == "probe" and account.settings["size"] == name
-                )
+        terms = self.ledger.terms
+        for account in reversed(self.ledger.accounts.values()):
+            size = account.settings["size"]
+            if account.purpose != "probe" or self.seconds(size) is not None:
+                continue
+            if account.result.get("status") == "cut":
+                twice = self.committed + 2 * (terms.capacity - self.committed)
                 raise UserError(
-                    f"size {name} could not be measured: {why}; raise the budget to try that again, or leave the "
-                    "size out with --fresh"
+                    f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: size {size} could not be "
+                    f"measured in its share of that; {rounded_up(terms, twice)} at least to try that again"
                 )
+            why = account.result.get("why") or account.result.get("status")
+            raise UserError(
+                f"size {size} could not be measured: {why}; mend that and raise the budget to try again, or leave the "
+                "size out with --fresh"
+            )
 
     def trials(self) -> list[Trial]:
         """The trials of this sweep; final runs before the latest, which are as good as any, among them."""

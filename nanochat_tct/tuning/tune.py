@@ -166,16 +166,17 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
                 trial.extend(terms)
             sweep_with(trial).refuse_too_small()
             trial.close()
-    if there is None:
-        if config.fresh and folder.exists():
-            move_aside(folder, config.output)
-        there = Ledger.create(folder, terms)
-    elif is_continued:
-        there.extend(terms)
-    if is_remote(place):
-        there.keep_copies(place)
-    if evidence:
-        there.note("evidence", {**there.notes.get("evidence", {}), **evidence})
+    if config.fresh and folder.exists():
+        move_aside(folder, config.output)
+    with exclusive(folder, RUNS) if is_continued else nullcontext():  # nobody changes a sweep that runs
+        if there is None:
+            there = Ledger.create(folder, terms)
+        if is_remote(place):
+            there.keep_copies(place)
+        if is_continued:
+            there.extend(terms)
+        if evidence:
+            there.note("evidence", {**there.notes.get("evidence", {}), **evidence})
     return sweep_with(there), folder
 
 

@@ -264,6 +264,21 @@ def test_the_least_budget_that_it_names_buys_a_model(tmp_path: Path, budget: dic
     assert sweep.ledger.spent <= sweep.ledger.terms.capacity
 
 
+def test_a_probe_that_its_share_does_not_buy_is_tried_again_with_a_higher_budget(tmp_path: Path) -> None:
+    changes = {"sizes": ["1x32"], "budget_flops": None, "budget_gpu_hours": 0.1, "num_rates": 2}
+    sweep = make_sweep(tmp_path, **changes)
+    name = str(sweep.next_trial(set()))
+    sweep.ledger.settle(name, {"status": "cut", "why": "its reserve is used up", "bits_per_byte": None})
+    for _ in range(2):  # the same command says the same
+        with pytest.raises(UserError, match="size 1x32 could not be measured in its share of that") as error:
+            make_sweep(tmp_path, **changes).next_trial(set())
+    changes["budget_gpu_hours"] = named_in(error)
+    sweep = make_sweep(tmp_path, **changes)
+    reserve = sweep.ledger.accounts[name].reserve
+    assert run_all(sweep)[0] == "probe-01-1x32"
+    assert sweep.ledger.accounts["probe-01-1x32"].reserve >= 2 * reserve
+
+
 # ----------------------------------------------------------------------------- a sweep that is continued
 
 SMALL: dict[str, Any] = {"sizes": ["1x32"], "num_rates": 2, "follow_up_share": 0.3, "budget_flops": 3e11}

@@ -117,6 +117,9 @@ def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.Cap
     )
     with exclusive(tmp_path / "sweep"):  # as one that runs does
         refused(sweep_arguments(tmp_path, fresh=True), capsys, "another sweep runs here")
+        before = (tmp_path / "sweep" / LEDGER).read_bytes()
+        refused(sweep_arguments(tmp_path, budget_flops=9e11), capsys, "another sweep runs here")
+        assert (tmp_path / "sweep" / LEDGER).read_bytes() == before
     sweep, folder = prepare(
         parse_arguments(SweepConfig, sweep_arguments(tmp_path, seed=1, fresh=True), "tune", "")
     )
