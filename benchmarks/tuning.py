@@ -63,7 +63,8 @@ from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
 from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.plan import EVALUATION_SHARE, EVALUATIONS, Prices, prices_in_flops
-from nanochat_tct.tuning.space import Size, make_size, rounded, rule_rate
+from nanochat_tct.tuning.ranges import rounded
+from nanochat_tct.tuning.space import Size, make_size, rule_rate
 
 STRATEGIES = ("job", "random", "asha", "hyperband", "tpe", "rule", "rule-small", "fixed")
 WITHOUT_SEARCH = ("rule", "rule-small", "fixed")
@@ -347,14 +348,16 @@ def job(setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
         sizes=list(setting.sizes),
         num_rates=setting.num_rates,
         output=str(folder),
-        data_dir=setting.data_dir,
-        context_size=setting.context_size,
-        batch_size=setting.batch_size,
-        num_workers=1,
         concurrency=1,
-        seed=seed,
-        tensorboard=False,
-        wandb="off",
+        train=TrainConfig(
+            data_dir=setting.data_dir,
+            context_size=setting.context_size,
+            batch_size=setting.batch_size,
+            num_workers=1,
+            seed=seed,
+            tensorboard=False,
+            wandb="off",
+        ),
     )
     sweep, folder = tune.prepare(config)
     run_alone(sweep)

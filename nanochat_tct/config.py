@@ -2,19 +2,21 @@
 
 A field ``max_iters: int = option(1000, "how long to train", unit="iters")`` is the key ``max_iters`` of a
 config file and the flag ``--max-iters`` of the command line. A flag wins over the file, the file over the
-default.
+default. A field made by `passed_on` holds another config, whose settings are keys and flags of this one too.
 """
 
 import argparse
 import ast
 import dataclasses
 import difflib
+import keyword
 import math
 import os
 import re
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,8 +26,9 @@ from nanochat_tct.errors import UserError
 
 Config = TypeVar("Config")
 
+MISSING: Any = dataclasses.MISSING
 LIKE_ENOUGH = 0.75  # two names, for one to be a slip of the pen: `block_size` is none for `vocab_size`
-REQUIRED: Any = dataclasses.MISSING  # option(REQUIRED, ...): the user must give a value
+REQUIRED: Any = MISSING  # option(REQUIRED, ...): the user must give a value
 
 
 def option(
@@ -57,6 +60,59 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def passed_on(default: Any, without: Mapping[str, str], helps: Mapping[str, str]) -> Any:
+    """A field of a config dataclass that holds another config; its settings keep their flags, keys and defaults.
+
+    Args:
+        default: the other config, frozen; its values are the defaults.
+        without: settings that cannot be given here, and why: "is swept anyway". Those that this config has itself
+            cannot either.
+        helps: one line for ``--help`` in place of a setting's own.
+    """
+    metadata = {"help": "", "choices": None, "is_path": False, "without": without, "helps": helps}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A key and flag of a config dataclass, of its own or of a config that it passes on."""
+
+    hint: Any  # its type
+    default: Any  # MISSING where the user must give a value
+    metadata: Mapping[str, Any]  # `option`'s
+    holder: str = ""  # the field that holds the config which it belongs to
+
+
+def settings_of(config_class: Any) -> dict[str, Setting]:
+    """All settings of a config dataclass by name, those of the configs that it passes on last."""
+    hints = typing.get_type_hints(config_class)
+    own, passed = {}, {}
+    for field in dataclasses.fields(config_class):
+        default: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if "without" not in field.metadata:
+            name = field.name.rstrip("_") if keyword.iskeyword(field.name.rstrip("_")) else field.name
+            own[name] = Setting(hints[field.name], default, field.metadata)
+            continue
+        without, helps = field.metadata["without"], field.metadata["helps"]
+        for name, setting in settings_of(type(default)).items():
+            if name not in without:
+                metadata = {**setting.metadata, "help": helps.get(name, setting.metadata["help"])}
+                if metadata.get("low") in without:
+                    metadata["low"] = ""
+                passed[name] = Setting(setting.hint, getattr(default, name), metadata, field.name)
+    return own | {name: setting for name, setting in passed.items() if name not in own}
+
+
+def left_out(config_class: Any) -> dict[str, str]:
+    """Settings of configs that are passed on which cannot be given here, and why."""
+    reasons: dict[str, str] = {}
+    for field in dataclasses.fields(config_class):
+        reasons |= field.metadata.get("without", {})
+    return reasons
+
+
 def parse_arguments(config_class: type[Config], argv: list[str], command: str, description: str) -> Config:
     """Fills ``config_class`` from the defaults, the file given with ``--config`` and the flags in ``argv``.
 
@@ -64,35 +120,45 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
         UserError: unknown flag or key, wrong type, a value that is not among the choices, a required value
             that is missing, or whatever ``__post_init__`` refuses.
     """
-    fields = {field.name: field for field in dataclasses.fields(config_class)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(config_class)
-    parser = _build_parser(fields, hints, command, description)
+    settings, reasons = settings_of(config_class), left_out(config_class)
+    parser = _build_parser(settings, command, description)
     given, unknown = parser.parse_known_args(argv)
     if unknown:
         flags = [argument.split("=")[0] for argument in unknown if argument.startswith("-")]
         what = f"unexpected argument {unknown[0]!r}"
         if flags and unknown[0].startswith("-"):
-            what = _unknown("flag", flags, "", [_flag(name) for name in fields])
+            what = _unknown("flag", flags, "", [_flag(name) for name in settings], reasons)
         raise UserError(f"{what} (see {parser.prog} --help)")
 
     values: dict[str, Any] = {}
     if given.config is not None:
         given.config = expand_user(given.config, "--config")
         in_file = read_config_file(given.config)
-        if not_ours := [name for name in in_file if name not in fields]:
+        if not_ours := [name for name in in_file if name not in settings]:
             quoted = [f"'{name}'" for name in not_ours]
-            raise UserError(_unknown("key", quoted, f" in {given.config}", list(fields)))
+            raise UserError(_unknown("key", quoted, f" in {given.config}", list(settings), reasons))
         for name, value in in_file.items():
-            values |= _read(name, value, hints, fields, f"'{name}' in {given.config}")
-    for name in fields:
+            values |= _read(name, value, settings[name], f"'{name}' in {given.config}")
+    for name, setting in settings.items():
         if hasattr(given, name):
-            where = name if fields[name].metadata.get("positional") else _flag(name)
-            values |= _read(name, getattr(given, name), hints, fields, where)
-    for name, field in fields.items():
-        if name not in values and _is_required(field):
-            what = name.upper() if field.metadata.get("positional") else _flag(name)
-            raise UserError(f"{what} is missing: {field.metadata.get('help', '')} (see {parser.prog} --help)")
-    return config_class(**values)
+            where = name if setting.metadata.get("positional") else _flag(name)
+            values |= _read(name, getattr(given, name), setting, where)
+    for name, setting in settings.items():
+        if name not in values and setting.default is MISSING:
+            what = name.upper() if setting.metadata.get("positional") else _flag(name)
+            raise UserError(f"{what} is missing: {setting.metadata['help']} (see {parser.prog} --help)")
+    for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        if "without" in field.metadata:
+            held = {name for name, setting in settings.items() if setting.holder == field.name}
+            changes = {name: values.pop(name) for name in held & set(values)}
+            default: Any = field.default
+            values[field.name] = dataclasses.replace(default, **changes)
+    return config_class(**{_attribute(name): value for name, value in values.items()})
+
+
+def _attribute(name: str) -> str:
+    """The field of a setting: of `from`, which is a word of Python, `from_`."""
+    return name + "_" if keyword.iskeyword(name) else name
 
 
 def expand_user(path: str, where: str) -> str:
@@ -109,13 +175,16 @@ def expand_user(path: str, where: str) -> str:
     return expanded
 
 
-def _unknown(what: str, names: list[str], where: str, known: list[str]) -> str:
+def _unknown(what: str, names: list[str], where: str, known: list[str], reasons: Mapping[str, str]) -> str:
     """One line about the keys or flags that a command does not have, each with the name that is meant."""
+
+    def hint(name: str) -> str:
+        reason = reasons.get(_plain(name))
+        return f", which {reason}" if reason else _suggest_setting(name, known)
+
     if len(names) == 1:
-        return f"unknown {what} {names[0]}{where}{_suggest_setting(names[0], known)}"
-    listed = [
-        name + _suggest_setting(name, known).replace("; did you mean", ": did you mean") for name in names
-    ]
+        return f"unknown {what} {names[0]}{where}{hint(names[0])}"
+    listed = [name + hint(name).replace("; did you mean", ": did you mean") for name in names]
     return f"unknown {what}s{where}: {', '.join(listed)}"
 
 
@@ -125,8 +194,7 @@ def convert(config_class: Any, name: str, value: Any, where: str) -> Any:
     Raises:
         UserError: it is of another type, or not among the choices; the message begins with `where`.
     """
-    fields = {field.name: field for field in dataclasses.fields(config_class)}
-    return _convert(value, typing.get_type_hints(config_class)[name], fields[name], where)
+    return _convert(value, settings_of(config_class)[name], where)
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
@@ -140,9 +208,12 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The fields of a config as plain values, fit for JSON and YAML (tuples become lists)."""
-    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    """The settings of a config as plain values, fit for JSON and YAML (tuples become lists)."""
+    values = {}
+    for name, setting in settings_of(type(config)).items():
+        value = getattr(getattr(config, setting.holder) if setting.holder else config, _attribute(name))
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return values
 
 
 def write_yaml(config: Any, path: str | Path) -> None:
@@ -160,9 +231,7 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
-def _build_parser(
-    fields: dict[str, Any], hints: dict[str, Any], command: str, description: str
-) -> argparse.ArgumentParser:
+def _build_parser(settings: Mapping[str, Setting], command: str, description: str) -> argparse.ArgumentParser:
     """Flags carry plain strings: ``_convert`` gives them their type, as it does for the values of a file."""
     parser = _Parser(
         prog=f"nanochat-tct {command}",
@@ -177,36 +246,35 @@ def _build_parser(
         default=None,
         help="YAML, or flat config.py, with the same names in snake_case",
     )
-    for name, field in fields.items():
-        arguments: dict[str, Any] = {"help": _help(field).replace("%", "%%")}
-        if typing.get_origin(hints[name]) is dict:
-            parser.add_argument(_flag(name), dest=name, nargs="+", metavar="NAME=VALUE,VALUE", **arguments)
-            continue
-        kind, is_list, _, words = _inspect(hints[name])
-        choices = field.metadata.get("choices")
-        if kind is bool:
-            arguments["action"] = argparse.BooleanOptionalAction
-        else:
-            metavar = (
-                name.upper() if field.metadata.get("positional") else "|".join((_METAVARS[kind], *words))
-            )
-            arguments["metavar"] = "{" + ",".join(map(str, choices)) + "}" if choices else metavar
-        if field.metadata.get("positional"):
-            arguments["nargs"] = (
-                "*" if is_list else "?"
-            )  # it may stand in the file: required is checked later
-            parser.add_argument(name, **arguments)
-        else:
-            if is_list:
-                arguments["nargs"] = "+"
-            parser.add_argument(_flag(name), dest=name, **arguments)
+    groups: dict[str, Any] = {"": parser}
+    for name, setting in settings.items():
+        if setting.holder not in groups:
+            groups[setting.holder] = parser.add_argument_group(f"settings of {setting.holder}, passed on")
+        _add_argument(groups[setting.holder], name, setting)
     return parser
 
 
-def _help(field: Any) -> str:
-    unit = f" [{field.metadata['unit']}]" if field.metadata.get("unit") else ""
-    default = "required" if _is_required(field) else f"default: {_show(_default(field))}"
-    return f"{field.metadata.get('help', '')}{unit} ({default})"
+def _add_argument(parser: Any, name: str, setting: Setting) -> None:
+    """Declare the flag of a setting, or its positional argument."""
+    unit = f" [{setting.metadata['unit']}]" if setting.metadata.get("unit") else ""
+    default = "required" if setting.default is MISSING else f"default: {_show(setting.default)}"
+    arguments: dict[str, Any] = {"help": f"{setting.metadata['help']}{unit} ({default})".replace("%", "%%")}
+    if typing.get_origin(setting.hint) is dict:
+        parser.add_argument(_flag(name), dest=name, nargs="+", metavar="NAME=VALUE,VALUE", **arguments)
+        return
+    kind, is_list, _, words = _inspect(setting.hint)
+    choices, is_positional = setting.metadata.get("choices"), setting.metadata.get("positional")
+    if kind is bool:
+        arguments["action"] = argparse.BooleanOptionalAction
+    else:
+        metavar = name.upper() if is_positional else "|".join((_METAVARS[kind], *words))
+        arguments["metavar"] = "{" + ",".join(map(str, choices)) + "}" if choices else metavar
+    if is_positional:  # it may stand in the file: whether it is missing is checked later
+        parser.add_argument(name, nargs="*" if is_list else "?", **arguments)
+    elif is_list:
+        parser.add_argument(_flag(name), dest=name, nargs="+", **arguments)
+    else:
+        parser.add_argument(_flag(name), dest=name, **arguments)
 
 
 def _show(value: Any) -> str:
@@ -221,14 +289,6 @@ def _show(value: Any) -> str:
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
-
-
-def _default(field: Any) -> Any:
-    return field.default if field.default is not dataclasses.MISSING else field.default_factory()
-
-
-def _is_required(field: Any) -> bool:
-    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 # ----------------------------------------------------------------------------- files
@@ -290,25 +350,25 @@ def _inspect(hint: Any) -> tuple[type, bool, bool, tuple[str, ...]]:
     return kind, is_list, optional, words
 
 
-def _read(name: str, value: Any, hints: dict[str, Any], fields: dict[str, Any], where: str) -> dict[str, Any]:
-    """What a field and, where it takes a range, the one for the range's lower end become."""
-    low = fields[name].metadata.get("low")
+def _read(name: str, value: Any, setting: Setting, where: str) -> dict[str, Any]:
+    """What a setting and, where it takes a range, the one for the range's lower end become."""
+    low = setting.metadata.get("low")
     if not low:
-        return {name: _convert(value, hints[name], fields[name], where)}
+        return {name: _convert(value, setting, where)}
     ends = value.split(":") if isinstance(value, str) else value
     if not isinstance(ends, list | tuple):
         ends = [value]
     if len(ends) not in (1, 2):
         raise UserError(f"{where} must be a number, or the two ends of a range, not {value!r}")
-    converted = [_convert(end, hints[name], fields[name], where) for end in ends]
+    converted = [_convert(end, setting, where) for end in ends]
     return {low: converted[0] if len(ends) == 2 else None, name: converted[-1]}
 
 
-def _convert(value: Any, hint: Any, field: Any, where: str) -> Any:
-    """A value of a file or of the command line as the type of its field; a UserError names ``where``."""
-    if typing.get_origin(hint) is dict:
+def _convert(value: Any, setting: Setting, where: str) -> Any:
+    """A value of a file or of the command line as the type of its setting; a UserError names ``where``."""
+    if typing.get_origin(setting.hint) is dict:
         return _to_lists(value, where)
-    kind, is_list, optional, words = _inspect(hint)
+    kind, is_list, optional, words = _inspect(setting.hint)
     if isinstance(value, str) and value.lower() in words:
         return value.lower()
     if value is None or (optional and isinstance(value, str) and value.lower() == "none"):
@@ -316,19 +376,19 @@ def _convert(value: Any, hint: Any, field: Any, where: str) -> Any:
             return None
         raise UserError(f"{where} must be {_NAMES[kind]}, and is empty")
     if words and not is_list:
-        return _convert_one(value, kind, field, where, " or ".join((_NAMES[kind], *words)))
+        return _convert_one(value, kind, setting, where, " or ".join((_NAMES[kind], *words)))
     if is_list:
         items = value if isinstance(value, list | tuple) else [value]
-        converted = [_convert_one(item, kind, field, where) for item in items]
-        return tuple(converted) if "tuple" in str(hint) else converted
-    return _convert_one(value, kind, field, where)
+        converted = [_convert_one(item, kind, setting, where) for item in items]
+        return tuple(converted) if "tuple" in str(setting.hint) else converted
+    return _convert_one(value, kind, setting, where)
 
 
 _METAVARS = {int: "N", float: "X", str: "TEXT"}
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
-def _convert_one(value: Any, kind: type, field: Any, where: str, wanted: str = "") -> Any:
+def _convert_one(value: Any, kind: type, setting: Setting, where: str, wanted: str = "") -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     result: Any = None
     if kind is bool:
@@ -338,9 +398,9 @@ def _convert_one(value: Any, kind: type, field: Any, where: str, wanted: str = "
         result = _to_number(value, kind) if kind is not str else str(value) if is_exact else None
     if result is None:
         raise UserError(f"{where} must be {wanted or _NAMES[kind]}, not {value!r}")
-    if field.metadata.get("is_path"):
+    if setting.metadata.get("is_path"):
         result = expand_user(result, where)
-    choices = field.metadata.get("choices")
+    choices = setting.metadata.get("choices")
     if choices and result not in choices:
         listed = ", ".join(str(choice) for choice in choices)
         raise UserError(f"{where} must be one of {listed}, not {value!r}{suggest(str(value), choices)}")

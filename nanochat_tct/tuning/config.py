@@ -4,30 +4,36 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from nanochat_tct.config import convert, option, suggest
+from nanochat_tct.config import convert, option, passed_on, settings_of, suggest, to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
-from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import Terms
+from nanochat_tct.tuning.ranges import Range, grid_values, middle_value, read_range
+from nanochat_tct.tuning.space import COMPOSED, settings_for
 from nanochat_tct.tuning.trials import VARIABLE, Unit
 
 LARGEST_BUDGET = 1e30  # FLOPs; what all computers of the world do in years
 MOST_HOURS = 1e9
 MOST_TRIALS = 10_000  # at first, of a size; and at a time
 WIDEST_SPAN = 1000.0
+BUDGETS: dict[Unit, str] = {"usd": "budget_usd", "gpu_hours": "budget_gpu_hours", "flops": "budget_flops"}
 # What may change when a sweep goes on: it does not change what is trained.
 FREE = (
+    *BUDGETS.values(),
     *("fresh", "dry_run", "output", "concurrency", "use_gpu", "compile", "checkpoint_activations"),
     *("tensorboard", "wandb", "wandb_project", "max_failures", "parallel", "num_workers", "wait_minutes"),
 )
-# Settings of `train` that a sweep decides itself, and why they are no settings of `tune`.
+# What may be added to when a sweep is continued; what is there already stays.
+GROWING = ("add_sizes", "add_rates", "from", "repeats")
+# Settings of `train` that a sweep decides itself, and why they cannot be given.
 DECIDED = {
     "learning_rate": "is swept anyway; see --num-rates and --rate-span",
     **dict.fromkeys(("n_layer", "n_head", "n_embd"), "is a matter of size; see --sizes"),
     "vocab_size": "is the tokenizer's",
     **dict.fromkeys(
-        ("min_lr", "warmup_iters", "lr_decay_iters"), "follows from each trial's learning rate and length"
+        ("min_lr", "warmup_iters", "lr_decay_iters"),
+        "follows from each trial's learning rate and length; see min_lr_share and warmup_share of --vary",
     ),
     "max_iters": "follows from the budget",
     **dict.fromkeys(
@@ -42,26 +48,19 @@ DECIDED = {
     "cpu_hourly_usd": "is --gpu-hourly-usd here, whatever the workers are",
     "num_samples": "is 0: the budget is for training",
 }
-# Settings of `train` that `tune` has too, with another default, text or set of values, and why.
+# Settings of `train` that mean something else here: their text in `tune --help`.
 DIFFERENT = {
-    "preset": "it gives context, dropout and proportions; the sizes are those of --sizes",
-    "batch_size": "auto is left out: a trial's price must follow from its settings",
-    "num_workers": "one process by default, as trials run side by side; no range, as min_workers is decided",
-    "gpu_hourly_usd": "no default: a budget in dollars must not rest on a guess",
-    "seed": "it also draws learning rates",
-    "wait_minutes": "a sweep waits for the GPUs of one trial; it starts with the CPUs there are",
+    "preset": "context, dropout and proportions; the sizes are those of --sizes",
+    "batch_size": "per worker and micro-step, a number: the price of a trial must follow from its settings",
+    "num_workers": "processes of a trial; one GPU each with --use-gpu",
+    "seed": "of initial weights, order of windows and drawn learning rates",
+    "wait_minutes": "for GPUs that a cluster does not have yet",
 }
-
-
-def shared(name: str) -> Any:
-    """A setting of `train` that means the same for each trial: default, help, unit and choices are those there."""
-    field = next(field for field in dataclasses.fields(TrainConfig) if field.name == name)
-    return dataclasses.field(default=field.default, metadata=field.metadata)
 
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """Everything `tune` can be told. What is named like a setting of `train` is handed on to each trial."""
+    """Everything that `tune` takes; `train` holds what each trial takes over."""
 
     # the budget: one of the three
     budget_usd: float | None = option(None, "hard limit of all that the sweep does", unit="USD")
@@ -84,14 +83,23 @@ class SweepConfig:
     num_rates: int = option(4, "learning rates tried for each size at first")
     rate_span: float = option(4.0, "from the rule's rate, 0.96 / n_embd, down and up by this factor")
     vary: dict[str, list[Any]] = option(
-        {}, f"values of more settings of train: {', '.join(VARIABLE)}; in a file {{dropout: [0, 0.1]}}"
+        {},
+        f"values, or a range LOW..HIGH, of more settings: {', '.join(VARIABLE)}; in a file {{dropout: [0, 0.1]}}",
     )
+    repeats: int = option(1, "seeds that each first trial is run with, so that the noise is measured")
     follow_up_share: float = option(
         0.4, "of the sweep's money for what the first trials suggest: rates beyond an edge, longer runs"
     )
     follow_up_factor: float = option(3.0, "a longer run costs so many first trials")
     hopeless: float = option(
         1.3, "half-way, stop a trial whose bits per byte are so many times the best of its size and length"
+    )
+
+    # what a sweep is continued with; a higher budget is given as the budget
+    add_sizes: list[str] = option([], "continue a sweep with more sizes")
+    add_rates: list[float] = option([], "continue a sweep with more learning rates, tried for each size")
+    from_: list[str] = option(
+        [], "folders of other sweeps on the same data, whose trials count as evidence", is_path=True
     )
 
     # how
@@ -103,41 +111,11 @@ class SweepConfig:
     )
     fresh: bool = option(False, "start anew; what was there is moved aside")
     concurrency: int | None = option(None, "trials at a time; none: as many as there are GPUs or cores for")
-    seed: int = option(0, "of drawn learning rates, initial weights, order of windows")
 
-    # of each trial
-    preset: str = option("demo", "context, dropout and proportions", choices=tuple(PRESETS))
-    data_dir: str | None = shared("data_dir")
-    tokenizer: str = shared("tokenizer")
-    context_size: int | None = shared("context_size")
-    dropout: float | None = shared("dropout")
-    windowing: str | None = shared("windowing")
-    stride: int | None = shared("stride")
-    mask_illegal: bool = shared("mask_illegal")
-    train_samples: int | None = shared("train_samples")
-    batch_size: int = option(8, "per worker and micro-step", unit="windows")
-    gradient_accumulation: int = shared("gradient_accumulation")
-    optimizer: str = shared("optimizer")
-    weight_decay: float | None = shared("weight_decay")
-    beta1: float = shared("beta1")
-    beta2: float = shared("beta2")
-    grad_clip: float = shared("grad_clip")
-    max_grad_norm_ratio: float = shared("max_grad_norm_ratio")
-    max_bad_iters: int = shared("max_bad_iters")
-    num_workers: int = option(1, "processes of a trial; one GPU each with --use-gpu")
-    use_gpu: bool = shared("use_gpu")
-    parallel: str = shared("parallel")
-    precision: str | None = shared("precision")
-    compile: bool = shared("compile")
-    checkpoint_activations: bool = shared("checkpoint_activations")
-    wait_minutes: float = option(30.0, "for GPUs that a cluster does not have yet", unit="minutes")
-    max_failures: int = shared("max_failures")
-    tensorboard: bool = shared("tensorboard")
-    wandb: str = shared("wandb")
-    wandb_project: str = shared("wandb_project")
+    train: TrainConfig = passed_on(TrainConfig(num_workers=1), without=DECIDED, helps=DIFFERENT)
 
     def __post_init__(self) -> None:
-        for name in ("budget_usd", "budget_gpu_hours", "budget_flops", "gpu_hourly_usd"):
+        for name in (*BUDGETS.values(), "gpu_hourly_usd"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{_flag(name)} is {value:g}: it must be more than 0")
@@ -148,7 +126,7 @@ class SweepConfig:
         for name in ("rate_span", "hopeless", "follow_up_factor"):
             if getattr(self, name) <= 1:
                 raise UserError(f"{_flag(name)} is {getattr(self, name):g}: it must be more than 1")
-        for name in ("num_rates", "concurrency"):
+        for name in ("num_rates", "concurrency", "repeats"):
             value = getattr(self, name)
             if value is not None and not 1 <= value <= MOST_TRIALS:
                 raise UserError(f"{_flag(name)} is {value}: it must be from 1 to {MOST_TRIALS:,}")
@@ -159,43 +137,81 @@ class SweepConfig:
                 raise UserError(f"{_flag(name)} is {value:g}: it must be at most {most:g}")
         if not self.sizes:
             raise UserError("--sizes is empty: name at least one preset, or layers x width such as 6x192")
+        for rate in self.add_rates:
+            if not 0 < rate <= WIDEST_SPAN:
+                raise UserError(f"--add-rates {rate:g}: a learning rate is from 0 to {WIDEST_SPAN:g}")
+        if self.train.batch_size == "auto":
+            raise UserError(
+                "--batch-size auto is not for tune: the price of a trial must follow from its settings; give a number"
+            )
         self.train_settings()
 
-    def varied(self) -> dict[str, list[Any]]:
+    @property
+    def all_sizes(self) -> list[str]:
+        """Those that the sweep began with, and those that were added."""
+        return [*self.sizes, *self.add_sizes]
+
+    def varied(self) -> dict[str, list[Any] | Range]:
         """The settings that `vary` names, with their values as `train` would read them.
 
         Raises: UserError for one that cannot be varied, and for a value that `train` refuses.
         """
-        varied: dict[str, list[Any]] = {}
+        varied: dict[str, list[Any] | Range] = {}
         for given, values in self.vary.items():
-            name, where = given.replace("-", "_"), f"vary {given}"
+            name, where = given.replace("-", "_"), f"--vary {given}"
             if name not in VARIABLE:
-                decided = DECIDED | dict.fromkeys(("size", "sizes", "preset"), DECIDED["n_embd"])
-                what = decided.get(name, f"cannot be varied{suggest(name, VARIABLE)}")
-                raise UserError(f"vary: {given} {what}; vary takes {', '.join(VARIABLE)}")
-            varied[name] = [convert(TrainConfig, name, value, where) for value in values]
-            if len(values) < 2 or None in varied[name] or len(set(varied[name])) < len(values):
-                raise UserError(
-                    f"{where} must be two or more values, each once; for a single one use {_flag(name)}"
+                reasons = DECIDED | dict.fromkeys(("size", "sizes", "preset"), DECIDED["n_embd"])
+                reasons |= dict.fromkeys(
+                    ("batch_size", "gradient_accumulation", "num_workers"), "follows from global_batch"
                 )
-            for value in varied[name]:
-                try:
-                    TrainConfig(**{name: value})
-                except UserError as error:
-                    raise UserError(f"{where}: {error}") from error
+                what = reasons.get(name, f"cannot be varied{suggest(name, VARIABLE)}")
+                raise UserError(f"vary: {given} {what}; vary takes {', '.join(VARIABLE)}")
+            texts = [value for value in values if isinstance(value, str) and ".." in value]
+            if texts and len(values) > 1:
+                raise UserError(f"{where} is either values or one range LOW..HIGH, not both")
+            if texts:
+                ends = [self._value(name, end, where) for end in texts[0].split("..", 1)]
+                varied[name] = read_range(name, ends, where)
+                continue
+            read = [self._value(name, value, where) for value in values]
+            if len(values) < 2 or None in read or len(set(read)) < len(values):
+                advice = f"; for a single one use {_flag(name)}" if name not in COMPOSED else ""
+                raise UserError(f"{where} must be two or more values, each once, or a range{advice}")
+            varied[name] = read
         return varied
+
+    def _value(self, name: str, value: Any, where: str) -> Any:
+        """A value of a varied setting, as its type; what `train` or the other settings refuse is refused here."""
+        if name not in COMPOSED:
+            value = convert(TrainConfig, name, value, where)
+        else:
+            of_kind = "batch_size" if name == "global_batch" else "grad_clip"  # a whole number, a number
+            value = convert(TrainConfig, of_kind, value, where)
+            least, most = COMPOSED[name]
+            if not isinstance(value, int | float) or not least <= value <= most:
+                raise UserError(f"{where} is {value}: it must be from {least:g} to {most:g}")
+        if value is not None:
+            try:
+                dataclasses.replace(self.train, **settings_for(self.train, {name: value}))
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+        return value
 
     @property
     def trials_of_a_size(self) -> int:
         """How many are tried at first (`first_points` in space.py says which)."""
-        more = sum(len(values) - 1 for values in self.varied().values())
-        return self.num_rates * (1 + more) if self.search == "grid" else self.num_rates
+        more = sum(len(grid_values(values)) - 1 for values in self.varied().values())
+        return self.repeats * self.num_rates * (1 + more if self.search == "grid" else 1)
 
     def train_settings(self) -> dict[str, Any]:
         """The settings that each trial takes over; of what is varied the first value. Refuses what `train` refuses."""
-        taken = {field.name for field in dataclasses.fields(TrainConfig)} - {"gpu_hourly_usd"}
-        settings = {name: getattr(self, name) for name in self.__dataclass_fields__ if name in taken}
-        settings |= {name: values[0] for name, values in self.varied().items()}
+        settings = {
+            name: getattr(self.train, name)
+            for name, setting in settings_of(SweepConfig).items()
+            if setting.holder == "train"
+        }
+        first = {name: middle_value(values) for name, values in self.varied().items()}
+        settings |= settings_for(self.train, first)
         if self.gpu_hourly_usd is not None:
             settings |= {"gpu_hourly_usd": self.gpu_hourly_usd, "cpu_hourly_usd": self.gpu_hourly_usd}
         TrainConfig(**settings)
@@ -206,12 +222,9 @@ class SweepConfig:
 
         Raises: UserError when there is no budget, or more than one, or no price where one is needed.
         """
-        budgets: dict[Unit, float | None] = {
-            "usd": self.budget_usd,
-            "gpu_hours": self.budget_gpu_hours,
-            "flops": self.budget_flops,
+        given = {
+            unit: getattr(self, name) for unit, name in BUDGETS.items() if getattr(self, name) is not None
         }
-        given = {unit: value for unit, value in budgets.items() if value is not None}
         if len(given) != 1:
             what = "no budget is given" if not given else "more than one budget is given"
             raise UserError(f"{what}: use one of --budget-usd, --budget-gpu-hours and --budget-flops")
@@ -223,8 +236,10 @@ class SweepConfig:
                 f"--budget-usd {budget:g} at --gpu-hourly-usd {self.gpu_hourly_usd:g} is "
                 f"{budget / self.gpu_hourly_usd:g} hours: it must be at most {MOST_HOURS:g}"
             )
-        sweep = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in FREE}
-        sweep |= {"data_dir": data_fingerprint, "tokenizer": tokenizer_fingerprint, "vary": self.varied()}
+        sweep = {name: value for name, value in to_dict(self).items() if name not in FREE}
+        varied = {name: str(v) if isinstance(v, Range) else v for name, v in self.varied().items()}
+        sweep |= {"data_dir": data_fingerprint, "tokenizer": tokenizer_fingerprint, "vary": varied}
+        del sweep["gpu_hourly_usd"]
         return Terms(unit, budget, self.gpu_hourly_usd, sweep)
 
 

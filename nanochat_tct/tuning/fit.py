@@ -13,6 +13,7 @@ The loss is of the validation windows that all trials were measured on. That of 
 is only known to be near 1 (`sampling_error`), until the final run was measured on both.
 Settings besides (dropout, optimizer, ...) that differ between the trials add up: each of their values, taken as a name
 without order, costs a share of the loss, the best one nothing, and moves the best rate; at all sizes and lengths alike.
+Of a range the values that were tried are many, and those that lie close to each other cost about the same.
 What is not known is a distribution: weak priors, from those papers, that the trials narrow. With few
 trials the intervals are therefore wide, and never missing.
 """
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.tuning.ranges import Range
 from nanochat_tct.tuning.trials import VARIABLE, Trial, show_value
 
 # Priors: middle and standard deviation. Those of factors are of their logarithm.
@@ -41,6 +43,8 @@ CURVATURE = (0.03, 1.0)  # share of loss that a rate costs which is wrong by a f
 NOISE = (0.005, 0.7)  # share of loss that differs between seeds
 SIZE_LEARNING_RATE, SIZE_CURVATURE = 0.3, 0.3  # how far a size differs from the others
 VALUE_LOSS, VALUE_LEARNING_RATE = 0.05, 0.3  # how far a value of a setting differs from its others
+MOST_NAMES = 4  # values of a setting that are taken as names; more are points of a range
+LIKE_WITHIN = 0.4  # of a range: how far apart values are that cost the same still
 SHARES = 1.5  # of E, A and B, around those of Hoffmann's constants
 # The constants' terms in the small would exceed all that a model can lose (9 nats when it guesses among 8,192 tokens).
 MOST_NATS_OF_PARAMETERS, MOST_NATS_OF_TOKENS = 3.0, 4.0
@@ -380,10 +384,11 @@ class _LossModel:
         self.of_size = {trial.size: trial for trial in (*swept, *self.finished)}
         self.sizes = list(self.of_size)
         measured = [*self.finished, *stopped]
-        values = {name: sorted({getattr(trial, name) for trial in measured}) for name in VARIABLE}
+        values = {name: sorted({getattr(trial, name) for trial in measured}, key=_order) for name in VARIABLE}
         self.varied = {name: some for name, some in values.items() if len(some) > 1}
         pairs = [(name, value) for name, some in self.varied.items() for value in some]
         self.value_index = {pair: index for index, pair in enumerate(pairs)}
+        self.likeness = likeness_of(self.varied)
         self.rows, self.stopped = self.rows_of(self.finished), self.rows_of(stopped)
         self.log_rates = np.log([trial.learning_rate for trial in self.finished])
         self.stopped_log_rates = np.log([trial.learning_rate for trial in stopped])
@@ -461,14 +466,13 @@ class _LossModel:
         by_width = (WIDTH_SLOPE[0] + WIDTH_SLOPE[1] * z[:, 8:9]) * np.log(rows.width / self.width)
         by_tokens = (TOKENS_SLOPE[0] + TOKENS_SLOPE[1] * z[:, 9:10]) * np.log(rows.tokens / self.tokens)
         own = SIZE_LEARNING_RATE * z[:, 13 + rows.size]
-        of_values = z[:, self.first_value + len(self.value_index) + rows.values].sum(
-            2
-        )  # (P, n, settings) before
+        moves = z[:, self.first_value + len(self.value_index) :] @ self.likeness  # (P, values)
+        of_values = moves[:, rows.values].sum(2)  # (P, n, settings) before
         return rule + by_width + by_tokens + own + VALUE_LEARNING_RATE * of_values
 
     def value_costs(self, z: np.ndarray) -> np.ndarray:
         """Log loss (P, values) that each value adds to that of the best of its setting."""
-        costs = VALUE_LOSS * z[:, self.first_value : self.first_value + len(self.value_index)]
+        costs = VALUE_LOSS * z[:, self.first_value : self.first_value + len(self.value_index)] @ self.likeness
         start = 0
         for values in self.varied.values():
             of_setting = slice(start, start + len(values))
@@ -502,6 +506,30 @@ class _LossModel:
         margin = (lost - STOPPED_COSTS) / STOPPED_SOFTNESS
         stopped = -np.logaddexp(0, -margin).sum(1)
         return finished + stopped
+
+
+def likeness_of(varied: Mapping[str, Sequence[Any]]) -> np.ndarray:
+    """(values, values): independent standard normals times this are alike for values that lie close to each other.
+
+    So are those of a range, of which there are many. A few values are taken as names without order.
+    """
+    count = sum(map(len, varied.values()))
+    likeness, start = np.eye(count), 0
+    for name, values in varied.items():
+        if len(values) > MOST_NAMES and all(isinstance(value, int | float) for value in values):
+            whole = Range(name, values[0], values[-1])
+            positions = np.array([whole.position(value) for value in values])
+            off = (positions[:, None] - positions[None, :]) / LIKE_WITHIN
+            covariance = np.exp(-(off**2) / 2) + 1e-6 * np.eye(len(values))
+            of_setting = slice(start, start + len(values))
+            likeness[of_setting, of_setting] = np.linalg.cholesky(covariance).T
+        start += len(values)
+    return likeness
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    """For sorting values, of which one may be None."""
+    return value is not None, 0 if value is None else value
 
 
 def _factor(z: np.ndarray, prior: tuple[float, float]) -> np.ndarray:

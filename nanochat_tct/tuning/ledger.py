@@ -52,7 +52,7 @@ class OverBudget(Exception):
 
 @dataclass(frozen=True)
 class Terms:
-    """What a sweep agreed to spend, and on what; the first line of the file."""
+    """What a sweep agreed to spend, and on what; the first line of the file, and again where it is continued."""
 
     unit: Unit
     budget: float  # in that unit
@@ -104,6 +104,7 @@ class Account:
     paid_until: float = 0.0  # its workers' time is paid up to here (seconds since 1970)
     closed_at: float | None = None
     result: dict[str, Any] = field(default_factory=dict)  # whatever settle() was given
+    round: int = 0  # of the sweep, in which it was opened
 
     @property
     def is_open(self) -> bool:
@@ -113,6 +114,14 @@ class Account:
     def left(self) -> int:
         """Quanta of its reserve that are not used."""
         return self.reserve - self.charged if self.is_open else 0
+
+
+@dataclass(frozen=True)
+class Round:
+    """How a sweep stood when it began, or was continued with other terms."""
+
+    committed: int  # quanta that were spent or reserved
+    idle: int  # quanta that idle workers had cost
 
 
 class Ledger:
@@ -143,6 +152,9 @@ class Ledger:
         self.accounts: dict[str, Account] = {}
         self.entries: list[Entry] = []
         self.spent = 0  # quanta
+        self.idle = 0  # quanta of it that no trial was charged
+        self.rounds: list[Round] = []
+        self.notes: dict[str, Any] = {}
         self.copy: str | None = None  # the URI of the folder that it is in
         self.keeper = ""  # who may renew it: the last one who said keep_copies
         self.copied = 0  # quanta that it knows of
@@ -238,6 +250,13 @@ class Ledger:
                 self._refuse_beyond(reserve, self.free, trial)
                 self._append({"open": [self.clock(), trial, purpose, workers, settings, reserve]}, sync=True)
             return self.accounts[trial]
+
+    def extend(self, terms: Terms) -> None:
+        """Continue the sweep with other terms: a higher budget, or more to try. A new round begins."""
+        was = self.terms
+        assert (terms.unit, terms.hourly_usd) == (was.unit, was.hourly_usd) and terms.budget >= was.budget
+        with self._locked():
+            self._append({"terms": asdict(terms)}, sync=True)
 
     def top_up(self, trial: str, left: int) -> int:
         """Raise the reserve until `left` quanta of it are unused, as far as there is money. Returns what is left.
@@ -389,10 +408,13 @@ class Ledger:
         match operation:
             case "terms":
                 self.terms = Terms(**values)
-                self.notes: dict[str, Any] = {}
+                committed = self.spent + sum(account.left for account in self.accounts.values())
+                self.rounds.append(Round(committed, self.idle))
             case "open":
                 now, trial, purpose, workers, settings, reserve = values
-                self.accounts[trial] = Account(purpose, workers, settings, reserve, now)
+                self.accounts[trial] = Account(
+                    purpose, workers, settings, reserve, now, round=len(self.rounds) - 1
+                )
             case "top_up":
                 _, trial, amount = values
                 self.accounts[trial].reserve += amount
@@ -421,7 +443,9 @@ class Ledger:
         cost = self._cost(microseconds, flops)
         self.spent += cost
         purpose: Purpose = "idle"
-        if trial != IDLE:
+        if trial == IDLE:
+            self.idle += cost
+        else:
             account = self.accounts[trial]
             account.charged += cost
             account.microseconds += microseconds

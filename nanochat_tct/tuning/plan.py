@@ -1,13 +1,12 @@
 """What a sweep will do with its budget: how many trials of what length, what is left for the final run."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
-from nanochat_tct.errors import UserError
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import MICRO, Terms
@@ -125,21 +124,14 @@ def make_plan(
     global_batch: int,
     validation_windows: int,
 ) -> Plan:
-    """Divide the sweep's money.
+    """Divide the sweep's money, which is no less than `least_budget`.
 
     Args:
         prices: in quanta, by size.
         spent: quanta, on probes.
-
-    Raises: UserError that says the least budget that would do.
     """
     number = len(prices) * config.trials_of_a_size
     money = (config.sweep_share * terms.capacity - spent) * (1 - config.follow_up_share) / number
-    smallest = EVALUATIONS * min(global_batch, validation_windows)
-    needed = max(price.of(MIN_ITERS, smallest) for price in prices.values())
-    if money < needed:
-        least = (needed * number / (1 - config.follow_up_share) + spent) / config.sweep_share
-        raise UserError(too_small(terms, least, number))
 
     def eval_iters_for(money: float, price: Prices) -> int:
         return math.floor(money / (EVALUATIONS * price.window * global_batch))
@@ -159,16 +151,47 @@ def make_plan(
     return Plan(money, iters, eval_iters, windows, whole_windows)
 
 
-def too_small(terms: Terms, least: float, number: int) -> str:
-    """What to say of a budget that does not buy the trials."""
-    amount = terms.amount(math.ceil(least))
-    rounded = math.ceil(amount / 10 ** (math.floor(math.log10(amount)) - 1)) * 10 ** (
-        math.floor(math.log10(amount)) - 1
-    )
-    flag = f"--budget-{terms.unit.replace('_', '-')}"
+def least_budget(
+    config: SweepConfig,
+    number: int,
+    trials: Iterable[Prices],
+    finals: Iterable[Prices],
+    windows: int,
+    gone: float,
+) -> float:
+    """Quanta that buy first trials and a final run of MIN_ITERS each, whatever their size.
+
+    Args:
+        number: of first trials.
+        trials, finals: prices of each that may be run.
+        windows: of an evaluation, at least.
+        gone: quanta of the sweep's share that probes and earlier trials take.
+    """
+    a_trial = max(price.of(MIN_ITERS, EVALUATIONS * windows) for price in trials)
+    a_final = max(price.of(MIN_ITERS, FINAL_EVALUATIONS * windows, FINAL_EVALUATIONS) for price in finals)
+    sweep = number * a_trial / (1 - config.follow_up_share) + gone
+    return max(sweep / config.sweep_share, a_final / (1 - config.sweep_share))
+
+
+def too_small(terms: Terms, least: float, number: int, probes: int, spent: int) -> str:
+    """What to say of a budget that does not buy the least.
+
+    Args:
+        least: quanta.
+        number: of first trials.
+        probes: that are still to come.
+        spent: quanta, so far.
+    """
+    what = f"{number} trials of {MIN_ITERS} iters and a final run" if number else "a final run"
+    if probes:
+        what = f"{probes} probes, {what}"
+    if spent:
+        what += f" take, with the {terms.amount(spent):.3g} that is spent,"
+    else:
+        what += " take"
     return (
-        f"{flag} {terms.budget:g} is too small: {number} trials of {MIN_ITERS} iters and a final run take "
-        f"{rounded:.3g} at least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
+        f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: {what} {rounded_up(terms, least)} at "
+        "least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
     )
 
 
@@ -178,6 +201,13 @@ def final_windows(prices: Prices, money: float, plan: Plan) -> int:
         return plan.whole_windows
     windows = math.floor(WHOLE_SPLIT_SHARE * money / prices.window)
     return windows if windows > plan.windows else 0
+
+
+def rounded_up(terms: Terms, quanta: float) -> str:
+    """Quanta in the budget's unit, two digits of it: a budget that is no less."""
+    amount = terms.amount(math.ceil(quanta))
+    digit = 10 ** (math.floor(math.log10(amount)) - 1)
+    return f"{math.ceil(amount / digit) * digit:.3g}"
 
 
 def final_iters(prices: Prices, money: float, plan: Plan) -> int:

@@ -1,4 +1,4 @@
-"""What a sweep tries: model sizes by name, and learning rates around a rule."""
+"""What a sweep tries: model sizes by name, learning rates around a rule, and values of other settings."""
 
 import dataclasses
 import math
@@ -14,7 +14,10 @@ from nanochat_tct.model.accounting import flops_per_token, parameter_count
 from nanochat_tct.model.gpt import GPTConfig
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.tuning.ranges import Range, grid_values, middle_value, rounded
 
+# Settings of `vary` that are no settings of `train` but become some: their least and largest values.
+COMPOSED = {"global_batch": (1, 10**9), "warmup_share": (0.0, 1.0), "min_lr_share": (0.0, 1.0)}
 EDGE_STEP = 2.0  # a rate beyond the edge is so many times the last one, at least
 
 
@@ -56,7 +59,9 @@ def make_size(name: str, base: TrainConfig, vocab_size: int) -> Size:
         n_embd = int(match[2])
         n_layer = int(match[1]) if match[1] else max(1, round(preset.n_layer * n_embd / preset.n_embd))
         n_head = n_embd // head
-        if not n_embd or n_embd % head or not n_layer:
+        if not n_layer:
+            raise UserError(f"size {name!r}: a model has 1 layer at least")
+        if not n_embd or n_embd % head:
             raise UserError(f"size {name!r}: the width must be a multiple of {head}, the width of a head")
     else:
         raise UserError(
@@ -73,37 +78,78 @@ def rule_rate(size: Size) -> float:
     return 0.96 / size.shape.n_embd
 
 
-def first_rates(size: Size, search: str, num_rates: int, span: float, seed: int) -> list[float]:
+def first_rates(size: str, centre: float, search: str, num_rates: int, span: float, seed: int) -> list[float]:
     """The learning rates tried at first: a grid, even in their logarithm, or drawn log-uniformly."""
-    centre = rule_rate(size)
     if search == "grid":
         steps = [
             2 * index / max(1, num_rates - 1) - 1 if num_rates > 1 else 0.0 for index in range(num_rates)
         ]
     else:
-        rng = random.Random(f"{seed} {size.name}")
+        rng = random.Random(f"{seed} {size}")
         steps = [rng.uniform(-1, 1) for _ in range(num_rates)]
     return [rounded(centre * span**step) for step in steps]
 
 
+def settings_for(
+    base: TrainConfig, varied: Mapping[str, Any], iters: int | None = None, rate: float | None = None
+) -> dict[str, Any]:
+    """Values of what a sweep varies, as settings of `train`.
+
+    Args:
+        base: whose workers and micro-batch a global batch is divided among.
+        iters, rate: of the trial, which shares are of; without them shares are left out.
+    Raises: UserError when the workers cannot share a global batch.
+    """
+    settings = {name: value for name, value in varied.items() if name not in COMPOSED}
+    if "global_batch" in varied:
+        rows, remainder = divmod(varied["global_batch"], base.num_workers)
+        if remainder or not rows:
+            raise UserError(
+                f"a global batch of {varied['global_batch']} windows cannot be divided among --num-workers "
+                f"{base.num_workers}"
+            )
+        assert base.batch_size != "auto"
+        micro_batch = max(size for size in range(1, min(rows, base.batch_size) + 1) if rows % size == 0)
+        settings |= {"batch_size": micro_batch, "gradient_accumulation": rows // micro_batch}
+    if "warmup_share" in varied and iters is not None:
+        settings["warmup_iters"] = round(varied["warmup_share"] * iters)
+    if "min_lr_share" in varied and rate is not None:
+        settings["min_lr"] = varied["min_lr_share"] * rate
+    return settings
+
+
 def first_points(
-    size: Size, search: str, num_rates: int, span: float, seed: int, varied: Mapping[str, Sequence[Any]]
+    size: str,
+    centre: float,
+    search: str,
+    num_rates: int,
+    span: float,
+    seed: int,
+    varied: Mapping[str, Sequence[Any] | Range],
 ) -> list[tuple[float, dict[str, Any]]]:
     """Learning rate, and values of what else is varied, of each of a size's first trials.
 
     grid: all rates with the first value of everything; then, one setting and value at a time, all rates with that one
     changed. The fit adds the effects of settings up, so that combinations would tell it nothing that these do not,
-    and a budget is soon eaten by a product. log-uniform: with each rate values are drawn, each as often as the others.
+    and a budget is soon eaten by a product. Of a range the middle, both ends are tried.
+    log-uniform: with each rate values are drawn, each as often as the others, and of a range one in each equal part.
     """
-    rates = first_rates(size, search, num_rates, span, seed)
-    first = {name: values[0] for name, values in varied.items()}
+    rates = first_rates(size, centre, search, num_rates, span, seed)
     if search == "grid":
-        others = [{**first, name: value} for name, values in varied.items() for value in values[1:]]
+        first = {name: middle_value(values) for name, values in varied.items()}
+        others = [
+            {**first, name: value} for name, values in varied.items() for value in grid_values(values)[1:]
+        ]
         return [(rate, values) for values in (first, *others) for rate in rates]
     drawn = {}
     for name, values in varied.items():
-        deck = [*values] * math.ceil(num_rates / len(values))
-        drawn[name] = random.Random(f"{seed} {size.name} {name}").sample(deck, len(deck))
+        rng = random.Random(f"{seed} {size} {name}")
+        if isinstance(values, Range):
+            parts = rng.sample(range(num_rates), num_rates)
+            drawn[name] = [values.at((part + rng.random()) / num_rates) for part in parts]
+        else:
+            deck = [*values] * math.ceil(num_rates / len(values))
+            drawn[name] = rng.sample(deck, len(deck))
     return [(rate, {name: drawn[name][index] for name in varied}) for index, rate in enumerate(rates)]
 
 
@@ -112,8 +158,3 @@ def rate_beyond(rates: Collection[float], upwards: bool) -> float:
     logs = sorted(math.log(rate) for rate in rates)
     step = max(math.log(EDGE_STEP), logs[1] - logs[0]) if len(logs) > 1 else math.log(EDGE_STEP)
     return rounded(math.exp(logs[-1] + step if upwards else logs[0] - step))
-
-
-def rounded(rate: float) -> float:
-    """Three significant digits: what is shown is what is used."""
-    return float(f"{rate:.3g}")

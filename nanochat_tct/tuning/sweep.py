@@ -2,11 +2,15 @@
 
 Probes measure each size; first trials try learning rates; follow-ups try rates beyond an edge, then longer runs of
 the sizes that look best; a fit of all of them chooses size and rate; the final run gets what is left.
+
+A finished sweep that is continued (`Ledger.extend`) does all of that again with the money that came: what was tried
+is not tried again, and all trials, earlier final runs and those of other sweeps (`--from`) count as evidence.
 """
 
 import dataclasses
 import math
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.trainer import open_windows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
-from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.ledger import MICRO, Ledger
 from nanochat_tct.tuning.plan import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
@@ -28,18 +32,24 @@ from nanochat_tct.tuning.plan import (
     Prices,
     final_iters,
     final_windows,
+    least_budget,
     make_plan,
     prices_in_flops,
     prices_in_quanta,
     prices_in_seconds,
+    rounded_up,
+    too_small,
 )
-from nanochat_tct.tuning.space import Size, first_points, rate_beyond, rounded, rule_rate
-from nanochat_tct.tuning.trials import Purpose, Trial, trial_rows
+from nanochat_tct.tuning.ranges import Range, holds, middle_value, rounded
+from nanochat_tct.tuning.space import Size, first_points, rate_beyond, rule_rate, settings_for
+from nanochat_tct.tuning.trials import Purpose, Trial, evidence_rows, trial_rows
 
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
 RESERVE = 1.25  # times the forecast is reserved where the budget is in time; the rest is given back
 WIDENINGS = 2  # of a size's range, at most
+LEAST_SECONDS = 3.0  # far less than the start of a worker takes
+LONG_ENOUGH = 0.5  # of a first trial: another sweep's of that length need not be made again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +62,17 @@ class Spec:
     varied: dict[str, Any]  # setting -> value, of what else the sweep varies
     iters: int
     reserve: int  # quanta
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What is tried: all that makes a first trial but its length."""
+
+    size: str
+    learning_rate: float
+    varied: dict[str, Any]
+    seed: int
 
 
 class Sweep:
@@ -75,16 +96,11 @@ class Sweep:
         """
         self.config, self.folder, self.ledger, self.base = config, folder, ledger, base
         self.store, self.sizes, self.cores, self.slots = store, sizes, cores, slots
+        self.varied = config.varied()
         self.iter_tokens = base.global_batch * base.context_size
         training, validation = (open_windows(store, base, split) for split in ("train", "val"))
         self.validation_windows = len(validation)
         self.unique_tokens = min(len(training), base.train_samples or len(training)) * base.context_size
-        # The final run may take more workers, each of which warms up.
-        finals = spread(base, self.slots)
-        self.warm_up_rows = {
-            is_final: warm_up_rows(each, each.num_workers, base.global_batch)
-            for is_final, each in ((False, base), (True, finals))
-        }
         self.fit: Fit | None = None
 
     @property
@@ -92,54 +108,203 @@ class Sweep:
         """Of its output: an absolute path, or a URI that `folder` is this machine's part of."""
         return absolute(self.config.output)
 
+    # ------------------------------------------------------------------------- rounds
+
+    @property
+    def round(self) -> int:
+        """How often the sweep was continued with other terms."""
+        return len(self.ledger.rounds) - 1
+
+    @property
+    def first_round(self) -> int:
+        """The first round that no final run belongs to yet: the money since then is divided together."""
+        finals = [account.round for account in self.ledger.accounts.values() if account.purpose == "final"]
+        return min(max(finals, default=-1) + 1, self.round)
+
+    @property
+    def committed(self) -> int:
+        """Quanta that were gone when the first of these rounds began."""
+        return self.ledger.rounds[self.first_round].committed if self.first_round else 0
+
+    @property
+    def sweep_money(self) -> float:
+        """Quanta for the probes and trials of these rounds."""
+        return self.config.sweep_share * (self.ledger.terms.capacity - self.committed)
+
+    def spent_on(self, *purposes: str) -> int:
+        """Quanta, of what is settled and what is open, in these rounds."""
+        accounts = self.ledger.accounts.values()
+        spent = sum(
+            account.charged
+            for account in accounts
+            if account.purpose in purposes and account.round >= self.first_round
+        )
+        if "idle" in purposes:
+            spent += self.ledger.idle - (self.ledger.rounds[self.first_round].idle if self.first_round else 0)
+        return spent
+
     # ------------------------------------------------------------------------- prices
 
-    def seconds(self, size: str) -> Prices | None:
-        """Of a size, as its probe measured them; None before that."""
-        for account in self.ledger.accounts.values():
-            if (
-                account.purpose == "probe"
-                and account.settings["size"] == size
-                and "seconds" in account.result
-            ):
-                return prices_in_seconds(account.result["seconds"])
-        return None
+    def batch_base(self, varied: dict[str, Any], is_final: bool = False) -> ResolvedConfig:
+        """`base` with a trial's global batch; the final run may have more workers."""
+        batch = {name: value for name, value in varied.items() if name == "global_batch"}
+        base = dataclasses.replace(self.base, **settings_for(self.base, batch))
+        return spread(base, self.slots) if is_final else base
 
-    def prices(self, size: str, is_final: bool = False) -> Prices:
+    @property
+    def probe_batches(self) -> list[dict[str, Any]]:
+        """The values that probes measure: of varied global batches, where time must be measured, both ends."""
+        values = self.varied.get("global_batch")
+        if values is None:
+            return [{}]
+        if not self.is_timed:
+            return [{"global_batch": middle_value(values)}]
+        some = [values.at(0), values.at(1)] if isinstance(values, Range) else values
+        return [{"global_batch": batch} for batch in dict.fromkeys((max(some), min(some)))]
+
+    def probed(self, size: str) -> dict[int, Prices]:
+        """Seconds of a size by global batch, as its probes measured them."""
+        return {
+            account.settings["iter_tokens"] // self.sizes[size].shape.context_size: prices_in_seconds(
+                account.result["seconds"]
+            )
+            for account in self.ledger.accounts.values()
+            if account.purpose == "probe" and account.settings["size"] == size and "seconds" in account.result
+        }
+
+    def seconds(self, size: str, global_batch: int | None = None) -> Prices | None:
+        """Of a size, as its probes measured them; None before that. Between two batches an iter's are interpolated."""
+        probed = self.probed(size)
+        if len(probed) < len(self.probe_batches):
+            return None
+        most, least = max(probed), min(probed)
+        if global_batch is None or most == least:
+            return probed[most]
+        slope = (probed[most].iter - probed[least].iter) / (most - least)
+        an_iter = probed[least].iter + slope * (global_batch - least)
+        return dataclasses.replace(
+            probed[most], iter=max(an_iter, min(each.iter for each in probed.values()))
+        )
+
+    def prices(self, size: str, is_final: bool = False, varied: dict[str, Any] | None = None) -> Prices:
         """Of a size, in quanta; of a probed one only where the budget is in time."""
-        seconds, unit, warm_up = self.seconds(size), self.ledger.terms.unit, self.warm_up_rows[is_final]
-        if unit == "flops":
-            return prices_in_flops(self.sizes[size], self.base.global_batch, warm_up)
+        base = self.batch_base(varied or {}, is_final)
+        warm_up = warm_up_rows(base, base.num_workers, base.global_batch)
+        if not self.is_timed:
+            return prices_in_flops(self.sizes[size], base.global_batch, warm_up)
+        seconds = self.seconds(size, base.global_batch)
         assert seconds is not None
-        workers = self.base.num_workers
-        return prices_in_quanta(unit, self.sizes[size], self.base.global_batch, warm_up, workers, seconds)
+        unit, workers = self.ledger.terms.unit, self.base.num_workers
+        return prices_in_quanta(unit, self.sizes[size], base.global_batch, warm_up, workers, seconds)
+
+    @property
+    def largest_batch(self) -> int:
+        """Windows of an iter of the trials that have the most."""
+        values = self.varied.get("global_batch")
+        if values is None:
+            return self.base.global_batch
+        return int(values.at(1) if isinstance(values, Range) else max(values))
+
+    # ------------------------------------------------------------------------- the plan
 
     def make_plan(self) -> Plan:
-        """Divide the sweep's money, once all sizes are probed; a plan is made once and kept.
+        """Divide the sweep's money, once all sizes are probed; a plan is made once in a round and kept.
 
         Raises: UserError when the budget is too small.
         """
-        noted = self.ledger.notes.get("plan")
-        if noted is not None:
-            return Plan(**noted)
-        plan = make_plan(
-            self.config,
-            self.ledger.terms,
-            {name: self.prices(name) for name in self.sizes},
-            self.spent_on("probe", "idle"),
-            self.base.global_batch,
-            self.validation_windows,
-        )
-        self.ledger.note("plan", vars(plan))
+        plans = [self.ledger.notes.get(plan_note(number)) for number in range(self.round + 1)]
+        if plans[-1] is not None:
+            return Plan(**plans[-1])
+        earlier = next((Plan(**plan) for plan in reversed(plans) if plan is not None), None)
+        self.refuse_too_small()
+        if earlier is None:
+            plan = make_plan(
+                self.config,
+                self.ledger.terms,
+                {name: self.prices(name) for name in self.sizes},
+                self.spent_on("probe", "idle"),
+                self.largest_batch,
+                self.validation_windows,
+            )
+        else:
+            plan = self.next_plan(earlier)
+        self.note_centres(plan)
+        self.ledger.note(plan_note(self.round), vars(plan))
         return plan
 
-    def spent_on(self, *purposes: str) -> int:
-        """Quanta, of what is settled and what is open."""
-        accounts = self.ledger.accounts.values()
-        spent = sum(account.charged for account in accounts if account.purpose in purposes)
-        if "idle" in purposes:
-            spent += self.ledger.spent - sum(account.charged for account in accounts)
-        return spent
+    def refuse_too_small(self) -> None:
+        """The rule of what a budget must buy; it decides before anything is spent.
+
+        Where the budget is in time, and some size is not measured yet, it knows only that each start takes a while;
+        it decides again once all are measured.
+
+        Raises: UserError that says the least budget that would do.
+        """
+        terms, batch = self.ledger.terms, {"global_batch": self.largest_batch}
+        is_known = not self.is_timed or self.is_probed
+        at_least = Prices(LEAST_SECONDS * self.base.num_workers * MICRO, 0, 0, 0, 0)
+        trials = [self.prices(size, varied=batch) if is_known else at_least for size in self.sizes]
+        finals = [self.prices(size, True, batch) if is_known else at_least for size in self.sizes]
+        probes = [at_least.start_up if self.is_timed else spec.reserve for spec in self.probes()]
+        number = self.trials_left()
+        gone = self.spent_on("probe", "sweep", "idle")
+        gone += sum(account.left for account in self.ledger.accounts.values() if account.purpose == "sweep")
+        least = least_budget(
+            self.config,
+            number,
+            trials,
+            finals,
+            min(self.largest_batch, self.validation_windows),
+            gone + sum(probes),
+        )
+        if self.is_timed and probes:
+            least = max(least, (gone + sum(probes) / PROBE_SHARE) / self.config.sweep_share)
+        if terms.capacity - self.committed < least:
+            margin = RESERVE if self.is_timed and is_known else 1.0  # workers also start, and wait
+            wanted = self.committed + margin * least
+            raise UserError(too_small(terms, wanted, number, len(probes), self.ledger.spent))
+
+    def trials_left(self) -> int:
+        """How many first trials are still to be begun, those that other sweeps' trials may replace included."""
+        if self.config.search == "optuna":
+            return max(0, self.config.trials_of_a_size * len(self.sizes) - len(self.trials()))
+        return len(self.points_left(None))
+
+    def next_plan(self, earlier: Plan) -> Plan:
+        """The plan of a sweep that is continued: first trials cost what they did, as far as the money lasts.
+
+        Evaluations are over the same windows, so that all trials can be compared.
+        """
+        number = self.trials_left()
+        left = self.sweep_money - self.spent_on("probe", "sweep", "idle")
+        left -= sum(account.left for account in self.ledger.accounts.values() if account.purpose == "sweep")
+        money = earlier.money
+        if number:
+            money = min(money, left * (1 - self.config.follow_up_share) / number)
+        return self.at_cost(earlier, money)
+
+    def at_cost(self, plan: Plan, money: float) -> Plan:
+        """The same plan for first trials that cost `money` quanta, for the sizes that there are now."""
+        iters = {name: self.prices(name).iters(money, EVALUATIONS * plan.windows) for name in self.sizes}
+        return dataclasses.replace(plan, money=money, iters=iters)
+
+    def note_centres(self, plan: Plan) -> None:
+        """Keep, for each size, the rate that first trials are spread around: by a rule, or by other sweeps' trials."""
+        centres = dict(self.ledger.notes.get("centres", {}))
+        for name, size in self.sizes.items():
+            shorter = [
+                trial
+                for trial in self.evidence()
+                if trial.size == name and trial.tokens < LONG_ENOUGH * plan.iters[name] * self.iter_tokens
+            ]
+            if name in centres:
+                continue
+            centres[name] = rule_rate(size)
+            if len({trial.learning_rate for trial in shorter if trial.status == "finished"}) > 1:
+                tokens = plan.iters[name] * self.iter_tokens
+                fit = fit_trials(self.evidence(), {name: tokens})
+                centres[name] = rounded(fit.learning_rate(name, tokens).middle)
+        self.ledger.note("centres", centres)
 
     # ------------------------------------------------------------------------- what is next
 
@@ -158,7 +323,10 @@ class Sweep:
         for name, account in self.ledger.accounts.items():
             if account.is_open and name not in running:
                 return name  # of an earlier session
-        if "final" in {account.purpose for account in self.ledger.accounts.values()}:
+        finals = [name for name, account in self.ledger.accounts.items() if account.purpose == "final"]
+        if set(finals) & running:
+            return None
+        if finals and self.ledger.accounts[finals[-1]].round == self.round:
             return None if running else False
         for spec in self.probes():
             return self.begin(spec)
@@ -189,12 +357,20 @@ class Sweep:
         size = self.sizes[spec.size]
         is_probe, is_final = spec.purpose == "probe", spec.purpose == "final"
         plan = None if is_probe else self.make_plan()
-        windows = min(self.base.global_batch, self.validation_windows) if plan is None else plan.windows
+        base = self.batch_base(spec.varied, is_final)
+        global_batch = base.global_batch
+        eval_iters = 1 if plan is None else plan.eval_iters and max(1, plan.windows // global_batch)
+        windows = min(eval_iters * global_batch or self.validation_windows, self.validation_windows)
         interval = math.ceil(spec.iters / (FINAL_EVALUATIONS - 1 if is_final else EVALUATIONS - 1))
-        base = spread(self.base, self.slots) if is_final else self.base
         shape = size.settings()
         # A weight decay that is left open follows from this trial's rate and length, not from those of `base`.
-        values = {"weight_decay": self.config.train_settings().get("weight_decay"), **spec.varied}
+        others = {name: value for name, value in spec.varied.items() if name != "global_batch"}
+        values = {
+            "weight_decay": self.config.train.weight_decay,
+            "min_lr": None,
+            "warmup_iters": None,
+            **settings_for(base, others, spec.iters, spec.learning_rate),
+        }
         config = base.reopened(
             n_layer=shape["n_layer"],
             n_head=shape["n_head"],
@@ -204,12 +380,11 @@ class Sweep:
             checkpoint_dir=join(self.place, "runs"),
             log_dir=str(self.folder / "logs"),
             learning_rate=spec.learning_rate,
-            min_lr=None,
-            warmup_iters=None,
+            seed=spec.seed,
             lr_decay_iters=None,
             max_iters=spec.iters,
             eval_interval=spec.iters if is_probe else max(1, interval),
-            eval_iters=1 if plan is None else plan.eval_iters,
+            eval_iters=eval_iters,
             save_interval=max(1, math.ceil(interval / 2)),
             log_interval=max(1, spec.iters // 50),
             keep_checkpoints=1,
@@ -221,13 +396,17 @@ class Sweep:
         config = make_train_plan(config).config
         at_a_time = 1 if is_final else self.slots
         workers = config.num_workers
-        prices = Prices(0, 0, 0, 0, 0) if is_probe and self.is_timed else self.prices(spec.size, is_final)
+        prices = Prices(0, 0, 0, 0, 0)
+        if not (is_probe and self.is_timed):
+            prices = self.prices(spec.size, is_final, spec.varied)
+        warm_up = warm_up_rows(base, base.num_workers, global_batch)
         return workers, {
             "size": spec.size,
             "purpose": spec.purpose,
             "parameters": size.parameters,
             "iters": spec.iters,
-            "iter_tokens": self.iter_tokens,
+            "iter_tokens": global_batch * size.shape.context_size,
+            "varied": spec.varied,
             "unique_tokens": self.unique_tokens,
             "windows": windows,
             "validation_windows": self.validation_windows,
@@ -235,7 +414,7 @@ class Sweep:
             if plan is not None and is_final
             else 0,
             "prices": vars(prices),
-            "flops": vars(prices_in_flops(size, self.base.global_batch, self.warm_up_rows[is_final])),
+            "flops": vars(prices_in_flops(size, global_batch, warm_up)),
             "hopeless": self.config.hopeless,
             "threads": max(1, self.cores // (workers * at_a_time)),
             "group": self.folder.name,
@@ -250,87 +429,145 @@ class Sweep:
     # ------------------------------------------------------------------------- the phases
 
     def probes(self) -> Iterator[Spec]:
-        """A short run of each size that was not begun."""
+        """A short run of each size that was not measured, nor tried to be since the sweep was continued."""
         begun = {
-            account.settings["size"]
+            (account.settings["size"], account.settings["iter_tokens"])
             for account in self.ledger.accounts.values()
-            if account.purpose == "probe"
+            if account.purpose == "probe" and ("seconds" in account.result or account.round == self.round)
         }
-        most = PROBE_SHARE * self.config.sweep_share * self.ledger.terms.capacity / len(self.sizes)
-        for name in self.sizes:
-            if name not in begun:
-                rate = rounded(rule_rate(self.sizes[name]))
-                reserve = int(most)
+        most = PROBE_SHARE * self.sweep_money / (len(self.sizes) * len(self.probe_batches))
+        first = {name: middle_value(values) for name, values in self.varied.items()}
+        for name, size in self.sizes.items():
+            for batch in self.probe_batches:
+                varied = {**first, **batch}
+                global_batch = self.batch_base(varied).global_batch
+                if (name, global_batch * size.shape.context_size) in begun:
+                    continue
+                reserve = min(int(most), self.ledger.free)
                 if not self.is_timed:
-                    reserve = math.ceil(self.prices(name).of(PROBE_ITERS, 2 * self.base.global_batch))
-                yield Spec("probe", name, rate, {}, PROBE_ITERS, reserve)
+                    reserve = math.ceil(self.prices(name, varied=varied).of(PROBE_ITERS, 2 * global_batch))
+                rate = rounded(rule_rate(size))
+                yield Spec("probe", name, rate, varied, PROBE_ITERS, reserve, self.config.train.seed)
 
     def refuse_failed_probes(self) -> None:
         """Raises: UserError when a size could not be measured."""
-        for name in self.sizes:
-            if self.seconds(name) is None:
-                why = next(
-                    str(account.result.get("why") or account.result.get("status"))
-                    for account in self.ledger.accounts.values()
-                    if account.purpose == "probe" and account.settings["size"] == name
-                )
+        terms = self.ledger.terms
+        for account in reversed(self.ledger.accounts.values()):
+            size = account.settings["size"]
+            if account.purpose != "probe" or self.seconds(size) is not None:
+                continue
+            if account.result.get("status") == "cut":
+                twice = self.committed + 2 * (terms.capacity - self.committed)
                 raise UserError(
-                    f"size {name} could not be measured: {why}; leave it out of --sizes, or raise the budget, "
-                    "with --fresh"
+                    f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: size {size} could not be "
+                    f"measured in its share of that; {rounded_up(terms, twice)} at least to try that again"
                 )
+            why = account.result.get("why") or account.result.get("status")
+            raise UserError(
+                f"size {size} could not be measured: {why}; mend that and raise the budget to try again, or leave the "
+                "size out with --fresh"
+            )
 
-    def trials(self, purpose: Purpose = "sweep") -> list[Trial]:
-        return [trial for trial in trial_rows(self.ledger) if trial.purpose == purpose]
+    def trials(self) -> list[Trial]:
+        """The trials of this sweep; final runs before the latest, which are as good as any, among them."""
+        rows = trial_rows(self.ledger)
+        finals = [
+            dataclasses.replace(trial, purpose="sweep")
+            for trial in rows
+            if trial.purpose == "final" and self.ledger.accounts[trial.trial].round < self.first_round
+        ]
+        return [trial for trial in rows if trial.purpose == "sweep"] + finals
+
+    def evidence(self) -> list[Trial]:
+        """The trials of other sweeps that count here (evidence.py)."""
+        return evidence_rows(self.ledger)
 
     def first_trials(self, plan: Plan) -> Iterator[Spec]:
         """Those that were not begun."""
-        config, done = self.config, self.trials()
-        if config.search == "optuna":
-            number = config.trials_of_a_size * len(self.sizes)
-            if len(done) < number:
-                yield self.spec(*self.ask_optuna(done), plan)
+        if self.config.search != "optuna":
+            for point in self.points_left(plan):
+                yield self.spec(point, plan)
             return
-        tried = [(trial.size, trial.learning_rate, self.varied(trial)) for trial in done]
-        points = {
-            name: first_points(
-                size, config.search, config.num_rates, config.rate_span, config.seed, config.varied()
-            )
-            for name, size in self.sizes.items()
-        }
-        for index in range(config.trials_of_a_size):  # all sizes get on alike
-            for name in self.sizes:
-                rate, varied = points[name][index]
-                if (name, rate, varied) not in tried:
-                    yield self.spec(name, rate, varied, plan)
+        done = self.trials()
+        if len(done) < self.config.trials_of_a_size * len(self.sizes):
+            number = len(done) % self.config.repeats  # of the seed, for the same point as the trial before
+            if number:
+                before = done[-1]
+                rate, varied = before.learning_rate, self.values_of(before)
+                yield self.spec(Candidate(before.size, rate, varied, self.config.train.seed + number), plan)
+            else:
+                yield self.spec(Candidate(*self.ask_optuna(done), self.config.train.seed), plan)
 
-    def varied(self, trial: Trial) -> dict[str, Any]:
+    def points_left(self, plan: Plan | None) -> list[Candidate]:
+        """First trials that neither this sweep has begun, nor another one made that is evidence for this plan."""
+        config = self.config
+        own = [(t.size, t.learning_rate, self.values_of(t), t.seed) for t in self.trials()]
+        long_enough = [
+            (trial.size, trial.learning_rate, self.values_of(trial), trial.seed)
+            for trial in self.evidence()
+            if plan is not None and trial.tokens >= LONG_ENOUGH * plan.iters[trial.size] * self.iter_tokens
+        ]
+        centres = self.ledger.notes.get("centres", {})
+        points = []
+        for name, size in self.sizes.items():
+            centre = centres.get(name, rule_rate(size))
+            tried = first_points(
+                name,
+                centre,
+                config.search,
+                config.num_rates,
+                config.rate_span,
+                config.train.seed,
+                self.varied,
+            )
+            middle = {setting: middle_value(values) for setting, values in self.varied.items()}
+            tried += [(rounded(rate), middle) for rate in config.add_rates]
+            points.append(
+                [
+                    Candidate(name, rate, varied, config.train.seed + repeat)
+                    for rate, varied in tried
+                    for repeat in range(config.repeats)
+                ]
+            )
+        in_turn = [
+            point for some in zip_longest(*points) for point in some if point
+        ]  # all sizes get on alike
+        done = own + long_enough
+        return [p for p in in_turn if (p.size, p.learning_rate, p.varied, p.seed) not in done]
+
+    def values_of(self, trial: Trial) -> dict[str, Any]:
         """A trial's values of what the sweep varies besides size and rate."""
-        return {name: getattr(trial, name) for name in self.config.varied()}
+        return {name: getattr(trial, name) for name in self.varied}
 
     def ask_optuna(self, done: list[Trial]) -> tuple[str, float, dict[str, Any]]:
         """Size, rate and values that Optuna's TPE suggests, given all trials so far."""
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        distributions = {
+        distributions: dict[str, optuna.distributions.BaseDistribution] = {
             "size": optuna.distributions.CategoricalDistribution(list(self.sizes)),
             "factor": optuna.distributions.FloatDistribution(
                 1 / self.config.rate_span, self.config.rate_span, log=True
             ),
             **{
-                name: optuna.distributions.CategoricalDistribution(values)
-                for name, values in self.config.varied().items()
+                name: optuna.distributions.FloatDistribution(0, 1)  # a position in it
+                if isinstance(values, Range)
+                else optuna.distributions.CategoricalDistribution(values)
+                for name, values in self.varied.items()
             },
         }
-        sampler = optuna.samplers.TPESampler(seed=self.config.seed + len(done), n_startup_trials=5)
+        sampler = optuna.samplers.TPESampler(seed=self.config.train.seed + len(done), n_startup_trials=5)
         study = optuna.create_study(sampler=sampler)
-        for trial in done:
+        for trial in (*self.evidence(), *done):
             factor = trial.learning_rate / rounded(rule_rate(self.sizes[trial.size]))
-            if (
-                trial.bits_per_byte is not None
-                and 1 / self.config.rate_span <= factor <= self.config.rate_span
-            ):
-                parameters = {"size": trial.size, "factor": factor, **self.varied(trial)}
+            parameters: dict[str, Any] = {"size": trial.size, "factor": factor}
+            for name, values in self.varied.items():
+                value = getattr(trial, name)
+                parameters[name] = values.position(value) if isinstance(values, Range) else value
+            is_inside = 1 / self.config.rate_span <= factor <= self.config.rate_span and all(
+                holds(values, getattr(trial, name)) for name, values in self.varied.items()
+            )
+            if trial.bits_per_byte is not None and is_inside:
                 study.add_trial(
                     optuna.trial.create_trial(
                         params=parameters, distributions=distributions, value=trial.bits_per_byte
@@ -339,20 +576,29 @@ class Sweep:
         asked = study.ask(distributions)
         size = asked.params["size"]
         rate = rounded(rounded(rule_rate(self.sizes[size])) * asked.params["factor"])
-        return size, rate, {name: asked.params[name] for name in self.config.varied()}
+        varied = {
+            name: values.at(asked.params[name]) if isinstance(values, Range) else asked.params[name]
+            for name, values in self.varied.items()
+        }
+        return size, rate, varied
 
-    def spec(
-        self, size: str, rate: float, varied: dict[str, Any], plan: Plan, iters: int | None = None
-    ) -> Spec:
+    def iters(self, size: str, varied: dict[str, Any], plan: Plan) -> int:
+        """The length of a first trial."""
+        if "global_batch" not in varied:
+            return plan.iters[size]
+        return self.prices(size, varied=varied).iters(plan.money, EVALUATIONS * plan.windows)
+
+    def spec(self, point: Candidate, plan: Plan, iters: int | None = None) -> Spec:
         """A trial of the sweep, with its reserve."""
-        iters = iters or plan.iters[size]
-        price = self.prices(size).of(iters, EVALUATIONS * plan.windows)
+        iters = iters or self.iters(point.size, point.varied, plan)
+        price = self.prices(point.size, varied=point.varied).of(iters, EVALUATIONS * plan.windows)
         reserve = math.ceil(price * (RESERVE if self.is_timed else 1))
-        return Spec("sweep", size, rate, varied, iters, min(reserve, self.ledger.free))
+        reserve = min(reserve, self.ledger.free)
+        return Spec("sweep", point.size, point.learning_rate, point.varied, iters, reserve, point.seed)
 
     def follow_ups(self, plan: Plan, running: set[str]) -> list[Spec]:
         """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out."""
-        left = self.config.sweep_share * self.ledger.terms.capacity - self.spent_on("probe", "sweep", "idle")
+        left = self.sweep_money - self.spent_on("probe", "sweep", "idle")
         left -= sum(account.left for account in self.ledger.accounts.values() if account.purpose == "sweep")
         if running:
             return []  # what they find counts
@@ -365,14 +611,16 @@ class Sweep:
         """A rate beyond the lowest or highest one, for each size where that is the best."""
         found: list[tuple[float, Spec]] = []
         for size in self.sizes:
+            tokens = plan.iters[size] * self.iter_tokens
             same = [
                 trial
-                for trial in self.trials()
-                if trial.size == size and trial.planned_tokens == plan.iters[size] * self.iter_tokens
+                for trial in (*self.trials(), *self.evidence())
+                if trial.size == size and LONG_ENOUGH * tokens <= trial.planned_tokens <= tokens / LONG_ENOUGH
             ]
             finished = [trial for trial in same if trial.status == "finished"]
             rates = {trial.learning_rate for trial in same}
-            if not finished or len(rates) >= self.config.num_rates + WIDENINGS:
+            first = {rate for rate in rates if rate in self.config.add_rates}
+            if not finished or len(rates - first) >= self.config.num_rates + WIDENINGS:
                 continue
             best = min(finished, key=lambda trial: trial.bits_per_byte or math.inf)
             for is_edge, upwards in (
@@ -380,7 +628,8 @@ class Sweep:
                 (best.learning_rate == min(rates), False),
             ):
                 if is_edge:
-                    spec = self.spec(size, rate_beyond(rates, upwards), self.varied(best), plan)
+                    rate, seed = rate_beyond(rates, upwards), self.config.train.seed
+                    spec = self.spec(Candidate(size, rate, self.values_of(best), seed), plan)
                     found.append((best.bits_per_byte or math.inf, spec))
         return [spec for _, spec in sorted(found, key=lambda pair: pair[0])]
 
@@ -389,29 +638,38 @@ class Sweep:
         specs = []
         fit = self.make_fit()
         by_promise = sorted(fit.sizes, key=lambda size: -size.probability_best)
+        varied = self.best_varied(fit)
         for size in by_promise[:2]:
-            price = self.prices(size.size)
-            quanta = min(left / (RESERVE if self.is_timed else 1), self.config.follow_up_factor * plan.money)
+            price = self.prices(size.size, varied=varied)
+            tokens = self.batch_base(varied).global_batch * self.sizes[size.size].shape.context_size
+            longest = max(
+                (trial.planned_tokens for trial in self.trials() if trial.size == size.size), default=0
+            )
+            # In a sweep that is continued the longest runs grow, as its money did.
+            unit = plan.money
+            if self.round:
+                unit = max(unit, price.of(longest // tokens, EVALUATIONS * plan.windows))
+            quanta = min(left / (RESERVE if self.is_timed else 1), self.config.follow_up_factor * unit)
             iters = price.iters(quanta, EVALUATIONS * plan.windows)
-            longest = max(t.planned_tokens for t in self.trials() if t.size == size.size) // self.iter_tokens
-            if iters < 1.5 * longest:
+            if iters * tokens < 1.5 * longest:
                 continue
-            rate = rounded(fit.learning_rate(size.size, iters * self.iter_tokens).middle)
-            spec = self.spec(size.size, rate, self.best_varied(fit), plan, iters)
+            rate = rounded(fit.learning_rate(size.size, iters * tokens).middle)
+            spec = self.spec(Candidate(size.size, rate, varied, self.config.train.seed), plan, iters)
             specs.append(spec)
             left -= spec.reserve
         return specs
 
     def best_varied(self, fit: Fit) -> dict[str, Any]:
         """What the fit chooses of what the sweep varies besides size and rate."""
-        return {name: fit.best_values[name] for name in self.config.varied()}
+        return {name: fit.best_values[name] for name in self.varied}
 
     def make_fit(self) -> Fit:
         """Fit all trials, for final runs that what is free would buy.
 
         Raises: UserError when no trial came to its end.
         """
-        if not any(trial.status == "finished" for trial in self.trials()):
+        trials = [*self.trials(), *self.evidence()]
+        if not any(trial.status == "finished" for trial in trials):
             raise UserError(
                 "no trial came to its end: lower --rate-span, or see the log.txt of each in "
                 f"{self.folder / 'logs'}; then start anew with --fresh"
@@ -422,28 +680,33 @@ class Sweep:
             * self.iter_tokens
             for size in self.sizes
         }
-        self.fit = fit_trials(self.trials(), tokens)
+        self.fit = fit_trials(trials, tokens)
         return self.fit
 
     def final_run(self, plan: Plan) -> Spec:
         """The size and rate that the fit chooses, for all the money that is left."""
         fit = self.make_fit()
-        size = fit.best_size
-        iters = final_iters(self.prices(size, is_final=True), self.ledger.free, plan)
+        size, varied = fit.best_size, self.best_varied(fit)
+        iters = final_iters(self.prices(size, is_final=True, varied=varied), self.ledger.free, plan)
         if iters < 1:
-            raise UserError("nothing is left for a final run: start anew with --fresh and a larger budget")
+            raise UserError("nothing is left for a final run: raise the budget")
         prediction = fit.prediction
         rate = rounded(fit.best_learning_rate)
         choice = {
             "size": size,
             "learning_rate": rate,
-            "varied": self.best_varied(fit),
+            "varied": varied,
             "predicted": [prediction.low, prediction.middle, prediction.high],
             "decision": fit.decision,
             "tokens": fit.final_tokens,
         }
         self.ledger.note("choice", choice)
-        return Spec("final", size, rate, self.best_varied(fit), iters, self.ledger.free)
+        return Spec("final", size, rate, varied, iters, self.ledger.free, self.config.train.seed)
+
+
+def plan_note(number: int) -> str:
+    """The ledger's note of the plan of a round."""
+    return f"plan {number}" if number else "plan"
 
 
 def spread(base: ResolvedConfig, slots: int) -> ResolvedConfig:

@@ -281,13 +281,14 @@ def with_length(config: ResolvedConfig, max_iters: int, settings: dict[str, Any]
     """A final run of another length: the learning rate decays over it, and evaluations stay as many.
 
     Args:
-        settings: of the trial; they say whether the weight decay follows from the length, as the warm-up does.
+        settings: of the trial; they say how weight decay and warm-up follow from the length.
     """
     interval = max(1, math.ceil(max_iters / (FINAL_EVALUATIONS - 1)))
+    share = settings.get("varied", {}).get("warmup_share")
     length = config.reopened(
         max_iters=max_iters,
         lr_decay_iters=max_iters,
-        warmup_iters=None,
+        warmup_iters=None if share is None else round(share * max_iters),
         weight_decay=None if settings.get("derives_weight_decay") else config.weight_decay,
         eval_interval=interval,
         save_interval=interval,

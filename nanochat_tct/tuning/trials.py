@@ -33,11 +33,25 @@ Unit = Literal["usd", "gpu_hours", "flops"]
 Purpose = Literal["probe", "sweep", "final", "idle"]
 Status = Literal["running", "finished", "stopped", "cut", "failed"]
 
-# Settings of `train` that a sweep may vary besides size and learning rate: they leave a trial's cost as it is.
-VARIABLE = ("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip")
+# What a sweep may vary besides size and learning rate: a trial's cost still follows from its settings.
+VARIABLE = (
+    *("dropout", "weight_decay", "optimizer", "beta1", "beta2", "grad_clip"),
+    *("global_batch", "warmup_share", "min_lr_share"),
+)
 
 LEDGER, TRIALS, ENTRIES, CURVES = "ledger.jsonl", "trials.parquet", "entries.parquet", "curves.parquet"
 OUTCOME, BEST, REPORT_DIR = "outcome.json", "best.yaml", "report"
+
+
+def values_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """A trial's values of all that a sweep can vary; None for what `train` derives from its rate and length."""
+    config, varied = settings["config"], settings.get("varied", {})
+    values = {name: config[name] for name in VARIABLE if name in config}
+    if settings.get("derives_weight_decay"):
+        values["weight_decay"] = None
+    batch = config["batch_size"] * config["gradient_accumulation"] * config["num_workers"]
+    shares = {name: varied.get(name) for name in ("warmup_share", "min_lr_share")}
+    return {**values, "global_batch": batch, **shares}
 
 
 @dataclass(frozen=True)
@@ -77,10 +91,13 @@ class Trial:
         None  # bits per byte on what Outcome.actual_share says, once the final run is done
     )
     whole_split_error: float | None = None  # its standard error; 0 on the whole split
+    global_batch: int | None = None  # windows; this and the next two: VARIABLE
+    warmup_share: float | None = None  # of the run; None: as `train` derives it
+    min_lr_share: float | None = None  # of the peak; None: as `train` derives it
     seed: int | None = None
     context_size: int | None = None
-    global_batch: int | None = None  # windows
-    checkpoint: str | None = None  # the last one
+    checkpoint: str | None = None  # the last one, or its URI
+    source: str = ""  # folder of the sweep whose trial this is, where it counts as evidence only
 
     @property
     def is_measured(self) -> bool:
@@ -184,7 +201,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
 def write_records(ledger: "Ledger", folder: Path) -> Outcome:
     """Write the tables and outcome.json of a sweep, done or not. Returns the outcome."""
     ledger.refresh()
-    write_rows(trial_rows(ledger), folder / TRIALS, Trial)
+    write_rows([*trial_rows(ledger), *evidence_rows(ledger)], folder / TRIALS, Trial)
     write_rows(ledger.entries, folder / ENTRIES, Entry)
     write_rows(curve_points(ledger), folder / CURVES, Point)
     outcome = make_outcome(ledger)
@@ -196,7 +213,7 @@ def make_outcome(ledger: "Ledger") -> Outcome:
     """What the sweep was given, and what came of it so far; of several final runs, the last one counts."""
     choice = ledger.notes.get("choice", {})
     accounts = list(ledger.accounts.values())
-    final = next((account for account in reversed(accounts) if account.purpose == "final"), None)
+    final = latest_final(ledger)
     result = final.result if final else {}
     settings = final.settings if final else {}
     total, plan = settings.get("validation_windows"), ledger.notes.get("plan")
@@ -225,6 +242,12 @@ def make_outcome(ledger: "Ledger") -> Outcome:
     )
 
 
+def latest_final(ledger: "Ledger") -> "Account | None":
+    """The final run; of a sweep that was continued the latest, None before there is one."""
+    finals = [account for account in ledger.accounts.values() if account.purpose == "final"]
+    return finals[-1] if finals else None
+
+
 def curve_points(ledger: "Ledger") -> list[Point]:
     """The loss curves of all trials that have ended."""
     return [
@@ -237,6 +260,12 @@ def curve_points(ledger: "Ledger") -> list[Point]:
 def trial_rows(ledger: "Ledger") -> list[Trial]:
     """All trials that were begun, in the order in which they were."""
     return [_row(name, account, ledger) for name, account in ledger.accounts.items()]
+
+
+def evidence_rows(ledger: "Ledger") -> list[Trial]:
+    """The trials of other sweeps that a sweep has read."""
+    noted = ledger.notes.get("evidence", {})
+    return [Trial(**trial) for trials in noted.values() for trial in trials]
 
 
 def _row(name: str, account: "Account", ledger: "Ledger") -> Trial:
@@ -253,8 +282,7 @@ def _row(name: str, account: "Account", ledger: "Ledger") -> Trial:
         n_embd=config["n_embd"],
         parameters=settings["parameters"],
         learning_rate=config["learning_rate"],
-        **{name: config[name] for name in VARIABLE if name != "weight_decay"},
-        weight_decay=None if settings.get("derives_weight_decay") else config["weight_decay"],
+        **values_of(settings),
         planned_tokens=iters * settings["iter_tokens"],
         tokens=tokens,
         unique_tokens=settings["unique_tokens"],
@@ -271,6 +299,5 @@ def _row(name: str, account: "Account", ledger: "Ledger") -> Trial:
         whole_split_error=account.result.get("whole_split_error"),
         seed=config["seed"],
         context_size=config["context_size"],
-        global_batch=settings["iter_tokens"] // config["context_size"],
         checkpoint=account.result.get("checkpoint"),
     )

@@ -2,9 +2,12 @@
 
 import dataclasses
 import importlib.util
+import itertools
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
 from contextlib import nullcontext
@@ -28,31 +31,32 @@ from nanochat_tct.training.nodes import software
 from nanochat_tct.training.plan import check_settings, refuse_beyond_memory
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import MICRO, Account, Ledger, Terms
+from nanochat_tct.tuning.config import GROWING, SweepConfig
+from nanochat_tct.tuning.evidence import read_evidence
+from nanochat_tct.tuning.ledger import Account, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
-from nanochat_tct.tuning.plan import (
-    FORECAST,
-    MIN_ITERS,
-    affordable_eval_iters,
-    forecast_table,
-    make_forecast,
-    money,
-    too_small,
-)
+from nanochat_tct.tuning.plan import FORECAST, affordable_eval_iters, forecast_table, make_forecast, money
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
 from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import measured_on, write_report
 from nanochat_tct.tuning.space import Size, make_size
-from nanochat_tct.tuning.sweep import PROBE_SHARE, Sweep, spread
+from nanochat_tct.tuning.sweep import Sweep, spread
 from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import HEAD, run_trial, with_length
-from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome, write_records
+from nanochat_tct.tuning.trials import (
+    BEST,
+    LEDGER,
+    REPORT_DIR,
+    Outcome,
+    latest_final,
+    show_value,
+    values_of,
+    write_records,
+)
 
 RUNS = "another sweep runs here; wait, or take another --output"
 WORKERS_OF_A_CORE = 2  # ray_driver.worker_resources reserves half a core for each
-LEAST_PROBE_SECONDS = 3.0  # far less than the start of a worker and ten iters take
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 
 
@@ -73,8 +77,8 @@ def command(argv: list[str]) -> int:
             write_results(sweep)
             push_results(folder, sweep.place)
     if not exit_code or config.dry_run:
-        ends = [account.result for account in sweep.ledger.accounts.values() if account.purpose == "final"]
-        return int(any(end.get("status") == "failed" for end in ends))
+        final = latest_final(sweep.ledger)
+        return int(final is not None and final.result.get("status") == "failed")
     terms = sweep.ledger.terms
     print(
         f"interrupted: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} is spent; "
@@ -95,10 +99,10 @@ def check(config: SweepConfig) -> dict[str, Size]:
         raise UserError("--search optuna needs Optuna, which is not installed: pip install optuna")
     settings = config.train_settings()
     check_settings(TrainConfig(**settings, **folders_in(local_path(absolute(config.output)))))
-    vocab_size = load_tokenizer(config.tokenizer).vocab_size()
-    sizes = {name: make_size(name, TrainConfig(**settings), vocab_size) for name in config.sizes}
-    if len(sizes) < len(config.sizes):
-        raise UserError(f"--sizes names a size twice: {' '.join(config.sizes)}")
+    vocab_size = load_tokenizer(config.train.tokenizer).vocab_size()
+    sizes = {name: make_size(name, TrainConfig(**settings), vocab_size) for name in config.all_sizes}
+    if len(sizes) < len(config.all_sizes):
+        raise UserError(f"--sizes and --add-sizes name a size twice: {' '.join(config.all_sizes)}")
     for name, size in sizes.items():
         try:
             sized = TrainConfig(**settings | size.settings())
@@ -107,12 +111,6 @@ def check(config: SweepConfig) -> dict[str, Size]:
             raise UserError(f"size {name}: {error}") from error
     if terms.unit != "flops":
         refuse_more_than_run(config)
-        seconds = PROBE_SHARE * config.sweep_share * terms.capacity / len(sizes) / MICRO
-        if seconds < LEAST_PROBE_SECONDS:
-            raise UserError(
-                f"--budget-{terms.unit.replace('_', '-')} {terms.budget:g} is too small: it leaves {seconds:.2g} s to "
-                f"measure a size, which takes {LEAST_PROBE_SECONDS:g} s at least"
-            )
     return sizes
 
 
@@ -124,12 +122,14 @@ def refuse_more_than_run(config: SweepConfig) -> None:
     if config.concurrency is None or os.environ.get("RAY_ADDRESS", "") not in ("", "local"):
         return
     workers = (
-        torch.cuda.device_count() if config.use_gpu else WORKERS_OF_A_CORE * len(os.sched_getaffinity(0))
+        torch.cuda.device_count()
+        if config.train.use_gpu
+        else WORKERS_OF_A_CORE * len(os.sched_getaffinity(0))
     )
-    if config.concurrency * config.num_workers > max(workers, config.num_workers):
+    if config.concurrency * config.train.num_workers > max(workers, config.train.num_workers):
         raise UserError(
-            f"--concurrency {config.concurrency} with --num-workers {config.num_workers}: this machine runs {workers} "
-            "workers at a time, and trials that wait for them would be paid for"
+            f"--concurrency {config.concurrency} with --num-workers {config.train.num_workers}: this machine runs "
+            f"{workers} workers at a time, and trials that wait for them would be paid for"
         )
 
 
@@ -138,44 +138,116 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
 
     Raises: UserError.
     """
-    sizes, settings = check(config), config.train_settings()
+    check(config)
     place = absolute(config.output)
     folder = local_path(place)
     if config.fresh and is_remote(place):
         raise UserError(f"--fresh is for folders of this machine: take another --output than {shown(place)}")
     restore_ledger(place, folder)
-    is_new = config.fresh or not (folder / LEDGER).exists()
-    if is_new:
-        row_flops = [size.row_flops for size in sizes.values()]
-        refuse_too_small(config.terms("", ""), config, row_flops, TrainConfig(**settings))
-    data_dir = config.data_dir or prepare_bundled(config.tokenizer)
+    there = None if config.fresh or not (folder / LEDGER).exists() else Ledger(folder)
+    config = with_additions(config, {} if there is None else there.terms.sweep)
+    sizes, settings = check(config), config.train_settings()
+    data_dir = config.train.data_dir or prepare_bundled(config.train.tokenizer)
     given = {**settings, **folders_in(folder), "data_dir": data_dir, "run_name": "base"}
     base = make_train_plan(TrainConfig(**given)).config
     store = TokenStore.open(data_dir, verify=False)
-    terms = config.terms(store.fingerprint, load_tokenizer(config.tokenizer).fingerprint)
-    if config.fresh and folder.exists():
-        if not (folder / LEDGER).exists() and any(path.name != ".lock" for path in folder.iterdir()):
-            raise UserError(
-                f"--fresh moves a sweep aside, and {config.output} holds something else; take another --output"
-            )
-        aside = next(
-            path
-            for number in range(1, 10_000)
-            if not (path := folder.with_name(f"{folder.name}-{number}")).exists()
-        )
-        with exclusive(folder, RUNS):
-            folder.rename(aside)
-        print(f"what was in {config.output} is now in {aside}")
-    if is_new:
-        ledger = Ledger.create(folder, terms)
-    else:
-        ledger = Ledger(folder)
-        refuse_other_sweep(ledger.terms, terms, config.output)
-    if is_remote(place):
-        ledger.keep_copies(place)
+    terms = config.terms(store.fingerprint, load_tokenizer(config.train.tokenizer).fingerprint)
+    if there is not None:
+        refuse_other_sweep(there.terms, terms, config.output)
+    evidence = evidence_of(config, terms, base, sizes, there)
     cores = min(len(os.sched_getaffinity(0)), int(os.environ.get("OMP_NUM_THREADS", "0")) or 1024)
-    slots = config.concurrency or ledger.notes.get("slots", 1)  # as many as there was room for last time
-    return Sweep(config, folder, ledger, base, store, sizes, cores, slots), folder
+    # as many at a time as there was room for last time
+    slots = config.concurrency or (there.notes.get("slots", 1) if there is not None else 1)
+
+    def sweep_with(ledger: Ledger) -> Sweep:
+        return Sweep(config, folder, ledger, base, store, sizes, cores, slots)
+
+    is_continued = there is not None and is_more(there.terms, terms)
+    if there is None or is_continued:  # first on a copy: nothing is left of what is refused
+        with tempfile.TemporaryDirectory() as aside:
+            if there is None:
+                trial = Ledger.create(aside, terms)
+            else:
+                shutil.copy(there.path, aside)
+                trial = Ledger(aside)
+                trial.copy = None
+                trial.extend(terms)
+            sweep_with(trial).refuse_too_small()
+            trial.close()
+    if config.fresh and folder.exists():
+        move_aside(folder, config.output)
+    with exclusive(folder, RUNS) if is_continued else nullcontext():  # nobody changes a sweep that runs
+        if there is None:
+            there = Ledger.create(folder, terms)
+        if is_remote(place):
+            there.keep_copies(place)
+        if is_continued:
+            there.extend(terms)
+        if evidence:
+            there.note("evidence", {**there.notes.get("evidence", {}), **evidence})
+    return sweep_with(there), folder
+
+
+def move_aside(folder: Path, output: str) -> None:
+    """Give the folder of a sweep another name.
+
+    Raises: UserError when it holds something else.
+    """
+    if not (folder / LEDGER).exists() and any(path.name != ".lock" for path in folder.iterdir()):
+        raise UserError(
+            f"--fresh moves a sweep aside, and {output} holds something else; take another --output"
+        )
+    names = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(1))
+    aside = next(path for path in names if not path.exists())
+    with exclusive(folder, RUNS):
+        folder.rename(aside)
+    print(f"what was in {output} is now in {aside}")
+
+
+def evidence_of(
+    config: SweepConfig, terms: Terms, base: TrainConfig, sizes: dict[str, Size], ledger: Ledger | None
+) -> dict[str, list[dict[str, Any]]]:
+    """Trials of the sweeps that `--from` names, by folder, but of those that this sweep has read before.
+
+    Raises: UserError when none of a sweep's trials can be compared with this one's.
+    """
+    known = {} if ledger is None else ledger.notes.get("evidence", {})
+    varied = config.varied()
+    settings = {"config": to_dict(base), "derives_weight_decay": config.train.weight_decay is None}
+    fixed = {name: value for name, value in values_of(settings).items() if name not in varied}
+    evidence = {}
+    for given in config.from_:
+        place = absolute(given)
+        if place == absolute(config.output):
+            raise UserError(f"--from {given} is the --output: its own trials count anyway")
+        if place not in known:
+            trials = read_evidence(given, terms.sweep, base, fixed, varied, sizes)
+            evidence[place] = [vars(trial) for trial in trials]
+            print(f"{len(trials)} trials of {shown(place)} count as evidence")
+    return evidence
+
+
+def with_additions(config: SweepConfig, before: dict[str, Any]) -> SweepConfig:
+    """The settings that a sweep can be continued with added to those that it was given before (`Terms.sweep`)."""
+
+    def both(name: str, given: list[Any]) -> list[Any]:
+        return list(dict.fromkeys([*before.get(name, []), *given]))
+
+    return dataclasses.replace(
+        config,
+        add_sizes=[name for name in both("add_sizes", config.add_sizes) if name not in config.sizes],
+        add_rates=both("add_rates", config.add_rates),
+        from_=both("from", [absolute(place) for place in config.from_]),
+        repeats=max(config.repeats, before.get("repeats", 1)),
+    )
+
+
+def is_more(was: Terms, now: Terms) -> bool:
+    """Whether a sweep is continued: with a higher budget, or with more to try."""
+    defaults = to_dict(SweepConfig())
+    return was.budget < now.budget or any(
+        was.sweep.get(name, defaults[name]) != now.sweep[name] for name in GROWING
+    )
 
 
 def folders_in(folder: Path) -> dict[str, Any]:
@@ -184,33 +256,54 @@ def folders_in(folder: Path) -> dict[str, Any]:
 
 
 def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
-    """Raises: UserError that names the first thing in which the ledger's sweep is another one."""
+    """Raises: UserError that names the first thing in which the sweep in `output` is another one."""
     advice = "take that again, another --output, or --fresh to start anew"
-    # A ledger of an earlier version knows nothing of settings that came later: its trials had their defaults.
-    later = {name: getattr(SweepConfig(), name) for name in now.sweep if name not in was.sweep}
-    before, after = ({**later, **terms.sweep, "gpu_hourly_usd": terms.hourly_usd} for terms in (was, now))
-    if (was.unit, was.budget) != (now.unit, now.budget):
+    flag = f"--budget-{was.unit.replace('_', '-')}"
+    if was.unit != now.unit:
+        raise UserError(f"the sweep in {output} was begun with {flag} {was.budget:g}; {advice}")
+    if was.hourly_usd != now.hourly_usd:
         raise UserError(
-            f"the ledger in {output} is of another sweep: its budget is {was.budget:g} {was.unit}, "
-            f"not {now.budget:g} {now.unit}; {advice}"
+            f"the sweep in {output} was begun with {shown_setting('gpu_hourly_usd', was.hourly_usd)}, not with "
+            f"{shown_setting('gpu_hourly_usd', now.hourly_usd)}; {advice}"
         )
-    for name in before:
-        if before[name] != after.get(name):
+    if now.budget < was.budget:
+        raise UserError(
+            f"the sweep in {output} has {flag} {was.budget:g}, which can be raised, not lowered to {now.budget:g}; "
+            f"{advice}"
+        )
+    # A ledger of an earlier version knows nothing of settings that came later: its trials had their defaults.
+    defaults = to_dict(SweepConfig())
+    for name, after in now.sweep.items():
+        before = was.sweep.get(name, defaults[name])
+        if before == after or name in GROWING:
+            continue
+        if name in ("data_dir", "tokenizer"):
+            what = {"data_dir": "data", "tokenizer": "tokenizer"}[name]
             raise UserError(
-                f"the ledger in {output} is of another sweep: {name} was {before[name]}, not "
-                f"{'none' if after.get(name) is None else after[name]}; {advice}"
+                f"the sweep in {output} was begun with another {what} (fingerprint {before[:12]}, now {after[:12]}); "
+                f"{advice}"
             )
+        more = "; --add-sizes adds to them" if name == "sizes" else ""
+        raise UserError(
+            f"the sweep in {output} was begun with {shown_setting(name, before)}, not with "
+            f"{shown_setting(name, after)}{more}; {advice}"
+        )
 
 
-def refuse_too_small(terms: Terms, config: SweepConfig, row_flops: list[int], base: TrainConfig) -> None:
-    """Raises: UserError when a budget in FLOPs does not buy the least of trials; that of time shows in a probe."""
-    if terms.unit == "flops":
-        number = config.trials_of_a_size * len(row_flops)
-        iters = MIN_ITERS + 2  # with evaluation and warm-up
-        first = max(row_flops) * base.global_batch * iters * number / (1 - config.follow_up_share)
-        least = (first + sum(row_flops) * base.global_batch * 12) / config.sweep_share
-        if terms.budget < least:
-            raise UserError(too_small(terms, least, number))
+def shown_setting(name: str, value: Any) -> str:
+    """A setting and its value, as the command line has them."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    if value is None or value in ([], {}):
+        return f"no --{flag}"
+    if isinstance(value, dict):
+        lists = (
+            [values] if isinstance(values, str) else [show_value(one) for one in values]
+            for values in value.values()
+        )
+        value = [f"{key}={','.join(items)}" for key, items in zip(value, lists, strict=True)]
+    return f"--{flag} {' '.join(map(show_value, value if isinstance(value, list) else [value]))}"
 
 
 # ----------------------------------------------------------------------------- on Ray
@@ -242,7 +335,7 @@ def run(sweep: Sweep, console: Console) -> int:
 
     if sweep.base.use_gpu and os.environ.get("RAY_ADDRESS"):
         # Those of one trial: nothing is reserved yet, so waiting costs nothing of the budget.
-        wait_for_gpus(sweep.base.num_workers, sweep.config.wait_minutes, console.print)
+        wait_for_gpus(sweep.base.num_workers, sweep.base.wait_minutes, console.print)
     sweep.slots = sweep.config.concurrency or slots_of(sweep.base, ray.cluster_resources())
     sweep.ledger.note("slots", sweep.slots)
     sweep.ledger.note(HEAD, [socket.gethostname(), software()])
@@ -254,7 +347,7 @@ def run(sweep: Sweep, console: Console) -> int:
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(sweep.folder / "tune"),
-            failure_config=tune.FailureConfig(max_failures=sweep.config.max_failures),
+            failure_config=tune.FailureConfig(max_failures=sweep.base.max_failures),
             verbose=0,
         ),
     )
@@ -361,12 +454,12 @@ def write_results(sweep: Sweep) -> None:
     """The tables and outcome.json; best.yaml and the report when there is a final run."""
     folder, ledger = sweep.folder, sweep.ledger
     outcome = write_records(ledger, folder)
-    finals = [account for account in ledger.accounts.values() if account.purpose == "final"]
-    if not finals or finals[-1].is_open:
+    final = latest_final(ledger)
+    if final is None or final.is_open:
         return
-    write_best(sweep, finals[-1], outcome)
+    write_best(sweep, final, outcome)
     write_report(folder)
-    show_outcome(sweep, outcome, finals[-1].result)
+    show_outcome(sweep, outcome, final.result)
 
 
 def write_best(sweep: Sweep, final: Account, outcome: Outcome) -> None:

@@ -1,7 +1,7 @@
 """The settings of `tune` beside those of `train`: what both have is the same, and what only one has is by intention."""
 
 import dataclasses
-import typing
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from nanochat_tct.cli import main
+from nanochat_tct.config import parse_arguments, settings_of, write_yaml
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
@@ -21,27 +22,71 @@ from nanochat_tct.tuning.trials import BEST, trial_rows
 from nanochat_tct.tuning.tune import refuse_other_sweep, write_results
 from tests.tuning.test_sweep import make_sweep, run_all
 
-TRAIN = {field.name: field for field in dataclasses.fields(TrainConfig)}
-SWEEP = {field.name: field for field in dataclasses.fields(SweepConfig)}
+TRAIN, SWEEP = settings_of(TrainConfig), settings_of(SweepConfig)
+PASSED_ON = {name for name, setting in SWEEP.items() if setting.holder == "train"}
 
 
-@pytest.mark.parametrize("name", [name for name in SWEEP if name in TRAIN and name not in DIFFERENT])
-def test_what_train_has_too_is_the_same(name: str) -> None:
-    """The default, the text, the unit, the choices and the type."""
-    assert SWEEP[name].default == TRAIN[name].default
-    assert dict(SWEEP[name].metadata) == dict(TRAIN[name].metadata)
-    assert typing.get_type_hints(SweepConfig)[name] == typing.get_type_hints(TrainConfig)[name]
+def test_every_setting_of_train_is_passed_on_or_decided_by_the_sweep() -> None:
+    assert set(TRAIN) - PASSED_ON - set(DECIDED) == {"gpu_hourly_usd"}, "a price has no default here"
+    assert set(DIFFERENT) < PASSED_ON and not PASSED_ON & set(DECIDED)
 
 
-def test_every_setting_of_train_is_one_of_tune_or_decided_by_the_sweep() -> None:
-    assert set(TRAIN) - set(SWEEP) == set(DECIDED)
-    assert set(DIFFERENT) <= set(TRAIN) & set(SWEEP)
+def test_what_is_passed_on_is_declared_once() -> None:
+    default = SweepConfig().train
+    assert default == TrainConfig(num_workers=1)
+    for name in PASSED_ON:
+        assert SWEEP[name].default == getattr(default, name) and SWEEP[name].hint == TRAIN[name].hint, name
+        assert SWEEP[name].metadata["choices"] == TRAIN[name].metadata["choices"], name
+        if name not in DIFFERENT:
+            assert SWEEP[name].metadata["help"] == TRAIN[name].metadata["help"], name
 
 
 def test_a_trial_gets_what_train_gets_unless_told_otherwise() -> None:
     given, default = TrainConfig(**SweepConfig().train_settings()), TrainConfig()
-    for name in set(TRAIN) - set(DECIDED) - set(DIFFERENT):
-        assert getattr(given, name) == getattr(default, name), name
+    assert dataclasses.replace(given, num_workers=default.num_workers) == default
+
+
+def test_help_shows_what_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["tune", "--help"])
+    own, passed = capsys.readouterr().out.split("settings of train, passed on:")
+    for name in SWEEP:
+        shown = [
+            bool(re.search(rf"^  --{name.replace('_', '-')}\b", text, re.MULTILINE)) for text in (own, passed)
+        ]
+        assert shown == [name not in PASSED_ON, name in PASSED_ON], name
+    assert "--max-iters" not in own + passed
+
+
+def test_a_file_has_the_settings_of_both(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("budget_flops: 1e12\ndropout: 0.1\nseed: 3\nfrom: [a]\n")
+    config = parse_arguments(
+        SweepConfig, ["--config", str(tmp_path / "sweep.yaml"), "--seed", "4"], "tune", ""
+    )
+    assert (config.train.dropout, config.train.seed, config.from_) == (0.1, 4, ["a"])
+    write_yaml(config, tmp_path / "again.yaml")
+    assert parse_arguments(SweepConfig, ["--config", str(tmp_path / "again.yaml")], "tune", "") == config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--max-iters", "9"],
+            "unknown flag --max-iters, which follows from the budget (see nanochat-tct tune --help)",
+        ),
+        (["--resume"], "unknown flag --resume, which is what the same command does (see"),
+        (["--num-workers", "1:2"], "--num-workers must be a whole number, not '1:2'"),
+        (["--batch-size", "auto"], "--batch-size auto is not for tune"),
+        (["--dropout", "2"], "--dropout is 2.0: it must be in [0, 1)"),
+        (["--add-rates", "0"], "--add-rates 0: a learning rate is"),
+        (["--repeats", "0"], "--repeats is 0: it must be from 1"),
+    ],
+)
+def test_wrong_settings(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        parse_arguments(SweepConfig, ["--budget-flops", "1e12", *arguments], "tune", "")
+    assert str(raised.value).startswith(message)
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +190,12 @@ def test_a_ledger_of_an_earlier_version() -> None:
     for name in later:
         del was.sweep[name]
     with pytest.raises(
-        UserError, match=r"weight_decay was 0\.1, not none; take that again, another --output"
+        UserError,
+        match=r"begun with --weight-decay 0\.1, not with no --weight-decay; take that again, another",
     ):
         refuse_other_sweep(was, now, "sweep")
     refuse_other_sweep(was, terms(weight_decay=0.1), "sweep")
-    with pytest.raises(UserError, match="mask_illegal was True, not False"):
+    with pytest.raises(UserError, match="begun with --mask-illegal, not with --no-mask-illegal"):
         refuse_other_sweep(was, terms(weight_decay=0.1, mask_illegal=False), "sweep")
 
 

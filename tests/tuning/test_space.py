@@ -36,7 +36,10 @@ def test_the_sizes_that_are_tried_unasked_are_sizes() -> None:
     [
         ("bseline", "did you mean baseline"),
         ("6x100", "multiple of 32"),
-        ("0x32", "size '0x32'"),
+        ("0x32", "size '0x32': a model has 1 layer at least"),
+        ("0x64", "1 layer at least"),
+        ("0x33", "1 layer at least"),
+        ("2x0", "multiple of 32"),
         ("", "not known"),
     ],
 )
@@ -48,10 +51,14 @@ def test_an_unknown_size_is_named(name: str, part: str) -> None:
 def test_rates_are_spread_around_the_rule() -> None:
     size = make_size("demo", BASE, 8192)
     assert rule_rate(size) == 0.01
-    assert first_rates(size, "grid", 3, 4, 0) == [0.0025, 0.01, 0.04]
-    assert first_rates(size, "grid", 1, 4, 0) == [0.01]
-    drawn = first_rates(size, "log-uniform", 200, 4, 0)
-    assert drawn == first_rates(size, "log-uniform", 200, 4, 0) != first_rates(size, "log-uniform", 200, 4, 1)
+    assert first_rates("demo", rule_rate(size), "grid", 3, 4, 0) == [0.0025, 0.01, 0.04]
+    assert first_rates("demo", rule_rate(size), "grid", 1, 4, 0) == [0.01]
+    drawn = first_rates("demo", rule_rate(size), "log-uniform", 200, 4, 0)
+    assert (
+        drawn
+        == first_rates("demo", rule_rate(size), "log-uniform", 200, 4, 0)
+        != first_rates("demo", rule_rate(size), "log-uniform", 200, 4, 1)
+    )
     assert min(drawn) >= 0.0025 and max(drawn) <= 0.04
     assert 60 < sum(rate < 0.01 for rate in drawn) < 140
 
@@ -65,24 +72,24 @@ def test_beyond_an_edge_is_a_step_as_wide_as_the_others() -> None:
 def test_a_grid_changes_one_setting_at_a_time() -> None:
     size = make_size("demo", BASE, 8192)
     varied = {"dropout": [0.0, 0.1, 0.2], "optimizer": ["muon", "adamw"]}
-    points = first_points(size, "grid", 3, 4, 0, varied)
+    points = first_points("demo", rule_rate(size), "grid", 3, 4, 0, varied)
     rates = [0.0025, 0.01, 0.04]
     values = [(0.0, "muon"), (0.1, "muon"), (0.2, "muon"), (0.0, "adamw")]
     assert [(rate, *varied.values()) for rate, varied in points] == [
         (rate, *some) for some in values for rate in rates
     ]
-    assert first_points(size, "grid", 3, 4, 0, {}) == [(rate, {}) for rate in rates]
+    assert first_points("demo", rule_rate(size), "grid", 3, 4, 0, {}) == [(rate, {}) for rate in rates]
 
 
 def test_drawn_values_are_drawn_evenly() -> None:
     size = make_size("demo", BASE, 8192)
     varied = {"dropout": [0.0, 0.1, 0.2], "optimizer": ["muon", "adamw"]}
-    points = first_points(size, "log-uniform", 60, 4, 0, varied)
-    assert [rate for rate, _ in points] == first_rates(size, "log-uniform", 60, 4, 0)
+    points = first_points("demo", rule_rate(size), "log-uniform", 60, 4, 0, varied)
+    assert [rate for rate, _ in points] == first_rates("demo", rule_rate(size), "log-uniform", 60, 4, 0)
     for name, values in varied.items():
         assert [sum(some[name] == value for _, some in points) for value in values] == [
             60 / len(values)
         ] * len(values)
     assert len({tuple(some.values()) for _, some in points}) == 6
-    assert points != first_points(size, "log-uniform", 60, 4, 1, varied)
-    assert len(first_points(size, "log-uniform", 1, 4, 0, varied)) == 1
+    assert points != first_points("demo", rule_rate(size), "log-uniform", 60, 4, 1, varied)
+    assert len(first_points("demo", rule_rate(size), "log-uniform", 1, 4, 0, varied)) == 1

@@ -14,8 +14,10 @@ from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.plan import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.sweep import Sweep, spread
-from nanochat_tct.tuning.trials import trial_rows
+from nanochat_tct.tuning.trial import with_length
+from nanochat_tct.tuning.trials import make_outcome, trial_rows
 from nanochat_tct.tuning.tune import prepare
+from tests.support.workers import small_store
 from tests.tuning.sweeps import sweep_arguments
 
 
@@ -41,7 +43,7 @@ def finish(sweep: Sweep, trial: str, best: float = 0.03, status: str = "finished
     ledger, account = sweep.ledger, sweep.ledger.accounts[trial]
     seconds = {"start_up": 8.0, "warm_up": 0.1, "iter": 0.02, "window": 0.001, "checkpoint": 0.1}
     iters = account.settings["iters"]
-    result = {"status": status, "tokens": iters * sweep.iter_tokens, "seconds": seconds}
+    result = {"status": status, "tokens": iters * account.settings["iter_tokens"], "seconds": seconds}
     if ledger.terms.unit == "flops":
         ledger.charge(trial, "train", account.left)
     else:
@@ -219,3 +221,266 @@ def test_the_final_run_spreads_its_batch(
     wide = spread(base, slots)
     assert (wide.batch_size, wide.gradient_accumulation, wide.num_workers) == expected
     assert wide.global_batch == base.global_batch
+
+
+# ----------------------------------------------------------------------------- the least budget
+
+UNITS: list[dict[str, Any]] = [
+    {"budget_flops": 1e9},
+    {"budget_flops": None, "budget_usd": 1e-3, "gpu_hourly_usd": 1.8},
+    {"budget_flops": None, "budget_gpu_hours": 1e-3},
+]
+
+
+def named_in(error: pytest.ExceptionInfo[UserError]) -> float:
+    """The budget that a refusal asks for."""
+    message = str(error.value)
+    assert "is too small" in message and "\n" not in message
+    return float(message.split(" at least")[0].split()[-1])
+
+
+@pytest.mark.parametrize("budget", UNITS, ids=["flops", "usd", "hours"])
+def test_the_least_budget_that_it_names_buys_a_model(tmp_path: Path, budget: dict[str, Any]) -> None:
+    """Before anything is spent; of a budget in time, whose prices are measured, once more after the probes."""
+    (name,) = (name for name, value in budget.items() if value and name.startswith("budget"))
+    changes = {"sizes": ["1x32"], "num_rates": 2, "follow_up_share": 0.3, **budget}
+    with pytest.raises(UserError) as error:
+        make_sweep(tmp_path, **changes)
+    assert not (tmp_path / "sweep").exists()
+    changes[name] = named_in(error)
+    sweep = make_sweep(tmp_path, **changes)
+    try:
+        run_all(sweep)
+    except UserError:
+        assert name != "budget_flops", "all was known before the probes"
+        with pytest.raises(UserError) as error:
+            sweep.next_trial(set())
+        assert 0 < sweep.ledger.spent < sweep.ledger.terms.capacity
+        changes[name] = named_in(error)
+        sweep = make_sweep(tmp_path, **changes)
+        run_all(sweep)
+    finals = [trial for trial in trial_rows(sweep.ledger) if trial.purpose == "final"]
+    assert len(finals) == 1 and finals[0].tokens > 0
+    assert sweep.ledger.spent <= sweep.ledger.terms.capacity
+
+
+def test_a_probe_that_its_share_does_not_buy_is_tried_again_with_a_higher_budget(tmp_path: Path) -> None:
+    changes = {"sizes": ["1x32"], "budget_flops": None, "budget_gpu_hours": 0.1, "num_rates": 2}
+    sweep = make_sweep(tmp_path, **changes)
+    name = str(sweep.next_trial(set()))
+    sweep.ledger.settle(name, {"status": "cut", "why": "its reserve is used up", "bits_per_byte": None})
+    for _ in range(2):  # the same command says the same
+        with pytest.raises(UserError, match="size 1x32 could not be measured in its share of that") as error:
+            make_sweep(tmp_path, **changes).next_trial(set())
+    changes["budget_gpu_hours"] = named_in(error)
+    sweep = make_sweep(tmp_path, **changes)
+    reserve = sweep.ledger.accounts[name].reserve
+    assert run_all(sweep)[0] == "probe-01-1x32"
+    assert sweep.ledger.accounts["probe-01-1x32"].reserve >= 2 * reserve
+
+
+# ----------------------------------------------------------------------------- a sweep that is continued
+
+SMALL: dict[str, Any] = {"sizes": ["1x32"], "num_rates": 2, "follow_up_share": 0.3, "budget_flops": 3e11}
+
+
+def test_a_finished_sweep_goes_on_with_a_higher_budget_sizes_and_rates(tmp_path: Path) -> None:
+    first = make_sweep(tmp_path, **SMALL)
+    before = run_all(first)
+    money = first.make_plan().money
+    with pytest.raises(UserError, match="can be raised, not lowered to 2e\\+11"):
+        make_sweep(tmp_path, **SMALL | {"budget_flops": 2e11})
+    with pytest.raises(UserError, match="with the 3e") as error:  # its money is spent
+        make_sweep(tmp_path, **SMALL, add_sizes=["2x32"], add_rates=[0.05])
+    least = named_in(error)
+    assert Ledger(first.folder).terms == first.ledger.terms, "a refusal leaves nothing behind"
+    changes = SMALL | {"budget_flops": 2 * least, "add_sizes": ["2x32"], "add_rates": [0.05]}
+    sweep = make_sweep(tmp_path, **changes)
+    assert (sweep.round, list(sweep.sizes)) == (1, ["1x32", "2x32"])
+    names = run_all(sweep)
+    assert names[0] == "probe-01-2x32" and names[-1].startswith("final-01-") and before[-1] == "final-00-1x32"
+    rows = {trial.trial: trial for trial in trial_rows(sweep.ledger)}
+    tried = [(rows[name].size, rows[name].learning_rate) for name in names[1:5]]
+    assert tried == [("2x32", 0.0075), ("2x32", 0.12), ("1x32", 0.05), ("2x32", 0.05)]
+    plan = sweep.make_plan()
+    assert plan.money <= money and plan.windows == first.make_plan().windows
+    assert rows[before[-1]].tokens in [trial.tokens for trial in sweep.trials()], "it is evidence now"
+    assert sweep.ledger.spent <= sweep.ledger.terms.capacity
+    assert sweep.ledger.spent > 0.95 * sweep.ledger.terms.capacity
+    # The same command, and one that does not repeat what was added, have nothing left to do.
+    for again in (changes, SMALL | {"budget_flops": 2 * least}):
+        done = make_sweep(tmp_path, **again)
+        assert done.next_trial(set()) is False and (done.round, len(done.sizes)) == (1, 2)
+    outcome = make_outcome(done.ledger)
+    assert outcome.size == rows[names[-1]].size and outcome.actual == rows[names[-1]].bits_per_byte
+
+
+def test_a_higher_budget_alone_buys_longer_runs(tmp_path: Path) -> None:
+    longest = max(
+        trial.planned_tokens
+        for trial in trial_rows(run_to_the_end(tmp_path, **SMALL).ledger)
+        if trial.purpose
+    )
+    sweep = run_to_the_end(tmp_path, **SMALL | {"budget_flops": 3e12})
+    names = [
+        trial.trial for trial in trial_rows(sweep.ledger) if sweep.ledger.accounts[trial.trial].round == 1
+    ]
+    assert not any(name.startswith("probe") for name in names) and names[-1] == "final-01-1x32"
+    final = next(trial for trial in trial_rows(sweep.ledger) if trial.trial == names[-1])
+    assert final.planned_tokens > 4 * longest
+
+
+def run_to_the_end(folder: Path, **changes: Any) -> Sweep:
+    sweep = make_sweep(folder, **changes)
+    run_all(sweep)
+    return sweep
+
+
+def test_a_sweep_that_is_not_done_is_continued_too(tmp_path: Path) -> None:
+    """It goes on with the trial that was open, and divides all the money that the final run has not had."""
+    sweep = make_sweep(tmp_path, **SMALL)
+    for _ in range(2):
+        finish(sweep, str(sweep.next_trial(set())))
+    name = sweep.next_trial(set())
+    sweep = make_sweep(tmp_path, **SMALL | {"budget_flops": 6e11})
+    assert sweep.round == 1 and sweep.next_trial(set()) == name
+    names = run_all(sweep)
+    assert [name.split("-")[0] for name in names].count("final") == 1 and names[-1] == "final-00-1x32"
+    assert 0.95 * 6e11 < sweep.ledger.spent <= 6e11
+
+
+def test_repeats_measure_the_noise(tmp_path: Path) -> None:
+    sweep = run_to_the_end(tmp_path, **SMALL, repeats=2)
+    first = [trial for trial in sweep.trials() if trial.planned_tokens == sweep.trials()[0].planned_tokens]
+    assert [(trial.learning_rate, trial.seed) for trial in first[:4]] == [
+        (rate, seed) for rate in (0.0075, 0.12) for seed in (0, 1)
+    ]
+    assert len({trial.trial for trial in first}) == len(first)
+    more = make_sweep(tmp_path, **SMALL | {"repeats": 3, "budget_flops": 9e11})
+    finish(more, name := str(more.next_trial(set())))
+    assert {t.trial: t for t in trial_rows(more.ledger)}[name].seed == 2
+
+
+def test_other_sweeps_are_evidence(tmp_path: Path) -> None:
+    """Trials that are long enough are not made again; shorter ones say where rates are tried."""
+    run_to_the_end(tmp_path, **SMALL)
+    (tmp_path / "sweep").rename(tmp_path / "before")
+    same = make_sweep(tmp_path, **SMALL, **{"from": [str(tmp_path / "before")]})
+    assert len(same.evidence()) >= 3 and {trial.source for trial in same.evidence()} == {
+        str(tmp_path / "before")
+    }
+    finish(same, str(same.next_trial(set())))
+    assert same.points_left(same.make_plan()) == []
+    names = run_all(same)
+    assert names[-1] == "final-00-1x32"
+    (tmp_path / "sweep").rename(tmp_path / "second")
+    longer = make_sweep(
+        tmp_path,
+        **SMALL | {"budget_flops": 3e13},
+        **{"from": [str(tmp_path / "before"), str(tmp_path / "second")]},
+    )
+    finish(longer, str(longer.next_trial(set())))
+    longer.make_plan()
+    centre = longer.ledger.notes["centres"]["1x32"]
+    assert centre != 0.03 and 0.01 < centre < 0.1
+    assert make_outcome(longer.ledger).spent == longer.ledger.spent, "evidence costs nothing"
+
+
+def test_evidence_that_cannot_be_compared_is_refused_by_name(tmp_path: Path) -> None:
+    run_to_the_end(tmp_path, **SMALL)
+    (tmp_path / "sweep").rename(tmp_path / "before")
+    from_before = {"from": [str(tmp_path / "before")]}
+    for changes, message in (
+        ({"sizes": ["2x32"]}, "size 1x32 is none of --sizes 2x32"),
+        ({"context_size": 16}, "context_size is 32 there, not 16"),
+        ({"dropout": 0.2}, "dropout is 0.0 there, not 0.2"),
+        ({"batch_size": 8}, "global_batch is 4 there, not 8"),
+        ({"vary": ["dropout=0.1,0.2"]}, "dropout is 0.0 there, which --vary does not have"),
+        ({"from": [str(tmp_path)]}, "holds no sweep"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_sweep(tmp_path, **SMALL | from_before | changes)
+    small_store(tmp_path / "other", count=20)
+    arguments = sweep_arguments(tmp_path, **SMALL, **from_before)
+    arguments[1] = str(tmp_path / "other")
+    with pytest.raises(UserError, match="it was run on other data"):
+        prepare(parse_arguments(SweepConfig, arguments, "tune", ""))
+    assert not (tmp_path / "sweep").exists()
+
+
+# ----------------------------------------------------------------------------- what else is varied
+
+
+def test_a_global_batch_is_compared_at_equal_cost(tmp_path: Path) -> None:
+    sweep = make_sweep(
+        tmp_path, sizes=["1x32"], num_rates=1, vary=["global_batch=4,16,6"], follow_up_share=0.1
+    )
+    run_all(sweep)
+    first = sweep.trials()[:3]
+    assert [trial.global_batch for trial in first] == [4, 16, 6]
+    assert max(t.flops for t in first) / min(t.flops for t in first) < 1.05
+    assert max(t.tokens for t in first) / min(t.tokens for t in first) < 1.2
+    for trial in first:
+        config = sweep.ledger.accounts[trial.trial].settings["config"]
+        assert config["batch_size"] * config["gradient_accumulation"] == trial.global_batch
+        assert config["batch_size"] <= 4
+    final = sweep.ledger.accounts[next(reversed(sweep.ledger.accounts))].settings
+    assert (
+        TrainConfig(**final["config"]).global_batch == sweep.ledger.notes["choice"]["varied"]["global_batch"]
+    )
+
+
+def test_a_global_batch_is_measured_at_both_ends_where_the_budget_is_in_time(tmp_path: Path) -> None:
+    changes = {"budget_flops": None, "budget_usd": 5.0, "gpu_hourly_usd": 1.8, "sizes": ["1x32"]}
+    sweep = make_sweep(tmp_path, **changes, vary=["global_batch=4..32"])
+    for batch, seconds in ((32, 0.08), (4, 0.02)):
+        name = str(sweep.next_trial(set()))
+        assert TrainConfig(**sweep.ledger.accounts[name].settings["config"]).global_batch == batch
+        prices = {"start_up": 8.0, "warm_up": 0.1, "iter": seconds, "window": 0.001, "checkpoint": 0.1}
+        sweep.ledger.settle(
+            name, {"status": "finished", "tokens": 1, "bits_per_byte": 2.0, "seconds": prices}
+        )
+    assert sweep.prices("1x32", varied={"global_batch": 18}).iter == pytest.approx(0.05e6)
+    assert sweep.is_probed
+
+
+def test_shares_of_warm_up_and_least_rate(tmp_path: Path) -> None:
+    sweep = make_sweep(
+        tmp_path, sizes=["1x32"], num_rates=1, vary=["warmup_share=0.2,0.5", "min_lr_share=0,0.5"]
+    )
+    run_all(sweep)
+    values = [(0.2, 0.0), (0.5, 0.0), (0.2, 0.5)]
+    for trial, (warmup, least) in zip(sweep.trials()[:3], values, strict=True):
+        config = TrainConfig(**sweep.ledger.accounts[trial.trial].settings["config"])
+        assert (trial.warmup_share, trial.min_lr_share) == (warmup, least)
+        assert config.warmup_iters == round(warmup * config.max_iters)
+        assert config.min_lr == pytest.approx(least * trial.learning_rate)
+    final = sweep.ledger.accounts[next(reversed(sweep.ledger.accounts))].settings
+    chosen = sweep.ledger.notes["choice"]["varied"]
+    shorter = with_length(TrainConfig(**final["config"]), 50, final)
+    assert shorter.warmup_iters == round(chosen["warmup_share"] * 50)
+    assert shorter.min_lr == pytest.approx(chosen["min_lr_share"] * float(shorter.learning_rate or 0))
+
+
+@pytest.mark.parametrize("search", ["grid", "log-uniform", "optuna"])
+def test_ranges(tmp_path: Path, search: str) -> None:
+    if search == "optuna":
+        pytest.importorskip("optuna")
+    vary = ["weight_decay=0.01..1", "dropout=0..0.2", "beta2=0.9..0.999", "global_batch=4..32"]
+    sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=5, search=search, vary=vary, budget_flops=3e13)
+    finish(sweep, str(sweep.next_trial(set())))
+    for _ in range(5 if search != "grid" else 5 * 9):
+        finish(sweep, str(sweep.next_trial(set())))
+    trials = sweep.trials()
+    assert next(iter(sweep.first_trials(sweep.make_plan())), None) is None
+    decays = {trial.weight_decay for trial in trials}
+    assert all(0.01 <= float(decay or 0) <= 1 for decay in decays)
+    assert {trial.global_batch for trial in trials} <= {4, 8, 16, 32}
+    if search == "grid":
+        assert decays == {0.01, 0.1, 1.0} and {t.dropout for t in trials} == {0.0, 0.1, 0.2}
+        assert {trial.beta2 for trial in trials} == {0.9, 0.99, 0.999}
+        return
+    assert len(decays) == 5 and len({trial.dropout for trial in trials}) == 5
+    if search == "log-uniform":  # one in each fifth
+        parts = sorted(int(5 * math.log(float(decay or 0) / 0.01) / math.log(100)) for decay in decays)
+        assert parts == [0, 1, 2, 3, 4]

@@ -14,6 +14,7 @@ from nanochat_tct.tuning.ledger import LEDGER
 from nanochat_tct.tuning.trials import BEST, REPORT_DIR, TRIALS, Trial, read_outcome, read_rows
 from nanochat_tct.tuning.tune import prepare
 from tests.support.commands import run_cli
+from tests.support.workers import small_store
 from tests.tuning.sweeps import SETTINGS, logged_flops, open_ledger, sweep_arguments
 from tests.tuning.test_sweep import finish, make_sweep
 
@@ -41,11 +42,38 @@ def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     refused(arguments(vary=["learning_rate=1,2"]), capsys, "learning_rate is swept anyway; see --num-rates")
     refused(arguments(vary=["n-embd=32,64"]), capsys, "n-embd is a matter of size; see --sizes")
     refused(arguments(vary=["dropuot=0,1"]), capsys, "did you mean dropout?")
-    refused(arguments(vary=["batch_size=4,8"]), capsys, "batch_size cannot be varied; vary takes dropout, ")
+    refused(
+        arguments(vary=["batch_size=4,8"]),
+        capsys,
+        "batch_size follows from global_batch; vary takes dropout, ",
+    )
+    refused(arguments(vary=["rate_span=4,8"]), capsys, "rate_span cannot be varied; vary takes dropout, ")
     refused(arguments(vary=["dropout=0,1.5"]), capsys, "vary dropout: --dropout is 1.5: it must be in [0, 1)")
+    refused(
+        arguments(vary=["global_batch=3,4"], num_workers=2),
+        capsys,
+        "3 windows cannot be divided among --num-w",
+    )
+    refused(
+        arguments(vary=["warmup_share=0.1,1.5"]), capsys, "vary warmup_share is 1.5: it must be from 0 to 1"
+    )
+    refused(
+        arguments(vary=["optimizer=adamw..muon"]),
+        capsys,
+        "vary optimizer takes two or more values, not a range",
+    )
+    refused(
+        arguments(vary=["weight_decay=0.5..0.1"]), capsys, "0.5..0.1: the second number must be more than the"
+    )
+    refused(arguments(vary=["beta1=0.8..0.9,0.95"]), capsys, "either values or one range LOW..HIGH, not both")
+    refused(arguments(vary=["beta1=0.8..x"]), capsys, "vary beta1 must be a number, not 'x'")
     refused(arguments(vary=["dropout=0,much"]), capsys, "vary dropout must be a number, not 'much'")
     refused(arguments(vary=["optimizer=muon,adam"]), capsys, "one of muon, adamw, not 'adam'")
-    refused(arguments(vary=["dropout=0,0.0"]), capsys, "vary dropout must be two or more values, each once")
+    refused(
+        arguments(vary=["dropout=0,0.0"]),
+        capsys,
+        "vary dropout must be two or more values, each once, or a range",
+    )
     refused(arguments(vary=["dropout=0"]), capsys, "for a single one use --dropout")
     assert not (tmp_path / "sweep").exists()
 
@@ -60,32 +88,38 @@ def test_optuna_that_is_not_installed_is_named(
 
 def test_settings_to_vary_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("vary: {weight-decay: [0, 0.2], optimizer: [adamw, muon]}\n")
-    arguments = [*sweep_arguments(tmp_path), "--config", str(tmp_path / "sweep.yaml")]
+    arguments = [*sweep_arguments(tmp_path, budget_flops=4e11), "--config", str(tmp_path / "sweep.yaml")]
     sweep = prepare(parse_arguments(SweepConfig, arguments, "tune", ""))[0]
     assert sweep.config.varied() == {"weight_decay": [0.0, 0.2], "optimizer": ["adamw", "muon"]}
     assert (sweep.base.weight_decay, sweep.base.optimizer) == (0.0, "adamw")
 
 
-def test_the_least_budget_that_it_names_would_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tune", *sweep_arguments(tmp_path, budget_flops=1e9)]) == 2
-    least = float(capsys.readouterr().err.split(" at least")[0].split()[-1])
-    sweep, _ = prepare(
-        parse_arguments(SweepConfig, sweep_arguments(tmp_path, budget_flops=least), "tune", "")
-    )
-    for _ in sweep.sizes:
-        finish(sweep, str(sweep.next_trial(set())))
-    assert min(sweep.make_plan().iters.values()) >= 20
-
-
 def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(parse_arguments(SweepConfig, sweep_arguments(tmp_path), "tune", ""))
-    refused(sweep_arguments(tmp_path, budget_flops=9e11), capsys, "another sweep", "budget", "--fresh")
-    refused(sweep_arguments(tmp_path, seed=1), capsys, "another sweep", "seed was 0, not 1")
+    refused(
+        sweep_arguments(tmp_path, seed=1), capsys, "was begun with --seed 0, not with --seed 1", "--fresh"
+    )
+    refused(
+        sweep_arguments(tmp_path, sizes=["1x32"]), capsys, "--sizes 1x32 2x32, not with --sizes 1x32", "--add"
+    )
+    small_store(tmp_path / "other", count=20)
+    other = [*sweep_arguments(tmp_path), "--data-dir", str(tmp_path / "other")]
+    refused(other, capsys, "was begun with another data (fingerprint ")
+    in_time = {"budget_flops": None, "budget_gpu_hours": 1}
+    refused(sweep_arguments(tmp_path, **in_time), capsys, "was begun with --budget-flops 3e+11;")
+    refused(sweep_arguments(tmp_path, gpu_hourly_usd=2), capsys, "with no --gpu-hourly-usd, not with --gpu-h")
     refused(sweep_arguments(tmp_path, budget_flops=1e9, fresh=True), capsys, "too small")
     assert not (tmp_path / "sweep-1").exists()  # what was there is still in its place
-    refused(sweep_arguments(tmp_path, vary=["beta2=0.9,0.95"]), capsys, "vary was {}, not {'beta2'")
+    refused(
+        sweep_arguments(tmp_path, vary=["beta2=0.9,0.95"]),
+        capsys,
+        "with no --vary, not with --vary beta2=0.9,0.95;",
+    )
     with exclusive(tmp_path / "sweep"):  # as one that runs does
         refused(sweep_arguments(tmp_path, fresh=True), capsys, "another sweep runs here")
+        before = (tmp_path / "sweep" / LEDGER).read_bytes()
+        refused(sweep_arguments(tmp_path, budget_flops=9e11), capsys, "another sweep runs here")
+        assert (tmp_path / "sweep" / LEDGER).read_bytes() == before
     sweep, folder = prepare(
         parse_arguments(SweepConfig, sweep_arguments(tmp_path, seed=1, fresh=True), "tune", "")
     )

@@ -1,0 +1,194 @@
+"""Sweeps from Python: start or continue one, watch it, read its trials, ask what a budget would buy.
+
+    from nanochat_tct.tuning import Sweep
+
+    sweep = Sweep.start(output="sweeps/demo", budget_flops=9e12, sizes=["2x64", "demo"], batch_size=4)
+    for trial in sweep.ended():
+        print(trial.trial, trial.learning_rate, trial.bits_per_byte)
+
+A sweep runs in a process of its own, as `nanochat-tct tune` does, so this one may end or crash before it. All that is
+read here comes from its ledger: `Sweep("sweeps/demo")` opens a sweep that runs, was stopped, or is done.
+"""
+
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from nanochat_tct.errors import UserError
+from nanochat_tct.storage.object_storage import join, local_path
+from nanochat_tct.tracking.tracker import read_metrics
+from nanochat_tct.tuning.evidence import open_elsewhere
+from nanochat_tct.tuning.fit import Interval, SizeFit, fit_trials
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.trials import Outcome, Trial, evidence_rows, make_outcome, trial_rows
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a sweep with some budget is expected to end with."""
+
+    budget: float  # in the sweep's unit
+    size: str
+    learning_rate: float
+    tokens: int  # of the final run
+    bits_per_byte: Interval
+    sizes: list[SizeFit]  # each, were it the final run's
+
+
+class Sweep:
+    """A sweep in a folder, or in object storage."""
+
+    def __init__(self, output: str) -> None:
+        """Open a sweep without running it.
+
+        Args:
+            output: its folder or URI.
+        Raises: UserError when there is none.
+        """
+        self.output = output
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ledger = open_elsewhere(output, "")
+
+    @classmethod
+    def start(cls, **settings: Any) -> "Sweep":
+        """Start a sweep on Ray, or continue the one in `output`, in a process of its own.
+
+        Args:
+            settings: those of `nanochat-tct tune`, by their keys in a config file; `from_` is `from`.
+        Raises: UserError for what the command refuses before it spends anything.
+        """
+        from nanochat_tct.config import parse_arguments
+        from nanochat_tct.tuning import tune
+        from nanochat_tct.tuning.config import SweepConfig
+
+        config = parse_arguments(SweepConfig, arguments_of(settings), "tune", "")
+        prepared, _ = tune.prepare(config)
+        prepared.ledger.close()
+        sweep = cls(config.output)
+        again = arguments_of({name: value for name, value in settings.items() if name != "fresh"})
+        sweep._process = subprocess.Popen([sys.executable, "-m", "nanochat_tct.cli", "tune", *again])
+        return sweep
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the process that `start` began is still there."""
+        return self._process is not None and self._process.poll() is None
+
+    def stop(self) -> None:
+        """As Ctrl-C: trials save their checkpoints, then the sweep ends. `start` goes on with it."""
+        if self._process is not None and self.is_running:
+            self._process.send_signal(signal.SIGINT)
+
+    def wait(self) -> Outcome:
+        """Wait for the end of the sweep, or until it is stopped. Returns: what came of it.
+
+        Raises: UserError when the command failed; it has said why on standard error.
+        """
+        code = self._process.wait() if self._process is not None else 0
+        if code not in (0, 128 + signal.SIGINT, 128 + signal.SIGTERM):
+            raise UserError(f"the sweep in {self.output} ended with exit code {code}")
+        return self.outcome()
+
+    def ended(self, poll_seconds: float = 1.0) -> Iterator[Trial]:
+        """The trials of this sweep, each when it has ended; comes to an end with the sweep's process."""
+        seen: set[str] = set()
+        while True:
+            is_running = self.is_running
+            for trial in self.trials():
+                if trial.status != "running" and not trial.source and trial.trial not in seen:
+                    seen.add(trial.trial)
+                    yield trial
+            if not is_running:
+                return
+            time.sleep(poll_seconds)
+
+    def trials(self) -> list[Trial]:
+        """All trials that were begun, in that order, then those of other sweeps that count as evidence."""
+        self._ledger.refresh()
+        return [*trial_rows(self._ledger), *evidence_rows(self._ledger)]
+
+    def table(self) -> pa.Table:
+        """`trials()` as a table, with each one's loss curve in the column `curve`."""
+        rows = [{**vars(trial), "curve": self.curve(trial)} for trial in self.trials()]
+        return pa.Table.from_pylist(rows)
+
+    def curve(self, trial: Trial) -> list[dict[str, float]]:
+        """`iter`, `tokens` and `bits_per_byte` of each evaluation of a trial; empty where its log is not here."""
+        account = self._ledger.accounts.get(trial.trial)
+        if trial.source or account is None:
+            return []
+        folder = local_path(join(account.settings["config"]["checkpoint_dir"], trial.trial))
+        return [
+            {
+                "iter": entry["iter"],
+                "tokens": entry["iter"] * account.settings["iter_tokens"],
+                "bits_per_byte": entry["bits_per_byte"],
+            }
+            for entry in read_metrics(folder)
+            if "bits_per_byte" in entry
+        ]
+
+    def outcome(self) -> Outcome:
+        """What the sweep was given, spent, chose and reached so far."""
+        self._ledger.refresh()
+        return make_outcome(self._ledger)
+
+    def predict(self, budget: float | None = None) -> Prediction:
+        """What a sweep with some budget would end with, by all trials and final runs so far.
+
+        Args:
+            budget: in the sweep's unit; None: its own.
+        Raises: UserError when no trial has finished.
+        """
+        terms = self._ledger.terms
+        budget = terms.budget if budget is None else budget
+        trials = [
+            dataclasses.replace(trial, purpose="sweep" if trial.purpose == "final" else trial.purpose)
+            for trial in self.trials()
+        ]
+        quanta = (1 - terms.sweep["sweep_share"]) * terms.quanta(budget)
+        tokens = {
+            size: max(1, int(quanta / cost)) for size, cost in costs_of_a_token(self._ledger, trials).items()
+        }
+        fit = fit_trials(trials, tokens)
+        return Prediction(
+            budget,
+            fit.best_size,
+            fit.best_learning_rate,
+            fit.final_tokens[fit.best_size],
+            fit.prediction,
+            fit.sizes,
+        )
+
+
+def costs_of_a_token(ledger: Ledger, trials: list[Trial]) -> dict[str, float]:
+    """Quanta by size, as the longest of its finished trials was charged, with its start and evaluations."""
+    costs = {}
+    for trial in sorted(trials, key=lambda trial: trial.tokens):
+        if trial.purpose == "sweep" and trial.status == "finished" and not trial.source:
+            costs[trial.size] = ledger.accounts[trial.trial].charged / trial.tokens
+    return costs
+
+
+def arguments_of(settings: dict[str, Any]) -> list[str]:
+    """Settings by their keys as arguments of the command line."""
+    arguments = []
+    for name, value in settings.items():
+        flag = "--" + name.removesuffix("_").replace("_", "-")
+        if isinstance(value, bool):
+            arguments.append(flag if value else f"--no-{flag[2:]}")
+        elif isinstance(value, dict):
+            lists = {key: some if isinstance(some, list | tuple) else [some] for key, some in value.items()}
+            arguments += [flag, *(f"{key}={','.join(map(str, some))}" for key, some in lists.items())]
+        elif isinstance(value, list | tuple):
+            arguments += [flag, *map(str, value)]
+        else:
+            arguments.append(f"{flag}={value}")
+    return arguments
