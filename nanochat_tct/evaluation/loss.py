@@ -15,7 +15,7 @@ from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
 from nanochat_tct.model.soft_capped_loss import Legal
 
 # A part of a split is evaluated in at least so many batches, as the standard error is itself uncertain with fewer;
-# unless they would have fewer windows than so many.
+# unless they would have fewer windows than so many. Two there are always.
 LEAST_BATCHES, LEAST_WINDOWS = 16, 4
 
 
@@ -39,7 +39,7 @@ def evaluation_batches(
     count = math.ceil(taken / batch_size)
     if taken == total:
         return [windows[index * batch_size : (index + 1) * batch_size] for index in range(count)]
-    count = max(count, min(least_batches, taken // LEAST_WINDOWS))
+    count = max(count, min(least_batches, max(2, taken // LEAST_WINDOWS), taken))
     return [windows[index::count] for index in range(count)]
 
 

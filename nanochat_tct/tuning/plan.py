@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from nanochat_tct.tracking.line import duration
@@ -292,12 +293,15 @@ def make_forecast(
         whole_cost = measured * price.window
         rows.append(ForecastRow(f"final run, if {name}", 1, iters, run, rest - whole_cost))
         if plan.whole_windows:
+            share = measured / plan.whole_windows
             what = (
-                "the whole split"
-                if measured == plan.whole_windows
-                else f"{measured / plan.whole_windows:.0%} of it"
+                "  whole split"
+                if share == 1
+                else f"  {share:.0%} of the split"
+                if share
+                else "  trials' windows"
             )
-            rows.append(ForecastRow(f"  measured on {what}", 0, 0, measuring, whole_cost))
+            rows.append(ForecastRow(what, 0, 0, measuring, whole_cost))
     return Forecast(rows, sweep_seconds, final_seconds)
 
 
@@ -311,7 +315,7 @@ def forecast_table(
     use_gpu: bool,
 ) -> Table:
     """The forecast as it is shown."""
-    table = Table(title="forecast", title_justify="left")
+    table = Table(title="forecast", title_justify="left", box=SIMPLE, collapse_padding=True, pad_edge=False)
     for column in (
         "",
         "trials",
@@ -320,9 +324,9 @@ def forecast_table(
         "epochs",
         "time",
         unit_name(terms.unit, use_gpu),
-        "of the budget",
+        "share",
     ):
-        table.add_column(column, justify="left" if not column else "right", no_wrap=not column)
+        table.add_column(column, justify="left" if not column else "right", no_wrap=True)
 
     def add(row: ForecastRow) -> None:
         tokens = row.iters * iter_tokens
@@ -341,12 +345,12 @@ def forecast_table(
         add(row)
     table.add_section()
     lasts = forecast.sweep_seconds + max(forecast.final_seconds.values())
-    add(ForecastRow("total, at most", 0, 0, lasts, terms.capacity))
+    add(ForecastRow("total (forecast)", 0, 0, lasts, terms.capacity))
     at_a_time = f", {slots} trials at a time" if slots > 1 else ""
     of_all = plan.windows / (plan.whole_windows or plan.windows)
     table.caption = (
         f"time: a forecast from the speed of the probes, starts and evaluations included{at_a_time}; trials are "
-        f"measured on {plan.windows:,} validation windows, {of_all:.0%} of the split"
+        f"measured on {plan.windows:,} validation windows, {of_all:.0%} of the split, the final run at its end as said"
     )
     if terms.hourly_usd is not None and terms.unit != "usd":
         table.caption += f"; ${terms.hourly_usd:g} an hour of a {'GPU' if use_gpu else 'worker'}"

@@ -73,7 +73,7 @@ class LiveTable:
         self.live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
         self.varied = list(ledger.terms.sweep.get("vary", {}))
         self.time_left = TimeLeft(ledger)
-        self.told = {trial.trial: trial.status for trial in trial_rows(ledger)}
+        self.printed = {trial.trial: trial.status for trial in trial_rows(ledger)}
         self._repeating = Repeating(SECONDS, self._show)
 
     def __enter__(self) -> "LiveTable":
@@ -99,8 +99,8 @@ class LiveTable:
             self.live.update(self.table(max(3, self.console.height - 8)), refresh=True)
             return
         for trial in trial_rows(self.ledger):
-            if self.told.get(trial.trial) != trial.status:
-                self.told[trial.trial] = trial.status
+            if self.printed.get(trial.trial) != trial.status:
+                self.printed[trial.trial] = trial.status
                 self._print(self.line(trial))
 
     def _print(self, line: str) -> None:

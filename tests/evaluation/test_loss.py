@@ -106,7 +106,10 @@ def test_an_evaluation_takes_windows_evenly(total: int, batch_size: int) -> None
     assert np.concatenate(whole).tolist() == list(range(total))
     for taken in {1, 3, total // 2, total - 1} & set(range(1, total)):
         batches = evaluation_batches(total, taken, batch_size)
-        assert len(batches) >= min(16, taken // 4) and max(len(batch) for batch in batches) <= batch_size
+        assert (
+            len(batches) >= min(16, max(2, taken // 4), taken)
+            and max(len(batch) for batch in batches) <= batch_size
+        )
         windows = np.sort(np.concatenate(batches))
         assert len(set(windows.tolist())) == taken and windows[0] >= 0 and windows[-1] < total
         steps = np.diff(np.concatenate([[windows[0] - total / taken], windows]))

@@ -16,6 +16,7 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.tuning.config import DECIDED, DIFFERENT, SweepConfig
 from nanochat_tct.tuning.ledger import Account, Terms
+from nanochat_tct.tuning.plan import FINAL_EVALUATIONS
 from nanochat_tct.tuning.sweep import Sweep
 from nanochat_tct.tuning.trial import with_length
 from nanochat_tct.tuning.trials import BEST, trial_rows
@@ -151,6 +152,11 @@ def test_the_best_config_has_what_the_final_run_had(done: Sweep) -> None:
     ):
         assert best[name] == getattr(ran, name), name
     assert best["mask_illegal"] is False and best["max_bad_iters"] == 3
+    comment = (done.folder / BEST).read_text().splitlines()[0]
+    assert comment.startswith(f"# The final run of the sweep {done.folder}, of size ")
+    windows = best["eval_iters"] * ran.global_batch or done.validation_windows
+    is_limited = FINAL_EVALUATIONS * windows / 3 <= 0.05 * 40 * ran.global_batch
+    assert is_limited or best["eval_iters"] == done.make_plan().eval_iters
     assert best["keep_checkpoints"] == TrainConfig().keep_checkpoints
 
 
@@ -166,13 +172,10 @@ def test_a_varied_weight_decay_is_what_the_trials_have(tmp_path: Path, values: s
 
 
 def test_windows_of_documents(tmp_path: Path) -> None:
-    """The last evaluation of the final run is over other windows than those of trials: it is priced as what it is."""
+    """Trials train on windows of documents, and are measured as all others are: on each token of the split once."""
     sweep = make_sweep(tmp_path, windowing="per-document", stride=4, sizes=["1x32"])
     assert (sweep.base.windowing, sweep.base.stride) == ("per-document", 4)
-    run_all(sweep)
-    final = final_of(sweep)
-    stream = len(Windows(sweep.store, "val", 32))
-    assert final.settings["whole_windows"] == stream != sweep.validation_windows
+    assert sweep.validation_windows == len(Windows(sweep.store, "val", 32))
 
 
 def terms(**sweep: Any) -> Terms:

@@ -1,5 +1,6 @@
 """`tune` as users call it: what it refuses, and a whole tiny sweep on Ray."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -8,13 +9,20 @@ import yaml
 
 from nanochat_tct.cli import main
 from nanochat_tct.config import parse_arguments
+from nanochat_tct.data.store_writer import StoreSettings, write_store
+from nanochat_tct.data.synthesize import synthesize
+from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import exclusive
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER
 from nanochat_tct.tuning.trials import BEST, REPORT_DIR, TRIALS, Trial, read_outcome, read_rows
 from nanochat_tct.tuning.tune import prepare
 from tests.support.commands import run_cli
 from tests.support.workers import small_store
+from nanochat_tct.tuning.trials import (BEST, CURVES, ENTRIES, REPORT_DIR, TRIALS, Entry, Point, Trial, read_outcome, read_rows,)
+from nanochat_tct.tuning.tune import prepare, write_results
 from tests.tuning.sweeps import SETTINGS, logged_flops, open_ledger, sweep_arguments
 from tests.tuning.test_sweep import finish, make_sweep
 
@@ -141,6 +149,39 @@ def test_a_dry_run_uses_saved_probes(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert sweep.ledger.spent == spent
 
 
+def test_what_the_final_run_reaches_is_what_evaluate_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A real sweep, without Ray: trials take a part of the split, the final run's model is measured on all of it."""
+    values = [synthesize(index, seed=0) for index in range(100)]
+    write_store(tmp_path / "store", values, load_tokenizer(), StoreSettings(train_split=0.5))
+    arguments = sweep_arguments(tmp_path, sizes=["1x32"], budget_flops=8e10, concurrency=1)
+    sweep, folder = prepare(parse_arguments(SweepConfig, arguments, "tune", ""))
+    assert run_alone(sweep)
+    write_results(sweep)
+    printed = capsys.readouterr().out
+    outcome, trials = read_outcome(folder), read_rows(folder / TRIALS, Trial)
+    final = trials[-1]
+    assert outcome.trial_share is not None and outcome.trial_share < 1 == outcome.actual_share
+    assert all(trial.standard_error for trial in trials[1:]) and outcome.actual_error == 0
+    assert outcome.actual == final.whole_split != final.bits_per_byte
+    store, checkpoint = str(tmp_path / "store"), str(outcome.checkpoint)
+    assert (
+        main(["evaluate", "--checkpoint", checkpoint, "--data-dir", store, "--num-samples", "0", "--json"])
+        == 0
+    )
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["bits_per_byte"] == pytest.approx(outcome.actual, rel=1e-5)
+    assert f"{outcome.actual:.4f} reached on the whole validation split" in printed
+    spent_on_it = [entry for entry in read_rows(folder / ENTRIES, Entry) if entry.trial == final.trial][-1]
+    assert spent_on_it.kind == "evaluation" and spent_on_it.flops <= 0.05 * final.flops
+    points = [point for point in read_rows(folder / CURVES, Point) if point.trial == final.trial]
+    assert points[-1].validation == pytest.approx(final.bits_per_byte, rel=1e-4)
+    assert points[-1].tokens == final.tokens and sum(point.training is not None for point in points) > 10
+    best = parse_arguments(TrainConfig, ["--config", str(folder / BEST)], "train", "")
+    assert (best.learning_rate, best.max_iters) == (final.learning_rate, final.tokens // sweep.iter_tokens)
+
+
 @pytest.mark.slow
 def test_a_whole_sweep(tmp_path: Path) -> None:
     result = run_cli("tune", *sweep_arguments(tmp_path), timeout=280)
@@ -155,7 +196,7 @@ def test_a_whole_sweep(tmp_path: Path) -> None:
     assert final.purpose == "final" and final.status == "finished"
     assert final.tokens == final.planned_tokens
     outcome = read_outcome(folder)
-    assert outcome.actual == final.bits_per_byte and outcome.predicted is not None
+    assert outcome.actual in (final.whole_split, final.bits_per_byte) and outcome.predicted is not None
     assert outcome.size == final.size and Path(str(outcome.checkpoint)).is_dir()
     for text in ("forecast", "predicted", "reached", "spent", "nanochat-tct train --config"):
         assert text in result.stdout
