@@ -124,16 +124,13 @@ class Sweep:
         account = self._ledger.accounts.get(trial.trial)
         if trial.source or account is None:
             return []
-        folder = local_path(join(account.settings["config"]["checkpoint_dir"], trial.trial))
-        return [
-            {
-                "iter": entry["iter"],
-                "tokens": entry["iter"] * account.settings["iter_tokens"],
-                "bits_per_byte": entry["bits_per_byte"],
-            }
-            for entry in read_metrics(folder)
-            if "bits_per_byte" in entry
-        ]
+        points = [(step, bits) for step, _, bits in account.result.get("curve", []) if bits is not None]
+        if not points:  # it runs, or was run by a version that left the curve in its log only
+            folder = local_path(join(account.settings["config"]["checkpoint_dir"], trial.trial))
+            entries = [entry for entry in read_metrics(folder) if "bits_per_byte" in entry]
+            points = [(entry["iter"], entry["bits_per_byte"]) for entry in entries]
+        tokens = account.settings["iter_tokens"]
+        return [{"iter": step, "tokens": step * tokens, "bits_per_byte": bits} for step, bits in points]
 
     def outcome(self) -> Outcome:
         """What the sweep was given, spent, chose and reached so far."""
