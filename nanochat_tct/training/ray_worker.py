@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -32,7 +33,12 @@ RESERVED_SECONDS = 60  # for how long CPUs or GPUs stay reserved for a run whose
 
 LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
 
+DRIVER_FIRST_SECONDS = (
+    2.0  # a SIGTERM that reached the driver too is the driver's: its word comes within these
+)
+
 _sigterm = threading.Event()  # this process was told to end
+_sigterm_at = 0.0  # by time.monotonic()
 _store: torch.distributed.TCPStore | None = None  # by which workers find each other, where it is served
 
 
@@ -91,7 +97,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
 def preemption(worker: Worker) -> str | None:
     """Why this worker should save and leave, for Ray to start it elsewhere; None while nothing asks for that."""
-    if _sigterm.is_set():
+    if _sigterm.is_set() and time.monotonic() - _sigterm_at > DRIVER_FIRST_SECONDS:
         return f"{PREEMPTED}: SIGTERM at worker {worker.rank}"
     # What ray.train.get_preemption_info starts from; the call itself makes all workers wait for each other.
     info = get_train_context().preemption_context.preemption_info
@@ -111,15 +117,21 @@ def listen(lines: Any, heard: list[str]) -> None:
 
 
 def hear_sigterm() -> None:
-    """Make SIGTERM a wish to stop; the second one ends the process as Ray has it. For the main thread."""
+    """Make SIGTERM a wish to stop; the second one ends the process as Ray has it. For the main thread.
+
+    Processes of a Ray that was started here are deaf to it otherwise (ray_session).
+    """
     before = signal.getsignal(signal.SIGTERM)
 
     def hear(number: int, frame: FrameType | None) -> None:
+        global _sigterm_at
         if _sigterm.is_set() and callable(before):
             before(number, frame)
+        _sigterm_at = time.monotonic()
         _sigterm.set()
 
     signal.signal(signal.SIGTERM, hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def is_loss(error: Exception) -> bool:

@@ -31,7 +31,7 @@ def write_records(ledger: Ledger, folder: Path) -> Outcome:
         size=choice.get("size"),
         learning_rate=choice.get("learning_rate"),
         varied=choice.get("varied", {}),
-        predicted=tuple(choice["predicted"]) if choice else None,
+        predicted=tuple(choice["predicted"]) if "predicted" in choice else None,
         actual=final.result.get("bits_per_byte") if final else None,
         checkpoint=final.result.get("checkpoint") if final else None,
         decision=choice.get("decision", ""),

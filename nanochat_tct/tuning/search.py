@@ -5,9 +5,10 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from nanochat_tct.errors import StorageError, UserError
+from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.meter import INTERRUPTED
 from nanochat_tct.tuning.sweep import Sweep
+from nanochat_tct.tuning.trial import Losers
 
 
 class LedgerSearch(Searcher):
@@ -25,6 +26,7 @@ class LedgerSearch(Searcher):
         self.is_planned = sweep.is_probed
         self.running: dict[str, str] = {}  # Ray's name of a trial: ours
         self.is_done = False
+        self.losers = Losers(sweep.ledger)
         self.error: UserError | None = None  # raised here it would be lost in Ray's own
 
     def suggest(self, trial_id: str) -> Any:
@@ -56,13 +58,18 @@ class LedgerSearch(Searcher):
     ) -> None:
         """A trial has ended; one that Ray gave up is settled here, one that cannot go on for now ends the sweep."""
         name = self.running.pop(trial_id)
-        if result is not None and result.get("storage_error"):
-            self.error = StorageError(result["storage_error"])
+        if result is not None and result.get("sweep_error"):
+            self.error = UserError(result["sweep_error"])
             return
-        self.sweep.ledger.refresh()
-        if self.sweep.ledger.accounts[name].is_open and error:
+        ledger = self.sweep.ledger
+        ledger.refresh()
+        if ledger.accounts[name].is_open and error:
             why = f"see {self.sweep.folder / 'tune'}"
-            self.sweep.ledger.settle(name, {"status": "failed", "why": why})
+            ledger.settle(name, {"status": "failed", "why": why})
+        try:
+            self.losers.remove()
+        except UserError as problem:  # object storage refuses
+            self.error = problem
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""

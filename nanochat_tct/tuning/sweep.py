@@ -7,6 +7,7 @@ the sizes that look best; a fit of all of them chooses size and rate; the final 
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
-from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.ledger import Ledger, OverBudget
+from nanochat_tct.tuning.meter import IDLE_SHARE
 from nanochat_tct.tuning.plan import Plan, final_iters, make_plan
 from nanochat_tct.tuning.prices import (
     EVALUATIONS,
@@ -37,6 +39,8 @@ from nanochat_tct.tuning.trials import Purpose, Trial
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
 RESERVE = 1.25  # times the forecast is reserved where the budget is in time; the rest is given back
+NO_FINAL_RUN = "nothing is left for a final run: start anew with --fresh and a larger budget"
+TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
 WIDENINGS = 2  # of a size's range, at most
 
 
@@ -50,6 +54,7 @@ class Spec:
     varied: dict[str, Any]  # setting -> value, of what else the sweep varies
     iters: int
     reserve: int  # quanta
+    least: int  # quanta that will do, where there are not as many
 
 
 class Sweep:
@@ -171,21 +176,31 @@ class Sweep:
         plan = self.make_plan()
         if self.config.dry_run:
             return None if running else False
-        for spec in self.first_trials(plan):
-            return self.begin(spec)
-        follow_ups = self.follow_ups(plan, running)
-        if follow_ups:
-            return self.begin(follow_ups[0])
+        spec = next(self.first_trials(plan), None) or next(iter(self.follow_ups(plan, running)), None)
+        if spec is not None and not self.is_idle_too_long:
+            with suppress(OverBudget):  # kills and slow starts took its money: the final run has the rest
+                return self.begin(spec)
         if running:
             return None
-        return self.begin(self.final_run(plan))
+        try:
+            return self.begin(self.final_run(plan))
+        except OverBudget as error:
+            raise UserError(NO_FINAL_RUN) from error
 
     def begin(self, spec: Spec) -> str:
-        """Reserve a trial's money, and keep all that its processes must know."""
+        """Reserve a trial's money, and keep all that its processes must know.
+
+        Raises: OverBudget when it is not there.
+        """
         number = sum(account.purpose == spec.purpose for account in self.ledger.accounts.values())
         name = f"{spec.purpose}-{number:02d}-{spec.size}"
-        self.ledger.open(name, spec.purpose, *self.settings(name, spec), spec.reserve)
+        self.ledger.open(name, spec.purpose, *self.settings(name, spec), spec.reserve, spec.least)
         return name
+
+    @property
+    def is_idle_too_long(self) -> bool:
+        """Whether idle workers have cost so much that no more trials are begun, and the final run comes next."""
+        return self.ledger.idle > IDLE_SHARE * self.ledger.terms.capacity
 
     def settings(self, name: str, spec: Spec) -> tuple[int, dict[str, Any]]:
         """Workers and settings of a trial."""
@@ -264,7 +279,7 @@ class Sweep:
                 reserve = int(most)
                 if not self.is_timed:
                     reserve = math.ceil(self.prices(name).of(PROBE_ITERS, 2 * self.base.global_batch))
-                yield Spec("probe", name, rate, {}, PROBE_ITERS, reserve)
+                yield Spec("probe", name, rate, {}, PROBE_ITERS, reserve, reserve)
 
     def refuse_failed_probes(self) -> None:
         """Raises: UserError when a size could not be measured."""
@@ -349,13 +364,13 @@ class Sweep:
         iters = iters or plan.iters[size]
         price = self.prices(size).of(iters, EVALUATIONS * plan.windows)
         reserve = math.ceil(price * (RESERVE if self.is_timed else 1))
-        return Spec("sweep", size, rate, varied, iters, min(reserve, self.ledger.free))
+        return Spec("sweep", size, rate, varied, iters, reserve, math.ceil(price))
 
     def follow_ups(self, plan: Plan, running: set[str]) -> list[Spec]:
         """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out."""
         left = self.config.sweep_share * self.ledger.terms.capacity - self.spent_on("probe", "sweep", "idle")
         left -= sum(account.left for account in self.ledger.accounts.values() if account.purpose == "sweep")
-        if running:
+        if running or not any(trial.status == "finished" for trial in self.trials()):
             return []  # what they find counts
         specs = [spec for spec in self.beyond_edges(plan) if spec.reserve <= left]
         if specs:
@@ -428,11 +443,14 @@ class Sweep:
 
     def final_run(self, plan: Plan) -> Spec:
         """The size and rate that the fit chooses, for all the money that is left."""
+        ends = {trial.status for trial in self.trials()}
+        if "finished" not in ends and ("cut" in ends or not ends):
+            return self.final_run_by_rule(plan)
         fit = self.make_fit()
         size = fit.best_size
         iters = final_iters(self.prices(size, is_final=True), self.ledger.free, plan)
         if iters < 1:
-            raise UserError("nothing is left for a final run: start anew with --fresh and a larger budget")
+            raise UserError(NO_FINAL_RUN)
         prediction = fit.prediction
         rate = rounded(fit.best_learning_rate)
         choice = {
@@ -443,7 +461,32 @@ class Sweep:
             "decision": fit.decision,
         }
         self.ledger.note("choice", choice)
-        return Spec("final", size, rate, self.best_varied(fit), iters, self.ledger.free)
+        least = math.ceil(self.prices(size, is_final=True).of(1, plan.windows, 1))
+        return Spec("final", size, rate, self.best_varied(fit), iters, self.ledger.terms.capacity, least)
+
+    def final_run_by_rule(self, plan: Plan) -> Spec:
+        """Where there was no money for any trial to come to its end: what is usual without a sweep."""
+        prices = {size: self.prices(size, is_final=True) for size in self.sizes}
+        iters = {size: final_iters(price, self.ledger.free, plan) for size, price in prices.items()}
+
+        def off(size: str) -> float:
+            """How far its tokens would be from what is usual, as a ratio's logarithm."""
+            usual = TOKENS_PER_PARAMETER * self.sizes[size].parameters
+            return abs(math.log(max(1, iters[size]) * self.iter_tokens / usual))
+
+        size = min(self.sizes, key=off)
+        if iters[size] < 1:
+            raise UserError(NO_FINAL_RUN)
+        rate = rounded(rule_rate(self.sizes[size]))
+        varied = {name: values[0] for name, values in self.config.varied().items()}
+        decision = (
+            f"No trial came to its end with the money there was. The final run takes size {size}, whose tokens are "
+            f"nearest to {TOKENS_PER_PARAMETER} for each parameter, and the rule's learning rate, {rate:g}."
+        )
+        choice = {"size": size, "learning_rate": rate, "varied": varied, "decision": decision}
+        self.ledger.note("choice", choice)
+        least = math.ceil(prices[size].of(1, plan.windows, 1))
+        return Spec("final", size, rate, varied, iters[size], self.ledger.terms.capacity, least)
 
 
 def spread(base: TrainConfig, slots: int) -> TrainConfig:

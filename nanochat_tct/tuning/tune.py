@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import MICRO, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
-from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
+from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, START_UP, WAITING_SHARE, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
 from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
@@ -46,6 +47,8 @@ from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 RUNS = "another sweep runs here; wait, or take another --output"
 WORKERS_OF_A_CORE = 2  # launch.worker_resources reserves half a core for each
 LEAST_PROBE_SECONDS = 3.0  # far less than the start of a worker and ten iters take
+POLL_SECONDS = 0.2  # how often this process looks whether the sweep has ended
+LEAVING_SECONDS = 5.0  # for Tune to end in an orderly way once no worker has anything to save
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 
 
@@ -60,8 +63,12 @@ def command(argv: list[str]) -> int:
     if not console.is_terminal:
         console.width = 120
     with exclusive(folder, RUNS):
+        signals = interruptible(sweep.ledger)
         try:
-            exit_code = run(sweep, console)
+            with signals:
+                exit_code = run(sweep, console, signals)
+        except KeyboardInterrupt:
+            exit_code = signals.exit_code or 130
         finally:
             write_results(sweep)
             push_results(folder, sweep.place)
@@ -209,11 +216,12 @@ def refuse_too_small(terms: Terms, config: SweepConfig, row_flops: list[int], ba
 # ----------------------------------------------------------------------------- on Ray
 
 
-def run(sweep: Sweep, console: Console) -> int:
+def run(sweep: Sweep, console: Console, signals: StopSignals) -> int:
     """Go on with the sweep until it is done. Returns the exit code: not 0 when it was interrupted.
 
-    Raises: UserError when it cannot go on.
+    Raises: UserError when it cannot go on; KeyboardInterrupt when nothing has begun, and at a second signal.
     """
+    signals.at_once = True
     if sweep.is_probed:
         show_forecast(sweep, console)
         if sweep.config.dry_run:
@@ -249,14 +257,45 @@ def run(sweep: Sweep, console: Console) -> int:
         ),
     )
     serving = serve(sweep.folder) if is_remote(sweep.place) else nullcontext()
-    signals = interruptible(sweep.ledger)
-    with signals, IdleMeter(sweep), LiveTable(sweep.ledger, console, signals.tell), serving:
-        tuner.fit()
-    if search.error is not None:
-        raise search.error
+    signals.at_once = False
+    with IdleMeter(sweep) as idle, LiveTable(sweep.ledger, console, signals.tell), serving:
+        fit(tuner, sweep.ledger, idle)
+    if error := search.error or idle.error:
+        raise error
     if search.is_done and signals.received is None:
         return 0
     return signals.exit_code or 130
+
+
+def fit(tuner: Any, ledger: Ledger, idle: "IdleMeter") -> None:
+    """`tuner.fit()` in a thread, so that this one hears signals.
+
+    Comes back when it has ended, or soon after a wish to stop once no worker has anything to save: Tune would wait for
+    processes that are only starting. What is left of them ends with this process.
+    """
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(tuner.fit())
+        except BaseException as error:  # whatever it is, it is raised again below
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    resting = 0.0
+    while not wait([future], timeout=POLL_SECONDS).done:
+        ledger.refresh()
+        if idle.error is not None and not ledger.notes.get(INTERRUPTED):
+            ledger.note(INTERRUPTED, True)
+        now = ledger.clock()
+        is_at_work = any(
+            account.is_open and account.kind != START_UP and account.charged_until >= now
+            for account in ledger.accounts.values()
+        )
+        resting = 0.0 if is_at_work or not ledger.notes.get(INTERRUPTED) else resting + POLL_SECONDS
+        if resting > LEAVING_SECONDS:
+            return
+    future.result()
 
 
 def slots_of(base: TrainConfig, cluster: dict[str, float]) -> int:
@@ -280,12 +319,20 @@ def interruptible(ledger: Ledger) -> StopSignals:
 
 
 class IdleMeter:
-    """A thread that charges the time of workers that are reserved for the sweep while no trial pays for them."""
+    """A thread that charges the time of workers that are reserved for the sweep while no trial is charged for them.
+
+    It says when that has cost so much that the sweep goes on to its final run. Where even then nothing works for long,
+    `error` says so.
+    """
 
     def __init__(self, sweep: Sweep) -> None:
-        self.ledger, self.workers = sweep.ledger, sweep.slots * sweep.base.num_workers
+        self.sweep, self.ledger = sweep, sweep.ledger
+        self.workers = sweep.slots * sweep.base.num_workers
         self.since = time.time()
-        self._repeating = Repeating(tick_seconds(sweep.ledger), self._pay)
+        self.error: UserError | None = None
+        self.has_said_so = sweep.is_idle_too_long
+        self.waited = 0  # quanta, since a worker was last charged for
+        self._repeating = Repeating(tick_seconds(sweep.ledger), self._charge)
 
     def __enter__(self) -> "IdleMeter":
         if self.ledger.terms.unit != "flops":
@@ -295,18 +342,36 @@ class IdleMeter:
     def __exit__(self, *_: object) -> None:
         self._repeating.stop()
 
-    def _pay(self) -> None:
-        now = time.time()
-        self.ledger.refresh()
+    def _charge(self) -> None:
+        now, ledger = time.time(), self.ledger
+        ledger.refresh()
         busy = 0
-        for account in self.ledger.accounts.values():
-            if account.is_open and account.paid_until >= now:
+        for account in ledger.accounts.values():
+            if account.is_open and account.charged_until >= now:
                 busy += self.workers if account.purpose == "final" else account.workers
+        before = ledger.idle
         try:
-            self.ledger.pay_idle(max(0, self.workers - busy) * (now - self.since))
+            ledger.charge_idle(max(0, self.workers - busy) * (now - self.since))
             self.since = now
         except StorageError as error:  # trials find the same, and end the sweep
             print(f"{error}; trying again", file=sys.stderr)
+        self.waited = 0 if busy else self.waited + ledger.idle - before
+        self._look_at_limits()
+
+    def _look_at_limits(self) -> None:
+        terms = self.ledger.terms
+        if self.sweep.is_idle_too_long and not self.has_said_so:
+            self.has_said_so = True
+            print(
+                f"idle workers have cost {money(terms, self.ledger.idle)}, more than {IDLE_SHARE:.0%} of the budget: "
+                "no more trials are begun, the final run gets what is left",
+                file=sys.stderr,
+            )
+        if self.waited > WAITING_SHARE * terms.capacity and self.error is None:
+            self.error = UserError(
+                f"no trial has started, and {money(terms, self.waited)}, {self.waited / terms.capacity:.0%} of the "
+                "budget, went for the wait; see that the machines are there and not busy, then the same command goes on"
+            )
 
 
 # ----------------------------------------------------------------------------- what it shows and leaves
