@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def is_text(text: str) -> bool:
 
 
 def refuse_folder(place: str, flag: str) -> None:
-    """Look at a folder that a job is to write to, which need not exist. Nothing is made. URIs are left alone.
+    """Look at a folder that a job is to write to, which need not exist. Nothing stays. URIs are left alone.
 
     Raises: UserError when it cannot be made or written to.
     """
@@ -58,10 +59,14 @@ def refuse_folder(place: str, flag: str) -> None:
             raise UserError(f"{flag} {_short(place)}: {reason}; choose another folder") from error
         if not stat.S_ISDIR(mode):
             raise UserError(f"{flag} {place}: {folder} is a file; name a folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
+        try:  # permissions do not tell: /proc and /sys take nothing, whoever asks
+            tempfile.TemporaryDirectory(dir=folder).cleanup()
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
             raise UserError(
-                f"{flag} {place}: nothing can be written in {folder}; choose another folder, or change its permissions"
-            )
+                f"{flag} {place}: nothing can be written in {folder} ({reason}); choose another folder, or change its "
+                "permissions"
+            ) from error
         return
 
 

@@ -40,7 +40,7 @@ from nanochat_tct.data.store_writer import (
 )
 from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.limits import refuse_absurd
+from nanochat_tct.limits import refuse_absurd, refuse_folder
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.remote import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
@@ -155,6 +155,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
     if reason := why_in_python(tokenizer):
         print(f"tokenizing in Python, which takes longer: {reason}", flush=True)
     ray_seconds = 0.0
+    refuse_folder(config.output, "--output")
     with StoreWriter(output, tokenizer, config.settings(), config.masks) as writer:
         parts = plan_parts(sources)
         with writing_to(output):

@@ -218,7 +218,7 @@ class Ledger:
             return max(0, self.free)
         share = 1 - self.terms.sweep.get("sweep_share", 1.0)
         finals = sum(account.charged for account in self.accounts.values() if account.purpose == "final")
-        return max(0, self.free - max(0, int(FINAL_FLOOR * share * self.terms.capacity) - finals))
+        return max(0, self.free - max(0, round(FINAL_FLOOR * share * self.terms.capacity) - finals))
 
     def lines_from(self, offset: int) -> bytes:
         """What was written at and after a byte of the file, as last read."""

@@ -176,10 +176,10 @@ class Sweep:
         plan = self.make_plan()
         if self.config.dry_run:
             return None if running else False
-        spec = next(self.first_trials(plan), None) or next(iter(self.follow_ups(plan, running)), None)
-        if spec is not None and not self.is_idle_too_long:
+        following = next(self.first_trials(plan), None) or next(iter(self.follow_ups(plan, running)), None)
+        if following is not None and not self.is_idle_too_long:
             with suppress(OverBudget):  # kills and slow starts took its money: the final run has the rest
-                return self.begin(spec)
+                return self.begin(following)
         if running:
             return None
         try:

@@ -332,7 +332,7 @@ class IdleMeter:
         self.error: UserError | None = None
         self.has_said_so = sweep.is_idle_too_long
         self.waited = 0  # quanta, since a worker was last charged for
-        self._repeating = Repeating(tick_seconds(sweep.ledger), self._charge)
+        self._repeating = Repeating(tick_seconds(sweep.ledger), self.charge)
 
     def __enter__(self) -> "IdleMeter":
         if self.ledger.terms.unit != "flops":
@@ -342,7 +342,8 @@ class IdleMeter:
     def __exit__(self, *_: object) -> None:
         self._repeating.stop()
 
-    def _charge(self) -> None:
+    def charge(self) -> None:
+        """Charge what was idle since the last time."""
         now, ledger = time.time(), self.ledger
         ledger.refresh()
         busy = 0
