@@ -24,10 +24,9 @@ RESERVE_USED = "its reserve is used up"
 INTERRUPTED = "interrupted"
 RESIZE = "its length is corrected"
 START_UP = "start_up"  # kind of work: none yet
-IDLE_SHARE = 0.1  # of the budget: once idle workers have cost more, the sweep goes on to its final run
-WAITING_SHARE = (
-    0.2  # of the budget: a wait for workers, while none works, ends the command when it has cost more
-)
+# Of the budget. Once idle workers have cost more, the sweep goes on to its final run; a single wait for workers, while
+# none works, ends the command when it has cost more.
+IDLE_SHARE = 0.2
 REPAIR = 1.1  # more than the forecast is reserved when a trial has to do work again, or takes longer
 MOST_EXTENDED = 2.0  # times its forecast is what a trial that takes longer may cost in all
 STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
@@ -102,8 +101,8 @@ class StartUpCharger(TimeCharger):
 
     @property
     def waits_too_long(self) -> bool:
-        """Whether one wait for workers has cost WAITING_SHARE of the budget."""
-        return self.waited > WAITING_SHARE * self.ledger.terms.capacity
+        """Whether one wait for workers has cost IDLE_SHARE of the budget."""
+        return self.waited > IDLE_SHARE * self.ledger.terms.capacity
 
     def charge(self) -> None:
         now = self.ledger.clock()

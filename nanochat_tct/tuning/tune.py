@@ -32,7 +32,7 @@ from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import MICRO, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
-from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, START_UP, WAITING_SHARE, tick_seconds
+from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, START_UP, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
 from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
@@ -368,7 +368,7 @@ class IdleMeter:
                 "no more trials are begun, the final run gets what is left",
                 file=sys.stderr,
             )
-        if self.waited > WAITING_SHARE * terms.capacity and self.error is None:
+        if self.waited > IDLE_SHARE * terms.capacity and self.error is None:
             self.error = UserError(
                 f"no trial has started, and {money(terms, self.waited)}, {self.waited / terms.capacity:.0%} of the "
                 "budget, went for the wait; see that the machines are there and not busy, then the same command goes on"

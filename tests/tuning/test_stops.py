@@ -211,13 +211,14 @@ def test_there_is_a_final_run_even_when_no_trial_came_to_its_end(tmp_path: Path)
 
 
 def test_idle_workers_do_not_eat_the_final_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """After 10% of the budget it comes next, and a line says so; a wait of 20% more ends the command."""
+    """After 20% of the budget it comes next, and a line says so; a single wait that costs as much ends the command."""
     sweep, clock = timed_sweep(tmp_path)
     finish(sweep, str(sweep.next_trial(set())))
     ledger = sweep.ledger
     idle = IdleMeter(sweep)
     workers = sweep.slots * sweep.base.num_workers
-    for seconds, is_over in ((199, False), (2, False), (200, True)):
+    ledger.charge_idle(100.0)
+    for seconds, is_over in ((299, False), (2, False), (100, True)):
         idle.since = time.time() - seconds / workers
         clock.now += seconds
         idle.charge()
