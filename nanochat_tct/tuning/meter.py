@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TextIO
 
 from nanochat_tct.errors import StorageError
+from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import Account, Ledger
 from nanochat_tct.tuning.prices import EVALUATIONS, Prices
 from nanochat_tct.tuning.repeating import Repeating
@@ -119,7 +120,7 @@ class StartUpCharger(TimeCharger):
 
 
 def tick_seconds(ledger: Ledger) -> float:
-    """How often time is paid: half a second, or as rarely as makes a ledger of some 10,000 lines."""
+    """How often time is charged: half a second, or as rarely as makes a ledger of some 10,000 lines."""
     terms = ledger.terms
     if terms.unit == "flops":
         return 2.0
@@ -140,6 +141,7 @@ class WorkerMeter:
         self.ledger = ledger
         self.trial, self.rank = trial, rank
         self.prices = Prices(**self.account.settings["prices"])  # in quanta
+        self.config = TrainConfig(**self.account.settings["config"])  # with the length it has by now
         # The length of a final run on a budget of time follows its speed.
         self.resizes = self.account.purpose == "final" and self.ledger.terms.unit != "flops"
         self.marks: list[tuple[str, float]] = []  # kind and time of each charge

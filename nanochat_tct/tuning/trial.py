@@ -85,13 +85,13 @@ def covers_rest(ledger: Ledger, trial: str) -> bool:
         return ledger.top_up(trial, account.reserve) > 0
     config, prices = TrainConfig(**account.settings["config"]), Prices(**account.settings["prices"])
     done, spare = reached(config)["iters"], spare_of(ledger, account, prices)
-    if account.purpose == "final":  # it takes all there is, and is as long as that buys
-        config = with_length(config, min(config.max_iters, done + 1), account.settings)
-        wanted = ledger.terms.capacity
-    rest = prices.start_up + price_of_rest(config, done, prices, account.settings)
+    is_final = account.purpose == "final"  # it takes all there is, and is as long as that buys
+    shortest = with_length(config, min(config.max_iters, done + 1), account.settings) if is_final else config
+    rest = prices.start_up + price_of_rest(shortest, done, prices, account.settings)
     needed = math.ceil(rest + spare)
-    if account.purpose == "sweep":
-        wanted = needed if ledger.terms.unit == "flops" else math.ceil(REPAIR * rest + spare)
+    wanted = needed if ledger.terms.unit == "flops" else math.ceil(REPAIR * rest + spare)
+    if is_final:
+        wanted = ledger.terms.capacity
     if ledger.top_up(trial, wanted) >= needed:
         return True
     ledger.settle(trial, cut(config, ledger))
@@ -279,7 +279,7 @@ def work(
         # Waits for a worker of an earlier start that is about to end.
         with (
             checkpoint.exclusive(run_dir, waits=True),
-            WorkerCharger(ledger, trial, meter.log, lambda: cut(config, ledger, is_here=True)),
+            WorkerCharger(ledger, trial, meter.log, lambda: cut(meter.config, ledger, is_here=True)),
         ):
             try:
                 result = train_to_the_end(config, worker, reporter, meter, broadcast)
@@ -288,7 +288,7 @@ def work(
                         config, result["checkpoint"], meter, settings
                     )
             except OverBudget:
-                result = cut(config, ledger)
+                result = cut(meter.config, ledger)
                 ledger.settle(trial, result)  # the other workers wait for this one: the driver ends them
             meter.flush()
     if account.purpose == "probe" and result["status"] == "finished":
@@ -357,11 +357,16 @@ def reached(config: TrainConfig, is_here: bool = False) -> dict[str, Any]:
 
 def cut(config: TrainConfig, ledger: Ledger, is_here: bool = False) -> dict[str, Any]:
     """The result of a trial that has no money for its rest."""
-    result = {"status": "cut", "why": RESERVE_USED, "ended_at": ledger.clock()}
+    result: dict[str, Any] = {"status": "cut", "why": RESERVE_USED, "ended_at": ledger.clock()}
     try:
-        return result | reached(config, is_here)
+        result |= reached(config, is_here)
     except (UserError, OSError) as error:  # the loop may be writing a checkpoint just now
         return result | {"why": f"{RESERVE_USED}; its checkpoint cannot be read: {error}"}
+    if (
+        result["iters"] == config.max_iters
+    ):  # only a last evaluation, or the end of the processes, is not covered
+        result |= {"status": "finished", "why": None}
+    return result
 
 
 class Losers:
@@ -443,6 +448,7 @@ def fit_length(config: TrainConfig, meter: WorkerMeter) -> TrainConfig:
         if ledger.terms.unit != "flops":
             needed = REPAIR * needed + meter.spare()
         ledger.top_up(meter.trial, math.ceil(needed))
+    meter.config = config
     evaluations = [windows * prices.window] * evaluations_left(config, done)
     meter.begin(
         config.max_iters - done, [*evaluations, settings["whole_windows"] * prices.window], FIRST_LOOK
