@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+from ray.tune import Stopper
 from ray.tune.search import Searcher
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tuning.meter import INTERRUPTED
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.meter import INTERRUPTED, START_UP
 from nanochat_tct.tuning.sweep import Sweep
 from nanochat_tct.tuning.trial import Losers
+
+LEAVING_SECONDS = 2.0  # for Tune to end in an orderly way once no worker has anything to save
 
 
 class LedgerSearch(Searcher):
@@ -76,6 +80,38 @@ class LedgerSearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class InterruptedStopper(Stopper):
+    """Ends Tune after a wish to stop once no worker has anything to save.
+
+    Tune itself would wait for processes that are only starting.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.rests_since: float | None = None
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No single trial is stopped here."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Asked by Tune several times a second."""
+        self.ledger.refresh()
+        now = self.ledger.clock()
+        is_at_work = any(
+            account.is_open and account.kind != START_UP and account.charged_until >= now
+            for account in self.ledger.accounts.values()
+        )
+        if is_at_work or not self.ledger.notes.get(INTERRUPTED):
+            self.rests_since = None
+            return False
+        self.rests_since = self.rests_since or now
+        return now - self.rests_since > LEAVING_SECONDS
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 import time
-from concurrent.futures import Future, wait
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import MICRO, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
-from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, START_UP, tick_seconds
+from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, tick_seconds
 from nanochat_tct.tuning.plan import MIN_ITERS, forecast, money, too_small
 from nanochat_tct.tuning.records import write_records
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
@@ -47,8 +46,6 @@ from nanochat_tct.tuning.trials import BEST, LEDGER, REPORT_DIR, Outcome
 RUNS = "another sweep runs here; wait, or take another --output"
 WORKERS_OF_A_CORE = 2  # launch.worker_resources reserves half a core for each
 LEAST_PROBE_SECONDS = 3.0  # far less than the start of a worker and ten iters take
-POLL_SECONDS = 0.2  # how often this process looks whether the sweep has ended
-LEAVING_SECONDS = 5.0  # for Tune to end in an orderly way once no worker has anything to save
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 
 
@@ -236,7 +233,7 @@ def run(sweep: Sweep, console: Console, signals: StopSignals) -> int:
     import ray
     from ray import tune
 
-    from nanochat_tct.tuning.search import LedgerSearch
+    from nanochat_tct.tuning.search import InterruptedStopper, LedgerSearch
 
     if sweep.base.use_gpu and os.environ.get("RAY_ADDRESS"):
         # Those of one trial: nothing is reserved yet, so waiting costs nothing of the budget.
@@ -252,6 +249,7 @@ def run(sweep: Sweep, console: Console, signals: StopSignals) -> int:
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(sweep.folder / "tune"),
+            stop=InterruptedStopper(sweep.ledger),
             failure_config=tune.FailureConfig(max_failures=sweep.config.max_failures),
             verbose=0,
         ),
@@ -259,43 +257,12 @@ def run(sweep: Sweep, console: Console, signals: StopSignals) -> int:
     serving = serve(sweep.folder) if is_remote(sweep.place) else nullcontext()
     signals.at_once = False
     with IdleMeter(sweep) as idle, LiveTable(sweep.ledger, console, signals.tell), serving:
-        fit(tuner, sweep.ledger, idle)
+        tuner.fit()
     if error := search.error or idle.error:
         raise error
     if search.is_done and signals.received is None:
         return 0
     return signals.exit_code or 130
-
-
-def fit(tuner: Any, ledger: Ledger, idle: "IdleMeter") -> None:
-    """`tuner.fit()` in a thread, so that this one hears signals.
-
-    Comes back when it has ended, or soon after a wish to stop once no worker has anything to save: Tune would wait for
-    processes that are only starting. What is left of them ends with this process.
-    """
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(tuner.fit())
-        except BaseException as error:  # whatever it is, it is raised again below
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    resting = 0.0
-    while not wait([future], timeout=POLL_SECONDS).done:
-        ledger.refresh()
-        if idle.error is not None and not ledger.notes.get(INTERRUPTED):
-            ledger.note(INTERRUPTED, True)
-        now = ledger.clock()
-        is_at_work = any(
-            account.is_open and account.kind != START_UP and account.charged_until >= now
-            for account in ledger.accounts.values()
-        )
-        resting = 0.0 if is_at_work or not ledger.notes.get(INTERRUPTED) else resting + POLL_SECONDS
-        if resting > LEAVING_SECONDS:
-            return
-    future.result()
 
 
 def slots_of(base: TrainConfig, cluster: dict[str, float]) -> int:
@@ -373,6 +340,7 @@ class IdleMeter:
                 f"no trial has started, and {money(terms, self.waited)}, {self.waited / terms.capacity:.0%} of the "
                 "budget, went for the wait; see that the machines are there and not busy, then the same command goes on"
             )
+            self.ledger.note(INTERRUPTED, True)
 
 
 # ----------------------------------------------------------------------------- what it shows and leaves
