@@ -432,7 +432,7 @@ class Ledger:
                 self._count(now, trial, kind, microseconds, flops)
             case "pay":
                 now, trial, kind, microseconds, until = values
-                self.accounts[trial].charged_until = until
+                self.accounts[trial].charged_until, self.accounts[trial].kind = until, kind
                 self._count(now, trial, kind, microseconds, 0)
             case "settle":
                 now, trial, result = values

@@ -109,7 +109,7 @@ class StartUpCharger(TimeCharger):
         now = self.ledger.clock()
         self.ledger.refresh()
         account = self.ledger.accounts[self.trial]
-        if account.charged_until >= now + self.tick / 2:
+        if account.charged_until >= now + self.tick:  # a worker charges up to three ticks ahead
             if account.kind != START_UP:
                 self.waited = 0
             return

@@ -117,9 +117,10 @@ def test_a_start_does_not_shorten_a_trial(tmp_path: Path) -> None:
     clock = Clock()
     ledger = Ledger.create(tmp_path, SWEEP, clock)
     ledger.open("a", "sweep", 2, {}, 40 * MICRO)
+    ledger.charge("a", "train", 0)  # before its workers were lost
     assert ledger.charge_until("a", 1001.5, "start_up", is_extra=True) == 1001.5
     account = ledger.accounts["a"]
-    assert (account.charged, account.left) == (3 * MICRO, 40 * MICRO)
+    assert (account.charged, account.left, account.kind) == (3 * MICRO, 40 * MICRO, "start_up")
     clock.now = 1001.5
     assert ledger.charge_until("a", 1002.5, "start_up", is_extra=True) == 1002.5
     assert (account.charged, account.left) == (5 * MICRO, 39 * MICRO)  # 44 seconds is all it may take

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from nanochat_tct.training import checkpoint
+from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.ledger import LEDGER, MICRO, Ledger, Terms
-from nanochat_tct.tuning.meter import OUT_OF_MONEY, START_UP, WorkerCharger
+from nanochat_tct.tuning.meter import OUT_OF_MONEY, START_UP, StartUpCharger, WorkerCharger
 from nanochat_tct.tuning.sweep import RESERVE, Sweep
 from nanochat_tct.tuning.trial import Losers, covers_rest
 from nanochat_tct.tuning.trials import OUTCOME
@@ -250,6 +251,36 @@ def test_a_worker_that_is_out_of_money_ends_its_trial(tmp_path: Path) -> None:
     assert not ledger.accounts["a"].is_open
     assert ledger.accounts["a"].result == {"status": "cut", "tokens": 7}
     assert ledger.spent == MICRO
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_before_anything_has_begun_ends_at_once(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), StopSignals(at_once=True) as signals:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+    assert signals.exit_code == 128 + number
+
+
+def test_one_wait_for_workers_has_a_limit(tmp_path: Path) -> None:
+    """What it costs is counted from when a worker was last at work, also by what that worker was charged ahead."""
+    clock = Clock()
+    ledger = Ledger.create(tmp_path, Terms("usd", 100.0, 3600.0, {}), clock)
+    ledger.open("a", "sweep", 1, {}, 10 * MICRO)
+    charger = StartUpCharger(ledger, "a")
+
+    def wait(seconds: float) -> None:
+        for _ in range(int(seconds / charger.tick)):
+            clock.now += charger.tick
+            charger.charge()
+
+    wait(19)
+    assert not charger.waits_too_long
+    ledger.charge("a", "train", 0)
+    ledger.charge_until("a", clock.now + 2)
+    wait(19)
+    assert not charger.waits_too_long and not charger.is_out_of_money
+    wait(5)
+    assert charger.waits_too_long
 
 
 def test_checkpoints_of_losers_go(tmp_path: Path) -> None:
