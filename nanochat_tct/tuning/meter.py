@@ -30,6 +30,7 @@ START_UP = "start_up"  # kind of work: none yet
 IDLE_SHARE = 0.2
 REPAIR = 1.1  # more than the forecast is reserved when a trial has to do work again, or takes longer
 MOST_EXTENDED = 2.0  # times its forecast is what a trial that takes longer may cost in all
+LATE_SECONDS = 2.0  # that a busy machine lets a worker charge late
 STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
 
 
@@ -98,7 +99,13 @@ class StartUpCharger(TimeCharger):
     def __init__(self, ledger: Ledger, trial: str) -> None:
         super().__init__(ledger, trial)
         self.waited = 0  # quanta, since a worker was last at work
+        self.waits_since: float | None = None  # by the ledger's clock; None: a worker is at work
         self.is_out_of_money = False
+
+    @property
+    def has_nothing_to_save(self) -> bool:
+        """Whether no worker was at work for a moment: a busy one may charge a little late."""
+        return self.waits_since is not None and self.ledger.clock() - self.waits_since > LATE_SECONDS
 
     @property
     def waits_too_long(self) -> bool:
@@ -111,8 +118,10 @@ class StartUpCharger(TimeCharger):
         account = self.ledger.accounts[self.trial]
         if account.charged_until >= now + self.tick:  # a worker charges up to three ticks ahead
             if account.kind != START_UP:
-                self.waited = 0
+                self.waited, self.waits_since = 0, None
             return
+        if self.waits_since is None:
+            self.waits_since = now
         before = account.charged
         until = self.ledger.charge_until(self.trial, now + 1.5 * self.tick, START_UP, is_extra=True)
         self.waited += account.charged - before

@@ -32,7 +32,6 @@ from nanochat_tct.tuning.meter import (
     REPAIR,
     RESERVE_USED,
     RESIZE,
-    START_UP,
     StartUpCharger,
     WorkerCharger,
     WorkerMeter,
@@ -164,7 +163,7 @@ def fit(trainer: Any, ledger: Ledger, charger: StartUpCharger) -> dict[str, Any]
                 f"{charger.waited / terms.capacity:.0%} of the budget, went for the wait; see that the machines "
                 "are there and not busy, then the same command goes on"
             )
-        if ledger.notes.get(INTERRUPTED) and account.kind == START_UP:  # there is nothing to save
+        if ledger.notes.get(INTERRUPTED) and charger.has_nothing_to_save:
             return {"status": INTERRUPTED}
     return future.result()
 

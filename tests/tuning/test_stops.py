@@ -274,10 +274,12 @@ def test_one_wait_for_workers_has_a_limit(tmp_path: Path) -> None:
             charger.charge()
 
     wait(19)
-    assert not charger.waits_too_long
+    assert charger.has_nothing_to_save and not charger.waits_too_long
     ledger.charge("a", "train", 0)
     ledger.charge_until("a", clock.now + 2)
-    wait(19)
+    wait(3)
+    assert not charger.has_nothing_to_save
+    wait(16)
     assert not charger.waits_too_long and not charger.is_out_of_money
     wait(5)
     assert charger.waits_too_long
