@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def is_text(text: str) -> bool:
 
 
 def refuse_folder(path_or_uri: str, flag: str) -> None:
-    """Check a folder that a job will write to, and that need not exist, without making it. URIs are not checked.
+    """Check a folder that a job will write to, and that need not exist, leaving nothing behind. URIs are not checked.
 
     Raises: UserError when it cannot be made or written to.
     """
@@ -58,11 +59,14 @@ def refuse_folder(path_or_uri: str, flag: str) -> None:
             raise UserError(f"{flag} {_short(path_or_uri)}: {reason}; choose another folder") from error
         if not stat.S_ISDIR(mode):
             raise UserError(f"{flag} {path_or_uri}: {folder} is a file; name a folder")
-        if not os.access(folder, os.W_OK | os.X_OK):
+        try:  # permissions do not say enough: nobody can write to /proc or /sys
+            tempfile.TemporaryDirectory(dir=folder).cleanup()
+        except OSError as error:
+            reason = os.strerror(error.errno or 0).lower()
             raise UserError(
-                f"{flag} {path_or_uri}: nothing can be written in {folder}; choose another folder, or change its "
-                "permissions"
-            )
+                f"{flag} {path_or_uri}: nothing can be written in {folder} ({reason}); choose another folder, or "
+                "change its permissions"
+            ) from error
         return
 
 

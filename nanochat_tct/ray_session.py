@@ -4,9 +4,11 @@ import logging
 import os
 import re
 import secrets
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -81,7 +83,7 @@ def _start(num_cpus: int | None) -> str:
         # shell submits jobs to, or whichever Ray of this machine they find first.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
-            with _address_for_workers(), ray_compat.free_agent_port():
+            with _address_for_workers(), ray_compat.free_agent_port(), _deaf_to_sigterm():
                 context = ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -317,6 +319,26 @@ def user_errors() -> Iterator[None]:
                 raise inner from error
             inner = getattr(inner, "cause", None) or getattr(inner, "__cause__", None)
         raise
+
+
+@contextmanager
+def _deaf_to_sigterm() -> Iterator[None]:
+    """Make the Ray that is started in this context deaf to SIGTERM, as Ray itself makes it deaf to Ctrl-C.
+
+    Slurm, systemd and `timeout` send it to all processes of a job at once. What is to be saved then needs Ray for as
+    long as this process does; its end ends Ray too. This process hears the signal all the while.
+    """
+    is_over = threading.Event()
+    threading.Thread(target=is_over.wait, daemon=True).start()  # takes the signal while this thread blocks it
+    handler = signal.getsignal(signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        if callable(handler):
+            signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        is_over.set()
 
 
 @contextmanager

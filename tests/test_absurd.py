@@ -277,6 +277,9 @@ FOLDERS: dict[str, Callable[[Path], str]] = {
     "with a NUL": lambda folder: str(folder / "a\0b"),
     "not UTF-8": lambda folder: str(folder) + os.fsdecode(b"/\xff"),
     "a loop": lambda folder: str(a_loop(folder)),
+    "in /proc": lambda folder: "/proc/nanochat",  # which takes nothing, even from root
+    "/proc": lambda folder: "/proc",
+    "in /sys": lambda folder: "/sys/nanochat",
 }
 
 
@@ -288,17 +291,21 @@ def a_loop(folder: Path) -> Path:
 @pytest.mark.parametrize("kind", FOLDERS)
 @pytest.mark.parametrize(
     "command",
-    [["train", "--checkpoint-dir"], ["train", "--log-dir"], ["tune", "--output"]],
-    ids=lambda c: c[1],
+    [["train", "--checkpoint-dir"], ["train", "--log-dir"], ["tune", "--output"], ["synthesize", "--output"]],
+    ids=lambda command: " ".join(command),
 )
 def test_folders_that_cannot_be(
     command: list[str], kind: str, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job, flag = command
-    more = ["--budget-flops", "1e12"] if job == "tune" else ["--checkpoint-dir", str(tmp_path / "runs")]
+    more = ["--data-dir", str(data_dir), "--checkpoint-dir", str(tmp_path / "runs")]
+    more = {
+        "tune": ["--data-dir", str(data_dir), "--budget-flops", "1e12"],
+        "synthesize": ["--count", "1"],
+    }.get(job, more)
     place = FOLDERS[kind](tmp_path)
     before = sorted(path.name for path in tmp_path.iterdir())
-    error = refusal([job, "--data-dir", str(data_dir), *more, f"{flag}={place}"], capsys)
+    error = refusal([job, *more, f"{flag}={place}"], capsys)
     assert flag in error
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 

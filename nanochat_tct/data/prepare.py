@@ -33,7 +33,7 @@ from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, writing_t
 from nanochat_tct.data.windows import WINDOWINGS
 from nanochat_tct.documents import DEFAULT_LIMITS, Limits
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.limits import refuse_absurd
+from nanochat_tct.limits import refuse_absurd, refuse_folder
 from nanochat_tct.ray_compat import PROGRESS_LOGGER
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
@@ -182,6 +182,7 @@ def _write(
     if reason := why_in_python(tokenizer):
         print(f"tokenizing in Python, which takes longer: {reason}", flush=True)
     output = local_path(config.output)
+    refuse_folder(config.output, "--output")
     with StoreWriter(output, tokenizer, config.settings(), config.masks) as writer:
         parts = plan_parts(sources)
         work = repr((parts, config.limits(), config.masks, tokenizer.fingerprint, NORMAL_FORM))

@@ -16,6 +16,7 @@ from nanochat_tct.data.parts import parse_raw, plan_parts, read_part
 from nanochat_tct.data.sources import find_sources
 from nanochat_tct.documents import DocumentError, Limits
 from nanochat_tct.errors import UserError
+from nanochat_tct.limits import refuse_folder
 from nanochat_tct.tokenizer import SchemaError
 from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
 
@@ -46,13 +47,17 @@ def command(argv: list[str]) -> int:
             raise SchemaError(f"--schema {config.schema}: cannot be read as JSON: {error}") from error
     else:
         schema = workflow_schema()
+    output = Path(config.output)
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder: name a file")
+    refuse_folder(str(output.absolute().parent), "--output")
     started = time.monotonic()
     unreadable: Counter[str] = Counter()
     summary = train_vocabulary(
         _read_documents(config.input, unreadable, any_value=bool(config.schema)),
         schema,
         config.vocab_size,
-        Path(config.output),
+        output,
     )
     for line in summary["unenforced"]:
         print(f"not enforced: {line}", file=sys.stderr)

@@ -17,7 +17,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.validity import schema_problem
 from nanochat_tct.generation.engine import Generated, SamplingConfig, generate_tokens
 from nanochat_tct.generation.prompt import encode_prompt, read_prompt
-from nanochat_tct.limits import refuse_absurd
+from nanochat_tct.limits import refuse_absurd, refuse_folder
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
@@ -141,8 +141,8 @@ def command(argv: list[str]) -> int:
         GenerateConfig, join_prompt(argv), "generate", "Write workflows, from nothing or from a partial one."
     )
     folder = Path(config.output) if config.output else None
-    if folder is not None and folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file: give a folder")
+    if config.output is not None:
+        refuse_folder(config.output, "--output")
     if config.untrained:
         model, tokenizer = untrained(config)
     else:

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -29,7 +30,12 @@ RESERVED_SECONDS = 60  # for how long CPUs or GPUs stay reserved for a run whose
 
 LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
 
+DRIVER_FIRST_SECONDS = (
+    2.0  # a SIGTERM that reached the driver too is the driver's: its word comes within these
+)
+
 _sigterm = threading.Event()  # this process was told to end
+_sigterm_at = 0.0  # by time.monotonic()
 _store: torch.distributed.TCPStore | None = None  # by which workers find each other, where it is served
 
 
@@ -87,7 +93,7 @@ def this_worker(use_gpu: bool) -> Worker:
 
 def preemption(worker: Worker) -> str | None:
     """Why this worker should save and leave, for Ray to start it elsewhere; None while nothing asks for that."""
-    if _sigterm.is_set():
+    if _sigterm.is_set() and time.monotonic() - _sigterm_at > DRIVER_FIRST_SECONDS:
         return f"{PREEMPTED}: SIGTERM at worker {worker.rank}"
     return f"{PREEMPTED}: a machine is to go" if ray_compat.is_preempted() else None
 
@@ -105,15 +111,21 @@ def listen(channel: Any, heard: list[str]) -> None:
 
 
 def hear_sigterm() -> None:
-    """Make SIGTERM a wish to stop; the second one ends the process as Ray has it. For the main thread."""
+    """Make SIGTERM a wish to stop; the second one ends the process as Ray has it. For the main thread.
+
+    Processes of a Ray that was started here are deaf to it otherwise (ray_session).
+    """
     before = signal.getsignal(signal.SIGTERM)
 
     def hear(number: int, frame: FrameType | None) -> None:
+        global _sigterm_at
         if _sigterm.is_set() and callable(before):
             before(number, frame)
+        _sigterm_at = time.monotonic()
         _sigterm.set()
 
     signal.signal(signal.SIGTERM, hear)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def stay_on_loopback() -> None:

@@ -14,12 +14,13 @@ class StopSignals:
     """While entered, the first SIGTERM or Ctrl-C becomes a reason to stop; the same once more ends at once.
 
     `tell` is called with that reason, in the middle of whatever the main thread is doing, so it must be quick.
+    With `at_once` there is nothing to save: the first signal raises KeyboardInterrupt too.
 
     Elsewhere than in the main thread, where Python hears no signals, there is never a reason.
     """
 
-    def __init__(self, tell: Callable[[str], None] = lambda reason: None) -> None:
-        self.tell = tell
+    def __init__(self, tell: Callable[[str], None] = lambda reason: None, at_once: bool = False) -> None:
+        self.tell, self.at_once = tell, at_once
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -33,10 +34,11 @@ class StopSignals:
         return 0 if self.received is None else 128 + self.received
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
-        if self.received == number:
+        is_second = self.received == number
+        self.received = self.received or signal.Signals(number)
+        if is_second or self.at_once:
             raise KeyboardInterrupt
-        if self.received is None:
-            self.received = signal.Signals(number)
+        if self.received == number:
             self.tell(NAMES[self.received])
 
     def __enter__(self) -> "StopSignals":

@@ -5,7 +5,7 @@ import torch
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.tuning.meter import INTERRUPTED
 from nanochat_tct.tuning.sweep import Sweep
-from nanochat_tct.tuning.trial import work
+from nanochat_tct.tuning.trial import Losers, covers_rest, work
 
 
 def run_alone(sweep: Sweep) -> bool:
@@ -14,9 +14,13 @@ def run_alone(sweep: Sweep) -> bool:
     Raises: UserError when it cannot go on.
     """
     assert sweep.base.num_workers == 1 and sweep.slots == 1
+    losers = Losers(sweep.ledger)
     while isinstance(name := sweep.next_trial(set()), str):
+        if not covers_rest(sweep.ledger, name):
+            continue
         result = work(sweep.folder, sweep.ledger, name, Worker(0, 1, torch.device("cpu")))
         if result["status"] == INTERRUPTED:
             return False
         sweep.ledger.settle(name, result)
+        losers.remove()
     return True

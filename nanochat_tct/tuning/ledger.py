@@ -5,12 +5,13 @@ what others wrote since it last looked, decides, and appends one line. Money is 
 microseconds of a worker), so that sums are exact:
 
     capacity  the budget in quanta
-    reserve   what a trial may use; open() takes it from what is free, settle() gives back what is left
+    reserve   what a trial may use; open() and top_up() take it from what is free, settle() gives back what is left
     charge    taken from the trial's reserve before the work is done; refused when it is not covered
 
 Free = capacity - charged - what open trials still hold. No operation makes it negative, so what was charged never
-exceeds the budget, wherever a process is killed. A line cut off by a kill belongs to an operation that never
-returned; the next writer drops it.
+exceeds the budget, wherever a process is killed. Counting what is free and reserving it are one step under the lock.
+Trials of the sweep leave FINAL_FLOOR of the final run's money alone, whatever kills and slow starts cost them. A line
+cut off by a kill belongs to an operation that never returned; the next writer drops it.
 
 The machine may be lost with the file. `keep_copies` brings a copy to object storage whenever something is reserved,
 settled or noted, and before more than AHEAD of the budget is charged that the copy does not know; only then does the
@@ -42,6 +43,7 @@ MICRO = 1_000_000  # microseconds in a second
 SYNC_SECONDS = 1.0  # a power cut loses no more than this; a killed process loses nothing
 IDLE = ""  # the account of workers that are reserved and have no trial
 LOST = "lost"  # kind of work that a lost ledger may have charged
+FINAL_FLOOR = 0.8  # of what is planned for the final run: trials that must repeat work may take the rest
 AHEAD = 0.005  # of the budget: what a copy may not know, and the loss of a machine costs at most
 KEEPER = "ledger.keeper"  # beside the copy: who may renew it
 
@@ -101,7 +103,7 @@ class Account:
     microseconds: int = 0  # of workers
     flops: int = 0
     kind: str = "start_up"  # of work, as last charged
-    paid_until: float = 0.0  # its workers' time is paid up to here (seconds since 1970)
+    charged_until: float = 0.0  # its workers' time is charged up to here (seconds since 1970)
     closed_at: float | None = None
     result: dict[str, Any] = field(default_factory=dict)  # whatever settle() was given
     round: int = 0  # of the sweep, in which it was opened
@@ -221,6 +223,14 @@ class Ledger:
         """Quanta that nobody has used or reserved, as last read."""
         return self.terms.capacity - self.spent - sum(account.left for account in self.accounts.values())
 
+    def spendable(self, purpose: Purpose) -> int:
+        """Quanta that a trial of this purpose may still take: those of the sweep leave the final run its own."""
+        if purpose != "sweep":
+            return max(0, self.free)
+        share = 1 - self.terms.sweep.get("sweep_share", 1.0)
+        finals = sum(account.charged for account in self.accounts.values() if account.purpose == "final")
+        return max(0, self.free - max(0, round(FINAL_FLOOR * share * self.terms.capacity) - finals))
+
     def lines_from(self, offset: int) -> bytes:
         """What was written at and after a byte of the file, as last read."""
         with self._thread_lock:
@@ -236,18 +246,29 @@ class Ledger:
     # ------------------------------------------------------------------------- what changes it
 
     def open(
-        self, trial: str, purpose: Purpose, workers: int, settings: dict[str, Any], reserve: int
+        self,
+        trial: str,
+        purpose: Purpose,
+        workers: int,
+        settings: dict[str, Any],
+        reserve: int,
+        least: int | None = None,
     ) -> Account:
-        """Reserve `reserve` quanta for a trial; does nothing when it is open already.
+        """Reserve quanta for a trial; does nothing when it is open already.
 
-        Raises: OverBudget when not as much is free.
+        Args:
+            reserve: quanta; fewer where that is more than the trial may take (`spendable`).
+            least: quanta that will do; None: `reserve`.
+        Raises: OverBudget when not even `least` is there.
         """
         assert trial != IDLE and reserve >= 0 and workers >= 0, (trial, reserve, workers)
         with self._locked():
             account = self.accounts.get(trial)
             assert account is None or account.is_open, f"{trial} was settled"
             if account is None:
-                self._refuse_beyond(reserve, self.free, trial)
+                spendable = self.spendable(purpose)
+                self._refuse_beyond(reserve if least is None else least, spendable, trial)
+                reserve = min(reserve, spendable)
                 self._append({"open": [self.clock(), trial, purpose, workers, settings, reserve]}, sync=True)
             return self.accounts[trial]
 
@@ -261,11 +282,11 @@ class Ledger:
     def top_up(self, trial: str, left: int) -> int:
         """Raise the reserve until `left` quanta of it are unused, as far as there is money. Returns what is left.
 
-        For what a failure made the trial do again.
+        For what a failure made the trial do again, and for what takes longer than was forecast.
         """
         with self._locked():
             account = self.accounts[trial]
-            missing = min(left - account.left, self.free)
+            missing = min(left - account.left, self.spendable(account.purpose))
             if account.is_open and missing > 0:
                 self._append({"top_up": [self.clock(), trial, missing]}, sync=True)
             return account.left
@@ -284,29 +305,36 @@ class Ledger:
             self._append({"charge": [self.clock(), trial, kind, 0, flops]}, cost=cost)
             return account.left
 
-    def pay_until(self, trial: str, until: float, kind: str | None = None) -> float:
-        """Pay for the time of a trial's workers up to `until`, ahead of it, from where it was paid or from now.
+    def charge_until(
+        self, trial: str, until: float, kind: str | None = None, is_extra: bool = False
+    ) -> float:
+        """Charge the time of a trial's workers up to `until`, ahead of it, from where it was charged or from now.
 
-        A time in which nobody paid, between a kill and the restart, is not the trial's: its workers were gone,
-        and `pay_idle` counts them.
+        A time in which nobody charged, between a kill and the restart, is not the trial's: its workers were gone,
+        and `charge_idle` counts them.
 
         Args:
             kind: of the work; None: as last charged.
-        Returns: up to when it is paid: earlier than `until` when the reserve is used up.
+            is_extra: the reserve is first raised by what this costs, as far as there is money.
+        Returns: up to when it is charged: earlier than `until` when the reserve is used up.
         """
         with self._locked():
             account = self.accounts[trial]
-            start = max(account.paid_until, self.clock())
+            start = max(account.charged_until, self.clock())
             microseconds = int((until - start) * MICRO) * account.workers
             if self.terms.unit != "flops":
+                if is_extra and account.is_open:
+                    extra = min(microseconds, self.spendable(account.purpose))
+                    if extra > 0:
+                        self._append({"top_up": [self.clock(), trial, extra]})
                 microseconds = min(microseconds, account.left // max(1, account.workers) * account.workers)
             if microseconds > 0 and account.is_open:
                 end = start + microseconds / account.workers / MICRO
                 record = {"pay": [self.clock(), trial, kind or account.kind, microseconds, end]}
                 self._append(record, cost=self._cost(microseconds, 0))
-            return account.paid_until
+            return account.charged_until
 
-    def pay_idle(self, worker_seconds: float) -> None:
+    def charge_idle(self, worker_seconds: float) -> None:
         """Charge time of workers that are reserved and idle; as much of it as is free."""
         with self._locked():
             microseconds = int(worker_seconds * MICRO)
@@ -425,7 +453,7 @@ class Ledger:
                 self._count(now, trial, kind, microseconds, flops)
             case "pay":
                 now, trial, kind, microseconds, until = values
-                self.accounts[trial].paid_until = until
+                self.accounts[trial].charged_until, self.accounts[trial].kind = until, kind
                 self._count(now, trial, kind, microseconds, 0)
             case "settle":
                 now, trial, result = values

@@ -4,16 +4,19 @@ Each worker also keeps a log of its own of what it did (`work/`), so that the le
 """
 
 import json
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, Self, TextIO
 
 from nanochat_tct.errors import StorageError
+from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.tuning.ledger import Account, Ledger
-from nanochat_tct.tuning.plan import Prices
+from nanochat_tct.tuning.plan import EVALUATIONS, Prices
 from nanochat_tct.tuning.repeating import Repeating
 
 WORK_DIR = "work"
@@ -21,26 +24,40 @@ OUT_OF_MONEY = 75  # exit code of a worker that could not stop in time
 RESERVE_USED = "its reserve is used up"
 INTERRUPTED = "interrupted"
 RESIZE = "its length is corrected"
+START_UP = "start_up"  # kind of work: none yet
+# Of the budget. Once idle workers have cost more, the sweep goes on to its final run; a single wait for workers, while
+# none works, ends the command when it has cost more.
+IDLE_SHARE = 0.2
+REPAIR = 1.1  # more than the forecast is reserved when a trial has to do work again, or takes longer
+MOST_EXTENDED = 2.0  # times its forecast is what a trial that takes longer may cost in all
+LATE_SECONDS = 2.0  # that a busy machine lets a worker charge late
 STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
 
 
-class Payer:
-    """A thread that pays for the time of a trial's workers ahead of it, a little at a time.
+class TimeCharger:
+    """A thread that charges the time of a trial's workers ahead of it, a little at a time. See its two kinds."""
 
-    The worker's own pays whenever it is due, and ends the process when there is nothing left to pay with: work
-    that is not paid for cannot be. The one beside it, in the trial's driver, pays where no worker does: while
-    they start, and after they were lost.
-    """
-
-    def __init__(self, ledger: Ledger, trial: str, in_worker: bool, log: TextIO | None = None) -> None:
-        self.ledger, self.trial, self.in_worker = ledger, trial, in_worker
+    def __init__(self, ledger: Ledger, trial: str) -> None:
+        self.ledger, self.trial = ledger, trial
         self.tick = tick_seconds(ledger)
-        self.paid = 0.0
-        self.log = log
-        self._repeating = Repeating(self.tick, self._pay_or_end)
+        self._repeating = Repeating(self.tick, self._charge_or_say)
 
-    def __enter__(self) -> "Payer":
-        self._pay()
+    def charge(self) -> None:
+        """Charge the next while. Raises: StorageError when the ledger cannot be written."""
+        raise NotImplementedError
+
+    def on_storage_error(self) -> None:
+        """Called where a charge was not written."""
+
+    def _charge_or_say(self) -> None:
+        try:
+            self.charge()
+        except StorageError as error:
+            print(error, file=sys.stderr)
+            self.on_storage_error()
+
+    def __enter__(self) -> Self:
+        self.charge()
         self._repeating.start()
         return self
 
@@ -49,34 +66,81 @@ class Payer:
     ) -> None:
         self._repeating.stop()
 
-    def _pay_or_end(self) -> None:
-        try:
-            self._pay()
-        except StorageError as error:
-            print(error, file=sys.stderr)
-            if self.in_worker:
-                os._exit(OUT_OF_MONEY)
 
-    def _pay(self) -> None:
+class WorkerCharger(TimeCharger):
+    """On a trial's first worker. Work that is not charged cannot be: it settles the trial, and ends the process."""
+
+    def __init__(self, ledger: Ledger, trial: str, log: TextIO, cut: Callable[[], dict[str, Any]]) -> None:
+        """Args:
+        cut: makes the result of a trial whose reserve is used up.
+        """
+        super().__init__(ledger, trial)
+        self.log, self.cut = log, cut
+
+    def charge(self) -> None:
         now = self.ledger.clock()
-        if self.in_worker:
-            self.paid = self.ledger.pay_until(self.trial, now + 3 * self.tick)
-            if self.log is not None:
-                self.log.write(json.dumps({"time": now}) + "\n")
-            if self.paid <= now and self.ledger.terms.unit != "flops":
-                os._exit(OUT_OF_MONEY)
-        else:
-            self.ledger.refresh()
-            if self.ledger.accounts[self.trial].paid_until < now + self.tick / 2:
-                self.paid = self.ledger.pay_until(self.trial, now + 1.5 * self.tick, "start_up")
+        until = self.ledger.charge_until(self.trial, now + 3 * self.tick)
+        self.log.write(json.dumps({"time": now}) + "\n")
+        if until <= now and self.ledger.terms.unit != "flops":
+            # Ray would take the end of this process for a loss, and start it again: the trial ends first.
+            self.ledger.settle(self.trial, self.cut())
+            os._exit(OUT_OF_MONEY)
+
+    def on_storage_error(self) -> None:
+        os._exit(OUT_OF_MONEY)
+
+
+class StartUpCharger(TimeCharger):
+    """In a trial's driver. Charges where no worker does: while they start, and after they were lost.
+
+    What that costs does not shorten the trial: its reserve is raised by as much, while there is money.
+    """
+
+    def __init__(self, ledger: Ledger, trial: str) -> None:
+        super().__init__(ledger, trial)
+        self.waited = 0  # quanta, since a worker was last at work
+        self.waits_since: float | None = None  # by the ledger's clock; None: a worker is at work
+        self.is_out_of_money = False
+
+    @property
+    def has_nothing_to_save(self) -> bool:
+        """Whether no worker was at work for a moment: a busy one may charge a little late."""
+        return self.waits_since is not None and self.ledger.clock() - self.waits_since > LATE_SECONDS
+
+    @property
+    def waits_too_long(self) -> bool:
+        """Whether one wait for workers has cost IDLE_SHARE of the budget."""
+        return self.waited > IDLE_SHARE * self.ledger.terms.capacity
+
+    def charge(self) -> None:
+        now = self.ledger.clock()
+        self.ledger.refresh()
+        account = self.ledger.accounts[self.trial]
+        if account.charged_until >= now + self.tick:  # a worker charges up to three ticks ahead
+            if account.kind != START_UP:
+                self.waited, self.waits_since = 0, None
+            return
+        if self.waits_since is None:
+            self.waits_since = now
+        before = account.charged
+        until = self.ledger.charge_until(self.trial, now + 1.5 * self.tick, START_UP, is_extra=True)
+        self.waited += account.charged - before
+        self.is_out_of_money = until <= now
 
 
 def tick_seconds(ledger: Ledger) -> float:
-    """How often time is paid: half a second, or as rarely as makes a ledger of some 10,000 lines."""
+    """How often time is charged: half a second, or as rarely as makes a ledger of some 10,000 lines."""
     terms = ledger.terms
     if terms.unit == "flops":
         return 2.0
     return min(10.0, max(0.5, terms.capacity / 1e6 / 20_000))
+
+
+def spare_of(ledger: Ledger, account: Account, prices: Prices) -> float:
+    """Quanta of stopping a trial: a checkpoint, and the end of the processes."""
+    if ledger.terms.unit == "flops":
+        return 0.0
+    return 2 * prices.checkpoint + STOPPING_SECONDS * account.workers * 1e6
 
 
 class WorkerMeter:
@@ -86,6 +150,7 @@ class WorkerMeter:
         self.ledger = ledger
         self.trial, self.rank = trial, rank
         self.prices = Prices(**self.account.settings["prices"])  # in quanta
+        self.config = ResolvedConfig(**self.account.settings["config"])  # with the length it has by now
         # The length of a final run on a budget of time follows its speed.
         self.resizes = self.account.purpose == "final" and self.ledger.terms.unit != "flops"
         self.marks: list[tuple[str, float]] = []  # kind and time of each charge
@@ -134,12 +199,12 @@ class WorkerMeter:
         self.pending_flops = 0
 
     def left(self) -> float:
-        """Quanta of the reserve that are left; time that is paid ahead counts as left."""
+        """Quanta of the reserve that are left; time that is charged ahead counts as left."""
         self.ledger.refresh()
         account = self.account
         if self.ledger.terms.unit == "flops":
             return account.left
-        return account.left + max(0.0, account.paid_until - self.ledger.clock()) * account.workers * 1e6
+        return account.left + max(0.0, account.charged_until - self.ledger.clock()) * account.workers * 1e6
 
     def stop_reason(self) -> str | None:
         """Why the loop should stop at the end of this iter, or None."""
@@ -148,13 +213,29 @@ class WorkerMeter:
         left = self.left()
         if self.ledger.notes.get(INTERRUPTED):
             self.stop = INTERRUPTED
-        elif self.iters_left > 0 and left < self.prices.iter + self.margin():
+        elif self.iters_left > 0 and left < self.prices.iter + self.margin() and not self.extend():
             self.stop = RESERVE_USED
         elif self.resizes and self.iters_left > 1 and left < self.shortest() + self.margin():
             self.stop = RESIZE  # to one more iter, and its evaluation
         elif self.resizes and self.stop is None and self.is_off(left):
             self.stop = RESIZE
         return self.stop
+
+    def extend(self) -> bool:
+        """Reserve what the rest of a trial takes that is slower than was forecast, so that it keeps its length.
+
+        Returns: False when there is not as much, or the trial has cost far more than forecast.
+        """
+        account = self.account
+        if account.purpose != "sweep" or self.ledger.terms.unit == "flops":
+            return False
+        each = max(self.prices.iter, self.measured_iter() or 0.0)
+        needed = math.ceil(REPAIR * (self.iters_left * each + self.margin()))
+        settings = account.settings
+        forecast = self.prices.of(settings["iters"], EVALUATIONS * settings["windows"])
+        if account.charged + needed > MOST_EXTENDED * forecast:
+            return False
+        return self.ledger.top_up(self.trial, needed) >= needed
 
     def shortest(self) -> float:
         """Quanta of stopping after this iter, and one more after that."""
@@ -165,11 +246,8 @@ class WorkerMeter:
         return sum(self.evaluation_prices) + self.spare()
 
     def spare(self) -> float:
-        """Quanta of stopping: a checkpoint, and the end of the processes."""
-        if self.ledger.terms.unit == "flops":
-            return 0.0
-        workers = self.account.workers
-        return 2 * self.prices.checkpoint + STOPPING_SECONDS * workers * 1e6
+        """See `spare_of`."""
+        return spare_of(self.ledger, self.account, self.prices)
 
     def measured_iter(self) -> float | None:
         """Quanta that an iter costs as of late; None before there were enough."""

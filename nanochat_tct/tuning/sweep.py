@@ -10,6 +10,7 @@ is not tried again, and all trials, earlier final runs and those of other sweeps
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.trainer import open_windows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
-from nanochat_tct.tuning.ledger import MICRO, Ledger
+from nanochat_tct.tuning.ledger import MICRO, Ledger, OverBudget
+from nanochat_tct.tuning.meter import IDLE_SHARE
 from nanochat_tct.tuning.plan import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
@@ -47,6 +49,8 @@ from nanochat_tct.tuning.trials import Purpose, Trial, evidence_rows, trial_rows
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
 RESERVE = 1.25  # times the forecast is reserved where the budget is in time; the rest is given back
+NO_FINAL_RUN = "nothing is left for a final run: start anew with --fresh and a larger budget"
+TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
 WIDENINGS = 2  # of a size's range, at most
 LEAST_SECONDS = 3.0  # far less than the start of a worker takes
 LONG_ENOUGH = 0.5  # of a first trial: another sweep's of that length need not be made again
@@ -62,6 +66,7 @@ class Spec:
     varied: dict[str, Any]  # setting -> value, of what else the sweep varies
     iters: int
     reserve: int  # quanta
+    least: int  # quanta that will do, where there are not as many
     seed: int
 
 
@@ -336,21 +341,31 @@ class Sweep:
         plan = self.make_plan()
         if self.config.dry_run:
             return None if running else False
-        for spec in self.first_trials(plan):
-            return self.begin(spec)
-        follow_ups = self.follow_ups(plan, running)
-        if follow_ups:
-            return self.begin(follow_ups[0])
+        following = next(self.first_trials(plan), None) or next(iter(self.follow_ups(plan, running)), None)
+        if following is not None and not self.is_idle_too_long:
+            with suppress(OverBudget):  # kills and slow starts took its money: the final run has the rest
+                return self.begin(following)
         if running:
             return None
-        return self.begin(self.final_run(plan))
+        try:
+            return self.begin(self.final_run(plan))
+        except OverBudget as error:
+            raise UserError(NO_FINAL_RUN) from error
 
     def begin(self, spec: Spec) -> str:
-        """Reserve a trial's money, and keep all that its processes must know."""
+        """Reserve a trial's money, and keep all that its processes must know.
+
+        Raises: OverBudget when it is not there.
+        """
         number = sum(account.purpose == spec.purpose for account in self.ledger.accounts.values())
         name = f"{spec.purpose}-{number:02d}-{spec.size}"
-        self.ledger.open(name, spec.purpose, *self.settings(name, spec), spec.reserve)
+        self.ledger.open(name, spec.purpose, *self.settings(name, spec), spec.reserve, spec.least)
         return name
+
+    @property
+    def is_idle_too_long(self) -> bool:
+        """Whether idle workers have cost so much that no more trials are begun, and the final run comes next."""
+        return self.ledger.idle > IDLE_SHARE * self.ledger.terms.capacity
 
     def settings(self, name: str, spec: Spec) -> tuple[int, dict[str, Any]]:
         """Workers and settings of a trial."""
@@ -447,7 +462,7 @@ class Sweep:
                 if not self.is_timed:
                     reserve = math.ceil(self.prices(name, varied=varied).of(PROBE_ITERS, 2 * global_batch))
                 rate = rounded(rule_rate(size))
-                yield Spec("probe", name, rate, varied, PROBE_ITERS, reserve, self.config.train.seed)
+                yield Spec("probe", name, rate, varied, PROBE_ITERS, reserve, reserve, self.config.train.seed)
 
     def refuse_failed_probes(self) -> None:
         """Raises: UserError when a size could not be measured."""
@@ -593,14 +608,22 @@ class Sweep:
         iters = iters or self.iters(point.size, point.varied, plan)
         price = self.prices(point.size, varied=point.varied).of(iters, EVALUATIONS * plan.windows)
         reserve = math.ceil(price * (RESERVE if self.is_timed else 1))
-        reserve = min(reserve, self.ledger.free)
-        return Spec("sweep", point.size, point.learning_rate, point.varied, iters, reserve, point.seed)
+        return Spec(
+            "sweep",
+            point.size,
+            point.learning_rate,
+            point.varied,
+            iters,
+            reserve,
+            math.ceil(price),
+            point.seed,
+        )
 
     def follow_ups(self, plan: Plan, running: set[str]) -> list[Spec]:
         """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out."""
         left = self.sweep_money - self.spent_on("probe", "sweep", "idle")
         left -= sum(account.left for account in self.ledger.accounts.values() if account.purpose == "sweep")
-        if running:
+        if running or not any(trial.status == "finished" for trial in self.trials()):
             return []  # what they find counts
         specs = [spec for spec in self.beyond_edges(plan) if spec.reserve <= left]
         if specs:
@@ -685,11 +708,14 @@ class Sweep:
 
     def final_run(self, plan: Plan) -> Spec:
         """The size and rate that the fit chooses, for all the money that is left."""
+        ends = {trial.status for trial in self.trials()}
+        if "finished" not in ends and ("cut" in ends or not ends):
+            return self.final_run_by_rule(plan)
         fit = self.make_fit()
         size, varied = fit.best_size, self.best_varied(fit)
         iters = final_iters(self.prices(size, is_final=True, varied=varied), self.ledger.free, plan)
         if iters < 1:
-            raise UserError("nothing is left for a final run: raise the budget")
+            raise UserError(NO_FINAL_RUN)
         prediction = fit.prediction
         rate = rounded(fit.best_learning_rate)
         choice = {
@@ -701,7 +727,34 @@ class Sweep:
             "tokens": fit.final_tokens,
         }
         self.ledger.note("choice", choice)
-        return Spec("final", size, rate, varied, iters, self.ledger.free, self.config.train.seed)
+        least = math.ceil(self.prices(size, is_final=True, varied=varied).of(1, plan.windows, 1))
+        seed = self.config.train.seed
+        return Spec("final", size, rate, varied, iters, self.ledger.terms.capacity, least, seed)
+
+    def final_run_by_rule(self, plan: Plan) -> Spec:
+        """Where there was no money for any trial to come to its end: what is usual without a sweep."""
+        varied = {name: middle_value(values) for name, values in self.varied.items()}
+        prices = {size: self.prices(size, True, varied) for size in self.sizes}
+        iters = {size: final_iters(price, self.ledger.free, plan) for size, price in prices.items()}
+
+        def off(size: str) -> float:
+            """How far its tokens would be from what is usual, as a ratio's logarithm."""
+            usual = TOKENS_PER_PARAMETER * self.sizes[size].parameters
+            return abs(math.log(max(1, iters[size]) * self.iter_tokens / usual))
+
+        size = min(self.sizes, key=off)
+        if iters[size] < 1:
+            raise UserError(NO_FINAL_RUN)
+        rate = rounded(rule_rate(self.sizes[size]))
+        decision = (
+            f"No trial came to its end with the money there was. The final run takes size {size}, whose tokens are "
+            f"nearest to {TOKENS_PER_PARAMETER} for each parameter, and the rule's learning rate, {rate:g}."
+        )
+        choice = {"size": size, "learning_rate": rate, "varied": varied, "decision": decision}
+        self.ledger.note("choice", choice)
+        least = math.ceil(prices[size].of(1, plan.windows, 1))
+        seed = self.config.train.seed
+        return Spec("final", size, rate, varied, iters[size], self.ledger.terms.capacity, least, seed)
 
 
 def plan_note(number: int) -> str:

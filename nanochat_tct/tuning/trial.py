@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import math
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -20,17 +21,30 @@ from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig, resolve
 from nanochat_tct.training.distributed import NotSaved, StoppedTogether, Worker
 from nanochat_tct.training.nodes import check_node
-from nanochat_tct.training.ray_driver import WorkersLost, make_trainer, with_retries
+from nanochat_tct.training.ray_driver import WorkersLost, fit, make_trainer, with_retries
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
-from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
+from nanochat_tct.tuning.ledger import Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
-from nanochat_tct.tuning.meter import INTERRUPTED, RESERVE_USED, RESIZE, Payer, WorkerMeter
+from nanochat_tct.tuning.meter import (
+    INTERRUPTED,
+    REPAIR,
+    RESERVE_USED,
+    RESIZE,
+    StartUpCharger,
+    WorkerCharger,
+    WorkerMeter,
+    spare_of,
+)
 from nanochat_tct.tuning.plan import FINAL_EVALUATIONS, Prices, seconds_of
 
 HEAD = "head"  # note of what the machine that started the sweep has, for nodes.check_node
 FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
-REPAIR = 1.1  # more than the forecast is put aside when a trial has to do work again
+POLL_SECONDS = 0.5  # how often a trial's driver looks at the ledger
+
+
+class WorkersNotStarted(UserError):
+    """A trial's workers do not start, for as much money as that may cost."""
 
 
 def run_trial(given: dict[str, Any]) -> None:
@@ -41,19 +55,18 @@ def run_trial(given: dict[str, Any]) -> None:
     """
     from ray import tune
 
-    ledger = open_ledger(given)
-    account = ledger.accounts[given["trial"]]
+    ledger, trial = open_ledger(given), given["trial"]
+    account = ledger.accounts[trial]
     try:
-        if account.is_open:
-            with Payer(ledger, given["trial"], in_worker=False):
-                result = train_on_workers(given, account)
+        if account.is_open and covers_rest(ledger, trial):
+            with StartUpCharger(ledger, trial) as charger:
+                result = train_on_workers(given, ledger, charger)
             if result["status"] != INTERRUPTED:
-                ledger.settle(given["trial"], result)
-        else:
-            result = account.result
+                ledger.settle(trial, result)
+        result = account.result or {"status": INTERRUPTED}
         tune.report({name: result.get(name) for name in ("status", "tokens", "bits_per_byte")})
-    except StorageError as error:  # nothing that ends this trial: the sweep, for now
-        tune.report({"storage_error": str(error)})
+    except UserError as error:  # nothing that ends this trial: the sweep, for now
+        tune.report({"sweep_error": str(error)})
 
 
 def open_ledger(given: dict[str, Any]) -> Ledger:
@@ -61,31 +74,81 @@ def open_ledger(given: dict[str, Any]) -> Ledger:
     return connect() if is_remote(given["place"]) else Ledger(given["folder"])
 
 
-def train_on_workers(given: dict[str, Any], account: Account) -> dict[str, Any]:
-    """Start the loop on `account.workers` workers; lost ones are replaced.
+def covers_rest(ledger: Ledger, trial: str) -> bool:
+    """Reserve what a trial that was begun before takes from here: its start, and all that no checkpoint has.
+
+    Returns: False where there is not as much; then the trial is settled as cut, with what it has reached.
+    """
+    ledger.refresh()
+    account = ledger.accounts[trial]
+    if not account.charged and not account.microseconds:
+        return True  # the reserve that it was opened with
+    if account.purpose == "probe":  # it finds out what things cost
+        return ledger.top_up(trial, account.reserve) > 0
+    config, prices = ResolvedConfig(**account.settings["config"]), Prices(**account.settings["prices"])
+    done, spare = reached(config)["iters"], spare_of(ledger, account, prices)
+    is_final = account.purpose == "final"  # it takes all there is, and is as long as that buys
+    shortest = with_length(config, min(config.max_iters, done + 1), account.settings) if is_final else config
+    rest = prices.start_up + price_of_rest(shortest, done, prices, account.settings)
+    needed = math.ceil(rest + spare)
+    wanted = needed if ledger.terms.unit == "flops" else math.ceil(REPAIR * rest + spare)
+    if is_final:
+        wanted = ledger.terms.capacity
+    if ledger.top_up(trial, wanted) >= needed:
+        return True
+    ledger.settle(trial, cut(config, ledger))
+    return False
+
+
+def train_on_workers(given: dict[str, Any], ledger: Ledger, charger: StartUpCharger) -> dict[str, Any]:
+    """Start the loop on the trial's workers; lost ones are replaced.
 
     The trial is given up when workers were lost more than `max_failures` times without a new checkpoint in between.
 
     Returns: `status`, and what the first worker returned.
+    Raises: WorkersNotStarted; StorageError.
     """
+    from ray.train import WorkerGroupError
     from ray.tune.integration.ray_train import TuneReportCallback
 
+    account = ledger.accounts[given["trial"]]
     config = ResolvedConfig(**account.settings["config"])
 
+    def result_without_workers() -> dict[str, Any] | None:
+        """Ray Train starts workers again whatever ended them; where the money is gone, this ends the trial."""
+        ledger.refresh()
+        if not account.is_open:  # its worker settled it: the reserve is used up
+            return account.result
+        if charger.is_out_of_money:
+            return cut(config, ledger)
+        if charger.waits_too_long:
+            terms = ledger.terms
+            raise WorkersNotStarted(
+                f"{charger.trial}: its workers do not start, and {terms.amount(charger.waited):.4g} {terms.unit}, "
+                f"{charger.waited / terms.capacity:.0%} of the budget, went for the wait; see that the machines "
+                "are there and not busy, then the same command goes on"
+            )
+        if ledger.notes.get(INTERRUPTED) and charger.has_nothing_to_save:
+            return {"status": INTERRUPTED}
+        return None
+
     def start() -> dict[str, Any]:
-        return make_trainer(config, trial_worker, given, [TuneReportCallback()]).fit().return_value
+        trainer = make_trainer(config, trial_worker, given, [TuneReportCallback()])
+        try:
+            return fit(trainer, result_without_workers, POLL_SECONDS)
+        except WorkerGroupError:
+            ledger.refresh()
+            if account.is_open:
+                raise
+            return account.result  # the reserve was used up
 
     try:
-        return with_retries(start, config, lambda line: None, (OverBudget, StorageError, UserError))
-    except OverBudget:
-        return {"status": "cut", "why": RESERVE_USED}
-    except StorageError:
+        return with_retries(start, config, lambda line: None, (StorageError, UserError))
+    except (StorageError, WorkersNotStarted):
         raise
     except WorkersLost:
-        return {
-            "status": "failed",
-            "why": f"workers were lost more than {config.max_failures} times in a row",
-        }
+        why = f"workers were lost more than {config.max_failures} times in a row"
+        return {"status": "failed", "why": why}
     except UserError as error:
         return {"status": "failed", "why": str(error)}
 
@@ -103,6 +166,8 @@ def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     ledger = open_ledger(given)
     account = ledger.accounts[given["trial"]]
+    if not account.is_open:  # its reserve was used up, and Ray started it again
+        return account.result
     check_node(account.settings["config"]["data_dir"], ledger.notes[HEAD])
     worker = this_worker(account.settings["config"]["use_gpu"])
     result = work(
@@ -128,7 +193,7 @@ def work(
     broadcast: Callable[[Any], Any] = lambda value: value,
     preemption: Callable[[], str | None] = lambda: None,
 ) -> dict[str, Any]:
-    """Train a trial on this worker, paid for from the ledger; whoever starts it may be Ray Train or not.
+    """Train a trial on this worker, charged to the ledger; whoever starts it may be Ray Train or not.
 
     Args:
         hand_on: takes the numbers of each evaluation.
@@ -143,19 +208,19 @@ def work(
     if worker.device.type == "cpu":
         torch.set_num_threads(settings["threads"])
     os.environ["WANDB_RUN_GROUP"] = settings["group"]
-    judge = Judge(meter, settings, worker.is_first)
+    early_stopping = EarlyStopping(meter, settings, worker.is_first)
     log_dir = Path(config.log_dir) / config.run_name
     log_dir.mkdir(parents=True, exist_ok=True)
 
     def report(numbers: dict[str, Any]) -> None:
-        judge.look_at(numbers)
+        early_stopping.look_at(numbers)
         hand_on(numbers)
 
     with open(log_dir / "log.txt", "a", buffering=1, encoding="utf-8") as lines:
         reporter = Reporter(
             say=lambda line: print(line, file=lines),
             report=report,
-            stop_reason=lambda: preemption() or meter.stop_reason(),
+            stop_reason=lambda: meter.stop_reason() or preemption(),
             charge=meter.charge,
         )
         if not worker.is_first:
@@ -164,11 +229,15 @@ def work(
         # Waits for a worker of an earlier start that is about to end.
         with (
             checkpoint.exclusive(run_dir, waits=True),
-            Payer(meter.ledger, trial, in_worker=True, log=meter.log),
+            WorkerCharger(ledger, trial, meter.log, lambda: cut(meter.config, ledger, is_here=True)),
         ):
-            result = train_to_the_end(config, worker, reporter, meter, broadcast)
-            if account.purpose == "final" and result["status"] == "finished":
-                result |= evaluate_whole_split(config, result["checkpoint"], meter, settings)
+            try:
+                result = train_to_the_end(config, worker, reporter, meter, broadcast)
+                if account.purpose == "final" and result["status"] == "finished":
+                    result |= evaluate_whole_split(config, result["checkpoint"], meter, settings)
+            except OverBudget:
+                result = cut(meter.config, ledger)
+                ledger.settle(trial, result)  # the other workers wait for this one: the driver ends them
             meter.flush()
             result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
@@ -214,9 +283,14 @@ def train_to_the_end(
     return {"status": status, "why": why, "ended_at": meter.ledger.clock()} | reached(config)
 
 
-def reached(config: ResolvedConfig) -> dict[str, Any]:
-    """Where a run stands, from its latest checkpoint."""
-    latest = checkpoint.latest_checkpoint(remote_run.pull(config.run_place))
+def reached(config: ResolvedConfig, is_here: bool = False) -> dict[str, Any]:
+    """Where a run stands, from its latest checkpoint.
+
+    Args:
+        is_here: this machine has it, so that object storage need not be asked.
+    """
+    place = config.run_place
+    latest = checkpoint.latest_checkpoint(local_path(place) if is_here else remote_run.pull(place))
     if latest is None:
         return {"iters": 0, "tokens": 0, "bits_per_byte": None, "checkpoint": None}
     state = checkpoint.load_checkpoint(latest, verify=False).state
@@ -229,6 +303,71 @@ def reached(config: ResolvedConfig) -> dict[str, Any]:
         "checkpoint": join(config.run_place, latest.name),
         "max_iters": config.max_iters,
     }
+
+
+def cut(config: ResolvedConfig, ledger: Ledger, is_here: bool = False) -> dict[str, Any]:
+    """The result of a trial that has no money for its rest."""
+    result: dict[str, Any] = {"status": "cut", "why": RESERVE_USED, "ended_at": ledger.clock()}
+    try:
+        result |= reached(config, is_here)
+    except (UserError, OSError) as error:  # the loop may be writing a checkpoint just now
+        return result | {"why": f"{RESERVE_USED}; its checkpoint cannot be read: {error}"}
+    if (
+        result["iters"] == config.max_iters
+    ):  # only a last evaluation, or the end of the processes, is not covered
+        result |= {"status": "finished", "why": None}
+    return result
+
+
+class Losers:
+    """Trials that are settled, and neither the best one nor a final run: their numbers stay, their checkpoints go."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.removed: set[str] = set()
+
+    def remove(self) -> None:
+        """Remove the checkpoints of those there are by now. Raises: UserError when object storage refuses."""
+        settled = {name: each for name, each in self.ledger.accounts.items() if not each.is_open}
+        bits = {
+            name: each.result["bits_per_byte"]
+            for name, each in settled.items()
+            if each.purpose != "probe" and math.isfinite(each.result.get("bits_per_byte") or math.inf)
+        }
+        best = min(bits, key=lambda name: bits[name], default=None)
+        for name, account in settled.items():
+            if name == best or account.purpose == "final" or name in self.removed:
+                continue
+            place = ResolvedConfig(**account.settings["config"]).run_place
+            run_dir = local_path(place)
+            for path in checkpoint.list_checkpoints(run_dir):
+                shutil.rmtree(path)
+            (run_dir / checkpoint.BEST).unlink(missing_ok=True)
+            remote_run.push(run_dir, place)
+            self.removed.add(name)
+
+
+def evaluations_left(config: ResolvedConfig, done: int) -> int:
+    """Those to come: at multiples of the interval, one that a kill cut off included, and at the end."""
+    first = math.ceil(done / config.eval_interval)
+    last = config.max_iters // config.eval_interval
+    return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
+
+
+def price_of_rest(
+    config: ResolvedConfig, done: int, prices: Prices, settings: dict[str, Any], with_iters: bool = True
+) -> float:
+    """Quanta of all that is to come of a run once its workers are there.
+
+    Args:
+        done: iters.
+        settings: of the trial.
+        with_iters: False leaves the iters themselves out.
+    """
+    evaluation = settings["windows"] * prices.window + prices.checkpoint
+    price = prices.warm_up + evaluations_left(config, done) * evaluation
+    price += settings["whole_windows"] * prices.window
+    return price + with_iters * (config.max_iters - done) * prices.iter
 
 
 def fit_length(config: ResolvedConfig, meter: WorkerMeter) -> ResolvedConfig:
@@ -245,32 +384,22 @@ def fit_length(config: ResolvedConfig, meter: WorkerMeter) -> ResolvedConfig:
     if measured is not None:
         prices = meter.prices = dataclasses.replace(prices, iter=measured)
 
-    def evaluations_of(config: ResolvedConfig) -> int:
-        """Those to come: at multiples of the interval, one that a kill cut off included, and at the end."""
-        first = math.ceil(done / config.eval_interval)
-        last = config.max_iters // config.eval_interval
-        return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
-
-    def rest_of(config: ResolvedConfig) -> float:
-        """Quanta of all that is to come but the iters."""
-        number = evaluations_of(config)
-        price = prices.warm_up + number * (windows * prices.window + prices.checkpoint)
-        return price + settings["whole_windows"] * prices.window
-
     if account.purpose == "final":
         spare = meter.spare()
-        iters = math.floor((meter.left() - rest_of(config) - spare) / prices.iter)
+        besides = price_of_rest(config, done, prices, settings, with_iters=False) + spare
+        iters = math.floor((meter.left() - besides) / prices.iter)
         config = with_length(config, done + max(1, iters), settings)  # one at least: an evaluation follows it
-        while config.max_iters > done + 1 and rest_of(config) + spare > meter.left() - prices.iter * (
-            config.max_iters - done
+        while config.max_iters > done + 1 and (
+            price_of_rest(config, done, prices, settings) + spare > meter.left()
         ):
             config = with_length(config, config.max_iters - 1, settings)
     else:
-        needed = rest_of(config) + (config.max_iters - done) * prices.iter
+        needed = price_of_rest(config, done, prices, settings)
         if ledger.terms.unit != "flops":
             needed = REPAIR * needed + meter.spare()
         ledger.top_up(meter.trial, math.ceil(needed))
-    evaluations = [windows * prices.window] * evaluations_of(config)
+    meter.config = config
+    evaluations = [windows * prices.window] * evaluations_left(config, done)
     meter.begin(
         config.max_iters - done, [*evaluations, settings["whole_windows"] * prices.window], FIRST_LOOK
     )
@@ -296,7 +425,7 @@ def with_length(config: ResolvedConfig, max_iters: int, settings: dict[str, Any]
     return resolve(length, config.vocab_size)
 
 
-class Judge:
+class EarlyStopping:
     """Stops a trial at an evaluation when it diverges, or is hopeless beside the others."""
 
     def __init__(self, meter: WorkerMeter, settings: dict[str, Any], is_first: bool) -> None:

@@ -230,7 +230,7 @@ def make_outcome(ledger: "Ledger") -> Outcome:
         size=choice.get("size"),
         learning_rate=choice.get("learning_rate"),
         varied=choice.get("varied", {}),
-        predicted=tuple(choice["predicted"]) if choice else None,
+        predicted=tuple(choice["predicted"]) if "predicted" in choice else None,
         actual=actual,
         checkpoint=result.get("checkpoint"),
         decision=choice.get("decision", ""),

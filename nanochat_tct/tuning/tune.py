@@ -35,8 +35,14 @@ from nanochat_tct.tuning.config import GROWING, SweepConfig
 from nanochat_tct.tuning.evidence import read_evidence
 from nanochat_tct.tuning.ledger import Account, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
-from nanochat_tct.tuning.meter import INTERRUPTED, tick_seconds
-from nanochat_tct.tuning.plan import FORECAST, affordable_eval_iters, forecast_table, make_forecast, money
+from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, tick_seconds
+from nanochat_tct.tuning.plan import (
+    FORECAST,
+    affordable_eval_iters,
+    forecast_table,
+    make_forecast,
+    money,
+)
 from nanochat_tct.tuning.remote_sweep import push_results, restore_ledger
 from nanochat_tct.tuning.repeating import Repeating
 from nanochat_tct.tuning.report import measured_on, write_report
@@ -71,8 +77,12 @@ def command(argv: list[str]) -> int:
     if not console.is_terminal:
         console.width = 120
     with exclusive(folder, RUNS):
+        signals = interruptible(sweep.ledger)
         try:
-            exit_code = run(sweep, console)
+            with signals:
+                exit_code = run(sweep, console, signals)
+        except KeyboardInterrupt:
+            exit_code = signals.exit_code or 130
         finally:
             write_results(sweep)
             push_results(folder, sweep.place)
@@ -309,11 +319,12 @@ def shown_setting(name: str, value: Any) -> str:
 # ----------------------------------------------------------------------------- on Ray
 
 
-def run(sweep: Sweep, console: Console) -> int:
+def run(sweep: Sweep, console: Console, signals: StopSignals) -> int:
     """Go on with the sweep until it is done. Returns the exit code: not 0 when it was interrupted.
 
-    Raises: UserError when it cannot go on.
+    Raises: UserError when it cannot go on; KeyboardInterrupt when nothing has begun, and at a second signal.
     """
+    signals.at_once = True
     if sweep.is_probed:
         show_forecast(sweep, console)
         if sweep.config.dry_run:
@@ -331,7 +342,7 @@ def run(sweep: Sweep, console: Console) -> int:
     import ray
     from ray import tune
 
-    from nanochat_tct.tuning.search import LedgerSearch
+    from nanochat_tct.tuning.search import InterruptedStopper, LedgerSearch
 
     if sweep.base.use_gpu and os.environ.get("RAY_ADDRESS"):
         # Those of one trial: nothing is reserved yet, so waiting costs nothing of the budget.
@@ -347,16 +358,17 @@ def run(sweep: Sweep, console: Console) -> int:
         run_config=tune.RunConfig(
             name=time.strftime("%Y%m%d-%H%M%S"),
             storage_path=str(sweep.folder / "tune"),
+            stop=InterruptedStopper(sweep.ledger),
             failure_config=tune.FailureConfig(max_failures=sweep.base.max_failures),
             verbose=0,
         ),
     )
     serving = serve(sweep.folder) if is_remote(sweep.place) else nullcontext()
-    signals = interruptible(sweep.ledger)
-    with signals, IdleMeter(sweep), LiveTable(sweep.ledger, console, signals.tell), serving:
+    signals.at_once = False
+    with IdleMeter(sweep) as idle, LiveTable(sweep.ledger, console, signals.tell), serving:
         tuner.fit()
-    if search.error is not None:
-        raise search.error
+    if error := search.error or idle.error:
+        raise error
     if search.is_done and signals.received is None:
         return 0
     return signals.exit_code or 130
@@ -383,12 +395,20 @@ def interruptible(ledger: Ledger) -> StopSignals:
 
 
 class IdleMeter:
-    """A thread that charges the time of workers that are reserved for the sweep while no trial pays for them."""
+    """A thread that charges the time of workers that are reserved for the sweep while no trial is charged for them.
+
+    It says when that has cost so much that the sweep goes on to its final run. Where even then nothing works for long,
+    `error` says so.
+    """
 
     def __init__(self, sweep: Sweep) -> None:
-        self.ledger, self.workers = sweep.ledger, sweep.slots * sweep.base.num_workers
+        self.sweep, self.ledger = sweep, sweep.ledger
+        self.workers = sweep.slots * sweep.base.num_workers
         self.since = time.time()
-        self._repeating = Repeating(tick_seconds(sweep.ledger), self._pay)
+        self.error: UserError | None = None
+        self.has_said_so = sweep.is_idle_too_long
+        self.waited = 0  # quanta, since a worker was last charged for
+        self._repeating = Repeating(tick_seconds(sweep.ledger), self.charge)
 
     def __enter__(self) -> "IdleMeter":
         if self.ledger.terms.unit != "flops":
@@ -398,18 +418,38 @@ class IdleMeter:
     def __exit__(self, *_: object) -> None:
         self._repeating.stop()
 
-    def _pay(self) -> None:
-        now = time.time()
-        self.ledger.refresh()
+    def charge(self) -> None:
+        """Charge what was idle since the last time."""
+        now, ledger = time.time(), self.ledger
+        ledger.refresh()
         busy = 0
-        for account in self.ledger.accounts.values():
-            if account.is_open and account.paid_until >= now:
+        for account in ledger.accounts.values():
+            if account.is_open and account.charged_until >= now:
                 busy += self.workers if account.purpose == "final" else account.workers
+        before = ledger.idle
         try:
-            self.ledger.pay_idle(max(0, self.workers - busy) * (now - self.since))
+            ledger.charge_idle(max(0, self.workers - busy) * (now - self.since))
             self.since = now
         except StorageError as error:  # trials find the same, and end the sweep
             print(f"{error}; trying again", file=sys.stderr)
+        self.waited = 0 if busy else self.waited + ledger.idle - before
+        self._look_at_limits()
+
+    def _look_at_limits(self) -> None:
+        terms = self.ledger.terms
+        if self.sweep.is_idle_too_long and not self.has_said_so:
+            self.has_said_so = True
+            print(
+                f"idle workers have cost {money(terms, self.ledger.idle)}, more than {IDLE_SHARE:.0%} of the budget: "
+                "no more trials are begun, the final run gets what is left",
+                file=sys.stderr,
+            )
+        if self.waited > IDLE_SHARE * terms.capacity and self.error is None:
+            self.error = UserError(
+                f"no trial has started, and {money(terms, self.waited)}, {self.waited / terms.capacity:.0%} of the "
+                "budget, went for the wait; see that the machines are there and not busy, then the same command goes on"
+            )
+            self.ledger.note(INTERRUPTED, True)
 
 
 # ----------------------------------------------------------------------------- what it shows and leaves

@@ -55,6 +55,7 @@ class RunningSweep:
                 stderr=self.output,
                 stdin=subprocess.DEVNULL,
                 cwd=REPOSITORY,
+                start_new_session=True,  # a process group of its own, as Slurm and `timeout` make one
             )
         else:
             self.process = ForkedProcess(sweep_alone, self.arguments)

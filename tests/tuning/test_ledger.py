@@ -58,15 +58,15 @@ def test_time_is_paid_ahead_and_never_beyond_the_reserve(tmp_path: Path) -> None
     ledger = Ledger.create(tmp_path, DOLLARS, clock)
     assert ledger.free == 2 * MICRO
     ledger.open("a", "sweep", 2, {}, 1_500_000)
-    assert ledger.pay_until("a", 1000.5) == 1000.5
+    assert ledger.charge_until("a", 1000.5) == 1000.5
     assert ledger.accounts["a"].charged == MICRO  # two workers, half a second
-    assert ledger.pay_until("a", 1000.4) == 1000.5  # paid already
+    assert ledger.charge_until("a", 1000.4) == 1000.5  # paid already
     clock.now = 1000.25
-    assert ledger.pay_until("a", 1001.0) == 1000.75
+    assert ledger.charge_until("a", 1001.0) == 1000.75
     assert ledger.accounts["a"].left == 0
     ledger.charge("a", "train", 10**9)  # only noted
-    assert ledger.pay_until("a", 1002.0) == 1000.75
-    ledger.pay_idle(3.0)  # more than is free
+    assert ledger.charge_until("a", 1002.0) == 1000.75
+    ledger.charge_idle(3.0)  # more than is free
     assert (ledger.spent, ledger.free) == (2 * MICRO, 0)
     assert ledger.terms.amount(ledger.spent) == 2.0
 
@@ -75,10 +75,58 @@ def test_a_time_in_which_nobody_paid_is_not_the_trials(tmp_path: Path) -> None:
     clock = Clock()
     ledger = Ledger.create(tmp_path, DOLLARS, clock)
     ledger.open("a", "sweep", 1, {}, MICRO)
-    ledger.pay_until("a", 1000.25)
+    ledger.charge_until("a", 1000.25)
     clock.now = 1009.0
-    ledger.pay_until("a", 1009.25)
+    ledger.charge_until("a", 1009.25)
     assert ledger.accounts["a"].charged == MICRO // 2
+
+
+SWEEP = Terms("usd", 100.0, 3600.0, {"sweep_share": 0.3})  # a hundred seconds of one worker
+
+
+def test_a_reserve_is_shortened_to_what_there_is(tmp_path: Path) -> None:
+    """Counting and reserving are one step: what was charged since the caller looked does not matter."""
+    clock = Clock()
+    ledger, other = Ledger.create(tmp_path, SWEEP, clock), Ledger(tmp_path, clock)
+    wanted = ledger.free
+    other.charge_idle(0.4)
+    account = ledger.open("final", "final", 1, {}, wanted, least=50 * MICRO)
+    assert (account.reserve, ledger.free) == (99_600_000, 0)
+    with pytest.raises(OverBudget, match="more: 1e-06 usd wanted, 0 left"):
+        ledger.open("more", "final", 1, {}, 50, least=1)
+
+
+def test_trials_leave_the_final_run_its_money(tmp_path: Path) -> None:
+    """Of the 70 seconds that are planned for it, 56; probes, which it needs, are not held back."""
+    ledger = Ledger.create(tmp_path, SWEEP, Clock())
+    assert (ledger.spendable("sweep"), ledger.spendable("final")) == (44 * MICRO, 100 * MICRO)
+    assert ledger.open("a", "sweep", 1, {}, 40 * MICRO).reserve == 40 * MICRO
+    with pytest.raises(OverBudget, match="b: 5 usd wanted, 4 left"):
+        ledger.open("b", "sweep", 1, {}, 5 * MICRO)
+    assert ledger.open("b", "sweep", 1, {}, 5 * MICRO, least=3 * MICRO).reserve == 4 * MICRO
+    assert ledger.top_up("a", 50 * MICRO) == 40 * MICRO
+    assert ledger.open("probe", "probe", 1, {}, 6 * MICRO).reserve == 6 * MICRO
+    for name in "ab":
+        ledger.settle(name, {})
+    final = ledger.open("final", "final", 1, {}, ledger.terms.capacity, least=1)
+    assert final.reserve == 94 * MICRO
+
+
+def test_a_start_does_not_shorten_a_trial(tmp_path: Path) -> None:
+    """Its reserve is raised by what the wait for workers costs, until that would touch the final run's money."""
+    clock = Clock()
+    ledger = Ledger.create(tmp_path, SWEEP, clock)
+    ledger.open("a", "sweep", 2, {}, 40 * MICRO)
+    ledger.charge("a", "train", 0)  # before its workers were lost
+    assert ledger.charge_until("a", 1001.5, "start_up", is_extra=True) == 1001.5
+    account = ledger.accounts["a"]
+    assert (account.charged, account.left, account.kind) == (3 * MICRO, 40 * MICRO, "start_up")
+    clock.now = 1001.5
+    assert ledger.charge_until("a", 1002.5, "start_up", is_extra=True) == 1002.5
+    assert (account.charged, account.left) == (5 * MICRO, 39 * MICRO)  # 44 seconds is all it may take
+    clock.now = 1002.5
+    assert ledger.charge_until("a", 1100.0, "start_up", is_extra=True) == 1022.0
+    assert (account.left, ledger.free) == (0, 56 * MICRO)
 
 
 def test_processes_see_each_others_charges(tmp_path: Path) -> None:
@@ -172,14 +220,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.views[view].refresh()
         if name in self.views[view].accounts:
             before = self.views[view].accounts[name].charged
-            self.views[view].pay_until(name, self.clock.now + seconds)
+            self.views[view].charge_until(name, self.clock.now + seconds)
             self.charged += self.views[view].accounts[name].charged - before
 
     @rule(view=views_index, seconds=st.floats(0, 2))
     def idle(self, view: int, seconds: float) -> None:
         self.views[view].refresh()
         free = self.views[view].free
-        self.views[view].pay_idle(seconds)
+        self.views[view].charge_idle(seconds)
         self.charged += min(free, int(seconds * MICRO)) if self.terms.unit != "flops" else 0
 
     @rule(view=views_index, name=names, left=quanta)

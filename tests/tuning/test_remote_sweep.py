@@ -58,11 +58,11 @@ def do_something(ledger: Ledger, rng: random.Random, number: int) -> None:
         if what == "open" or not running:
             ledger.open(f"t{number}", "sweep", 1, {}, 5 * amount)
         elif what == "work" and is_time:
-            ledger.pay_until(rng.choice(running), ledger.clock() + amount / MICRO)
+            ledger.charge_until(rng.choice(running), ledger.clock() + amount / MICRO)
         elif what == "work":
             ledger.charge(rng.choice(running), "train", amount)
         elif what == "idle":
-            ledger.pay_idle(amount / MICRO)
+            ledger.charge_idle(amount / MICRO)
         elif what == "settle":
             ledger.settle(rng.choice(running), {})
         else:
@@ -175,13 +175,13 @@ def test_other_machines_ask_the_one_with_the_file(
         with pytest.raises(OverBudget, match="a: 500 flops wanted, 400 left"):
             other.charge("a", "train", 500)
         assert other.top_up("a", 700) == 700
-        paid = other.pay_until("a", other.clock() + 0.5)
+        paid = other.charge_until("a", other.clock() + 0.5)
         there.note("half-way a", 1.5)
         ledger.charge("a", "evaluation", 100)
         for known in (there, other, ledger):
             known.refresh()
             assert known.accounts["a"].left == 600
-            assert known.accounts["a"].paid_until == paid
+            assert known.accounts["a"].charged_until == paid
             assert known.notes == {"half-way a": 1.5}
         storage.refuse = lambda method, path: 403
         with pytest.raises(StorageError, match="refused"):

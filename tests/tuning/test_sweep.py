@@ -47,7 +47,7 @@ def finish(sweep: Sweep, trial: str, best: float = 0.03, status: str = "finished
     if ledger.terms.unit == "flops":
         ledger.charge(trial, "train", account.left)
     else:
-        ledger.pay_until(trial, ledger.clock() + 8 + 0.03 * iters)
+        ledger.charge_until(trial, ledger.clock() + 8 + 0.03 * iters)
     ledger.settle(trial, {**result, "bits_per_byte": bits_of(trial, ledger, best)})
 
 

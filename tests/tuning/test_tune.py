@@ -6,23 +6,32 @@ from pathlib import Path
 
 import pytest
 import yaml
+from nanochat_tct.data.synthesize import synthesize
 
 from nanochat_tct.cli import main
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.data.store_writer import StoreSettings, write_store
-from nanochat_tct.data.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER
-from nanochat_tct.tuning.trials import BEST, REPORT_DIR, TRIALS, Trial, read_outcome, read_rows
-from nanochat_tct.tuning.tune import prepare
+from nanochat_tct.tuning.trials import (
+    BEST,
+    CURVES,
+    ENTRIES,
+    REPORT_DIR,
+    TRIALS,
+    Entry,
+    Point,
+    Trial,
+    read_outcome,
+    read_rows,
+)
+from nanochat_tct.tuning.tune import prepare, write_results
 from tests.support.commands import run_cli
 from tests.support.workers import small_store
-from nanochat_tct.tuning.trials import (BEST, CURVES, ENTRIES, REPORT_DIR, TRIALS, Entry, Point, Trial, read_outcome, read_rows,)
-from nanochat_tct.tuning.tune import prepare, write_results
 from tests.tuning.sweeps import SETTINGS, logged_flops, open_ledger, sweep_arguments
 from tests.tuning.test_sweep import finish, make_sweep
 
