@@ -158,13 +158,14 @@ def test_a_dry_run_uses_saved_probes(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert sweep.ledger.spent == spent
 
 
+@pytest.mark.slow
 def test_what_the_final_run_reaches_is_what_evaluate_measures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A real sweep, without Ray: trials take a part of the split, the final run's model is measured on all of it."""
-    values = [synthesize(index, seed=0) for index in range(100)]
-    write_store(tmp_path / "store", values, load_tokenizer(), StoreSettings(train_split=0.5))
-    arguments = sweep_arguments(tmp_path, sizes=["1x32"], budget_flops=8e10, concurrency=1)
+    values = [synthesize(index, seed=0) for index in range(30)]
+    write_store(tmp_path / "store", values, load_tokenizer(), StoreSettings(train_split=0.7))
+    arguments = sweep_arguments(tmp_path, sizes=["1x32"], budget_flops=7e10, concurrency=1)
     sweep, folder = prepare(parse_arguments(SweepConfig, arguments, "tune", ""))
     assert run_alone(sweep)
     write_results(sweep)
