@@ -14,7 +14,7 @@ from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.api import arguments_of
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.tune import prepare
-from tests.helpers import REPOSITORY
+from tests.support.commands import REPOSITORY
 from tests.support.workers import small_store
 from tests.tuning.sweeps import sweep_arguments
 
