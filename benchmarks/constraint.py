@@ -47,23 +47,23 @@ def ours(documents: list[Any], samples: int) -> None:
     seconds: list[float] = []
     accepted = 0
     for value in documents:
-        cursor = tokenizer.cursor()
+        matcher = tokenizer.matcher()
         legal = True
         for token in tokenizer.encode_value(value):
             before = time.perf_counter()
-            mask = cursor.legal()
+            mask = matcher.legal()
             seconds.append(time.perf_counter() - before)
             legal = legal and bool(mask[token])
-            cursor.advance(token)
-        accepted += legal and cursor.is_complete
+            matcher.advance(token)
+        accepted += legal and matcher.is_complete
     # random documents: a uniform draw among the legal tokens
     valid = 0
     sampling = SamplingConfig(max_tokens=64)
     flat = np.zeros(tokenizer.vocab_size())
     for index in range(samples):
-        sample = _Row(index, [], (), tokenizer.cursor(), 0)
-        while not sample.cursor.is_complete:
-            sample.choose(flat, sample.cursor.legal(), sampling)
+        sample = _Row(index, [], (), tokenizer.matcher(), 0)
+        while not sample.matcher.is_complete:
+            sample.choose(flat, sample.matcher.legal(), sampling)
         valid += is_valid_workflow(tokenizer.decode_value(sample.tokens))
     row("ours", load, seconds, accepted, len(documents), f"{valid} of {samples} random samples valid")
 

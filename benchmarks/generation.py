@@ -24,7 +24,7 @@ from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 
 class AnythingGoes:
-    """A cursor that allows every token."""
+    """A matcher that allows every token."""
 
     is_complete = False
     mask = np.ones(8192, dtype=bool)
@@ -51,7 +51,7 @@ class AnythingGoes:
 class Unconstrained(Tokenizer):
     """The same vocabulary, without its grammar."""
 
-    def cursor(self) -> Any:
+    def matcher(self) -> Any:
         return AnythingGoes()
 
 

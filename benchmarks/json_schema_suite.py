@@ -25,9 +25,9 @@ from jsonschema.exceptions import ValidationError
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 from benchmarks.schemas import validator_of
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.cursor import Walker
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
 from nanochat_tct.tokenizer.grammar import Grammar
+from nanochat_tct.tokenizer.matcher import GrammarMatcher
 from nanochat_tct.tokenizer.references import References, escape
 
 DRAFTS = {
@@ -176,7 +176,7 @@ def judge(group: dict[str, Any], dialect: str, where: str, tally: Tally) -> None
     try:
         compiled, unenforced = compile_schema(schema)
         grammar = Grammar(json.loads(json.dumps(compiled)))
-        Walker(grammar)
+        GrammarMatcher(grammar)
     except SchemaError as error:
         if "other documents" in str(error) or "inside the document" in str(error):
             return tally.add(ASIDE, f"{where}: {error}", len(tests))

@@ -30,8 +30,16 @@ from jsonschema.exceptions import ValidationError, best_match
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer.automaton import Automaton
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.cursor import Array, FreeKey, Illegal, Object, Scalar, Value, Walker
 from nanochat_tct.tokenizer.grammar import ARRAY, ARRAY_END, END, NUMBER, OBJECT, OBJECT_END, Grammar, Node
+from nanochat_tct.tokenizer.matcher import (
+    AdditionalKey,
+    Array,
+    GrammarMatcher,
+    Illegal,
+    Object,
+    Scalar,
+    Value,
+)
 
 MAX_WALK = 160  # base tokens before the shortest way to the end is taken
 CANDIDATES = 8  # keys or literals that are tried at one position
@@ -86,28 +94,28 @@ def _patterns_of(schema: Any) -> list[str]:
     return found + list(named if isinstance(named, dict) else ())
 
 
-def draw(walker: Walker, choose: random.Random, length: int) -> str:
+def draw(matcher: GrammarMatcher, choose: random.Random, length: int) -> str:
     """The base tokens of a random document: at most length chosen ones, then the shortest way to the end."""
-    state: Any = walker.start
+    state: Any = matcher.start
     taken: list[str] = []
     while state is not None and len(taken) < length:
-        for token in _candidates(walker.grammar, state, choose):
+        for token in _candidates(matcher.grammar, state, choose):
             try:
-                state = walker.step(state, token)
+                state = matcher.step(state, token)
             except Illegal:
                 continue
             taken.append(token)
             break
         else:
             break  # none of the few that were tried is allowed here
-    return "".join(taken) + walker.complete(state)
+    return "".join(taken) + matcher.complete(state)
 
 
 def _candidates(grammar: Grammar, state: Any, choose: random.Random) -> list[str]:
     """Some base tokens that may be legal at a state, in the order in which to try them."""
     if type(state) is Scalar:
         return _bytes_or_end([(automaton, here) for _, automaton, here in state.automata], choose)
-    if type(state) is FreeKey:
+    if type(state) is AdditionalKey:
         return _bytes_or_end([(automaton, here) for _, automaton, here in state.classes], choose)
     if type(state) is Object:
         names = list(state.node.known)
@@ -166,7 +174,7 @@ def measure(path: Path, walks: int, seed: int = 0) -> Result:
     try:
         compiled, result.unenforced = compile_schema(schema)
         grammar = Grammar(json.loads(json.dumps(compiled)))
-        walker = Walker(grammar)
+        matcher = GrammarMatcher(grammar)
     except UserError as error:
         result.refused = str(error)
         result.seconds = time.process_time() - started
@@ -176,7 +184,7 @@ def measure(path: Path, walks: int, seed: int = 0) -> Result:
     validator = validator_of(schema)
     choose = random.Random(f"{path.stem} {seed}")
     for _ in range(walks):
-        base = draw(walker, choose, choose.randrange(MAX_WALK))
+        base = draw(matcher, choose, choose.randrange(MAX_WALK))
         value, consumed = grammar.read(base)
         result.walks += 1
         again, _ = grammar.read(grammar.write(value))

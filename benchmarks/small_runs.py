@@ -17,7 +17,7 @@ from nanochat_tct.data.sampler import WindowSampler
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.gpt import GPT
-from nanochat_tct.model.soft_capped_loss import Legal
+from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.optim import make_optimizers, own_rate, set_learning_rate
 from nanochat_tct.training.token_parts import TokenParts
@@ -96,7 +96,7 @@ def train(
         rows, mask_ids = training.get_masked(sampler.indices(step, config.global_batch))
         targets = targets_of(rows, documents.vocab_size, documents.pad_token)
         num_targets = int((targets != -1).sum())
-        legal = None if masks is None or mask_ids is None else Legal(torch.from_numpy(mask_ids), masks)
+        legal = None if masks is None or mask_ids is None else TokenMask(torch.from_numpy(mask_ids), masks)
         nats = model(torch.from_numpy(rows[:, :-1]), torch.from_numpy(targets), legal=legal)
         (nats / num_targets).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)

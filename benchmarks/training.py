@@ -48,7 +48,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
-from nanochat_tct.model.soft_capped_loss import masks_on
+from nanochat_tct.model.loss import masks_on
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import Tracker

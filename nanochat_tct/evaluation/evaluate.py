@@ -19,7 +19,7 @@ from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
 from nanochat_tct.generation.generate import in_order, load
 from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.model.gpt import GPT
-from nanochat_tct.model.soft_capped_loss import masks_on
+from nanochat_tct.model.loss import masks_on
 from nanochat_tct.tokenizer import Tokenizer
 
 

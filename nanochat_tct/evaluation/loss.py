@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
-from nanochat_tct.model.soft_capped_loss import Legal
+from nanochat_tct.model.loss import TokenMask
 
 # A part of a split is evaluated in at least so many batches, as the standard error is itself uncertain with fewer;
 # unless they would have fewer windows than so many. Two there are always.
@@ -70,7 +70,7 @@ def batch_sums(
         tokens = torch.as_tensor(rows[:, :-1]).to(device)
         legal = None
         if masks is not None and mask_ids is not None:
-            legal = Legal(torch.as_tensor(mask_ids).to(device), masks)
+            legal = TokenMask(torch.as_tensor(mask_ids).to(device), masks)
         nats = model(tokens, torch.as_tensor(targets).to(device), legal=legal).double()
         counts = torch.tensor([number, number > 0, 0, 0, number**2], dtype=torch.float64, device=device)
         sums[0] += nats

@@ -16,7 +16,7 @@ from torch import Tensor
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.kv_cache import KVCache
-from nanochat_tct.tokenizer import Cursor, Tokenizer
+from nanochat_tct.tokenizer import Tokenizer, TokenMatcher
 
 NUM_ROWS = 16
 MIN_TEMPERATURE = 1e-300  # below this, logits / temperature overflow; sampling is greedy long before
@@ -92,19 +92,19 @@ class _Row:
     """One sample in progress."""
 
     def __init__(
-        self, index: int, prompt: list[int], endings: tuple[str, ...], cursor: Cursor, seed: int
+        self, index: int, prompt: list[int], endings: tuple[str, ...], matcher: TokenMatcher, seed: int
     ) -> None:
         self.index = index
         self.tokens = list(prompt)
-        self.cursor = cursor
+        self.matcher = matcher
         for token in prompt:
-            cursor.advance(token)
-        cursor.expect(*endings)
+            matcher.advance(token)
+        matcher.expect(*endings)
         self.random = np.random.default_rng([seed, index])
         self.cache_length = 0  # tokens in its row of the cache
         self.ended_by_limit = False
         self.legal: Future[np.ndarray] | None = None  # the mask of the next token
-        self.closing = cursor.closing()  # the shortest ending of the document; None: the tokenizer has none
+        self.closing = matcher.closing()  # the shortest ending of the document; None: the tokenizer has none
 
     def choose(self, logits: np.ndarray, legal: np.ndarray, sampling: SamplingConfig) -> int:
         """Draw a legal token after which the document can still end within max_tokens, and append it."""
@@ -117,10 +117,10 @@ class _Row:
         for _ in range(min(draws, len(tokens))):
             best = int(scores.argmax())
             token = int(tokens[best])
-            cursor = self.cursor.after(token)
-            closing = cursor.closing()
+            matcher = self.matcher.after(token)
+            closing = matcher.closing()
             if closing is None or len(closing) < left:
-                self.cursor, self.closing = cursor, closing
+                self.matcher, self.closing = matcher, closing
                 self.tokens.append(token)
                 return token
             self.ended_by_limit = True
@@ -128,7 +128,7 @@ class _Row:
         assert self.closing, "an incomplete document needs tokens to end"
         self.ended_by_limit = True
         token, *self.closing = self.closing
-        self.cursor.advance(token)
+        self.matcher.advance(token)
         self.tokens.append(token)
         return token
 
@@ -149,7 +149,7 @@ class _Batch:
         self.thread = thread
         self.tokenizer = tokenizer
         # the model may choose tokens that reach from an open prompt into what follows
-        is_open = not _Row(0, prompt, (), tokenizer.cursor(), sampling.seed).cursor.is_complete
+        is_open = not _Row(0, prompt, (), tokenizer.matcher(), sampling.seed).matcher.is_complete
         self.prompt, taken_back = tokenizer.heal(prompt) if is_open else (prompt, "")
         self.endings = tuple(taken_back + ending for ending in endings or ("",))
         self.sampling = sampling
@@ -158,7 +158,7 @@ class _Batch:
         self.cache = self.new_cache(NUM_ROWS)
         self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))  # of each row's next token
         self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # shared by all samples
-        first = _Row(0, self.prompt, self.endings, tokenizer.cursor(), sampling.seed)
+        first = _Row(0, self.prompt, self.endings, tokenizer.matcher(), sampling.seed)
         if (
             is_open
             and first.closing is not None
@@ -177,21 +177,21 @@ class _Batch:
                 if row is not None and not self.is_done(row):
                     continue
                 if row is not None:
-                    yield row.index, Generated(row.tokens, row.cursor.is_complete, row.ended_by_limit)
+                    yield row.index, Generated(row.tokens, row.matcher.is_complete, row.ended_by_limit)
                 self.rows[slot] = None
                 for index in waiting:
-                    row = _Row(index, self.prompt, self.endings, self.tokenizer.cursor(), self.sampling.seed)
+                    row = _Row(index, self.prompt, self.endings, self.tokenizer.matcher(), self.sampling.seed)
                     if not self.is_done(row):
                         self.rows[slot] = row
                         self.start_window(slot, row)
                         break
-                    yield index, Generated(row.tokens, row.cursor.is_complete, row.ended_by_limit)
+                    yield index, Generated(row.tokens, row.matcher.is_complete, row.ended_by_limit)
             if not any(self.rows):
                 return
             self.step()
 
     def is_done(self, row: _Row) -> bool:
-        return row.cursor.is_complete or len(row.tokens) >= self.sampling.max_tokens
+        return row.matcher.is_complete or len(row.tokens) >= self.sampling.max_tokens
 
     def step(self) -> None:
         """Choose one token in each row and run the model on them."""
@@ -203,7 +203,7 @@ class _Batch:
                 continue
             assert row.legal is not None
             token = row.choose(self.logits[slot], row.legal.result(), self.sampling)
-            row.legal = self.thread.submit(row.cursor.legal)  # computed while the model runs
+            row.legal = self.thread.submit(row.matcher.legal)  # computed while the model runs
             tokens[slot] = token
             if row.cache_length == self.cache.capacity:
                 self.cache.lengths[slot] = 0  # the row's result of this step is discarded
@@ -234,7 +234,7 @@ class _Batch:
         if at_prompt:
             self.prompt_window = cache, logits, window_length
         self.cache.copy_row(slot, cache)
-        row.legal = row.legal or self.thread.submit(row.cursor.legal)
+        row.legal = row.legal or self.thread.submit(row.matcher.legal)
         self.logits[slot] = logits[0]
         row.cache_length = window_length
 

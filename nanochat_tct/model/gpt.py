@@ -23,8 +23,8 @@ from torch.utils.checkpoint import checkpoint
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import fused
 from nanochat_tct.model.kv_cache import KVCache
+from nanochat_tct.model.loss import TokenMask, soft_capped_nats
 from nanochat_tct.model.rotary import rotary_tables, rotate
-from nanochat_tct.model.soft_capped_loss import Legal, soft_capped_nats
 
 LOGIT_CAP = 15.0
 EMBEDDING_STD = 0.02
@@ -294,7 +294,7 @@ class GPT(nn.Module):
         tokens: Tensor,
         targets: Tensor | None = None,
         cache: KVCache | None = None,
-        legal: Legal | None = None,
+        legal: TokenMask | None = None,
     ) -> Tensor:
         """Predict the next token at every position.
 
@@ -325,7 +325,7 @@ class GPT(nn.Module):
             cache.advance(T)
         if targets is not None:
             if legal is not None:
-                legal = Legal(legal.mask_ids.flatten(), legal.masks)
+                legal = TokenMask(legal.mask_ids.flatten(), legal.masks)
             rows, weight = x.flatten(0, 1), self.head.weight
             return soft_capped_nats(rows, weight, targets.flatten(), LOGIT_CAP, legal)
         return LOGIT_CAP * torch.tanh(self.head(x).float() / LOGIT_CAP)

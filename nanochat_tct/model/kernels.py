@@ -36,7 +36,7 @@ def loss_of_logits(
     Args:
         logits: (R, vocab_size) contiguous, before the soft cap.
         targets: (R,) int64; -1 marks a row without a target.
-        mask_ids, masks: as in Legal, with mask_ids (R,); None: all tokens are legal.
+        mask_ids, masks: as in TokenMask, with mask_ids (R,); None: all tokens are legal.
     Returns: float32 (R,).
     """
     rows, vocab_size = logits.shape

@@ -22,8 +22,8 @@ from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
 from nanochat_tct.tokenizer.vocabulary import BUILTIN
 
 __all__ = [
-    "Cursor",
     "SchemaError",
+    "TokenMatcher",
     "Tokenizer",
     "TokenizerError",
     "decode",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class Cursor(Protocol):
+class TokenMatcher(Protocol):
     """A place in a document that is being written."""
 
     @property
@@ -46,7 +46,7 @@ class Cursor(Protocol):
 
     def legal(self) -> np.ndarray: ...
 
-    def after(self, token: int) -> Cursor: ...
+    def after(self, token: int) -> TokenMatcher: ...
 
     def closing(self) -> list[int] | None: ...
 
@@ -87,7 +87,7 @@ class Tokenizer(Protocol):
 
     def describe(self, token: int) -> str: ...
 
-    def cursor(self) -> Cursor: ...
+    def matcher(self) -> TokenMatcher: ...
 
 
 def load_tokenizer(name: str = "builtin") -> Tokenizer:

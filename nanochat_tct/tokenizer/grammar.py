@@ -29,7 +29,7 @@ MAX_INTEGER = 10**309
 MAX_REMEMBERED = 4096  # remembered answers of one kind at one node: free keys, forms of texts, sets of keys
 MAX_LENGTH = 256  # characters of a text or free key that is remembered
 
-Masks = tuple[
+AlternativeMasks = tuple[
     int, ...
 ]  # for each object alternative of a node, a mask over the alternatives of one key's node
 Emit = Callable[[str], None]
@@ -61,7 +61,7 @@ class Key:
 
     __slots__ = ("child", "masks", "narrows", "prefix")
 
-    def __init__(self, prefix: str, child: Node, masks: Masks) -> None:
+    def __init__(self, prefix: str, child: Node, masks: AlternativeMasks) -> None:
         self.prefix = prefix
         self.child = child
         self.masks = masks
@@ -248,7 +248,7 @@ class Node:
             return "missing one of " + ", ".join(text.removeprefix("missing ") for text in nearest)
         return nearest[0]
 
-    def narrow(self, alive: int, masks: Masks, accepted: int) -> int:
+    def narrow(self, alive: int, masks: AlternativeMasks, accepted: int) -> int:
         """The object alternatives that remain when a key's value was accepted by some alternatives of its node."""
         for index, (bit, *_) in enumerate(self.objects):
             if alive & bit and not masks[index] & accepted:
@@ -397,9 +397,11 @@ class Grammar:
 
     def _object_walk(self, node: Node) -> Callable[[Collection[tuple[str, Any]], Emit, int], int]:
         opening = OBJECT if node.opens else ""
-        plans: dict[tuple[str, ...], tuple[int, list[tuple[str, bool, Walk, Masks | None]]]] = {}
+        plans: dict[tuple[str, ...], tuple[int, list[tuple[str, bool, Walk, AlternativeMasks | None]]]] = {}
 
-        def plan_of(names: tuple[str, ...]) -> tuple[int, list[tuple[str, bool, Walk, Masks | None]]]:
+        def plan_of(
+            names: tuple[str, ...],
+        ) -> tuple[int, list[tuple[str, bool, Walk, AlternativeMasks | None]]]:
             """The alternatives with these keys; for each key what it writes, and how its value is written."""
             if not all(type(name) is str for name in names):
                 raise Mismatch("a key is not a string")
@@ -550,7 +552,7 @@ class Grammar:
             value: dict[str, Any] = {}
             depth += 1
             name = ""
-            narrowing: list[tuple[Masks, int]] = []
+            narrowing: list[tuple[AlternativeMasks, int]] = []
             try:
                 while (character := base[position]) != OBJECT_END:
                     if character > LAST_STRUCTURE:

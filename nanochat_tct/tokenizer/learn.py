@@ -44,16 +44,16 @@ def learn_tokens(counts: Counter[str], base_size: int, vocab_size: int) -> list[
         At most vocab_size - base_size tokens as strings of base tokens, the most frequent first; fewer when the
         pieces do not repeat enough.
     """
-    room = vocab_size - base_size
+    capacity = vocab_size - base_size
     base = {chr(code) for code in range(base_size) if code != PAD}
-    tokens = merge(counts, base_size, round(room * CANDIDATES)) - base
-    surplus = max(0, len(tokens) - room)
+    tokens = merge(counts, base_size, round(capacity * CANDIDATES)) - base
+    surplus = max(0, len(tokens) - capacity)
     for rounds_left in range(ROUNDS, 0, -1):
         uses = _uses(counts, base | tokens)
         by_loss = sorted(
             tokens, key=lambda token: (uses[token] * _pieces_without(token, base | tokens), token)
         )
-        drop = max(0, len(tokens) - room) if rounds_left == 1 else surplus // ROUNDS
+        drop = max(0, len(tokens) - capacity) if rounds_left == 1 else surplus // ROUNDS
         tokens.difference_update(by_loss[:drop])
     uses = _uses(counts, base | tokens)
     return sorted(tokens, key=lambda token: (-uses[token], token))
@@ -81,7 +81,7 @@ def _pieces_without(token: str, tokens: set[str]) -> int:
     return fewest[-1] - 1
 
 
-def merge(counts: Counter[str], base_size: int, room: int) -> set[str]:
+def merge(counts: Counter[str], base_size: int, capacity: int) -> set[str]:
     """All tokens that byte-pair merging makes, as strings of base tokens, base tokens included where they are used."""
     expansions = [chr(code) for code in range(base_size)]
 
@@ -95,7 +95,10 @@ def merge(counts: Counter[str], base_size: int, room: int) -> set[str]:
             words[word] += count
     grow(
         _learn(
-            [list(map(ord, word)) for word in words], list(words.values()), base_size, int(room * WORD_SHARE)
+            [list(map(ord, word)) for word in words],
+            list(words.values()),
+            base_size,
+            int(capacity * WORD_SHARE),
         )
     )
     ids = {text: token for token, text in reversed(list(enumerate(expansions)))}
@@ -103,11 +106,11 @@ def merge(counts: Counter[str], base_size: int, room: int) -> set[str]:
     cut = longest_match(known)
     spelled = {word: [ids[known[index]] for index in cut(word)] for word in words}
     sequences = [[token for word in split[piece] for token in spelled[word]] for piece in counts]
-    grow(_learn(sequences, list(counts.values()), len(expansions), room - (len(expansions) - base_size)))
+    grow(_learn(sequences, list(counts.values()), len(expansions), capacity - (len(expansions) - base_size)))
     return {text for text in expansions if len(text) <= MAX_TOKEN} - {chr(PAD)}
 
 
-def _learn(sequences: list[list[int]], weights: list[int], first_id: int, room: int) -> Pairs:
+def _learn(sequences: list[list[int]], weights: list[int], first_id: int, capacity: int) -> Pairs:
     """Greedy pair merging over weighted sequences, kept up to date place by place."""
     lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     total = int(lengths.sum()) + len(sequences)
@@ -147,7 +150,7 @@ def _learn(sequences: list[list[int]], weights: list[int], first_id: int, room: 
     here = np.flatnonzero((symbols[:-1] >= 0) & (symbols[1:] >= 0))
     add((symbols[here] << 20) | symbols[here + 1], here, 1)
     pairs: Pairs = []
-    while heap and len(pairs) < room:
+    while heap and len(pairs) < capacity:
         negative, key = heapq.heappop(heap)
         if counts.get(key, 0) != -negative:
             if counts.get(key, 0) > 0:

@@ -76,7 +76,7 @@ typedef struct {
 typedef struct {
     uint64_t matched; /* the patterns that a name matches */
     Key key;
-} FreeKey;
+} AdditionalKey;
 
 struct Node {
     int opens, has_texts;
@@ -90,7 +90,7 @@ struct Node {
     Names known;
     Key *keys;
     Form *patterns; /* of free keys; mask: the pattern's own bit */
-    FreeKey *free_keys;
+    AdditionalKey *free_keys;
     uint32_t form_count, number_count, array_count, shape_count, pattern_count, free_count, known_words;
 };
 

@@ -44,7 +44,7 @@ def make_codec(grammar: Grammar, segmenter: Segmenter) -> Codec | None:
     if _module is None:
         return None
     try:
-        codec: Codec = _module.Codec(_numbers(grammar, segmenter))
+        codec: Codec = _module.Codec(pack_grammar(grammar, segmenter))
         return codec
     except (OverflowError, ValueError):
         return None
@@ -59,28 +59,28 @@ def why_in_python(tokenizer: Any) -> str:
     return "its grammar is larger than its C code takes, or the C code is of another version; " + AGAIN
 
 
-def _numbers(grammar: Grammar, segmenter: Segmenter) -> bytes:
+def pack_grammar(grammar: Grammar, segmenter: Segmenter) -> bytes:
     """Grammar and vocabulary as numbers of 64 bits, in the order in which `load` in native.c takes them.
 
     Raises:
         OverflowError: a mask has more than 64 bits.
     """
-    writer = _Numbers(grammar)
+    writer = _Packer(grammar)
     nodes = array("Q")
     for node in grammar.nodes:
         nodes.extend(writer.node(node))
-    numbers = array("Q", [len(grammar.literals), len(writer.automata), len(grammar.nodes)])
+    packed = array("Q", [len(grammar.literals), len(writer.automata), len(grammar.nodes)])
     for text in grammar.literals:
         encoded = text.encode()
-        numbers.extend([len(encoded), *encoded])
+        packed.extend([len(encoded), *encoded])
     for automaton in writer.automata:
-        numbers.extend(_automaton(automaton))
-    numbers += nodes
+        packed.extend(_automaton(automaton))
+    packed += nodes
     tokens = segmenter.expansions[segmenter.base_size :]
-    numbers.extend([len(tokens), sum(map(len, tokens))])
+    packed.extend([len(tokens), sum(map(len, tokens))])
     for token in tokens:
-        numbers.extend([len(token), *map(ord, token)])
-    return numbers.tobytes()
+        packed.extend([len(token), *map(ord, token)])
+    return packed.tobytes()
 
 
 def _automaton(automaton: Automaton) -> list[int]:
@@ -93,7 +93,7 @@ def _automaton(automaton: Automaton) -> list[int]:
     return [states, columns.shape[1], *classes.ravel().tolist(), *rows.ravel().tolist()]
 
 
-class _Numbers:
+class _Packer:
     """Writes the nodes of a grammar; collects the automata that they use."""
 
     def __init__(self, grammar: Grammar) -> None:
@@ -102,38 +102,38 @@ class _Numbers:
         self.automata: dict[Automaton, int] = {}
 
     def forms(self, forms: Iterable[tuple[int, Automaton]]) -> list[int]:
-        numbers = [
+        packed = [
             number
             for mask, automaton in forms
             for number in (mask, self.automata.setdefault(automaton, len(self.automata)))
         ]
-        return [len(numbers) // 2, *numbers]
+        return [len(packed) // 2, *packed]
 
     def key(self, key: Key) -> list[int]:
         return [self.index[id(key.child)], *key.masks]
 
     def node(self, node: Node) -> list[int]:
         constants = [node.constants.get(token, 0) for token in (NULL, TRUE, FALSE)]
-        numbers = [node.opens, bool(node.texts), *constants, node.any_text]
-        numbers += self.forms((mask, form) for mask, form in node.texts if form != ANY_STRING)
-        numbers += self.forms(node.numbers)
-        numbers.append(len(node.literals))
+        packed = [node.opens, bool(node.texts), *constants, node.any_text]
+        packed += self.forms((mask, form) for mask, form in node.texts if form != ANY_STRING)
+        packed += self.forms(node.numbers)
+        packed.append(len(node.literals))
         for value, mask in node.literals.items():
-            numbers += [self.literal[value], mask]
-        numbers.append(len(node.arrays))
+            packed += [self.literal[value], mask]
+        packed.append(len(node.arrays))
         for mask, minimum, maximum, items in node.arrays:
-            numbers += [mask, minimum, UNBOUNDED if maximum is None else maximum, items]
+            packed += [mask, minimum, UNBOUNDED if maximum is None else maximum, items]
         if node.item is not None:
-            numbers.append(self.index[id(node.item)])
-        numbers += [len(node.known), len(node.objects)]
+            packed.append(self.index[id(node.item)])
+        packed += [len(node.known), len(node.objects)]
         known = {name: index for index, name in enumerate(node.known)}
         for mask, required, minimum, maximum in node.objects:
-            numbers += [mask, minimum, UNBOUNDED if maximum is None else maximum]
-            numbers += [len(required), *(known[name] for name in required)]
+            packed += [mask, minimum, UNBOUNDED if maximum is None else maximum]
+            packed += [len(required), *(known[name] for name in required)]
         for name, key in node.known.items():
-            numbers += [self.literal[name], *self.key(key)]
-        numbers += self.forms((1 << index, pattern) for index, pattern in enumerate(node.patterns))
-        numbers.append(len(node.free))
+            packed += [self.literal[name], *self.key(key)]
+        packed += self.forms((1 << index, pattern) for index, pattern in enumerate(node.patterns))
+        packed.append(len(node.free))
         for matched, key in node.free.items():
-            numbers += [matched, *self.key(key)]
-        return numbers
+            packed += [matched, *self.key(key)]
+        return packed

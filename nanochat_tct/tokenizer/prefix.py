@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from nanochat_tct.tokenizer.cursor import Illegal, State, Walker, segments_of
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import (
     ARRAY,
@@ -26,6 +25,7 @@ from nanochat_tct.tokenizer.grammar import (
     Mismatch,
     Node,
 )
+from nanochat_tct.tokenizer.matcher import GrammarMatcher, Illegal, State, segments_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def is_cut(value: Any) -> bool:
     return isinstance(value, Cut)
 
 
-def beginnings(walker: Walker, value: Any) -> list[str]:
+def beginnings(matcher: GrammarMatcher, value: Any) -> list[str]:
     """The base tokens of a value with a ``Cut``: each string is a way in which a valid document may begin.
 
     Raises:
@@ -96,41 +96,41 @@ def beginnings(walker: Walker, value: Any) -> list[str]:
     pieces: list[str] = []
     pointers: list[tuple[int, str]] = []
     try:
-        options = _write(walker.grammar, walker.grammar.root, value, pieces, pointers, "", 1)
+        options = _write(matcher.grammar, matcher.grammar.root, value, pieces, pointers, "", 1)
     except Mismatch as error:
         raise error.located() from None
     base = "".join(pieces)
-    state: State | None = walker.start
+    state: State | None = matcher.start
     written = 0
     for segment in segments_of(base):
         try:
             if state is None:
                 raise Illegal
-            state = walker.advance(state, (segment,))
+            state = matcher.advance(state, (segment,))
         except Illegal:
             place = max((start, pointer) for start, pointer in pointers if start <= written)[1]
             raise TokenizerError(place, "no valid workflow begins like this") from None
         written += len(segment)
-    found = [base + ending for option in options for ending in _endings(walker, state, *option)]
+    found = [base + ending for option in options for ending in _endings(matcher, state, *option)]
     if not found:
         raise TokenizerError(pointers[-1][1], "no valid workflow begins like this")
     return found
 
 
-def _endings(walker: Walker, state: State | None, text: str, avoided: frozenset[str]) -> list[str]:
+def _endings(matcher: GrammarMatcher, state: State | None, text: str, avoided: frozenset[str]) -> list[str]:
     """The text, or, where some base tokens may not follow it, the text with each of those that may."""
     try:
-        here = walker.advance(state, segments_of(text)) if state is not None and text else state
+        here = matcher.advance(state, segments_of(text)) if state is not None and text else state
         if not avoided:
             return [text]
         assert here is not None
     except Illegal:
         return []
     endings = []
-    for code in range(walker.grammar.base_size):
+    for code in range(matcher.grammar.base_size):
         if chr(code) not in avoided:
             try:
-                walker.step(here, chr(code))
+                matcher.step(here, chr(code))
             except Illegal:
                 continue
             endings.append(text + chr(code))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, Object, State, Walker, segments_of
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar, Pairs
-from nanochat_tct.tokenizer.masks import Masks
+from nanochat_tct.tokenizer.matcher import AdditionalKey, GrammarMatcher, Illegal, Object, State, segments_of
 from nanochat_tct.tokenizer.native import make_codec
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
 from nanochat_tct.tokenizer.segment import Segmenter
+from nanochat_tct.tokenizer.token_bitmask import TokenBitmask
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Tokenizer:
         self.name = "builtin" if path == BUILTIN else str(path)
         try:
             self.grammar = Grammar(content["grammar"])
-            self.walker = Walker(self.grammar)
+            self.grammar_matcher = GrammarMatcher(self.grammar)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise TokenizerError(
                 "", f"{path}: the grammar in this vocabulary file is damaged ({error})"
@@ -44,9 +44,9 @@ class Tokenizer:
         self.segmenter = Segmenter(self.grammar.base_size, content["tokens"])
 
     @cached_property
-    def masks(self) -> Masks:
+    def masks(self) -> TokenBitmask:
         """The legal tokens at any place, made when first asked for."""
-        return Masks(self.walker, self.segmenter.expansions)
+        return TokenBitmask(self.grammar_matcher, self.segmenter.expansions)
 
     @cached_property
     def codec(self) -> Codec | None:
@@ -99,8 +99,8 @@ class Tokenizer:
                 whole.
 
         Returns:
-            The token ids that are certain, and base tokens, one string of which must follow (see ``Cursor.expect``);
-            none if anything may. The first one leads to the shortest document.
+            The token ids that are certain, and strings of base tokens, one of which must follow (see
+            ``TokenMatcher.expect``); none if anything may. The first one leads to the shortest document.
 
         Raises:
             TokenizerError: no valid document begins like any of the readings; it names the place in the first one.
@@ -109,7 +109,7 @@ class Tokenizer:
         first_error: TokenizerError | None = None
         for value in readings:
             try:
-                found += beginnings(self.walker, value)
+                found += beginnings(self.grammar_matcher, value)
             except TokenizerError as error:
                 first_error = first_error or error
         if not found:
@@ -125,8 +125,8 @@ class Tokenizer:
         certain = first[:length]
         if len(shortest) == 1:
             return self.segmenter.encode(certain), ()
-        advance, complete = self.walker.advance, self.walker.complete
-        state = advance(self.walker.start, segments_of(certain))
+        advance, complete = self.grammar_matcher.advance, self.grammar_matcher.complete
+        state = advance(self.grammar_matcher.start, segments_of(certain))
         assert state is not None
 
         def order(ending: str) -> tuple[int, bool]:
@@ -142,7 +142,7 @@ class Tokenizer:
         """Takes back the last tokens of an open prefix that a whole document would have cut differently.
 
         A longer token may begin inside the prefix and reach beyond its end. A model never saw the prefix cut off
-        before it, so it should choose that token itself: see ``Cursor.expect``.
+        before it, so it should choose that token itself: see ``TokenMatcher.expect``.
 
         Returns:
             The tokens that stay, whatever follows, and the base tokens of the rest.
@@ -202,7 +202,7 @@ class Tokenizer:
             they were a complete document by themselves.
         """
         self._check_range(tokens)
-        state: State | None = self.walker.start
+        state: State | None = self.grammar_matcher.start
         kept: list[str] = []
         fields = 0
         for token in tokens:
@@ -222,11 +222,11 @@ class Tokenizer:
         cut = _incomplete_character(base)
         if cut:
             base = base[:-cut]
-            state = self.walker.start
+            state = self.grammar_matcher.start
             for character in base:
                 assert state is not None
-                state = self.walker.step(state, character)
-        value, _ = self.grammar.read(base + self.walker.complete(state))
+                state = self.grammar_matcher.step(state, character)
+        value, _ = self.grammar.read(base + self.grammar_matcher.complete(state))
         return _compact_json(value), fields, False
 
     def _advance(self, state: State, expansion: str) -> tuple[State | None, int] | None:
@@ -237,12 +237,14 @@ class Tokenizer:
             for character in expansion:
                 if here is None:
                     return None
-                owner = self.walker.reader_of(here, character)
-                here = self.walker.step(owner, character)
+                owner = self.grammar_matcher.reader_of(here, character)
+                here = self.grammar_matcher.step(owner, character)
                 known_key = (
-                    isinstance(owner, Object) and character != OBJECT_END and not isinstance(here, FreeKey)
+                    isinstance(owner, Object)
+                    and character != OBJECT_END
+                    and not isinstance(here, AdditionalKey)
                 )
-                if known_key or (isinstance(owner, FreeKey) and character == END):
+                if known_key or (isinstance(owner, AdditionalKey) and character == END):
                     fields += 1
         except Illegal:
             return None
@@ -258,17 +260,17 @@ class Tokenizer:
             raise TokenizerError("", f"no window from {start} to {end} in {len(tokens)} tokens")
         return [start, *tokens[start:end]]
 
-    def cursor(self) -> Cursor:
-        """A cursor before the first token of a document."""
-        return Cursor(self)
+    def matcher(self) -> TokenMatcher:
+        """Return a matcher before the first token of a document."""
+        return TokenMatcher(self)
 
     def masks_of(self, tokens: Sequence[int]) -> list[bytes]:
         """Which tokens are legal in the place of each token of a document, itself among them.
 
         Returns: a mask for each, ceil(vocab_size / 8) bytes: a bit a token, the first one in the highest bit.
         """
-        advance, packed, segments = self.walker.advance, self.masks.packed, self.masks.segments
-        state: State | None = self.walker.start
+        advance, packed, segments = self.grammar_matcher.advance, self.masks.packed, self.masks.segments
+        state: State | None = self.grammar_matcher.start
         asked, mask = None, b""
         masks = []
         for token in tokens:
@@ -304,12 +306,12 @@ class Tokenizer:
                 raise TokenizerError("", f"token {index} is {token}, not an id from 0 to {size - 1}")
 
 
-class Cursor:
+class TokenMatcher:
     """Walks through a document token by token, as generation does."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._state: State | None = tokenizer.walker.start
+        self._state: State | None = tokenizer.grammar_matcher.start
         self._expected: tuple[str, ...] = ()
         self._closing: tuple[str, list[int]] = ("", [])  # base tokens, and their ids
 
@@ -365,22 +367,22 @@ class Cursor:
                 expected[len(text) :] for expected in self._expected if expected.startswith(text)
             )
 
-    def after(self, token: int) -> Cursor:
-        """A new cursor, one token on; see ``advance``."""
-        cursor = Cursor(self._tokenizer)
-        cursor._state, cursor._expected, cursor._closing = self._state, self._expected, self._closing
-        cursor.advance(token)
-        return cursor
+    def after(self, token: int) -> TokenMatcher:
+        """Return a new matcher that has also accepted a token; see ``advance``."""
+        matcher = TokenMatcher(self._tokenizer)
+        matcher._state, matcher._expected, matcher._closing = self._state, self._expected, self._closing
+        matcher.advance(token)
+        return matcher
 
     def closing(self) -> list[int]:
         """Tokens that end the document: the shortest way in base tokens."""
-        walker, segmenter = self._tokenizer.walker, self._tokenizer.segmenter
+        matcher, segmenter = self._tokenizer.grammar_matcher, self._tokenizer.segmenter
         if self._expected:
             assert self._state is not None
             expected = self._expected[0]
-            rest = walker.complete(walker.advance(self._state, segments_of(expected)))
+            rest = matcher.complete(matcher.advance(self._state, segments_of(expected)))
             return segmenter.encode(expected + rest)
-        base = walker.complete(self._state)
+        base = matcher.complete(self._state)
         if base != self._closing[0]:
             self._closing = (base, segmenter.encode(base))
         return self._closing[1]
@@ -394,7 +396,9 @@ class Cursor:
         ):
             return None
         try:
-            return (self._tokenizer.walker.advance(self._state, self._tokenizer.masks.segments[token]),)
+            return (
+                self._tokenizer.grammar_matcher.advance(self._state, self._tokenizer.masks.segments[token]),
+            )
         except Illegal:
             return None
 

@@ -1,6 +1,6 @@
 """Adapter for an installed ``tct_github_workflow`` wheel, so that ``tokenizer: wheel`` in a config uses it.
 
-The wheel sorts the keys of objects, and its grammar is closed: there is no cursor and no open prefix, so generation
+The wheel sorts the keys of objects, and its grammar is closed: there is no matcher and no open prefix, so generation
 with it is completed by ``decode_prefix`` alone.
 """
 
@@ -108,12 +108,12 @@ class WheelTokenizer:
     def describe(self, token: int) -> str:
         return f"‹{token}›"
 
-    def cursor(self) -> WheelCursor:
+    def matcher(self) -> WheelCursor:
         return WheelCursor(self)
 
 
 class WheelCursor:
-    """A cursor that allows every id and asks the wheel whether the document is complete."""
+    """A matcher that allows every id and asks the wheel whether the document is complete."""
 
     def __init__(self, tokenizer: WheelTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -130,10 +130,10 @@ class WheelCursor:
         """The wheel cannot tell; ``decode_prefix`` closes what is cut off."""
 
     def after(self, token: int) -> WheelCursor:
-        cursor = WheelCursor(self._tokenizer)
-        cursor._tokens = list(self._tokens)
-        cursor.advance(token)
-        return cursor
+        matcher = WheelCursor(self._tokenizer)
+        matcher._tokens = list(self._tokens)
+        matcher.advance(token)
+        return matcher
 
     def allows(self, token: int) -> bool:
         return not self.is_complete and 0 <= token < self._tokenizer.vocab_size()

@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule
 from nanochat_tct.data.windows import MaskedRows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import memory_bytes, parameter_count
-from nanochat_tct.model.soft_capped_loss import Legal
+from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import (
     StoppedTogether,
@@ -330,7 +330,7 @@ class MicroSteps:
         arrival = None if self.copying is None else torch.cuda.current_stream(nats.device).record_event()
         return Outcome(is_good, metrics, arrival)
 
-    def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, Legal | None]:
+    def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, TokenMask | None]:
         """Tokens, targets and what is legal of the micro-batch from there on: (micro_batch or fewer, context_size)."""
         tokens = batch.tokens[start : start + self.micro_batch]
         targets = batch.targets[start : start + self.micro_batch]
@@ -342,9 +342,9 @@ class MicroSteps:
             mask_ids = None if mask_ids is None else F.pad(mask_ids, (0, 0, 0, missing))
         return tokens, targets, self.legal(mask_ids)
 
-    def legal(self, mask_ids: Tensor | None) -> Legal | None:
+    def legal(self, mask_ids: Tensor | None) -> TokenMask | None:
         """The tokens that are legal as targets, as the model takes them."""
-        return None if self.masks is None or mask_ids is None else Legal(mask_ids, self.masks)
+        return None if self.masks is None or mask_ids is None else TokenMask(mask_ids, self.masks)
 
     def warm_up(self, num_rows: int | None = None) -> None:
         """One micro-step without effect: compiles, allocates, and makes DDP lay out its buckets for good.

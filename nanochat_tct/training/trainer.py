@@ -22,7 +22,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import LEAST_BATCHES, batch_sums, evaluation_batches, loss_figures
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
-from nanochat_tct.model.soft_capped_loss import masks_on
+from nanochat_tct.model.loss import masks_on
 from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter

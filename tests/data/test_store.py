@@ -52,11 +52,11 @@ def test_holds_every_document(made: Path) -> None:
         assert row["length"] == len(tokens)
         assert row["json_bytes"] == len(json_bytes(workflow(index)))
         assert store.masks is not None and store.mask_ids is not None
-        cursor = tokenizer.cursor()
+        matcher = tokenizer.matcher()
         for place, token in enumerate(tokens.tolist(), row["start"]):
             legal = np.unpackbits(store.masks[store.mask_ids[place]], count=store.vocab_size)
-            assert (legal == cursor.legal()).all()
-            cursor.advance(token)
+            assert (legal == matcher.legal()).all()
+            matcher.advance(token)
     splits = [len(store.split(split)) for split in ("train", "val")]
     assert sum(splits) == 50
     assert min(splits) > 0

@@ -15,7 +15,7 @@ from nanochat_tct.documents import json_bytes
 from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.evaluation.loss import bits_per_byte, evaluation_batches, sum_nats
 from nanochat_tct.model.gpt import GPT, GPTConfig
-from nanochat_tct.model.soft_capped_loss import Legal
+from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.tokenizer import load_tokenizer
 from tests.support.models import CONFIG, untrained_model, workflow
 
@@ -23,7 +23,7 @@ from tests.support.models import CONFIG, untrained_model, workflow
 class OneNatATarget(nn.Module):
     """A model that finds every target equally hard."""
 
-    def forward(self, tokens: Tensor, targets: Tensor, legal: Legal | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, targets: Tensor, legal: TokenMask | None = None) -> Tensor:
         assert tokens.shape == targets.shape and tokens.dtype == targets.dtype == torch.int64
         return (targets >= 0).sum().float()
 

@@ -122,16 +122,16 @@ def test_impossible_settings_are_refused(setting: dict[str, float], says: str) -
 
 def test_greedy_is_the_legal_maximum_of_the_full_forward_pass(model: GPT) -> None:
     (generated,) = generate(model, 1, temperature=0, max_tokens=60)
-    cursor = TOKENIZER.cursor()
+    matcher = TOKENIZER.matcher()
     tokens: list[int] = []
     model.eval()
-    while not cursor.is_complete and len(tokens) < 20:
+    while not matcher.is_complete and len(tokens) < 20:
         with torch.no_grad():
             logits = model(torch.tensor([[CONFIG.vocab_size, *tokens]]))[0, -1]
         for token in logits.argsort(descending=True).tolist():
-            if cursor.allows(token):
+            if matcher.allows(token):
                 break
-        cursor.advance(token)
+        matcher.advance(token)
         tokens.append(token)
     assert generated.tokens[:20] == tokens
 
@@ -162,7 +162,7 @@ def test_the_limit_counts_the_prompt(model: GPT) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 3.0])
 def test_every_document_ends_within_its_limit(model: GPT, temperature: float) -> None:
-    shortest = len(TOKENIZER.cursor().closing() or [])
+    shortest = len(TOKENIZER.matcher().closing() or [])
     for limit in (shortest, shortest + 1, shortest + 5, 40):
         for generated in generate(model, 6, temperature=temperature, max_tokens=limit):
             assert generated.is_complete and len(generated.tokens) <= limit
@@ -204,7 +204,7 @@ def test_documents_outgrow_the_context(model: GPT) -> None:
     room = CONFIG.context_size
     (generated,) = generate(model, 1, prompt[:40], temperature=0, max_tokens=60 + 2 * room)
     assert len(generated.tokens) > 2 * room
-    cursor = TOKENIZER.cursor()
+    matcher = TOKENIZER.matcher()
     start = 0
     model.eval()
     for place, token in enumerate(generated.tokens):
@@ -214,9 +214,9 @@ def test_documents_outgrow_the_context(model: GPT) -> None:
             window = torch.tensor([[CONFIG.vocab_size + start, *generated.tokens[start:place]]])
             with torch.no_grad():
                 logits = model(window)[0, -1]
-            best = next(t for t in logits.argsort(descending=True).tolist() if cursor.allows(t))
+            best = next(t for t in logits.argsort(descending=True).tolist() if matcher.allows(t))
             assert token == best, place
-        cursor.advance(token)
+        matcher.advance(token)
 
 
 def test_a_prompt_longer_than_the_context(model: GPT) -> None:

@@ -39,9 +39,9 @@ def test_a_last_string_is_left_open_unless_its_line_ends() -> None:
     open_tokens = encode_prompt(job, TOKENIZER).tokens
     closed_tokens = encode_prompt(job + "\n", TOKENIZER).tokens
     assert completed(job)["jobs"]["a"]["runs-on"] == "ubu"
-    cursor = TOKENIZER.cursor()
+    matcher = TOKENIZER.matcher()
     for token in open_tokens:
-        cursor.advance(token)
+        matcher.advance(token)
     whole = TOKENIZER.encode_prefix({"on": "push", "jobs": {"a": {"runs-on": "ubuntu"}}})
     assert TOKENIZER.decode_prefix(open_tokens)[0] == TOKENIZER.decode_prefix(closed_tokens)[0]
     assert open_tokens != closed_tokens and whole[: len(open_tokens) - 2] == open_tokens[:-2]

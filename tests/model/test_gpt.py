@@ -13,7 +13,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model import gpt
 from nanochat_tct.model.gpt import GPT, GPTConfig, attend, attention_mask, block_mask
 from nanochat_tct.model.kv_cache import KVCache
-from nanochat_tct.model.soft_capped_loss import Legal
+from nanochat_tct.model.loss import TokenMask
 
 VOCAB = 64
 CONFIG = GPTConfig(vocab_size=VOCAB, context_size=32, n_layer=2, n_head=2, n_embd=32)
@@ -280,7 +280,7 @@ def test_compiled_is_the_same_model(is_masked: bool) -> None:
         allowed = np.random.default_rng(0).random((targets.numel(), VOCAB)) < 0.5
         allowed[np.arange(targets.numel()), targets.flatten()] = True
         mask_ids = torch.arange(targets.numel()).view_as(targets)
-        legal = Legal(mask_ids, torch.from_numpy(np.packbits(allowed, axis=1)))
+        legal = TokenMask(mask_ids, torch.from_numpy(np.packbits(allowed, axis=1)))
     model = random_model()
     plain = model(tokens, targets, legal=legal)
     expected = torch.autograd.grad(plain, list(model.parameters()))

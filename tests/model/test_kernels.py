@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat_tct.model import fused
+from nanochat_tct.model.loss import TokenMask, soft_capped_nats
 from nanochat_tct.model.rotary import rotary_tables
-from nanochat_tct.model.soft_capped_loss import Legal, soft_capped_nats
 
 pytestmark = [
     pytest.mark.gpu,
@@ -39,7 +39,7 @@ def test_the_kernel_of_the_loss(vocab_size: int, is_masked: bool) -> None:
     results = []
     for device in ("cpu", "cuda"):
         inputs = [tensor.to(device).requires_grad_() for tensor in (x, weight)]
-        of_device = Legal(torch.arange(300, device=device), masks.to(device)) if is_masked else None
+        of_device = TokenMask(torch.arange(300, device=device), masks.to(device)) if is_masked else None
         nats = soft_capped_nats(*inputs, targets.to(device), 15.0, of_device)
         results.append((nats.cpu(), *(g.cpu() for g in torch.autograd.grad(nats, inputs))))
     for expected, ours in zip(*results, strict=True):

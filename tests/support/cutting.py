@@ -13,11 +13,11 @@ from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 def shortest(prompt: Prompt, tokenizer: Tokenizer) -> Any:
     """The value of the shortest workflow that goes on from a prompt."""
-    cursor = tokenizer.cursor()
+    matcher = tokenizer.matcher()
     for token in prompt.tokens:
-        cursor.advance(token)
-    cursor.expect(*prompt.endings)
-    return tokenizer.decode_value([*prompt.tokens, *(cursor.closing() if not cursor.is_complete else [])])
+        matcher.advance(token)
+    matcher.expect(*prompt.endings)
+    return tokenizer.decode_value([*prompt.tokens, *(matcher.closing() if not matcher.is_complete else [])])
 
 
 def leads_to(prompt: Prompt, value: Any, tokenizer: Tokenizer) -> bool:

@@ -9,15 +9,15 @@ from jsonschema import Draft7Validator
 from nanochat_tct.tokenizer import grammar as grammar_module
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.cursor import Illegal, Walker
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
 from nanochat_tct.tokenizer.grammar import MAX_DEPTH, Grammar, Pairs
+from nanochat_tct.tokenizer.matcher import GrammarMatcher, Illegal
 from tests.support.schemas import SCHEMAS, values
 
 GRAMMARS = {
     name: Grammar(json.loads(json.dumps(compile_schema(schema)[0]))) for name, schema in SCHEMAS.items()
 }
-WALKERS = {name: Walker(grammar) for name, grammar in GRAMMARS.items()}
+WALKERS = {name: GrammarMatcher(grammar) for name, grammar in GRAMMARS.items()}
 
 
 def same(left: Any, right: Any) -> bool:
@@ -50,17 +50,17 @@ def test_writes_what_a_validator_accepts_and_reads_it_back(name: str, value: Any
 @settings(max_examples=100, deadline=None)
 @given(value=values, cut=st.floats(0, 1))
 def test_cursor_walks_documents_and_completes_prefixes(name: str, value: Any, cut: float) -> None:
-    grammar, walker = GRAMMARS[name], WALKERS[name]
+    grammar, matcher = GRAMMARS[name], WALKERS[name]
     validator = Draft7Validator(SCHEMAS[name])
     if not validator.is_valid(value):
         return
     base = grammar.write(value)
     kept = base[: int(cut * len(base))]
-    state: Any = walker.start
+    state: Any = matcher.start
     for token in kept:
-        state = walker.step(state, token)
+        state = matcher.step(state, token)
     assert (state is None) == (len(kept) == len(base))
-    whole = kept + walker.complete(state)
+    whole = kept + matcher.complete(state)
     completed, length = grammar.read(whole)
     assert length == len(whole)
     assert validator.is_valid(completed)
@@ -71,22 +71,22 @@ def test_cursor_walks_documents_and_completes_prefixes(name: str, value: Any, cu
 @given(choices=st.lists(st.integers(0, 10_000), max_size=25))
 def test_random_walks_end_in_valid_documents(name: str, choices: list[int]) -> None:
     """Only legal tokens are taken; whatever was taken can be completed, so no legal token leads nowhere."""
-    grammar, walker = GRAMMARS[name], WALKERS[name]
+    grammar, matcher = GRAMMARS[name], WALKERS[name]
     alphabet = [chr(code) for code in [*range(32, 127), 0xC3, 0xA9, *range(257, grammar.base_size)]]
-    state: Any = walker.start
+    state: Any = matcher.start
     taken = ""
     for choice in choices:
         legal = []
         for token in alphabet:
             try:
-                legal.append((token, walker.step(state, token)))
+                legal.append((token, matcher.step(state, token)))
             except Illegal:
                 continue
         token, state = legal[choice % len(legal)]
         taken += token
         if state is None:
             break
-    whole = taken + walker.complete(state)
+    whole = taken + matcher.complete(state)
     value, length = grammar.read(whole)
     assert length == len(whole)
     assert Draft7Validator(SCHEMAS[name]).is_valid(value)
@@ -95,12 +95,12 @@ def test_random_walks_end_in_valid_documents(name: str, choices: list[int]) -> N
 def test_a_schema_of_endless_values_only_is_refused() -> None:
     endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
     with pytest.raises(SchemaError, match="no finite value"):
-        Walker(Grammar(compile_schema(endless)[0]))
+        GrammarMatcher(Grammar(compile_schema(endless)[0]))
 
 
 def test_shortest_document_has_what_is_required() -> None:
-    walker = WALKERS["closed"]
-    assert GRAMMARS["closed"].read(walker.complete(walker.start))[0] == {"a": 0}
+    matcher = WALKERS["closed"]
+    assert GRAMMARS["closed"].read(matcher.complete(matcher.start))[0] == {"a": 0}
 
 
 @pytest.mark.parametrize(

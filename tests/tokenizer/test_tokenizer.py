@@ -182,30 +182,32 @@ def test_cut_and_spliced_sequences(data: Any) -> None:
 
 def test_cursor_allows_what_documents_have_and_stops_at_the_end() -> None:
     tokens = TOKENIZER.encode_value(LARGE)
-    cursor = TOKENIZER.cursor()
+    matcher = TOKENIZER.matcher()
     for token in tokens:
-        assert not cursor.is_complete
-        assert cursor.allows(token)
-        assert not cursor.allows(8192) and not cursor.allows(-1) and not cursor.allows(TOKENIZER.pad_token())
-        cursor.advance(token)
-    assert cursor.is_complete and not cursor.allows(tokens[0])
+        assert not matcher.is_complete
+        assert matcher.allows(token)
+        assert (
+            not matcher.allows(8192) and not matcher.allows(-1) and not matcher.allows(TOKENIZER.pad_token())
+        )
+        matcher.advance(token)
+    assert matcher.is_complete and not matcher.allows(tokens[0])
     with pytest.raises(TokenizerError):
-        cursor.advance(tokens[0])
+        matcher.advance(tokens[0])
 
 
 def test_a_prompt_is_kept_and_left_open() -> None:
     tokens = TOKENIZER.encode_prefix({"name": "CI", "on": "push", "jobs": {"build": {"runs-on": "ubuntu"}}})
     completed = json.loads(functions.decode_prefix(tokens)[0])
     assert completed == {"name": "CI", "on": "push", "jobs": {"build": {"runs-on": "ubuntu"}}}
-    cursor = TOKENIZER.cursor()
+    matcher = TOKENIZER.matcher()
     for token in tokens:
-        cursor.advance(token)
-    assert cursor.allows(ord("-"))  # ubuntu-...
+        matcher.advance(token)
+    assert matcher.allows(ord("-"))  # ubuntu-...
     closed = TOKENIZER.encode_prefix({"on": "push", "jobs": {"b": {"runs-on": "x"}}}, open_scalar=False)
-    cursor = TOKENIZER.cursor()
+    matcher = TOKENIZER.matcher()
     for token in closed:
-        cursor.advance(token)
-    assert not cursor.allows(ord("-"))
+        matcher.advance(token)
+    assert not matcher.allows(ord("-"))
     waiting = TOKENIZER.encode_prefix({"on": "push", "jobs": {"b": {"runs-on": "x", "steps": None}}})
     assert json.loads(functions.decode_prefix(waiting)[0])["jobs"]["b"]["steps"]
     assert TOKENIZER.encode_prefix(None) == []
@@ -222,27 +224,27 @@ def test_healing_gives_back_the_tokens_that_documents_have() -> None:
         taken_back += len(prefix) - len(kept)
         assert kept == tokens[: len(kept)]
         assert TOKENIZER.segmenter.decode(kept) + rest == base[:cut]
-        cursor = TOKENIZER.cursor()
+        matcher = TOKENIZER.matcher()
         for token in kept:
-            cursor.advance(token)
-        cursor.expect(rest)
+            matcher.advance(token)
+        matcher.expect(rest)
         for token in tokens[len(kept) :]:  # the document's own tokens stay legal
-            assert cursor.allows(token)
-            cursor.advance(token)
-        assert cursor.is_complete
+            assert matcher.allows(token)
+            matcher.advance(token)
+        assert matcher.is_complete
     assert taken_back > 100
 
 
 def test_what_is_expected_cannot_be_left() -> None:
     kept, rest = TOKENIZER.heal(TOKENIZER.encode_prefix({"name": "CI", "on": "pu" + "sh"}, open_scalar=False))
-    cursor = TOKENIZER.cursor()
+    matcher = TOKENIZER.matcher()
     for token in kept:
-        cursor.advance(token)
-    cursor.expect(rest)
+        matcher.advance(token)
+    matcher.expect(rest)
     written = TOKENIZER.segmenter.decode(kept)
     while len(written) < len(TOKENIZER.segmenter.decode(kept) + rest):
-        legal = [token for token in range(8192) if cursor.allows(token)]
-        cursor.advance(legal[-1])
+        legal = [token for token in range(8192) if matcher.allows(token)]
+        matcher.advance(legal[-1])
         written += TOKENIZER.segmenter.expansions[legal[-1]]
     assert written.startswith(TOKENIZER.segmenter.decode(kept) + rest)
 

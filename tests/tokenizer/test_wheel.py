@@ -58,11 +58,11 @@ def test_config_name_wheel_uses_the_installed_module(monkeypatch: pytest.MonkeyP
     assert tokenizer.decode([*tokens, 7])[1:] == (len(tokens), len(tokens) + 1)
     assert tokenizer.decode_prefix(tokens[:3]) == ('{"jobs":{},"on":"push"}', 0, False)
     assert tokenizer.extract_window(tokens, 1, 3) == [1, *tokens[1:3]]
-    cursor = tokenizer.cursor()
+    matcher = tokenizer.matcher()
     for token in tokens:
-        assert cursor.allows(token) and not cursor.is_complete
-        cursor.advance(token)
-    assert cursor.is_complete and not cursor.allows(1)
+        assert matcher.allows(token) and not matcher.is_complete
+        matcher.advance(token)
+    assert matcher.is_complete and not matcher.allows(1)
 
 
 def test_errors_of_the_module_become_ours(monkeypatch: pytest.MonkeyPatch) -> None:

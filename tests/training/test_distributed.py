@@ -12,7 +12,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.evaluation.loss import sum_nats
 from nanochat_tct.model.gpt import GPT, block_mask
-from nanochat_tct.model.soft_capped_loss import masks_on
+from nanochat_tct.model.loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import trainer

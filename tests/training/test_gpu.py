@@ -17,7 +17,7 @@ from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
 from nanochat_tct.model.gpt import GPT, GPTConfig
-from nanochat_tct.model.soft_capped_loss import Legal, masks_on
+from nanochat_tct.model.loss import TokenMask, masks_on
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
@@ -81,7 +81,7 @@ def test_loss_and_gradients_are_those_of_a_cpu(data_dir: Path, is_masked: bool) 
         legal = None
         if is_masked:
             assert mask_ids is not None and masks is not None
-            legal = Legal(torch.from_numpy(mask_ids).to(device), masks)
+            legal = TokenMask(torch.from_numpy(mask_ids).to(device), masks)
         nats = model(tokens.to(device), targets.to(device), legal=legal)
         nats.backward()
         results.append((nats.item(), {name: p.grad.cpu() for name, p in model.named_parameters()}))

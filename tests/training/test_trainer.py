@@ -17,8 +17,8 @@ from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.model.loss import TokenMask, masks_on
 from nanochat_tct.model.presets import PRESETS
-from nanochat_tct.model.soft_capped_loss import Legal, masks_on
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
@@ -89,7 +89,7 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
     windows = Windows(store, "val", 32)
     rows, mask_ids = windows.get_masked(np.arange(len(windows)))
     assert mask_ids is not None and store.masks is not None
-    legal = Legal(torch.from_numpy(mask_ids), masks_on(CPU, store.masks))
+    legal = TokenMask(torch.from_numpy(mask_ids), masks_on(CPU, store.masks))
     model = GPT(config.model())
     model.load_state_dict(weights_of(tmp_path))
     model.eval()

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanochat_tct.model import soft_capped_loss
-from nanochat_tct.model.soft_capped_loss import Legal, soft_capped_nats
+from nanochat_tct.model import loss
+from nanochat_tct.model.loss import TokenMask, soft_capped_nats
 
 CAP = 15.0
 
@@ -30,7 +30,7 @@ def example(scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("rows", [1, 7, 50, 1000])
 def test_value_and_gradients(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(soft_capped_loss.CHUNK_LOGITS, "cpu", rows * 100)
+    monkeypatch.setitem(loss.CHUNK_LOGITS, "cpu", rows * 100)
     x, weight, targets = example()
     expected = formula(x, weight, targets)
     nats = soft_capped_nats(x, weight, targets, CAP)
@@ -44,7 +44,7 @@ def test_value_and_gradients(rows: int, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_softmax_over_legal_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(soft_capped_loss.CHUNK_LOGITS, "cpu", 7 * 100)
+    monkeypatch.setitem(loss.CHUNK_LOGITS, "cpu", 7 * 100)
     x, weight, targets = example()
     legal = torch.rand(50, 100, generator=torch.Generator().manual_seed(1)) < 0.5
     legal[torch.arange(50), targets.clamp(min=0)] = True
@@ -52,7 +52,7 @@ def test_softmax_over_legal_tokens_only(monkeypatch: pytest.MonkeyPatch) -> None
     masks = torch.from_numpy(np.packbits(legal.numpy(), axis=1)[::-1].copy())  # the ids count backwards
     logits = (CAP * torch.tanh(F.linear(x, weight) / CAP)).masked_fill(~legal, -torch.inf)[targets >= 0]
     expected = F.cross_entropy(logits, targets[targets >= 0], reduction="sum")
-    legal_tokens = Legal(torch.arange(49, -1, -1), masks)
+    legal_tokens = TokenMask(torch.arange(49, -1, -1), masks)
     nats = soft_capped_nats(x, weight, targets, CAP, legal_tokens)
     torch.testing.assert_close(nats, expected)
     for gradient, wanted in zip(
@@ -72,14 +72,14 @@ def test_logits_far_beyond_the_cap() -> None:
 def test_no_gradient_is_taken_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight, targets = example()
     expected = formula(x, weight, targets)
-    of_chunk = soft_capped_loss.chunk_nats
+    of_chunk = loss.chunk_nats
     grad_weights = []
 
     def seen(*arguments: Any) -> tuple[Tensor, Tensor | None]:
         grad_weights.append(arguments[-1])
         return of_chunk(*arguments)
 
-    monkeypatch.setattr(soft_capped_loss, "chunk_nats", seen)
+    monkeypatch.setattr(loss, "chunk_nats", seen)
     with torch.no_grad():
         torch.testing.assert_close(soft_capped_nats(x, weight, targets, CAP), expected)
     assert grad_weights and all(grad_weight is None for grad_weight in grad_weights)

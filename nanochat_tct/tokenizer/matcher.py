@@ -19,9 +19,9 @@ from nanochat_tct.tokenizer.grammar import (
     NUMBER,
     OBJECT,
     OBJECT_END,
+    AlternativeMasks,
     Grammar,
     Key,
-    Masks,
     Node,
 )
 
@@ -68,7 +68,7 @@ class Object:
 
 
 @dataclass(frozen=True, slots=True)
-class FreeKey:
+class AdditionalKey:
     """Inside a key that the schema does not name; classes that remain, each with the state of its automaton."""
 
     owner: Object
@@ -83,10 +83,10 @@ class Closed:
     accepted: int
 
 
-State = Value | Scalar | Array | Object | FreeKey | Closed
+State = Value | Scalar | Array | Object | AdditionalKey | Closed
 # Where a finished value goes: the array or object it is in, with the masks of its key (None in an array); None at
 # the top of the document; OUTSIDE for a value that is looked at without what is around it.
-Parent = tuple[Array | Object | None, Masks | None] | None
+Parent = tuple[Array | Object | None, AlternativeMasks | None] | None
 OUTSIDE: Parent = (None, None)
 
 
@@ -102,18 +102,18 @@ def segments_of(base: str) -> tuple[str, ...]:
 def parent_of(state: State) -> Parent:
     """What is around the innermost value."""
     assert not isinstance(state, Closed)
-    return state.owner.parent if isinstance(state, FreeKey) else state.parent
+    return state.owner.parent if isinstance(state, AdditionalKey) else state.parent
 
 
 def alone(state: State) -> State:
     """The state without what is around its innermost value."""
-    if isinstance(state, FreeKey):
+    if isinstance(state, AdditionalKey):
         return replace(state, owner=replace(state.owner, parent=OUTSIDE))
     assert not isinstance(state, Closed)
     return replace(state, parent=OUTSIDE)
 
 
-class Walker:
+class GrammarMatcher:
     """Moves over one grammar.
 
     Attributes:
@@ -168,7 +168,7 @@ class Walker:
             if type(here) is Scalar:
                 here = self._read_run(here, segment)
                 continue
-            assert type(here) is FreeKey
+            assert type(here) is AdditionalKey
             here = self.read_key(here, segment.encode("latin-1"))
         return here
 
@@ -183,7 +183,7 @@ class Walker:
             return self._step_scalar(state, token)
         if type(state) is Object:
             return self._step_object(state, token)
-        if type(state) is FreeKey:
+        if type(state) is AdditionalKey:
             return self._step_key(state, token)
         if type(state) is Value:
             return self._step_value(state, token)
@@ -337,7 +337,7 @@ class Walker:
         owner = Object(state.node, alive, used, state.depth, state.parent)
         return self._begin(Value(key.child, mask, state.depth + 1, (owner, key.narrows)))
 
-    def open_key(self, state: Object) -> FreeKey:
+    def open_key(self, state: Object) -> AdditionalKey:
         classes = []
         for matched, key in state.node.free.items():
             name = self._name_automaton(state.node, matched)
@@ -345,7 +345,7 @@ class Walker:
                 classes.append((matched, name, 0))
         if not classes:
             raise Illegal
-        return FreeKey(state, tuple(classes), b"")
+        return AdditionalKey(state, tuple(classes), b"")
 
     def _takes(self, state: Object, key: Key) -> bool:
         """Whether an object shape that is still possible can take one more key like this."""
@@ -357,7 +357,7 @@ class Walker:
             for index, (bit, required, _, maximum) in enumerate(state.node.objects)
         )
 
-    def _step_key(self, state: FreeKey, token: str) -> State | None:
+    def _step_key(self, state: AdditionalKey, token: str) -> State | None:
         owner = state.owner
         if token == END:
             for matched, automaton, here in state.classes:
@@ -371,7 +371,7 @@ class Walker:
             raise Illegal
         return self.read_key(state, token.encode("latin-1"))
 
-    def read_key(self, state: FreeKey, run: bytes) -> FreeKey:
+    def read_key(self, state: AdditionalKey, run: bytes) -> AdditionalKey:
         """The state after bytes inside a key.
 
         Raises:
@@ -389,7 +389,7 @@ class Walker:
                 moved.append((matched, automaton, here))
         if not moved:
             raise Illegal
-        return FreeKey(state.owner, tuple(moved), text)
+        return AdditionalKey(state.owner, tuple(moved), text)
 
     def _can_end(self, owner: Object, automaton: Automaton, state: int, text: bytes) -> bool:
         """Whether some key goes on from here that is neither taken nor one of the schema's own."""
@@ -502,7 +502,7 @@ class Walker:
                 for count, items in needed
             ]
             return min(texts, key=len) + ARRAY_END
-        if type(state) is FreeKey:
+        if type(state) is AdditionalKey:
             options = []
             for matched, automaton, here in state.classes:
                 rest = automaton.shortest(here, self._excluded(state.owner), state.text)

@@ -1,4 +1,4 @@
-"""Masks of legal tokens: against brute force over the vocabulary, and against real workflows."""
+"""TokenBitmask of legal tokens: against brute force over the vocabulary, and against real workflows."""
 
 import contextlib
 import json
@@ -13,24 +13,24 @@ from nanochat_tct.documents import read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.cursor import FreeKey, Illegal, State, Walker
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.grammar import END, MAX_DEPTH, Grammar
-from nanochat_tct.tokenizer.masks import Masks
+from nanochat_tct.tokenizer.matcher import AdditionalKey, GrammarMatcher, Illegal, State
+from nanochat_tct.tokenizer.token_bitmask import TokenBitmask
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.schemas import SCHEMAS, values
 
 TOKENIZER = Tokenizer()
 
 
-def by_steps(walker: Walker, state: State, text: str) -> bool:
+def by_steps(matcher: GrammarMatcher, state: State, text: str) -> bool:
     """Whether base tokens may follow, by one step after the other."""
     here: State | None = state
     try:
         for token in text:
             if here is None:
                 return False
-            here = walker.step(here, token)
+            here = matcher.step(here, token)
     except Illegal:
         return False
     return True
@@ -51,7 +51,7 @@ def made_up_tokens(grammar: Grammar, documents: list[str], choose: random.Random
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_brute_force_over_the_vocabulary_of_small_schemas(name: str) -> None:
     grammar = Grammar(compile_schema(SCHEMAS[name])[0])
-    walker = Walker(grammar)
+    matcher = GrammarMatcher(grammar)
     documents: list[str] = []
 
     @settings(max_examples=80, derandomize=True, database=None, deadline=None)
@@ -61,18 +61,18 @@ def test_brute_force_over_the_vocabulary_of_small_schemas(name: str) -> None:
             documents.append(grammar.write(value))
 
     collect()
-    documents.append(walker.complete(walker.start))
+    documents.append(matcher.complete(matcher.start))
     choose = random.Random(0)
     tokens = made_up_tokens(grammar, documents, choose)
-    masks = Masks(walker, tokens)
+    masks = TokenBitmask(matcher, tokens)
     for text in choose.sample(documents, min(12, len(documents))):
-        state: State | None = walker.start
+        state: State | None = matcher.start
         for base in text:
             assert state is not None
             found = masks.legal(state)[: len(tokens)]
-            expected = np.array([by_steps(walker, state, token) for token in tokens])
+            expected = np.array([by_steps(matcher, state, token) for token in tokens])
             assert (found == expected).all(), (text, [tokens[i] for i in np.flatnonzero(found != expected)])
-            state = walker.step(state, base)
+            state = matcher.step(state, base)
         assert not masks.legal(state)[: len(tokens)].any()
 
 
@@ -81,20 +81,20 @@ def test_a_legal_token_leads_to_a_valid_document_and_an_illegal_one_to_none() ->
     choose = random.Random(0)
     checked = 0
     for _ in range(40):
-        cursor = TOKENIZER.cursor()
+        matcher = TOKENIZER.matcher()
         tokens: list[int] = []
         for _ in range(choose.randint(1, 40)):
-            legal = np.flatnonzero(cursor.legal())
-            illegal = np.flatnonzero(~cursor.legal())
+            legal = np.flatnonzero(matcher.legal())
+            illegal = np.flatnonzero(~matcher.legal())
             for token in choose.sample(illegal.tolist(), 20):
-                assert not cursor.allows(token)
+                assert not matcher.allows(token)
             for token in choose.sample(legal.tolist(), min(3, len(legal))):
-                whole = [*tokens, token, *cursor.after(token).closing()]
+                whole = [*tokens, token, *matcher.after(token).closing()]
                 assert TOKENIZER.encode_value(TOKENIZER.decode_value(whole))
                 checked += 1
             tokens.append(int(choose.choice(legal.tolist())))
-            cursor.advance(tokens[-1])
-            if cursor.is_complete:
+            matcher.advance(tokens[-1])
+            if matcher.is_complete:
                 break
     assert checked > 500
 
@@ -110,13 +110,13 @@ def test_keys_of_any_name_come_once() -> None:
             "on": "push",
             "jobs": {"a": {"runs-on": "x", "steps": [{"uses": "a", "with": with_keys}]}},
         }
-        cursor = TOKENIZER.cursor()
+        matcher = TOKENIZER.matcher()
         for token in TOKENIZER.encode_prefix(document, open_scalar=False):
-            cursor.advance(token)
+            matcher.advance(token)
         for byte in b"python-":
-            cursor.advance(byte)
-        assert [bool(cursor.legal()[token]) for token in ends_key] == [cursor.allows(t) for t in ends_key]
-        assert any(cursor.legal()[token] for token in ends_key) == again
+            matcher.advance(byte)
+        assert [bool(matcher.legal()[token]) for token in ends_key] == [matcher.allows(t) for t in ends_key]
+        assert any(matcher.legal()[token] for token in ends_key) == again
 
 
 def test_ends_of_new_keys_are_legal_however_many_there_were() -> None:
@@ -124,15 +124,15 @@ def test_ends_of_new_keys_are_legal_however_many_there_were() -> None:
     jobs = {f"job_{number:03}": {"name": "x", "runs-on": "x"} for number in range(30)}
     tokens = TOKENIZER.encode_value({"on": "push", "jobs": jobs})
     assert {"0\u0101", "1\u0101"} & {TOKENIZER.segmenter.expansions[token] for token in tokens}
-    cursor = TOKENIZER.cursor()
+    matcher = TOKENIZER.matcher()
     for token in tokens:
-        assert cursor.legal()[token]
-        cursor.advance(token)
+        assert matcher.legal()[token]
+        matcher.advance(token)
 
 
 def test_deep_nesting_ends_at_the_limit() -> None:
     tokenizer = load_tokenizer()
-    cursor = tokenizer.cursor()
+    matcher = tokenizer.matcher()
     value: Any = []
     for _ in range(MAX_DEPTH):
         value = [value]
@@ -144,18 +144,18 @@ def test_deep_nesting_ends_at_the_limit() -> None:
         tokenizer.encode(json.dumps(document))
     opening = chr(260)
     for token in tokenizer.encode_prefix({"on": "push", "jobs": {"a": {"runs-on": "x"}}}, open_scalar=False):
-        cursor.advance(token)
+        matcher.advance(token)
     prefix = {"on": "push", "jobs": {"a": {"runs-on": "x", "strategy": {"matrix": {"include": [{"a": []}]}}}}}
-    cursor = tokenizer.cursor()
+    matcher = tokenizer.matcher()
     for token in tokenizer.encode_prefix(prefix, open_scalar=False):
-        cursor.advance(token)
+        matcher.advance(token)
     deep = 0
-    while cursor.legal()[ord(opening)]:
-        assert cursor.allows(ord(opening))
-        cursor.advance(ord(opening))
+    while matcher.legal()[ord(opening)]:
+        assert matcher.allows(ord(opening))
+        matcher.advance(ord(opening))
         deep += 1
         assert deep < MAX_DEPTH
-    assert not cursor.allows(ord(opening))
+    assert not matcher.allows(ord(opening))
     assert deep > 100
 
 
@@ -168,12 +168,12 @@ def test_no_token_of_a_real_document_is_masked(corpus: Any) -> None:
         except UserError:
             continue
         checked += 1
-        cursor = TOKENIZER.cursor()
+        matcher = TOKENIZER.matcher()
         for token in TOKENIZER.encode_value(value):
-            assert cursor.legal()[token]
-            cursor.advance(token)
-        assert cursor.is_complete
-        assert not cursor.legal().any()
+            assert matcher.legal()[token]
+            matcher.advance(token)
+        assert matcher.is_complete
+        assert not matcher.legal().any()
     assert checked > 60
 
 
@@ -183,11 +183,11 @@ def test_keys_of_many_letters_are_walked_without_recursion() -> None:
             {"type": "object", "propertyNames": {"pattern": "^[a-z]{1,200}$"}, "maxProperties": 1}
         )[0]
     )
-    walker = Walker(grammar)
-    state: State | None = walker.start
+    matcher = GrammarMatcher(grammar)
+    state: State | None = matcher.start
     for byte in "a" * 200:
         assert state is not None
-        state = walker.step(state, byte)
-    assert isinstance(state, FreeKey)
-    masks = Masks(walker, list(map(chr, range(grammar.base_size))))
+        state = matcher.step(state, byte)
+    assert isinstance(state, AdditionalKey)
+    masks = TokenBitmask(matcher, list(map(chr, range(grammar.base_size))))
     assert np.flatnonzero(masks.legal(state)[: grammar.base_size]).tolist() == [ord(END)]

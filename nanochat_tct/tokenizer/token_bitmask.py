@@ -22,23 +22,23 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nanochat_tct.tokenizer.automaton import Automaton
-from nanochat_tct.tokenizer.cursor import (
+from nanochat_tct.tokenizer.grammar import ARRAY_END, END, MAX_DEPTH
+from nanochat_tct.tokenizer.matcher import (
     OUTSIDE,
+    AdditionalKey,
     Array,
     Closed,
-    FreeKey,
+    GrammarMatcher,
     Illegal,
     Object,
     Parent,
     Scalar,
     State,
     Value,
-    Walker,
     alone,
     parent_of,
     segments_of,
 )
-from nanochat_tct.tokenizer.grammar import ARRAY_END, END, MAX_DEPTH
 
 MAX_FRAMES = 4_000
 MAX_MASKS = 4_000  # different ones
@@ -82,31 +82,31 @@ class Frame:
             self.outside.append((mask, strings, rests))
 
 
-class Masks:
+class TokenBitmask:
     """The masks of one vocabulary over one grammar.
 
     Args:
-        walker: moves over the grammar.
+        matcher: moves over the grammar.
         expansions: the base tokens of each token.
     """
 
-    def __init__(self, walker: Walker, expansions: Sequence[str]) -> None:
-        self.walker = walker
+    def __init__(self, matcher: GrammarMatcher, expansions: Sequence[str]) -> None:
+        self.matcher = matcher
         self.vocab_size = len(expansions)
         strings = list(expansions)
-        numbers = {text: number for number, text in enumerate(strings)}
+        string_ids = {text: number for number, text in enumerate(strings)}
         for text in expansions:
             for start in range(1, len(text)):
-                if max(text[start - 1], text[start]) > "\xff" and text[start:] not in numbers:
-                    numbers[text[start:]] = len(strings)
+                if max(text[start - 1], text[start]) > "\xff" and text[start:] not in string_ids:
+                    string_ids[text[start:]] = len(strings)
                     strings.append(text[start:])
         self.nothing = len(strings)  # the number of the empty string
-        numbers[""] = self.nothing
+        string_ids[""] = self.nothing
         strings.append("")
         self.size = len(strings)
         self.segments = [segments_of(text) for text in strings]
         self.longest = max(sum(segment > "\xff" for segment in cut) for cut in self.segments)
-        self._cut(strings, numbers)
+        self._cut(strings, string_ids)
         self._all = np.arange(self.nothing, dtype=np.int32)
         self._all_by_head = self._by_head(self._all, self._all)
         self._needed: dict[tuple[int, int], int | None] = {}  # see _most_needed
@@ -124,7 +124,7 @@ class Masks:
         end[self.nothing] = True
         self._end: Mask = (1, end)  # after the document nothing may come
 
-    def _cut(self, strings: list[str], numbers: dict[str, int]) -> None:
+    def _cut(self, strings: list[str], string_ids: dict[str, int]) -> None:
         """Arrays over all strings: how each begins."""
         runs: dict[str, int] = {"": 0}
         # the first base token where it is structure, else -1
@@ -140,15 +140,15 @@ class Masks:
             run = ""
             if cut[0] > "\xff":
                 self.heads[number] = ord(cut[0])
-                self.tails[number] = numbers[text[1:]]
+                self.tails[number] = string_ids[text[1:]]
             else:
                 run = cut[0]
                 self.pure[number] = len(cut) == 1
             self.runs[number] = runs.setdefault(run, len(runs))
             if text[len(run) : len(run) + 1] == END:
-                self.ends[number] = numbers[text[len(run) + 1 :]]
+                self.ends[number] = string_ids[text[len(run) + 1 :]]
         self._next = [
-            (cut[0], numbers[text[len(cut[0]) :]]) if cut else ("", -1)
+            (cut[0], string_ids[text[len(cut[0]) :]]) if cut else ("", -1)
             for text, cut in zip(strings, self.segments, strict=True)
         ]
         self.run_texts = [text.encode("latin-1") for text in runs]
@@ -182,21 +182,21 @@ class Masks:
 
     def legal(self, state: State | None) -> np.ndarray:
         """Which strings may follow: bool (size,), of which the first vocab_size are the tokens. Not to be changed."""
-        return self._numbered(state)[1]
+        return self._mask_of(state)[1]
 
     def packed(self, state: State | None) -> bytes:
         """Which tokens may follow, a bit each, the first one in the highest bit; equal masks are mostly one object."""
-        number, mask = self._numbered(state)
+        number, mask = self._mask_of(state)
         known = self._packed.get(number)
         if known is None:
             bits = np.packbits(mask[: self.vocab_size]).tobytes()
             known = _remember(self._packed, number, bits, MAX_MASKS)
         return known
 
-    def _numbered(self, state: State | None) -> Mask:
+    def _mask_of(self, state: State | None) -> Mask:
         if state is None:
             return self._end
-        if isinstance(state, FreeKey | Object):
+        if isinstance(state, AdditionalKey | Object):
             general = self._without_names(state)
             if general is not None:
                 return self._with_names(state, general)
@@ -218,16 +218,16 @@ class Masks:
             known = self._share(whole, mask)
         return known
 
-    def _without_names(self, state: Object | FreeKey) -> Object | FreeKey | None:
+    def _without_names(self, state: Object | AdditionalKey) -> Object | AdditionalKey | None:
         """The state as if no key of any name had been written or begun; None where it is that already.
 
         Such keys seldom matter to a string, and are different in each document.
         """
-        owner, text = (state.owner, state.text) if isinstance(state, FreeKey) else (state, b"")
+        owner, text = (state.owner, state.text) if isinstance(state, AdditionalKey) else (state, b"")
         node = owner.node
         if not node.free or (
             all(name in node.known or name in PLACEHOLDERS for name in owner.used)
-            and (not isinstance(state, FreeKey) or text == ANY_TEXT or node.known)
+            and (not isinstance(state, AdditionalKey) or text == ANY_TEXT or node.known)
         ):
             return None
         most_needed = self._most_needed(owner)
@@ -239,7 +239,7 @@ class Masks:
         general = Object(node, owner.alive, used, owner.depth, owner.parent)
         if isinstance(state, Object):
             return general
-        return FreeKey(general, state.classes, text if node.known else ANY_TEXT)
+        return AdditionalKey(general, state.classes, text if node.known else ANY_TEXT)
 
     def _most_needed(self, owner: Object) -> int | None:
         """The most keys that an object must have, if it does not matter which keys of any name it has, else None."""
@@ -251,15 +251,15 @@ class Masks:
             if most_needed <= len(PLACEHOLDERS) and all(maximum is None for _, maximum in limits):
                 with contextlib.suppress(Illegal):
                     # without a maximum they are the same whatever was written
-                    classes = self.walker.open_key(owner).classes
-                    if all(self.walker.is_always_endless(automaton, here) for _, automaton, here in classes):
+                    classes = self.matcher.open_key(owner).classes
+                    if all(self.matcher.is_always_endless(automaton, here) for _, automaton, here in classes):
                         self._needed[key] = most_needed
         return self._needed[key]
 
-    def _with_names(self, state: Object | FreeKey, without: Object | FreeKey) -> Mask:
+    def _with_names(self, state: Object | AdditionalKey, without: Object | AdditionalKey) -> Mask:
         """The mask of a state, from that of ``_without_names``: strings that have one of its keys are read anew."""
-        general = self._numbered(without)
-        owner, text = (state.owner, state.text) if isinstance(state, FreeKey) else (state, b"")
+        general = self._mask_of(without)
+        owner, text = (state.owner, state.text) if isinstance(state, AdditionalKey) else (state, b"")
         affected: set[int] = set()
         taken: list[Ids] = []
         again = []
@@ -270,7 +270,7 @@ class Masks:
             encoded = name.encode()
             if encoded.startswith(text) and encoded[len(text) :] in self._run_numbers:
                 taken.append(self._strings_naming(self._run_numbers[encoded[len(text) :]]))
-        if isinstance(state, FreeKey) and text in self._repeating:
+        if isinstance(state, AdditionalKey) and text in self._repeating:
             affected.update(self._repeating[text])
             again.append(text.decode("latin-1"))
         if not affected and not any(map(len, taken)):
@@ -326,7 +326,7 @@ class Masks:
         known = self._surroundings.get(key)
         if known is None:
             try:
-                mask = self._numbered(self.walker.finish(parent, accepted))
+                mask = self._mask_of(self.matcher.finish(parent, accepted))
             except Illegal:
                 mask = self._never
             # the parent is kept so that its identity stays its own
@@ -346,7 +346,7 @@ class Masks:
             return id(state.node), state.alive, min(state.length, most), self._deep(state.depth), "items"
         if isinstance(state, Object):
             return id(state.node), state.alive, state.used, self._deep(state.depth)
-        assert isinstance(state, FreeKey)
+        assert isinstance(state, AdditionalKey)
         classes = tuple([(matched, id(automaton), here) for matched, automaton, here in state.classes])
         return self._key(state.owner), classes, state.text
 
@@ -375,7 +375,7 @@ class Masks:
                 strings, rests = strings[~ends], rests[~ends]
             if len(strings):
                 try:
-                    item = self.walker.reader_of(state, NO_TOKEN)
+                    item = self.matcher.reader_of(state, NO_TOKEN)
                 except Illegal:
                     return
                 self._read_inner(item, strings, rests, found)
@@ -388,7 +388,7 @@ class Masks:
             if isinstance(state, Value):
                 if state.node.texts:
                     with contextlib.suppress(Illegal):
-                        self._read_text(self.walker.open_text(state), *texts, found)
+                        self._read_text(self.matcher.open_text(state), *texts, found)
             else:
                 self._read_key(state, *texts, found)
         for head, starting, tails in others:
@@ -416,7 +416,7 @@ class Masks:
 
     def _step(self, state: State, token: str, strings: Ids, rests: Ids, found: Found) -> None:
         try:
-            moved = self.walker.step(state, token)
+            moved = self.matcher.step(state, token)
         except Illegal:
             return
         assert moved is not None  # a frame without surroundings is Closed at its end
@@ -424,7 +424,7 @@ class Masks:
 
     def _read_inner(self, state: State, strings: Ids, rests: Ids, found: Found) -> None:
         """As ``_read``, from a frame inside another one on: what it does with the rests is kept for the next time."""
-        if isinstance(state, Closed | FreeKey) or state.parent is OUTSIDE or len(strings) <= FEW:
+        if isinstance(state, Closed | AdditionalKey) or state.parent is OUTSIDE or len(strings) <= FEW:
             self._read(state, strings, rests, found)
             return
         key = (self._key(state), rests.tobytes())
@@ -437,7 +437,7 @@ class Masks:
             found.inside.append(strings[places])
         for accepted, places, after in inner.outside:
             try:
-                moved = self.walker.finish(state.parent, accepted)
+                moved = self.matcher.finish(state.parent, accepted)
             except Illegal:
                 continue
             assert moved is not None
@@ -453,7 +453,7 @@ class Masks:
                     found.outside.append((here.accepted, [string], [rest]))
                     return
                 head, tail = self._next[rest]
-                here = self.walker.advance(here, (head,))
+                here = self.matcher.advance(here, (head,))
                 rest = tail
         except Illegal:
             return
@@ -479,16 +479,16 @@ class Masks:
             if mask:
                 here = accepted == mask
                 try:
-                    after = self.walker.finish(state.parent, mask)
+                    after = self.matcher.finish(state.parent, mask)
                 except Illegal:
                     continue
                 assert after is not None
                 self._read(after, strings[here], ends[here], found)
 
-    def _read_key(self, state: Object | FreeKey, strings: Ids, rests: Ids, found: Found) -> None:
+    def _read_key(self, state: Object | AdditionalKey, strings: Ids, rests: Ids, found: Found) -> None:
         """Strings that begin with bytes or END where a key that the schema does not name is being written."""
         try:
-            here = state if isinstance(state, FreeKey) else self.walker.open_key(state)
+            here = state if isinstance(state, AdditionalKey) else self.matcher.open_key(state)
         except Illegal:
             return
         runs, ends = self.runs[rests], self.ends[rests]
@@ -502,7 +502,7 @@ class Masks:
         for _, automaton, start in here.classes:
             targets = self._targets_of(automaton, start)
             possible = targets >= 0
-            endless = [self.walker.is_endless(automaton, target) for target in range(len(automaton.edges))]
+            endless = [self.matcher.is_endless(automaton, target) for target in range(len(automaton.edges))]
             doubtful = possible & ~np.array([*endless, False])[targets]
             for run in np.unique(runs[doubtful[runs] & self.pure[rests]]).tolist():
                 possible[run] = self._moved(here, self.run_texts[run]) is not None
@@ -515,7 +515,7 @@ class Masks:
             if named.any():
                 self._read_named(here, strings[named], runs[named], ends[named], found)
 
-    def _read_named(self, state: FreeKey, strings: Ids, runs: Ids, ends: Ids, found: Found) -> None:
+    def _read_named(self, state: AdditionalKey, strings: Ids, runs: Ids, ends: Ids, found: Found) -> None:
         """Strings that have a whole key of one class, by the numbers of the keys' last bytes, and then an end.
 
         The keys differ only in what may not come again, which matters to the few strings that go on in the object.
@@ -523,10 +523,10 @@ class Masks:
         moved = self._moved(state, self.run_texts[runs[0]])
         assert moved is not None
         try:
-            value = self.walker.step(moved, END)
+            value = self.matcher.step(moved, END)
         except Illegal:
             return
-        assert value is not None and not isinstance(value, Closed) and not isinstance(value, FreeKey)
+        assert value is not None and not isinstance(value, Closed) and not isinstance(value, AdditionalKey)
         inner = Found()
         parent = value.parent
         self._read_inner(replace(value, parent=ELSEWHERE), np.arange(len(ends), dtype=np.int32), ends, inner)
@@ -537,27 +537,29 @@ class Masks:
             done = after == self.nothing
             if done.any():
                 try:
-                    self.walker.finish(parent, accepted)
+                    self.matcher.finish(parent, accepted)
                 except Illegal:
                     continue
                 found.inside.append(strings[places[done]])
             for place, rest in zip(places[~done].tolist(), after[~done].tolist(), strict=True):
                 named = self._moved(state, self.run_texts[runs[place]])
                 assert named is not None
-                opened = self.walker.step(named, END)
+                opened = self.matcher.step(named, END)
                 assert (
-                    opened is not None and not isinstance(opened, Closed) and not isinstance(opened, FreeKey)
+                    opened is not None
+                    and not isinstance(opened, Closed)
+                    and not isinstance(opened, AdditionalKey)
                 )
                 try:
-                    closed = self.walker.finish(opened.parent, accepted)
+                    closed = self.matcher.finish(opened.parent, accepted)
                 except Illegal:
                     continue
                 assert closed is not None
                 self._read_one(closed, int(strings[place]), rest, found)
 
-    def _moved(self, state: FreeKey, run: bytes) -> FreeKey | None:
+    def _moved(self, state: AdditionalKey, run: bytes) -> AdditionalKey | None:
         try:
-            return self.walker.read_key(state, run)
+            return self.matcher.read_key(state, run)
         except Illegal:
             return None
 
@@ -578,9 +580,9 @@ class Masks:
         return known
 
 
-def _remember(cache: OrderedDict[Any, T], key: Hashable, value: T, room: int) -> T:
+def _remember(cache: OrderedDict[Any, T], key: Hashable, value: T, capacity: int) -> T:
     """Keeps a value, and lets the oldest go where there is no room."""
     cache[key] = value
-    if len(cache) > room:
+    if len(cache) > capacity:
         cache.popitem(last=False)
     return value

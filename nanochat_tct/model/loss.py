@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 CHUNK_LOGITS = {"cpu": 2**20, "cuda": 2**27}
 
 
-class Legal(NamedTuple):
+class TokenMask(NamedTuple):
     """The legal tokens of each target, over which alone the softmax runs.
 
     Attributes:
@@ -43,7 +43,7 @@ def soft_capped_nats(
     weight: Tensor,
     targets: Tensor,
     cap: float,
-    legal: Legal | None = None,
+    legal: TokenMask | None = None,
 ) -> Tensor:
     """Return the summed loss of the targets in nats.
 
@@ -90,7 +90,7 @@ def chunk_nats(
     Args:
         chunk: (R, n_embd), in the dtype of the matrix products, like `weight`.
         target: (R,) int64.
-        mask_ids: (R,), with `masks` as in Legal; None: all tokens are legal.
+        mask_ids: (R,), with `masks` as in TokenMask; None: all tokens are legal.
         grad_weight: float32, shaped like `weight`; the gradient is added to it. None: compute no gradients.
     """
     logits = chunk @ weight.T  # (R, vocab_size)
