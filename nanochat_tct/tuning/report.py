@@ -172,15 +172,16 @@ def _draw(sweep: Sweep) -> list[Picture]:
         pictures.append(Picture("learning_rate", "Loss against learning rate", caption, figure))
     if any(trial.bits_per_byte for trial in trials if trial.purpose != "probe"):
         caption = (
-            "Left: trials, and what the fit expects of each size at its best rate (lines), up to the final run's cost "
+            "Trials, and what the fit expects of each size at its best rate (lines), up to the final run's cost "
             f"as it was before that run; dashed, with {fit.confidence if fit else 0.9:.0%} intervals, from half to ten "
             "times that cost"
             + (", with the final run's own result. " if outcome.actual else ". ")
-            + "The bar is what was predicted for the final run, the star what it reached. "
-            "Right: each trial's loss as it fell, the final run's strongest."
+            + "The bar is what was predicted for the final run, the star what it reached."
+            + (" Right: each trial's loss as it fell, the final run's strongest." if sweep.points else "")
         )
+        title = "Loss against cost" + (", and loss curves" if sweep.points else "")
         figure = figures.costs(fit, sweep.outlook, trials, sweep.points, outcome)
-        pictures.append(Picture("cost", "Loss against cost, and loss curves", caption, figure))
+        pictures.append(Picture("cost", title, caption, figure))
     caption = "What was spent over time, and on what. Evaluation is that of trials and of the final run."
     figure = figures.spending(sweep.entries, outcome)
     pictures.append(Picture("spending", "Where the budget went", caption, figure))
@@ -236,6 +237,8 @@ def _measure(fit: Fit | None, outcome: Outcome) -> str:
     text += f" Trials were measured on the same windows, {outcome.trial_share:.0%} of the validation split"
     if fit is not None and fit.sampling_error:
         text += f"; their standard error, {fit.sampling_error:.1%}, is in all intervals of what a final run reaches"
+    elif fit is not None:
+        text += "; how far these may be from the whole was not measured, and is in no interval"
     return text + "."
 
 
