@@ -97,7 +97,7 @@ def test_the_bucket_keeps_what_a_folder_would(storage: ObjectStorage, config: Co
     assert "checkpoints/run/best.json" in storage.objects()
     assert "checkpoints/run/metrics.jsonl" in storage.objects()
     names = {key.split("/")[-1] for key in storage.objects("checkpoints/run/iter_") if not key.endswith("/")}
-    assert names == {*remote_run.PARTS, checkpoint.MANIFEST}
+    assert names == {*checkpoint.PARTS, checkpoint.MANIFEST}
 
 
 def test_a_bucket_that_fails_now_and_then(storage: ObjectStorage, config: Config, tmp_path: Path) -> None:
@@ -176,5 +176,5 @@ def test_only_files_of_known_names_are_taken(storage: ObjectStorage, config: Con
         client.put_object(Bucket=BUCKET, Key=f"checkpoints/run/{name}", Body=b"x")
     forget(tmp_path)
     copy = remote_run.pull(RUN)
-    known = {*remote_run.PARTS, *remote_run.NOTES, checkpoint.MANIFEST}
+    known = {*checkpoint.PARTS, *remote_run.NOTES, checkpoint.MANIFEST}
     assert {path.name for path in copy.rglob("*") if path.is_file()} <= known
