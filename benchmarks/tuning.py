@@ -244,13 +244,16 @@ class Bench:
         """Args:
         interval: iters between evaluations and between checkpoints; 0: only at the end.
         """
+        shape = self.sizes[size].shape
         return TrainConfig(
             data_dir=self.setting.data_dir,
             tokenizer=self.setting.tokenizer,
             checkpoint_dir=str(self.folder),
             log_dir=str(self.folder / "logs"),
             run_name=name,
-            **self.sizes[size].settings(),
+            n_layer=shape.n_layer,
+            n_head=shape.n_head,
+            n_embd=shape.n_embd,
             context_size=self.setting.context_size,
             batch_size=self.setting.batch_size,
             num_workers=1,
@@ -392,7 +395,7 @@ def tpe(setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
 
 
 def search_then_train(
-    bench: Bench, ask: Callable[[], tuple[str, float]], tell: Callable[[float], None]
+    bench: Bench, ask: Callable[[], tuple[str, float]], tell: Callable[[float], object]
 ) -> dict[str, Any]:
     """Trials of equal cost for the job's share, then one run of the best for all that is left."""
     setting = bench.setting
