@@ -51,13 +51,14 @@ import numpy as np
 import torch
 
 from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.generation.generate import load
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import latest_checkpoint
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.loop import Reporter, open_windows, train
+from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.loop import Reporter, train
 from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.parallel import StoppedTogether, Worker
 from nanochat_tct.training.plan import make_plan as make_train_plan
@@ -223,15 +224,16 @@ class Bench:
         shutil.rmtree(folder, ignore_errors=True)
         self.setting, self.seed, self.folder = setting, seed, folder
         self.left, self.trials = setting.budget, 0
-        vocab_size = load_tokenizer(setting.tokenizer).vocab_size()
+        self.vocab_size = load_tokenizer(setting.tokenizer).vocab_size()
         base = TrainConfig(context_size=setting.context_size)
-        self.sizes: dict[str, Size] = {name: make_size(name, base, vocab_size) for name in setting.sizes}
+        self.sizes: dict[str, Size] = {name: make_size(name, base, self.vocab_size) for name in setting.sizes}
         self.eval_iters = math.ceil(EVALUATION_WINDOWS / setting.batch_size)
 
     def iters(self, size: str, money: float, evaluations: int = 2) -> int:
         """How long a run with so many evaluations is that costs so much; at least one iter."""
         row, batch_size = self.sizes[size].row_flops, self.setting.batch_size
-        warm_up = warm_up_rows(self.config("base", size, 1e-3, 1), WORKER.world_size, batch_size)
+        config = resolve(self.config("base", size, 1e-3, 1), self.vocab_size)
+        warm_up = warm_up_rows(config, WORKER.world_size, batch_size)
         evaluation = self.eval_iters * batch_size / 3  # forward only: a third of the FLOPs
         return max(1, math.floor((money / row - warm_up - evaluations * evaluation) / batch_size))
 
@@ -309,7 +311,7 @@ def measure(setting: Setting, checkpoint: str | None) -> float:
     if checkpoint is None:
         return math.inf
     store = TokenStore.open(setting.data_dir, verify=False)
-    windows = open_windows(store, TrainConfig(context_size=setting.context_size, windowing="stream"), "val")
+    windows = Windows(store, "val", setting.context_size)
     model = load(checkpoint, None, "cpu")[0]
     return finite(float(evaluate_loss(model, windows, masks=store.masks)["bits_per_byte"]))
 
