@@ -1,8 +1,11 @@
 """Sweeps from Python, as docs/tuning.md shows."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -110,11 +113,21 @@ def test_the_example_in_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
         "Sweep.start(", f"Sweep.start(data_dir={store!r}, tensorboard=False, "
     )
     assert script.count("data_dir") == 1
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=280
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
-    assert result.returncode == 0, result.stdout + result.stderr
-    lines = result.stdout.splitlines()
+    try:
+        out, _ = process.communicate(timeout=280)
+    finally:
+        with suppress(ProcessLookupError):  # the sweep would outlive it
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, out
+    lines = out.splitlines()
     assert sum(line.startswith("probe-") for line in lines) >= 2
     assert any(re.match(r"final-00-\dx32 \dx32 [\d.]+ 0 \d\.\d+ /", line) for line in lines)
     assert re.fullmatch(r"\dx32 [\d.]+ \d+ \d\.\d+ \d\.\d+", lines[-1])
