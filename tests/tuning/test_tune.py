@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from nanochat_tct.data.synthesize import synthesize
 
 from nanochat_tct.cli import main
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.data.store_writer import StoreSettings, write_store
+from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import TrainConfig
