@@ -74,6 +74,8 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
     """
     output = Path(config.output)
     settings = {"count": config.count, "format": config.format, "seed": config.seed}
+    if not os.path.isdir(output):  # else a finished folder need not be writable
+        refuse_folder(config.output, "--output")
     before = _check_output(output)
     if (
         before is not None

@@ -228,8 +228,25 @@ class Ledger:
         if purpose != "sweep":
             return max(0, self.free)
         share = 1 - self.terms.sweep.get("sweep_share", 1.0)
-        finals = sum(account.charged for account in self.accounts.values() if account.purpose == "final")
-        return max(0, self.free - max(0, round(FINAL_FLOOR * share * self.terms.capacity) - finals))
+        money = self.terms.capacity - self.rounds[self.first_round].committed
+        finals = sum(
+            account.charged
+            for account in self.accounts.values()
+            if account.purpose == "final" and account.round >= self.first_round
+        )
+        return max(0, self.free - max(0, round(FINAL_FLOOR * share * money) - finals))
+
+    @property
+    def first_round(self) -> int:
+        """The first round that no final run belongs to yet: the money since then is divided together."""
+        finals = [account.round for account in self.accounts.values() if account.purpose == "final"]
+        return min(max(finals, default=-1) + 1, len(self.rounds) - 1)
+
+    @property
+    def idle_share(self) -> float:
+        """What idle workers have cost since the first of these rounds, as a share of its money."""
+        start = self.rounds[self.first_round]
+        return (self.idle - start.idle) / (self.terms.capacity - start.committed)
 
     def lines_from(self, offset: int) -> bytes:
         """What was written at and after a byte of the file, as last read."""

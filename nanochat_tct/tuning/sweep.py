@@ -49,7 +49,7 @@ from nanochat_tct.tuning.trials import Purpose, Trial, evidence_rows, trial_rows
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
 RESERVE = 1.25  # times the forecast is reserved where the budget is in time; the rest is given back
-NO_FINAL_RUN = "nothing is left for a final run: start anew with --fresh and a larger budget"
+NO_FINAL_RUN = "nothing is left for a final run: raise the budget"
 TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
 WIDENINGS = 2  # of a size's range, at most
 LEAST_SECONDS = 3.0  # far less than the start of a worker takes
@@ -122,14 +122,12 @@ class Sweep:
 
     @property
     def first_round(self) -> int:
-        """The first round that no final run belongs to yet: the money since then is divided together."""
-        finals = [account.round for account in self.ledger.accounts.values() if account.purpose == "final"]
-        return min(max(finals, default=-1) + 1, self.round)
+        return self.ledger.first_round
 
     @property
     def committed(self) -> int:
-        """Quanta that were gone when the first of these rounds began."""
-        return self.ledger.rounds[self.first_round].committed if self.first_round else 0
+        """Quanta that were gone when the first of the current rounds began."""
+        return self.ledger.rounds[self.first_round].committed
 
     @property
     def sweep_money(self) -> float:
@@ -145,7 +143,7 @@ class Sweep:
             if account.purpose in purposes and account.round >= self.first_round
         )
         if "idle" in purposes:
-            spent += self.ledger.idle - (self.ledger.rounds[self.first_round].idle if self.first_round else 0)
+            spent += self.ledger.idle - self.ledger.rounds[self.first_round].idle
         return spent
 
     # ------------------------------------------------------------------------- prices
@@ -365,7 +363,7 @@ class Sweep:
     @property
     def is_idle_too_long(self) -> bool:
         """Whether idle workers have cost so much that no more trials are begun, and the final run comes next."""
-        return self.ledger.idle > IDLE_SHARE * self.ledger.terms.capacity
+        return self.ledger.idle_share > IDLE_SHARE
 
     def settings(self, name: str, spec: Spec) -> tuple[int, dict[str, Any]]:
         """Workers and settings of a trial."""
@@ -425,7 +423,7 @@ class Sweep:
             "unique_tokens": self.unique_tokens,
             "windows": windows,
             "validation_windows": self.validation_windows,
-            "whole_windows": final_windows(prices, spec.reserve, plan)
+            "whole_windows": final_windows(prices, min(spec.reserve, self.ledger.free), plan)
             if plan is not None and is_final
             else 0,
             "prices": vars(prices),
@@ -623,7 +621,7 @@ class Sweep:
         """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out."""
         left = self.sweep_money - self.spent_on("probe", "sweep", "idle")
         left -= sum(account.left for account in self.ledger.accounts.values() if account.purpose == "sweep")
-        if running or not any(trial.status == "finished" for trial in self.trials()):
+        if running or not any(trial.status == "finished" for trial in (*self.trials(), *self.evidence())):
             return []  # what they find counts
         specs = [spec for spec in self.beyond_edges(plan) if spec.reserve <= left]
         if specs:
@@ -708,7 +706,7 @@ class Sweep:
 
     def final_run(self, plan: Plan) -> Spec:
         """The size and rate that the fit chooses, for all the money that is left."""
-        ends = {trial.status for trial in self.trials()}
+        ends = {trial.status for trial in (*self.trials(), *self.evidence())}
         if "finished" not in ends and ("cut" in ends or not ends):
             return self.final_run_by_rule(plan)
         fit = self.make_fit()

@@ -451,13 +451,13 @@ def test_shares_of_warm_up_and_least_rate(tmp_path: Path) -> None:
     run_all(sweep)
     values = [(0.2, 0.0), (0.5, 0.0), (0.2, 0.5)]
     for trial, (warmup, least) in zip(sweep.trials()[:3], values, strict=True):
-        config = TrainConfig(**sweep.ledger.accounts[trial.trial].settings["config"])
+        config = ResolvedConfig(**sweep.ledger.accounts[trial.trial].settings["config"])
         assert (trial.warmup_share, trial.min_lr_share) == (warmup, least)
         assert config.warmup_iters == round(warmup * config.max_iters)
         assert config.min_lr == pytest.approx(least * trial.learning_rate)
     final = sweep.ledger.accounts[next(reversed(sweep.ledger.accounts))].settings
     chosen = sweep.ledger.notes["choice"]["varied"]
-    shorter = with_length(TrainConfig(**final["config"]), 50, final)
+    shorter = with_length(ResolvedConfig(**final["config"]), 50, final)
     assert shorter.warmup_iters == round(chosen["warmup_share"] * 50)
     assert shorter.min_lr == pytest.approx(chosen["min_lr_share"] * float(shorter.learning_rate or 0))
 
