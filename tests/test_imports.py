@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import nanochat_tct
+from tests.support.commands import run_python
 
 PACKAGE = Path(nanochat_tct.__file__).parent
 BASE = {"errors", "storage", "documents", "config", "foreign_names", "limits", "tracking"}
@@ -80,3 +81,8 @@ def test_only_the_edge_knows_ray() -> None:
     know = {name for name, imported in modules() if any(each.split(".")[0] == "ray" for each in imported)}
     assert not [name for name in know if not any(fnmatchcase(name, edge) for edge in KNOW_RAY)]
     assert not know & set(NEED_NO_RAY)
+
+
+def test_help_of_generate_needs_no_torch() -> None:
+    code = "import sys, nanochat_tct.generation.generate; sys.exit('torch' in sys.modules)"
+    assert run_python("-c", code).code == 0

@@ -15,8 +15,9 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import batch_sums, evaluation_batches, loss_figures
-from nanochat_tct.generation.engine import SamplingConfig, generate_tokens
+from nanochat_tct.generation.engine import generate_tokens
 from nanochat_tct.generation.generate import in_order, load
+from nanochat_tct.generation.sampling import SamplingConfig
 from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import masks_on

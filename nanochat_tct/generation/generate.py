@@ -1,5 +1,7 @@
 """`generate`: workflows written by a checkpoint, from scratch or continuing a prompt."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import re
@@ -7,23 +9,21 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.validity import schema_problem
-from nanochat_tct.generation.engine import Generated, SamplingConfig, generate_tokens
 from nanochat_tct.generation.prompt import encode_prompt, read_prompt
+from nanochat_tct.generation.sampling import SamplingConfig
 from nanochat_tct.limits import refuse_absurd, refuse_folder
-from nanochat_tct.model.gpt import GPT
-from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 from nanochat_tct.tracking.terminal import print_document
-from nanochat_tct.training.checkpoint import check_tokenizer, load_model
-from nanochat_tct.training.remote_run import pull
+
+# PyTorch is imported where a model is needed, so that --help and wrong flags answer at once.
+if TYPE_CHECKING:
+    from nanochat_tct.generation.engine import Generated
+    from nanochat_tct.model.gpt import GPT
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def generate_workflows(
             still end within it.
         endings: what may follow the prompt's tokens, as returned by ``encode_prompt``; empty: anything.
     """
+    from nanochat_tct.generation.engine import generate_tokens
+
     sampling = SamplingConfig(temperature, top_p, seed, max_tokens)
     generated = generate_tokens(model, tokenizer, prompt_tokens or [], num_samples, sampling, endings)
     return [sample for _, sample in in_order(tokenizer, generated)]
@@ -72,6 +74,8 @@ def generate_workflows(
 
 def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
     """Decode the workflow of some tokens, completing it if it was cut off."""
+    from nanochat_tct.evaluation.validity import schema_problem
+
     if generated.is_complete:
         text, _, _ = tokenizer.decode(generated.tokens)
     else:
@@ -140,6 +144,8 @@ def command(argv: list[str]) -> int:
     config = parse_arguments(
         GenerateConfig, join_prompt(argv), "generate", "Write workflows, from nothing or from a partial one."
     )
+    from nanochat_tct.generation.engine import generate_tokens
+
     folder = Path(config.output) if config.output else None
     if config.output is not None:
         refuse_folder(config.output, "--output")
@@ -185,6 +191,9 @@ def join_prompt(argv: list[str]) -> list[str]:
 
 def untrained(config: GenerateConfig) -> tuple[GPT, Tokenizer]:
     """Return a model of the demo's shape with random weights, whose output shows the grammar alone."""
+    from nanochat_tct.model.gpt import GPT
+    from nanochat_tct.model.presets import PRESETS
+
     tokenizer = load_tokenizer(config.tokenizer or "builtin")
     shape = replace(PRESETS["demo"], vocab_size=tokenizer.vocab_size())
     return GPT(shape, config.seed).to(_device(config.device)), tokenizer
@@ -196,6 +205,9 @@ def load(checkpoint: str, tokenizer_name: str | None, device: str) -> tuple[GPT,
     Raises:
         UserError: the checkpoint is not usable, the tokenizer does not match, or the device does not exist.
     """
+    from nanochat_tct.training.checkpoint import check_tokenizer, load_model
+    from nanochat_tct.training.remote_run import pull
+
     model, state = load_model(pull(checkpoint), _device(device))
     tokenizer = load_tokenizer(tokenizer_name or state["tokenizer"]["name"])
     check_tokenizer(state, tokenizer.name, tokenizer.fingerprint)
@@ -203,6 +215,8 @@ def load(checkpoint: str, tokenizer_name: str | None, device: str) -> tuple[GPT,
 
 
 def _device(name: str) -> str:
+    import torch
+
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: torch finds no CUDA device here; take --device cpu")
     return "cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu")
