@@ -24,7 +24,6 @@ from nanochat_tct.training.config import TrainConfig
 from tests.support.commands import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-NOT_IMPORTED_BY_US = {"tensorboard": "torch.utils.tensorboard imports it"}
 TOOLS = {"mypy", "ruff", "pytest-timeout", "types-pyyaml"}
 TOOLS |= {"flask", "flask-cors"}  # moto imports them to serve S3
 OPTIONAL = {"boto3", "optuna", "tiktoken"}  # used where it is installed; the tests install it
@@ -64,7 +63,7 @@ def pins() -> dict[str, str]:
 
 def test_dependencies_are_what_is_imported() -> None:
     declared = names(PROJECT["dependencies"])
-    assert declared - set(NOT_IMPORTED_BY_US) == imported_distributions("nanochat_tct", "jobs") - OPTIONAL
+    assert declared == imported_distributions("nanochat_tct", "jobs") - OPTIONAL
 
 
 def test_dev_dependencies_are_what_tests_import() -> None:

@@ -255,6 +255,7 @@ def test_killed_and_run_again(
     assert sha256s(output) == sha256s(prepared)
 
 
+@pytest.mark.slow
 def test_what_was_encoded_before_a_kill_is_not_encoded_again(
     prepared: Path,
     folder: Path,
@@ -396,6 +397,7 @@ def test_from_a_bucket_into_a_bucket(
     assert storage.objects("out-2") == {}
 
 
+@pytest.mark.slow
 def test_storage_that_fails_keeps_what_is_encoded(
     storage: ObjectStorage,
     ray_session: Any,
@@ -487,7 +489,7 @@ def test_two_checkouts_are_one_to_train_on_and_one_to_validate_on(
         (["--input", "in", "--colour", "red"], "--colour"),
         (["--input", "in", "--output", "nowhere://bucket/store"], "nowhere://bucket/store: refused"),
         (["--input", "in", "--output", "in"], "holds other files"),
-        (["--input", "in", "--output", "in/00000.yml"], "cannot write to"),
+        (["--input", "in", "--output", "in/00000.yml"], "is a file; name a folder"),
         ([], "--input is missing"),
     ],
 )

@@ -500,24 +500,24 @@ def test_a_grammar_that_is_too_large_goes_in_python(tmp_path: Path) -> None:
 
 
 @built
-def test_numbers_of_a_grammar_that_are_not_one() -> None:
+def test_a_packed_grammar_that_is_damaged() -> None:
     import nanochat_tct.tokenizer._native as module
 
     content, _ = load_vocabulary(BUILTIN)
     grammar = Grammar(content["grammar"])
-    numbers = native._numbers(grammar, Segmenter(grammar.base_size, content["tokens"]))
-    assert module.Codec(numbers).encode(to_json(WORKFLOWS[0])) == SLOW.encode(to_json(WORKFLOWS[0]))
+    packed = native.pack_grammar(grammar, Segmenter(grammar.base_size, content["tokens"]))
+    assert module.Codec(packed).encode(to_json(WORKFLOWS[0])) == SLOW.encode(to_json(WORKFLOWS[0]))
     choose = random.Random(0)
-    for size in (0, 7, 8, *(choose.randrange(len(numbers) - 7) for _ in range(60))):
+    for size in (0, 7, 8, *(choose.randrange(len(packed) - 7) for _ in range(60))):
         with pytest.raises(ValueError, match="not a grammar"):
-            module.Codec(numbers[:size])
+            module.Codec(packed[:size])
     with pytest.raises(ValueError, match="not a grammar"):
-        module.Codec(numbers + bytes(8))
+        module.Codec(packed + bytes(8))
     for _ in range(200):
-        place = 8 * choose.randrange(len(numbers) // 8)
+        offset = 8 * choose.randrange(len(packed) // 8)
         wrong = choose.choice([0, 1, 300, 2**32, 2**63]).to_bytes(8, "little")
         try:
-            codec = module.Codec(numbers[:place] + wrong + numbers[place + 8 :])
+            codec = module.Codec(packed[:offset] + wrong + packed[offset + 8 :])
         except ValueError:
             continue
         codec.encode(to_json(WORKFLOWS[0]))  # of another grammar: any result

@@ -277,6 +277,7 @@ def test_two_jobs_of_one_name_do_not_train_at_once(
         process.wait()
 
 
+@pytest.mark.slow
 def test_torchrun_gives_what_ray_gives(undisturbed: Undisturbed, data_dir: Path, tmp_path: Path) -> None:
     _, *flags = arguments(data_dir, tmp_path)
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", 29653)
