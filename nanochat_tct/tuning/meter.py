@@ -46,6 +46,21 @@ class TimeCharger:
         """Charge the next while. Raises: StorageError when the ledger cannot be written."""
         raise NotImplementedError
 
+    def charge_ahead(self, seconds: float, kind: str | None = None, is_extra: bool = False) -> bool:
+        """Charge up to so many seconds from now (`Ledger.charge_until`). Returns False when the reserve is used up.
+
+        A busy machine may stop this process for longer than that between its look at the clock and the ledger's lock.
+        Then nothing is charged though there is money, and it tries again.
+        """
+        while True:
+            now = self.ledger.clock()
+            until = self.ledger.charge_until(self.trial, now + seconds, kind, is_extra)
+            account = self.ledger.accounts[self.trial]
+            if until > now:
+                return True
+            if not account.is_open or account.left < max(1, account.workers):
+                return False
+
     def on_storage_error(self) -> None:
         """Called where a charge was not written."""
 
@@ -79,9 +94,9 @@ class WorkerCharger(TimeCharger):
 
     def charge(self) -> None:
         now = self.ledger.clock()
-        until = self.ledger.charge_until(self.trial, now + 3 * self.tick)
+        is_covered = self.charge_ahead(3 * self.tick)
         self.log.write(json.dumps({"time": now}) + "\n")
-        if until <= now and self.ledger.terms.unit != "flops":
+        if not is_covered and self.ledger.terms.unit != "flops":
             # Ray would take the end of this process for a loss, and start it again: the trial ends first.
             self.ledger.settle(self.trial, self.cut())
             os._exit(OUT_OF_MONEY)
@@ -123,9 +138,8 @@ class StartUpCharger(TimeCharger):
         if self.waits_since is None:
             self.waits_since = now
         before = account.charged
-        until = self.ledger.charge_until(self.trial, now + 1.5 * self.tick, START_UP, is_extra=True)
+        self.is_out_of_money = not self.charge_ahead(1.5 * self.tick, START_UP, is_extra=True)
         self.waited += account.charged - before
-        self.is_out_of_money = until <= now
 
 
 def tick_seconds(ledger: Ledger) -> float:

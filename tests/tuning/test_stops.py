@@ -285,6 +285,24 @@ def test_one_wait_for_workers_has_a_limit(tmp_path: Path) -> None:
     assert charger.waits_too_long
 
 
+def test_a_process_that_a_busy_machine_stops_is_not_out_of_money(tmp_path: Path) -> None:
+    """It may stand still between its look at the clock and the ledger's: then it is charged for later, not cut."""
+
+    class Stalled(Clock):
+        def __call__(self) -> float:
+            self.now += stalls.pop() if stalls else 0.0
+            return self.now
+
+    stalls: list[float] = []
+    ledger = Ledger.create(tmp_path, Terms("usd", 100.0, 3600.0, {}), Stalled())
+    ledger.open("a", "sweep", 1, {}, 10 * MICRO)
+    charger = StartUpCharger(ledger, "a")
+    stalls += [0.0, 0.0, 0.0, 9.0, 0.0, 0.0]
+    charger.charge()
+    assert not stalls and not charger.is_out_of_money
+    assert ledger.accounts["a"].charged > 0
+
+
 def test_checkpoints_of_losers_go(tmp_path: Path) -> None:
     """Those of the best trial, of open ones and of final runs stay; numbers stay of all."""
     sweep = make_sweep(tmp_path, sizes=["1x32"], num_rates=2)
