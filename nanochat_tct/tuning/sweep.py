@@ -239,10 +239,13 @@ class Sweep:
         """The rule of what a budget must buy; it decides before anything is spent.
 
         Where the budget is in time, and some size is not measured yet, it knows only that each start takes a while;
-        it decides again once all are measured.
+        it decides again once all are measured. Where idle workers have cost too much, the final run gets what is left,
+        however little that is.
 
         Raises: UserError that says the least budget that would do.
         """
+        if self.is_idle_too_long:
+            return
         terms, batch = self.ledger.terms, {"global_batch": self.largest_batch}
         is_known = not self.is_timed or self.is_probed
         at_least = Prices(LEAST_SECONDS * self.base.num_workers * MICRO, 0, 0, 0, 0)

@@ -232,6 +232,19 @@ def test_idle_workers_do_not_eat_the_final_run(tmp_path: Path, capsys: pytest.Ca
     assert ledger.accounts[final].reserve == ledger.terms.capacity - ledger.spent > 1120 * MICRO
 
 
+def test_a_budget_that_was_idled_away_before_the_plan_still_buys_a_final_run(tmp_path: Path) -> None:
+    """A budget that buys no trials any more is not refused once it is spent on waiting."""
+    sweep, clock = make_sweep(tmp_path, **DOLLARS), Clock()
+    ledger = sweep.ledger
+    ledger.clock = clock
+    probe = str(sweep.next_trial(set()))
+    ledger.charge_idle(0.65 * ledger.terms.capacity / MICRO)
+    finish(sweep, probe)
+    final = str(sweep.next_trial(set()))
+    assert final.startswith("final")
+    assert ledger.accounts[final].reserve > 0.3 * ledger.terms.capacity
+
+
 def use_up(folder: Path) -> None:
     """A worker that is in the middle of something when its reserve is used up."""
     ledger = Ledger(folder)
