@@ -17,7 +17,7 @@ from tests.support.running_cluster import RunningCluster
 from tests.support.workers import small_config, small_workflows, train_alone
 from tests.tuning.sweeps import logged_flops, open_ledger, sweep_arguments
 
-pytestmark = pytest.mark.timeout(1800)  # the first test starts the cluster
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]  # the first test starts the cluster
 UPLOAD_BYTES = 5 << 20
 SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 16, "--context-size", 32, "--batch-size", 4)
 QUIET = ("--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--eval-iters", 1)

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.error
@@ -58,6 +59,7 @@ class RunningCluster:
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
             "WANDB_MODE": "offline",
             "PYTHONPATH": "",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # of this environment's `ray`
         }
 
     def start_node(self, num_cpus: int = 1) -> None:
