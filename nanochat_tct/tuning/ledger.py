@@ -246,7 +246,7 @@ class Ledger:
     def idle_share(self) -> float:
         """What idle workers have cost since the first of these rounds, as a share of its money."""
         start = self.rounds[self.first_round]
-        return (self.idle - start.idle) / (self.terms.capacity - start.committed)
+        return (self.idle - start.idle) / max(1, self.terms.capacity - start.committed)
 
     def lines_from(self, offset: int) -> bytes:
         """What was written at and after a byte of the file, as last read."""

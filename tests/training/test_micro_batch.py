@@ -122,7 +122,8 @@ def fill_second_rank_later(rank: int) -> None:
     trainer.GPT = full_model(holds=4 - 2 * rank, calls_before=4)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("parallel", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_workers_agree(data_dir: Path, tmp_path: Path, parallel: str) -> None:
     settings = {"batch_size": 4, "num_workers": 2, "max_iters": 4, "parallel": parallel}
     plain = small_config(data_dir, tmp_path / "plain", **settings)
