@@ -15,7 +15,7 @@ import torch
 
 from nanochat_tct.data.sampler import WindowSampler
 from nanochat_tct.data.windows import Windows, targets_of
-from nanochat_tct.evaluation.loss import sum_nats
+from nanochat_tct.evaluation.loss import batch_sums
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.training.config import TrainConfig
@@ -127,7 +127,9 @@ def bits_per_byte(model: GPT, validation: Windows, documents: Documents, masks: 
         for first in starts
     )
     model.eval()
-    nats, num_targets = sum_nats(model, batches, documents.vocab_size, documents.pad_token, masks=masks)
+    nats, num_targets, *_ = batch_sums(
+        model, batches, documents.vocab_size, documents.pad_token, masks=masks
+    ).tolist()
     model.train()
     assert num_targets == validation.num_targets, "every token of the validation documents is a target once"
     return nats / math.log(2) / validation.num_bytes

@@ -80,19 +80,6 @@ def batch_sums(
     return sums
 
 
-def sum_nats(
-    model: nn.Module,
-    batches: Iterable[MaskedRows],
-    vocab_size: int,
-    pad_token: int,
-    device: torch.device | str = "cpu",
-    masks: Tensor | None = None,
-) -> tuple[float, int]:
-    """Nats and number of the targets in batches of rows; see `batch_sums`."""
-    nats, num_targets = batch_sums(model, batches, vocab_size, pad_token, device, masks)[:2].tolist()
-    return nats, int(num_targets)
-
-
 def loss_figures(sums: list[float], windows: Windows, taken: int) -> dict[str, float]:
     """What an evaluation reports.
 

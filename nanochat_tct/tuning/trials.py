@@ -17,7 +17,6 @@ Where it is in object storage see tuning/remote_sweep.py.
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 
 import pyarrow as pa
 import pyarrow.parquet
+
+from nanochat_tct.storage.files import replacing, write_atomic
 
 if TYPE_CHECKING:
     from nanochat_tct.tuning.ledger import Account, Ledger
@@ -160,9 +161,8 @@ def write_rows(rows: Iterable[Row], path: str | Path, kind: type[Row]) -> None:
     hints = get_type_hints(kind)
     schema = pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in hints.items()])
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
-    aside = Path(f"{path}.{os.getpid()}.tmp")
-    pyarrow.parquet.write_table(table, aside)
-    os.replace(aside, path)
+    with replacing(Path(path), sync=False) as partial:
+        pyarrow.parquet.write_table(table, partial)
 
 
 def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
@@ -172,10 +172,8 @@ def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
 
 def write_outcome(outcome: Outcome, folder: str | Path) -> None:
     """Write outcome.json, whole or not at all."""
-    path = Path(folder) / OUTCOME
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    aside.write_text(json.dumps(dataclasses.asdict(outcome), indent=2) + "\n")
-    os.replace(aside, path)
+    content = json.dumps(dataclasses.asdict(outcome), indent=2) + "\n"
+    write_atomic(Path(folder) / OUTCOME, content, sync=False)
 
 
 def read_outcome(folder: str | Path) -> Outcome:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
-from nanochat_tct.evaluation.loss import evaluation_batches, sum_nats
+from nanochat_tct.evaluation.loss import batch_sums, evaluation_batches
 from nanochat_tct.model.gpt import GPT, block_mask
 from nanochat_tct.model.loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
@@ -152,7 +152,9 @@ def test_any_number_of_workers_trains_alike(counts: tuple[int, ...], data_dir: P
     windows = Windows(store, "val", 32)
     rows = windows.get_masked(np.concatenate(evaluation_batches(len(windows), 8, batch_size=8)))
     masks = masks_on(CPU, store.masks)
-    nats, num_targets = sum_nats(model, [rows], 8192, load_tokenizer().pad_token(), masks=masks)
+    nats, num_targets, *_ = batch_sums(
+        model, [rows], 8192, load_tokenizer().pad_token(), masks=masks
+    ).tolist()
     evaluation = [
         entry for entry in read_metrics(Path(sliced.checkpoint_dir) / "run") if entry["kind"] == "validation"
     ]
