@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import os
 import statistics
 import time
@@ -15,7 +14,7 @@ import torch
 
 from nanochat_tct.data.sampler import WindowSampler
 from nanochat_tct.data.windows import Windows, targets_of
-from nanochat_tct.evaluation.loss import batch_sums
+from nanochat_tct.evaluation import loss
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.training.config import TrainConfig
@@ -127,12 +126,12 @@ def bits_per_byte(model: GPT, validation: Windows, documents: Documents, masks: 
         for first in starts
     )
     model.eval()
-    nats, num_targets, *_ = batch_sums(
+    nats, num_targets, *_ = loss.batch_sums(
         model, batches, documents.vocab_size, documents.pad_token, masks=masks
     ).tolist()
     model.train()
     assert num_targets == validation.num_targets, "every token of the validation documents is a target once"
-    return nats / math.log(2) / validation.num_bytes
+    return loss.bits_per_byte(nats, validation.num_bytes)
 
 
 class FinishedRuns:

@@ -22,6 +22,7 @@ from nanochat_tct.data.windows import MaskedRows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import memory_bytes, parameter_count
 from nanochat_tct.model.loss import TokenMask
+from nanochat_tct.storage.files import write_atomic
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import (
     StoppedTogether,
@@ -106,9 +107,7 @@ def out_of_memory(micro_batch: int, run_dir: Path) -> UserError:
     if micro_batch == 1:
         return UserError(f"out of memory with a single window; {ADVICE}")
     run_dir.mkdir(parents=True, exist_ok=True)
-    partial = run_dir / f".partial-{FILE}-{os.getpid()}"
-    partial.write_text(json.dumps({"full_at": micro_batch}))
-    os.replace(partial, run_dir / FILE)
+    write_atomic(run_dir / FILE, json.dumps({"full_at": micro_batch}), sync=False)
     return UserError(
         f"out of memory with {micro_batch} windows at a time; the run goes on from its last checkpoint "
         f"with {(micro_batch + 1) // 2}: run it again if that does not happen by itself"
