@@ -15,7 +15,7 @@ from pathlib import Path
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.model.accounting import flops_per_token, peak_flops
-from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.config import PRESETS
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.training.config import TrainConfig
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nanochat_tct.model.gpt import GPTConfig
+from nanochat_tct.model.config import GPTConfig
 
 
 class Block(nn.Module):

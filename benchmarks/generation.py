@@ -19,8 +19,8 @@ import torch
 
 from nanochat_tct.generation.engine import NUM_ROWS, generate_tokens
 from nanochat_tct.generation.sampling import SamplingConfig
+from nanochat_tct.model.config import PRESETS
 from nanochat_tct.model.gpt import GPT
-from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 

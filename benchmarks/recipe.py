@@ -26,7 +26,7 @@ from nanochat_tct.config import parse_arguments
 from nanochat_tct.data.sampler import shuffled
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError, exit_code
-from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.config import PRESETS
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.token_parts import token_parts

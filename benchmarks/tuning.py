@@ -55,8 +55,8 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.generation.generate import load
+from nanochat_tct.model.checkpoint import latest_checkpoint
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.checkpoint import latest_checkpoint
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import warm_up_rows

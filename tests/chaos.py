@@ -22,8 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nanochat_tct.model.checkpoint import latest_checkpoint, latest_step
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training.checkpoint import latest_checkpoint, latest_step
 from tests.support.killed_node import command_line
 from tests.support.workers import descendants, expected_batches, small_store
 

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.documents import read_workflow, to_json
-from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.config import PRESETS
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
 from tests.support.commands import REPOSITORY

@@ -74,7 +74,7 @@ def generate_workflows(
 
 def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
     """Decode the workflow of some tokens, completing it if it was cut off."""
-    from nanochat_tct.evaluation.validity import schema_problem
+    from nanochat_tct.generation.validity import schema_problem
 
     if generated.is_complete:
         text, _, _ = tokenizer.decode(generated.tokens)
@@ -191,8 +191,8 @@ def join_prompt(argv: list[str]) -> list[str]:
 
 def untrained(config: GenerateConfig) -> tuple[GPT, Tokenizer]:
     """Return a model of the demo's shape with random weights, whose output shows the grammar alone."""
+    from nanochat_tct.model.config import PRESETS
     from nanochat_tct.model.gpt import GPT
-    from nanochat_tct.model.presets import PRESETS
 
     tokenizer = load_tokenizer(config.tokenizer or "builtin")
     shape = replace(PRESETS["demo"], vocab_size=tokenizer.vocab_size())
@@ -205,8 +205,8 @@ def load(checkpoint: str, tokenizer_name: str | None, device: str) -> tuple[GPT,
     Raises:
         UserError: the checkpoint is not usable, the tokenizer does not match, or the device does not exist.
     """
-    from nanochat_tct.training.checkpoint import check_tokenizer, load_model
-    from nanochat_tct.training.remote_run import pull
+    from nanochat_tct.model.checkpoint import check_tokenizer, load_model
+    from nanochat_tct.model.remote_run import pull
 
     model, state = load_model(pull(checkpoint), _device(device))
     tokenizer = load_tokenizer(tokenizer_name or state["tokenizer"]["name"])

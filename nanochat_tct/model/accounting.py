@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from nanochat_tct.model.gpt import NUM_POSITION_BUCKETS, GPTConfig
+from nanochat_tct.model.config import NUM_POSITION_BUCKETS, GPTConfig
 
 
 def parameter_count(config: GPTConfig) -> int:

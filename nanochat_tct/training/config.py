@@ -10,8 +10,7 @@ from typing import Any, Literal
 from nanochat_tct.config import option, to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LONGEST_NAME, refuse_absurd
-from nanochat_tct.model.gpt import GPTConfig
-from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.config import PRESETS, GPTConfig
 from nanochat_tct.storage.object_storage import is_remote, join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")

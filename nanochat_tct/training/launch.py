@@ -11,8 +11,8 @@ import torch
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.data.prepare import PrepareConfig, prepare
 from nanochat_tct.errors import UserError
+from nanochat_tct.model.checkpoint import exclusive
 from nanochat_tct.synthetic.synthesize import SynthesizeConfig, synthesize_folder
-from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import BUNDLED_STORE, TrainConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker, broadcast
 from nanochat_tct.training.plan import Plan, check_settings, make_plan

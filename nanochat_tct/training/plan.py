@@ -10,12 +10,12 @@ import torch
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_folder
+from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.model.accounting import flops_per_token, memory_bytes, parameter_count
 from nanochat_tct.storage.object_storage import absolute, join, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import wandb_mode
-from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, refuse_other_run, resolve
 from nanochat_tct.training.distributed import max_shard_size
 from nanochat_tct.training.micro_batch import largest_micro_batch

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 from nanochat_tct.config import to_dict
 from nanochat_tct.errors import UserError
+from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.ray_compat import is_lost_worker
 from nanochat_tct.ray_session import start_ray, wait_for_gpus, watch_workers
 from nanochat_tct.tracking.terminal import Terminal
-from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.driver_channel import DriverChannel
 from nanochat_tct.training.plan import Plan

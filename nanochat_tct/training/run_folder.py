@@ -20,10 +20,10 @@ from nanochat_tct.documents import to_yaml
 from nanochat_tct.generation.engine import generate_tokens
 from nanochat_tct.generation.generate import Sample, in_order
 from nanochat_tct.generation.sampling import SamplingConfig
+from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.plot import plot
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig
 
 CONFIG, METRICS_TABLE, CURVE, SAMPLES = "config.yaml", "metrics.parquet", "loss.png", "samples"

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from nanochat_tct.training.checkpoint import save_checkpoint
-from nanochat_tct.training.remote_run import push
+from nanochat_tct.model.checkpoint import save_checkpoint
+from nanochat_tct.model.remote_run import push
 
 
 class BackgroundSaver:

@@ -20,6 +20,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import MaskedRows, Windowing, Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import LEAST_BATCHES, batch_sums, evaluation_batches, loss_figures
+from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.model.accounting import flops_per_token
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import masks_on
@@ -27,7 +28,6 @@ from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import SilentTracker, Tracker
-from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig, refuse_other_run
 from nanochat_tct.training.distributed import (
     StoppedTogether,

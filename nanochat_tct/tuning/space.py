@@ -11,8 +11,7 @@ from typing import Any
 from nanochat_tct.config import suggest
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import flops_per_token, parameter_count
-from nanochat_tct.model.gpt import GPTConfig
-from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.config import PRESETS, GPTConfig
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.tuning.ranges import Range, grid_values, middle_value, rounded
 

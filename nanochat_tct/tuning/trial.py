@@ -15,9 +15,9 @@ import torch
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
+from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.storage.object_storage import is_remote, join, local_path
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig, resolve
 from nanochat_tct.training.distributed import NotSaved, StoppedTogether, Worker
 from nanochat_tct.training.nodes import check_node

@@ -21,10 +21,10 @@ from nanochat_tct.config import parse_arguments, to_dict, to_yaml
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.limits import refuse_folder
+from nanochat_tct.model.checkpoint import exclusive
 from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.storage.object_storage import absolute, is_remote, local_path, shown
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.training.launch import prepare_bundled
 from nanochat_tct.training.nodes import software

@@ -14,7 +14,8 @@ from nanochat_tct.data.windows import MaskedRows, Windows
 from nanochat_tct.documents import json_bytes
 from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.evaluation.loss import batch_sums, bits_per_byte, evaluation_batches
-from nanochat_tct.model.gpt import GPT, GPTConfig
+from nanochat_tct.model.config import GPTConfig
+from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.tokenizer import load_tokenizer
 from tests.support.models import CONFIG, untrained_model, workflow

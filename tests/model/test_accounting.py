@@ -9,8 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from nanochat_tct.model.accounting import flops_per_token, memory_bytes, parameter_count, peak_flops
-from nanochat_tct.model.gpt import GPT, GPTConfig
-from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.config import PRESETS, GPTConfig
+from nanochat_tct.model.gpt import GPT
 
 SMALL = GPTConfig(vocab_size=512, context_size=128, n_layer=3, n_head=4, n_embd=64)
 

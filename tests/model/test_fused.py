@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat_tct.model import fused
+from nanochat_tct.model.config import GPTConfig
 from nanochat_tct.model.fused import heads, relu_squared_mlp
-from nanochat_tct.model.gpt import GPT, GPTConfig, norm
+from nanochat_tct.model.gpt import GPT, norm
 from nanochat_tct.model.rotary import rotary_tables, rotate
 
 

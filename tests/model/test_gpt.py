@@ -11,7 +11,8 @@ from torch import Tensor
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import gpt
-from nanochat_tct.model.gpt import GPT, GPTConfig, attend, attention_mask, block_mask
+from nanochat_tct.model.config import GPTConfig
+from nanochat_tct.model.gpt import GPT, attend, attention_mask, block_mask
 from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.model.loss import TokenMask
 

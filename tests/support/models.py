@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from nanochat_tct.model.gpt import GPT, GPTConfig
+from nanochat_tct.model.checkpoint import save_checkpoint
+from nanochat_tct.model.config import GPTConfig
+from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
-from nanochat_tct.training.checkpoint import save_checkpoint
 
 CONFIG = GPTConfig(vocab_size=8192, context_size=48, n_layer=2, n_head=2, n_embd=32)
 

@@ -287,7 +287,7 @@ def test_real_workflows_come_back_equal_in_order_and_kind(real_workflows: Any) -
 
     What is refused is no workflow to check-jsonschema either, and few documents cannot be read.
     """
-    from nanochat_tct.evaluation.validity import is_valid_workflow
+    from nanochat_tct.generation.validity import is_valid_workflow
 
     texts = real_workflows.column("text").to_pylist()
     unreadable = 0
@@ -315,7 +315,7 @@ def test_real_workflows_come_back_equal_in_order_and_kind(real_workflows: Any) -
 
 def test_accepts_just_what_the_workflow_schema_accepts(real_workflows: Any, invalid_corpus: Any) -> None:
     """Against check-jsonschema's own machinery, document by document."""
-    from nanochat_tct.evaluation.validity import is_valid_workflow
+    from nanochat_tct.generation.validity import is_valid_workflow
 
     disagreements = []
     for text in real_workflows.column("text").to_pylist() + invalid_corpus.column("text").to_pylist():

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.evaluation.loss import batch_sums, evaluation_batches
+from nanochat_tct.model.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.model.gpt import GPT, block_mask
 from nanochat_tct.model.loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import trainer
-from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.micro_batch import MicroSteps

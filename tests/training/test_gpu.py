@@ -17,12 +17,13 @@ from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.generation.engine import generate_tokens
 from nanochat_tct.generation.sampling import SamplingConfig
-from nanochat_tct.model.gpt import GPT, GPTConfig
+from nanochat_tct.model.checkpoint import latest_checkpoint, load_checkpoint
+from nanochat_tct.model.config import GPTConfig
+from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask, masks_on
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.training.optim import make_optimizers, step_if
 from nanochat_tct.training.token_parts import token_parts

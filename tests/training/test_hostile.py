@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from nanochat_tct.generation.generate import load
-from nanochat_tct.training import checkpoint
-from nanochat_tct.training.checkpoint import CheckpointError, load_checkpoint, load_model
+from nanochat_tct.model import checkpoint
+from nanochat_tct.model.checkpoint import CheckpointError, load_checkpoint, load_model
 from tests.support.workers import small_config, small_store, train_alone
 
 

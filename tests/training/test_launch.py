@@ -18,8 +18,8 @@ import torch
 from nanochat_tct.cli import main
 from nanochat_tct.data.store import MANIFEST, TOKENS, manifest_sha256
 from nanochat_tct.errors import UserError
+from nanochat_tct.model.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.ray_driver import worker_resources
 from tests.support.commands import Finished, assert_user_error, run_cli, run_python

@@ -8,7 +8,7 @@ import ray.exceptions
 from ray.train import WorkerGroupError
 
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.training.checkpoint import step_directory
+from nanochat_tct.model.checkpoint import step_directory
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.training.ray_driver import WorkersLost, with_retries
 

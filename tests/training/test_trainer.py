@@ -16,14 +16,14 @@ from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import flops_per_token
+from nanochat_tct.model.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
+from nanochat_tct.model.config import PRESETS
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask, masks_on
-from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import trainer
-from nanochat_tct.training.checkpoint import find_checkpoint, latest_checkpoint, load_checkpoint
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker, shard_range
 from nanochat_tct.training.micro_batch import MicroSteps

@@ -3,7 +3,7 @@
 import pytest
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.model.presets import PRESETS
+from nanochat_tct.model.config import PRESETS
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.space import first_points, first_rates, make_size, rate_beyond, rule_rate

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct.training import checkpoint
+from nanochat_tct.model import checkpoint
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.ledger import LEDGER, MICRO, Ledger, Terms
 from nanochat_tct.tuning.meter import OUT_OF_MONEY, START_UP, StartUpCharger, WorkerCharger

@@ -10,9 +10,9 @@ import yaml
 from nanochat_tct.cli import main
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.data.store_writer import StoreSettings, write_store
+from nanochat_tct.model.checkpoint import exclusive
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.checkpoint import exclusive
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.model.gpt import GPT, GPTConfig
-from nanochat_tct.training.checkpoint import (
+from nanochat_tct.model.checkpoint import (
     CheckpointError,
     check_tokenizer,
     exclusive,
@@ -25,6 +24,8 @@ from nanochat_tct.training.checkpoint import (
     step_directory,
     verify_checkpoint,
 )
+from nanochat_tct.model.config import GPTConfig
+from nanochat_tct.model.gpt import GPT
 
 SHAPE = GPTConfig(vocab_size=64, context_size=8, n_layer=1, n_head=1, n_embd=8)
 FILES = ("model.safetensors", "optimizer.pt", "state.json", "manifest.json")

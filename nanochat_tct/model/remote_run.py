@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from nanochat_tct.model import checkpoint
 from nanochat_tct.storage.files import FileRecord
 from nanochat_tct.storage.object_storage import (
     DamagedError,
@@ -17,7 +18,6 @@ from nanochat_tct.storage.object_storage import (
     local_path,
     locked_copy,
 )
-from nanochat_tct.training import checkpoint
 
 # Of the run itself, besides its checkpoints: needed to go on
 NOTES = (checkpoint.BEST, "metrics.jsonl", "wandb_id")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nanochat_tct.evaluation.validity import is_valid_workflow, schema_problem
+from nanochat_tct.generation.validity import is_valid_workflow, schema_problem
 
 STEPS = [{"run": "make"}]
 

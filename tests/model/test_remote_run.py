@@ -10,10 +10,10 @@ import pytest
 from nanochat_tct.data.store import upload_store
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.generate import load
+from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.training import checkpoint, remote_run
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.plan import make_plan
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage

@@ -30,7 +30,8 @@ from safetensors.torch import load_file, save_file
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import parameter_count
-from nanochat_tct.model.gpt import GPT, GPTConfig
+from nanochat_tct.model.config import GPTConfig
+from nanochat_tct.model.gpt import GPT
 from nanochat_tct.storage.files import (
     FileRecord,
     clear_partial,
