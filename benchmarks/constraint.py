@@ -20,8 +20,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 from benchmarks.held_out import read_documents
 from nanochat_tct.documents import to_json
+from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import _Row
-from nanochat_tct.generation.sampling import SamplingConfig
 from nanochat_tct.generation.validity import is_valid_workflow
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import workflow_schema

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import NUM_ROWS, generate_tokens
-from nanochat_tct.generation.sampling import SamplingConfig
 from nanochat_tct.model.config import PRESETS
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer.tokenizer import Tokenizer

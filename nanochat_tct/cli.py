@@ -3,27 +3,64 @@
 import importlib
 import importlib.metadata
 import sys
+from typing import Any, NamedTuple
 
-from nanochat_tct.config import suggest
+from nanochat_tct.config import parse_arguments, suggest
 from nanochat_tct.errors import UserError, exit_code
 
-# name: (function, one line for --help); a job's module is imported only when the job runs
+
+class Command(NamedTuple):
+    """A config dataclass, and the job that takes one. The job is imported last: it may need torch and Ray."""
+
+    config: str  # module:class, of a module that is imported at once
+    job: str  # module:function
+    summary: str
+
+
 COMMANDS = {
-    "prepare": ("nanochat_tct.data.prepare:command", "turn workflow files into a token store"),
-    "synthesize": ("nanochat_tct.synthetic.synthesize:command", "write synthetic workflows"),
-    "train": ("nanochat_tct.training.launch:command", "train a model on a token store"),
-    "tune": ("nanochat_tct.tuning.tune:command", "find the best model that a budget buys"),
-    "evaluate": ("nanochat_tct.evaluation.evaluate:command", "measure a checkpoint: bits per byte, validity"),
-    "generate": (
-        "nanochat_tct.generation.generate:command",
+    "prepare": Command(
+        "nanochat_tct.data.config:PrepareConfig",
+        "nanochat_tct.data.prepare:prepare",
+        "turn workflow files into a token store",
+    ),
+    "synthesize": Command(
+        "nanochat_tct.synthetic.config:SynthesizeConfig",
+        "nanochat_tct.synthetic.synthesize:run",
+        "write synthetic workflows",
+    ),
+    "train": Command(
+        "nanochat_tct.training.config:TrainConfig",
+        "nanochat_tct.training.launch:train",
+        "train a model on a token store, on Ray",
+    ),
+    "tune": Command(
+        "nanochat_tct.tuning.config:SweepConfig",
+        "nanochat_tct.tuning.tune:tune",
+        "find the best model that a budget buys, on Ray",
+    ),
+    "evaluate": Command(
+        "nanochat_tct.evaluation.config:EvaluateConfig",
+        "nanochat_tct.evaluation.evaluate:evaluate",
+        "measure a checkpoint: bits per byte, validity",
+    ),
+    "generate": Command(
+        "nanochat_tct.generation.config:GenerateConfig",
+        "nanochat_tct.generation.generate:generate",
         "write workflows, or complete half-written ones",
     ),
-    "tokenize": ("nanochat_tct.evaluation.tokens:command", "show the tokens of a workflow"),
-    "train-tokenizer": (
-        "nanochat_tct.data.train_tokenizer:command",
+    "tokenize": Command(
+        "nanochat_tct.evaluation.config:TokenizeConfig",
+        "nanochat_tct.evaluation.tokens:tokenize",
+        "show the tokens of a workflow",
+    ),
+    "train-tokenizer": Command(
+        "nanochat_tct.data.config:TrainTokenizerConfig",
+        "nanochat_tct.data.train_tokenizer:train_tokenizer",
         "learn a vocabulary file from workflows",
     ),
-    "doctor": ("nanochat_tct.doctor:command", "check that this machine is set up"),
+    "doctor": Command(
+        "nanochat_tct.doctor:DoctorConfig", "nanochat_tct.doctor:doctor", "check that this machine is set up"
+    ),
 }
 
 
@@ -36,8 +73,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: nanochat-tct COMMAND [flags]      (COMMAND --help lists them; --version)\n")
-        for name, (_, summary) in COMMANDS.items():
-            print(f"  {name:<16} {summary}")
+        for name, command in COMMANDS.items():
+            print(f"  {name:<16} {command.summary}")
         return 0 if argv else 2
     if argv[0] == "--version":
         print(f"nanochat-tct {importlib.metadata.version('nanochat-tct')}")
@@ -45,8 +82,16 @@ def _run(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}{suggest(name, COMMANDS)} (see nanochat-tct --help)")
-    module, function = COMMANDS[name][0].split(":")
-    return getattr(importlib.import_module(module), function)(rest)
+    config_class, job, summary = COMMANDS[name]
+    config = parse_arguments(_load(config_class), rest, name, summary)
+    result = _load(job)(config)
+    return result if isinstance(result, int) else 0
+
+
+def _load(path: str) -> Any:
+    """What `module:name` names."""
+    module, name = path.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 if __name__ == "__main__":

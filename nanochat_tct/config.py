@@ -122,7 +122,7 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
     """
     settings, reasons = settings_of(config_class), left_out(config_class)
     parser = _build_parser(settings, command, description)
-    given, unknown = parser.parse_known_args(argv)
+    given, unknown = parser.parse_known_args(_with_texts_joined(argv, settings))
     if unknown:
         flags = [argument.split("=")[0] for argument in unknown if argument.startswith("-")]
         what = f"unexpected argument {unknown[0]!r}"
@@ -142,7 +142,9 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
     for name, setting in settings.items():
         if hasattr(given, name):
             where = name if setting.metadata.get("positional") else _flag(name)
-            values |= _read(name, getattr(given, name), setting, where)
+            value = getattr(given, name)
+            value = value.removeprefix("\0") if isinstance(value, str) else value
+            values |= _read(name, value, setting, where)
     for name, setting in settings.items():
         if name not in values and setting.default is MISSING:
             what = name.upper() if setting.metadata.get("positional") else _flag(name)
@@ -229,6 +231,21 @@ class _Parser(argparse.ArgumentParser):
         if "ignored explicit argument" in message:  # nanoGPT's --compile=False
             message += "; give one of the two flags, without a value"
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _with_texts_joined(argv: list[str], settings: Mapping[str, Setting]) -> list[str]:
+    """Rewrite `--prompt TEXT` as `--prompt=\\0TEXT` where the text begins with a dash, as YAML may.
+
+    Otherwise argparse would take the text for a flag. No argument of a command line can hold a NUL.
+    """
+    texts = {_flag(name) for name, setting in settings.items() if setting.hint in (str, str | None)}
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] in texts and re.match(r"-(?!-?[A-Za-z])", argument):
+            joined[-1] = f"{joined[-1]}=\0{argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _build_parser(settings: Mapping[str, Setting], command: str, description: str) -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.cluster_file import CLUSTER_CHECKS, read_cluster_file
-from nanochat_tct.config import option, parse_arguments
+from nanochat_tct.config import option
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.tokens import compare_with_tiktoken
@@ -280,9 +280,8 @@ def run_check(check: Callable[[Any], str], subject: Any) -> tuple[str, str]:
         return "FAIL", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
-def command(argv: list[str]) -> int:
+def doctor(config: DoctorConfig) -> int:
     """Run every check. Returns 0 if none failed, otherwise 1."""
-    config = parse_arguments(DoctorConfig, argv, "doctor", "Check that this machine is set up.")
     checks, subject = (
         (CHECKS, config) if config.cluster is None else (CLUSTER_CHECKS, read_cluster_file(config.cluster))
     )

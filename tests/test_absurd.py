@@ -11,10 +11,11 @@ import torch
 
 from nanochat_tct.cli import main
 from nanochat_tct.config import to_dict, write_yaml
-from nanochat_tct.data.prepare import PrepareConfig
+from nanochat_tct.data.config import PrepareConfig
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.evaluate import EvaluateConfig
-from nanochat_tct.synthetic.synthesize import SynthesizeConfig, synthesize_folder
+from nanochat_tct.evaluation.config import EvaluateConfig
+from nanochat_tct.synthetic.config import SynthesizeConfig
+from nanochat_tct.synthetic.synthesize import synthesize_folder
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import check_settings, make_plan

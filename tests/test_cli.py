@@ -5,11 +5,12 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from nanochat_tct.cli import COMMANDS, main
+from nanochat_tct.cli import COMMANDS, Command, main
 from nanochat_tct.errors import UserError
 from tests.support.commands import REPOSITORY, Finished, assert_user_error, run_cli, run_python
 
@@ -135,30 +136,35 @@ def test_an_output_that_nobody_reads_or_that_is_full(unbuffered: str) -> None:
             assert done.stderr.count("\n") == bool(error) and error in done.stderr
 
 
-def job_of_a_user_error(argv: list[str]) -> int:
+@dataclass(frozen=True)
+class NoConfig:
+    """No flags."""
+
+
+def job_of_a_user_error(config: object) -> int:
     raise UserError("no such thing; do this")
 
 
-def job_that_fills_the_disk(argv: list[str]) -> int:
+def job_that_fills_the_disk(config: object) -> int:
     raise OSError(errno.ENOSPC, "No space left on device", "/data/tokens.bin")
 
 
-def job_without_permission(argv: list[str]) -> int:
+def job_without_permission(config: object) -> int:
     raise PermissionError(errno.EACCES, "Permission denied", "/data")
 
 
-def job_with_a_bug(argv: list[str]) -> int:
+def job_with_a_bug(config: object) -> int:
     raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
 
 
-def job_that_is_interrupted(argv: list[str]) -> int:
+def job_that_is_interrupted(config: object) -> int:
     raise KeyboardInterrupt
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in globals():
         if name.startswith("job_"):
-            monkeypatch.setitem(COMMANDS, name, (f"{__name__}:{name}", ""))
+            monkeypatch.setitem(COMMANDS, name, Command(f"{__name__}:NoConfig", f"{__name__}:{name}", ""))
     assert main(["job_of_a_user_error"]) == 2
     assert capsys.readouterr().err == "error: no such thing; do this\n"
     assert main(["job_that_fills_the_disk"]) == 2

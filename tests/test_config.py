@@ -1,6 +1,5 @@
 import dataclasses
 import importlib
-import inspect
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +18,10 @@ from nanochat_tct.config import (
     to_dict,
     write_yaml,
 )
-from nanochat_tct.data.prepare import PrepareConfig
+from nanochat_tct.data.config import PrepareConfig
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.evaluate import EvaluateConfig
-from nanochat_tct.generation.generate import GenerateConfig
+from nanochat_tct.evaluation.config import EvaluateConfig
+from nanochat_tct.generation.config import GenerateConfig
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.tuning.config import SweepConfig
 
@@ -244,26 +243,22 @@ PATH_WORDS = re.compile(
 )
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "report", "plot"])
+CONFIGS = {name: command.config for name, command in COMMANDS.items()}
+CONFIGS |= {
+    "report": "nanochat_tct.tuning.report:ReportConfig",
+    "plot": "nanochat_tct.tracking.plot:PlotConfig",
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_every_option_that_takes_a_path_expands_home(name: str) -> None:
-    modules = {"report": "nanochat_tct.tuning.report", "plot": "nanochat_tct.tracking.plot"}
-    module = importlib.import_module(modules.get(name) or COMMANDS[name][0].split(":")[0])
-    (config,) = [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and value.__name__.endswith("Config") and takes_arguments(module, value)
-    ]
-    for field in dataclasses.fields(config):
+    module, config = CONFIGS[name].split(":")
+    for field in dataclasses.fields(getattr(importlib.import_module(module), config)):
         text = f"{field.name.replace('_', ' ')} {field.metadata['help']}"
         if "str" in str(field.type) and not field.metadata["choices"] and PATH_WORDS.search(text):
             assert field.metadata["is_path"] or field.name in {"run_name", "wandb_run_name", "vary"}, (
                 field.name
             )
-
-
-def takes_arguments(module: Any, config: Any) -> bool:
-    source = inspect.getsource(module)
-    return bool(re.search(rf"parse_arguments\(\s*{config.__name__},", source))
 
 
 NANOGPT = """

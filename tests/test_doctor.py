@@ -42,7 +42,7 @@ def test_a_failure_is_told_and_the_rest_goes_on(
     quick = {name: check for name, check in CHECKS.items() if name not in ("torch", "Ray", "training")}
     monkeypatch.setattr(doctor, "CHECKS", quick)
     missing = tmp_path / "none"
-    assert doctor.command(["--data-dir", str(missing), "--tokenizer", f"{missing}.json"]) == 1
+    assert doctor.doctor(DoctorConfig(str(missing), f"{missing}.json")) == 1
     lines = {line[6:21].strip(): line for line in capsys.readouterr().out.splitlines()}
     assert lines["store"].startswith("FAIL")
     assert str(missing) in lines["store"]

@@ -13,15 +13,14 @@ import pickle
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data import encoded_parts
+from nanochat_tct.data.config import PrepareConfig
 from nanochat_tct.data.encode import ENDS_JOB, encode_parts
 from nanochat_tct.data.encoded_parts import EncodedParts
 from nanochat_tct.data.parts import Part, plan_parts, total_documents
@@ -29,11 +28,9 @@ from nanochat_tct.data.repository import owner_of
 from nanochat_tct.data.sources import Source, find_sources, sources_fingerprint
 from nanochat_tct.data.split import NORMAL_FORM
 from nanochat_tct.data.store import METADATA, REJECTED, TokenStore, upload_store
-from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, writing_to
-from nanochat_tct.data.windows import WINDOWINGS
-from nanochat_tct.documents import DEFAULT_LIMITS, Limits
+from nanochat_tct.data.store_writer import StoreWriter, writing_to
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.limits import refuse_absurd, refuse_folder
+from nanochat_tct.limits import refuse_folder
 from nanochat_tct.ray_compat import PROGRESS_LOGGER
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
@@ -48,69 +45,8 @@ QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no termin
 DOCUMENTS = "preparing {task.completed:,.0f} of {task.total:,.0f} documents"  # the label of the bar
 
 
-@dataclass(frozen=True, kw_only=True)
-class PrepareConfig:
-    """The flags of `prepare`."""
-
-    input: list[str] = option(
-        REQUIRED,
-        "folders, globs, files (.json .yml .yaml .jsonl .parquet) or s3:// and gs:// URIs of them",
-        is_path=True,
-    )
-    output: str = option(
-        REQUIRED, "the folder of the token store to write, or its s3:// or gs:// URI", is_path=True
-    )
-    context_size: int = option(512, "content of a window; the store serves every other size too", "tokens")
-    windowing: str = option(
-        "stream", "stream: pack documents, drop nothing; per-document: windows inside one", choices=WINDOWINGS
-    )
-    stride: int | None = option(None, "between per-document windows; none: context_size", "tokens")
-    train_split: float = option(0.8, "part of the owners (or else documents) to train on", "fraction")
-    split_seed: int = option(0, "another seed, another split")
-    tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file", is_path=True)
-    max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
-    masks: bool = option(True, "also store which tokens are legal at each place, for --mask-illegal of train")
-    concurrency: int | None = option(None, "tasks at a time; none: one a CPU")
-    export_pt: bool = option(False, "also write train.pt and val.pt: int64 (num_windows, context_size + 1)")
-    max_file_bytes: int = option(DEFAULT_LIMITS.max_bytes, "larger documents are rejected", "bytes")
-    max_depth: int = option(DEFAULT_LIMITS.max_depth, "deeper documents are rejected", "levels")
-    max_nodes: int = option(DEFAULT_LIMITS.max_nodes, "documents of more values are rejected", "values")
-
-    def __post_init__(self) -> None:
-        refuse_absurd(self, any_bytes=("input",))
-        self.settings()  # checks context_size, windowing, stride, train_split
-        if self.concurrency is not None and self.concurrency < 1:
-            raise UserError(f"concurrency is {self.concurrency}: it must be at least 1 task")
-        if not 0 <= self.max_rejected <= 1:
-            raise UserError(f"max_rejected is {self.max_rejected}: it is a fraction from 0 to 1")
-        for name in ("max_file_bytes", "max_depth", "max_nodes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
-
-    def settings(self) -> StoreSettings:
-        assert self.windowing in WINDOWINGS
-        return StoreSettings(
-            self.context_size,
-            self.windowing,  # type: ignore[arg-type]
-            self.stride,
-            self.train_split,
-            self.split_seed,
-        )
-
-    def limits(self) -> Limits:
-        return dataclasses.replace(
-            DEFAULT_LIMITS, max_bytes=self.max_file_bytes, max_depth=self.max_depth, max_nodes=self.max_nodes
-        )
-
-
 class TaskError(UserError):
     """A task failed because of its machine or of the storage, not because of what the user asked for."""
-
-
-def command(argv: list[str]) -> int:
-    """The command line."""
-    prepare(parse_arguments(PrepareConfig, argv, "prepare", "Turn workflow files into a token store."))
-    return 0
 
 
 def prepare(config: PrepareConfig) -> TokenStore:

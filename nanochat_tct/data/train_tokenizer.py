@@ -7,11 +7,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.config import option, parse_arguments
+from nanochat_tct.data.config import TrainTokenizerConfig
 from nanochat_tct.data.parts import parse_raw, plan_parts, read_part
 from nanochat_tct.data.sources import find_sources
 from nanochat_tct.documents import DocumentError, Limits
@@ -21,23 +20,8 @@ from nanochat_tct.tokenizer import SchemaError
 from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
 
 
-@dataclass(frozen=True)
-class TrainTokenizerConfig:
-    input: list[str] = option(
-        (), "documents to learn from: folders, globs, .json, .yml, .jsonl, .parquet files", is_path=True
-    )
-    output: str = option("vocabulary.json", "the vocabulary file to write", is_path=True)
-    vocab_size: int = option(8192, "number of token ids, special ones included")
-    schema: str = option(
-        "", "a JSON Schema file; the default is the workflow schema of check-jsonschema", is_path=True
-    )
-
-
-def command(argv: list[str]) -> int:
-    """``nanochat-tct train-tokenizer``."""
-    config = parse_arguments(
-        TrainTokenizerConfig, argv, "train-tokenizer", "Train a vocabulary of typed tokens."
-    )
+def train_tokenizer(config: TrainTokenizerConfig) -> None:
+    """Learn a vocabulary and write it to `config.output`."""
     if not config.input:
         raise UserError("--input: name the documents to learn from (a folder, a glob, .jsonl or .parquet)")
     if config.schema:
@@ -70,7 +54,6 @@ def command(argv: list[str]) -> int:
         print(f"  {count} could not be read: {reason}")
     for problem, count in refused.most_common(5):
         print(f"  {count} x {problem}")
-    return 0
 
 
 def _read_documents(

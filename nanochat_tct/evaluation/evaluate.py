@@ -1,27 +1,27 @@
 """`evaluate`: bits per byte of held-out workflows, and how many of a model's own workflows are valid."""
 
+from __future__ import annotations
+
 import json
 import sys
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-
-from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.loss import batch_sums, evaluation_batches, loss_figures
-from nanochat_tct.generation.engine import generate_tokens
+from nanochat_tct.evaluation.config import EvaluateConfig
+from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.generate import in_order, load
-from nanochat_tct.generation.sampling import SamplingConfig
-from nanochat_tct.limits import refuse_absurd
-from nanochat_tct.model.gpt import GPT
-from nanochat_tct.model.loss import masks_on
 from nanochat_tct.tokenizer import Tokenizer
+from nanochat_tct.tracking.terminal import Terminal
+
+# PyTorch is imported where a model is needed, so that a wrong path is answered at once.
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from nanochat_tct.model.gpt import GPT
 
 
 def evaluate_loss(
@@ -50,6 +50,11 @@ def evaluate_loss(
     Raises:
         UserError: there is nothing in the split.
     """
+    import torch
+
+    from nanochat_tct.evaluation.loss import batch_sums, evaluation_batches, loss_figures
+    from nanochat_tct.model.loss import masks_on
+
     if len(windows) == 0:
         raise UserError(
             "the validation split is empty: prepare with a smaller --train-split or more documents"
@@ -81,6 +86,8 @@ def evaluate_samples(
         ended before max_tokens, so that nothing was closed for it; distinct: share of different documents;
         mean_tokens; problems: what the schema objects to in those that are not valid.
     """
+    from nanochat_tct.generation.engine import generate_tokens
+
     samples = in_order(tokenizer, generate_tokens(model, tokenizer, [], num_samples, sampling))
     done = [
         sample
@@ -97,53 +104,16 @@ def evaluate_samples(
 
 
 def with_progress(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
-    """The items, with a line on stderr that counts them where someone is looking."""
-    start = time.monotonic()
-    for number, item in enumerate(items):
-        if number and sys.stderr.isatty():
-            left = (time.monotonic() - start) / number * (count - number)
-            print(f"\r{what} {number}/{count}, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
-        yield item
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    """The items, with a bar on stderr where someone is looking."""
+    label = f"{what} {{task.completed:.0f}} of {{task.total:.0f}}"
+    with Terminal(count, sys.stderr, label) as terminal:
+        for number, item in enumerate(items):
+            terminal.update(number, "")
+            yield item
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """The flags of `evaluate`."""
-
-    checkpoint: str = option(REQUIRED, "checkpoint, or the directory of a run: its best", is_path=True)
-    data_dir: str = option(REQUIRED, "token store; its validation split is what is measured on", is_path=True)
-    batch_size: int = option(16, "at a time", unit="windows")
-    precision: str = option("fp32", "of the loss", choices=("fp32", "bf16"))
-    num_samples: int = option(10, "workflows to generate and check; 0: none", unit="workflows")
-    temperature: float = option(1.0, "of sampling; 1: as the model has learned")
-    top_p: float = option(1.0, "draw among the most probable tokens that together have this share")
-    seed: int = option(0, "of sampling")
-    max_tokens: int = option(512, "longest workflow; longer ones are closed", unit="tokens")
-    json: bool = option(False, "print one JSON object instead of text")
-    tokenizer: str | None = option(
-        None, "builtin, wheel, or a vocabulary file; none: the checkpoint's", is_path=True
-    )
-    device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
-
-    def __post_init__(self) -> None:
-        refuse_absurd(self)
-        if self.batch_size < 1:
-            raise UserError(f"batch_size is {self.batch_size}: it must be at least 1")
-        if self.num_samples < 0:
-            raise UserError(f"num_samples is {self.num_samples}: it must be 0 or more")
-        self.sampling()
-
-    def sampling(self) -> SamplingConfig:
-        return SamplingConfig(self.temperature, self.top_p, self.seed, self.max_tokens)
-
-
-def command(argv: list[str]) -> int:
-    """Run `evaluate` with command-line arguments; 0 when everything was measured."""
-    config = parse_arguments(
-        EvaluateConfig, argv, "evaluate", "Measure a checkpoint on the validation split of a token store."
-    )
+def evaluate(config: EvaluateConfig) -> None:
+    """Measure a checkpoint, and print the result."""
     store = TokenStore.open(config.data_dir)
     model, tokenizer, state = load(config.checkpoint, config.tokenizer, config.device)
     store.check_tokenizer(tokenizer)
@@ -164,7 +134,6 @@ def command(argv: list[str]) -> int:
             model, tokenizer, config.num_samples, config.sampling(), show_progress=True
         )
     print(json.dumps(result) if config.json else as_text(result))
-    return 0
 
 
 def as_text(result: dict[str, Any]) -> str:

@@ -4,30 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from nanochat_tct.config import option, parse_arguments
+from nanochat_tct.documents import read_workflow, to_json
 from nanochat_tct.errors import UserError
+from nanochat_tct.evaluation.config import TokenizeConfig
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 
 TIKTOKEN_ENCODING = "o200k_base"
 
 
-@dataclass(frozen=True)
-class ShowConfig:
-    file: str = option(
-        "", "a workflow: .yml, .yaml or .json; - for standard input", positional=True, is_path=True
-    )
-    tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file", is_path=True)
-    ids: bool = option(False, "print the token ids too")
-
-
-def command(argv: list[str]) -> int:
-    """``nanochat-tct tokenize``."""
-    config = parse_arguments(ShowConfig, argv, "tokenize", "Show the tokens of a workflow.")
-    from nanochat_tct.documents import read_workflow, to_json
-
+def tokenize(config: TokenizeConfig) -> None:
+    """Print the tokens of a workflow."""
     if not config.file:
         raise UserError("tokenize: name a workflow file, or - for standard input")
     try:
@@ -43,7 +31,6 @@ def command(argv: list[str]) -> int:
     print()
     print(f"{tokenizer.name}: {len(tokens)} tokens, {size / len(tokens):.2f} bytes of compact JSON a token")
     print(compare_with_tiktoken(compact, text.decode("utf-8", "replace"), len(tokens)))
-    return 0
 
 
 def render(tokenizer: Tokenizer, tokens: Sequence[int], ids: bool = False, width: int = 110) -> list[str]:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.generation.sampling import SamplingConfig, score_tokens
+from nanochat_tct.generation.config import SamplingConfig
+from nanochat_tct.generation.sampling import score_tokens
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.tokenizer import Tokenizer, TokenMatcher

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
+from nanochat_tct.generation.config import GenerateConfig, SamplingConfig
 from nanochat_tct.generation.prompt import encode_prompt, read_prompt
-from nanochat_tct.generation.sampling import SamplingConfig
-from nanochat_tct.limits import refuse_absurd, refuse_folder
+from nanochat_tct.limits import refuse_folder
+from nanochat_tct.model.checkpoint import Checkpoint, check_tokenizer, find_checkpoint
+from nanochat_tct.model.config import PRESETS
+from nanochat_tct.model.remote_run import pull
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 from nanochat_tct.tracking.terminal import print_document
 
@@ -93,66 +93,16 @@ def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
     )
 
 
-@dataclass(frozen=True)
-class GenerateConfig:
-    """The flags of `generate`."""
-
-    checkpoint: str = option("", "checkpoint, or the directory of a run: its best", is_path=True)
-    untrained: bool = option(
-        False, "instead of a checkpoint a model with random weights, of the demo's shape"
-    )
-    prompt: str = option(
-        "", "file ('-': stdin) or text to go on from: a partial workflow, YAML or JSON", is_path=True
-    )
-    num_samples: int = option(1, "workflows to write", unit="workflows")
-    temperature: float = option(0.8, "0: always the most probable token; 1: as the model has learned")
-    top_p: float = option(0.95, "draw among the most probable tokens that together have this share")
-    seed: int = option(0, "the same seed writes the same workflows")
-    max_tokens: int | None = option(
-        None,
-        "longest workflow, prompt included; all end within it; none: 2048, or 32 with --untrained",
-        unit="tokens",
-    )
-    format: str = option("yaml", "how workflows are printed", choices=("yaml", "json"))
-    output: str | None = option(None, "folder to write a file a workflow to; none: printed", is_path=True)
-    tokenizer: str | None = option(
-        None, "builtin, wheel, or a vocabulary file; none: the checkpoint's", is_path=True
-    )
-    device: str = option("auto", "auto: the GPU if there is one", choices=("auto", "cpu", "cuda"))
-
-    def __post_init__(self) -> None:
-        refuse_absurd(self, any_bytes=("prompt",))
-        if bool(self.checkpoint) == self.untrained:
-            problem = "is missing" if not self.checkpoint else "and --untrained exclude each other"
-            raise UserError(f"--checkpoint {problem}: name a checkpoint, or give --untrained")
-        if self.num_samples < 1:
-            raise UserError(f"num_samples is {self.num_samples}: it must be at least 1")
-        self.sampling()
-
-    def sampling(self) -> SamplingConfig:
-        return SamplingConfig(self.temperature, self.top_p, self.seed, self.limit)
-
-    @property
-    def limit(self) -> int:
-        if self.max_tokens is not None:
-            return self.max_tokens
-        return 32 if self.untrained else 2048
-
-
-def command(argv: list[str]) -> int:
-    """Run `generate` with command-line arguments; return 0 if every workflow was written and is valid."""
-    config = parse_arguments(
-        GenerateConfig, join_prompt(argv), "generate", "Write workflows, from nothing or from a partial one."
-    )
-    from nanochat_tct.generation.engine import generate_tokens
-
+def generate(config: GenerateConfig) -> int:
+    """Write the workflows; return 0 if all are valid, else 1."""
     folder = Path(config.output) if config.output else None
     if config.output is not None:
         refuse_folder(config.output, "--output")
+    checkpoint = None
     if config.untrained:
-        model, tokenizer = untrained(config)
+        tokenizer = load_tokenizer(config.tokenizer or "builtin")
     else:
-        model, tokenizer, _ = load(config.checkpoint, config.tokenizer, config.device)
+        checkpoint, tokenizer = open_checkpoint(config.checkpoint, config.tokenizer)
     text, name = read_prompt(config.prompt)
     prompt = encode_prompt(text, tokenizer, name)
     if prompt.dropped:
@@ -167,6 +117,10 @@ def command(argv: list[str]) -> int:
         raise UserError(
             f"{name} has {len(prompt.tokens)} tokens, --max-tokens is {config.limit}: it must be more"
         )
+    from nanochat_tct.generation.engine import generate_tokens
+
+    device = _device(config.device)
+    model = untrained(tokenizer, config.seed).to(device) if checkpoint is None else checkpoint.model(device)
     all_valid = True
     generated = generate_tokens(
         model, tokenizer, prompt.tokens, config.num_samples, config.sampling(), prompt.endings
@@ -177,41 +131,34 @@ def command(argv: list[str]) -> int:
     return 0 if all_valid else 1
 
 
-def join_prompt(argv: list[str]) -> list[str]:
-    """Rewrite `--prompt TEXT` as `--prompt=TEXT` where the text begins with a dash, as YAML may.
-
-    Otherwise the parser would take the text for a flag.
-    """
-    for index, (argument, text) in enumerate(itertools.pairwise(argv)):
-        if argument == "--prompt" and re.match(r"-(?!-?[A-Za-z])", text) and text != "-":
-            text = "---" if text == "--" else text  # the parser would drop "--"
-            return [*argv[:index], f"--prompt={text}", *join_prompt(argv[index + 2 :])]
-    return argv
-
-
-def untrained(config: GenerateConfig) -> tuple[GPT, Tokenizer]:
+def untrained(tokenizer: Tokenizer, seed: int) -> GPT:
     """Return a model of the demo's shape with random weights, whose output shows the grammar alone."""
-    from nanochat_tct.model.config import PRESETS
     from nanochat_tct.model.gpt import GPT
 
-    tokenizer = load_tokenizer(config.tokenizer or "builtin")
-    shape = replace(PRESETS["demo"], vocab_size=tokenizer.vocab_size())
-    return GPT(shape, config.seed).to(_device(config.device)), tokenizer
+    return GPT(replace(PRESETS["demo"], vocab_size=tokenizer.vocab_size()), seed)
 
 
-def load(checkpoint: str, tokenizer_name: str | None, device: str) -> tuple[GPT, Tokenizer, dict[str, Any]]:
+def open_checkpoint(path_or_uri: str, tokenizer_name: str | None) -> tuple[Checkpoint, Tokenizer]:
+    """Find a checkpoint and the tokenizer it was trained with.
+
+    Raises:
+        UserError: the checkpoint is not usable, or the tokenizer is another one.
+    """
+    checkpoint = find_checkpoint(pull(path_or_uri))
+    tokenizer = load_tokenizer(tokenizer_name or checkpoint.tokenizer_name())
+    check_tokenizer(checkpoint.state, tokenizer.name, tokenizer.fingerprint)
+    return checkpoint, tokenizer
+
+
+def load(path_or_uri: str, tokenizer_name: str | None, device: str) -> tuple[GPT, Tokenizer, dict[str, Any]]:
     """Load a checkpoint's model onto a device, with the tokenizer it was trained with and its state.
 
     Raises:
         UserError: the checkpoint is not usable, the tokenizer does not match, or the device does not exist.
     """
-    from nanochat_tct.model.checkpoint import check_tokenizer, load_model
-    from nanochat_tct.model.remote_run import pull
-
-    model, state = load_model(pull(checkpoint), _device(device))
-    tokenizer = load_tokenizer(tokenizer_name or state["tokenizer"]["name"])
-    check_tokenizer(state, tokenizer.name, tokenizer.fingerprint)
-    return model, tokenizer, state
+    checkpoint, tokenizer = open_checkpoint(path_or_uri, tokenizer_name)
+    state = {**checkpoint.state, "path": str(checkpoint.path)}
+    return checkpoint.model(_device(device)), tokenizer, state
 
 
 def _device(name: str) -> str:

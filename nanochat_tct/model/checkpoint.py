@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written aside, checksummed, committed by rename, verified when read.
+"""Checkpoints on disk: written to the side, checksummed, committed by rename, verified when read.
 
 A run directory (`<checkpoint_dir>/<run_name>/`) holds
 
@@ -9,8 +9,10 @@ A run directory (`<checkpoint_dir>/<run_name>/`) holds
     best.json                         the step with the fewest validation bits per byte
 
 A checkpoint is first written under `.partial-...` and gets its name only when every byte is on the disk, so a
-killed run leaves either a whole checkpoint or none. Nothing here needs Ray, and a checkpoint does not depend
-on the number of workers that wrote it, except for the random state, which only the same number of workers can use.
+killed run leaves either a whole checkpoint or none. A checkpoint does not depend on the number of workers that
+wrote it, except for the random state, which only the same number of workers can use.
+
+PyTorch is imported where weights are read or written: finding and verifying a checkpoint needs none.
 """
 
 import json
@@ -22,16 +24,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import parameter_count
 from nanochat_tct.model.config import GPTConfig
-from nanochat_tct.model.gpt import GPT
 from nanochat_tct.storage.files import (
     FileRecord,
     clear_partial,
@@ -44,6 +43,11 @@ from nanochat_tct.storage.files import (
     remove_folder,
     write_atomic,
 )
+
+if TYPE_CHECKING:
+    import torch
+
+    from nanochat_tct.model.gpt import GPT
 
 FORMAT = 1
 WEIGHTS, OPTIMIZER, STATE = PARTS = ("model.safetensors", "optimizer.pt", "state.json")
@@ -69,10 +73,12 @@ class Checkpoint:
         """Iters done when it was written."""
         return int(self.state["step"])
 
-    def weights(self, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
-        """The model's state dict. Raises: CheckpointError when it is not a safetensors file."""
+    def weights(self) -> "dict[str, torch.Tensor]":
+        """The model's state dict, on the CPU. Raises: CheckpointError when it is not a safetensors file."""
+        from safetensors.torch import load_file
+
         try:
-            return load_file(self.path / WEIGHTS, device=str(device))
+            return load_file(self.path / WEIGHTS)
         except (SafetensorError, ValueError) as error:
             raise CheckpointError(f"{self.path / WEIGHTS}: not a safetensors file ({error})") from error
 
@@ -81,6 +87,8 @@ class Checkpoint:
 
         Raises: CheckpointError when it holds anything but tensors, numbers, strings and containers of them.
         """
+        import torch
+
         try:
             state = torch.load(self.path / OPTIMIZER, map_location="cpu", weights_only=True)
             if not isinstance(state["optimizer"], dict) or not isinstance(state["random"], list):
@@ -90,6 +98,33 @@ class Checkpoint:
                 f"{self.path / OPTIMIZER}: not the state of an optimizer; it is damaged, or not from here"
             ) from error
         return state
+
+    def tokenizer_name(self) -> str:
+        """The tokenizer that the model was trained with. Raises: CheckpointError when the state does not say."""
+        try:
+            for value in (self.state["tokenizer"]["name"], self.state["tokenizer"]["fingerprint"]):
+                if not isinstance(value, str):
+                    raise TypeError(f"tokenizer: {value!r:.40}")
+        except (TypeError, LookupError) as error:
+            raise CheckpointError(f"{self.path / STATE}: not the state of a run ({error!r:.200})") from error
+        return str(self.state["tokenizer"]["name"])
+
+    def model(self, device: "str | torch.device" = "cpu") -> "GPT":
+        """The trained model, in evaluation mode. Raises: CheckpointError when state and weights do not fit."""
+        from nanochat_tct.model.gpt import GPT
+
+        self.tokenizer_name()
+        weights = self.weights()
+        try:
+            shape = GPTConfig(**self.state["model_config"])
+            if parameter_count(shape) > sum(tensor.numel() for tensor in weights.values()):
+                raise ValueError("the model is larger than its weights")  # before memory is allocated for it
+            model = GPT(shape)
+            model.load_state_dict(weights)
+        except (TypeError, ValueError, LookupError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(f"{self.path}: {STATE} and {WEIGHTS} do not fit ({reason})") from error
+        return model.to(device).eval()
 
 
 def step_directory(run_dir: Path, step: int) -> Path:
@@ -104,7 +139,7 @@ def step_of(path: Path) -> int:
 
 def save_checkpoint(
     run_dir: Path,
-    weights: dict[str, torch.Tensor],
+    weights: "dict[str, torch.Tensor]",
     optimizer_state: dict[str, Any],
     state: dict[str, Any],
     keep: int,
@@ -121,8 +156,9 @@ def save_checkpoint(
     Returns: the committed directory.
     Raises: UserError when the disk is full or not writable; nothing half-written is left.
     """
+    from safetensors.torch import save_file
+
     assert keep >= 1
-    run_dir = Path(run_dir)
     final = step_directory(run_dir, state["step"])
     partial = partial_path(final)
     try:
@@ -139,26 +175,22 @@ def save_checkpoint(
             fsync(partial / name)
         commit_folder(partial, final)  # in place of a damaged one, or of the same step done before
         if state.get("best"):
-            write_best(run_dir, state["best"])
+            write_atomic(run_dir / BEST, _json(state["best"]))
     except (OSError, SafetensorError) as error:  # the latter wraps the former
         shutil.rmtree(partial, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(
-            f"{run_dir}: the checkpoint of iter {state['step']} cannot be written ({_reason(error)}); "
+            f"{run_dir}: the checkpoint of iter {state['step']} cannot be written ({reason}); "
             "free some space or choose another --checkpoint-dir, then run the same command again"
         ) from error
     prune(run_dir, keep)
     return final
 
 
-def write_best(run_dir: Path, best: dict[str, Any]) -> None:
-    """Commit `best.json`."""
-    write_atomic(run_dir / BEST, _json(best))
-
-
 def read_best(run_dir: Path) -> dict[str, Any] | None:
     """`{"step", "bits_per_byte"}` of the best checkpoint, None while there is none."""
     try:
-        best = json.loads((Path(run_dir) / BEST).read_text())
+        best = json.loads((run_dir / BEST).read_text())
         int(best["step"])
         return best
     except FileNotFoundError:
@@ -179,12 +211,10 @@ def prune(run_dir: Path, keep: int) -> None:
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
     """Committed checkpoints, earliest first, not verified."""
-    if not Path(run_dir).is_dir():
-        return []
-    found = [
-        path for path in Path(run_dir).iterdir() if STEP_DIRECTORY.fullmatch(path.name) and path.is_dir()
-    ]
-    return sorted(found, key=step_of)
+    found = run_dir.iterdir() if run_dir.is_dir() else ()
+    return sorted(
+        (path for path in found if STEP_DIRECTORY.fullmatch(path.name) and path.is_dir()), key=step_of
+    )
 
 
 def latest_step(run_dir: Path) -> int:
@@ -226,7 +256,6 @@ def verify_checkpoint(path: Path) -> None:
 
     Raises: CheckpointError that names the file.
     """
-    path = Path(path)
     try:
         format_, records = read_manifest(path)
     except (OSError, *MANIFEST_ERRORS) as error:
@@ -253,15 +282,10 @@ def load_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
 
     Raises: CheckpointError when it is missing or damaged.
     """
-    path = Path(path)
     if not path.is_dir():
         raise CheckpointError(f"{path}: no checkpoint here")
     if verify:
         verify_checkpoint(path)
-    return Checkpoint(path, _read_state(path))
-
-
-def _read_state(path: Path) -> dict[str, Any]:
     try:
         if (path / STATE).stat().st_size > MAX_STATE_BYTES:
             raise ValueError(f"more than {MAX_STATE_BYTES} bytes")
@@ -270,7 +294,7 @@ def _read_state(path: Path) -> dict[str, Any]:
             raise TypeError(f"step is {state['step']!r:.40}")
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path / STATE}: not the state of a run ({error!r:.200})") from error
-    return state
+    return Checkpoint(path, state)
 
 
 def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
@@ -297,33 +321,17 @@ def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
     return load_checkpoint(latest, verify=False)
 
 
-def load_model(path_or_run_dir: str | Path, device: str | torch.device = "cpu") -> tuple[GPT, dict[str, Any]]:
-    """The trained model, in evaluation mode, and the checkpoint's state.
+def load_model(
+    path_or_run_dir: str | Path, device: "str | torch.device" = "cpu"
+) -> "tuple[GPT, dict[str, Any]]":
+    """Load the trained model of a checkpoint directory, or of a run directory (its best, else its latest checkpoint).
 
-    Args:
-        path_or_run_dir: a checkpoint directory, or a run directory (its best, else its latest checkpoint).
-        device: where the weights go.
-
-    Returns: the model and `state.json` (`step`, `config`, `model_config`, `tokenizer`, `data`, ...) with
-        `state["path"]`, the checkpoint's directory.
+    Returns: the model, in evaluation mode on `device`; and `state.json` (`step`, `config`, `model_config`,
+        `tokenizer`, `data`, ...) with `state["path"]`, the checkpoint's directory.
     Raises: CheckpointError (a UserError) when there is none or it is damaged.
     """
     checkpoint = find_checkpoint(path_or_run_dir)
-    weights = checkpoint.weights()
-    try:
-        for name in (checkpoint.state["tokenizer"]["name"], checkpoint.state["tokenizer"]["fingerprint"]):
-            if not isinstance(name, str):
-                raise TypeError(f"tokenizer: {name!r:.40}")
-        shape = GPTConfig(**checkpoint.state["model_config"])
-        if parameter_count(shape) > sum(tensor.numel() for tensor in weights.values()):
-            raise ValueError("the model is larger than its weights")  # before memory is allocated for it
-        model = GPT(shape)
-        model.load_state_dict(weights)
-    except (TypeError, ValueError, LookupError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"{checkpoint.path}: {STATE} and {WEIGHTS} do not fit ({reason})") from error
-    model.to(device).eval()
-    return model, {**checkpoint.state, "path": str(checkpoint.path)}
+    return checkpoint.model(device), {**checkpoint.state, "path": str(checkpoint.path)}
 
 
 def check_tokenizer(state: dict[str, Any], name: str, fingerprint: str) -> None:
@@ -366,6 +374,8 @@ def exclusive(
 
 
 def _save_optimizer(optimizer_state: dict[str, Any], path: Path) -> None:
+    import torch
+
     try:
         with open(path, "wb") as file:
             torch.save(optimizer_state, file)
@@ -377,7 +387,3 @@ def _save_optimizer(optimizer_state: dict[str, Any], path: Path) -> None:
 
 def _json(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=1, sort_keys=True) + "\n"
-
-
-def _reason(error: OSError | SafetensorError) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

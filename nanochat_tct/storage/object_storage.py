@@ -20,9 +20,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
-import pyarrow as pa
-import pyarrow.fs
-
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.storage.files import PARTIAL, FileRecord, locked
 
@@ -91,19 +88,22 @@ class RemoteFolder:
     it refuses, or fails for good."""
 
     def __init__(self, uri: str) -> None:
+        from pyarrow.fs import FileSystem  # here, as `--help` of a command needs none of it
+
         self.uri = shown(uri)
-        self._filesystem, path = self._persist(lambda: pa.fs.FileSystem.from_uri(uri))
+        self._filesystem, path = self._persist(lambda: FileSystem.from_uri(uri))
         self._path = path.rstrip("/")
 
     def files(self) -> dict[str, int]:
         """Sizes of all files below, by name relative to the folder; empty where there is no folder."""
+        from pyarrow.fs import FileSelector
 
         def list_all() -> dict[str, int]:
-            selector = pa.fs.FileSelector(self._path, allow_not_found=True, recursive=True)
+            selector = FileSelector(self._path, allow_not_found=True, recursive=True)
             return {
                 info.path[len(self._path) + 1 :]: info.size
                 for info in self._filesystem.get_file_info(selector)
-                if info.type == pa.fs.FileType.File
+                if info.is_file
             }
 
         return self._persist(list_all)
@@ -116,7 +116,7 @@ class RemoteFolder:
 
         def read_all() -> bytes | None:
             info = self._filesystem.get_file_info(f"{self._path}/{name}")
-            if info.type != pa.fs.FileType.File:
+            if not info.is_file:
                 return None
             if info.size > limit:
                 raise UserError(f"{self.uri}/{name} has {info.size} bytes, which is too much for such a file")
@@ -222,7 +222,7 @@ class RemoteFolder:
         """Delete a file, if it exists."""
 
         def remove() -> None:
-            if self._filesystem.get_file_info(f"{self._path}/{name}").type == pa.fs.FileType.File:
+            if self._filesystem.get_file_info(f"{self._path}/{name}").is_file:
                 self._filesystem.delete_file(f"{self._path}/{name}")
 
         self._persist(remove)
@@ -238,6 +238,8 @@ def persist(uri: str, do: Callable[[], Result]) -> Result:
         uri: for messages.
     Raises: StorageError when the storage refuses, or fails for good; DamagedError when the content is wrong twice.
     """
+    from pyarrow import ArrowException
+
     pause = FIRST_PAUSE_SECONDS
     for attempt in range(1, TRIES + 1):
         try:
@@ -245,7 +247,7 @@ def persist(uri: str, do: Callable[[], Result]) -> Result:
         except _Damaged as error:
             if attempt > 1:
                 raise DamagedError(f"{uri}: {error}; it is damaged, or was changed") from error
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ArrowException) as error:
             reason = " ".join(str(error).split())
             if isinstance(error, PermissionError) or REFUSALS.search(reason):
                 raise StorageError(

@@ -12,44 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.config import REQUIRED, option, parse_arguments
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
-from nanochat_tct.limits import refuse_absurd, refuse_folder
+from nanochat_tct.limits import refuse_folder
 from nanochat_tct.storage.files import PARTIAL, write_atomic
+from nanochat_tct.synthetic.config import SynthesizeConfig
 from nanochat_tct.synthetic.workflow import write_workflow
 from nanochat_tct.synthetic.writer import Writer
 
-FORMATS = ("json", "yaml")
 FOLDER_SIZE = 1000  # files in a sub-folder; fewer files need no sub-folders
 MARKER = (
     "SYNTHESIZED"  # a file in the output folder with the settings of what was, or is being, written there
 )
-MOST_PROCESSES = 1024
 LEAST_BYTES = 300  # of a workflow, on average; a file takes a block of its disk besides
 _SERIAL_COUNT = 3000  # up to this count, more processes take longer to start than they save
-
-
-@dataclass(frozen=True, kw_only=True)
-class SynthesizeConfig:
-    """The flags of `synthesize`."""
-
-    count: int = option(REQUIRED, "how many workflows", unit="workflows")
-    output: str = option(
-        REQUIRED, "the folder to write them to; sub-folders of 1,000 above that count", is_path=True
-    )
-    format: str = option("json", "compact JSON, or YAML", choices=FORMATS)
-    seed: int = option(0, "another seed, other workflows")
-    concurrency: int | None = option(None, "processes; none: one a CPU; the files are the same")
-
-    def __post_init__(self) -> None:
-        refuse_absurd(self)
-        if self.count < 1:
-            raise UserError(f"count is {self.count}: it must be at least 1 workflow")
-        if self.concurrency is not None and not 1 <= self.concurrency <= MOST_PROCESSES:
-            raise UserError(
-                f"concurrency is {self.concurrency}: it must be from 1 to {MOST_PROCESSES} processes"
-            )
 
 
 @dataclass(frozen=True)
@@ -104,11 +80,8 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
     return Synthesized(config.count, num_bytes, written=True)
 
 
-def command(argv: list[str]) -> int:
-    """Run the job: `nanochat-tct synthesize ARGUMENTS`."""
-    config = parse_arguments(
-        SynthesizeConfig, argv, "synthesize", "Write synthetic GitHub Actions workflows, valid and varied."
-    )
+def run(config: SynthesizeConfig) -> None:
+    """Write the workflows, and print what was written."""
     start = time.monotonic()
     done = synthesize_folder(config)
     seconds = time.monotonic() - start
@@ -119,7 +92,6 @@ def command(argv: list[str]) -> int:
         print(f"{what}: written to {config.output} in {seconds:.1f} s")
     else:
         print(f"{what}: already in {config.output}")
-    return 0
 
 
 def _file(output: Path, config: SynthesizeConfig, index: int) -> Path:

@@ -180,6 +180,11 @@ class TrainConfig:
             return GLOBAL_BATCH[self.preset]
         return self.batch_size * self.gradient_accumulation * self.num_workers
 
+    @property
+    def hourly_usd(self) -> float:
+        """Price of a worker."""
+        return self.gpu_hourly_usd if self.use_gpu else self.cpu_hourly_usd
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(TrainConfig):
@@ -328,3 +333,14 @@ def refuse_other_run(
             f"{where} was started with a global batch of {state['global_batch']} windows, "
             f"not {config.global_batch} (batch_size x gradient_accumulation x num_workers); {advice}"
         )
+
+
+def max_shard_size(total: int, world_size: int) -> int:
+    """The size of a worker's largest shard of `total` items."""
+    return -(-total // world_size)
+
+
+def largest_micro_batch(config: TrainConfig, world_size: int, global_batch: int) -> int:
+    """Windows at a time, as configured; with `auto` a worker's whole part of the global batch."""
+    part = max_shard_size(global_batch, world_size)
+    return part if config.batch_size == "auto" else min(config.batch_size, part)

@@ -125,11 +125,6 @@ def shard_range(total: int, worker: Worker) -> range:
     return range(total * worker.rank // worker.world_size, total * (worker.rank + 1) // worker.world_size)
 
 
-def max_shard_size(total: int, world_size: int) -> int:
-    """The size of the largest shard of `total` items."""
-    return -(-total // world_size)
-
-
 def full_state(
     model: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -23,26 +23,19 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import memory_bytes, parameter_count
 from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.storage.files import write_atomic
-from nanochat_tct.training.config import ResolvedConfig
+from nanochat_tct.training.config import ResolvedConfig, largest_micro_batch, max_shard_size
 from nanochat_tct.training.distributed import (
     StoppedTogether,
     Worker,
     broadcast,
     gather,
     gradient_sync,
-    max_shard_size,
     sum_over_workers,
 )
 from nanochat_tct.training.speed import Stopwatch
 
 FILE = "micro_batch.json"  # in the run's folder: what a worker found not to fit while training
 ADAMW_BYTES = 8  # of AdamW's state, for each parameter
-
-
-def largest_micro_batch(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
-    """What the config asks for; with `auto` a worker's whole part of the global batch."""
-    part = max_shard_size(global_batch, world_size)
-    return part if config.batch_size == "auto" else min(config.batch_size, part)
 
 
 def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> int:

@@ -2,39 +2,37 @@
 
 import functools
 import hashlib
-import os
+import importlib.metadata
 import platform
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import nanochat_tct
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.training.distributed import StoppedTogether, Worker, gather
+
+if TYPE_CHECKING:
+    from nanochat_tct.training.distributed import Worker
 
 
-def check_nodes(data_dir: str, worker: Worker) -> None:
-    """Compare all workers. A remote store is fetched to each machine here.
+def check_nodes(data_dir: str, worker: "Worker") -> None:
+    """Compare all workers' machines with the first one's. A remote store is fetched to each machine here.
 
     Raises: StoppedTogether, on every worker, that names the machine and what it lacks.
     """
+    from nanochat_tct.training.distributed import StoppedTogether, broadcast, gather
+
     problem = None
+    head = broadcast((socket.gethostname(), software()), worker)
     try:
-        TokenStore.open(data_dir, verify=False)
+        check_node(data_dir, head)
     except UserError as error:
         problem = str(error)
-    everybody = gather((socket.gethostname(), problem, software()), worker)
-    for host, problem, _ in everybody:
-        if problem is not None:
-            raise StoppedTogether(without_data(host, problem))
-    first_host, _, first = everybody[0]
-    for host, _, other in everybody[1:]:
-        if (problem := difference(host, other, first_host, first)) is not None:
-            raise StoppedTogether(problem)
+    problem = next(filter(None, gather(problem, worker)), None)
+    if problem is not None:
+        raise StoppedTogether(problem)
 
 
 def check_node(data_dir: str, head: Sequence[Any]) -> None:
@@ -50,28 +48,16 @@ def check_node(data_dir: str, head: Sequence[Any]) -> None:
     except StorageError:
         raise
     except UserError as error:
-        raise UserError(without_data(host, str(error))) from error
-    if (problem := difference(host, software(), head[0], head[1])) is not None:
-        raise UserError(problem)
-
-
-def without_data(host: str, problem: str) -> str:
-    """The error message for a machine that cannot open the data."""
-    return (
-        f"on machine {host}: {problem}. Every machine must see the data: a folder that all share, or "
-        "--data-dir s3://..."
-    )
-
-
-def difference(host: str, other: dict[str, str], first_host: str, first: dict[str, str]) -> str | None:
-    """The error message for a machine whose `software` differs from the first one's; None where it does not."""
-    for name, version in other.items():
-        if version != first[name]:
-            return (
-                f"machine {host} has {name} {version}, and machine {first_host} has {first[name]}: install the "
+        raise UserError(
+            f"on machine {host}: {error}. Every machine must see the data: a folder that all share, or "
+            "--data-dir s3://..."
+        ) from error
+    for name, version in software().items():
+        if version != head[1][name]:
+            raise UserError(
+                f"machine {host} has {name} {version}, and machine {head[0]} has {head[1][name]}: install the "
                 "same everywhere (pip install -c constraints.txt), and submit with --working-dir"
             )
-    return None
 
 
 def software() -> dict[str, str]:
@@ -79,14 +65,14 @@ def software() -> dict[str, str]:
     return {
         "nanochat-tct": package_digest(),
         "Python": platform.python_version(),
-        "torch": torch.__version__.split("+")[0],
+        "torch": importlib.metadata.version("torch").split("+")[0],
     }
 
 
 @functools.cache
 def package_digest() -> str:
     """A hash of this package's source on this machine: 12 hexadecimal digits."""
-    folder = Path(os.path.dirname(os.path.abspath(nanochat_tct.__file__)))
+    folder = Path(nanochat_tct.__file__).resolve().parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

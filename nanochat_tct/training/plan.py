@@ -1,13 +1,16 @@
-"""The plan of a run: its config resolved against the data, and printed before training starts."""
+"""The plan of a run: its config resolved against the data, and printed before training starts.
+
+A wrong setting is found before PyTorch is imported, which takes seconds.
+"""
 
 import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
+from typing import Literal, cast
 
 from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.windows import Windowing, Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_folder
 from nanochat_tct.model import checkpoint, remote_run
@@ -16,26 +19,30 @@ from nanochat_tct.storage.object_storage import absolute, join, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import wandb_mode
-from nanochat_tct.training.config import ResolvedConfig, TrainConfig, refuse_other_run, resolve
-from nanochat_tct.training.distributed import max_shard_size
-from nanochat_tct.training.micro_batch import largest_micro_batch
-from nanochat_tct.training.optim import own_rate
-from nanochat_tct.training.speed import peak_of
-from nanochat_tct.training.trainer import open_windows
+from nanochat_tct.training.config import (
+    ResolvedConfig,
+    TrainConfig,
+    largest_micro_batch,
+    max_shard_size,
+    refuse_other_run,
+    resolve,
+)
 
-MOST_BYTES = 2**44  # 16 TiB: of memory in any machine
+MOST_BYTES = 2**44  # 16 TiB: no machine has more memory
 PROCESS_BYTES = 3 * 10**8  # of a worker before it has a model
 ROW_ELEMENT_BYTES = 48  # of an element of a row while a batch is read: tokens, masks, and copies
 EXPECTED_UTILIZATION = {"cpu": 0.4, "cuda": 0.3}  # of the peak; for the estimate of time only
+# Settings whose change is not worth a line when a run continues.
+UNREMARKABLE = ("data_dir", "checkpoint_dir", "log_dir", "run_name", "wandb_run_name", "resume")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved config with absolute paths, and the checkpoint that the run goes on from."""
+    """A resolved config with absolute paths, and the checkpoint that the run continues from."""
 
     config: ResolvedConfig
     lines: list[str]  # to print
-    previous: checkpoint.Checkpoint | None  # what the run goes on from
+    previous: checkpoint.Checkpoint | None
 
     @property
     def run_dir(self) -> Path:
@@ -57,10 +64,14 @@ def check_settings(config: TrainConfig) -> ResolvedConfig:
 
     Raises: UserError.
     """
-    if config.use_gpu and not torch.cuda.is_available() and "RAY_ADDRESS" not in os.environ:
-        raise UserError(
-            "--use-gpu, but torch sees no GPU here; leave it out, or set RAY_ADDRESS to a cluster"
-        )
+    on_cluster = bool(os.environ.get("RAY_ADDRESS"))
+    if config.use_gpu and "RAY_ADDRESS" not in os.environ:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(
+                "--use-gpu, but torch sees no GPU here; leave it out, or set RAY_ADDRESS to a cluster"
+            )
     resolved = resolve(config, load_tokenizer(config.tokenizer).vocab_size())
     if config.global_batch < config.num_workers:
         raise UserError(
@@ -69,10 +80,8 @@ def check_settings(config: TrainConfig) -> ResolvedConfig:
         )
     refuse_beyond_memory(resolved)
     refuse_folder(join(config.checkpoint_dir, resolved.run_name), "--checkpoint-dir")
-    writes_logs = config.tensorboard or config.wandb != "off"
-    if writes_logs and not os.environ.get(
-        "RAY_ADDRESS"
-    ):  # on a cluster the first worker writes them, elsewhere
+    # On a cluster the first worker writes the logs, on another machine.
+    if (config.tensorboard or config.wandb != "off") and not on_cluster:
         refuse_folder(str(Path(config.log_dir, resolved.run_name)), "--log-dir")
     return resolved
 
@@ -80,35 +89,37 @@ def check_settings(config: TrainConfig) -> ResolvedConfig:
 def refuse_beyond_memory(config: ResolvedConfig, trials: int = 1) -> None:
     """Refuse a config whose workers need more than all memory of the machine that they run on.
 
-    The memory of a GPU or of a cluster's machines is not known here, so there only a limit holds that no machine meets.
+    The memory of a GPU or of a cluster's machines is not known here, so there the limit is one that no machine meets.
 
     Args:
         trials: such runs at a time.
     Raises: UserError.
     """
+    shape = config.model()
     is_here = not config.use_gpu and os.environ.get("RAY_ADDRESS", "") in ("", "local")
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if is_here else MOST_BYTES
     rows = max_shard_size(config.global_batch, config.num_workers)
     is_fixed = is_here and config.batch_size != "auto"
     held = memory_bytes(
-        config.model(),
+        shape,
         largest_micro_batch(config, config.num_workers, config.global_batch) if is_fixed else 1,
         config.precision,
         config.checkpoint_activations,
         config.num_workers if config.parallel == "fsdp" else 1,
         config.optimizer,
     ).total
-    needed = PROCESS_BYTES + held + rows * (config.model().context_size + 1) * ROW_ELEMENT_BYTES
-    at_most = int(
-        os.environ.get("LOCAL_WORLD_SIZE", config.num_workers)
-    )  # torchrun may have other machines too
-    workers = min(config.num_workers, at_most) * trials if is_here else 1
-    if needed * workers > there:
-        shape = config.model()
+    needed = PROCESS_BYTES + held + rows * (shape.context_size + 1) * ROW_ELEMENT_BYTES
+    there = MOST_BYTES
+    if is_here:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        local_workers = int(
+            os.environ.get("LOCAL_WORLD_SIZE", config.num_workers)
+        )  # torchrun's, on this machine
+        needed *= min(config.num_workers, local_workers) * trials
+    if needed > there:
         at_a_time = f"{trials} trials of " if trials > 1 else ""
         raise UserError(
             f"{at_a_time}{config.num_workers} workers with {shape.n_layer} layers of width {shape.n_embd}, context "
-            f"{shape.context_size} and {rows} windows each would hold about {gigabytes(needed * workers)} GB, and "
+            f"{shape.context_size} and {rows} windows each would hold about {gigabytes(needed)} GB, and "
             f"{'this machine has' if is_here else 'no machine has more than'} {gigabytes(there)} GB; take a smaller "
             "model, --batch-size, --gradient-accumulation or --num-workers"
         )
@@ -117,6 +128,13 @@ def refuse_beyond_memory(config: ResolvedConfig, trials: int = 1) -> None:
 def gigabytes(count: int) -> str:
     """Bytes as gigabytes, for messages."""
     return f"{count // 10**9:,}" if count < 10**15 else f"10^{len(str(count // 10**9)) - 1}"
+
+
+def open_windows(store: TokenStore, config: ResolvedConfig, split: Literal["train", "val"]) -> Windows:
+    """The rows of a split; for validation always those of a stream, which holds each token once."""
+    if split == "val":
+        return Windows(store, split, config.context_size)
+    return Windows(store, split, config.context_size, cast(Windowing, config.windowing), config.stride)
 
 
 def make_plan(config: TrainConfig) -> Plan:
@@ -140,21 +158,7 @@ def make_plan(config: TrainConfig) -> Plan:
         log_dir=str(Path(config.log_dir).resolve()),
         wandb=wandb_mode(config.wandb),
     )
-    num_windows = {
-        "train": len(open_windows(store, resolved, "train")),
-        "val": len(open_windows(store, resolved, "val")),
-    }
-    for split, number in num_windows.items():
-        if number == 0 and len(store.split(split)) == 0:  # type: ignore[arg-type]
-            raise UserError(
-                f"{resolved.data_dir} has no document in its {split} split (train_split {settings['train_split']:g}): "
-                "prepare it again with another --train-split, or with documents of more owners"
-            )
-        if number == 0:
-            raise UserError(
-                f"{resolved.data_dir} has no {split} windows of {resolved.context_size} tokens; prepare more "
-                "workflows, or take a smaller --context-size"
-            )
+    num_windows = count_windows(store, resolved)
     run_dir = remote_run.pull(resolved.run_place)
     path = checkpoint.latest_checkpoint(run_dir)
     previous = checkpoint.load_checkpoint(path, verify=False) if path else None
@@ -170,50 +174,60 @@ def make_plan(config: TrainConfig) -> Plan:
     return Plan(resolved, describe(resolved, num_windows, previous), previous)
 
 
+def count_windows(store: TokenStore, config: ResolvedConfig) -> dict[str, int]:
+    """The windows of each split. Raises: UserError where there are none."""
+    counts = {}
+    for split in ("train", "val"):
+        counts[split] = len(open_windows(store, config, split))
+        if len(store.split(split)) == 0:
+            raise UserError(
+                f"{config.data_dir} has no document in its {split} split (train_split "
+                f"{store.manifest['settings']['train_split']:g}): prepare it again with another --train-split, or "
+                "with documents of more owners"
+            )
+        if counts[split] == 0:
+            raise UserError(
+                f"{config.data_dir} has no {split} windows of {config.context_size} tokens; prepare more "
+                "workflows, or take a smaller --context-size"
+            )
+    return counts
+
+
 def evaluations_left(config: ResolvedConfig, done: int) -> int:
     """The number of evaluations after iter `done`; a new run has one before its first iter."""
     left = config.max_iters // config.eval_interval - done // config.eval_interval
-    return (
-        max(0, left) + (config.max_iters % config.eval_interval > 0 and done < config.max_iters) + (done == 0)
-    )
+    is_last_extra = config.max_iters % config.eval_interval > 0 and done < config.max_iters
+    return max(0, left) + is_last_extra + (done == 0)
 
 
 def describe(
     config: ResolvedConfig, num_windows: dict[str, int], previous: checkpoint.Checkpoint | None
 ) -> list[str]:
     """The lines of the plan: everything that was derived from settings and data."""
+    from nanochat_tct.training.optim import own_rate
+
     shape = config.model()
-    flops = flops_per_token(shape)
     global_batch = previous.state["global_batch"] if previous else config.global_batch
     batch_tokens = global_batch * shape.context_size
     trained_windows = min(num_windows["train"], config.train_samples or num_windows["train"])
-    done = previous.step if previous else 0
-    left = max(0, config.max_iters - done)
-    device = "cuda" if config.use_gpu else "cpu"
-    if config.use_gpu and torch.cuda.is_available():
-        peak = peak_of(torch.device("cuda")) * config.num_workers
-    elif config.use_gpu:
-        peak = 0.0  # the GPUs are elsewhere
-    else:
-        peak = peak_of(torch.device("cpu"))  # of all cores, which the workers share
-    start = f"going on from iter {done}" if previous else "new"
-    price = config.gpu_hourly_usd if config.use_gpu else config.cpu_hourly_usd
-    batch = f"batch_size {config.batch_size}"
+    start = f"going on from iter {previous.step}" if previous else "new"
     if config.batch_size == "auto":
-        batch += f": as many at a time as fit, the global batch is {config.preset}'s"
+        batch = f"batch_size auto: as many at a time as fit, the global batch is {config.preset}'s"
     else:
-        batch += f" x gradient_accumulation {config.gradient_accumulation} x num_workers {config.num_workers}"
+        batch = (
+            f"batch_size {config.batch_size} x gradient_accumulation {config.gradient_accumulation} x "
+            f"num_workers {config.num_workers}"
+        )
     own_share = own_rate(config, trained_windows, global_batch)
-    own = (
-        f"; {own_share:.2g} of the rate for what tokens learn apart from their parts" if own_share < 1 else ""
-    )
-    if config.optimizer != "muon" or config.tokenizer == "wheel":  # which know no parts
-        own = ""
+    own = ""
+    if own_share < 1 and config.optimizer == "muon" and config.tokenizer != "wheel":
+        own = f"; {own_share:.2g} of the rate for what tokens learn apart from their parts"
     at_least = f"{config.least_workers} to " if config.least_workers < config.num_workers else ""
-    lines = [
+    return [
         f"run        {config.run_name} ({start}), in {config.run_place}",
         f"model      {config.preset}: {shape.n_layer} layers, {shape.n_head} heads, width {shape.n_embd}, "
-        f"context {shape.context_size}: {parameter_count(shape):,} parameters, {flops / 1e6:.1f}M FLOPs a token",
+        f"context {shape.context_size}: {parameter_count(shape):,} parameters, "
+        f"{flops_per_token(shape) / 1e6:.1f}M FLOPs a token",
         f"data       {config.data_dir}: {trained_windows:,} windows for training, "
         f"{num_windows['val']:,} for validation",
         f"iter       {global_batch} windows = {batch_tokens:,} tokens ({batch})",
@@ -222,21 +236,39 @@ def describe(
         f"learning   {config.optimizer}, rate {config.learning_rate:g} after {config.warmup_iters} iters of warm-up, "
         f"down to {config.min_lr:g} at iter {config.lr_decay_iters}; weight decay {config.weight_decay:g}{own}",
         f"workers    {at_least}{config.num_workers} {'GPUs' if config.use_gpu else 'processes on CPU'}, "
-        f"{config.parallel}, {config.precision}, ${price:g} an hour each; W&B {config.wandb}",
+        f"{config.parallel}, {config.precision}, ${config.hourly_usd:g} an hour each; W&B {config.wandb}",
+        *estimate(config, global_batch, num_windows["val"], previous.step if previous else 0),
+        *([] if previous is None else changes(config, previous.state["config"])),
     ]
-    if peak:
-        measured = min(num_windows["val"], config.eval_iters * global_batch or num_windows["val"])
-        evaluations = evaluations_left(config, done) * measured * shape.context_size
-        tokens = left * batch_tokens + evaluations / 3  # which have no backward pass
-        seconds = tokens * flops / (peak * EXPECTED_UTILIZATION[device])
-        dollars = seconds / 3600 * price * config.num_workers
-        lines.append(
-            f"estimate   {duration(seconds)} of training, ${dollars:.2f}, if nothing else runs there; eta is measured"
-        )
-    if previous is not None:
-        before = previous.state["config"]
-        same = ("data_dir", "checkpoint_dir", "log_dir", "run_name", "wandb_run_name", "resume")
-        for name in (field.name for field in dataclasses.fields(config) if field.name not in same):
-            if name in before and before[name] != getattr(config, name):
-                lines.append(f"changed    {name}: was {before[name]}, is {getattr(config, name)}")
-    return lines
+
+
+def estimate(config: ResolvedConfig, global_batch: int, num_validation: int, done: int) -> list[str]:
+    """The line about time and money; none when the GPUs are on other machines."""
+    import torch
+
+    from nanochat_tct.training.speed import peak_of
+
+    device = torch.device("cuda" if config.use_gpu else "cpu")
+    if config.use_gpu and not torch.cuda.is_available():
+        return []
+    peak = peak_of(device) * (
+        config.num_workers if config.use_gpu else 1
+    )  # the workers share the cores of a CPU
+    measured = min(num_validation, config.eval_iters * global_batch or num_validation)
+    trained = max(0, config.max_iters - done) * global_batch
+    evaluated = evaluations_left(config, done) * measured / 3  # without a backward pass
+    flops = (trained + evaluated) * config.context_size * flops_per_token(config.model())
+    seconds = flops / (peak * EXPECTED_UTILIZATION[device.type])
+    dollars = seconds / 3600 * config.hourly_usd * config.num_workers
+    return [
+        f"estimate   {duration(seconds)} of training, ${dollars:.2f}, if nothing else runs there; eta is measured"
+    ]
+
+
+def changes(config: ResolvedConfig, before: dict[str, object]) -> list[str]:
+    """A line for each setting that differs from the checkpoint's."""
+    return [
+        f"changed    {name}: was {before[name]}, is {value}"
+        for name, value in vars(config).items()
+        if name in before and name not in UNREMARKABLE and before[name] != value
+    ]

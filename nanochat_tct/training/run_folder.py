@@ -17,9 +17,9 @@ import pyarrow.parquet
 
 from nanochat_tct.config import write_yaml
 from nanochat_tct.documents import to_yaml
+from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import generate_tokens
 from nanochat_tct.generation.generate import Sample, in_order
-from nanochat_tct.generation.sampling import SamplingConfig
 from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.plot import plot

@@ -18,7 +18,7 @@ from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.distributed import Worker, set_up_device
+from nanochat_tct.training.distributed import Worker, broadcast, set_up_device
 from nanochat_tct.training.launch import launch
 from nanochat_tct.training.plan import Plan, make_plan
 from nanochat_tct.training.signals import StopSignals
@@ -26,20 +26,30 @@ from nanochat_tct.training.trainer import Reporter, Trainer
 
 
 def command(argv: list[str]) -> int:
-    """One worker of the run; torchrun's --nproc-per-node takes the place of --num-workers."""
-    config = parse_arguments(TrainConfig, argv, "train", "train a model on a token store, without Ray")
-    if config.data_dir is None:
-        raise UserError("--data-dir is missing: give a token store written by `nanochat-tct prepare`")
+    """Train as one worker of the run; torchrun's --nproc-per-node takes the place of --num-workers.
+
+    Returns: the exit code. Only rank 0 prints what a user did wrong.
+    """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    plan = make_plan(dataclasses.replace(config, num_workers=world_size, min_workers=None))
-    use_gpu = plan.config.use_gpu
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_gpu else torch.device("cpu")
-    set_up_device(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
-    if "RANK" in os.environ:
-        dist.init_process_group("nccl" if use_gpu else "gloo")
-    worker = Worker(rank, world_size, device)
     try:
-        return launch(plan, functools.partial(train_here, worker=worker), worker)
+        config = parse_arguments(TrainConfig, argv, "train", "train a model on a token store, without Ray")
+        if config.data_dir is None:
+            raise UserError("--data-dir is missing: give a token store written by `nanochat-tct prepare`")
+        plan = make_plan(dataclasses.replace(config, num_workers=world_size, min_workers=None))
+        use_gpu = plan.config.use_gpu
+        device = (
+            torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_gpu else torch.device("cpu")
+        )
+        set_up_device(device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        if "RANK" in os.environ:
+            dist.init_process_group("nccl" if use_gpu else "gloo")
+        worker = Worker(rank, world_size, device)
+        train = functools.partial(train_here, worker=worker)
+        return launch(plan, train, worker.is_first, functools.partial(broadcast, worker=worker))
+    except UserError:
+        if rank == 0:
+            raise
+        return 2
     finally:
         leave()
 
@@ -49,20 +59,18 @@ def train_here(plan: Plan, worker: Worker) -> dict[str, Any]:
 
     Returns: what `Trainer.run` does, with `exit_code`.
     """
-    terminal = Terminal(plan.config.max_iters) if worker.is_first else None
+    terminal = Terminal(plan.config.max_iters)  # rank 0 alone shows it
     try:
-        with StopSignals() as signals, terminal or nullcontext():
-            reporter = Reporter(stop_reason=signals.reason)
-            if terminal is not None:
-                reporter = Reporter(
-                    say=terminal.line,
-                    progress=terminal.progress,
-                    stop_reason=lambda: signals.reason() or terminal.stop_reason(),
-                )
+        with StopSignals() as signals, terminal if worker.is_first else nullcontext():
+            reporter = Reporter(
+                say=terminal.line,
+                progress=terminal.progress,
+                stop_reason=lambda: signals.reason() or terminal.stop_reason(),
+            )
             result = Trainer(plan.config, worker, reporter).run()
     finally:
         leave()  # before rank 0 alone goes on
-    # Another worker may be the only one that was told to stop.
+    # Another worker may be the only one that received a signal.
     return {**result, "exit_code": signals.exit_code or 128 + signal.SIGTERM}
 
 
@@ -72,15 +80,5 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def said_once(argv: list[str]) -> int:
-    """The command, where rank 0 alone tells what a user did wrong. Returns the exit code."""
-    try:
-        return command(argv)
-    except UserError:
-        if os.environ.get("RANK", "0") == "0":
-            raise
-        return 2
-
-
 if __name__ == "__main__":
-    sys.exit(exit_code(lambda: said_once(sys.argv[1:])))
+    sys.exit(exit_code(lambda: command(sys.argv[1:])))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.sampler import WindowSampler, batch_hash
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.data.windows import MaskedRows, Windowing, Windows
+from nanochat_tct.data.windows import MaskedRows
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.loss import LEAST_BATCHES, batch_sums, evaluation_batches, loss_figures
 from nanochat_tct.model import checkpoint, remote_run
@@ -28,7 +28,7 @@ from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import SilentTracker, Tracker
-from nanochat_tct.training.config import ResolvedConfig, refuse_other_run
+from nanochat_tct.training.config import ResolvedConfig, largest_micro_batch, refuse_other_run
 from nanochat_tct.training.distributed import (
     StoppedTogether,
     Worker,
@@ -48,12 +48,12 @@ from nanochat_tct.training.micro_batch import (
     Batch,
     MicroSteps,
     fit_micro_batch,
-    largest_micro_batch,
     out_of_memory,
     padded,
     warm_up_rows,
 )
 from nanochat_tct.training.optim import Muon, make_optimizers, own_rate, set_learning_rate, step_if
+from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.saver import BackgroundSaver
 from nanochat_tct.training.speed import Speed, peak_of
 from nanochat_tct.training.token_parts import token_parts
@@ -227,7 +227,7 @@ class Trainer:
             )
         self.cost = CostMeter(
             worker.world_size,
-            config.gpu_hourly_usd if worker.device.type == "cuda" else config.cpu_hourly_usd,
+            config.hourly_usd,
             **(previous.state["cost"] if previous else {}),
         )
         return previous
@@ -499,13 +499,6 @@ def read_ahead(read: Callable[[int], Read], steps: range) -> Generator[Read, Non
 def never() -> bool:
     """Nobody wants to stop."""
     return False
-
-
-def open_windows(store: TokenStore, config: ResolvedConfig, split: Literal["train", "val"]) -> Windows:
-    """The rows of a split; for validation always those of a stream, which holds each token once."""
-    if split == "val":
-        return Windows(store, split, config.context_size)
-    return Windows(store, split, config.context_size, cast(Windowing, config.windowing), config.stride)
 
 
 def start_tracker(config: ResolvedConfig, reporter: Reporter, step: int) -> Tracker:

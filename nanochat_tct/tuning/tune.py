@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from nanochat_tct.config import parse_arguments, to_dict, to_yaml
+from nanochat_tct.config import to_dict, to_yaml
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.limits import refuse_folder
@@ -66,12 +66,11 @@ WORKERS_OF_A_CORE = 2  # ray_driver.worker_resources reserves half a core for ea
 DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 
 
-def command(argv: list[str]) -> int:
-    """Sweep as the arguments say. Returns the exit code.
+def tune(config: SweepConfig) -> int:
+    """Run a sweep. Returns the exit code.
 
     Raises: UserError.
     """
-    config = parse_arguments(SweepConfig, argv, "tune", "find the best model that a budget buys, on Ray")
     sweep, folder = prepare(config)
     console = Console(highlight=False)
     if not console.is_terminal:

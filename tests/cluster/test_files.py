@@ -12,9 +12,10 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator, ValidationError
 
+from nanochat_tct import doctor as doctor_command
 from nanochat_tct.cli import main
 from nanochat_tct.cluster_file import cluster_spec, fields_to_fill, is_kuberay, read_cluster_file, strings
-from nanochat_tct.doctor import command
+from nanochat_tct.doctor import DoctorConfig
 from tests.support.cluster_files import ALL, AWS, FOR_RAY_UP, filled, original, path_of, start_commands
 from tests.support.commands import REPOSITORY
 from tests.test_setup import pins
@@ -40,7 +41,7 @@ def doctor(
     monkeypatch.chdir(REPOSITORY)
 
     def run(path: Path) -> tuple[int, dict[str, str]]:
-        code = command(["--cluster", str(path)])
+        code = doctor_command.doctor(DoctorConfig(cluster=str(path)))
         return code, {line[6:21].strip(): line for line in capsys.readouterr().out.splitlines()[:-1]}
 
     return run

@@ -21,9 +21,10 @@ import torch
 
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import prepare as prepare_module
+from nanochat_tct.data.config import PrepareConfig
 from nanochat_tct.data.encode import encode_raw
 from nanochat_tct.data.parts import RawDocument, plan_parts
-from nanochat_tct.data.prepare import PrepareConfig, prepare
+from nanochat_tct.data.prepare import prepare
 from nanochat_tct.data.sources import find_sources
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import NUM_ROWS, Generated, generate_tokens
 from nanochat_tct.generation.prompt import encode_prompt
-from nanochat_tct.generation.sampling import SamplingConfig, score_tokens
+from nanochat_tct.generation.sampling import score_tokens
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer

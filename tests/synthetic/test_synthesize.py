@@ -16,8 +16,9 @@ from check_jsonschema.regex_variants import RegexImplementation, RegexVariantNam
 from check_jsonschema.schema_loader import BuiltinSchemaLoader
 
 from nanochat_tct.documents import read_workflow, to_json, to_yaml
+from nanochat_tct.synthetic.config import SynthesizeConfig
 from nanochat_tct.synthetic.ecosystems import ECOSYSTEMS
-from nanochat_tct.synthetic.synthesize import MARKER, SynthesizeConfig, synthesize, synthesize_folder
+from nanochat_tct.synthetic.synthesize import MARKER, synthesize, synthesize_folder
 from nanochat_tct.synthetic.template import (
     LEXICON,
     Lexicon,

@@ -15,8 +15,8 @@ import torch
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import Windows, targets_of
+from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import generate_tokens
-from nanochat_tct.generation.sampling import SamplingConfig
 from nanochat_tct.model.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.model.config import GPTConfig
 from nanochat_tct.model.gpt import GPT
