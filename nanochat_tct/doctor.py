@@ -1,5 +1,9 @@
-"""`nanochat-tct doctor`: check the set-up; a line for each check, and what to do if it fails."""
+"""`nanochat-tct doctor`: check the set-up; a line for each check, and what to do if it fails.
 
+A check imports what it needs: that may be what is broken.
+"""
+
+import dataclasses
 import importlib.util
 import json
 import os
@@ -13,15 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.cluster_file import CLUSTER_CHECKS, read_cluster_file
 from nanochat_tct.config import option
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.tokens import compare_with_tiktoken
-from nanochat_tct.ray_session import start_ray
-from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tokenizer.native import why_in_python
-from nanochat_tct.tracking.tracker import wandb_mode
 
 GIB = 2**30
 MIN_GLIBC = (2, 28)  # what the wheels of torch and Ray are built for
@@ -122,6 +120,8 @@ def check_torch(config: DoctorConfig) -> str:
 
 
 def check_ray(config: DoctorConfig) -> str:
+    from nanochat_tct.ray_session import start_ray
+
     start_ray()
     import ray
 
@@ -138,8 +138,14 @@ def _double(number: int) -> int:
     return 2 * number
 
 
+def _tokenizer(config: DoctorConfig) -> Any:
+    from nanochat_tct.tokenizer import load_tokenizer
+
+    return load_tokenizer(config.tokenizer)
+
+
 def check_tokenizer(config: DoctorConfig) -> str:
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = _tokenizer(config)
     if tokenizer.vocab_size() != 8192:
         raise UserError(
             f"{tokenizer.name} has {tokenizer.vocab_size()} tokens, not 8192; use another version"
@@ -148,7 +154,9 @@ def check_tokenizer(config: DoctorConfig) -> str:
 
 
 def check_native(config: DoctorConfig) -> str:
-    tokenizer = load_tokenizer(config.tokenizer)
+    from nanochat_tct.tokenizer.native import why_in_python
+
+    tokenizer = _tokenizer(config)
     if reason := why_in_python(tokenizer):
         raise Skipped(f"{tokenizer.name} works in Python, which takes longer: {reason}")
     return f"{tokenizer.name} encodes and decodes in compiled code"
@@ -157,7 +165,7 @@ def check_native(config: DoctorConfig) -> str:
 def check_wheel(config: DoctorConfig) -> str:
     if importlib.util.find_spec("tct_github_workflow") is None:
         raise Skipped("tct_github_workflow is not installed; the built-in tokenizer needs nothing")
-    wheel = load_tokenizer("wheel")
+    wheel = _tokenizer(dataclasses.replace(config, tokenizer="wheel"))
     text, _, _ = wheel.decode(wheel.encode(json.dumps(EXAMPLE)))
     if json.loads(text) != EXAMPLE:
         raise UserError(
@@ -167,7 +175,7 @@ def check_wheel(config: DoctorConfig) -> str:
 
 
 def check_round_trip(config: DoctorConfig) -> str:
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = _tokenizer(config)
     text = to_json(EXAMPLE)
     tokens = tokenizer.encode(text)
     decoded, consumed, total = tokenizer.decode(tokens)
@@ -181,7 +189,7 @@ def check_round_trip(config: DoctorConfig) -> str:
 
 
 def check_window(config: DoctorConfig) -> str:
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = _tokenizer(config)
     tokens = tokenizer.encode(json.dumps(EXAMPLE))
     window = tokenizer.extract_window(tokens, 4, 12)
     if window != [4, *tokens[4:12]]:
@@ -192,8 +200,10 @@ def check_window(config: DoctorConfig) -> str:
 
 
 def check_tiktoken(config: DoctorConfig) -> str:
+    from nanochat_tct.evaluation.tokens import compare_with_tiktoken
+
     text = to_json(EXAMPLE)
-    line = compare_with_tiktoken(text, to_yaml(EXAMPLE), len(load_tokenizer(config.tokenizer).encode(text)))
+    line = compare_with_tiktoken(text, to_yaml(EXAMPLE), len(_tokenizer(config).encode(text)))
     if "no comparison" in line:
         raise Skipped(line)
     return line
@@ -201,6 +211,8 @@ def check_tiktoken(config: DoctorConfig) -> str:
 
 def check_wandb(config: DoctorConfig) -> str:
     import wandb
+
+    from nanochat_tct.tracking.tracker import wandb_mode
 
     mode = wandb_mode("auto")
     hint = {"offline": "; `wandb login` sends runs to wandb.ai", "off": ""}.get(mode, "")
@@ -213,7 +225,7 @@ def check_store(config: DoctorConfig) -> str:
     from nanochat_tct.data.store import TokenStore
 
     store = TokenStore.open(config.data_dir)
-    store.check_tokenizer(load_tokenizer(config.tokenizer))
+    store.check_tokenizer(_tokenizer(config))
     return f"{config.data_dir}: {store.documents.num_rows:,} documents, {len(store.tokens):,} tokens"
 
 
@@ -229,7 +241,7 @@ def check_training(config: DoctorConfig) -> str:
         data_dir = os.path.abspath(config.data_dir or f"{folder}/data")
         if config.data_dir is None:
             workflows = [synthesize(index, seed=0) for index in range(TRAINING_WORKFLOWS)]
-            write_store(data_dir, workflows, load_tokenizer(config.tokenizer))
+            write_store(data_dir, workflows, _tokenizer(config))
         job = ["train", "--data-dir", data_dir, "--tokenizer", config.tokenizer]
         job += ["--max-iters", "2", "--num-samples", "0", "--wandb", "off"]
         result = subprocess.run(
@@ -282,9 +294,12 @@ def run_check(check: Callable[[Any], str], subject: Any) -> tuple[str, str]:
 
 def doctor(config: DoctorConfig) -> int:
     """Run every check. Returns 0 if none failed, otherwise 1."""
-    checks, subject = (
-        (CHECKS, config) if config.cluster is None else (CLUSTER_CHECKS, read_cluster_file(config.cluster))
-    )
+    checks: dict[str, Callable[[Any], str]] = CHECKS
+    subject: Any = config
+    if config.cluster is not None:
+        from nanochat_tct.cluster_file import CLUSTER_CHECKS, read_cluster_file
+
+        checks, subject = CLUSTER_CHECKS, read_cluster_file(config.cluster)
     failed = 0
     for name, check in checks.items():
         status, text = run_check(check, subject)

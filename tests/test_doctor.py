@@ -70,7 +70,7 @@ def test_no_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "missing", "No module named 'nanochat_tct.tokenizer._native'")
     slow = Tokenizer()
     slow.codec = None
-    monkeypatch.setattr(doctor, "load_tokenizer", lambda name: slow)
+    monkeypatch.setattr(doctor, "_tokenizer", lambda config: slow)
     status, text = run_check(doctor.check_native, CONFIG)
     assert status == "skip"
     assert text.startswith(

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import nanochat_tct
+from nanochat_tct.cli import COMMANDS
 from tests.support.commands import run_python
 
 PACKAGE = Path(nanochat_tct.__file__).parent
@@ -77,6 +78,43 @@ def test_only_the_edge_knows_ray() -> None:
     assert not [name for name in know for pattern in NEED_NO_RAY if fnmatchcase(name, pattern)]
 
 
-def test_help_of_generate_needs_no_torch() -> None:
-    code = "import sys, nanochat_tct.generation.generate; sys.exit('torch' in sys.modules)"
-    assert run_python("-c", code).code == 0
+RUN_EACH = """
+import contextlib, io, sys
+from nanochat_tct.cli import COMMANDS, main
+for argv in [line.split() for line in sys.argv[1:]] or [[name, "--help"] for name in COMMANDS]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            code = main(argv)
+        except SystemExit as stopped:
+            code = stopped.code
+    loaded = [name for name in ("torch", "ray", "pyarrow", "nanochat_tct.tokenizer") if name in sys.modules]
+    print(*argv[:1], code, *loaded)
+"""
+
+
+def test_help_needs_none_of_the_large_libraries() -> None:
+    """So it takes less than 0.3 s on a machine that is not busy."""
+    done = run_python("-c", RUN_EACH)
+    assert done.stdout.splitlines() == [f"{name} 0" for name in COMMANDS], done.stderr
+
+
+def test_wrong_settings_are_answered_without_torch(tmp_path: Path) -> None:
+    wrong = [
+        "train --nonsense 1",
+        "train --learning-rate fast",
+        "train --n-head 5",
+        "train --min-lr 1",
+        "train --num-workers 9999",
+        f"train --data-dir {tmp_path}/none",
+        "tune --budget-usd -1",
+        "tune --sizes",
+        f"evaluate --checkpoint {tmp_path} --data-dir {tmp_path}/none",
+        f"generate --checkpoint {tmp_path}",
+        "generate --untrained --tokenizer none.json",
+        "generate --untrained --prompt [1]",
+    ]
+    done = run_python("-c", RUN_EACH, *wrong, cwd=tmp_path)
+    for line, answer in zip(wrong, done.stdout.splitlines(), strict=True):
+        name, code, *loaded = answer.split()
+        assert (name, code) == (line.split()[0], "2") and not {"torch", "ray"} & set(loaded), (line, answer)
+    assert done.stderr.count("error: ") == done.stderr.count("\n") == len(wrong), done.stderr

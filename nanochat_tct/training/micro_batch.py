@@ -27,7 +27,6 @@ from nanochat_tct.training.config import ResolvedConfig, largest_micro_batch, ma
 from nanochat_tct.training.distributed import (
     StoppedTogether,
     Worker,
-    broadcast,
     gather,
     gradient_sync,
     sum_over_workers,
@@ -75,8 +74,10 @@ def fit_micro_batch(
         capacity = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 / worker.world_size
         while micro_batch > 1 and _estimate(config, micro_batch) > capacity:
             micro_batch = (micro_batch + 1) // 2
-    full_at = broadcast(_read(run_dir) if worker.is_first else None, worker)
-    if full_at is not None:
+    full_at = min(filter(None, gather(_read(run_dir), worker)), default=None)
+    if full_at == 1:  # there is nothing smaller to try: whoever starts again has changed something else
+        (run_dir / FILE).unlink(missing_ok=True)
+    elif full_at is not None:
         while micro_batch > 1 and micro_batch >= full_at:
             micro_batch = (micro_batch + 1) // 2
         reason = f", as the memory was full with {full_at}"
@@ -95,16 +96,26 @@ def fit_micro_batch(
 def out_of_memory(micro_batch: int, run_dir: Path) -> UserError:
     """The error of a worker whose memory is full in the middle of training.
 
-    What did not fit is written down for the next start of the run, by Ray Train or by hand.
+    What did not fit is written down for the next start of the run, by Ray Train or by hand, and for the neighbours of
+    this worker (`ran_out_of_memory`).
     """
-    if micro_batch == 1:
-        return UserError(f"out of memory with a single window; {ADVICE}")
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(run_dir / FILE, json.dumps({"full_at": micro_batch}), sync=False)
+    if micro_batch == 1:
+        return UserError(f"out of memory with a single window; {ADVICE}")
     return UserError(
         f"out of memory with {micro_batch} windows at a time; the run goes on from its last checkpoint "
         f"with {(micro_batch + 1) // 2}: run it again if that does not happen by itself"
     )
+
+
+def ran_out_of_memory(micro_batch: int, run_dir: Path) -> bool:
+    """Whether some worker wrote down that so many windows do not fit, since this run started.
+
+    Its neighbours only see that a connection is closed, and would otherwise raise that error, perhaps before it.
+    """
+    full_at = _read(run_dir)
+    return full_at is not None and full_at <= micro_batch
 
 
 ADVICE = "try --checkpoint-activations, a smaller model, or --parallel fsdp on more GPUs"

@@ -50,6 +50,7 @@ from nanochat_tct.training.micro_batch import (
     fit_micro_batch,
     out_of_memory,
     padded,
+    ran_out_of_memory,
     warm_up_rows,
 )
 from nanochat_tct.training.optim import Muon, make_optimizers, own_rate, set_learning_rate, step_if
@@ -161,8 +162,11 @@ class Trainer:
                 ):
                     self.save()
             self.finish_saving()
-        except torch.OutOfMemoryError as error:
-            raise out_of_memory(self.micro.micro_batch, self.run_dir) from error
+        except RuntimeError as error:
+            is_own = isinstance(error, torch.OutOfMemoryError)
+            if is_own or ran_out_of_memory(self.micro.micro_batch, self.run_dir):
+                raise out_of_memory(self.micro.micro_batch, self.run_dir) from error
+            raise
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise

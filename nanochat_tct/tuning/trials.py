@@ -22,9 +22,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-import pyarrow as pa
-import pyarrow.parquet
-
 from nanochat_tct.storage.files import replacing, write_atomic
 
 if TYPE_CHECKING:
@@ -159,6 +156,9 @@ Row = TypeVar("Row", Trial, Entry, Point)
 def write_rows(rows: Iterable[Row], path: str | Path, kind: type[Row]) -> None:
     """Write trials or entries as Parquet; a reader sees the old file or the new one, never half of it."""
     hints = get_type_hints(kind)
+    import pyarrow as pa  # here, as `tune --help` needs none of it
+    import pyarrow.parquet
+
     schema = pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in hints.items()])
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
     with replacing(Path(path), sync=False) as partial:
@@ -167,6 +167,8 @@ def write_rows(rows: Iterable[Row], path: str | Path, kind: type[Row]) -> None:
 
 def read_rows(path: str | Path, kind: type[Row]) -> list[Row]:
     """What `write_rows` wrote."""
+    import pyarrow.parquet
+
     return [kind(**row) for row in pyarrow.parquet.read_table(path).to_pylist()]
 
 
@@ -189,7 +191,9 @@ def show_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _arrow_type(hint: Any) -> pa.DataType:
+def _arrow_type(hint: Any) -> Any:
+    import pyarrow as pa
+
     if get_origin(hint) is Literal:
         return pa.string()
     kind = next(item for item in (get_args(hint) or (hint,)) if item is not type(None))

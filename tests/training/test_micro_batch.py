@@ -122,8 +122,6 @@ def fill_second_rank_later(rank: int) -> None:
     trainer.GPT = full_model(holds=4 - 2 * rank, calls_before=4)  # type: ignore[misc]
 
 
-@pytest.mark.slow
-@pytest.mark.long  # on a busy machine a neighbour may be heard before the worker that ran out of memory
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_workers_agree(data_dir: Path, tmp_path: Path, parallel: str) -> None:
     settings = {"batch_size": 4, "num_workers": 2, "max_iters": 4, "parallel": parallel}
@@ -141,6 +139,27 @@ def test_workers_agree(data_dir: Path, tmp_path: Path, parallel: str) -> None:
     assert json.loads((run_dir / FILE).read_text()) == {"full_at": 4}
     train_together([(later, fill_second_rank)], 2)  # what Ray Train does, or the same command by hand
     np.testing.assert_allclose(losses(later), losses(plain), rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_neighbour_full", [True, False])
+def test_all_workers_raise_the_error_of_the_one_that_ran_out(
+    is_neighbour_full: bool, data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others only see that a connection is closed; without a neighbour that ran out, that is the error."""
+    config = small_config(data_dir, tmp_path, batch_size=4, max_iters=3)
+
+    class Cut(GPT):
+        def forward(self, *arguments: Any, **settings: Any) -> torch.Tensor:
+            if self.training and Path(config.run_place, "metrics.jsonl").exists():  # after the warm-up
+                if is_neighbour_full:
+                    out_of_memory(4, Path(config.run_place))
+                raise RuntimeError("Connection closed by peer")
+            return super().forward(*arguments, **settings)
+
+    monkeypatch.setattr(trainer, "GPT", Cut)
+    expected = "goes on from its last checkpoint with 2" if is_neighbour_full else "closed by peer"
+    with pytest.raises(UserError if is_neighbour_full else RuntimeError, match=expected):
+        train_alone(config)
 
 
 def test_what_did_not_fit_is_known_at_the_next_start(data_dir: Path, tmp_path: Path) -> None:
