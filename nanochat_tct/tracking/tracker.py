@@ -183,15 +183,3 @@ def _start_wandb(
         raise
     run.define_metric("*", step_metric="iter")
     return run
-
-
-class SilentTracker:
-    """For ranks other than 0."""
-
-    def say(self, text: str) -> None: ...
-
-    def iteration(self, metrics: dict[str, Any]) -> None: ...
-
-    def evaluation(self, metrics: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...

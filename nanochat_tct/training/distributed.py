@@ -113,11 +113,17 @@ def gather(value: Any, worker: Worker) -> list[Any]:
     return values
 
 
-def raise_together(error: str | None, worker: Worker) -> None:
-    """Raise on every worker when rank 0 could not save. Raises: NotSaved."""
-    error = broadcast(error, worker)
+@contextmanager
+def together(worker: Worker, kind: type[StoppedTogether] = StoppedTogether) -> Iterator[None]:
+    """Raise a UserError of any worker's block on every worker, as a `kind`: the first one's. All of them enter it."""
+    error = None
+    try:
+        yield
+    except UserError as problem:
+        error = str(problem)
+    error = next(filter(None, gather(error, worker)), None)
     if error is not None:
-        raise NotSaved(error)
+        raise kind(error)
 
 
 def shard_range(total: int, worker: Worker) -> range:

@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 from nanochat_tct.data.config import PrepareConfig
-from nanochat_tct.errors import UserError
 from nanochat_tct.model.checkpoint import exclusive
 from nanochat_tct.synthetic.config import SynthesizeConfig
 from nanochat_tct.training.config import BUNDLED_STORE, TrainConfig
@@ -35,7 +34,7 @@ def launch(
     plan: Plan,
     train: Callable[[Plan], dict[str, Any]],
     is_first: bool = True,
-    broadcast: Callable[[str | None], str | None] = lambda problem: problem,
+    together: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> int:
     """Train a run from where it stands to its end, alone in its folder. Returns the exit code.
 
@@ -43,7 +42,7 @@ def launch(
         train: starts workers, or is one; returns what `Trainer.run` does, and `exit_code` for a run that was stopped.
         is_first: whether this is the first of the processes that call this together; that one holds the folder and
             prints.
-        broadcast: returns what the first of them passes to it.
+        together: a context that raises a UserError of any of them on all.
     Raises: UserError, on all of them when another job holds the folder.
     """
 
@@ -53,15 +52,9 @@ def launch(
 
     say("\n".join(plan.lines))
     with ExitStack() as held:
-        problem = None
-        try:
+        with together():
             if is_first:
                 held.enter_context(exclusive(plan.run_dir))
-        except UserError as error:
-            problem = str(error)
-        problem = broadcast(problem)
-        if problem is not None:
-            raise UserError(problem)
         if plan.is_finished:
             say(f"run {plan.config.run_name} was finished at iter {plan.step}: nothing to do")
         else:

@@ -22,17 +22,11 @@ def check_nodes(data_dir: str, worker: "Worker") -> None:
 
     Raises: StoppedTogether, on every worker, that names the machine and what it lacks.
     """
-    from nanochat_tct.training.distributed import StoppedTogether, broadcast, gather
+    from nanochat_tct.training.distributed import broadcast, together
 
-    problem = None
     head = broadcast((socket.gethostname(), software()), worker)
-    try:
+    with together(worker):
         check_node(data_dir, head)
-    except UserError as error:
-        problem = str(error)
-    problem = next(filter(None, gather(problem, worker)), None)
-    if problem is not None:
-        raise StoppedTogether(problem)
 
 
 def check_node(data_dir: str, head: Sequence[Any]) -> None:

@@ -20,7 +20,7 @@ class BackgroundSaver:
     def __init__(self, run_path_or_uri: str) -> None:
         self._run_path_or_uri = run_path_or_uri
         self._thread = ThreadPoolExecutor(1)
-        self._saving: Future[Path] | None = None
+        self._saving: Future[None] | None = None
 
     def save(
         self, run_dir: Path, weights: dict[str, Any], optimizer_state: Any, state: dict[str, Any], keep: int
@@ -31,24 +31,17 @@ class BackgroundSaver:
         """
         self.wait()
         weights, optimizer_state, state = copy_to_cpu((weights, optimizer_state, state))
-        self._saving = self._thread.submit(self._save, run_dir, weights, optimizer_state, state, keep)
 
-    def _save(
-        self, run_dir: Path, weights: dict[str, Any], optimizer_state: Any, state: dict[str, Any], keep: int
-    ) -> Path:
-        path = save_checkpoint(run_dir, weights, optimizer_state, state, keep)
-        push(run_dir, self._run_path_or_uri)
-        return path
+        def write() -> None:
+            save_checkpoint(run_dir, weights, optimizer_state, state, keep)
+            push(run_dir, self._run_path_or_uri)
+
+        self._saving = self._thread.submit(write)
 
     @property
     def has_failed(self) -> bool:
         """Whether the checkpoint in flight has failed; `wait` raises the reason."""
         return self._saving is not None and self._saving.done() and self._saving.exception() is not None
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether a checkpoint is being written."""
-        return self._saving is not None and not self._saving.done()
 
     def wait(self) -> None:
         """Wait until the checkpoint in flight is committed. Raises: its UserError, once."""

@@ -18,7 +18,7 @@ from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.distributed import Worker, broadcast, set_up_device
+from nanochat_tct.training.distributed import Worker, set_up_device, together
 from nanochat_tct.training.launch import launch
 from nanochat_tct.training.plan import Plan, make_plan
 from nanochat_tct.training.signals import StopSignals
@@ -45,7 +45,7 @@ def command(argv: list[str]) -> int:
             dist.init_process_group("nccl" if use_gpu else "gloo")
         worker = Worker(rank, world_size, device)
         train = functools.partial(train_here, worker=worker)
-        return launch(plan, train, worker.is_first, functools.partial(broadcast, worker=worker))
+        return launch(plan, train, worker.is_first, functools.partial(together, worker))
     except UserError:
         if rank == 0:
             raise

@@ -27,9 +27,10 @@ from nanochat_tct.model.loss import masks_on
 from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.cost import CostMeter
-from nanochat_tct.tracking.tracker import SilentTracker, Tracker
+from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training.config import ResolvedConfig, largest_micro_batch, refuse_other_run
 from nanochat_tct.training.distributed import (
+    NotSaved,
     StoppedTogether,
     Worker,
     broadcast,
@@ -37,12 +38,12 @@ from nanochat_tct.training.distributed import (
     full_state,
     gather,
     load_full_state,
-    raise_together,
     random_state,
     seed_worker,
     set_random_state,
     shard_range,
     sum_over_workers,
+    together,
 )
 from nanochat_tct.training.micro_batch import (
     Batch,
@@ -191,14 +192,14 @@ class Trainer:
         if previous is not None:
             self.restore(previous)
         step = self.progress.step
-        self.tracker = start_tracker(config, self.reporter, step) if worker.is_first else SilentTracker()
+        self.tracker = start_tracker(config, self.reporter, step) if worker.is_first else None
         self.saver = BackgroundSaver(config.run_place)
         self.batches: Generator[tuple[Batch, int], None, None] | None = None
         if self.reporter.is_restart:
             plural = "" if worker.world_size == 1 else "s"
-            self.tracker.say(f"continuing from iter {step} with {worker.world_size} worker{plural}")
+            self.say(f"continuing from iter {step} with {worker.world_size} worker{plural}")
         if previous is not None and worker.world_size != config.num_workers:
-            self.tracker.say(
+            self.say(
                 f"iter {step}: {worker.world_size} of {config.num_workers} workers, the same global batch"
             )
 
@@ -335,7 +336,7 @@ class Trainer:
     def report_skipped(self, step: Step) -> None:
         """Print that a step was skipped. Raises: StoppedTogether when too many were in a row."""
         progress = self.progress
-        self.tracker.say(
+        self.say(
             f"iter {progress.step}: loss {step.loss:.3f}, gradient norm {step.grad_norm:.3f}: step skipped, "
             f"{progress.skipped_iters} so far"
         )
@@ -350,8 +351,8 @@ class Trainer:
         metrics = {"iter": self.progress.step, "loss": step.loss, "lr": step.lr, "grad_norm": step.grad_norm}
         metrics |= {**self.speed.metrics(), "cost_usd": self.cost.usd}
         metrics["skipped_iters"] = self.progress.skipped_iters
-        self.tracker.iteration({**metrics, "batches": self.progress.batches})
-        if self.worker.is_first:
+        if self.tracker is not None:
+            self.tracker.iteration({**metrics, "batches": self.progress.batches})
             left = self.cost.usd_for(metrics["eta_seconds"])
             self.reporter.progress({**metrics, "cost_left_usd": left})
 
@@ -373,7 +374,8 @@ class Trainer:
         metrics = {"iter": progress.step, **figures}
         progress.first_evaluation = progress.first_evaluation or metrics
         progress.last_evaluation = metrics
-        self.tracker.evaluation({**metrics, "is_best": is_best})
+        if self.tracker is not None:
+            self.tracker.evaluation({**metrics, "is_best": is_best})
         self.reporter.report({**metrics, "cost_usd": self.cost.usd})
         return is_best
 
@@ -408,15 +410,13 @@ class Trainer:
         """Copy this moment for a checkpoint, which is committed while training goes on."""
         self.charge("checkpoint", 0)
         weights, optimizer_state = full_state(self.trained, self.optimizers)
-        random_states = gather(random_state(self.worker.device), self.worker)
-        error = None
-        if self.worker.is_first:
-            both = {"optimizer": optimizer_state, "random": random_states}
-            try:
+        both = {
+            "optimizer": optimizer_state,
+            "random": gather(random_state(self.worker.device), self.worker),
+        }
+        with together(self.worker, NotSaved):
+            if self.worker.is_first:
                 self.saver.save(self.run_dir, weights, both, self.state(), self.config.keep_checkpoints)
-            except UserError as problem:
-                error = str(problem)
-        raise_together(error, self.worker)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint's state.json holds."""
@@ -436,12 +436,8 @@ class Trainer:
 
     def finish_saving(self) -> None:
         """Wait until the last checkpoint is committed. Raises: NotSaved, on every worker."""
-        error = None
-        try:
+        with together(self.worker, NotSaved):
             self.saver.wait()
-        except UserError as problem:
-            error = str(problem)
-        raise_together(error, self.worker)
 
     def charge(self, kind: str, num_rows: float) -> None:
         """Announce a piece of work: forward and backward passes of so many windows over all workers."""
@@ -465,7 +461,8 @@ class Trainer:
         if self.batches is not None:
             self.batches.close()
         self.saver.close()
-        self.tracker.close()
+        if self.tracker is not None:
+            self.tracker.close()
 
     def result(self, is_finished_before: bool) -> dict[str, Any]:
         """What `run` returns."""
