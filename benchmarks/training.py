@@ -579,7 +579,7 @@ def play_plain(options: argparse.Namespace) -> None:
     inputs: list[dict[str, Any]]
     if options.contestant == "plain":
         inputs = [
-            {"tokens": batch.tokens, "targets": batch.targets, "legal": loader.legal(batch.mask_ids)}
+            dict(zip(("tokens", "targets", "legal"), loader.micro_batch_at(batch, 0), strict=True))
             for batch in batches
         ]
     else:  # the GPT-2 has neither position tokens nor masks

@@ -35,6 +35,7 @@ from nanochat_tct.training.speed import Stopwatch
 
 FILE = "micro_batch.json"  # in the run's folder: what a worker found not to fit while training
 ADAMW_BYTES = 8  # of AdamW's state, for each parameter
+ADVICE = "try --checkpoint-activations, a smaller model, or --parallel fsdp on more GPUs"
 
 
 def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
@@ -73,19 +74,19 @@ def fit_micro_batch(
         # A CPU's memory has no clear end: half of the machine's at most, by estimate.
         capacity = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 / worker.world_size
         while micro_batch > 1 and _estimate(config, micro_batch) > capacity:
-            micro_batch = (micro_batch + 1) // 2
-    full_at = min(filter(None, gather(_read(run_dir), worker)), default=None)
+            micro_batch = half(micro_batch)
+    full_at = min(filter(None, gather(_full_at(run_dir), worker)), default=None)
     if full_at == 1:  # there is nothing smaller to try: whoever starts again has changed something else
         (run_dir / FILE).unlink(missing_ok=True)
     elif full_at is not None:
         while micro_batch > 1 and micro_batch >= full_at:
-            micro_batch = (micro_batch + 1) // 2
+            micro_batch = half(micro_batch)
         reason = f", as the memory was full with {full_at}"
     while not all(gather(_fits(config, worker, micro_batch, try_micro_batch), worker)):
         if micro_batch == 1:
             raise StoppedTogether(f"out of memory with a single window; {ADVICE}")
         reason = f", as the memory was full with {micro_batch}"
-        micro_batch = (micro_batch + 1) // 2
+        micro_batch = half(micro_batch)
     if reason or config.batch_size == "auto":
         turns = -(-max_shard_size(global_batch, worker.world_size) // micro_batch)
         asked = "--batch-size auto" if config.batch_size == "auto" else f"batch_size {wanted}"
@@ -93,11 +94,16 @@ def fit_micro_batch(
     return micro_batch
 
 
+def half(micro_batch: int) -> int:
+    """Half the windows, rounded up."""
+    return (micro_batch + 1) // 2
+
+
 def out_of_memory(micro_batch: int, run_dir: Path) -> UserError:
     """The error of a worker whose memory is full in the middle of training.
 
-    What did not fit is written down for the next start of the run, by Ray Train or by hand, and for the neighbours of
-    this worker (`ran_out_of_memory`).
+    What did not fit is written down for the next start of the run, by Ray Train or by hand, and for this worker's
+    neighbours (`ran_out_of_memory`).
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(run_dir / FILE, json.dumps({"full_at": micro_batch}), sync=False)
@@ -105,7 +111,7 @@ def out_of_memory(micro_batch: int, run_dir: Path) -> UserError:
         return UserError(f"out of memory with a single window; {ADVICE}")
     return UserError(
         f"out of memory with {micro_batch} windows at a time; the run goes on from its last checkpoint "
-        f"with {(micro_batch + 1) // 2}: run it again if that does not happen by itself"
+        f"with {half(micro_batch)}: run it again if that does not happen by itself"
     )
 
 
@@ -114,14 +120,11 @@ def ran_out_of_memory(micro_batch: int, run_dir: Path) -> bool:
 
     Its neighbours only see that a connection is closed, and would otherwise raise that error, perhaps before it.
     """
-    full_at = _read(run_dir)
+    full_at = _full_at(run_dir)
     return full_at is not None and full_at <= micro_batch
 
 
-ADVICE = "try --checkpoint-activations, a smaller model, or --parallel fsdp on more GPUs"
-
-
-def _read(run_dir: Path) -> int | None:
+def _full_at(run_dir: Path) -> int | None:
     try:
         return int(json.loads((run_dir / FILE).read_text())["full_at"])
     except FileNotFoundError:
@@ -132,8 +135,10 @@ def _fits(
     config: ResolvedConfig, worker: Worker, micro_batch: int, try_micro_batch: Callable[[int], None]
 ) -> bool:
     """Whether this worker's memory holds a forward and backward pass, beside the optimizer's state to come."""
-    is_cut = config.parallel == "fsdp" and worker.world_size > 1  # then half of what is held now goes
-    reserve = 0 if is_cut or worker.device.type == "cpu" else ADAMW_BYTES * parameter_count(config.model())
+    is_sharded = config.parallel == "fsdp" and worker.world_size > 1  # then half of what is held now goes
+    reserve = (
+        0 if is_sharded or worker.device.type == "cpu" else ADAMW_BYTES * parameter_count(config.model())
+    )
     try:
         held = torch.empty(reserve, dtype=torch.uint8, device=worker.device)
         try_micro_batch(micro_batch)
@@ -149,13 +154,8 @@ def _fits(
 
 
 def _estimate(config: ResolvedConfig, micro_batch: int) -> int:
-    return memory_bytes(
-        config.model(),
-        micro_batch,
-        config.precision,
-        config.checkpoint_activations,
-        optimizer=config.optimizer,
-    ).total
+    precision, checkpoints = config.precision, config.checkpoint_activations
+    return memory_bytes(config.model(), micro_batch, precision, checkpoints, optimizer=config.optimizer).total
 
 
 @dataclass(frozen=True)
@@ -211,35 +211,29 @@ class MicroSteps:
         """Args:
         trained: a GPT, as it is or distributed.
         global_batch: windows of an iter, over all workers.
-        micro_batch: so many at a time; None: as configured.
+        micro_batch: None: as configured.
         say: prints a line when the memory is full.
         masks: the store's (`masks_on`), if illegal tokens are to have no probability.
         """
         self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
         self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
-        self.micro_batch = (
-            largest_micro_batch(config, worker.world_size, global_batch)
-            if micro_batch is None
-            else micro_batch
-        )
-        self.say = say
+        self.micro_batch = micro_batch or largest_micro_batch(config, worker.world_size, global_batch)
+        self.say, self.masks = say, masks
         self.stopwatch = Stopwatch(worker.device)
-        self.masks = masks
         # FSDP computes in bf16 by its own policy.
         is_autocast = config.precision == "bf16" and not isinstance(trained, FSDPModule)
         self.autocast = torch.autocast(worker.device.type, torch.bfloat16, enabled=is_autocast)
         self.copying = torch.cuda.Stream(worker.device) if worker.device.type == "cuda" else None
 
     def load(self, windows: MaskedRows) -> Batch:
-        """Send this worker's windows of a global batch on their way to the device.
+        """Start the copy of this worker's windows of a global batch to the device.
 
         Meant for the thread that reads ahead: on CUDA the copy runs beside the computation of the iter before.
         Where the workers' parts differ by a window, those that have less get an empty one: FSDP needs all of
         them in every micro-step.
         """
-        return self._send(
-            padded(windows, max_shard_size(self.global_batch, self.worker.world_size), self.pad_token)
-        )
+        largest = max_shard_size(self.global_batch, self.worker.world_size)
+        return self._send(padded(windows, largest, self.pad_token))
 
     def _send(self, windows: MaskedRows) -> Batch:
         rows, mask_ids = windows
@@ -274,32 +268,30 @@ class MicroSteps:
         Raises: torch.OutOfMemoryError.
         """
         try:
-            return self.accumulate(batch, extra_metrics, norm_limit)
+            nats, num_targets = self._accumulate(batch)
+            return self._outcome(nats, num_targets, extra_metrics(), norm_limit)
         except torch.OutOfMemoryError:
             if self.worker.world_size > 1 or self.micro_batch == 1:
                 raise
         # Out of the `except`, whose traceback holds on to the activations.
         self.trained.zero_grad(set_to_none=True)
-        full_at, self.micro_batch = self.micro_batch, (self.micro_batch + 1) // 2
+        full_at, self.micro_batch = self.micro_batch, half(self.micro_batch)
         if self.worker.device.type == "cuda":
             torch.cuda.empty_cache()
         self.say(f"out of memory with {full_at} windows at a time: going on with {self.micro_batch}")
         return self.gradients(batch, extra_metrics, norm_limit)
 
-    def accumulate(
-        self,
-        batch: Batch,
-        extra_metrics: Callable[[], list[float]] = list,
-        norm_limit: float = sys.float_info.max,
-    ) -> Outcome:
-        """`gradients` without a second try."""
+    def _accumulate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Add up the gradient in `.grad`. Returns: this worker's nats and the global batch's targets, float64."""
         self.trained.train()
         if batch.arrival is not None:
             stream = torch.cuda.current_stream(self.worker.device)
             stream.wait_event(batch.arrival)
             for tensor in (batch.tokens, batch.targets, batch.mask_ids):
                 if tensor is not None:
-                    tensor.record_stream(stream)  # not to be given to another use before this stream is done
+                    tensor.record_stream(
+                        stream
+                    )  # so that its memory is not reused before this stream is done
         num_targets = (batch.targets != -1).sum().to(torch.float64)
         with self.stopwatch.part("communication"):
             sum_over_workers(num_targets, self.worker)
@@ -308,18 +300,22 @@ class MicroSteps:
         nats = torch.zeros((), dtype=torch.float64, device=self.worker.device)
         starts = range(0, len(batch.tokens), self.micro_batch)
         for start in starts:
-            tokens, targets, legal = self._micro_batch(batch, start)
+            tokens, targets, legal = self.micro_batch_at(batch, start)
             with gradient_sync(self.trained, is_last=start == starts[-1]):
                 with self.autocast, self.stopwatch.part("forward"):
                     micro_nats = self.trained(tokens, targets, legal=legal)
                 with self.stopwatch.part("backward"):
                     (micro_nats * scale).backward()
             nats += micro_nats.detach().to(torch.float64)
+        return nats, num_targets
+
+    def _outcome(self, nats: Tensor, num_targets: Tensor, extra: list[float], norm_limit: float) -> Outcome:
+        """Clip the gradient, and sum the metrics over the workers."""
         with self.stopwatch.part("communication"):
-            extra = torch.tensor(extra_metrics(), dtype=torch.float64)
+            extra_metrics = torch.tensor(extra, dtype=torch.float64)
             if self.copying is not None:
-                extra = extra.pin_memory()
-            sums = torch.cat([nats[None], extra.to(nats.device, non_blocking=True)])
+                extra_metrics = extra_metrics.pin_memory()
+            sums = torch.cat([nats[None], extra_metrics.to(nats.device, non_blocking=True)])
             sum_over_workers(sums, self.worker)
         with self.stopwatch.part("optimizer"):
             limit = self.config.grad_clip or math.inf
@@ -333,21 +329,18 @@ class MicroSteps:
         arrival = None if self.copying is None else torch.cuda.current_stream(nats.device).record_event()
         return Outcome(is_good, metrics, arrival)
 
-    def _micro_batch(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, TokenMask | None]:
+    def micro_batch_at(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, TokenMask | None]:
         """Tokens, targets and what is legal of the micro-batch from there on: (micro_batch or fewer, context_size)."""
-        tokens = batch.tokens[start : start + self.micro_batch]
-        targets = batch.targets[start : start + self.micro_batch]
-        mask_ids = None if batch.mask_ids is None else batch.mask_ids[start : start + self.micro_batch]
+        part = slice(start, start + self.micro_batch)
+        tokens, targets = batch.tokens[part], batch.targets[part]
+        mask_ids = None if batch.mask_ids is None else batch.mask_ids[part]
         missing = self.micro_batch - len(tokens)
         if missing and self.config.compile:  # what is compiled is compiled for one shape
             tokens = F.pad(tokens, (0, 0, 0, missing), value=self.pad_token)
             targets = F.pad(targets, (0, 0, 0, missing), value=-1)
             mask_ids = None if mask_ids is None else F.pad(mask_ids, (0, 0, 0, missing))
-        return tokens, targets, self.legal(mask_ids)
-
-    def legal(self, mask_ids: Tensor | None) -> TokenMask | None:
-        """The tokens that are legal as targets, as the model takes them."""
-        return None if self.masks is None or mask_ids is None else TokenMask(mask_ids, self.masks)
+        legal = None if self.masks is None or mask_ids is None else TokenMask(mask_ids, self.masks)
+        return tokens, targets, legal
 
     def warm_up(self, num_rows: int | None = None) -> None:
         """One micro-step without effect: compiles, allocates, and makes DDP lay out its buckets for good.
@@ -362,7 +355,8 @@ class MicroSteps:
             num_rows = self.micro_batch if self.config.compile else 1
         rows = np.zeros((num_rows, self.config.context_size + 1), dtype=np.int64)
         rows[:, 0] = self.vocab_size  # a position token
-        self.accumulate(self._send(MaskedRows(rows, np.zeros_like(rows[:, 1:]))))
+        batch = self._send(MaskedRows(rows, np.zeros_like(rows[:, 1:])))
+        self._outcome(*self._accumulate(batch), [], math.inf)
         self.trained.zero_grad(set_to_none=True)
 
 

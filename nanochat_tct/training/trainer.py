@@ -60,7 +60,7 @@ from nanochat_tct.training.saver import BackgroundSaver
 from nanochat_tct.training.speed import Speed, peak_of
 from nanochat_tct.training.token_parts import token_parts
 
-RECENT = 100  # iters whose gradient norms tell what is usual
+RECENT = 100  # steps whose gradient norms tell what is usual
 Read = TypeVar("Read")
 
 
@@ -71,8 +71,8 @@ class Reporter:
     Args:
         say: prints a line; called on rank 0.
         report: takes the metrics of an evaluation; every worker calls it, after the same evaluation.
-        stop_reason: asked on every worker in each iter, so it must be quick. None: go on. Once there is a
-            reason anywhere, and it stays, all workers save a checkpoint of this iter and return.
+        stop_reason: asked on every worker in each step, so it must be quick. None: continue. A reason stays; once there
+            is one anywhere, all workers save a checkpoint of this step and return.
         charge: called on rank 0 before each piece of work with its kind ("warm_up", "train", "evaluation",
             "checkpoint") and the model's FLOPs over all workers (0 for a checkpoint).
         progress: takes the metrics of a log line, on rank 0, for a progress bar.
@@ -128,7 +128,7 @@ class Trainer:
         self.stopped: str | None = None  # why the run ends before its last step
 
     def run(self) -> dict[str, Any]:
-        """Train until `config.max_iters`, going on from the run's latest checkpoint where there is one.
+        """Train until `config.max_iters`, from the run's latest checkpoint where there is one.
 
         Returns: `run_dir checkpoint cost_usd is_finished_before` (no checkpoint before the first step), `stopped`
             (the reporter's reason to stop before the end, else None) and all of Progress; `last_evaluation` says
@@ -155,12 +155,8 @@ class Trainer:
                     self.stopped = self.agree_on_reason()
                 is_due = is_last or (progress.step % config.eval_interval == 0 and self.stopped is None)
                 is_best = is_due and self.evaluate(can_stop=not is_last)
-                if (
-                    is_best
-                    or progress.step % config.save_interval == 0
-                    or is_last
-                    or self.stopped is not None
-                ):
+                is_save_due = is_last or progress.step % config.save_interval == 0
+                if is_best or is_save_due or self.stopped is not None:
                     self.save()
             self.finish_saving()
         except RuntimeError as error:
@@ -188,11 +184,11 @@ class Trainer:
         previous = self.find_checkpoint()
         self.build_model()
         self.peak = peak_of(worker.device)
-        seed_worker(config.seed, self.progress.step, worker)
+        step = self.progress.step
+        seed_worker(config.seed, step, worker)
         if previous is not None:
             self.restore(previous)
-        step = self.progress.step
-        self.tracker = start_tracker(config, self.reporter, step) if worker.is_first else None
+        self.tracker = start_tracker(config, self.say, step) if worker.is_first else None
         self.saver = BackgroundSaver(config.run_place)
         self.batches: Generator[tuple[Batch, int], None, None] | None = None
         if self.reporter.is_restart:
@@ -209,9 +205,8 @@ class Trainer:
         self.tokenizer = load_tokenizer(config.tokenizer)
         self.store = TokenStore.open(config.data_dir, verify=False)
         self.store.check_tokenizer(self.tokenizer)
-        self.training, self.validation = (
-            open_windows(self.store, config, split) for split in ("train", "val")
-        )
+        self.training = open_windows(self.store, config, "train")
+        self.validation = open_windows(self.store, config, "val")
         self.num_windows = min(len(self.training), config.train_samples or len(self.training))
         self.sampler = WindowSampler(self.num_windows, config.seed)
 
@@ -230,11 +225,8 @@ class Trainer:
                 f"the global batch of {self.global_batch} windows is too small for {worker.world_size} workers; "
                 "raise --batch-size or take fewer workers"
             )
-        self.cost = CostMeter(
-            worker.world_size,
-            config.hourly_usd,
-            **(previous.state["cost"] if previous else {}),
-        )
+        earlier = previous.state["cost"] if previous else {}
+        self.cost = CostMeter(worker.world_size, config.hourly_usd, **earlier)
         return previous
 
     def build_model(self) -> None:
@@ -288,11 +280,9 @@ class Trainer:
 
     def start_reading(self) -> None:
         """Read the first batch, and from then on one batch ahead; the clock of the run's speed starts here."""
-        step, peak = self.progress.step, self.peak * self.worker.world_size
-        self.speed = Speed(self.config, self.global_batch, peak, step)
-        self.batches = read_ahead(
-            self.read, range(step, self.config.max_iters if self.stopped is None else step)
-        )
+        first, last = self.progress.step, self.config.max_iters if self.stopped is None else 0
+        self.speed = Speed(self.config, self.global_batch, self.peak * self.worker.world_size, first)
+        self.batches = read_ahead(self.read, range(first, last))
         self.next_batch = next(self.batches, None)
 
     def read(self, step: int) -> tuple[Batch, int]:
@@ -320,8 +310,8 @@ class Trainer:
         limit = norm_limit(progress.recent_grad_norms, self.config)
         outcome = self.micro.gradients(batch, extra_metrics, limit)
         step_if(outcome.is_good, self.optimizers)
-        # Taken before the wait for the device, so that the thread that reads the next but one works while this one
-        # has nothing to do: two threads of Python are in each other's way.
+        # Before the wait for the device, so that the thread that reads ahead works while this one is idle: two threads
+        # of Python get in each other's way.
         self.next_batch = next(self.batches, None)
         is_good, loss, grad_norm, (num_stopping, num_failed, hash_sum) = outcome.wait()
         if is_good:
@@ -358,14 +348,15 @@ class Trainer:
 
     def evaluate(self, can_stop: bool = True) -> bool:
         """Measure the validation split. Return True on a new best; stop early once any worker asks to."""
+        progress = self.progress
         limit = self.config.eval_iters * self.global_batch or len(self.validation)
         num_rows = min(len(self.validation), limit)
         self.charge("evaluation", num_rows / 3)  # forward only: a third of the FLOPs
-        figures = self.validation_figures(num_rows, self.wants_stop if can_stop else never)
+        figures = self.validation_figures(num_rows, self.wants_stop if can_stop else lambda: False)
         if figures is None:
             self.stopped = self.agree_on_reason()
             return False
-        progress, bits_per_byte = self.progress, figures["bits_per_byte"]
+        bits_per_byte = figures["bits_per_byte"]
         # The first evaluation, at iter 0, sets a bar: a run that never passes it has no best checkpoint.
         earlier = [each for each in (progress.first_evaluation, progress.best) if each is not None]
         is_best = progress.step > 0 and all(bits_per_byte < each["bits_per_byte"] for each in earlier)
@@ -407,13 +398,11 @@ class Trainer:
         return None if num_stopping else loss_figures(totals, windows, num_rows)
 
     def save(self) -> None:
-        """Copy this moment for a checkpoint, which is committed while training goes on."""
+        """Copy this moment for a checkpoint, which is committed while training continues."""
         self.charge("checkpoint", 0)
         weights, optimizer_state = full_state(self.trained, self.optimizers)
-        both = {
-            "optimizer": optimizer_state,
-            "random": gather(random_state(self.worker.device), self.worker),
-        }
+        random_states = gather(random_state(self.worker.device), self.worker)
+        both = {"optimizer": optimizer_state, "random": random_states}
         with together(self.worker, NotSaved):
             if self.worker.is_first:
                 self.saver.save(self.run_dir, weights, both, self.state(), self.config.keep_checkpoints)
@@ -450,14 +439,12 @@ class Trainer:
 
     def agree_on_reason(self) -> str:
         """Why the workers stop, the same on all: the reason of the first that has one."""
-        return next(
-            reason for reason in gather(self.reporter.stop_reason(), self.worker) if reason is not None
-        )
+        return next(filter(None, gather(self.reporter.stop_reason(), self.worker)))
 
     # -- the end
 
     def close(self) -> None:
-        """Come back when nothing is read or written any more."""
+        """Return when nothing is read or written any more."""
         if self.batches is not None:
             self.batches.close()
         self.saver.close()
@@ -478,7 +465,7 @@ class Trainer:
 
 
 def norm_limit(recent: list[float], config: ResolvedConfig) -> float:
-    """The largest gradient norm that is no spike: a multiple of the median of the last iters."""
+    """The largest gradient norm that is no spike: a multiple of the median of the last steps."""
     if not config.max_grad_norm_ratio or len(recent) < RECENT // 4:
         return sys.float_info.max  # anything finite
     return config.max_grad_norm_ratio * statistics.median(recent)
@@ -497,18 +484,12 @@ def read_ahead(read: Callable[[int], Read], steps: range) -> Generator[Read, Non
         yield coming.result()
 
 
-def never() -> bool:
-    """Nobody wants to stop."""
-    return False
-
-
-def start_tracker(config: ResolvedConfig, reporter: Reporter, step: int) -> Tracker:
+def start_tracker(config: ResolvedConfig, say: Callable[[str], None], step: int) -> Tracker:
     """The run's tracker, on rank 0."""
-    log_dir = Path(config.log_dir) / config.run_name
     return Tracker(
         local_path(config.run_place),
-        log_dir,
-        reporter.say,
+        Path(config.log_dir) / config.run_name,
+        say,
         config.tensorboard,
         config.wandb,
         config.wandb_project,
