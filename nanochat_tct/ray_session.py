@@ -1,4 +1,4 @@
-"""Start Ray, or join a Ray that runs already. The jobs that use Ray call this before they use anything else of it."""
+"""Start Ray, or join a Ray that runs already, before anything else of Ray is used; and wait for its resources."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ SESSION_BYTES = len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/das
 START_TRIES = 3
 WAIT_POLL_SECONDS = 2.0
 WAIT_LINE_SECONDS = 30.0  # between lines while nothing changes
-LACK_SECONDS = 10.0  # of waiting for resources that the cluster lacks, before a run says so
+LACK_SECONDS = 10.0  # of waiting for resources that the cluster lacks, before a line says so
 START_SECONDS = 60.0  # the same when it lacks nothing: Ray Train starts slowly on a busy machine
 MAX_CAUSES = 10  # how deep to look into the causes of an error
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
@@ -76,6 +76,7 @@ def _start(num_cpus: int | None) -> str:
     _check_temporary_folder()
     if "RAY_AUTH_TOKEN" not in os.environ:
         ensure_token()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for attempt in range(1, START_TRIES + 1):
         # From a fixed range of ports, two Rays that start at once would take the same one.
         port = _free_port()
@@ -83,11 +84,11 @@ def _start(num_cpus: int | None) -> str:
         # shell submits jobs to, or whichever Ray of this machine they find first.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
-            with _address_for_workers(), ray_compat.free_agent_port(), _deaf_to_sigterm():
+            with _address_for_workers(), ray_compat.free_agent_port(), _without_sigterm():
                 context = ray.init(
                     address="local",
                     num_cpus=num_cpus,
-                    object_store_memory=_object_store_bytes(),
+                    object_store_memory=min(OBJECT_STORE_BYTES, memory // 4),
                     dashboard_host="127.0.0.1",
                     dashboard_port=port,
                     logging_level=logging.WARNING,
@@ -322,11 +323,11 @@ def user_errors() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_sigterm() -> Iterator[None]:
-    """Make the Ray that is started in this context deaf to SIGTERM, as Ray itself makes it deaf to Ctrl-C.
+def _without_sigterm() -> Iterator[None]:
+    """Make the Ray that is started in this context ignore SIGTERM, as Ray itself makes it ignore Ctrl-C.
 
-    Slurm, systemd and `timeout` send it to all processes of a job at once. What is to be saved then needs Ray for as
-    long as this process does; its end ends Ray too. This process hears the signal all the while.
+    Slurm, systemd and `timeout` send it to all processes of a job at once. Saving a checkpoint then needs Ray for as
+    long as this process runs, whose end ends Ray too. This process receives the signal all the while.
     """
     is_over = threading.Event()
     threading.Thread(target=is_over.wait, daemon=True).start()  # takes the signal while this thread blocks it
@@ -406,9 +407,3 @@ def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
-
-
-def _object_store_bytes() -> int:
-    """A quarter of the memory of this machine, OBJECT_STORE_BYTES at most."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(OBJECT_STORE_BYTES, memory // 4)

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.profiler import record_function
 
 from nanochat_tct.data.windows import MaskedRows, targets_of
 from nanochat_tct.errors import UserError
@@ -31,7 +32,6 @@ from nanochat_tct.training.distributed import (
     gradient_sync,
     sum_over_workers,
 )
-from nanochat_tct.training.speed import Stopwatch
 
 FILE = "micro_batch.json"  # in the run's folder: what a worker found not to fit while training
 ADAMW_BYTES = 8  # of AdamW's state, for each parameter
@@ -219,7 +219,6 @@ class MicroSteps:
         self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
         self.micro_batch = micro_batch or largest_micro_batch(config, worker.world_size, global_batch)
         self.say, self.masks = say, masks
-        self.stopwatch = Stopwatch(worker.device)
         # FSDP computes in bf16 by its own policy.
         is_autocast = config.precision == "bf16" and not isinstance(trained, FSDPModule)
         self.autocast = torch.autocast(worker.device.type, torch.bfloat16, enabled=is_autocast)
@@ -293,7 +292,7 @@ class MicroSteps:
                         stream
                     )  # so that its memory is not reused before this stream is done
         num_targets = (batch.targets != -1).sum().to(torch.float64)
-        with self.stopwatch.part("communication"):
+        with record_function("communication"):
             sum_over_workers(num_targets, self.worker)
         # Gradients are averaged over workers on their way: times world_size makes that a sum again.
         scale = (self.worker.world_size / num_targets.clamp(min=1)).to(torch.float32)
@@ -302,22 +301,22 @@ class MicroSteps:
         for start in starts:
             tokens, targets, legal = self.micro_batch_at(batch, start)
             with gradient_sync(self.trained, is_last=start == starts[-1]):
-                with self.autocast, self.stopwatch.part("forward"):
+                with self.autocast, record_function("forward"):
                     micro_nats = self.trained(tokens, targets, legal=legal)
-                with self.stopwatch.part("backward"):
+                with record_function("backward"):
                     (micro_nats * scale).backward()
             nats += micro_nats.detach().to(torch.float64)
         return nats, num_targets
 
     def _outcome(self, nats: Tensor, num_targets: Tensor, extra: list[float], norm_limit: float) -> Outcome:
         """Clip the gradient, and sum the metrics over the workers."""
-        with self.stopwatch.part("communication"):
+        with record_function("communication"):
             extra_metrics = torch.tensor(extra, dtype=torch.float64)
             if self.copying is not None:
                 extra_metrics = extra_metrics.pin_memory()
             sums = torch.cat([nats[None], extra_metrics.to(nats.device, non_blocking=True)])
             sum_over_workers(sums, self.worker)
-        with self.stopwatch.part("optimizer"):
+        with record_function("optimizer"):
             limit = self.config.grad_clip or math.inf
             norm = torch.nn.utils.clip_grad_norm_(self.trained.parameters(), limit)
             norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm

@@ -1,9 +1,6 @@
 """How fast training is, and how fast this device could be."""
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
@@ -66,27 +63,3 @@ class Speed:
             "mfu": tokens_per_second * self.flops / self.peak,
             "eta_seconds": elapsed / (self.step - self.first) * (self.max_iters - self.step),
         }
-
-
-class Stopwatch:
-    """Seconds of the parts of a step, by name. Off unless a benchmark turns it on: it waits for the device."""
-
-    def __init__(self, device: torch.device, is_on: bool = False) -> None:
-        self.device, self.is_on = device, is_on
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """Count what happens inside to a part."""
-        if not self.is_on:
-            yield
-            return
-        start = self.now()
-        yield
-        self.seconds[name] += self.now() - start
-
-    def now(self) -> float:
-        """Seconds on a clock, when the device has done what it was given."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
