@@ -39,6 +39,7 @@ def option(
     positional: bool = False,
     low: str = "",
     is_path: bool = False,
+    least: int | None = None,
 ) -> Any:
     """A field of a config dataclass.
 
@@ -52,9 +53,10 @@ def option(
         low: the field that takes the lower end when this one, the upper, is given as a range (``2:4`` or a
             list of two); given as one number, it sets the other to None.
         is_path: a file or folder: a leading `~` or `~user` becomes the home folder, as a shell would have done.
+        least: the smallest number allowed, which `limits.refuse_absurd` checks.
     """
-    metadata = {"help": help, "unit": unit, "choices": choices, "positional": positional, "low": low}
-    metadata["is_path"] = is_path
+    metadata: dict[str, Any] = {"help": help, "unit": unit, "choices": choices, "positional": positional}
+    metadata |= {"low": low, "is_path": is_path, "least": least}
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

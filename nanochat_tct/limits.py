@@ -16,7 +16,7 @@ LONGEST_NAME = 255  # bytes of a file's name, on the file systems of Linux and m
 
 
 def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT, any_bytes: tuple[str, ...] = ()) -> None:
-    """Check the fields of a config dataclass for numbers beyond all bounds and for text that is not Unicode.
+    """Check the fields of a config dataclass: numbers too small or beyond all bounds, and text that is not Unicode.
 
     Args:
         largest: for floats.
@@ -29,6 +29,9 @@ def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT, any_bytes: tuple[
             raise UserError(f"{flag} is {_short(value)}: it must be less than 2**63")
         if isinstance(value, float) and not abs(value) <= largest:
             raise UserError(f"{flag} is {value:g}: it must be at most {largest:g}")
+        least = field.metadata.get("least")
+        if least is not None and isinstance(value, int | float) and value < least:
+            raise UserError(f"{flag} is {value}: it must be at least {least}")
         for text in value if isinstance(value, list | tuple) else [value]:
             if isinstance(text, str) and field.name not in any_bytes and not is_text(text):
                 raise UserError(f"{flag} {text!a:.100} holds a character that text and paths cannot have")

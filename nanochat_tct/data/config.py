@@ -37,22 +37,19 @@ class PrepareConfig:
     tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file", is_path=True)
     max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
     masks: bool = option(True, "also store which tokens are legal at each place, for --mask-illegal of train")
-    concurrency: int | None = option(None, "tasks at a time; none: one a CPU")
+    concurrency: int | None = option(None, "tasks at a time; none: one a CPU", least=1)
     export_pt: bool = option(False, "also write train.pt and val.pt: int64 (num_windows, context_size + 1)")
-    max_file_bytes: int = option(DEFAULT_LIMITS.max_bytes, "larger documents are rejected", "bytes")
-    max_depth: int = option(DEFAULT_LIMITS.max_depth, "deeper documents are rejected", "levels")
-    max_nodes: int = option(DEFAULT_LIMITS.max_nodes, "documents of more values are rejected", "values")
+    max_file_bytes: int = option(DEFAULT_LIMITS.max_bytes, "larger documents are rejected", "bytes", least=1)
+    max_depth: int = option(DEFAULT_LIMITS.max_depth, "deeper documents are rejected", "levels", least=1)
+    max_nodes: int = option(
+        DEFAULT_LIMITS.max_nodes, "documents of more values are rejected", "values", least=1
+    )
 
     def __post_init__(self) -> None:
         refuse_absurd(self, any_bytes=("input",))
         self.settings()  # checks context_size, windowing, stride, train_split
-        if self.concurrency is not None and self.concurrency < 1:
-            raise UserError(f"concurrency is {self.concurrency}: it must be at least 1 task")
         if not 0 <= self.max_rejected <= 1:
             raise UserError(f"max_rejected is {self.max_rejected}: it is a fraction from 0 to 1")
-        for name in ("max_file_bytes", "max_depth", "max_nodes"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}: it must be at least 1")
 
     def settings(self) -> "StoreSettings":
         """The part that decides the content of the store."""

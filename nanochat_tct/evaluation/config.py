@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from nanochat_tct.config import REQUIRED, option
-from nanochat_tct.errors import UserError
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.limits import refuse_absurd
 
@@ -14,9 +13,9 @@ class EvaluateConfig:
 
     checkpoint: str = option(REQUIRED, "checkpoint, or the directory of a run: its best", is_path=True)
     data_dir: str = option(REQUIRED, "token store; its validation split is what is measured on", is_path=True)
-    batch_size: int = option(16, "at a time", unit="windows")
+    batch_size: int = option(16, "at a time", unit="windows", least=1)
     precision: str = option("fp32", "of the loss", choices=("fp32", "bf16"))
-    num_samples: int = option(10, "workflows to generate and check; 0: none", unit="workflows")
+    num_samples: int = option(10, "workflows to generate and check; 0: none", unit="workflows", least=0)
     temperature: float = option(1.0, "of sampling; 1: as the model has learned")
     top_p: float = option(1.0, "draw among the most probable tokens that together have this share")
     seed: int = option(0, "of sampling")
@@ -29,10 +28,6 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         refuse_absurd(self)
-        if self.batch_size < 1:
-            raise UserError(f"batch_size is {self.batch_size}: it must be at least 1")
-        if self.num_samples < 0:
-            raise UserError(f"num_samples is {self.num_samples}: it must be 0 or more")
         self.sampling()
 
     def sampling(self) -> SamplingConfig:

@@ -38,7 +38,7 @@ class GenerateConfig:
     prompt: str = option(
         "", "file ('-': stdin) or text to go on from: a partial workflow, YAML or JSON", is_path=True
     )
-    num_samples: int = option(1, "workflows to write", unit="workflows")
+    num_samples: int = option(1, "workflows to write", unit="workflows", least=1)
     temperature: float = option(0.8, "0: always the most probable token; 1: as the model has learned")
     top_p: float = option(0.95, "draw among the most probable tokens that together have this share")
     seed: int = option(0, "the same seed writes the same workflows")
@@ -59,8 +59,6 @@ class GenerateConfig:
         if bool(self.checkpoint) == self.untrained:
             problem = "is missing" if not self.checkpoint else "and --untrained exclude each other"
             raise UserError(f"--checkpoint {problem}: name a checkpoint, or give --untrained")
-        if self.num_samples < 1:
-            raise UserError(f"num_samples is {self.num_samples}: it must be at least 1")
         self.sampling()
 
     def sampling(self) -> SamplingConfig:

@@ -13,7 +13,7 @@ MOST_PROCESSES = 1024
 class SynthesizeConfig:
     """The flags of `synthesize`."""
 
-    count: int = option(REQUIRED, "how many workflows", unit="workflows")
+    count: int = option(REQUIRED, "how many workflows", unit="workflows", least=1)
     output: str = option(
         REQUIRED, "the folder to write them to; sub-folders of 1,000 above that count", is_path=True
     )
@@ -23,8 +23,6 @@ class SynthesizeConfig:
 
     def __post_init__(self) -> None:
         refuse_absurd(self)
-        if self.count < 1:
-            raise UserError(f"count is {self.count}: it must be at least 1 workflow")
         if self.concurrency is not None and not 1 <= self.concurrency <= MOST_PROCESSES:
             raise UserError(
                 f"concurrency is {self.concurrency}: it must be from 1 to {MOST_PROCESSES} processes"

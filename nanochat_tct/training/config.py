@@ -27,15 +27,6 @@ MATHEMATICS = (
     *"batch_size gradient_accumulation num_workers precision learning_rate weight_decay beta1 beta2".split(),
     *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
-AT_LEAST_ONE = (
-    *"max_iters batch_size gradient_accumulation num_workers eval_interval save_interval log_interval".split(),
-    *"keep_checkpoints train_samples stride max_bad_iters min_workers lr_decay_iters".split(),
-    *SHAPE,
-)
-NOT_NEGATIVE = (
-    *"eval_iters warmup_iters weight_decay grad_clip learning_rate min_lr seed max_grad_norm_ratio".split(),
-    *"gpu_hourly_usd cpu_hourly_usd num_samples wait_minutes max_failures".split(),
-)
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
 # Windows of an iter with `batch_size: auto`; those of configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
@@ -51,53 +42,63 @@ class TrainConfig:
         None, "token store (folder or URI); none: bundled synthetic workflows", is_path=True
     )
     tokenizer: str = option("builtin", "builtin, wheel, or a vocabulary file", is_path=True)
-    vocab_size: int | None = option(None, "must be the tokenizer's; none: the tokenizer's", unit="tokens")
-    context_size: int | None = option(None, "length of a row; none: the preset's", unit="tokens")
-    n_layer: int | None = option(None, "layers; none: the preset's")
-    n_head: int | None = option(None, "attention heads; none: the preset's")
-    n_embd: int | None = option(None, "width; none: the preset's")
+    vocab_size: int | None = option(
+        None, "must be the tokenizer's; none: the tokenizer's", unit="tokens", least=1
+    )
+    context_size: int | None = option(None, "length of a row; none: the preset's", unit="tokens", least=1)
+    n_layer: int | None = option(None, "layers; none: the preset's", least=1)
+    n_head: int | None = option(None, "attention heads; none: the preset's", least=1)
+    n_embd: int | None = option(None, "width; none: the preset's", least=1)
     dropout: float | None = option(None, "share of activations dropped; none: the preset's")
     windowing: str | None = option(
         None, "how rows are cut; none: as prepare was told", choices=("stream", "per-document")
     )
-    stride: int | None = option(None, "of per-document windows; none: as prepare was told", unit="tokens")
+    stride: int | None = option(
+        None, "of per-document windows; none: as prepare was told", unit="tokens", least=1
+    )
     mask_illegal: bool = option(True, "leave tokens out of the softmax where the grammar forbids them")
-    train_samples: int | None = option(None, "train on the first N only, to overfit", unit="windows")
+    train_samples: int | None = option(None, "train on the first N only, to overfit", unit="windows", least=1)
 
     # length and optimizer
-    max_iters: int = option(270, "length of the run", unit="iters")
+    max_iters: int = option(270, "length of the run", unit="iters", least=1)
     batch_size: int | Literal["auto"] = option(
         8,
         "per worker and micro-step; auto: as many as fit, the global batch being the preset's",
         unit="windows",
+        least=1,
     )
-    gradient_accumulation: int = option(1, "micro-steps of a worker in an iter; not used with auto")
+    gradient_accumulation: int = option(1, "micro-steps of a worker in an iter; not used with auto", least=1)
     optimizer: str = option(
         "muon", "muon: for matrices, AdamW with token parts for the rest; adamw", choices=("muon", "adamw")
     )
-    learning_rate: float | None = option(None, "peak; none: 0.96 / n_embd")
-    min_lr: float | None = option(None, "learning rate at the end; none: a tenth of the peak")
-    warmup_iters: int | None = option(None, "none: a twentieth of the run, 200 at most", unit="iters")
-    lr_decay_iters: int | None = option(None, "when min_lr is reached; none: max_iters", unit="iters")
+    learning_rate: float | None = option(None, "peak; none: 0.96 / n_embd", least=0)
+    min_lr: float | None = option(None, "learning rate at the end; none: a tenth of the peak", least=0)
+    warmup_iters: int | None = option(
+        None, "none: a twentieth of the run, 200 at most", unit="iters", least=0
+    )
+    lr_decay_iters: int | None = option(
+        None, "when min_lr is reached; none: max_iters", unit="iters", least=1
+    )
     weight_decay: float | None = option(
         None,
         "of matrices; none: 1.2 / (learning_rate x lr_decay_iters), from 0.1 to 2; adamw, train_samples: 0.1",
+        least=0,
     )
     beta1: float = option(0.9, "AdamW")
     beta2: float = option(0.95, "AdamW")
-    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no limit")
-    seed: int = option(0, "of initial weights, order of windows, dropout")
+    grad_clip: float = option(1.0, "largest norm of the gradient; 0: no limit", least=0)
+    seed: int = option(0, "of initial weights, order of windows, dropout", least=0)
     max_grad_norm_ratio: float = option(
-        100.0, "skip an iter whose gradient is so many times the usual norm; 0: only if not finite"
+        100.0, "skip an iter whose gradient is so many times the usual norm; 0: only if not finite", least=0
     )
-    max_bad_iters: int = option(5, "stop after so many skipped in a row", unit="iters")
+    max_bad_iters: int = option(5, "stop after so many skipped in a row", unit="iters", least=1)
 
     # evaluations, log and checkpoints
-    eval_interval: int = option(100, "between evaluations", unit="iters")
-    eval_iters: int = option(0, "global batches of an evaluation; 0: the whole validation split")
-    log_interval: int = option(10, "between log lines", unit="iters")
-    save_interval: int = option(100, "between checkpoints", unit="iters")
-    keep_checkpoints: int = option(2, "the last so many stay, and the best")
+    eval_interval: int = option(100, "between evaluations", unit="iters", least=1)
+    eval_iters: int = option(0, "global batches of an evaluation; 0: the whole validation split", least=0)
+    log_interval: int = option(10, "between log lines", unit="iters", least=1)
+    save_interval: int = option(100, "between checkpoints", unit="iters", least=1)
+    keep_checkpoints: int = option(2, "the last so many stay, and the best", least=1)
     checkpoint_dir: str = option(
         "checkpoints", "runs are folders in it; a folder, or an s3:// or gs:// URI", is_path=True
     )
@@ -111,17 +112,20 @@ class TrainConfig:
         2,
         "processes, one GPU each with --use-gpu; MIN:MAX or [MIN, MAX]: as many as there are",
         low="min_workers",
+        least=1,
     )
-    min_workers: int | None = option(None, "go on with as few when machines are lost; none: num_workers")
+    min_workers: int | None = option(
+        None, "go on with as few when machines are lost; none: num_workers", least=1
+    )
     use_gpu: bool = option(False, "train on GPUs")
     parallel: str = option("ddp", "copies of the model, or slices", choices=("ddp", "fsdp"))
     precision: str | None = option(None, "none: bf16 on GPU, fp32 on CPU", choices=("bf16", "fp32"))
     compile: bool = option(False, "torch.compile the model")
     checkpoint_activations: bool = option(False, "less memory, a third more time")
     wait_minutes: float = option(
-        30.0, "for GPUs or CPUs that a cluster does not have yet, or not free", unit="minutes"
+        30.0, "for GPUs or CPUs that a cluster does not have yet, or not free", unit="minutes", least=0
     )
-    max_failures: int = option(3, "restarts after a lost worker before giving up")
+    max_failures: int = option(3, "restarts after a lost worker before giving up", least=0)
 
     # tracking
     log_dir: str = option("logs", "for TensorBoard and W&B", is_path=True)
@@ -131,16 +135,12 @@ class TrainConfig:
     )
     wandb_project: str = option("nanochat-tct", "W&B project")
     wandb_run_name: str | None = option(None, "W&B name; none: the run's")
-    gpu_hourly_usd: float = option(3.0, "price of a GPU", unit="USD/hour")
-    cpu_hourly_usd: float = option(0.0, "price of a worker without GPU", unit="USD/hour")
-    num_samples: int = option(1, "workflows to generate when done")
+    gpu_hourly_usd: float = option(3.0, "price of a GPU", unit="USD/hour", least=0)
+    cpu_hourly_usd: float = option(0.0, "price of a worker without GPU", unit="USD/hour", least=0)
+    num_samples: int = option(1, "workflows to generate when done", least=0)
 
     def __post_init__(self) -> None:
         refuse_absurd(self)
-        for name in (*AT_LEAST_ONE, *NOT_NEGATIVE):
-            value, least = getattr(self, name), 1 if name in AT_LEAST_ONE else 0
-            if isinstance(value, int | float) and value < least:
-                raise UserError(f"--{name.replace('_', '-')} is {value}: it must be at least {least}")
         for name in ("dropout", "beta1", "beta2"):
             if not 0 <= (getattr(self, name) or 0) < 1:
                 raise UserError(f"--{name} is {getattr(self, name)}: it must be in [0, 1)")
