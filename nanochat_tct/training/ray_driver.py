@@ -113,8 +113,8 @@ def with_retries(
 ) -> Result:
     """Start workers until they end by themselves. Ray Train replaces lost ones `max_failures` times.
 
-    After that they are started once more if there is a new checkpoint: a mistake in the code comes again before there
-    is one, and what a worker says of a lost neighbour may look like a mistake of its own.
+    After that they are started once more if there is a new checkpoint: a bug would stop them again before there is
+    one, and the error of a worker that lost its neighbour may look like a bug of its own.
 
     Args:
         start: starts the workers and waits for their end; raises Ray Train's WorkerGroupError.
@@ -152,7 +152,7 @@ def iters_saved(config: ResolvedConfig) -> int:
 
 
 def were_lost(failures: list[Exception]) -> bool:
-    """Whether some worker went without a mistake of its own; what the others raise then is a consequence."""
+    """Whether some worker was lost without an error of its own; what the others raise then is a consequence."""
     from nanochat_tct.training.ray_worker import Preempted
 
     return any(is_lost_worker(failure) or isinstance(failure, Preempted) for failure in failures)
@@ -178,7 +178,7 @@ def make_trainer(
 
     is_elastic = config.least_workers < config.num_workers
     return TorchTrainer(
-        worker,  # type: ignore[arg-type]  # Ray's signature forgets what the function returns
+        worker,  # type: ignore[arg-type]  # Ray's signature lacks what the function returns
         train_loop_config=settings,
         torch_config=StoppableTorchConfig(),
         scaling_config=ScalingConfig(  # type: ignore[call-arg]  # declared as of Train V1
@@ -198,9 +198,9 @@ def make_trainer(
 
 
 def fit(trainer: Any, poll: Callable[[], Any], seconds: float = POLL_SECONDS) -> dict[str, Any]:
-    """`trainer.fit()` in a thread, while this one polls.
+    """Run `trainer.fit()` in a thread, while this one polls.
 
-    Python runs handlers of signals in the main thread only; Ray Train's own answer to Ctrl-C would kill the workers.
+    Python handles signals in the main thread only; Ray Train's own answer to Ctrl-C would kill the workers.
 
     Args:
         poll: called every so many `seconds`; what it returns, other than None, is the result, and the workers are
@@ -211,7 +211,7 @@ def fit(trainer: Any, poll: Callable[[], Any], seconds: float = POLL_SECONDS) ->
     future: Future[Any] = Future()
 
     def run() -> None:
-        with suppress(InvalidStateError):  # given up meanwhile
+        with suppress(InvalidStateError):  # `poll` had a result first
             try:
                 future.set_result(trainer.fit().return_value)
             except BaseException as error:  # whatever it is, it is raised again below
@@ -228,7 +228,7 @@ def fit(trainer: Any, poll: Callable[[], Any], seconds: float = POLL_SECONDS) ->
 def watched_placement(
     trainer: Any, config: ResolvedConfig, say: Callable[[str], None]
 ) -> Iterator[Callable[[], None]]:
-    """Watch in a thread whether the workers find a place; yield what raises UserError when they did not in time."""
+    """Watch in a thread whether the workers get their resources; yield what raises UserError if that took too long."""
     future: Future[None] = Future()
     is_over = threading.Event()
     resources = trainer.scaling_config.resources_per_worker
@@ -265,7 +265,7 @@ def worker_resources(config: TrainConfig, cluster: dict[str, float]) -> dict[str
 
 @contextmanager
 def driver_channel(max_iters: int) -> Iterator[Any]:
-    """Yield an actor whose `put` makes this process print a line or move the bar; a thread fetches them.
+    """Yield an actor whose `put` makes this process print a line or move the bar; a thread polls it.
 
     Ray's own way to show what workers print puts their name and process id before each line.
     """

@@ -1,4 +1,4 @@
-"""The loop on one of Ray Train's workers: what it says, and what makes it stop."""
+"""The training loop on one of Ray Train's workers: how it reports to the driver, and what makes it stop."""
 
 import ipaddress
 import logging
@@ -28,19 +28,16 @@ from nanochat_tct.training.signals import PREEMPTED
 POLL_SECONDS = 0.2  # how often the driver is asked whether it wants to stop
 RESERVED_SECONDS = 60  # for how long CPUs or GPUs stay reserved for a run whose driver was killed
 
+# A SIGTERM that reached the driver too is the driver's to answer: its stop request comes within this time.
+DRIVER_FIRST_SECONDS = 2.0
 LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
 
-DRIVER_FIRST_SECONDS = (
-    2.0  # a SIGTERM that reached the driver too is the driver's: its word comes within these
-)
-
-_sigterm = threading.Event()  # this process was told to end
-_sigterm_at = 0.0  # by time.monotonic()
+_sigterm_at: float | None = None  # when this process received SIGTERM, by time.monotonic()
 _store: torch.distributed.TCPStore | None = None  # by which workers find each other, where it is served
 
 
 class Preempted(Exception):
-    """The workers saved a checkpoint because one of their machines is going; Ray is to start them again."""
+    """The workers saved a checkpoint because one of their machines goes away; Ray is to start them again."""
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -48,19 +45,19 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     Raises: Preempted, on all workers.
     """
-    # Train's controller reads this module too, and waits for it; it has no use for the loop.
+    # Train's controller imports this module too, and has no use for the loop.
     from nanochat_tct.training.trainer import Reporter, Trainer
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     config = ResolvedConfig(**settings["config"])
     channel = settings["channel"]
     worker = this_worker(config.use_gpu)
-    heard: list[str] = []  # of the driver
+    reasons: list[str] = []  # the driver's stop request
     if worker.is_first:
-        threading.Thread(target=listen, args=(channel, heard), daemon=True).start()
+        threading.Thread(target=poll_driver, args=(channel, reasons), daemon=True).start()
 
     def stop_reason() -> str | None:
-        return heard[0] if heard else preemption(worker)
+        return reasons[0] if reasons else preemption(worker)
 
     put = channel.put.remote
     try:
@@ -93,38 +90,37 @@ def this_worker(use_gpu: bool) -> Worker:
 
 def preemption(worker: Worker) -> str | None:
     """Why this worker should save and leave, for Ray to start it elsewhere; None while nothing asks for that."""
-    if _sigterm.is_set() and time.monotonic() - _sigterm_at > DRIVER_FIRST_SECONDS:
+    if _sigterm_at is not None and time.monotonic() - _sigterm_at > DRIVER_FIRST_SECONDS:
         return f"{PREEMPTED}: SIGTERM at worker {worker.rank}"
     return f"{PREEMPTED}: a machine is to go" if ray_compat.is_preempted() else None
 
 
-def listen(channel: Any, heard: list[str]) -> None:
-    """Ask the driver whether it wants to stop, until it does or is gone."""
-    while not heard:
+def poll_driver(channel: Any, reasons: list[str]) -> None:
+    """Ask the driver for a stop request until there is one, which goes into `reasons`, or the driver is gone."""
+    while not reasons:
         try:
             reason = ray.get(channel.stop_reason.remote())
         except ray.exceptions.RayError:
             return
         if reason is not None:
-            heard.append(reason)
-        threading.Event().wait(POLL_SECONDS)
+            reasons.append(reason)
+        time.sleep(POLL_SECONDS)
 
 
-def hear_sigterm() -> None:
-    """Make SIGTERM a wish to stop; the second one ends the process as Ray has it. For the main thread.
+def handle_sigterm() -> None:
+    """Make SIGTERM a stop request; the second one ends the process as Ray has it. For the main thread.
 
-    Processes of a Ray that was started here are deaf to it otherwise (ray_session).
+    Otherwise processes of a Ray that was started here ignore it (`ray_session`).
     """
     before = signal.getsignal(signal.SIGTERM)
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def handle(number: int, frame: FrameType | None) -> None:
         global _sigterm_at
-        if _sigterm.is_set() and callable(before):
+        if _sigterm_at is not None and callable(before):
             before(number, frame)
         _sigterm_at = time.monotonic()
-        _sigterm.set()
 
-    signal.signal(signal.SIGTERM, hear)
+    signal.signal(signal.SIGTERM, handle)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
@@ -157,10 +153,9 @@ def serve_store() -> tuple[str, int]:
 
 
 class StoppableTorchConfig(TorchConfig):
-    """Ray Train's own set-up of torch.distributed, on workers that hear SIGTERM and listen on Ray's address only.
+    """Ray Train's own set-up of torch.distributed, on workers that handle SIGTERM and listen on Ray's address only.
 
-    Python hears signals in the main thread only. There Ray Train runs what a backend asks for; the loop has
-    another thread.
+    Python handles signals in the main thread. There Ray Train runs what a backend asks for; the loop has another one.
     """
 
     @property
@@ -178,4 +173,4 @@ class StoppableTorchBackend(TorchConfig().backend_cls):  # type: ignore[misc]
         worker_group.execute(use_served_store)
         ray_compat.use_address_of(serve_store)
         super().on_start(worker_group, backend_config)
-        worker_group.execute(hear_sigterm)
+        worker_group.execute(handle_sigterm)

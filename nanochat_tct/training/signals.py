@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish to stop, which the loop meets with a checkpoint."""
+"""SIGTERM and Ctrl-C as a stop request, which the loop answers with a checkpoint."""
 
 import signal
 import threading
@@ -11,12 +11,12 @@ PREEMPTED = "preempted"  # how reasons begin after which Ray starts the workers 
 
 
 class StopSignals:
-    """While entered, the first SIGTERM or Ctrl-C becomes a reason to stop; the same once more ends at once.
+    """While entered, the first SIGTERM or Ctrl-C becomes a reason to stop; the same signal again ends the process.
 
     `tell` is called with that reason, in the middle of whatever the main thread is doing, so it must be quick.
     With `at_once` there is nothing to save: the first signal raises KeyboardInterrupt too.
 
-    Elsewhere than in the main thread, where Python hears no signals, there is never a reason.
+    Python handles signals in the main thread only; entered in another one, there is never a reason.
     """
 
     def __init__(self, tell: Callable[[str], None] = lambda reason: None, at_once: bool = False) -> None:
@@ -30,10 +30,10 @@ class StopSignals:
 
     @property
     def exit_code(self) -> int:
-        """As a shell tells it: 128 and the signal's number; 0 when none came."""
+        """As of a shell: 128 and the signal's number; 0 when none came."""
         return 0 if self.received is None else 128 + self.received
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         is_second = self.received == number
         self.received = self.received or signal.Signals(number)
         if is_second or self.at_once:
@@ -43,7 +43,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            self._before = {name: signal.signal(name, self._hear) for name in NAMES}
+            self._before = {name: signal.signal(name, self._handle) for name in NAMES}
         return self
 
     def __exit__(self, *exception: object) -> None:
