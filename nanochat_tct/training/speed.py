@@ -1,6 +1,7 @@
-"""How fast training is, and how fast this device could be."""
+"""How fast training is and could be on this device, and what it costs."""
 
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -63,3 +64,39 @@ class Speed:
             "mfu": tokens_per_second * self.flops / self.peak,
             "eta_seconds": elapsed / (self.step - self.first) * (self.max_iters - self.step),
         }
+
+
+class CostMeter:
+    """Worker-seconds times price, from its creation on: starting, compiling and evaluating cost money too.
+
+    Args:
+        workers: GPUs (or, without GPU, processes).
+        hourly_usd: price of one.
+        spent_usd, worker_seconds: of the run so far, from its checkpoint.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        hourly_usd: float,
+        spent_usd: float = 0.0,
+        worker_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.workers, self.hourly_usd = workers, hourly_usd
+        self._spent_usd, self._worker_seconds = spent_usd, worker_seconds
+        self._clock, self._start = clock, clock()
+
+    @property
+    def worker_seconds(self) -> float:
+        """Of the run, including the time before its checkpoint."""
+        return self._worker_seconds + self.workers * (self._clock() - self._start)
+
+    @property
+    def usd(self) -> float:
+        """Dollars of the run, including the time before its checkpoint at the price of then."""
+        return self._spent_usd + self.usd_for(self._clock() - self._start)
+
+    def usd_for(self, seconds: float) -> float:
+        """Dollars that all workers together cost for so long."""
+        return self.workers * seconds / 3600 * self.hourly_usd

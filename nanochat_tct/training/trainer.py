@@ -26,7 +26,6 @@ from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import masks_on
 from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training.config import ResolvedConfig, largest_micro_batch, refuse_other_run
 from nanochat_tct.training.distributed import (
@@ -57,7 +56,7 @@ from nanochat_tct.training.micro_batch import (
 from nanochat_tct.training.optim import Muon, make_optimizers, own_rate, set_learning_rate, step_if
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.saver import BackgroundSaver
-from nanochat_tct.training.speed import Speed, peak_of
+from nanochat_tct.training.speed import CostMeter, Speed, peak_of
 from nanochat_tct.training.token_parts import token_parts
 
 RECENT = 100  # steps whose gradient norms tell what is usual

@@ -13,9 +13,9 @@ import pytest
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tracking import plot
-from nanochat_tct.tracking.cost import CostMeter
 from nanochat_tct.tracking.line import duration, evaluation_line, log_line
 from nanochat_tct.tracking.tracker import Tracker, read_metrics, wandb_mode
+from nanochat_tct.training.speed import CostMeter
 
 ITER = {
     "iter": 100,
