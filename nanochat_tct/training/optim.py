@@ -3,9 +3,9 @@
 Two recipes, by `--optimizer`:
 
 adamw   AdamW for everything, with decay on matrices only: the plain one.
-muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of tokens, in embedding and head, are moved
-        by what their parts learn too. Where a run goes again and again over the same data, what a token learns for
-        itself is soon learned by heart, and what its parts learn is not: so that goes slower (`own_rate`).
+muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of tokens, in embedding and head, also learn
+        from tokens made of the same parts. In a run of many epochs a token soon memorizes what it sees by itself, and
+        its parts do not: so its own part learns more slowly (`own_rate`).
 """
 
 import math
@@ -21,20 +21,17 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.token_parts import TokenParts
 
-NEWTON_SCHULZ = (
-    3.4445,
-    -4.7750,
-    2.0315,
-)  # coefficients of the quintic; five steps bring singular values near 1
+# Coefficients of the quintic; five steps bring singular values near 1.
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 
 
 class Muon(torch.optim.Optimizer):
     """For matrices inside a model; embeddings and head are AdamW's.
 
-    Muon is by Jordan et al. (2024); the scale, by which an update is as large as AdamW's, so that one learning rate and
-    weight decay do for both, is Moonlight's (Liu et al. 2025). torch.optim.Muon is the same, but computes in bf16 on
-    CPUs too, where that took 14 times as long as float32, and a matrix at a time; here those of one shape go together.
+    Muon is by Jordan et al. (2024). The scale makes an update as large as AdamW's, so that one learning rate and weight
+    decay serve both; it is Moonlight's (Liu et al. 2025). torch.optim.Muon is the same, but computes in bf16 on CPUs
+    too, which took 14 times as long as float32, and one matrix at a time; here matrices of one shape go together.
     With FSDP each worker computes the whole update and takes its slice, so that the result is that of one worker.
     """
 
@@ -46,7 +43,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         is_compiled: bool = False,
     ) -> None:
-        """`is_compiled`: into fewer kernels, which are launched sooner; only where the device decides (`is_good`)."""
+        """`is_compiled`: into fewer kernels, which take less time to launch; only where the device decides (`is_good`)."""
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.is_compiled = is_compiled
         self.is_good: Tensor | None = None
@@ -68,7 +65,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """Compile what is to be compiled, by a step of copies."""
+        """Compile by a step of copies, if this is to be compiled."""
         if not self.is_compiled:
             return
         for group in self.param_groups:
@@ -90,8 +87,8 @@ class Muon(torch.optim.Optimizer):
         keep = if_good(momentum, 1.0, is_good)
         shrink = if_good(1 - lr * group["weight_decay"], 1.0, is_good)
         rate = if_good(-lr * 0.2 * math.sqrt(max(weights[0].shape)), 0.0, is_good)
-        # A number would be compiled in, and the rate is another in each iter: so only with tensors.
-        # Not a list of one, over whose transpose the compiler of torch 2.11 stumbles.
+        # Numbers would be compiled in, and the rate changes in each iter: so only with tensors. Not a list of one
+        # either, with whose transpose the compiler of torch 2.11 fails.
         is_compiled = self.is_compiled and is_good is not None and len(weights) > 1
         of_shape = _compiled_move() if is_compiled else move
         of_shape(weights, grads, means, momentum, keep, shrink, rate)
@@ -103,7 +100,7 @@ def if_good(value: float, otherwise: float, is_good: Tensor | None) -> float | T
 
 
 def by_shape(weights: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    """Those of one shape together."""
+    """Group the weights by shape."""
     groups: dict[torch.Size, list[Tensor]] = defaultdict(list)
     for weight in weights:
         groups[weight.shape].append(weight)
@@ -119,15 +116,15 @@ def move(
     shrink: float | Tensor,
     rate: float | Tensor,
 ) -> None:
-    """Moves weights of one shape, and the running means of their gradients, in place.
+    """Update weights of one shape, and the running means of their gradients, in place.
 
-    `_foreach` is one kernel for all of a list, where a small model has more kernels than work.
+    `_foreach` is one kernel for a whole list: the time of a small model goes into launching kernels.
 
     Args:
         weights, grads, means: (rows, columns) each, whole or slices of them.
         keep: what is left of a mean: the momentum, or 1 where gradients are zeros that do not count.
         shrink: what is left of a weight after its decay.
-        rate: times this the update is added; below zero.
+        rate: the update is added times this; negative.
     """
     torch._foreach_mul_(means, keep)
     torch._foreach_add_(means, grads, alpha=1 - momentum)
@@ -151,9 +148,9 @@ def _compiled_move() -> Callable[..., None]:
 
 
 def orthogonalized(matrices: Tensor) -> Tensor:
-    """The matrices with all singular values brought near 1, by Newton and Schulz's iteration.
+    """Bring all singular values of the matrices near 1, by the Newton-Schulz iteration.
 
-    matrices: (n, rows, columns), any float dtype; so is what comes back. In bf16 on CUDA, float32 elsewhere.
+    matrices: (n, rows, columns), any float dtype, which is also the result's. Computed in bf16 on CUDA, else float32.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.to(torch.bfloat16 if matrices.device.type == "cuda" else torch.float32)
@@ -178,14 +175,14 @@ def make_optimizers(
     """The optimizers of a resolved config, each parameter in one of them.
 
     Args:
-        parts: what tokens are made of; None: they are not looked into. The plain recipe makes no use of it.
-        own_rate: of the function of that name.
+        parts: what tokens are made of; None: unknown. The plain recipe makes no use of it.
+        own_rate: see the function of that name.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if ".blocks." in f".{name}" and parameter.dim() == 2]
     token_vectors = [p for name, p in named if name.endswith(("token_embedding.weight", "head.weight"))]
-    known = {id(parameter) for parameter in (*matrices, *token_vectors)}
-    rest = [parameter for _, parameter in named if id(parameter) not in known]
+    listed = {id(parameter) for parameter in (*matrices, *token_vectors)}
+    rest = [parameter for _, parameter in named if id(parameter) not in listed]
     is_muon, decay = config.optimizer == "muon", config.weight_decay
     groups: list[dict[str, Any]] = [
         {"params": matrices if not is_muon else [], "weight_decay": decay},
@@ -198,7 +195,7 @@ def make_optimizers(
     )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if is_muon:
-        # A CPU has more work than kernels, and FSDP's slices are put together by kernels of its own.
+        # On a CPU launching kernels takes no time, and FSDP gathers its slices by kernels of its own.
         is_compiled = config.compile and matrices[0].is_cuda and not isinstance(matrices[0], DTensor)
         optimizers.append(Muon(matrices, weight_decay=decay, is_compiled=is_compiled))
     set_learning_rate(optimizers, 0, config)
@@ -206,21 +203,21 @@ def make_optimizers(
 
 
 class PartsAdamW(torch.optim.AdamW):
-    """AdamW, fused, that in the groups with `has_parts` lets tokens learn from tokens made of the same parts.
+    """Fused AdamW; in the groups with `has_parts`, tokens also learn from tokens made of the same parts.
 
-    It moves a table W (vocab_size, n_embd) as if it were E + S P: a vector of its own for each token and one for each
-    part, summed by the sparse matrix S. AdamW moves E by the gradient G of W, and P by S^T G; so W moves by the one and
-    by S times the other, and decays as both do. As nothing but W is used, E and P are never written down: the model,
-    its checkpoints and what reads them stay as they are, and only the moments of P come on top.
+    It updates a table W (vocab_size, n_embd) as if it were E + S P: a vector of its own for each token and one for each
+    part, summed by the sparse matrix S. AdamW updates E by the gradient G of W, and P by S^T G; so W changes by the
+    first update plus S times the second, and decays as both do. As only W is used, E and P are never stored: the model,
+    its checkpoints and what reads them stay as they are, and only the moments of P are added.
 
-    A token that was seen ten times is so moved in places by parts that have learned from ten thousand. Vectors made of
-    parts are those of fastText (Bojanowski et al. 2017); that the sum can stay in the optimizer is ours.
+    So a token that was seen ten times learns from parts that were seen ten thousand times. Vectors made of parts are
+    those of fastText (Bojanowski et al. 2017); keeping the sum in the optimizer is ours.
     """
 
     def __init__(
         self, groups: list[dict[str, Any]], parts: TokenParts | None, own_rate: float = 1.0, **settings: Any
     ) -> None:
-        """`own_rate`: at which E moves, times that of P; W decays as it does without."""
+        """`own_rate`: the learning rate of E as a share of P's; the decay of W does not depend on it."""
         for group in groups:
             group["has_parts"] = group.get("has_parts", False) and parts is not None
         self.parts, self.own_rate = parts, own_rate
@@ -229,7 +226,7 @@ class PartsAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        # As torch.amp.GradScaler tells a fused optimizer that a step is not to be taken.
+        # This is how torch.amp.GradScaler makes a fused optimizer skip a step.
         self.found_inf = None if self.is_good is None else (~self.is_good).float()
         with_parts = [group for group in self.param_groups if group["has_parts"]]
         usual = [(group["lr"], group["weight_decay"]) for group in with_parts]
@@ -251,29 +248,28 @@ class PartsAdamW(torch.optim.AdamW):
         assert weight.grad is not None
         grad = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad
         grad = self.parts.of_parts @ grad  # (num_parts, n_embd)
-        state = self.state[weight]  # `step` is AdamW's, and counts this one
+        state = self.state[weight]  # its `step` is AdamW's, and includes this one
         if "parts_exp_avg" not in state:
             state["parts_exp_avg"], state["parts_exp_avg_sq"] = torch.zeros_like(grad), torch.zeros_like(grad)
         beta1, beta2 = group["betas"]
         mean, square = state["parts_exp_avg"], state["parts_exp_avg_sq"]
         mean.mul_(if_good(beta1, 1.0, self.is_good)).add_(grad, alpha=1 - beta1)
         square.mul_(if_good(beta2, 1.0, self.is_good)).addcmul_(grad, grad, value=1 - beta2)
-        steps = state["step"].clamp(min=1)  # 0: not one has been good
+        steps = state["step"].clamp(min=1)  # it is 0 while no step has been good
         unbiased_mean = mean / (1 - beta1**steps)
         unbiased_square = square / (1 - beta2**steps)
         update = self.parts.of_tokens @ (unbiased_mean / (unbiased_square.sqrt() + group["eps"]))
         update = update * if_good(-group["lr"], 0.0, self.is_good)
-        if isinstance(weight, DTensor):  # every worker has it whole, and takes its slice
+        if isinstance(weight, DTensor):  # every worker has the whole update, and takes its slice
             update = distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
         weight.add_(update)
 
 
 @torch.no_grad()
 def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Let the optimizers step, or leave everything as it is. The gradients are gone then.
+    """Let the optimizers step, or leave the weights as they are. The gradients are gone afterwards.
 
-    On CUDA the device itself decides, and goes on to the step without a wait for anybody to hear of the gradient; not
-    where FSDP has cut the weights.
+    On CUDA the device itself decides, so that this process need not wait for the gradient; except with FSDP.
 
     Args:
         is_good: bool, 0-dimensional, on the device of the weights.
@@ -285,7 +281,7 @@ def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
         steps, is_bad = True, ~is_good
         for weight in weights:
             if weight.grad is not None:
-                weight.grad.masked_fill_(is_bad, 0.0)  # nothing that is not finite reaches a mean
+                weight.grad.masked_fill_(is_bad, 0.0)  # so that means stay finite
         for optimizer in optimizers:
             assert isinstance(optimizer, PartsAdamW | Muon)
             optimizer.is_good = is_good
@@ -296,15 +292,15 @@ def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
 
 
 def own_rate(config: ResolvedConfig, num_windows: int, global_batch: int) -> float:
-    """How fast tokens learn for themselves, as a share of what their parts do: 1 / epochs.
+    """The learning rate of tokens themselves as a share of their parts': 1 / epochs.
 
-    So in a run over few data a token goes for itself as far as if it had seen each of its places once. The epochs are
-    those until `lr_decay_iters`, as the learning rate's way is: a longer `max_iters` then changes neither.
+    So over little data a token itself learns as much as if it had seen each of its occurrences once. The epochs are
+    those until `lr_decay_iters`, as for the learning rate: a longer `max_iters` changes neither.
 
     Args:
         num_windows: of an epoch.
         global_batch: windows of an iter.
-    Returns: 1 for less than an epoch, and for what is to be learned by heart (`train_samples`).
+    Returns: 1 for less than an epoch, and for runs that are to memorize (`train_samples`).
     """
     if config.train_samples is not None:
         return 1.0
@@ -312,21 +308,21 @@ def own_rate(config: ResolvedConfig, num_windows: int, global_batch: int) -> flo
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: ResolvedConfig) -> float:
-    """Make all ready for the iter that comes after `step` iters. Returns: `learning_rate(step, config)`."""
+    """Set the rate and decay of the iter after `step` iters. Returns: `learning_rate(step, config)`."""
     rate, n_embd = learning_rate(step, config), config.model().n_embd
     for optimizer in optimizers:
-        # The rate of the rest falls with 1 / width. Muon's falls with the square root only: then the largest singular
-        # value of an update is the same at every width, which is what a matrix can bear (Yang et al. 2023).
+        # AdamW's rate falls with 1 / width. Muon's falls with its square root only: then the largest singular value
+        # of an update is the same at every width, as a matrix needs it (Yang et al. 2023).
         scale = MUON_LR * math.sqrt(n_embd / MUON_WIDTH) if isinstance(optimizer, Muon) else 1.0
         for group in optimizer.param_groups:
             group["lr"] = rate * scale
-            if group["params"][0].dim() >= 2:  # a checkpoint brings the decay that it was made with
+            if group["params"][0].dim() >= 2:  # a checkpoint restores the decay that it was made with
                 group["weight_decay"] = config.weight_decay
     return rate
 
 
 def learning_rate(step: int, config: ResolvedConfig) -> float:
-    """Of the iter that comes after `step` iters: linear warm-up, then half a cosine down to min_lr.
+    """The rate of the iter after `step` iters: linear warm-up, then half a cosine down to min_lr.
 
     Iter `warmup_iters + 1` has the peak, and iter `lr_decay_iters` is the first to have min_lr, unless it is still
     warming up.

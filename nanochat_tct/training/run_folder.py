@@ -28,7 +28,7 @@ from nanochat_tct.training.config import ResolvedConfig
 
 CONFIG, METRICS_TABLE, CURVE, SAMPLES = "config.yaml", "metrics.parquet", "loss.png", "samples"
 MAX_TOKENS = 512
-CANDIDATES = 8  # no slower than one: the engine writes as many and more at a time
+CANDIDATES = 8  # no slower than one: the engine writes that many at a time
 
 
 def finish(run_dir: Path, config: ResolvedConfig) -> None:
@@ -60,10 +60,7 @@ def _shown(path: Path) -> str:
 
 
 def print_samples(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
-    """Print `num_samples` workflows from the run's best checkpoint in YAML, rather ones that the model itself ended.
-
-    Returns: them.
-    """
+    """Print and return `num_samples` workflows from the run's best checkpoint, preferably some the model ended itself."""
     if not config.num_samples:
         return []
     model, _ = checkpoint.load_model(run_dir)
@@ -87,12 +84,7 @@ def print_samples(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
 
 
 def write_run_folder(run_dir: Path, config: ResolvedConfig, samples: list[Sample]) -> None:
-    """Write or renew all of it.
-
-    Args:
-        run_dir: of a run with at least one log line.
-        samples: in place of those of an earlier sitting; where there are none, those stay.
-    """
+    """Write the files beside the checkpoints of a run with at least one log line. No samples: earlier ones stay."""
     write_yaml(dataclasses.replace(config, resume=False), run_dir / CONFIG)
     entries = read_metrics(run_dir)
     names = list(dict.fromkeys(name for entry in entries for name in entry))

@@ -10,9 +10,9 @@ from nanochat_tct.training.config import ResolvedConfig
 
 
 def peak_of(device: torch.device) -> float:
-    """FLOPs a second: of a known GPU its data sheet's, of the rest what a matrix product reaches here."""
-    known = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    return known or measured_flops(device)
+    """FLOPs a second: a GPU's by its data sheet; for a device not listed, what a matrix product reaches here."""
+    listed = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    return listed or measured_flops(device)
 
 
 def measured_flops(device: torch.device, size: int = 1024, repeats: int = 5) -> float:

@@ -1,4 +1,4 @@
-"""What tokens are made of, as a sparse matrix, so that tokens made of the same parts learn from each other."""
+"""The parts of tokens as a sparse matrix, by which tokens made of the same parts learn from each other."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SparseMatrix:
-    """Its rows one after the other. Products are the same bits every time."""
+    """A matrix in compressed rows, whose products are deterministic."""
 
     columns: Tensor  # (nonzeros,) int64
     starts: Tensor  # (rows,) int64: where each row begins in `columns`
@@ -22,7 +22,7 @@ class SparseMatrix:
 
     def __matmul__(self, other: Tensor) -> Tensor:
         """(rows, columns) @ (columns, width)."""
-        if other.device.type == "cuda":  # a GPU is through with all the zeros before it has found the others
+        if other.device.type == "cuda":  # on a GPU the dense product is faster
             return self.padded.to(other.dtype) @ F.pad(other, (0, 0, 0, -self.num_columns % 8))
         return F.embedding_bag(
             self.columns, other, self.starts, mode="sum", per_sample_weights=self.values.to(other.dtype)
@@ -30,12 +30,12 @@ class SparseMatrix:
 
     @cached_property
     def padded(self) -> Tensor:
-        """`dense`, its columns a multiple of 8 by more zeros: a GPU's matrix units take no others."""
+        """`dense` with columns of zeros up to a multiple of 8, as a GPU's matrix units need it."""
         return F.pad(self.dense, (0, -self.num_columns % 8))
 
     @property
     def dense(self) -> Tensor:
-        """(rows, columns), zeros and all."""
+        """The dense matrix (rows, columns)."""
         nonzeros = torch.arange(len(self.columns), device=self.columns.device)
         rows = torch.searchsorted(self.starts, nonzeros, right=True) - 1
         matrix = self.values.new_zeros(len(self.starts), self.num_columns)
@@ -61,15 +61,15 @@ class TokenParts:
 
 
 def token_parts(tokenizer: object) -> TokenParts | None:
-    """The parts of a tokenizer's tokens; None for one whose tokens cannot be looked into (the wheel's)."""
+    """The parts of a tokenizer's tokens; None for the wheel, which does not show them."""
     return parts_of(tokenizer.segmenter.expansions) if isinstance(tokenizer, Tokenizer) else None
 
 
 def parts_of(expansions: list[str]) -> TokenParts:
-    """The parts of tokens: which base tokens each is made of, which it begins and which it ends with.
+    """The parts of tokens: the base tokens each is made of, the one it begins with and the one it ends with.
 
-    A token of n base tokens has 1 / sqrt(n) of each of them, and 1 of a first and of a last one: what comes first must
-    fit what stands before, and what comes last decides what can follow.
+    A token of n base tokens has 1 / sqrt(n) of each, and 1 of its first and of its last as parts of their own: the
+    first must fit what precedes it, and the last decides what can follow.
 
     Args:
         expansions: each token's base tokens, a character each.
@@ -93,7 +93,7 @@ def parts_of(expansions: list[str]) -> TokenParts:
 
 
 def _by_rows(matrix: Tensor) -> SparseMatrix:
-    """A sparse matrix of torch's, whose double entries are added."""
+    """Convert a sparse matrix of torch, adding duplicate entries."""
     matrix = matrix.coalesce()  # sorts by row, then column
     rows, columns = matrix.indices()
     starts = torch.searchsorted(rows, torch.arange(matrix.size(0)))
