@@ -3,9 +3,9 @@
 Two recipes, by `--optimizer`:
 
 adamw   AdamW for everything, with decay on matrices only: the plain one.
-muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of tokens, in embedding and head, also learn
-        from tokens made of the same parts. In a run of many epochs a token soon memorizes what it sees by itself, and
-        its parts do not: so its own part learns more slowly (`own_rate`).
+muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of tokens, in embedding and head, learn
+        from tokens made of the same parts too. In a run of many epochs a token soon memorizes what it sees by itself,
+        and its parts do not: so the former learns more slowly (`own_rate`).
 """
 
 import math
@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         is_compiled: bool = False,
     ) -> None:
-        """`is_compiled`: into fewer kernels, which take less time to launch; only where the device decides (`is_good`)."""
+        """`is_compiled`: into fewer kernels, for less time of launching; only where the device decides (`is_good`)."""
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.is_compiled = is_compiled
         self.is_good: Tensor | None = None

@@ -60,7 +60,7 @@ def _shown(path: Path) -> str:
 
 
 def print_samples(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
-    """Print and return `num_samples` workflows from the run's best checkpoint, preferably some the model ended itself."""
+    """Print and return `num_samples` workflows of the best checkpoint, rather ones that the model itself ended."""
     if not config.num_samples:
         return []
     model, _ = checkpoint.load_model(run_dir)
