@@ -276,10 +276,6 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(text).split())[:300]
 
 
-def total_documents(parts: Iterable[Part]) -> int:
-    return sum(part.documents for part in parts)
-
-
 def parse_raw(raw: RawDocument, limits: Limits, any_value: bool = False) -> tuple[Any, str | None]:
     """The value of a document and its repository, if that is known.
 
