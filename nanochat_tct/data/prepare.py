@@ -183,7 +183,8 @@ def _write(
             if done.count < len(parts):
                 start_ray()
             ray_seconds = time.monotonic() - ray_begin
-            with _Progress(sum(part.documents for part in parts)) as progress:
+            progress = _Progress(sum(part.documents for part in parts))
+            with progress:
                 for table in _tables(parts, done, output, config, tokenizer):
                     writer.add_table(table)
                     progress.advance(len(table))

@@ -192,7 +192,9 @@ class StoreWriter:
 
     def _write_documents(self) -> dict[str, Any]:
         """Split the documents; write their table and that of the rejected ones. Returns the manifest's beginning."""
-        columns = {name: [getattr(each, name) for each in self.documents] for name in EncodedDocument._fields}
+        columns: dict[str, Any] = {
+            name: [getattr(each, name) for each in self.documents] for name in EncodedDocument._fields
+        }
         splits, split_by = split_documents(
             columns["repo"],
             columns["content_hash"],
