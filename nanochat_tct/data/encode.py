@@ -16,7 +16,25 @@ from nanochat_tct.documents import DocumentError, Limits, json_bytes
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
+ENCODED_VERSION = 2  # of what a task works out; what one of another version left is encoded again
 ENDS_JOB = "ends the job"  # the reason of a row that holds no document but a UserError's message
+
+
+class EncodedDocument(NamedTuple):
+    """A document that is fit for the store or, with a `reason`, one that is rejected."""
+
+    source: str
+    repo: str | None
+    content_hash: bytes | None = None  # SHA-256 of the compact JSON
+    json_bytes: int | None = None  # of the compact JSON
+    tokens: bytes | None = None  # uint16 little-endian
+    mask_numbers: bytes | None = None  # this and the next: see MaskSender; without masks anything is legal
+    new_masks: bytes | None = None
+    normal_hash: bytes = b""  # see split.normal_hash
+    reason: str | None = None  # a short code for counting
+    message: str | None = None
+
+
 ENCODED_SCHEMA = pa.schema(
     [
         ("source", pa.string()),
@@ -24,32 +42,14 @@ ENCODED_SCHEMA = pa.schema(
         ("content_hash", pa.binary()),
         ("json_bytes", pa.int64()),
         ("tokens", pa.large_binary()),
-        ("mask_ids", pa.large_binary()),
-        ("mask_digests", pa.large_binary()),
-        ("mask_bits", pa.large_binary()),
+        ("mask_numbers", pa.large_binary()),
+        ("new_masks", pa.large_binary()),
         ("normal_hash", pa.binary()),
         ("reason", pa.string()),
         ("message", pa.string()),
     ]
 )
-
-
-class EncodedDocument(NamedTuple):
-    """A row of ENCODED_SCHEMA: a document that is fit for the store or, with a `reason`, one that is rejected."""
-
-    source: str
-    repo: str | None
-    content_hash: bytes | None = None  # SHA-256 of the compact JSON
-    json_bytes: int | None = None  # of the compact JSON
-    tokens: bytes | None = None  # uint16 little-endian
-    mask_ids: bytes | None = (
-        None  # this and the following two: see DocumentMasks; without masks anything is legal
-    )
-    mask_digests: bytes | None = None
-    mask_bits: bytes | None = None
-    normal_hash: bytes | None = b""  # see split.normal_hash
-    reason: str | None = None  # a short code for counting
-    message: str | None = None
+load_once = functools.cache(load_tokenizer)
 
 
 def encode_parts(
@@ -67,7 +67,12 @@ def encode_parts(
         a UserError, as exceptions come back from Ray without their cause.
     """
     try:
-        tokenizer = _load_tokenizer(tokenizer_name, fingerprint)
+        tokenizer = load_once(tokenizer_name)
+        if tokenizer.fingerprint != fingerprint:
+            raise UserError(
+                f"machine {socket.gethostname()} has another tokenizer {tokenizer_name}: install the same package "
+                "everywhere (pip install -c constraints.txt), and submit with --working-dir"
+            )
         rows: list[EncodedDocument] = []
         for pickled in batch.column("part").to_pylist():
             sender = MaskSender() if with_masks else None
@@ -75,8 +80,7 @@ def encode_parts(
             rows += (encode_raw(raw, tokenizer, limits, sender) for raw in read_part(part, limits))
     except UserError as error:
         rows = [EncodedDocument("", None, reason=ENDS_JOB, message=str(error))]
-    columns = zip(*rows, strict=True) if rows else [[] for _ in ENCODED_SCHEMA]
-    return pa.table([list(column) for column in columns], schema=ENCODED_SCHEMA)
+    return pa.Table.from_pylist([row._asdict() for row in rows], ENCODED_SCHEMA)
 
 
 def encode_raw(
@@ -107,30 +111,15 @@ def encode_document(
         raise TokenizerError("", "nested too deep") from None
     # from the text, which is needed anyway: the tokenizer's C code begins there
     ids = tokenizer.encode(compact.decode("utf-8", "surrogatepass"))
-    encoded = EncodedDocument(
+    masks = tokenizer.masks_of(ids) if sender is not None else None
+    mask_numbers, new_masks = (None, None) if sender is None or masks is None else sender.send(masks)
+    return EncodedDocument(
         source,
         repo,
         hashlib.sha256(compact).digest(),
         len(compact),
         np.array(ids, dtype="<u2").tobytes(),
-        normal_hash=normal_hash(compact),
+        mask_numbers,
+        new_masks,
+        normal_hash(compact),
     )
-    if sender is None or (masks := tokenizer.masks_of(ids)) is None:
-        return encoded
-    sent = sender.send(masks)
-    return encoded._replace(mask_ids=sent.ids, mask_digests=sent.digests, mask_bits=sent.bits)
-
-
-def _load_tokenizer(name: str, fingerprint: str) -> Any:
-    tokenizer = _tokenizer(name)
-    if tokenizer.fingerprint != fingerprint:
-        raise UserError(
-            f"machine {socket.gethostname()} has another tokenizer {name}: install the same package "
-            "everywhere (pip install -c constraints.txt), and submit with --working-dir"
-        )
-    return tokenizer
-
-
-@functools.cache
-def _tokenizer(name: str) -> Any:
-    return load_tokenizer(name)

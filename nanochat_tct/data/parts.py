@@ -4,9 +4,11 @@ Documents come in the order of their files' names, then of their rows, and nothi
 """
 
 import functools
+import itertools
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -38,6 +40,14 @@ class Part:
     stop: int = 0
     first: int = 0  # number of the first line or row in its file
     row_group: int = 0
+
+    @property
+    def names(self) -> list[str]:
+        """Of the documents in the lines or rows of one file."""
+        return [
+            f"{self.sources[0].name}#{number + 1}"
+            for number in range(self.first, self.first + self.documents)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,35 +93,26 @@ def plan_parts(sources: list[Source]) -> list[Part]:
 
 def _plan_lines(source: Source) -> Iterator[Part]:
     """Cut at line ends; reads the file once, to count lines. A line longer than a part is a part by itself."""
-    try:
-        with _open_stream(source) as file:
-            position = start = first = 0
-            while block := file.read(PART_BYTES):
-                if position - start > PART_BYTES and (end := block.find(b"\n") + 1):
-                    yield Part((source,), 1, start, position + end, first)
-                    start, first = position + end, first + 1
-                if (cut := block.rfind(b"\n") + 1) and position + cut > start:
-                    lines = block.count(b"\n", max(0, start - position), cut)
-                    yield Part((source,), lines, start, position + cut, first)
-                    start, first = position + cut, first + lines
-                position += len(block)
-            if position > start:
-                yield Part((source,), 1, start, position, first)
-    except OSError as error:
-        _raise_if_remote(source, error)
-        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
+    with _planning(source), _open(source) as file:
+        position = start = first = 0
+        while block := file.read(PART_BYTES):
+            if position - start > PART_BYTES and (end := block.find(b"\n") + 1):
+                yield Part((source,), 1, start, position + end, first)
+                start, first = position + end, first + 1
+            if (cut := block.rfind(b"\n") + 1) and position + cut > start:
+                lines = block.count(b"\n", max(0, start - position), cut)
+                yield Part((source,), lines, start, position + cut, first)
+                start, first = position + cut, first + lines
+            position += len(block)
+        if position > start:
+            yield Part((source,), 1, start, position, first)
 
 
 def _plan_rows(source: Source) -> Iterator[Part]:
-    try:
-        with _open_random(source) as file, pa.parquet.ParquetFile(file) as parquet:
-            has_text = "text" in parquet.schema_arrow.names and _is_text(
-                parquet.schema_arrow.field("text").type
-            )
-            groups = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
-    except (OSError, pa.ArrowException) as error:
-        _raise_if_remote(source, error)
-        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
+    with _planning(source), _open(source, seekable=True) as file, pa.parquet.ParquetFile(file) as parquet:
+        schema = parquet.schema_arrow
+        has_text = "text" in schema.names and _is_text(schema.field("text").type)
+        groups = [parquet.metadata.row_group(index).num_rows for index in range(parquet.num_row_groups)]
     if not has_text:
         raise UserError(f"{source.location} has no column `text` of strings: workflows are read from there")
     first = 0
@@ -121,6 +122,15 @@ def _plan_rows(source: Source) -> Iterator[Part]:
             stop = min(start + step, rows)
             yield Part((source,), stop - start, start, stop, first + start, group)
         first += rows
+
+
+@contextmanager
+def _planning(source: Source) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        _raise_if_remote(source, error)
+        raise UserError(f"cannot read {source.location}: {_one_line(error)}") from error
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -172,7 +182,7 @@ def _read_file(source: Source, limits: Limits) -> RawDocument:
         if source.size > limits.max_bytes:
             message = f"{source.size} bytes, more than the limit of {limits.max_bytes}"
             raise DocumentError("too-large", message)
-        with _open_stream(source) as file:
+        with _open(source) as file:
             text = file.read()
     except OSError as error:
         return _unreadable(source, source.name, source.repo, error)
@@ -183,61 +193,51 @@ def _read_file(source: Source, limits: Limits) -> RawDocument:
 
 def _read_lines(part: Part, limits: Limits) -> Iterator[RawDocument]:
     (source,) = part.sources
-    longest = LINE_OVERHEAD * limits.max_bytes
-    names = [f"{source.name}#{number + 1}" for number in range(part.first, part.first + part.documents)]
-    if part.documents == 1 and part.stop - part.start > longest:
-        error = DocumentError(
-            "too-large", f"a line of {part.stop - part.start} bytes, the limit is {longest}"
-        )
-        yield RawDocument(names[0], None, b"", "json-line", error)
+    size, longest = part.stop - part.start, LINE_OVERHEAD * limits.max_bytes
+    problem = None
+    if part.documents == 1 and size > longest:
+        problem = DocumentError("too-large", f"a line of {size} bytes, the limit is {longest}")
+    else:
+        try:
+            with _open(source, seekable=True) as file:
+                file.seek(part.start)
+                lines = file.read(size).removesuffix(b"\n").split(b"\n")
+        except OSError as error:
+            yield from (_unreadable(source, name, None, error) for name in part.names)
+            return
+        if len(lines) != part.documents:
+            problem = DocumentError("unreadable", "the file changed while it was read")
+    if problem is not None:
+        yield from (RawDocument(name, None, b"", "json-line", problem) for name in part.names)
         return
-    try:
-        with _open_random(source) as file:
-            file.seek(part.start)
-            lines = file.read(part.stop - part.start).removesuffix(b"\n").split(b"\n")
-    except OSError as error:
-        yield from (_unreadable(source, name, None, error) for name in names)
-        return
-    if len(lines) != len(names):
-        changed = OSError("the file changed while it was read")
-        yield from (_rejected(name, None, changed) for name in names)
-        return
-    for name, line in zip(names, lines, strict=True):
+    for name, line in zip(part.names, lines, strict=True):
         if line.strip():
             yield RawDocument(name, None, line, "json-line")
 
 
 def _read_rows(part: Part) -> Iterator[RawDocument]:
     (source,) = part.sources
-    done = part.start
+    names = part.names
+    done = 0
     try:
-        with _open_random(source) as file, pa.parquet.ParquetFile(file) as parquet:
+        with _open(source, seekable=True) as file, pa.parquet.ParquetFile(file) as parquet:
             columns = [name for name in ("text", "repo", "path") if name in parquet.schema_arrow.names]
-            row = 0
-            for batch in parquet.iter_batches(512, row_groups=[part.row_group], columns=columns):
-                if row >= part.stop:
-                    break
-                begin, row = row, row + len(batch)
-                if row <= part.start:
-                    continue
-                skipped = max(0, part.start - begin)
-                for values in batch.slice(skipped, part.stop - begin - skipped).to_pylist():
-                    yield _row_document(source, part.first + done - part.start + 1, values)
-                    done += 1
+            batches = parquet.iter_batches(512, row_groups=[part.row_group], columns=columns)
+            rows = (row for batch in batches for row in batch.to_pylist())
+            for row in itertools.islice(rows, part.start, part.stop):
+                yield _row_document(names[done], row)
+                done += 1
     except (OSError, pa.ArrowException) as error:
-        for row in range(done, part.stop):
-            yield _unreadable(source, f"{source.name}#{part.first + row - part.start + 1}", None, error)
+        yield from (_unreadable(source, name, None, error) for name in names[done:])
 
 
-def _row_document(source: Source, number: int, values: dict[str, Any]) -> RawDocument:
-    name = f"{source.name}#{number}"
-    if isinstance(values.get("path"), str):
-        name += f":{values['path']}"
-    repo = values.get("repo") or None
-    repo = str(repo) if repo is not None else None
-    if values["text"] is None:
+def _row_document(name: str, row: dict[str, Any]) -> RawDocument:
+    if isinstance(row.get("path"), str):
+        name += f":{row['path']}"
+    repo = str(row["repo"]) if row.get("repo") else None
+    if row["text"] is None:
         return RawDocument(name, repo, b"", "auto", DocumentError("empty", "the row has no text"))
-    return RawDocument(name, repo, values["text"], "auto")
+    return RawDocument(name, repo, row["text"], "auto")
 
 
 def _unreadable(source: Source, name: str, repo: str | None, error: Exception) -> RawDocument:
@@ -247,10 +247,6 @@ def _unreadable(source: Source, name: str, repo: str | None, error: Exception) -
             f"on machine {socket.gethostname()}: {source.location} is not there. Every machine must see the input: a "
             "folder that all share, or --input s3://...; and nobody may change it meanwhile"
         ) from error
-    return _rejected(name, repo, error)
-
-
-def _rejected(name: str, repo: str | None, error: Exception) -> RawDocument:
     return RawDocument(name, repo, b"", "auto", DocumentError("unreadable", _one_line(error)))
 
 
@@ -259,25 +255,18 @@ def _filesystem(uri: str) -> Any:
     return pa.fs.FileSystem.from_uri(uri)[0]
 
 
-def _open_stream(source: Source) -> Any:
-    if source.filesystem:
-        return _filesystem(source.filesystem).open_input_stream(source.path, compression=None)
-    return open(source.path, "rb")
-
-
-def _open_random(source: Source) -> Any:
-    if source.filesystem:
-        return _filesystem(source.filesystem).open_input_file(source.path)
-    return open(source.path, "rb")
+def _open(source: Source, seekable: bool = False) -> Any:
+    if not source.filesystem:
+        return open(source.path, "rb")
+    filesystem = _filesystem(source.filesystem)
+    if seekable:
+        return filesystem.open_input_file(source.path)
+    return filesystem.open_input_stream(source.path, compression=None)
 
 
 def _one_line(error: Exception) -> str:
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(text).split())[:300]
-
-
-def total_documents(parts: Iterable[Part]) -> int:
-    return sum(part.documents for part in parts)
 
 
 def parse_raw(raw: RawDocument, limits: Limits, any_value: bool = False) -> tuple[Any, str | None]:

@@ -12,6 +12,7 @@ import logging
 import pickle
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,11 @@ import pyarrow as pa
 
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data.config import PrepareConfig
-from nanochat_tct.data.encode import ENDS_JOB, encode_parts
+from nanochat_tct.data.encode import ENCODED_VERSION, ENDS_JOB, encode_parts
 from nanochat_tct.data.encoded_parts import EncodedParts
-from nanochat_tct.data.parts import Part, plan_parts, total_documents
+from nanochat_tct.data.parts import Part, plan_parts
 from nanochat_tct.data.repository import owner_of
 from nanochat_tct.data.sources import Source, find_sources, sources_fingerprint
-from nanochat_tct.data.split import NORMAL_FORM
 from nanochat_tct.data.store import METADATA, REJECTED, TokenStore, upload_store
 from nanochat_tct.data.store_writer import StoreWriter, writing_to
 from nanochat_tct.errors import StorageError, UserError
@@ -43,10 +43,6 @@ FEW_OWNERS = 5  # with fewer, one or two owners are all of validation
 UNEVEN = 0.2  # a training split that is so far from the fraction asked for is worth a warning
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 DOCUMENTS = "preparing {task.completed:,.0f} of {task.total:,.0f} documents"  # the label of the bar
-
-
-class TaskError(UserError):
-    """A task failed because of its machine or of the storage, not because of what the user asked for."""
 
 
 def prepare(config: PrepareConfig) -> TokenStore:
@@ -79,37 +75,29 @@ def prepare(config: PrepareConfig) -> TokenStore:
 def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]) -> TokenStore | None:
     """The finished store that this very run would write again, brought to object storage if it is not there yet."""
     output = local_path(config.output)
+    candidates: list[str | Path] = [output] if output.is_dir() else []
     if is_remote(config.output):
         RemoteFolder(config.output).files()  # so that storage that refuses is found before the work
-    store = _open_unchanged(output, config, tokenizer, identity)
-    if store is None and is_remote(config.output):
-        store = _open_unchanged(config.output, config, tokenizer, identity)
-    if store is None:
-        return None
-    is_new = is_remote(config.output) and upload_store(output, config.output)  # the upload failed last time
-    what = "prepared before, and brought there now" if is_new else "up to date"
-    print(f"{config.output} is {what}: {store.manifest['counts']['documents']:,} documents; nothing to do")
-    encoded_parts.clear(output)  # of a run that was killed in its last moment
-    return store
-
-
-def _open_unchanged(
-    output: str | Path, config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]
-) -> TokenStore | None:
-    if not is_remote(output) and not Path(output).is_dir():
-        return None
-    try:
-        store = TokenStore.open(output)
-    except StorageError:
-        raise
-    except UserError:
-        return None  # nothing there, half-written or damaged: written again
-    same = (
-        store.manifest["input"] == json.loads(json.dumps(identity))
-        and store.manifest["settings"] == dataclasses.asdict(config.settings())
-        and store.tokenizer_fingerprint == tokenizer.fingerprint
-    )
-    return store if same else None
+        candidates.append(config.output)
+    for candidate in candidates:
+        try:
+            store = TokenStore.open(candidate)
+        except StorageError:
+            raise
+        except UserError:
+            continue  # nothing there, half-written or damaged: written again
+        if (
+            store.manifest["input"] == json.loads(json.dumps(identity))
+            and store.manifest["settings"] == dataclasses.asdict(config.settings())
+            and store.tokenizer_fingerprint == tokenizer.fingerprint
+        ):
+            is_new = is_remote(config.output) and upload_store(output, config.output)  # it failed last time
+            what = "prepared before, and brought there now" if is_new else "up to date"
+            documents = store.manifest["counts"]["documents"]
+            print(f"{config.output} is {what}: {documents:,} documents; nothing to do")
+            encoded_parts.clear(output)  # of a run that was killed in its last moment
+            return store
+    return None
 
 
 def _write(
@@ -121,7 +109,7 @@ def _write(
     refuse_folder(config.output, "--output")
     with StoreWriter(output, tokenizer, config.settings(), config.masks) as writer:
         parts = plan_parts(sources)
-        work = repr((parts, config.limits(), config.masks, tokenizer.fingerprint, NORMAL_FORM))
+        work = repr((parts, config.limits(), config.masks, tokenizer.fingerprint, ENCODED_VERSION))
         with writing_to(output):
             done = EncodedParts(output, work)
         if done.count:
@@ -131,14 +119,15 @@ def _write(
             if done.count < len(parts):
                 start_ray()
             ray_seconds = time.monotonic() - ray_begin
-            with _Progress(total_documents(parts)) as progress:
+            progress = _Progress(sum(part.documents for part in parts))
+            with progress:
                 for table in _tables(parts, done, output, config, tokenizer):
                     writer.add_table(table)
                     progress.advance(len(table))
             _check_rejected(writer, config)
             store = writer.commit(identity, config.export_pt)
-        except (TaskError, StorageError):
-            raise  # of a machine or of storage: once it is mended, the same command continues from here
+        except StorageError:
+            raise  # once the machine or the storage is mended, the same command continues from here
         except UserError:
             encoded_parts.clear(output)  # what is to be mended changes the work, or the disk is full
             raise
@@ -192,18 +181,20 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
         tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
         for table in tables:
             if len(table) == 1 and table.column("reason")[0].as_py() == ENDS_JOB:
-                raise TaskError(table.column("message")[0].as_py())
+                raise StorageError(table.column("message")[0].as_py())
             yield table
 
 
 def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
-    rejected = writer.reasons.total()
-    documents = len(writer.lengths) + writer.duplicates + rejected
+    rejected = len(writer.rejected)
+    documents = len(writer.documents) + writer.duplicates + rejected
     if documents == 0:
         raise UserError(f"--input {' '.join(config.input)}: the files hold no document")
-    why = ", ".join(f"{count:,} {reason}" for reason, count in writer.reasons.most_common())
-    first = writer.first_rejected
-    example = f"; the first: {first['source']}: {first['message']}" if first else ""
+    if rejected == 0:
+        return
+    reasons = Counter(each.reason for each in writer.rejected)
+    why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
+    example = f"; the first: {writer.rejected[0].source}: {writer.rejected[0].message}"
     if rejected == documents:
         raise UserError(f"none of the {documents:,} documents is usable ({why}){example}")
     if rejected > config.max_rejected * documents:
@@ -253,31 +244,24 @@ def split_warnings(store: TokenStore) -> list[str]:
     return warnings
 
 
-class _Progress:
+class _Progress(Terminal):
     """Documents done, documents/s and time left: a bar on a terminal, else a line now and then, on stderr."""
 
     def __init__(self, total: int) -> None:
+        super().__init__(total, sys.stderr, DOCUMENTS)
         self.total = total
         self.done = 0
         self.begin = self.last_line = time.monotonic()
-        self.terminal = Terminal(total, sys.stderr, DOCUMENTS)
-
-    def __enter__(self) -> "_Progress":
-        self.terminal.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.terminal.__exit__(*error)
 
     def advance(self, documents: int) -> None:
         self.done += documents
         now = time.monotonic()
         rate = self.done / (now - self.begin)
         pace = f"{rate:,.0f}/s, {(self.total - self.done) / rate:,.0f} s left"
-        self.terminal.update(self.done, pace)
-        if self.terminal.bar is None and now - self.last_line > QUIET_PROGRESS_SECONDS:
+        self.update(self.done, pace)
+        if self.bar is None and now - self.last_line > QUIET_PROGRESS_SECONDS:
             self.last_line = now
-            self.terminal.line(f"preparing: {self.done:,} of {self.total:,} documents, {pace}")
+            self.line(f"preparing: {self.done:,} of {self.total:,} documents, {pace}")
 
 
 def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_seconds: float) -> None:

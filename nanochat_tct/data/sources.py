@@ -6,6 +6,7 @@ The spelling of a path changes nothing: a file has the same name in the store wh
 
 import fnmatch
 import functools
+import glob
 import hashlib
 import os
 import re
@@ -72,12 +73,22 @@ class Source:
 
 
 class Found(NamedTuple):
-    """A file that has no name yet, as its name depends on the other inputs."""
+    """A file that has no name yet, as its name depends on the other inputs.
+
+    Attributes:
+        root: the folder that was given, or that holds the file or the pattern; without links.
+        path: the file's path from the root on.
+        real: its path without links.
+    """
 
     source: Source
-    root: str  # the folder that was given, or that holds the file or the pattern; without links
-    inside: str  # the path from there
-    real: str  # the file's path without links
+    root: str
+    path: str
+    real: str
+
+    @property
+    def scheme(self) -> str:
+        return self.source.filesystem.split("://")[0]
 
 
 def find_sources(inputs: list[str]) -> list[Source]:
@@ -89,8 +100,7 @@ def find_sources(inputs: list[str]) -> list[Source]:
     Raises:
         UserError: a path that does not exist, a glob or folder without files, an unreachable file system.
     """
-    _real.cache_clear()
-    _repo.cache_clear()
+    _real_and_repo.cache_clear()
     found: list[Found] = []
     for given in inputs:
         is_remote = "://" in given
@@ -99,17 +109,18 @@ def find_sources(inputs: list[str]) -> list[Source]:
             where = shown(given) if is_remote else given
             raise UserError(f"--input {where}: no {WHAT_IS_READ} file there{_hint(given)}")
         found += here
-    outermost = _outermost(found)
+    roots: dict[str, set[str]] = {}
+    for file in found:
+        roots.setdefault(file.scheme, set()).add(file.root)
+    outermost = {scheme: os.path.commonpath(of_scheme) or "." for scheme, of_scheme in roots.items()}
     once: dict[tuple[str, str], tuple[tuple[bool, int, str], Source]] = {}
     for file in found:
-        name = os.path.relpath(os.path.join(file.root, file.inside), outermost[_scheme(file)])
-        if len(outermost) > 1 and file.source.filesystem:
-            name = file.source.location
-        name = utf8(name)
+        name = utf8(os.path.relpath(file.path, outermost[file.scheme]))
+        if len(outermost) > 1 and file.scheme:
+            name = utf8(file.source.location)
         # A file that is found twice gets the name that is not a link's, from the outermost folder.
-        is_link = file.real != os.path.join(file.root, file.inside)
-        rank = (is_link, -len(name), name)
-        key = (_scheme(file), file.real)
+        rank = (file.real != file.path, -len(name), name)
+        key = (file.scheme, file.real)
         if key not in once or rank < once[key][0]:
             once[key] = (rank, replace(file.source, name=name))
     sources = [source for _, source in once.values()]
@@ -125,23 +136,14 @@ def sources_fingerprint(sources: list[Source]) -> str:
     return digest.hexdigest()
 
 
-def _scheme(file: Found) -> str:
-    return file.source.filesystem.split("://")[0]
-
-
-def _outermost(found: list[Found]) -> dict[str, str]:
-    """By scheme, the deepest folder that holds all inputs."""
-    roots: dict[str, set[str]] = {}
-    for file in found:
-        roots.setdefault(_scheme(file), set()).add(file.root)
-    return {scheme: os.path.commonpath(of_scheme) or "." for scheme, of_scheme in roots.items()}
-
-
 def _hint(given: str) -> str:
     if not os.path.lexists(os.path.join(given, ".git")):
         return ""
     glob = os.path.join(given, "**", "*.yml")
     return f"; of a git checkout only {WORKFLOWS} counts, give a glob such as '{glob}' for other files of it"
+
+
+# ---- on this machine ----
 
 
 def _find_local(given: str) -> Iterator[Found]:
@@ -150,49 +152,50 @@ def _find_local(given: str) -> Iterator[Found]:
     if os.path.isdir(given):
         if os.path.lexists(os.path.join(given, ".git")):
             print(f"--input {given} is a git checkout: of it {WORKFLOWS} is taken", file=sys.stderr)
-        yield from _walk(given, given)
+        yield from _LocalRoot(given).walk(given)
     elif os.path.lexists(given):
-        yield _given_file(given)
+        _kind_of_given(given)
+        file = _LocalRoot(os.path.dirname(given) or ".").file(given)
+        if file.source.problem:
+            raise UserError(f"--input {given}: {file.source.problem}; name a regular file that can be read")
+        yield file
     elif first is None:
         raise UserError(f"--input {given}: there is no such file or folder")
     else:
         root = "/".join(parts[:first]) + "/" if first else "."
-        yield from _match(root, parts[first:], given)
+        yield from _match(root, [part for part in parts[first:] if part], given)
 
 
 def _match(root: str, pattern: list[str], given: str) -> Iterator[Found]:
     deep = pattern.index("**") if "**" in pattern else len(pattern)
-    matches = list(_expand(root, pattern[:deep]))
+    folder = _LocalRoot(root)
+    matches = _expand(root, pattern[:deep])
     if not matches:
         raise UserError(f"--input {given}: nothing matches")
     for match in matches:
         if deep < len(pattern):
             if os.path.isdir(match):
-                files = _walk(match, root, is_whole=deep == 0)
-                below = os.path.relpath(match, root)
-                skip = 0 if below == "." else len(below.split("/"))
-                yield from (file for file in files if _fits(file.inside.split("/")[skip:], pattern[deep:]))
+                below = os.path.join(folder.real, os.path.relpath(match, root))
+                for file in folder.walk(match, is_whole=deep == 0):
+                    if _fits(os.path.relpath(file.path, below).split("/"), pattern[deep:]):
+                        yield file
         elif os.path.isdir(match):
-            yield from _walk(match, root)
+            yield from folder.walk(match)
         elif _kind_of(match):
-            yield _local_file(match, root, os.path.realpath(root))
+            yield folder.file(match)
 
 
-def _expand(folder: str, pattern: list[str]) -> Iterator[str]:
-    """The paths below a folder that match a pattern without `**`."""
+def _expand(folder: str, pattern: list[str]) -> list[str]:
+    """The paths below a folder that match a pattern without `**`; those of tools only where they are spelled out."""
     if not pattern:
-        yield folder
-        return
-    if MAGIC.search(pattern[0]):
-        try:
-            names = sorted(os.listdir(folder))
-        except OSError:
-            return  # not a folder, or one that we may not read: nothing matches
-        names = [name for name in names if fnmatch.fnmatchcase(name, pattern[0]) and name not in NOT_INPUT]
-    else:
-        names = [pattern[0]] if os.path.lexists(os.path.join(folder, pattern[0])) else []
-    for name in names:
-        yield from _expand(os.path.join(folder, name), pattern[1:])
+        return [folder]
+    return [
+        os.path.join(folder, match)
+        for match in sorted(glob.glob("/".join(pattern), root_dir=folder, include_hidden=True))
+        if not any(
+            part in NOT_INPUT and part != given for part, given in zip(match.split("/"), pattern, strict=True)
+        )
+    ]
 
 
 def _fits(parts: list[str], pattern: list[str]) -> bool:
@@ -204,62 +207,94 @@ def _fits(parts: list[str], pattern: list[str]) -> bool:
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def _walk(folder: str, root: str, is_whole: bool = False) -> Iterator[Found]:
-    """The files in a folder and below it, each folder once; linked folders last, so that the real path counts.
+class _LocalRoot:
+    """A folder of this machine that names of files begin from."""
 
-    Args:
-        root: the folder that names begin from.
-        is_whole: take every file, even if the folder itself is a checkout.
-    """
-    real_root = os.path.realpath(root)
-    top = os.path.realpath(folder)
-    waiting, seen = [folder], set()
-    links: list[str] = []
-    while waiting or links:
-        here = waiting.pop() if waiting else links.pop(0)
-        real = os.path.realpath(here)
-        if real in seen:
-            continue
-        seen.add(real)
-        if here != folder and f"{top}/".startswith(f"{real.rstrip('/')}/"):
-            yield _problem(here, root, real_root, "a link to a folder that holds the input: not followed")
-            continue
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.real = os.path.realpath(path)
+
+    def walk(self, folder: str, is_whole: bool = False) -> Iterator[Found]:
+        """The files in a folder and below it, each folder once; linked folders last, so that the real path counts.
+
+        Args:
+            is_whole: take every file, even if the folder itself is a checkout.
+        """
+        top = os.path.realpath(folder)
+        waiting, seen = [folder], set()
+        links: list[str] = []
+        while waiting or links:
+            here = waiting.pop() if waiting else links.pop(0)
+            real = os.path.realpath(here)
+            if real in seen:
+                continue
+            seen.add(real)
+            if here != folder and f"{top}/".startswith(f"{real.rstrip('/')}/"):
+                yield self.problem(here, "a link to a folder that holds the input: not followed")
+                continue
+            try:
+                entries = _entries(here)
+            except OSError as error:
+                if here == folder:
+                    raise UserError(f"cannot read the folder {here}: {error.strerror}") from error
+                yield self.problem(here, f"the folder cannot be read: {error.strerror}")
+                continue
+            names = {entry.name for entry in entries}
+            if here != folder and ({MANIFEST, TOKENS} <= names or ".encoded" in names or ".partial" in names):
+                continue  # a token store
+            if ".git" in names and not (is_whole and here == folder):
+                yield from self.workflows(os.path.join(here, WORKFLOWS))
+                continue
+            for entry in entries:
+                if _is_folder(entry):
+                    if entry.name not in NOT_INPUT:
+                        (links if entry.is_symlink() else waiting).append(entry.path)
+                elif _kind_of(entry.name):
+                    yield self.file(entry.path)
+                elif "." not in entry.name and entry.is_symlink() and not os.path.exists(entry.path):
+                    yield self.problem(entry.path, "a link to nothing")  # was perhaps a folder
+
+    def workflows(self, folder: str) -> Iterator[Found]:
+        """The files in a checkout's folder of workflows, which need not exist."""
         try:
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+            entries = _entries(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return
         except OSError as error:
-            if here == folder:
-                raise UserError(f"cannot read the folder {here}: {error.strerror}") from error
-            yield _problem(here, root, real_root, f"the folder cannot be read: {error.strerror}")
-            continue
-        names = {entry.name for entry in entries}
-        if here != folder and ({MANIFEST, TOKENS} <= names or ".encoded" in names or ".partial" in names):
-            continue  # a token store
-        if ".git" in names and not (is_whole and here == folder):
-            yield from _workflows(here, root, real_root)
-            continue
+            yield self.problem(folder, f"the folder cannot be read: {error.strerror}")
+            return
         for entry in entries:
-            if _is_folder(entry):
-                if entry.name not in NOT_INPUT:
-                    (links if entry.is_symlink() else waiting).append(entry.path)
-            elif _kind_of(entry.name):
-                yield _local_file(entry.path, root, real_root)
-            elif "." not in entry.name and entry.is_symlink() and not os.path.exists(entry.path):
-                yield _problem(entry.path, root, real_root, "a link to nothing")  # was perhaps a folder
+            if _kind_of(entry.name) == "yaml" and not _is_folder(entry):
+                yield self.file(entry.path)
+
+    def file(self, path: str) -> Found:
+        """A file that has one of the KINDS."""
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            is_lost = isinstance(error, FileNotFoundError)
+            return self.problem(path, "a link to nothing" if is_lost else str(error.strerror))
+        if not stat.S_ISREG(status.st_mode):
+            return self.problem(path, "not a regular file")
+        folder, name = os.path.split(path)
+        real, repo = _real_and_repo(folder, self.path)
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
+        source = Source("", path, _kind_of_given(path), repo, status.st_size, status.st_mtime_ns)
+        return Found(source, self.real, self.inside(path), real)
+
+    def problem(self, path: str, problem: str) -> Found:
+        """Something that cannot be read."""
+        source = Source("", path, "yaml", None, 0, 0, problem=problem)
+        return Found(source, self.real, self.inside(path), self.inside(path))
+
+    def inside(self, path: str) -> str:
+        return os.path.join(self.real, os.path.relpath(path, self.path))
 
 
-def _workflows(checkout: str, root: str, real_root: str) -> Iterator[Found]:
-    folder = os.path.join(checkout, WORKFLOWS)
-    try:
-        names = sorted(os.listdir(folder))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        yield _problem(folder, root, real_root, f"the folder cannot be read: {error.strerror}")
-        return
-    for name in names:
-        path = os.path.join(folder, name)
-        if _kind_of(name) == "yaml" and not os.path.isdir(path):
-            yield _local_file(path, root, real_root)
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder, by name."""
+    with os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -269,57 +304,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _given_file(path: str) -> Found:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise UserError(f"--input {path}: {_why(error)}") from error
-    _kind_of_given(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"--input {path} is not a regular file: write what comes out of it to a file first")
-    root = os.path.dirname(path) or "."
-    return _local_file(path, root, os.path.realpath(root))
-
-
-def _local_file(path: str, root: str, real_root: str) -> Found:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return _problem(path, root, real_root, _why(error))
-    if not stat.S_ISREG(status.st_mode):
-        return _problem(path, root, real_root, "not a regular file")
-    folder, name = os.path.split(path)
-    real = os.path.realpath(path) if os.path.islink(path) else os.path.join(_real(folder), name)
-    kind = _kind_of_given(path)
-    source = Source("", path, kind, _repo(folder, root), status.st_size, status.st_mtime_ns)
-    return Found(source, real_root, os.path.relpath(path, root), real)
-
-
-def _problem(path: str, root: str, real_root: str, problem: str) -> Found:
-    source = Source("", path, "yaml", None, 0, 0, problem=problem)
-    inside = os.path.relpath(path, root)
-    return Found(source, real_root, inside, os.path.join(real_root, inside))
-
-
-def _why(error: OSError) -> str:
-    return "a link to nothing" if isinstance(error, FileNotFoundError) else str(error.strerror)
-
-
 @functools.lru_cache(maxsize=64)
-def _real(folder: str) -> str:
-    return os.path.realpath(folder)
-
-
-@functools.lru_cache(maxsize=64)
-def _repo(folder: str, root: str) -> str | None:
-    """The repository whose workflows are in a folder: by git's remote, or else by the names of its folders."""
-    if os.path.basename(folder) != "workflows" or os.path.basename(os.path.dirname(folder)) != ".github":
-        real = os.path.realpath(folder)
+def _real_and_repo(folder: str, root: str) -> tuple[str, str | None]:
+    """A folder without links, and the repository whose workflows are in it: by git's remote, or else by the names of
+    its folders."""
+    real = os.path.realpath(folder)
+    if not folder.endswith(f"/{WORKFLOWS}") and folder != WORKFLOWS:
         if not real.endswith(f"/{WORKFLOWS}"):
-            return None
+            return real, None
         folder = real
     checkout = os.path.dirname(os.path.dirname(folder)) or "."
-    return repo_of_checkout(checkout, os.path.relpath(checkout, root))
+    return real, repo_of_checkout(checkout, os.path.relpath(checkout, root))
+
+
+# ---- in object storage ----
 
 
 def _find_remote(given: str) -> Iterator[Found]:
@@ -380,7 +378,7 @@ def _parents(path: str) -> Iterator[str]:
 def _remote_file(info: Any, uri: str, root: str, repo: str | None) -> Found:
     kind = _kind_of_given(info.path)
     source = Source("", info.path, kind, repo, info.size, info.mtime_ns or 0, filesystem=uri)
-    return Found(source, root, info.path[len(root) :].strip("/"), info.path)
+    return Found(source, root, info.path, info.path)
 
 
 def _kind_of(path: str) -> Kind | None:

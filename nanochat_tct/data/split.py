@@ -15,7 +15,6 @@ from nanochat_tct.data.repository import owner_of
 
 TRAIN, VAL, NEAR_DUPLICATE = "train", "val", "near-duplicate"
 SplitBy = Literal["owner", "document"]
-NORMAL_FORM = 1  # the version of `normal_hash`: with another one, parts are encoded again
 # What changes when a workflow is copied and kept up to date: versions and commits behind an `@`, hashes of images,
 # what follows the first dot of a version number.
 VERSIONS = (  # one by one, which is faster than one alternation; each takes linear time, as strangers write the text
@@ -37,6 +36,7 @@ def split_documents(
     """The split of each document, and what decides it: the document itself if all have the same owner.
 
     Args:
+        normal_hashes: see `normal_hash`. An empty one is unknown, and equals no other.
         train_split: the fraction to train on.
     """
     split_by: SplitBy = "owner"
@@ -45,10 +45,10 @@ def split_documents(
         split_by = "document"
         digests = [group_digest(None, content, seed) for content in content_hashes]
     is_train = assign(digests, train_split)
-    is_near = find_near_duplicates(is_train, normal_hashes)
+    trained = {normal for normal, train in zip(normal_hashes, is_train, strict=True) if train} - {b""}
     splits = [
-        TRAIN if train else NEAR_DUPLICATE if near else VAL
-        for train, near in zip(is_train, is_near, strict=True)
+        TRAIN if train else NEAR_DUPLICATE if normal in trained else VAL
+        for normal, train in zip(normal_hashes, is_train, strict=True)
     ]
     return splits, split_by
 
@@ -90,15 +90,3 @@ def assign(digests: Sequence[int], train_split: float) -> np.ndarray:
     elif not is_train.any():
         is_train = groups == groups.min()
     return is_train
-
-
-def find_near_duplicates(is_train: np.ndarray, normal_hashes: Sequence[bytes]) -> np.ndarray:
-    """The documents of validation with the normal form of a document in training: bool (documents,).
-
-    An empty hash is unknown, and equals no other.
-    """
-    trained = {normal for normal, train in zip(normal_hashes, is_train, strict=True) if train} - {b""}
-    return np.array(
-        [not train and normal in trained for normal, train in zip(normal_hashes, is_train, strict=True)],
-        dtype=bool,
-    )

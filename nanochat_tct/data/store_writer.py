@@ -9,14 +9,12 @@ import errno
 import json
 import os
 import shutil
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,8 +23,8 @@ import pyarrow.parquet
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import store as layout
 from nanochat_tct.data.encode import EncodedDocument, encode_document
-from nanochat_tct.data.mask_table import DocumentMasks, MaskSender, MaskTable
-from nanochat_tct.data.split import NEAR_DUPLICATE, TRAIN, VAL, SplitBy, split_documents
+from nanochat_tct.data.mask_table import MaskSender, MaskTable
+from nanochat_tct.data.split import NEAR_DUPLICATE, TRAIN, VAL, split_documents
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows, check_windowing
 from nanochat_tct.errors import UserError
@@ -34,7 +32,6 @@ from nanochat_tct.storage.files import fsync, locked, record_of
 
 PARTIAL = ".partial"
 ROW_GROUP = 65_536  # documents
-UNSPLIT_SCHEMA = pa.schema([field for field in layout.DOCUMENT_SCHEMA if field.name != "split"])
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPORT_ROWS = 4096  # windows built at a time
 MASK_FILES = (layout.MASK_IDS, layout.MASKS)
@@ -58,15 +55,19 @@ class StoreSettings:
         if not 0 <= self.train_split <= 1:
             raise UserError(f"train_split is {self.train_split}: it is a fraction from 0 to 1")
 
+    def windows(self, store: TokenStore, split: Literal["train", "val"]) -> Windows:
+        """The rows that these settings make of a split."""
+        return Windows(store, split, self.context_size, self.windowing, self.stride)
+
 
 class StoreWriter:
     """Takes documents in a stable order; use as a context manager and end with `commit`.
 
     Attributes:
-        lengths: of the documents taken in, in tokens.
-        duplicates: documents left out because one of the same content came before.
-        reasons: rejected documents by reason.
-        first_rejected: the first of these.
+        documents: those taken in, without their tokens and masks.
+        lengths: of these, in tokens.
+        duplicates: how many were left out because one of the same content came before.
+        rejected: the rejected ones.
     """
 
     def __init__(
@@ -76,95 +77,76 @@ class StoreWriter:
         self.partial = self.output / PARTIAL
         self.tokenizer = tokenizer
         self.settings = settings
-        self.lengths = array("q")
+        self.documents: list[EncodedDocument] = []
+        self.lengths: list[int] = []
         self.duplicates = 0
-        self.reasons: Counter[str] = Counter()
+        self.rejected: list[EncodedDocument] = []
         self.with_masks = with_masks and tokenizer.masks_of([]) is not None
         self._mask_table = MaskTable(tokenizer.vocab_size())
-        self._num_tokens = 0
-        self._json_bytes = 0
         self._seen: set[bytes] = set()
-        self._rows: list[dict[str, Any]] = []  # of UNSPLIT_SCHEMA: all documents are needed to split them
-        self._tables: list[pa.Table] = []  # of ROW_GROUP rows each
-        self._normal_hashes: list[bytes] = []
-        self._rejected: list[dict[str, Any]] = []
+        self._files: dict[str, Any] = {}
+        self._stack = ExitStack()
         assert tokenizer.vocab_size() <= 1 << 16, "token ids are stored in 16 bits"
 
     def __enter__(self) -> "StoreWriter":
-        self._created_output = not self.output.exists()
+        is_new = not self.output.exists()
         with writing_to(self.output), ExitStack() as stack:
             _check_output(self.output)
             busy = f"another prepare writes to {self.output}: wait for it, or end it"
             stack.enter_context(locked(self.partial / "lock", busy))
+            stack.callback(self._discard, is_new)
             for leftover in self.partial.iterdir():
                 if leftover.name != "lock":
                     leftover.unlink()
-            names = [layout.TOKENS, *(MASK_FILES if self.with_masks else [])]
-            self._files = {name: open(self.partial / name, "wb") for name in names}  # noqa: SIM115
+            for name in (layout.TOKENS, *(MASK_FILES if self.with_masks else [])):
+                self._files[name] = open(self.partial / name, "wb")
             if self.with_masks:
                 self._files[layout.MASKS].write(self._mask_table.anything)
-            self._lock = stack.pop_all()
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._lock:
-            if self.partial.exists():  # not committed: leave no trace
-                for file in self._files.values():
-                    with suppress(OSError):  # a full disk, again; the error that ended the run says so
-                        file.close()
-                shutil.rmtree(self.partial)
-                if self._created_output:
-                    with suppress(OSError):  # another process put something there in the meantime
-                        self.output.rmdir()
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
-    @property
-    def first_rejected(self) -> dict[str, Any] | None:
-        return self._rejected[0] if self._rejected else None
+    def _discard(self, is_new: bool) -> None:
+        """Leave no trace of a store that was not committed."""
+        if not self.partial.exists():
+            return
+        for file in self._files.values():
+            with suppress(OSError):  # a full disk, again; the error that ended the run says so
+                file.close()
+        shutil.rmtree(self.partial)
+        if is_new:
+            with suppress(OSError):  # another process put something there in the meantime
+                self.output.rmdir()
 
     def add_table(self, table: pa.Table) -> None:
-        """Take the documents of a table of encode.ENCODED_SCHEMA."""
+        """Take the documents of a table of encode.ENCODED_SCHEMA: those of one part of the input."""
+        self._mask_table.start_part()
         for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
             self.add(EncodedDocument(*row))
 
     def add(self, document: EncodedDocument) -> None:
         """Take a document in, unless it is rejected or one of the same content came before."""
         if document.reason is not None:
-            self.reasons[document.reason] += 1
-            self._rejected.append({name: getattr(document, name) for name in layout.REJECTED_SCHEMA.names})
+            self.rejected.append(document)
             return
-        masks = None
-        if document.mask_ids is not None:
-            masks = DocumentMasks(document.mask_ids, document.mask_digests or b"", document.mask_bits or b"")
-            self._mask_table.receive(masks)
+        self._mask_table.receive(document.new_masks or b"")
         assert document.content_hash and document.tokens and document.json_bytes, document.source
         if document.content_hash in self._seen:
             self.duplicates += 1
             return
         self._seen.add(document.content_hash)
         length = len(document.tokens) // 2
-        row = {
-            "start": self._num_tokens,
-            "length": length,
-            "json_bytes": document.json_bytes,
-            "content_hash": document.content_hash,
-            "source": document.source,
-            "repo": document.repo,
-        }
-        self._rows.append(row)
+        self.documents.append(document._replace(tokens=None, mask_numbers=None, new_masks=None))
         self.lengths.append(length)
-        self._num_tokens += length
-        self._json_bytes += document.json_bytes
-        self._normal_hashes.append(document.normal_hash or b"")
         with writing_to(self.output):
             self._files[layout.TOKENS].write(document.tokens)
             if self.with_masks:
-                ids, bits = self._mask_table.assign_ids(masks) if masks else (bytes(2 * length), b"")
+                numbers = document.mask_numbers
+                ids, bits = self._mask_table.assign_ids(numbers) if numbers else (bytes(2 * length), b"")
                 self._files[layout.MASK_IDS].write(ids)
                 self._files[layout.MASKS].write(bits)
-        if len(self._rows) == ROW_GROUP:
-            self._close_table()
 
     def commit(self, input_identity: dict[str, Any], export_pt: bool = False) -> TokenStore:
         """Put the finished store in place.
@@ -179,14 +161,11 @@ class StoreWriter:
         with writing_to(self.output):
             for file in self._files.values():
                 file.close()
-            split_by, splits = self._write_documents()
-            rejected = pa.Table.from_pylist(self._rejected, layout.REJECTED_SCHEMA)
-            pa.parquet.write_table(rejected, self.partial / layout.REJECTED, compression="zstd")
-            manifest = self._describe(input_identity, split_by, splits)
+            manifest = self._write_documents() | {"input": input_identity, "files": {}}
             staged = TokenStore(self.partial, manifest)
             names = [*layout.REQUIRED_FILES, *(MASK_FILES if self.with_masks else [])]
             if export_pt:
-                names += [export(staged, split, self.settings) for split in ("train", "val")]
+                names += [export(staged, "train", self.settings), export(staged, "val", self.settings)]
             metadata = self._metadata(staged, export_pt)
             (self.partial / layout.METADATA).write_text(json.dumps(metadata, indent=2) + "\n")
             records = [record_of(self.partial / name) for name in names]
@@ -211,29 +190,28 @@ class StoreWriter:
         fsync(self.output)
         shutil.rmtree(self.partial)
 
-    def _close_table(self) -> None:
-        self._tables.append(pa.Table.from_pylist(self._rows, UNSPLIT_SCHEMA))
-        self._rows = []
-
-    def _write_documents(self) -> tuple[SplitBy, Counter[str]]:
-        """Split the documents and write their table. Returns what decided the split, and its sizes."""
-        self._close_table()
-        table = pa.concat_tables(self._tables)
+    def _write_documents(self) -> dict[str, Any]:
+        """Split the documents; write their table and that of the rejected ones. Returns the manifest's beginning."""
+        columns: dict[str, Any] = {
+            name: [getattr(each, name) for each in self.documents] for name in EncodedDocument._fields
+        }
         splits, split_by = split_documents(
-            table.column("repo").to_pylist(),
-            table.column("content_hash").to_pylist(),
-            self._normal_hashes,
+            columns["repo"],
+            columns["content_hash"],
+            columns["normal_hash"],
             self.settings.train_split,
             self.settings.split_seed,
         )
-        table = table.append_column("split", pa.array(splits, pa.string())).cast(layout.DOCUMENT_SCHEMA)
+        lengths = np.array(self.lengths, dtype=np.int64)
+        columns |= {"start": np.cumsum(lengths) - lengths, "length": lengths, "split": splits}
+        table = pa.table(
+            {name: columns[name] for name in layout.DOCUMENT_SCHEMA.names}, layout.DOCUMENT_SCHEMA
+        )
         path = self.partial / layout.DOCUMENTS
         pa.parquet.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd")
-        return split_by, Counter(splits)
-
-    def _describe(
-        self, input_identity: dict[str, Any], split_by: SplitBy, splits: Counter[str]
-    ) -> dict[str, Any]:
+        rejected = pa.Table.from_pylist([each._asdict() for each in self.rejected], layout.REJECTED_SCHEMA)
+        pa.parquet.write_table(rejected, self.partial / layout.REJECTED, compression="zstd")
+        sizes = Counter(splits)
         return {
             "format": layout.FORMAT,
             "format_version": layout.FORMAT_VERSION,
@@ -246,31 +224,29 @@ class StoreWriter:
             "settings": asdict(self.settings),
             "split_by": split_by,
             "counts": {
-                "documents": len(self.lengths),
-                "train_documents": splits[TRAIN],
-                "val_documents": splits[VAL],
-                "near_duplicates": splits[NEAR_DUPLICATE],
-                "tokens": self._num_tokens,
-                "json_bytes": self._json_bytes,
+                "documents": len(self.documents),
+                "train_documents": sizes[TRAIN],
+                "val_documents": sizes[VAL],
+                "near_duplicates": sizes[NEAR_DUPLICATE],
+                "tokens": sum(self.lengths),
+                "json_bytes": sum(columns["json_bytes"]),
                 "duplicates": self.duplicates,
-                "rejected": sum(self.reasons.values()),
-                "rejected_by_reason": dict(sorted(self.reasons.items())),
+                "rejected": len(self.rejected),
+                "rejected_by_reason": dict(sorted(Counter(each.reason for each in self.rejected).items())),
             },
-            "input": input_identity,
-            "files": {},
         }
 
     def _metadata(self, staged: TokenStore, export_pt: bool) -> dict[str, Any]:
         settings = self.settings
-        counts = {split: len(open_windows(staged, split, settings)) for split in ("train", "val")}
+        num_train, num_val = len(settings.windows(staged, "train")), len(settings.windows(staged, "val"))
         metadata = {
             "context_size": settings.context_size,
             "stride": settings.stride or settings.context_size,
             "train_split": settings.train_split,
             "num_workflows": len(self.lengths),
-            "num_windows": counts["train"] + counts["val"],
-            "num_train": counts["train"],
-            "num_val": counts["val"],
+            "num_windows": num_train + num_val,
+            "num_train": num_train,
+            "num_val": num_val,
             "window_shape": [settings.context_size + 1],
             "windowing": settings.windowing,
             "vocab_size": self.tokenizer.vocab_size(),
@@ -301,12 +277,7 @@ def write_store(
         return writer.commit({})
 
 
-def open_windows(staged: TokenStore, split: Any, settings: StoreSettings) -> Windows:
-    """The rows that the settings make of a split."""
-    return Windows(staged, split, settings.context_size, settings.windowing, settings.stride)
-
-
-def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
+def export(staged: TokenStore, split: Literal["train", "val"], settings: StoreSettings) -> str:
     """Write all windows of a split as one int64 tensor (num_windows, context_size + 1); return the file's name.
 
     Rows of per-document windowing are what `extract_window` gives: the position as a plain number, then
@@ -314,7 +285,7 @@ def export(staged: TokenStore, split: Any, settings: StoreSettings) -> str:
     """
     import torch  # only an export needs it
 
-    windows = open_windows(staged, split, settings)
+    windows = settings.windows(staged, split)
     rows = torch.empty((len(windows), settings.context_size + 1), dtype=torch.int64)
     for first in range(0, len(windows), EXPORT_ROWS):
         indices = np.arange(first, min(first + EXPORT_ROWS, len(windows)))

@@ -10,18 +10,29 @@ quoted scalar, and the closing bracket of a flow collection, may have any indent
 
 import re
 from functools import lru_cache
-from typing import NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 from urllib.parse import unquote
 
 CORE_TAG = "tag:yaml.org,2002:"
 
 
-class YamlSyntaxError(Exception):
-    """A text that is not valid YAML; `position` is the index into it."""
+class YamlError(Exception):
+    """A text that cannot be used; `position` is an index into the parser's text, `reason` a DocumentError's."""
 
-    def __init__(self, position: int, message: str) -> None:
+    def __init__(self, position: int, message: str, reason: str = "yaml-syntax") -> None:
         super().__init__(message)
         self.position = position
+        self.reason = reason
+
+
+class Properties(NamedTuple):
+    """What may stand before a node."""
+
+    tag: str | None = None
+    anchor: str | None = None
+
+
+NO_PROPERTIES = Properties()
 
 
 class Events(Protocol):
@@ -29,21 +40,15 @@ class Events(Protocol):
 
     def start_document(self, position: int) -> None: ...
 
-    def scalar(
-        self, text: str, is_plain: bool, tag: str | None, anchor: str | None, position: int
-    ) -> None: ...
+    def scalar(self, text: str, is_plain: bool, properties: Properties, position: int) -> None: ...
 
     def alias(self, name: str, position: int) -> None: ...
 
-    def start_mapping(self, tag: str | None, anchor: str | None, position: int) -> None: ...
+    def start(
+        self, collection: dict[str, Any] | list[Any], properties: Properties, position: int
+    ) -> None: ...
 
-    def start_list(self, tag: str | None, anchor: str | None, position: int) -> None: ...
-
-    def end_collection(self) -> None: ...
-
-    def collection_as_key(self, position: int) -> NoReturn:
-        """A list or mapping that was already reported turns out to be the key of a mapping."""
-        ...
+    def end(self) -> None: ...
 
 
 # Characters that a scalar without quotes must not hold: byte-order marks, and what does not print.
@@ -96,6 +101,11 @@ _ESCAPE = re.compile(
 )
 _VALID_ESCAPES = re.compile(rf"(?:[^\\]++|{_ESCAPE.pattern}|\\\n)*+")
 _ESCAPED = dict(zip('0abtnvfre "/\\N_LP\t', '\0\a\b\t\n\v\f\r\x1b "/\\\x85\xa0\u2028\u2029\t', strict=True))
+# The line ends in quotes, with the blanks around them; other blanks too, so that each is looked at once.
+_LINE_ENDS = re.compile(r"[ \t]*+\n[ \t\n]*+|[ \t]++")
+_ESCAPES_AND_LINE_ENDS = re.compile(rf"{_ESCAPE.pattern}|\\\n[ \t\n]*+|{_LINE_ENDS.pattern}")
+# A line of a folded block scalar whose line end is folded: neither it nor the next line of text is indented more.
+_FOLDED_LINE = re.compile(r"^([^ \t\n][^\n]*+)(\n++)(?=[^ \t\n])", re.MULTILINE)
 _BLANK = " \t\n"
 _FLOW_ENDS = " \t\n,[]{}"
 _MAX_KEY = 1024  # characters before the colon of a key that no `?` announces
@@ -128,31 +138,32 @@ class YamlParser:
         return self.text.count("\n", 0, position), position - self.text.rfind("\n", 0, position)
 
     def parse(self) -> None:
-        """Sends the events of all documents.
+        """Send the events of all documents.
 
         Raises:
-            YamlSyntaxError: the text is not valid YAML.
+            YamlError: the text is not valid YAML.
         """
         text = self.text
         if _USUAL.match(text).end() < len(text) and (unusual := _UNUSUAL.search(text)):  # type: ignore[union-attr]
             if control := _CONTROL.search(text, unusual.start()):
-                raise YamlSyntaxError(control.start(), f"the control character {control[0]!r} is not allowed")
+                self._fail(f"the control character {control[0]!r} is not allowed", control.start())
             self.has_unprintable = True
         position = 0  # of a line end
         while True:
             position = self._directives(position)
             if position == len(text):
                 return
+            self.events.start_document(position)
             if self._at_marker("---"):
-                self.events.start_document(position)
                 self._advance(position + 3)
-            else:
-                self.events.start_document(position)
-            self._block_node(-1, out=False, compact=False)
+            self._block_node(-1)
             if self.indent >= 0:
                 self._fail("this text follows the end of the document's value")
             ended = self._at_marker("...")
             position = self._after_end_marker() if ended else text.rfind("\n", 0, self.position)
+
+    def _fail(self, message: str, position: int | None = None, reason: str = "yaml-syntax") -> NoReturn:
+        raise YamlError(self.position if position is None else position, message, reason)
 
     # ---- between the tokens ----
 
@@ -179,18 +190,14 @@ class YamlParser:
         line = text.rfind("\n", position, end) + 1
         if line:
             if end == len(text) or (end == line and _DOCUMENT_MARKER.match(text, end)):
-                raise YamlSyntaxError(end, "the document ends inside brackets that are not closed")
+                self._fail("the document ends inside brackets that are not closed", end)
             indent = _SPACES.match(text, line, end).end() - line  # type: ignore[union-attr]
             if indent <= self.parent_indent and text[end] not in "]}":
-                message = "a line inside brackets must be indented more than the line that opens them"
-                raise YamlSyntaxError(end, message)
+                self._fail("a line inside brackets must be indented more than the line that opens them", end)
         return end
 
     def _at_marker(self, marker: str) -> bool:
         return self.indent < 0 and self.text.startswith(marker, self.position)
-
-    def _fail(self, message: str) -> NoReturn:
-        raise YamlSyntaxError(self.position, message)
 
     def _directives(self, position: int) -> int:
         """Read the directives before a document, from a line end on; return where the document begins."""
@@ -231,95 +238,103 @@ class YamlParser:
 
     # ---- block style ----
 
-    def _block_node(self, parent: int, *, out: bool, compact: bool) -> None:
+    def _block_node(self, parent: int, *, is_entry: bool = False, compact: bool = False) -> None:
         """Parse the next node, and move to the token behind it.
 
         Args:
             parent: the indentation of the collection around it; -1 for the document's value.
-            out: whether it is the value (or key) of a mapping: then a list may have the indentation of the mapping.
+            is_entry: whether it is the value (or key) of a mapping: then a list may have the indentation of the
+                mapping.
             compact: whether a collection may begin on the same line, as after `- `.
         """
         text = self.text
-        tag = anchor = None
+        outer = NO_PROPERTIES  # of lines before the node
         start = self.position
         while True:
             first = self.position
             if self.begins_line:
                 column = self.indent
                 if column <= parent:
-                    if out and column == parent and text[first] == "-" and text[first + 1] in _BLANK:
-                        self._block_list(column, tag, anchor, inside_mapping=True)
+                    if is_entry and column == parent and text[first] == "-" and text[first + 1] in _BLANK:
+                        self._block_list(column, outer, inside_mapping=True)
                     else:
-                        self.events.scalar("", True, tag, anchor, start)
+                        self.events.scalar("", True, outer, start)
                     return
                 if self.after_tab:
                     column = -1
                 elif _SIMPLE_KEY.match(text, first):
-                    self.events.start_mapping(tag, anchor, first)
-                    self._block_mapping(column)
+                    self._block_mapping(column, outer, first)
                     return
             else:
                 column = first - text.rfind("\n", 0, first) - 1 if compact else -1
-            own_tag = own_anchor = None
-            position = first
+            own = NO_PROPERTIES
             if text[first] in "&!":
-                own_tag, own_anchor, position = self._properties(first)
-                self._advance(position)
-                position = self.position
+                own, end = self._properties(first)
+                self._advance(end)
                 if self.begins_line:  # the properties of what the next lines hold
-                    tag, anchor = self._merged(tag, anchor, own_tag, own_anchor, first)
+                    outer = self._merged(outer, own, first)
                     compact = False
                     continue
-            break
+            self._node_on_line(parent, column, first, outer, own)
+            return
+
+    def _node_on_line(self, parent: int, column: int, first: int, outer: Properties, own: Properties) -> None:
+        """Parse the node at the next token, and move to the token behind it.
+
+        Args:
+            parent: the indentation of the collection around it.
+            column: where the node begins on its line; -1: a block collection cannot begin here.
+            first: the position of the node's properties, or else of the node.
+            outer: properties on lines before.
+            own: properties on the same line. They belong to its first key if the node is a mapping.
+        """
+        text, position = self.text, self.position
         character = text[position]
         is_indicator = character in "-?:" and text[position + 1] in _BLANK
         if is_indicator and not (character == ":" and position > first):
             if column < 0 or position > first or self.after_tab:
                 self._fail(self._no_collection(repr(character)))
             if character == "-":
-                self._block_list(column, tag, anchor, inside_mapping=False)
+                self._block_list(column, outer, inside_mapping=False)
             else:
-                self.events.start_mapping(tag, anchor, first)
-                self._block_mapping(column)
-            return
-        if character in "|>":
-            tag, anchor = self._merged(tag, anchor, own_tag, own_anchor, first)
-            self._block_scalar(position, parent, tag, anchor)
-            return
-        if character in "[{":
-            tag, anchor = self._merged(tag, anchor, own_tag, own_anchor, first)
+                self._block_mapping(column, outer, first)
+        elif character in "|>":
+            self._block_scalar(position, parent, self._merged(outer, own, first))
+        elif character in "[{":
             self.parent_indent = parent
-            end = self._flow_collection(position, tag, anchor)
+            end = self._flow_collection(position, self._merged(outer, own, first))
             if column >= 0 and _COLON.match(text, end):
-                self.events.collection_as_key(position)
+                self._fail_collection_as_key(position)
             self._advance(end)
             self._check_line_end()
-            return
-        value, is_plain, end = ("", True, position) if is_indicator else self._scalar(position)
-        colon = _COLON.match(text, end)
-        if colon is not None:
-            if column < 0:
-                self.position = colon.end() - 1
-                self._fail(self._no_collection("a key with ':'"))
-            self.events.start_mapping(tag, anchor, first)
-            self.position = first
-            self._block_mapping(column)
-            return
-        tag, anchor = self._merged(tag, anchor, own_tag, own_anchor, first)
-        if is_plain:
-            self._advance(end)
-            if self.begins_line and self.indent > parent:
-                value = self._continued(value, end, parent)
-            self.events.scalar(value, True, tag, anchor, position)
-            self._check_line_end()
-            return
-        if character != "*":
-            self.events.scalar(value, False, tag, anchor, position)
         else:
-            self._check_alias(tag, anchor)
-            self.events.alias(value, position)
-        self._advance(end)
-        self._check_line_end()
+            value, is_plain, end = ("", True, position) if is_indicator else self._scalar(position)
+            if colon := _COLON.match(text, end):
+                if column < 0:
+                    self._fail(self._no_collection("a key with ':'"), colon.end() - 1)
+                self._block_mapping(column, outer, first)
+                return
+            properties = self._merged(outer, own, first)
+            if is_plain:
+                self._advance(end)
+                if self.begins_line and self.indent > parent:
+                    value = self._continued(value, end, parent)
+            self._send(value, is_plain, properties, position)
+            if not is_plain:
+                self._advance(end)
+            self._check_line_end()
+
+    def _send(self, value: str, is_plain: bool, properties: Properties, position: int) -> None:
+        """Send a scalar or an alias."""
+        if self.text[position] != "*":
+            self.events.scalar(value, is_plain, properties, position)
+            return
+        if properties != NO_PROPERTIES:
+            self._fail("an alias cannot have a tag or an anchor")
+        self.events.alias(value, position)
+
+    def _fail_collection_as_key(self, position: int) -> NoReturn:
+        self._fail("a key is a list or a mapping, not text", position, "bad-key")
 
     def _no_collection(self, what: str) -> str:
         if self.after_tab:
@@ -333,92 +348,86 @@ class YamlParser:
 
     def _check_printable(self, position: int) -> None:
         if self.has_unprintable and _NOT_PRINTABLE.match(self.text, position):
-            character = self.text[position]
-            raise YamlSyntaxError(position, f"the character {character!r} is allowed in quotes only")
+            self._fail(f"the character {self.text[position]!r} is allowed in quotes only", position)
 
-    def _block_mapping(self, column: int) -> None:
-        """Parse the entries of a mapping whose start was sent, from its first key on."""
+    def _block_mapping(self, column: int, properties: Properties, position: int) -> None:
+        """Parse a mapping whose first key, with its properties, is at `position`."""
         text, events = self.text, self.events
+        events.start({}, properties, position)
+        self.position = position
         while True:
-            first = position = self.position
+            position = self.position
             entry = _SIMPLE_ENTRY.match(text, position)
-            if entry is not None:
-                key, value, indentation = entry.groups()
-                self.begins_line = indentation is not None
-                self.indent = indent = len(indentation) if indentation is not None else column
-                if (value is None or indent <= column) and len(key) <= _MAX_KEY:
-                    events.scalar(key, True, None, None, position)
-                    self.position, self.after_tab = entry.end(), False
-                    if value is None:
-                        self._block_node(column, out=True, compact=False)
-                    else:
-                        events.scalar(value.rstrip(" \t"), True, None, None, entry.start(2))
-                    if self.indent < column:
-                        break
-                    if self.indent > column or self.after_tab:
-                        self._check_entry(column)
-                    continue
-            character = text[position]
-            if character in "?:" and text[position + 1] in _BLANK:
-                if character == "?":
-                    self._advance(position + 1)
-                    self._block_node(column, out=True, compact=True)
-                    position = self.position
-                    if self.indent == column and text[position] == ":" and text[position + 1] in _BLANK:
-                        self._check_entry(column)
-                        self._advance(position + 1)
-                        self._block_node(column, out=True, compact=True)
-                    else:
-                        events.scalar("", True, None, None, position)
-                else:
-                    events.scalar("", True, None, None, position)
-                    self._advance(position + 1)
-                    self._block_node(column, out=True, compact=False)
+            if entry is None:
+                self._block_entry(column)
             else:
-                tag = anchor = None
-                if character in "&!":
-                    tag, anchor, position = self._properties(position)
-                    position = _BLANKS.match(text, position).end()  # type: ignore[union-attr]
-                    character = text[position]
-                is_empty = character == ":" and text[position + 1] in _BLANK
-                value, is_plain, end = ("", True, position) if is_empty else self._scalar(position)
-                colon = _COLON.match(text, end)
-                if colon is None:
-                    self.position = end
-                    self._fail("':' is missing after a key")
-                if character in "'\"" and text.find("\n", position, end) >= 0:
-                    self._fail("a key of several lines needs '? ' before it")
-                if end - first > _MAX_KEY:
-                    self._fail(f"a key of more than {_MAX_KEY} characters needs '? ' before it")
-                if character != "*":
-                    events.scalar(value, is_plain, tag, anchor, position)
+                key, value, indentation = entry.groups()
+                indent = column if indentation is None else len(indentation)
+                if (value is not None and indent > column) or len(key) > _MAX_KEY:
+                    self._block_entry(column)
                 else:
-                    self._check_alias(tag, anchor)
-                    events.alias(value, position)
-                self._advance(colon.end())
-                self._block_node(column, out=True, compact=False)
+                    events.scalar(key, True, NO_PROPERTIES, position)
+                    self.position, self.after_tab = entry.end(), False
+                    self.begins_line, self.indent = indentation is not None, indent
+                    if value is None:
+                        self._block_node(column, is_entry=True)
+                    else:
+                        events.scalar(value.rstrip(" \t"), True, NO_PROPERTIES, entry.start(2))
             if self.indent < column:
                 break
-            self._check_entry(column)
-        events.end_collection()
+            if self.indent > column or self.after_tab:
+                self._check_entry(column)
+        events.end()
 
-    def _block_list(self, column: int, tag: str | None, anchor: str | None, *, inside_mapping: bool) -> None:
+    def _block_entry(self, column: int) -> None:
+        """Parse a key and its value."""
+        text, events = self.text, self.events
+        first = position = self.position
+        character = text[position]
+        if character == "?" and text[position + 1] in _BLANK:
+            self._advance(position + 1)
+            self._block_node(column, is_entry=True, compact=True)
+            position = self.position
+            if self.indent == column and text[position] == ":" and text[position + 1] in _BLANK:
+                self._check_entry(column)
+                self._advance(position + 1)
+                self._block_node(column, is_entry=True, compact=True)
+            else:
+                events.scalar("", True, NO_PROPERTIES, position)
+            return
+        properties = NO_PROPERTIES
+        if character in "&!":
+            properties, position = self._properties(position)
+            position = _BLANKS.match(text, position).end()  # type: ignore[union-attr]
+            character = text[position]
+        is_empty = character == ":" and text[position + 1] in _BLANK
+        value, is_plain, end = ("", True, position) if is_empty else self._scalar(position)
+        colon = _COLON.match(text, end)
+        if colon is None:
+            self._fail("':' is missing after a key", end)
+        if character in "'\"" and text.find("\n", position, end) >= 0:
+            self._fail("a key of several lines needs '? ' before it")
+        if end - first > _MAX_KEY:
+            self._fail(f"a key of more than {_MAX_KEY} characters needs '? ' before it")
+        self._send(value, is_plain, properties, position)
+        self._advance(colon.end())
+        self._block_node(column, is_entry=True)
+
+    def _block_list(self, column: int, properties: Properties, *, inside_mapping: bool) -> None:
         """Parse a list.
 
         Args:
             inside_mapping: whether it has the indentation of the mapping that it is a value of.
         """
         text = self.text
-        self.events.start_list(tag, anchor, self.position)
+        self.events.start([], properties, self.position)
         while True:
             position = self.position
             if text[position + 1] == " " and _SIMPLE_KEY.match(text, position + 2):
-                self.position = position + 2
-                self.events.start_mapping(None, None, position + 2)
-                self._block_mapping(column + 2)
+                self._block_mapping(column + 2, NO_PROPERTIES, position + 2)
             else:
                 self._advance(position + 1)
-                self._block_node(column, out=False, compact=True)
+                self._block_node(column, compact=True)
             if self.indent < column:
                 break
             self._check_entry(column)
@@ -427,7 +436,7 @@ class YamlParser:
                 if inside_mapping:
                     break
                 self._fail("'- ' is missing before an item of the list")
-        self.events.end_collection()
+        self.events.end()
 
     def _check_entry(self, column: int) -> None:
         if self.after_tab:
@@ -438,7 +447,7 @@ class YamlParser:
                 "or the value before it has ended"
             )
 
-    def _block_scalar(self, position: int, parent: int, tag: str | None, anchor: str | None) -> None:
+    def _block_scalar(self, position: int, parent: int, properties: Properties) -> None:
         text = self.text
         header = _BLOCK_HEADER.match(text, position)
         if header is None:
@@ -446,21 +455,9 @@ class YamlParser:
         start = header.end()
         digit = header[1] or header[4]
         chomping = header[2] or header[3]
-        blank_end = _BLANK_LINES.match(text, start).end()  # type: ignore[union-attr]
-        if digit:
-            indent = max(parent, 0) + int(digit)
-        else:
-            indent = _SPACES.match(text, blank_end).end() - blank_end  # type: ignore[union-attr]
-            if indent <= parent or blank_end == len(text):
-                if text.startswith("\t", blank_end + indent):
-                    self.position = blank_end + indent
-                    self._fail("a tab indents the text of a block scalar: YAML is indented with spaces")
-                indent = -1  # it holds empty lines only
-            elif text.find("\n" + " " * (indent + 1), start - 1, blank_end) >= 0:
-                self.position = start
-                self._fail("an empty line before the text of a block scalar has more spaces than the text")
-        if indent < 0:
-            end = blank_end
+        end = _BLANK_LINES.match(text, start).end()  # type: ignore[union-attr]
+        indent = max(parent, 0) + int(digit) if digit else self._block_indent(start, end, parent)
+        if indent < 0:  # it holds empty lines only
             content, breaks = "", "\n" * text.count("\n", start, end)
         else:
             end = _block_lines(indent).match(text, start).end()  # type: ignore[union-attr]
@@ -476,13 +473,26 @@ class YamlParser:
             if self.lacks_line_end and end == len(text) and content.rpartition("\n")[2].strip():
                 breaks = breaks[:-1]  # a line of text that ends the file has no line end; one of blanks has
             if text[position] == ">":
-                content = _folded(content)
+                content = _FOLDED_LINE.sub(lambda line: line[1] + _folded_breaks(len(line[2])), content)
         if not chomping:
             breaks = breaks[:1] if content else ""
         elif chomping == "-":
             breaks = ""
-        self.events.scalar(content + breaks, False, tag, anchor, position)
+        self.events.scalar(content + breaks, False, properties, position)
         self._advance(end - 1)
+
+    def _block_indent(self, start: int, blank_end: int, parent: int) -> int:
+        """The indentation of a block scalar by its first line of text, behind empty lines; -1 if it has no text."""
+        text = self.text
+        indent = _SPACES.match(text, blank_end).end() - blank_end  # type: ignore[union-attr]
+        if indent <= parent or blank_end == len(text):
+            if text.startswith("\t", blank_end + indent):
+                message = "a tab indents the text of a block scalar: YAML is indented with spaces"
+                self._fail(message, blank_end + indent)
+            return -1
+        if text.find("\n" + " " * (indent + 1), start - 1, blank_end) >= 0:
+            self._fail("an empty line before the text of a block scalar has more spaces than the text", start)
+        return indent
 
     def _continued(self, value: str, end: int, parent: int) -> str:
         """The text of a plain scalar whose first line ended, with its further lines; moves behind it."""
@@ -492,9 +502,7 @@ class YamlParser:
             gap = text[end : self.position]
             if "#" in gap:
                 self._fail("a comment ended the text before it, but this line is indented like more of it")
-            rest = _PLAIN_REST.match(text, self.position)
-            assert rest is not None
-            line = rest[0].rstrip(" \t")
+            line = _PLAIN_REST.match(text, self.position)[0].rstrip(" \t")  # type: ignore[index]
             end = self.position + len(line)
             if not line or _COLON.match(text, end):
                 self._fail(
@@ -508,65 +516,49 @@ class YamlParser:
 
     def _scalar(self, position: int) -> tuple[str, bool, int]:
         """Read a quoted scalar, an alias, or the first line of a plain scalar: its text, whether plain, the end."""
-        text = self.text
-        plain = _PLAIN.match(text, position)
+        plain = _PLAIN.match(self.text, position)
         if plain is not None:
             value = plain[0].rstrip(" \t")
             return value, True, position + len(value)
-        return self._quoted_or_alias(position)
+        value, end = self._quoted_or_alias(position)
+        return value, False, end
 
-    def _quoted_or_alias(self, position: int) -> tuple[str, bool, int]:
+    def _quoted_or_alias(self, position: int) -> tuple[str, int]:
+        """Read a quoted scalar or the name of an alias: its text and the end."""
         text = self.text
         character = text[position]
-        if character == "'":
-            quoted = _SINGLE_QUOTED.match(text, position)
-            if quoted is not None:
-                value = quoted[1]
-                if "\n" in value:
-                    self._check_no_marker(quoted)
-                    value = _folded_quotes(value, has_escapes=False)
-                return value.replace("''", "'"), False, quoted.end()
-        elif character == '"':
-            quoted = _DOUBLE_QUOTED.match(text, position)
-            if quoted is not None:
-                return self._unescaped(quoted), False, quoted.end()
-        elif character == "*":
+        if character == "*":
             name = _NAME.match(text, position + 1)
-            if name is not None:
-                return name[0], False, name.end()
-            raise YamlSyntaxError(position, "a name must follow '*'; quote a text that begins with it")
-        else:
+            if name is None:
+                self._fail("a name must follow '*'; quote a text that begins with it", position)
+            return name[0], name.end()
+        if character not in "'\"":
             self._check_printable(position)
             shown = "a line end" if character == "\n" else repr(character)
-            raise YamlSyntaxError(position, f"{shown} cannot begin a value; quote a text that begins with it")
-        raise YamlSyntaxError(position, "the quote that begins here is not closed")
-
-    def _check_alias(self, tag: str | None, anchor: str | None) -> None:
-        if tag is not None or anchor is not None:
-            self._fail("an alias cannot have a tag or an anchor")
-
-    def _check_no_marker(self, quoted: re.Match[str]) -> None:
-        marker = _MARKER_INSIDE.search(self.text, quoted.start(), quoted.end())
-        if marker is not None:
-            raise YamlSyntaxError(marker.start() + 1, "the document ends inside quotes that are not closed")
-
-    def _unescaped(self, quoted: re.Match[str]) -> str:
-        """The text of a double-quoted scalar."""
+            self._fail(f"{shown} cannot begin a value; quote a text that begins with it", position)
+        quoted = (_SINGLE_QUOTED if character == "'" else _DOUBLE_QUOTED).match(text, position)
+        if quoted is None:
+            self._fail("the quote that begins here is not closed", position)
         value = quoted[1]
-        if "\n" in value:
-            self._check_no_marker(quoted)
-        has_escapes = "\\" in value
-        if has_escapes:
+        has_line_ends = "\n" in value
+        if has_line_ends and (marker := _MARKER_INSIDE.search(text, position, quoted.end())):
+            self._fail("the document ends inside quotes that are not closed", marker.start() + 1)
+        if character == "'":
+            if has_line_ends:
+                value = _LINE_ENDS.sub(_fold, value)
+            return value.replace("''", "'"), quoted.end()
+        if "\\" in value:
             end = _VALID_ESCAPES.match(value).end()  # type: ignore[union-attr]
             if end < len(value):
                 half = re.match(r"\\u[Dd][89A-Fa-f]", value[end:])
                 what = "half of a surrogate pair" if half else repr(value[end : end + 2])
-                raise YamlSyntaxError(quoted.start(1) + end, f"{what} is not an escape in double quotes")
-        if "\n" in value:
-            return _folded_quotes(value, has_escapes)
-        return _ESCAPE.sub(_unescape, value) if has_escapes else value
+                self._fail(f"{what} is not an escape in double quotes", quoted.start(1) + end)
+            value = _ESCAPES_AND_LINE_ENDS.sub(_unescape, value)
+        elif has_line_ends:
+            value = _LINE_ENDS.sub(_fold, value)
+        return value, quoted.end()
 
-    def _properties(self, position: int) -> tuple[str | None, str | None, int]:
+    def _properties(self, position: int) -> tuple[Properties, int]:
         """Read a tag and an anchor, in either order, on one line; the end is behind the last one."""
         text = self.text
         tag = anchor = None
@@ -574,56 +566,47 @@ class YamlParser:
             if text[position] == "&" and anchor is None:
                 name = _NAME.match(text, position + 1)
                 if name is None:
-                    raise YamlSyntaxError(
-                        position, "a name must follow '&'; quote a text that begins with it"
-                    )
+                    self._fail("a name must follow '&'; quote a text that begins with it", position)
                 anchor, end = name[0], name.end()
             elif text[position] == "!" and tag is None:
                 found = _TAG.match(text, position)
                 if found is None:
-                    raise YamlSyntaxError(
-                        position, "a tag is not complete; quote a text that begins with '!'"
-                    )
+                    self._fail("a tag is not complete; quote a text that begins with '!'", position)
                 tag, end = self._tag(found), found.end()
             else:
-                raise YamlSyntaxError(position, "a value cannot have two tags or two anchors")
+                self._fail("a value cannot have two tags or two anchors", position)
             if text[end] not in _FLOW_ENDS:
-                raise YamlSyntaxError(
-                    end, f"{text[end]!r} is not allowed in a tag or in the name of an anchor"
-                )
+                self._fail(f"{text[end]!r} is not allowed in a tag or in the name of an anchor", end)
             position = _BLANKS.match(text, end).end()  # type: ignore[union-attr]
             if position == end or text[position] not in "&!":
-                return tag, anchor, end
+                return Properties(tag, anchor), end
 
     def _tag(self, found: re.Match[str]) -> str:
         if found["verbatim"]:
             return found["verbatim"]
         handle, suffix = found["handle"], found["suffix"]
         if handle not in self.handles:
-            raise YamlSyntaxError(found.start(), f"no %TAG directive defines the handle {handle!r}")
+            self._fail(f"no %TAG directive defines the handle {handle!r}", found.start())
         if handle != "!" and not suffix:
-            raise YamlSyntaxError(found.start(), f"a name must follow {handle!r}")
+            self._fail(f"a name must follow {handle!r}", found.start())
         return "!" if found[0] == "!" else self.handles[handle] + unquote(suffix)
 
-    def _merged(
-        self, tag: str | None, anchor: str | None, own_tag: str | None, own_anchor: str | None, position: int
-    ) -> tuple[str | None, str | None]:
-        """The properties of a node, if some are on the line before."""
-        if (tag is not None and own_tag is not None) or (anchor is not None and own_anchor is not None):
-            raise YamlSyntaxError(position, "a value cannot have two tags or two anchors")
-        return (
-            own_tag if own_tag is not None else tag,
-            own_anchor if own_anchor is not None else anchor,
+    def _merged(self, outer: Properties, own: Properties, position: int) -> Properties:
+        """The properties of a node that may have some on a line before."""
+        if any(before is not None and after is not None for before, after in zip(outer, own, strict=True)):
+            self._fail("a value cannot have two tags or two anchors", position)
+        return Properties(
+            outer.tag if own.tag is None else own.tag, outer.anchor if own.anchor is None else own.anchor
         )
 
     # ---- flow style ----
 
-    def _flow_collection(self, start: int, tag: str | None, anchor: str | None) -> int:
+    def _flow_collection(self, start: int, properties: Properties) -> int:
         """Parse the content of brackets or braces; return the end."""
         text = self.text
         is_mapping = text[start] == "{"
         close = "}" if is_mapping else "]"
-        (self.events.start_mapping if is_mapping else self.events.start_list)(tag, anchor, start)
+        self.events.start({} if is_mapping else [], properties, start)
         position = self._skip(start + 1)
         while text[position] != close:
             position = self._flow_entry(position) if is_mapping else self._flow_item(position)
@@ -631,14 +614,16 @@ class YamlParser:
             if text[position] == ",":
                 position = self._skip(position + 1)
             elif text[position] != close:
-                raise YamlSyntaxError(
-                    position, f"',' or {close!r} is missing (the bracket is on line {self._line(start)})"
-                )
-        self.events.end_collection()
+                line, _ = self.line_and_column(start)
+                self._fail(f"',' or {close!r} is missing (the bracket is on line {line})", position)
+        self.events.end()
         return position + 1
 
-    def _line(self, position: int) -> int:
-        return self.line_and_column(position)[0]
+    def _is_empty_flow_node(self, position: int) -> bool:
+        return self.text[position] in ",]}" or self._is_flow_colon(position)
+
+    def _is_flow_colon(self, position: int) -> bool:
+        return self.text[position] == ":" and self.text[position + 1] in _FLOW_ENDS
 
     def _flow_entry(self, position: int) -> int:
         """Parse a key and its value, if any; return the end."""
@@ -647,20 +632,20 @@ class YamlParser:
         explicit = text[position] == "?" and text[position + 1] in _BLANK
         if explicit:
             position = self._skip(position + 1)
-        if text[position] in ",]}" or (text[position] == ":" and text[position + 1] in _FLOW_ENDS):
+        if self._is_empty_flow_node(position):
             if text[position] == "," and not explicit:
-                raise YamlSyntaxError(position, "an entry is missing before ','")
-            events.scalar("", True, None, None, position)
+                self._fail("an entry is missing before ','", position)
+            events.scalar("", True, NO_PROPERTIES, position)
         else:
             position, is_quoted = self._flow_node(position)
         end = position
         position = self._skip(position)
-        if text[position] == ":" and (is_quoted or text[position + 1] in _FLOW_ENDS):
+        if self._is_flow_colon(position) or (is_quoted and text[position] == ":"):
             end = position + 1
             position = self._skip(end)
             if text[position] not in ",]}":
                 return self._flow_node(position)[0]
-        events.scalar("", True, None, None, end)
+        events.scalar("", True, NO_PROPERTIES, end)
         return end
 
     def _flow_item(self, position: int) -> int:
@@ -668,13 +653,13 @@ class YamlParser:
         text = self.text
         character = text[position]
         if (character == "?" and text[position + 1] in _BLANK) or self._is_pair(position):
-            self.events.start_mapping(None, None, position)
+            self.events.start({}, NO_PROPERTIES, position)
             position = self._flow_entry(position)
-            self.events.end_collection()
+            self.events.end()
             return position
         end, is_quoted = self._flow_node(position)
         if is_quoted and character in "[{" and text[_BLANKS.match(text, end).end()] == ":":  # type: ignore[union-attr]
-            self.events.collection_as_key(position)
+            self._fail_collection_as_key(position)
         return end
 
     def _is_pair(self, position: int) -> bool:
@@ -682,64 +667,59 @@ class YamlParser:
         text = self.text
         start = position
         if text[position] in "&!":
-            position = self._properties(position)[2]
+            position = self._properties(position)[1]
             position = _BLANKS.match(text, position).end()  # type: ignore[union-attr]
         character = text[position]
         if character in "[{":
             return False
-        if character != ":" or text[position + 1] not in _FLOW_ENDS:
+        if not self._is_flow_colon(position):
             plain = _FLOW_PLAIN.match(text, position)
             if plain is not None:
                 position = plain.end()
             elif character in "'\"*":
-                position = self._quoted_or_alias(position)[2]
+                position = self._quoted_or_alias(position)[1]
             else:
                 return False
         if text.find("\n", start, position) >= 0:
             return False
         position = _BLANKS.match(text, position).end()  # type: ignore[union-attr]
-        if text[position] != ":" or (character not in "'\"" and text[position + 1] not in _FLOW_ENDS):
+        if not (self._is_flow_colon(position) or (character in "'\"" and text[position] == ":")):
             return False
         if position - start > _MAX_KEY:
-            raise YamlSyntaxError(start, f"a key of more than {_MAX_KEY} characters needs '? ' before it")
+            self._fail(f"a key of more than {_MAX_KEY} characters needs '? ' before it", start)
         return True
 
     def _flow_node(self, position: int) -> tuple[int, bool]:
         """Parse one node; return its end, and whether a colon right behind it begins a value."""
-        text, events = self.text, self.events
-        tag = anchor = None
+        text = self.text
+        properties = NO_PROPERTIES
         start = position
         while text[position] in "&!":
-            own_tag, own_anchor, end = self._properties(position)
-            tag, anchor = self._merged(tag, anchor, own_tag, own_anchor, position)
+            own, end = self._properties(position)
+            properties = self._merged(properties, own, position)
             position = self._skip(end)
-            if text[position] in ",]}" or (text[position] == ":" and text[position + 1] in _FLOW_ENDS):
-                events.scalar("", True, tag, anchor, start)
+            if self._is_empty_flow_node(position):
+                self.events.scalar("", True, properties, start)
                 return end, False
         character = text[position]
         if character in "[{":
-            return self._flow_collection(position, tag, anchor), True
+            return self._flow_collection(position, properties), True
         plain = _FLOW_PLAIN.match(text, position)
         if plain is None:
-            value, _, end = self._quoted_or_alias(position)
-            if character != "*":
-                events.scalar(value, False, tag, anchor, position)
-                return end, True
-            self._check_alias(tag, anchor)
-            events.alias(value, position)
-            return end, False
+            value, end = self._quoted_or_alias(position)
+            self._send(value, False, properties, position)
+            return end, character != "*"
         parts = [plain[0].rstrip(" \t")]
         end = position + len(parts[0])
         while True:
             following = self._skip(end)
             breaks = text.count("\n", end, following)
-            rest = _FLOW_PLAIN_REST.match(text, following)
-            assert rest is not None
-            if not breaks or rest.end() == following or "#" in text[end:following]:
+            rest = _FLOW_PLAIN_REST.match(text, following)[0]  # type: ignore[index]
+            if not breaks or not rest or "#" in text[end:following]:
                 break
-            parts += [_folded_breaks(breaks), rest[0].rstrip(" \t")]
+            parts += [_folded_breaks(breaks), rest.rstrip(" \t")]
             end = following + len(parts[-1])
-        events.scalar("".join(parts), True, tag, anchor, position)
+        self.events.scalar("".join(parts), True, properties, position)
         return end, False
 
 
@@ -759,66 +739,24 @@ def _indentation(indent: int) -> re.Pattern[str]:
     return re.compile(rf"^ {{1,{indent}}}+", re.MULTILINE)
 
 
-def _folded(content: str) -> str:
-    """The text of a folded block scalar, without the line ends behind it."""
-    parts: list[str] = []
-    breaks = 0
-    was_text = False  # a line that is neither empty nor indented more came before
-    for line in content.split("\n"):
-        if not line:
-            breaks += 1
-            continue
-        is_text = line[0] not in " \t"
-        if parts:
-            both = was_text and is_text
-            parts.append(" " if both and not breaks else "\n" * (breaks if both else breaks + 1))
-        else:
-            parts.append("\n" * breaks)
-        parts.append(line)
-        was_text, breaks = is_text, 0
-    return "".join(parts)
-
-
 def _folded_breaks(count: int) -> str:
     """The text for line ends between two texts: one is a blank, further ones are line ends."""
     return "\n" * (count - 1) or " "
 
 
-def _folded_quotes(value: str, has_escapes: bool) -> str:
-    """The text of a quoted scalar of several lines."""
-    parts: list[str] = []
-    breaks = 0  # line ends since the last text
-    end_is_escaped = False  # the line end behind that
-    lines = value.split("\n")
-    for number, line in enumerate(lines):
-        is_first, is_last = number == 0, number == len(lines) - 1
-        inside = line if is_first else line.lstrip(" \t")
-        escapes_end = has_escapes and not is_last and _ends_in_backslash(inside)
-        if escapes_end:
-            inside = inside[:-1]
-        elif not is_last:
-            kept = len(inside.rstrip(" \t"))
-            if has_escapes and kept < len(inside) and _ends_in_backslash(inside[:kept]):
-                kept += 1  # the blank that the backslash escapes
-            inside = inside[:kept]
-        if inside or is_first or is_last or escapes_end:
-            if breaks:
-                parts.append("\n" * (breaks - 1) if end_is_escaped else _folded_breaks(breaks))
-            parts.append(_ESCAPE.sub(_unescape, inside) if has_escapes else inside)
-            breaks, end_is_escaped = 0, escapes_end
-        breaks += 1
-    return "".join(parts)
+def _fold(found: re.Match[str]) -> str:
+    """The text for a match of _LINE_ENDS."""
+    breaks = found[0].count("\n")
+    return _folded_breaks(breaks) if breaks else found[0]
 
 
-def _ends_in_backslash(text: str) -> bool:
-    """Whether a backslash at the end escapes what follows."""
-    return (len(text) - len(text.rstrip("\\"))) % 2 == 1
-
-
-def _unescape(escape: re.Match[str]) -> str:
-    high, low, byte, short, long, letter = escape.groups()
+def _unescape(found: re.Match[str]) -> str:
+    """The text for a match of _ESCAPES_AND_LINE_ENDS."""
+    high, low, byte, short, long, letter = found.groups()
     if letter:
         return _ESCAPED[letter]
     if high:
         return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
-    return chr(int(byte or short or long, 16))
+    if code := byte or short or long:
+        return chr(int(code, 16))
+    return "\n" * (found[0].count("\n") - 1) if found[0].startswith("\\") else _fold(found)

@@ -17,7 +17,7 @@ from nanochat_tct.documents.limits import (
     kind_of,
     shortened,
 )
-from nanochat_tct.documents.yaml_parser import CORE_TAG, YamlParser, YamlSyntaxError
+from nanochat_tct.documents.yaml_parser import CORE_TAG, Properties, YamlError, YamlParser
 
 _NULLS = {"", "~", "null", "Null", "NULL"}
 _BOOLEANS = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -25,6 +25,7 @@ _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _PLAIN_SPECIAL = re.compile(r"[-+.0-9~nNtTfF]|$")  # begins the plain scalars that are not strings
+_TYPES_BY_TAG = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
 
 
 @dataclass(slots=True)
@@ -58,18 +59,27 @@ class _Collection:
 def read_yaml(text: str, limits: Limits) -> Any:
     """The value of the one document in a text. Raises: DocumentError."""
     if not text.isascii() and (surrogate := SURROGATE.search(text)):
-        where = f"line {text.count(chr(10), 0, surrogate.start()) + 1}: "
-        raise DocumentError(
-            "not-utf8", f"{where}a lone surrogate is not a character, so it cannot stand in YAML"
-        )
-    return _YamlReader(text, limits).read()
+        line = text.count("\n", 0, surrogate.start()) + 1
+        message = f"line {line}: a lone surrogate is not a character, so it cannot stand in YAML"
+        raise DocumentError("not-utf8", message)
+    reader = _YamlReader(limits)
+    parser = YamlParser(text, reader)
+    try:
+        parser.parse()
+    except YamlError as error:
+        line, column = parser.line_and_column(error.position)
+        raise DocumentError(error.reason, f"line {line}, column {column}: {error}") from None
+    except RecursionError:
+        raise DocumentError("too-deep", "nested too deep to be read") from None
+    if reader.root is None:
+        raise DocumentError("empty", "the file holds no value")
+    return reader.root
 
 
 class _YamlReader:
     """Builds the value from the parser's events; checks the limits before it expands anything."""
 
-    def __init__(self, text: str, limits: Limits) -> None:
-        self.parser = YamlParser(text, self)
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.max_nodes, self.max_characters = limits.max_nodes, limits.max_expanded_characters
         self.nodes = 0  # values so far, aliases counted with everything in them
@@ -77,48 +87,34 @@ class _YamlReader:
         self.anchors: dict[str, _Anchored | None] = {}  # None: still being read
         self.stack: list[_Collection] = []
         self.root: Any = None
-        self.documents = 0
-
-    def read(self) -> Any:
-        try:
-            self.parser.parse()
-        except YamlSyntaxError as error:
-            self.fail("yaml-syntax", str(error), error.position)
-        except RecursionError:
-            raise DocumentError("too-deep", "nested too deep to be read") from None
-        if self.documents == 0 or self.root is None:
-            raise DocumentError("empty", "the file holds no value")
-        return self.root
+        self.has_document = False
 
     def fail(self, reason: str, message: str, position: int) -> NoReturn:
-        line, column = self.parser.line_and_column(position)
-        raise DocumentError(reason, f"line {line}, column {column}: {message}")
+        raise YamlError(position, message, reason)
 
     # ---- the parser's events ----
 
     def start_document(self, position: int) -> None:
-        self.documents += 1
-        if self.documents > 1:
+        if self.has_document:
             self.fail("several-documents", "a second document begins", position)
+        self.has_document = True
 
-    def scalar(self, text: str, is_plain: bool, tag: str | None, anchor: str | None, position: int) -> None:
+    def scalar(self, text: str, is_plain: bool, properties: Properties, position: int) -> None:
+        tag, anchor = properties
         parent = self.stack[-1] if self.stack else None
-        is_untagged = is_plain and tag is None
         if parent is not None and parent.wants_key:
-            if tag is not None:
-                self.tagged(text, tag, position)  # refuses unknown tags
+            value = self.scalar_value(text, is_plain, tag, position) if tag or anchor else None
             if anchor is not None:
-                value = self.scalar_value(text, is_plain, tag, position)
                 self.anchors[anchor] = _Anchored(value, text, 1, len(text), 0)
-            if is_untagged and text == "<<":
-                if parent.has_merged:
-                    self.fail("duplicate-key", "the merge key '<<' stands twice in one mapping", position)
+            if not is_plain or tag is not None or text not in ("<<", ""):
+                self.key(parent, text, position)
+            elif text == "":
+                self.fail("bad-key", "a key is empty", position)
+            elif parent.has_merged:
+                self.fail("duplicate-key", "the merge key '<<' stands twice in one mapping", position)
+            else:
                 parent.merging = parent.has_merged = True
                 parent.key, parent.wants_key = text, False
-                return
-            if is_untagged and text == "":
-                self.fail("bad-key", "a key is empty", position)
-            self.key(parent, text, position)
             return
         value = self.scalar_value(text, is_plain, tag, position)
         if anchor is not None:
@@ -129,13 +125,21 @@ class _YamlReader:
             self.check_limits(position)
         self.add(value, position)
 
-    def start_mapping(self, tag: str | None, anchor: str | None, position: int) -> None:
-        self.start({}, CORE_TAG + "map", tag, anchor, position)
+    def start(self, value: dict[str, Any] | list[Any], properties: Properties, position: int) -> None:
+        tag, anchor = properties
+        is_mapping = isinstance(value, dict)
+        if tag not in (None, "!", CORE_TAG + ("map" if is_mapping else "seq")):
+            self.fail("unknown-tag", f"the tag {shortened(tag)} is not known here", position)
+        if self.stack and self.stack[-1].wants_key:
+            self.fail("bad-key", f"a key is a {kind_of(value)}, not text", position)
+        self.check_depth(1, position)
+        if anchor is not None:
+            self.anchors[anchor] = None
+        self.stack.append(_Collection(value, anchor, position, self.nodes, self.characters, is_mapping))
+        self.nodes += 1
+        self.check_limits(position)
 
-    def start_list(self, tag: str | None, anchor: str | None, position: int) -> None:
-        self.start([], CORE_TAG + "seq", tag, anchor, position)
-
-    def end_collection(self) -> None:
+    def end(self) -> None:
         done = self.stack.pop()
         if done.anchor is not None:
             nodes, characters = self.nodes - done.nodes_before, self.characters - done.characters_before
@@ -143,9 +147,6 @@ class _YamlReader:
         if self.stack:
             self.stack[-1].height = max(self.stack[-1].height, done.height + 1)
         self.add(done.value, done.position)
-
-    def collection_as_key(self, position: int) -> NoReturn:
-        self.fail("bad-key", "a key is a list or a mapping, not text", position)
 
     def alias(self, name: str, position: int) -> None:
         if name not in self.anchors:
@@ -159,8 +160,7 @@ class _YamlReader:
                 self.fail("bad-key", f"a key is a {kind_of(anchored.value)}, not text", position)
             self.key(parent, anchored.text, position)
             return
-        if len(self.stack) + anchored.height > self.limits.max_depth:
-            self.fail("too-deep", f"nested deeper than {self.limits.max_depth} levels", position)
+        self.check_depth(anchored.height, position)
         self.nodes += anchored.nodes
         self.characters += anchored.characters
         self.check_limits(position, is_alias=True)
@@ -175,20 +175,6 @@ class _YamlReader:
             self.fail("duplicate-key", f"the key {shortened(text)} stands twice in one mapping", position)
         self.characters += len(text)
         parent.key, parent.wants_key = text, False
-
-    def start(self, value: Any, expected: str, tag: str | None, anchor: str | None, position: int) -> None:
-        if tag not in (None, "!", expected):
-            self.fail("unknown-tag", f"the tag {shortened(tag)} is not known here", position)
-        if self.stack and self.stack[-1].wants_key:
-            self.fail("bad-key", f"a key is a {kind_of(value)}, not text", position)
-        if len(self.stack) >= self.limits.max_depth:
-            self.fail("too-deep", f"nested deeper than {self.limits.max_depth} levels", position)
-        if anchor is not None:
-            self.anchors[anchor] = None
-        is_mapping = type(value) is dict
-        self.stack.append(_Collection(value, anchor, position, self.nodes, self.characters, is_mapping))
-        self.nodes += 1
-        self.check_limits(position)
 
     def add(self, value: Any, position: int) -> None:
         if not self.stack:
@@ -218,6 +204,10 @@ class _YamlReader:
                     merged_keys.add(key)
         parent.merged_keys = merged_keys
 
+    def check_depth(self, height: int, position: int) -> None:
+        if len(self.stack) + height > self.limits.max_depth:
+            self.fail("too-deep", f"nested deeper than {self.limits.max_depth} levels", position)
+
     def check_limits(self, position: int, is_alias: bool = False) -> None:
         if self.nodes > self.max_nodes:
             reason = "alias-expansion" if is_alias else "too-many-nodes"
@@ -234,12 +224,11 @@ class _YamlReader:
     def tagged(self, text: str, tag: str, position: int) -> Any:
         if tag in ("!", CORE_TAG + "str"):
             return text
-        kinds = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
         kind = tag.removeprefix(CORE_TAG)
-        if not tag.startswith(CORE_TAG) or kind not in kinds:
+        if not tag.startswith(CORE_TAG) or kind not in _TYPES_BY_TAG:
             self.fail("unknown-tag", f"the tag {shortened(tag)} is not known here", position)
         value = self.resolved(text, position)
-        if type(value) not in kinds[kind]:
+        if type(value) not in _TYPES_BY_TAG[kind]:
             self.fail("unknown-tag", f"{shortened(text)} is not of the type !!{kind}", position)
         return float(value) if kind == "float" else value
 

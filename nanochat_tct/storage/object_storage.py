@@ -9,6 +9,7 @@ the new one last, so that an upload that is cut off leaves nothing that looks wh
 """
 
 import errno
+import functools
 import hashlib
 import os
 import re
@@ -18,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.storage.files import PARTIAL, FileRecord, locked
@@ -33,6 +34,7 @@ REFUSALS = re.compile(
     r"SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|403|Could not resolve|Unrecognized filesystem",
     re.IGNORECASE,
 )
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -83,6 +85,52 @@ class DamagedError(UserError):
     """A file is not what its manifest says."""
 
 
+def persist(uri: str, do: Callable[[], Result]) -> Result:
+    """Call `do` until it does not fail, and return its result.
+
+    Args:
+        uri: for messages.
+    Raises: StorageError when the storage refuses, or fails for good; DamagedError when the content is wrong twice.
+    """
+    from pyarrow import ArrowException
+
+    pause = FIRST_PAUSE_SECONDS
+    for attempt in range(1, TRIES + 1):
+        try:
+            return do()
+        except DamagedError:
+            if attempt > 1:
+                raise
+        except (OSError, ArrowException) as error:
+            reason = " ".join(str(error).split())
+            if isinstance(error, PermissionError) or REFUSALS.search(reason):
+                raise StorageError(
+                    f"{uri}: refused ({reason[:300]}); check the name, and what this machine may do there"
+                ) from error
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise  # this machine's disk
+            if attempt == TRIES:
+                raise StorageError(
+                    f"{uri}: failed {attempt} times ({reason[:300]}); run the same command again later"
+                ) from error
+            print(f"{uri}: try {attempt} of {TRIES} failed ({reason[:120]})", file=sys.stderr)
+            time.sleep(pause)
+            pause *= 2
+    raise AssertionError("the last try returns or raises")
+
+
+def _persistent(
+    method: Callable[Concatenate["RemoteFolder", Arguments], Result],
+) -> Callable[Concatenate["RemoteFolder", Arguments], Result]:
+    """Make a method of RemoteFolder one that `persist` calls."""
+
+    @functools.wraps(method)
+    def call(self: "RemoteFolder", *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return persist(self.uri, lambda: method(self, *args, **kwargs))
+
+    return call
+
+
 class RemoteFolder:
     """A folder in object storage. Every method tries again when the storage fails, and raises StorageError when
     it refuses, or fails for good."""
@@ -91,54 +139,44 @@ class RemoteFolder:
         from pyarrow.fs import FileSystem  # here, as `--help` of a command needs none of it
 
         self.uri = shown(uri)
-        self._filesystem, path = self._persist(lambda: FileSystem.from_uri(uri))
+        self._filesystem, path = persist(self.uri, lambda: FileSystem.from_uri(uri))
         self._path = path.rstrip("/")
 
+    @_persistent
     def files(self) -> dict[str, int]:
         """Sizes of all files below, by name relative to the folder; empty where there is no folder."""
         from pyarrow.fs import FileSelector
 
-        def list_all() -> dict[str, int]:
-            selector = FileSelector(self._path, allow_not_found=True, recursive=True)
-            return {
-                info.path[len(self._path) + 1 :]: info.size
-                for info in self._filesystem.get_file_info(selector)
-                if info.is_file
-            }
+        selector = FileSelector(self._path, allow_not_found=True, recursive=True)
+        return {
+            info.path[len(self._path) + 1 :]: info.size
+            for info in self._filesystem.get_file_info(selector)
+            if info.is_file
+        }
 
-        return self._persist(list_all)
-
+    @_persistent
     def read(self, name: str, limit: int = 64 << 20) -> bytes | None:
         """The content of a small file; None if it does not exist.
 
         Raises: UserError also when it is larger than `limit` bytes.
         """
+        info = self._filesystem.get_file_info(f"{self._path}/{name}")
+        if not info.is_file:
+            return None
+        if info.size > limit:
+            raise UserError(f"{self.uri}/{name} has {info.size} bytes, which is too much for such a file")
+        with self._filesystem.open_input_stream(info.path, compression=None) as file:
+            content: bytes = file.read()
+        return content
 
-        def read_all() -> bytes | None:
-            info = self._filesystem.get_file_info(f"{self._path}/{name}")
-            if not info.is_file:
-                return None
-            if info.size > limit:
-                raise UserError(f"{self.uri}/{name} has {info.size} bytes, which is too much for such a file")
-            with self._filesystem.open_input_stream(info.path, compression=None) as file:
-                return file.read()
-
-        return self._persist(read_all)
-
+    @_persistent
     def upload(self, source: Path, name: str) -> None:
         """Write a local file there; readers see the whole file or none."""
-
-        def copy() -> None:
-            if self._filesystem.type_name == "local":
-                self._filesystem.create_dir(os.path.dirname(f"{self._path}/{name}"), recursive=True)
-            with (
-                open(source, "rb") as file,
-                self._filesystem.open_output_stream(f"{self._path}/{name}") as target,
-            ):
-                while block := file.read(BLOCK_BYTES):
-                    target.write(block)
-
-        self._persist(copy)
+        target = f"{self._path}/{name}"
+        if self._filesystem.type_name == "local":
+            self._filesystem.create_dir(os.path.dirname(target), recursive=True)
+        with open(source, "rb") as file, self._filesystem.open_output_stream(target) as stream:
+            shutil.copyfileobj(file, stream, BLOCK_BYTES)
 
     def upload_matching(self, folder: Path, names: re.Pattern[str]) -> None:
         """Upload the files of a folder whose whole name, relative to it, matches."""
@@ -198,72 +236,27 @@ class RemoteFolder:
             shutil.rmtree(partial, ignore_errors=True)
         return True
 
+    @_persistent
     def _download(self, record: FileRecord, folder: Path, prefix: str) -> None:
         """Write a file into `folder`. Raises: DamagedError when it is not what `record` says, twice."""
+        digest, left = hashlib.sha256(), record.size
+        path = f"{self._path}/{prefix}{record.name}"
+        with (
+            self._filesystem.open_input_stream(path, compression=None) as source,
+            open(folder / record.name, "wb") as file,
+        ):
+            while left >= 0 and (block := source.read(BLOCK_BYTES)):
+                left -= len(block)
+                digest.update(block)
+                file.write(block)
+        if left != 0 or digest.hexdigest() != record.sha256:
+            raise DamagedError(
+                f"{self.uri}: {prefix}{record.name} is not what the manifest says (size or SHA-256); it is damaged, or "
+                "was changed"
+            )
 
-        def copy() -> None:
-            digest, left = hashlib.sha256(), record.size
-            with (
-                self._filesystem.open_input_stream(
-                    f"{self._path}/{prefix}{record.name}", compression=None
-                ) as source,
-                open(folder / record.name, "wb") as file,
-            ):
-                while left >= 0 and (block := source.read(BLOCK_BYTES)):
-                    left -= len(block)
-                    digest.update(block)
-                    file.write(block)
-            if left != 0 or digest.hexdigest() != record.sha256:
-                raise _Damaged(f"{prefix}{record.name} is not what the manifest says (size or SHA-256)")
-
-        self._persist(copy)
-
+    @_persistent
     def delete(self, name: str) -> None:
         """Delete a file, if it exists."""
-
-        def remove() -> None:
-            if self._filesystem.get_file_info(f"{self._path}/{name}").is_file:
-                self._filesystem.delete_file(f"{self._path}/{name}")
-
-        self._persist(remove)
-
-    def _persist(self, do: Callable[[], Result]) -> Result:
-        return persist(self.uri, do)
-
-
-def persist(uri: str, do: Callable[[], Result]) -> Result:
-    """Call `do` until it does not fail, and return its result.
-
-    Args:
-        uri: for messages.
-    Raises: StorageError when the storage refuses, or fails for good; DamagedError when the content is wrong twice.
-    """
-    from pyarrow import ArrowException
-
-    pause = FIRST_PAUSE_SECONDS
-    for attempt in range(1, TRIES + 1):
-        try:
-            return do()
-        except _Damaged as error:
-            if attempt > 1:
-                raise DamagedError(f"{uri}: {error}; it is damaged, or was changed") from error
-        except (OSError, ArrowException) as error:
-            reason = " ".join(str(error).split())
-            if isinstance(error, PermissionError) or REFUSALS.search(reason):
-                raise StorageError(
-                    f"{uri}: refused ({reason[:300]}); check the name, and what this machine may do there"
-                ) from error
-            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-                raise  # this machine's disk
-            if attempt == TRIES:
-                raise StorageError(
-                    f"{uri}: failed {attempt} times ({reason[:300]}); run the same command again later"
-                ) from error
-            print(f"{uri}: try {attempt} of {TRIES} failed ({reason[:120]})", file=sys.stderr)
-            time.sleep(pause)
-            pause *= 2
-    raise AssertionError("the last try returns or raises")
-
-
-class _Damaged(Exception):
-    """What came is not what the manifest says."""
+        if self._filesystem.get_file_info(f"{self._path}/{name}").is_file:
+            self._filesystem.delete_file(f"{self._path}/{name}")

@@ -4,31 +4,28 @@ import numpy as np
 import pytest
 
 from nanochat_tct.data import mask_table
-from nanochat_tct.data.mask_table import DocumentMasks, MaskSender, MaskTable
+from nanochat_tct.data.mask_table import MaskSender, MaskTable
 
 # Documents as lists of masks (16 tokens, 2 bytes), in two parts that share some.
 A, B, C, D = (bytes([number, 255 - number]) for number in range(4))
 PARTS = [[[A, B, A], [B, C]], [[B, D], [D, A, C]]]
 
 
-def sent() -> list[DocumentMasks]:
-    documents = []
+def numbered(taken: list[bool]) -> list[list[bytes]]:
+    """The masks of the documents that the store takes, looked up by the ids that it gave them."""
+    mask_table = MaskTable(vocab_size=16)
+    table, ids = mask_table.anything, []
+    is_taken = iter(taken)
     for part in PARTS:
         sender = MaskSender()
-        documents += [sender.send(masks) for masks in part]
-    return documents
-
-
-def numbered(documents: list[DocumentMasks], taken: list[bool]) -> list[list[bytes]]:
-    """The masks of the documents that the store takes, looked up by the ids that it gave them."""
-    mask_ids = MaskTable(vocab_size=16)
-    table, ids = mask_ids.anything, []
-    for document, is_taken in zip(documents, taken, strict=True):
-        mask_ids.receive(document)
-        if is_taken:
-            these, bits = mask_ids.assign_ids(document)
-            ids.append(np.frombuffer(these, dtype="<u2").tolist())
-            table += bits
+        mask_table.start_part()
+        for masks in part:
+            numbers, new = sender.send(masks)
+            mask_table.receive(new)
+            if next(is_taken):
+                these, bits = mask_table.assign_ids(numbers)
+                ids.append(np.frombuffer(these, dtype="<u2").tolist())
+                table += bits
     assert len(table) == 2 * len({table[start : start + 2] for start in range(0, len(table), 2)})
     return [[table[2 * number : 2 * number + 2] for number in document] for document in ids]
 
@@ -40,17 +37,19 @@ def test_every_token_keeps_its_mask(taken: list[bool]) -> None:
     """Also where the document is left out that brought the bits along."""
     all_masks = [masks for part in PARTS for masks in part]
     expected = [masks for masks, is_taken in zip(all_masks, taken, strict=True) if is_taken]
-    assert numbered(sent(), taken) == expected
+    assert numbered(taken) == expected
 
 
 def test_bits_are_sent_once_a_part() -> None:
-    assert [document.bits for document in sent()] == [A + B, C, B + D, A + C]
+    senders = [MaskSender() for _ in PARTS]
+    sent = [sender.send(masks)[1] for sender, part in zip(senders, PARTS, strict=True) for masks in part]
+    assert sent == [A + B, C, B + D, A + C]
 
 
 def test_masks_without_an_id_allow_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mask_table, "MAX_MASKS", 3)
     anything = b"\xff\xff"
-    assert numbered(sent(), [True] * 4) == [
+    assert numbered([True] * 4) == [
         [A, B, A],
         [B, anything],
         [B, anything],

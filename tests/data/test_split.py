@@ -6,13 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from nanochat_tct.data.encode import encode_document
 from nanochat_tct.data.prepare import split_warnings
 from nanochat_tct.data.repository import owner_of
-from nanochat_tct.data.split import assign, find_near_duplicates, normal_hash
+from nanochat_tct.data.split import assign, normal_hash, split_documents
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter
 from nanochat_tct.data.windows import Windows
@@ -142,9 +141,15 @@ def test_normal_form_takes_linear_time(text: bytes) -> None:
 
 
 def test_what_nobody_worked_out_equals_nothing() -> None:
-    is_train = np.array([True, False, False])
-    assert find_near_duplicates(is_train, [b"", b"", b"x"]).tolist() == [False, False, False]
-    assert find_near_duplicates(is_train, [b"x", b"", b"x"]).tolist() == [False, False, True]
+    repos = [f"owner{index}/x" for index in range(50)]
+    hashes = [index.to_bytes(32, "big") for index in range(50)]
+
+    def splits(normal: bytes) -> list[str]:
+        return split_documents(repos, hashes, [normal] * 50, 0.5, seed=0)[0]
+
+    assert set(splits(b"")) == {"train", "val"}
+    assert [split.replace("near-duplicate", "val") for split in splits(b"x")] == splits(b"")
+    assert set(splits(b"x")) == {"train", "near-duplicate"}
 
 
 def test_near_duplicates_of_training_do_not_validate(tmp_path: Path) -> None:
