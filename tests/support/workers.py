@@ -117,7 +117,7 @@ def _train_jobs(worker: Worker, jobs: list[Job]) -> None:
 def on_workers(world_size: int, work: Callable[..., None], *arguments: Any) -> None:
     """Call `work(worker, *arguments)` on several workers over gloo."""
     # Workers are forked from a process that has imported everything and done nothing, once for all tests.
-    multiprocessing.set_forkserver_preload(["tests.support.workers"])
+    multiprocessing.set_forkserver_preload(["tests.support.workers", "pandas", "torch._dynamo"])
     torch.multiprocessing.start_processes(
         _work, args=(world_size, free_port(), work, arguments), nprocs=world_size, start_method="forkserver"
     )
