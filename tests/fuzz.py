@@ -2,13 +2,12 @@
 
     python -m tests.fuzz --count 100000 --seed 1
     python -m tests.fuzz --seconds 60 --target yaml
-    python -m tests.fuzz --guided --target yaml --seconds 60     (pip install atheris: guided by coverage)
 
-Targets: ``encode``, ``decode``, ``decode_prefix`` (tokenizer), ``native_encode``, ``native_decode`` (its C code beside
-its Python code, where it is built), ``yaml`` (the reader of documents) and ``vocabulary`` (the loader of vocabulary
-files, and the use of what it lets through). An input that ends in another error than a
-UserError, takes longer than 10 seconds, or gives a result that contradicts itself, is printed and ends the run with
-exit code 1. Every input follows from the seed, the target and its number.
+Targets: `encode`, `decode`, `decode_prefix` (tokenizer), `native_encode`, `native_decode` (its C code beside its Python
+code, where it is built), `yaml` (the reader of documents) and `vocabulary` (the loader of vocabulary files, and the use
+of what it lets through). An input that ends in another error than a UserError, takes longer than 10 seconds, or gives a
+result that contradicts itself is printed, and the exit code is 1. Every input follows from the seed, the target and its
+number.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.documents import DocumentError, read_workflow, to_json
+from nanochat_tct.documents import DocumentError, read_workflow, to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer.errors import TokenizerError
@@ -74,111 +73,26 @@ def token_lists() -> list[list[int]]:
 
 @cache
 def yaml_texts() -> list[str]:
-    from nanochat_tct.documents import to_yaml
-
     return [to_yaml(value) for value in documents()]
 
 
 # ---- inputs ----
 
-SCALARS: list[Any] = [
-    *(None, True, False, 0, -1, 1.5, 1e308, -0.0, 10**20, 10**308, 10**309, 10**400, 5e-324),
-    *(
-        "",
-        "a",
-        "on",
-        "jobs",
-        "push",
-        "ubuntu-latest",
-        "${{ x }}",
-        "\ud800",
-        "\x00",
-        "é😀",
-        "\u2028",
-        "a" * 300,
-    ),
-]
-JSON_PIECES = ["{", "}", "[", "]", ":", ",", '"', "\\", '"\\ud800"', "NaN", "-Infinity", "1e999", "1" * 5000]
-JSON_PIECES += [
+# Pieces of texts; ¦ separates those that hold blanks.
+SCALARS: list[Any] = [None, True, False, 0, -1, 1.5, 1e308, -0.0, 10**20, 10**308, 10**309, 10**400, 5e-324]
+SCALARS += [*"¦a¦on¦jobs¦push¦ubuntu-latest¦${{ x }}¦\ud800¦\x00¦é😀¦\u2028".split("¦"), "a" * 300]
+JSON_PIECES = [
+    *'{ } [ ] : , " \\ "\\ud800" NaN -Infinity 1e999'.split(),
+    "1" * 5000,
     "[" * 2000,
     '{"a":' * 500,
-    "null",
-    "true",
-    '"on"',
-    '"jobs"',
-    "-",
-    ".",
-    "\x00",
-    "\ufeff",
-    "\ud800",
 ]
-YAML_PIECES = [
-    "on: push\n",
-    "jobs:\n",
-    "  a:\n",
-    "    steps:\n",
-    "- ",
-    "? ",
-    ": ",
-    "&a ",
-    "*a",
-    "*b",
-    "<<: ",
-    "!!str ",
-]
-YAML_PIECES += [
-    "!!python/object:os.system ",
-    "!x ",
-    "|\n",
-    ">-\n",
-    "|9\n",
-    "---\n",
-    "...\n",
-    "%YAML 1.1\n",
-    "'",
-    '"',
-]
-YAML_PIECES += [
-    "[",
-    "]",
-    "{",
-    "}",
-    ",",
-    "#",
-    "\t",
-    "\n",
-    "  ",
-    "\x00",
-    "\x85",
-    "\u2028",
-    "\ufeff",
-    "\ud800",
-    "\\x",
-]
-YAML_PIECES += [
-    "0o777",
-    "0xff",
-    ".inf",
-    ".NaN",
-    "1e999",
-    "9" * 2000,
-    "1_000",
-    "12:30",
-    "~",
-    "yes",
-    "<<",
-    "=",
-    "@",
-    "`",
-]
-YAML_PIECES += [
-    "[" * 200,
-    "a: {" * 150,
-    "- " * 300,
-    "*a, *a, *a, *a, *a, *a, *a, *a",
-    "[&b [*a, *a], *b, *b, *b]",
-    "é",
-]
+JSON_PIECES += 'null¦true¦"on"¦"jobs"¦-¦.¦\x00¦\ufeff¦\ud800'.split("¦")
+YAML_PIECES = "on: push\n¦jobs:\n¦  a:\n¦    steps:\n¦- ¦? ¦: ¦&a ¦*a¦*b¦<<: ¦!!str ".split("¦")
+YAML_PIECES += "!!python/object:os.system ¦!x ¦|\n¦>-\n¦|9\n¦---\n¦...\n¦%YAML 1.1\n¦'¦\"".split("¦")
+YAML_PIECES += "[¦]¦{¦}¦,¦#¦\t¦\n¦  ¦\x00¦\x85¦\u2028¦\ufeff¦\ud800¦\\x".split("¦")
+YAML_PIECES += [*"0o777 0xff .inf .NaN 1e999".split(), "9" * 2000, *"1_000 12:30 ~ yes << = @ `".split()]
+YAML_PIECES += ["[" * 200, "a: {" * 150, "- " * 300, ", ".join(["*a"] * 8), "[&b [*a, *a], *b, *b, *b]", "é"]
 
 
 def value_of(choose: random.Random, depth: int = 0) -> Any:
@@ -228,9 +142,8 @@ def mutate_value(value: Any, choose: random.Random, replacement: Callable[[], An
         elif action == 3 and isinstance(owner, dict):
             owner[choose.choice(["x", "on", "steps", "", "0", "1", "999"])] = owner.pop(key)
         elif action == 4 and type(owner[key]) is int:
-            owner[key] = choose.choice(
-                [owner[key] + 1, owner[key] - 1, -owner[key], owner[key] * 2, 10**9, 10**30]
-            )
+            number = owner[key]
+            owner[key] = choose.choice([number + 1, number - 1, -number, number * 2, 10**9, 10**30])
         else:
             owner[key] = replacement()
     return value
@@ -249,11 +162,8 @@ def mutate_text(text: str, choose: random.Random, pieces: list[str]) -> str:
         elif action == 2:
             text = text[:start] + text[start:stop] * 2 + text[stop:]
         elif action == 3:
-            text = (
-                text[:start]
-                + chr(choose.choice([0, 9, 10, 34, 39, 92, 127, 0x85, 0xD800, 0x1F600]))
-                + text[stop:]
-            )
+            odd = chr(choose.choice([0, 9, 10, 34, 39, 92, 127, 0x85, 0xD800, 0x1F600]))
+            text = text[:start] + odd + text[stop:]
         else:
             text = text[:stop]
     return text
@@ -277,10 +187,8 @@ def tokens_input(choose: random.Random) -> list[int]:
     if kind == 0:
         return [choose.randrange(size) for _ in range(choose.randrange(40))]
     if kind == 1:
-        return [
-            choose.choice([-1, 0, size - 1, size, 2**31, -(2**63), 10**30])
-            for _ in range(choose.randrange(5))
-        ]
+        odd = [-1, 0, size - 1, size, 2**31, -(2**63), 10**30]
+        return [choose.choice(odd) for _ in range(choose.randrange(5))]
     tokens = list(choose.choice(token_lists()))
     for _ in range(choose.randrange(4)):
         start = choose.randrange(len(tokens) + 1)
@@ -353,9 +261,8 @@ def vocabulary_input(choose: random.Random) -> str:
         return mutate_text(small_vocabulary(), choose, JSON_PIECES)
     content = json.loads(small_vocabulary())
     grammar = content["grammar"]  # of its automata there is far more than of its nodes
-    target = choose.choice(
-        [content, grammar["automata"][:3], grammar["nodes"], grammar["nodes"], grammar["nodes"]]
-    )
+    nodes = grammar["nodes"]
+    target = choose.choice([content, grammar["automata"][:3], nodes, nodes, nodes])
     others = [*SCALARS, [], {}, [[]], [0, 255, 0], [0, 255, 10**6], "0", -5, 2**70, ["text", 0]]
     others += [
         ["array", 10**9, None, 1],
@@ -546,90 +453,27 @@ def fuzz(
     return counts, failures
 
 
-class Bytes(random.Random):
-    """Random choices that are read from bytes, so that what makes the bytes steers the inputs."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(0)
-        self.data, self.position = data, 0
-
-    def getrandbits(self, k: int) -> int:
-        size = (k + 7) // 8
-        taken = self.data[self.position : self.position + size].ljust(size, b"\0")
-        self.position += size
-        return int.from_bytes(taken, "little") >> (size * 8 - k)
-
-    def random(self) -> float:
-        return self.getrandbits(16) / 65536
-
-
-def guided(target: str, seconds: float | None, count: int | None, seed: int) -> None:
-    """Lets atheris choose the bytes that inputs are made of, by the branches that they reach in the package."""
-    import atheris  # type: ignore[import-not-found]
-
-    prefixes = ("nanochat_tct.tokenizer", "nanochat_tct.documents")
-    for name, module in sorted(sys.modules.items()):
-        if name.startswith(prefixes):
-            for member in list(vars(module).values()):
-                if isinstance(member, type) and member.__module__ == name:
-                    for function in list(vars(member).values()):
-                        if type(function).__name__ == "function":
-                            atheris.instrument_func(function)
-                elif type(member).__name__ == "function" and member.__module__ == name:
-                    atheris.instrument_func(member)
-
-    def one(data: bytes) -> None:
-        item = TARGETS[target][0](Bytes(data))
-        try:
-            run_one(target, item)
-        except Exception:
-            print(f"FAILED: target {target}\n  input: {item!r}", file=sys.stderr)
-            raise
-
-    options = [
-        sys.argv[0],
-        f"-timeout={MAX_SECONDS}",
-        f"-seed={seed + 1}",
-        "-max_len=512",
-        "-print_final_stats=1",
-    ]
-    options += [f"-max_total_time={int(seconds)}"] if seconds else []
-    options += [f"-runs={count}"] if count else []
-    atheris.Setup(options, one)
-    atheris.Fuzz()
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--target", choices=list(TARGETS), help="only this one; default: all")
     parser.add_argument("--count", type=int, help="number of inputs")
     parser.add_argument("--seconds", type=float, help="how long to go on")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--guided", action="store_true", help="guided by coverage, with atheris")
-    arguments = parser.parse_args()
-    if arguments.count is None and arguments.seconds is None:
+    given = parser.parse_args()
+    if given.count is None and given.seconds is None:
         parser.error("--count or --seconds says when to stop")
-    if arguments.guided:
-        if arguments.target is None:
-            parser.error("--guided needs a --target")
-        guided(arguments.target, arguments.seconds, arguments.count, arguments.seed)
-        return 0
-    names = [arguments.target] if arguments.target else list(TARGETS)
     started = time.monotonic()
-    counts, failures = fuzz(names, arguments.seed, arguments.count, arguments.seconds)
+    counts, failures = fuzz(
+        [given.target] if given.target else list(TARGETS), given.seed, given.count, given.seconds
+    )
     for name, counter in counts.items():
-        print(
-            f"{name}: {counter.total()} inputs, {counter['results']} results, {counter['refused']} refused, "
-            f"{counter['failed']} failed"
-        )
+        results = ", ".join(f"{counter[kind]} {kind}" for kind in ("results", "refused", "failed"))
+        print(f"{name}: {counter.total()} inputs, {results}")
     total = sum(counter.total() for counter in counts.values())
     print(
-        f"{total} inputs in {time.monotonic() - started:.0f} s, seed {arguments.seed}, {len(failures)} failures"
+        f"{total} inputs in {time.monotonic() - started:.0f} s, seed {given.seed}, {len(failures)} failures"
     )
-    for failure in failures:
-        print(failure, file=sys.stderr)
+    print(*failures, sep="\n", end="\n" * bool(failures), file=sys.stderr)
     return 1 if failures else 0
 
 

@@ -1,10 +1,12 @@
-"""Each private name of Ray that the package uses is there, and does what the package uses it for."""
+"""Each private name of Ray that the package uses is there, and does what the package uses it for.
+
+Those that start or join a Ray are in tests/test_ray_session.py.
+"""
 
 import dataclasses
 import inspect
 import pkgutil
 import re
-import socket
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -66,27 +68,6 @@ def test_the_node_in_a_traceback_is_ended() -> None:
         HalfStarted()
     ray_compat.end_half_started(caught.value)
     assert ended == [{"check_alive": False, "allow_graceful": False}]
-
-
-def test_where_ray_keeps_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert ray_compat.temporary_folder() == str(tmp_path)
-
-
-def test_an_address_is_taken_as_it_is() -> None:
-    assert ray_compat.bootstrap_address("127.0.0.1:6379") == "127.0.0.1:6379"
-
-
-def test_nothing_answers_at_a_free_port() -> None:
-    """What does answer is asked in tests/test_ray_session.py."""
-    import grpc
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        channel = ray_compat.open_channel(f"127.0.0.1:{free.getsockname()[1]}")
-        with channel, pytest.raises(grpc.RpcError) as caught:
-            ray_compat.ask_version(channel, timeout=5)
-    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 def test_what_ray_up_refuses_is_refused() -> None:

@@ -1,24 +1,25 @@
+"""Ray that is started here, and addresses at which none can be joined."""
+
 import http.server
 import os
 import re
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from nanochat_tct import ray_session
 from nanochat_tct.errors import UserError
 from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
 from tests.support.commands import Finished, run_python
-from tests.support.ray_at import ON_LOOPBACK, cannot_join
 
 pytestmark = pytest.mark.processes
-
 
 STARTED = """
 import os
@@ -59,8 +60,10 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
     home = tmp_path_factory.mktemp("home")
     with tempfile.TemporaryDirectory(dir="/tmp") as short:
         folder = short + "/" + "x" * (SOCKET_PATH_BYTES - SESSION_BYTES - len(short) - 1)
+        # Without what an earlier start in this process has set: ports are chosen anew.
+        ports = dict.fromkeys(("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT"))
         environment = {"RAY_ADDRESS": "", "RAY_TMPDIR": folder, "HOME": str(home)}
-        result = run_python("-c", STARTED, env=environment)
+        result = run_python("-c", STARTED, env={**environment, **ports})
         assert result.code == 0, result.stderr
         yield Started(result, home)
 
@@ -89,6 +92,39 @@ def test_a_local_ray_listens_on_loopback_only(started: Started) -> None:
     assert (started.home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.fixture
+def refusal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What `start_ray` raises in this process, if a Ray that it may have already does not count."""
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+
+    def start(**environment: object) -> str:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        begin = time.monotonic()
+        with pytest.raises(UserError) as raised:
+            ray_session.start_ray()
+        assert time.monotonic() - begin < 30 and "\n" not in str(raised.value)
+        return str(raised.value)
+
+    return start
+
+
+@pytest.fixture
+def cannot_join(refusal: Callable[..., str]) -> Callable[[str], str]:
+    """The reason that it gives at an address."""
+
+    def reason(address: str) -> str:
+        message, begins = refusal(RAY_ADDRESS=address), f"cannot join Ray at RAY_ADDRESS={address}: "
+        assert message.startswith(begins) and message.endswith("; unset it to run locally")
+        return message.removeprefix(begins).removesuffix("; unset it to run locally")
+
+    return reason
+
+
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
@@ -99,7 +135,7 @@ def test_a_local_ray_listens_on_loopback_only(started: Started) -> None:
         ("nobody.invalid:6379", "its name cannot be resolved"),
     ],
 )
-def test_nobody_at_the_address(address: str, reason: str) -> None:
+def test_nobody_at_the_address(address: str, reason: str, cannot_join: Callable[[str], str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = address.format(port=free.getsockname()[1])
@@ -107,31 +143,27 @@ def test_nobody_at_the_address(address: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_what_answers_is_silent(scheme: str) -> None:
+def test_what_answers_is_silent(
+    scheme: str, cannot_join: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_session, "CONNECT_SECONDS", 2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"{scheme}127.0.0.1:{silent.getsockname()[1]}"
-        assert cannot_join(address) == "no Ray answers there within 15 s"
+        assert cannot_join(address) == "no Ray answers there within 2 s"
 
 
-@contextmanager
-def serving(server: Any) -> Iterator[None]:
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def test_what_answers_is_a_web_server(cannot_join: Callable[[str], str]) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            assert cannot_join(f"127.0.0.1:{server.server_port}") == "what answers there is not Ray"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
-def test_what_answers_is_a_web_server() -> None:
-    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    with serving(server):
-        assert cannot_join(f"127.0.0.1:{server.server_port}") == "what answers there is not Ray"
-
-
-def test_what_answers_is_another_ray() -> None:
+def test_what_answers_is_another_ray(cannot_join: Callable[[str], str]) -> None:
     """There is none to install, so its answer is made up; it comes as Ray's does."""
     import grpc  # type: ignore[import-untyped]
     from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
@@ -150,26 +182,19 @@ def test_what_answers_is_another_ray() -> None:
         server.stop(None)
 
 
-START = "from nanochat_tct.ray_session import start_ray; start_ray()"
-
-
 @pytest.mark.parametrize("name", ["RAY_TMPDIR", "TMPDIR"])
-def test_a_temporary_folder_too_long_for_sockets(name: str, tmp_path: Path) -> None:
+def test_a_temporary_folder_too_long_for_sockets(
+    name: str, refusal: Callable[..., str], tmp_path: Path
+) -> None:
     folder = tmp_path / ("x" * 60)
-    result = run_python("-c", START, env={"RAY_ADDRESS": "", "RAY_TMPDIR": None, name: str(folder)})
-    assert result.code == 1
-    last = result.stderr.splitlines()[-1]
-    assert re.search(rf"UserError: {name}={folder} is \d+ bytes too long for the sockets that Ray", last), (
-        last
-    )
+    pattern = rf"{name}={folder} is \d+ bytes too long for the sockets that Ray"
+    assert re.match(pattern, refusal(**{name: folder}))
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("folder", ["/proc/none", "/etc/passwd"])
-def test_a_temporary_folder_that_cannot_be_written(folder: str) -> None:
-    result = run_python("-c", START, env={"RAY_ADDRESS": "", "RAY_TMPDIR": folder})
-    assert result.code == 1
-    assert f"UserError: Ray cannot keep its files in RAY_TMPDIR={folder} (" in result.stderr.splitlines()[-1]
+def test_a_temporary_folder_that_cannot_be_written(folder: str, refusal: Callable[..., str]) -> None:
+    assert refusal(RAY_TMPDIR=folder).startswith(f"Ray cannot keep its files in RAY_TMPDIR={folder} (")
 
 
 GROWING = """
@@ -213,8 +238,6 @@ def test_gpus_are_waited_for_and_seen_when_they_come() -> None:
 def test_a_wait_for_a_place_is_told_and_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     """By a clock of its own: what is free and placed in each second stands in `happens`."""
     import ray
-
-    from nanochat_tct import ray_session
 
     def watch(happens: list[tuple[int, list[Any]]], minutes: float) -> list[tuple[int, str]]:
         """Lines that were said, with their seconds."""
@@ -295,7 +318,7 @@ cluster.shutdown()
 
 @pytest.mark.slow
 def test_what_is_free_in_pieces_is_told() -> None:
-    result = run_python("-c", IN_PIECES, env={**ON_LOOPBACK, "RAY_ADDRESS": ""})
+    result = run_python("-c", IN_PIECES, env={"RAY_ADDRESS": ""})
     assert result.code == 0, result.stderr
     told = "the cluster has 2 of 2 CPUs free, and no single machine has enough of it for one worker"
     assert f"waiting for 1 workers with 2 CPU each; {told} (0 min)\n" in result.stdout, result.stdout
@@ -304,8 +327,6 @@ def test_what_is_free_in_pieces_is_told() -> None:
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Ray gives a node 30 s to start. That cannot be had here at will, so its error is made up."""
     import ray
-
-    from nanochat_tct import ray_session
 
     tried = []
 

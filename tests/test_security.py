@@ -8,10 +8,18 @@ from typing import Any
 
 import pytest
 
-from tests.support.commands import REPOSITORY
+from tests.support.commands import REPOSITORY, run_python
 from tests.support.namespaces import SECOND_ADDRESS, alone, open_to_others
-from tests.support.ray_at import cannot_join
 from tests.support.workers import small_run, small_store
+
+
+def cannot_join(address: str, environment: dict[str, str]) -> str:
+    """Why `start_ray` cannot join, in a process of its own: Ray reads how it authenticates when it is imported."""
+    script = "from nanochat_tct.ray_session import start_ray; start_ray()"
+    result = run_python("-c", script, env={"RAY_ADDRESS": address, **environment})
+    last, begins = result.stderr.splitlines()[-1], f"UserError: cannot join Ray at RAY_ADDRESS={address}: "
+    assert result.code == 1 and begins in last, result.stderr
+    return last.partition(begins)[2]
 
 
 def test_a_ray_that_wants_its_token(ray_session: Any, tmp_path: Path) -> None:

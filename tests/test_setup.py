@@ -29,8 +29,8 @@ TOOLS |= {"flask", "flask-cors"}  # moto imports them to serve S3
 OPTIONAL = {"boto3", "optuna", "tiktoken"}  # used where it is installed; the tests install it
 # The private wheel, whose name is free on the public index; what comes with torch's CUDA builds, and only with them
 NEVER_DECLARED = {"tct_github_workflow", "triton"}
-# benchmarks run beside them, and the fuzzer by one of them, where somebody has installed them
-PEERS = {"atheris", "llguidance", "tokenizers", "transformers", "xgrammar"}
+# benchmarks run beside them where somebody has installed them
+PEERS = {"llguidance", "tokenizers", "transformers", "xgrammar"}
 
 
 packages_distributions = functools.cache(importlib.metadata.packages_distributions)

@@ -103,23 +103,34 @@ Job = tuple[ResolvedConfig, Callable[[int], Reporter | None] | None]
 
 
 def train_together(jobs: list[Job], world_size: int) -> None:
-    """The loop on several workers over gloo, for one config after the other; the function that comes with a config
-    is called first, with the rank, in each worker, and may give a Reporter."""
+    """The loop on several workers, for one config after the other; the function that comes with a config is called
+    first, with the rank, in each worker, and may give a Reporter."""
+    on_workers(world_size, _train_jobs, jobs)
+
+
+def _train_jobs(worker: Worker, jobs: list[Job]) -> None:
+    for config, prepare in jobs:
+        reporter = prepare(worker.rank) if prepare is not None else None
+        Trainer(config, worker, reporter or Reporter(say=lambda line: None)).run()
+
+
+def on_workers(world_size: int, work: Callable[..., None], *arguments: Any) -> None:
+    """Call `work(worker, *arguments)` on several workers over gloo."""
     # Workers are forked from a process that has imported everything and done nothing, once for all tests.
-    multiprocessing.set_forkserver_preload(["tests.support.workers"])
+    multiprocessing.set_forkserver_preload(["tests.support.workers", "pandas", "torch._dynamo"])
     torch.multiprocessing.start_processes(
-        _train_jobs, args=(jobs, world_size, free_port()), nprocs=world_size, start_method="forkserver"
+        _work, args=(world_size, free_port(), work, arguments), nprocs=world_size, start_method="forkserver"
     )
 
 
-def _train_jobs(rank: int, jobs: list[Job], world_size: int, port: int) -> None:
+def _work(
+    rank: int, world_size: int, port: int, work: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
     torch.set_num_threads(1)
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=world_size)
     try:
-        for config, prepare in jobs:
-            reporter = prepare(rank) if prepare is not None else None
-            Trainer(config, Worker(rank, world_size, CPU), reporter or Reporter(say=lambda line: None)).run()
+        work(Worker(rank, world_size, CPU), *arguments)
     finally:
         dist.destroy_process_group()
 

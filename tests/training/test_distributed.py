@@ -20,10 +20,17 @@ from nanochat_tct.training import trainer
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.micro_batch import MicroSteps
-from tests.support.workers import CPU, changed, small_config, train_alone, train_together
+from tests.support.workers import (
+    CPU,
+    changed,
+    expected_batches,
+    small_config,
+    train_alone,
+    train_together,
+)
 
 pytestmark = pytest.mark.processes
-ITERS = 50
+ITERS = 50  # of the slow tests, and for the schedule of learning rates
 # Sums over workers are taken in another order, in float32; over 50 iters the difference grows to about 1e-5.
 TOLERANCE = 1e-4
 BF16_TOLERANCE = 3e-2  # three significant digits, in every activation
@@ -108,14 +115,21 @@ def test_compiled_several_workers_train_alike(data_dir: Path, tmp_path: Path) ->
 
 
 @pytest.mark.timeout(900)  # twelve processes with four workers, on however few cores
-@pytest.mark.parametrize("counts", [(2,), pytest.param((2, 4), marks=pytest.mark.slow)], ids=["two", "four"])
-def test_any_number_of_workers_trains_alike(counts: tuple[int, ...], data_dir: Path, tmp_path: Path) -> None:
-    alone = config_of(data_dir, tmp_path, 1, "ddp")
+@pytest.mark.parametrize(
+    ("counts", "iters"),
+    [((2,), 20), pytest.param((2, 4), ITERS, marks=pytest.mark.slow)],
+    ids=["two", "four"],
+)
+def test_any_number_of_workers_trains_alike(
+    counts: tuple[int, ...], iters: int, data_dir: Path, tmp_path: Path
+) -> None:
+    length = {"max_iters": iters, "lr_decay_iters": ITERS}
+    alone = config_of(data_dir, tmp_path, 1, "ddp", **length)
     train_alone(alone)
     runs = {"alone": alone}
     for workers in counts:
         for parallel in ("ddp", "fsdp"):
-            runs[f"{parallel}{workers}"] = config_of(data_dir, tmp_path, workers, parallel)
+            runs[f"{parallel}{workers}"] = config_of(data_dir, tmp_path, workers, parallel, **length)
         jobs = [(runs[f"{parallel}{workers}"], None) for parallel in ("ddp", "fsdp")]
         if workers == 2:
             # AdamW: Muon makes the rounding of bf16 grow faster than the numbers themselves can tell.
@@ -123,12 +137,13 @@ def test_any_number_of_workers_trains_alike(counts: tuple[int, ...], data_dir: P
             half = config_of(data_dir, tmp_path / "bf16", 2, "fsdp", precision="bf16", **short)
             whole = config_of(data_dir, tmp_path / "fp32", 1, "ddp", **short)
             train_alone(whole)
-            runs["sliced by one"] = config_of(data_dir, tmp_path, 1, "fsdp")
+            runs["sliced by one"] = config_of(data_dir, tmp_path, 1, "fsdp", **length)
             jobs.append((half, watch))
         train_together(jobs, workers)
     train_together([(runs["sliced by one"], None)], 1)
 
-    assert len(set(batches(alone))) == ITERS
+    assert batches(alone) == expected_batches(data_dir, 32, global_batch=8, iters=iters)
+    assert len(set(batches(alone))) == iters
     assert min(losses(alone)) < 0.7 * losses(alone)[0]  # it learns, so that differences could grow
     for name, run in runs.items():
         assert batches(run) == batches(alone), name
@@ -146,6 +161,8 @@ def test_any_number_of_workers_trains_alike(counts: tuple[int, ...], data_dir: P
 
     # FSDP's checkpoint in plain PyTorch ...
     sliced = runs[f"fsdp{counts[-1]}"]
+    state = checkpoint_of(sliced).state
+    assert (state["world_size"], state["global_batch"]) == (counts[-1], 8)
     model = GPT(sliced.model())
     model.load_state_dict(load_file(checkpoint_of(sliced).path / "model.safetensors"))
     store = TokenStore.open(data_dir)
@@ -160,14 +177,15 @@ def test_any_number_of_workers_trains_alike(counts: tuple[int, ...], data_dir: P
     ]
     assert evaluation[-1]["loss"] == pytest.approx(nats / num_targets, rel=1e-5)
 
-    # ... under DDP, and on another number of workers of either kind.
-    longer = {"max_iters": ITERS + 5, "num_workers": 2, "gradient_accumulation": 2}
+    # ... under DDP, on another number of workers of either kind, and then alone.
+    longer = {"max_iters": iters + 5, "num_workers": 2, "gradient_accumulation": 2}
     on_ddp = changed(sliced, parallel="ddp", **longer)
     on_fsdp = changed(runs[f"ddp{counts[-1]}"], parallel="fsdp", **longer)
-    train_alone(changed(alone, max_iters=ITERS + 5))
     train_together([(on_ddp, None), (on_fsdp, None)], 2)
+    train_alone(changed(alone, max_iters=iters + 7))
     for run in (on_ddp, on_fsdp):
-        assert batches(run) == batches(alone) and len(batches(run)) == ITERS + 5
+        train_alone(changed(run, max_iters=iters + 7, parallel="ddp"))
+        assert batches(run) == batches(alone) and len(batches(run)) == iters + 7
         np.testing.assert_allclose(losses(run), losses(alone), rtol=TOLERANCE)
 
 
