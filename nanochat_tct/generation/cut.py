@@ -127,6 +127,8 @@ class CutText:
                 self._column, self._is_list, self._pending = at - self._line, character == "-", True
                 at, node = at + 1, -1
                 continue
+            if character == ":" and after_key and text[at + 1 : at + 2] in (" ", "\t", "\n"):
+                return [[Reading(text, None)]]  # a second key on a line: the parser reports it
             may_be_key = not after_key
             self._has_node = True
             if character in "&!":

@@ -266,6 +266,18 @@ def test_stray_colons_come_to_an_end(text: str) -> None:
         assert "not the beginning of a workflow" in str(error)
 
 
+@pytest.mark.parametrize("value", ["a: b", "a: ", "a:\tb", 'echo "a: b', "a: - b"])
+def test_a_second_key_on_a_line_is_refused_or_dropped(value: str) -> None:
+    """Once the text before the second colon got lost, and ": b" was the value."""
+    with pytest.raises(UserError, match=r"a key with ':' is not allowed here"):
+        encode_prompt(f"name: {value}", TOKENIZER)
+    prompt = encode_prompt(f"{STEPS}    - uses: x\n      name: {value}", TOKENIZER)
+    assert f"name: {value}".strip().endswith(prompt.dropped) and "is not allowed here" in prompt.reason
+    assert prompt.dropped != ""
+    prompt = encode_prompt(f"name: a\n  {value}", TOKENIZER)
+    assert prompt.dropped == value.strip() and "':' is not allowed" in prompt.reason
+
+
 def test_what_follows_a_blank_is_another_word() -> None:
     prompt = encode_prompt("name: Set up ", TOKENIZER)
     assert leads_to(prompt, {"name": "Set up", "on": "push", "jobs": {"a": {"runs-on": "x"}}}, TOKENIZER)
