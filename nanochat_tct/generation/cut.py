@@ -25,6 +25,7 @@ _HALF_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 JSON_LITERALS = "-0123456789tfn"  # their first characters
 JSON_LITERAL = re.compile(r"true|false|null|-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _BLOCK_HEADER = re.compile(r"[|>][-+0-9]*")
+_HEADER_END = re.compile(r"[ \t]*\Z|[ \t]+#")
 
 
 @dataclass(frozen=True)
@@ -255,6 +256,8 @@ class CutText:
         indent = max(parent, 0) + int(digit[0]) if digit else None
         line = _end_of_line(text, header.end()) + 1
         if line > size:
+            if not _HEADER_END.match(text, header.end()):
+                return [[Reading(text, None)]]  # text behind a header: the parser reports it
             pad = " " * (indent if indent is not None else parent + 2)
             return [[Reading(f"{text[: header.end()]}\n{pad}{self.mark}", Cut("text", goes_on=True))]]
         has_content = False

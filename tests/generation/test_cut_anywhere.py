@@ -251,6 +251,12 @@ def test_a_block_scalar_has_some_text(header: str) -> None:
     assert isinstance(step["run"], str) and step["run"] != ""
 
 
+@pytest.mark.parametrize("value", ["> text", "|text", "|#text", "|2 -", "> a: b"])
+def test_text_behind_the_header_of_a_block_scalar_is_dropped_with_its_reason(value: str) -> None:
+    prompt = encode_prompt(f"on: push\nname: {value}", TOKENIZER)
+    assert prompt.dropped == f"name: {value}" and "line 2" in prompt.reason
+
+
 @pytest.mark.parametrize("end", ["      -", "      - ", "      -\n", "      - run: a\n      -", "    - "])
 def test_a_dash_begins_a_step(end: str) -> None:
     steps = shortest(encode_prompt(STEPS + end, TOKENIZER), TOKENIZER)["jobs"]["a"]["steps"]
