@@ -74,7 +74,7 @@ _FLOW_PLAIN, _FLOW_PLAIN_REST = _plain_patterns(r",\[\]{}")
 # Most entries of mappings: a key and either all of its line, with a plain value or none, and the next line's
 # indentation, or what precedes a value of another kind. What does not match is read step by step.
 _SIMPLE_ENTRY = re.compile(
-    rf"([A-Za-z_][-\w./]*+):(?:(?: ++({_PLAIN.pattern}))?+\n( *+)(?=[^ \t\n#])(?!(?<=\n)[-.])| ++(?=[^ \t\n#]))",
+    rf"([A-Za-z_][-\w./]*+):(?:(?: ++({_PLAIN.pattern}))?\n( *+)(?=[^ \t\n#])(?!(?<=\n)[-.])| ++(?=[^ \t\n#]))",
     re.ASCII,
 )
 _SIMPLE_KEY = re.compile(r"[A-Za-z_][-\w./]*+:(?=[ \n])", re.ASCII)
@@ -91,7 +91,7 @@ _BLANKS = re.compile(r"[ \t]*+")
 _COLON = re.compile(r"[ \t]*+:(?=[ \t\n])")
 _DOCUMENT_MARKER = re.compile(r"(?:---|\.\.\.)(?=[ \t\n])")
 _MARKER_INSIDE = re.compile(r"\n(?:---|\.\.\.)(?=[ \t\n])")
-_BLOCK_HEADER = re.compile(r"[|>](?:([1-9])([-+])?+|([-+])([1-9])?+)?+(?:[ \t]++(?:#[^\n]*+)?+)?+\n")
+_BLOCK_HEADER = re.compile(r"[|>](?:([1-9])([-+])?|([-+])([1-9])?)?(?:[ \t]++(?:#[^\n]*+)?+)?+\n")
 _BLANK_LINES = re.compile(r"(?: *+\n)*+")
 _SPACES = re.compile(r" *+")
 _ESCAPE = re.compile(
@@ -99,7 +99,8 @@ _ESCAPE = re.compile(
     r"|x([0-9A-Fa-f]{2})|u((?![Dd][89A-Fa-f])[0-9A-Fa-f]{4})|U((?:000(?!0[Dd][89A-Fa-f])[0-9A-Fa-f]|0010)[0-9A-Fa-f]{4})"
     r"|([0abtnvfre \"/\\N_LP\t]))"
 )
-_VALID_ESCAPES = re.compile(rf"(?:[^\\]++|{_ESCAPE.pattern}|\\\n)*+")
+# Without groups: in Python 3.11 to 3.13.0 those in a possessive repeat may raise SystemError (cpython#101955).
+_VALID_ESCAPES = re.compile(r"(?:[^\\]++|{}|\\\n)*+".format(re.sub(r"\((?!\?)", "(?:", _ESCAPE.pattern)))
 _ESCAPED = dict(zip('0abtnvfre "/\\N_LP\t', '\0\a\b\t\n\v\f\r\x1b "/\\\x85\xa0\u2028\u2029\t', strict=True))
 # The line ends in quotes, with the blanks around them; other blanks too, so that each is looked at once.
 _LINE_ENDS = re.compile(r"[ \t]*+\n[ \t\n]*+|[ \t]++")

@@ -28,6 +28,7 @@ _HALF_PAIR = re.compile(r"(?<!\\)(?:\\\\)*+(\\u[dD][89abAB][0-9a-fA-F]{2})\Z")  
 JSON_LITERALS = "-0123456789tfn"  # their first characters
 JSON_LITERAL = re.compile(r"true|false|null|-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _BLOCK_HEADER = re.compile(r"[|>][-+0-9]*")
+_HEADER_END = re.compile(r"[ \t]*\Z|[ \t]+#")
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ class CutText:
                 self._column, self._is_list, self._pending = at - self._line, character == "-", True
                 at, node = at + 1, -1
                 continue
+            if character == ":" and after_key and text[at + 1 : at + 2] in (" ", "\t", "\n"):
+                raise _TextEnds([Reading(text, None)])  # a second key on a line: the parser reports it
             self._has_node = True
             if character in "&!":
                 end = _end(_PROPERTY, text, at)
@@ -246,6 +249,8 @@ class CutText:
         indent = max(parent, 0) + int(digit[0]) if digit else None
         line = _end_of_line(text, header.end()) + 1
         if line > size:
+            if not _HEADER_END.match(text, header.end()):
+                raise _TextEnds([Reading(text, None)])  # text behind a header: the parser reports it
             pad = " " * (indent if indent is not None else parent + 2)
             raise _TextEnds([self._more_text(f"{text[: header.end()]}\n{pad}")])
         has_content = False

@@ -1,6 +1,7 @@
 """Reading YAML 1.2 and JSON documents, their limits, and writing them back."""
 
 import contextlib
+import itertools
 import json
 import time
 from typing import Any
@@ -203,6 +204,24 @@ def test_line_ends_marks_and_tabs() -> None:
 )
 def test_yaml_1_2(text: str, value: Any) -> None:
     assert to_json(read_workflow(text, "yaml")) == to_json(value)
+
+
+def test_escapes_in_any_order() -> None:
+    """Once an escape and then an escaped line end was a SystemError of `re` (python/cpython#101955)."""
+    escapes = {
+        "x": "x",
+        "\\n": "\n",
+        '\\"': '"',
+        "\\x41": "A",
+        "\\u00e9": "é",
+        "\\U0001F680": "🚀",
+        "\\ud83d\\ude80": "🚀",
+        "\\\n  z": "z",
+        "\n  y": " y",
+    }
+    for written in itertools.product(escapes, repeat=3):
+        value = "".join(escapes[each] for each in written)
+        assert read_workflow(f'a: "{"".join(written)}"\n', "yaml") == {"a": value}, written
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])

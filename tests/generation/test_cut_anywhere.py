@@ -251,6 +251,12 @@ def test_a_block_scalar_has_some_text(header: str) -> None:
     assert isinstance(step["run"], str) and step["run"] != ""
 
 
+@pytest.mark.parametrize("value", ["> text", "|text", "|#text", "|2 -", "> a: b"])
+def test_text_behind_the_header_of_a_block_scalar_is_dropped_with_its_reason(value: str) -> None:
+    prompt = encode_prompt(f"on: push\nname: {value}", TOKENIZER)
+    assert prompt.dropped == f"name: {value}" and "line 2" in prompt.reason
+
+
 @pytest.mark.parametrize("end", ["      -", "      - ", "      -\n", "      - run: a\n      -", "    - "])
 def test_a_dash_begins_a_step(end: str) -> None:
     steps = shortest(encode_prompt(STEPS + end, TOKENIZER), TOKENIZER)["jobs"]["a"]["steps"]
@@ -264,6 +270,18 @@ def test_stray_colons_come_to_an_end(text: str) -> None:
         assert isinstance(shortest(encode_prompt(text, TOKENIZER), TOKENIZER), dict)
     except UserError as error:
         assert "not the beginning of a workflow" in str(error)
+
+
+@pytest.mark.parametrize("value", ["a: b", "a: ", "a:\tb", 'echo "a: b', "a: - b"])
+def test_a_second_key_on_a_line_is_refused_or_dropped(value: str) -> None:
+    """Once the text before the second colon got lost, and ": b" was the value."""
+    with pytest.raises(UserError, match=r"a key with ':' is not allowed here"):
+        encode_prompt(f"name: {value}", TOKENIZER)
+    prompt = encode_prompt(f"{STEPS}    - uses: x\n      name: {value}", TOKENIZER)
+    assert f"name: {value}".strip().endswith(prompt.dropped) and "is not allowed here" in prompt.reason
+    assert prompt.dropped != ""
+    prompt = encode_prompt(f"name: a\n  {value}", TOKENIZER)
+    assert prompt.dropped == value.strip() and "':' is not allowed" in prompt.reason
 
 
 def test_what_follows_a_blank_is_another_word() -> None:
