@@ -14,11 +14,20 @@ from nanochat_tct.model.accounting import flops_per_token, parameter_count
 from nanochat_tct.model.gpt import GPTConfig
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.tuning.ranges import Range, grid_values, middle_value, rounded
 
-# Settings of `vary` that are no settings of `train` but become some: their least and largest values.
+# Settings of `vary` that `train` has in another form: their least and largest values.
 COMPOSED = {"global_batch": (1, 10**9), "warmup_share": (0.0, 1.0), "min_lr_share": (0.0, 1.0)}
+# How values lie in a range: evenly themselves, in the logarithm of their distance from 1, or (others) in their own.
+LINEAR, TOWARDS_ONE = ("dropout",), ("beta1", "beta2")
 EDGE_STEP = 2.0  # a rate beyond the edge is so many times the last one, at least
+
+
+def rounded(rate: float) -> float:
+    """Three significant digits: what is shown is what is used."""
+    return float(f"{rate:.3g}")
+
+
+# ----------------------------------------------------------------------------- sizes
 
 
 @dataclass(frozen=True)
@@ -37,8 +46,14 @@ class Size:
         """FLOPs of forward and backward pass over one window."""
         return flops_per_token(self.shape) * self.shape.context_size
 
+    @property
+    def rule_rate(self) -> float:
+        """The usual learning rate: inverse to the width, as Adam's best rate is (training/config.py; Yang et al.
+        2022, "Tensor Programs V")."""
+        return 0.96 / self.shape.n_embd
+
     def settings(self) -> dict[str, int]:
-        """What makes a TrainConfig this size."""
+        """The settings of a TrainConfig of this size."""
         return {name: getattr(self.shape, name) for name in ("n_layer", "n_head", "n_embd")}
 
 
@@ -72,22 +87,76 @@ def make_size(name: str, base: TrainConfig, vocab_size: int) -> Size:
     return Size(name, resolve(config, vocab_size).model())
 
 
-def rule_rate(size: Size) -> float:
-    """Where the search for the learning rate is centred: inverse to the width, as Adam's best rate is
-    (training/config.py; Yang et al. 2022, "Tensor Programs V")."""
-    return 0.96 / size.shape.n_embd
+# ----------------------------------------------------------------------------- values of other settings
 
 
-def first_rates(size: str, centre: float, search: str, num_rates: int, span: float, seed: int) -> list[float]:
-    """The learning rates tried at first: a grid, even in their logarithm, or drawn log-uniformly."""
-    if search == "grid":
-        steps = [
-            2 * index / max(1, num_rates - 1) - 1 if num_rates > 1 else 0.0 for index in range(num_rates)
-        ]
-    else:
-        rng = random.Random(f"{seed} {size}")
-        steps = [rng.uniform(-1, 1) for _ in range(num_rates)]
-    return [rounded(centre * span**step) for step in steps]
+@dataclass(frozen=True)
+class Range:
+    """All values of a setting between two; `at` and `position` map them to positions from 0 to 1 and back."""
+
+    setting: str
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}"
+
+    def __contains__(self, value: Any) -> bool:
+        return value is not None and 0 <= self.position(value) <= 1
+
+    def at(self, position: float) -> Any:
+        """The value at a position: of three significant digits, or a global batch of low x 2^k."""
+        if self.setting == "global_batch":
+            return int(self.low) * 2 ** round(position * math.floor(math.log2(self.high / self.low)))
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        value = low + position * (high - low)
+        if self.setting in TOWARDS_ONE:
+            return 1 - rounded(math.exp(value))
+        return rounded(math.exp(value) if self._is_log else value)
+
+    def position(self, value: float) -> float:
+        """The position of a value; below 0 or above 1 where it is outside."""
+        low, high = self._scaled(self.low), self._scaled(self.high)
+        return (self._scaled(value) - low) / (high - low)
+
+    @property
+    def _is_log(self) -> bool:
+        return self.setting not in LINEAR and self.low > 0
+
+    def _scaled(self, value: float) -> float:
+        if self.setting not in TOWARDS_ONE and not self._is_log:
+            return value
+        distance = 1 - value if self.setting in TOWARDS_ONE else value
+        return math.log(distance) if distance > 0 else -math.inf
+
+
+Values = list[Any] | Range  # of a setting that a sweep varies
+
+
+def read_range(name: str, ends: Sequence[Any], where: str) -> Range:
+    """The range between two values of a setting.
+
+    Raises: UserError when the setting has no order, or the ends are not in order.
+    """
+    low, high = ends
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        raise UserError(f"{where} takes two or more values, not a range")
+    if not low < high or (name == "global_batch" and high < 2 * low):
+        least = "twice the first" if name == "global_batch" else "more than the first"
+        raise UserError(f"{where} {low:g}..{high:g}: the second number must be {least}")
+    return Range(name, low, high)
+
+
+def middle_values(varied: Mapping[str, Values]) -> dict[str, Any]:
+    """What a trial has of each setting when another one is tried: the first value, or the middle of the range."""
+    return {name: grid_values(values)[0] for name, values in varied.items()}
+
+
+def grid_values(values: Values) -> list[Any]:
+    """The values that a grid tries of a setting, the one that goes with all others first."""
+    if isinstance(values, Range):
+        return list(dict.fromkeys(values.at(position) for position in (0.5, 0.0, 1.0)))
+    return values
 
 
 def settings_for(
@@ -118,6 +187,9 @@ def settings_for(
     return settings
 
 
+# ----------------------------------------------------------------------------- the first trials
+
+
 def first_points(
     size: str,
     centre: float,
@@ -125,18 +197,24 @@ def first_points(
     num_rates: int,
     span: float,
     seed: int,
-    varied: Mapping[str, Sequence[Any] | Range],
+    varied: Mapping[str, Values],
 ) -> list[tuple[float, dict[str, Any]]]:
     """Learning rate, and values of what else is varied, of each of a size's first trials.
 
-    grid: all rates with the first value of everything; then, one setting and value at a time, all rates with that one
-    changed. The fit adds the effects of settings up, so that combinations would tell it nothing that these do not,
-    and a budget is soon eaten by a product. Of a range the middle, both ends are tried.
-    log-uniform: with each rate values are drawn, each as often as the others, and of a range one in each equal part.
+    grid: rates evenly in their logarithm, all with the first value of everything; then, one setting and value at a
+    time, all rates with that one changed. The fit adds the effects of settings up, so combinations would tell it
+    nothing more, and a product would soon exhaust the budget. Of a range the middle and both ends are tried.
+    log-uniform: rates are drawn; with each rate values are drawn, each as often as the others, and of a range one in
+    each equal part.
     """
-    rates = first_rates(size, centre, search, num_rates, span, seed)
     if search == "grid":
-        first = {name: middle_value(values) for name, values in varied.items()}
+        steps = [2 * index / (num_rates - 1) - 1 for index in range(num_rates)] if num_rates > 1 else [0.0]
+    else:
+        rng = random.Random(f"{seed} {size}")
+        steps = [rng.uniform(-1, 1) for _ in range(num_rates)]
+    rates = [rounded(centre * span**step) for step in steps]
+    if search == "grid":
+        first = middle_values(varied)
         others = [
             {**first, name: value} for name, values in varied.items() for value in grid_values(values)[1:]
         ]

@@ -12,12 +12,12 @@ import pytest
 
 from nanochat_tct.training import checkpoint
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.tuning.ledger import LEDGER, MICRO, Ledger, Terms
-from nanochat_tct.tuning.meter import OUT_OF_MONEY, START_UP, StartUpCharger, WorkerCharger
-from nanochat_tct.tuning.sweep import RESERVE, Sweep
+from nanochat_tct.tuning.ledger import LEDGER, MICRO, START_UP, Ledger, Terms
+from nanochat_tct.tuning.meter import OUT_OF_MONEY, StartUpCharger, WorkerCharger
+from nanochat_tct.tuning.records import OUTCOME, Choice
+from nanochat_tct.tuning.runner import IdleMeter
+from nanochat_tct.tuning.scheduler import RESERVE, Scheduler
 from nanochat_tct.tuning.trial import Losers, covers_rest
-from nanochat_tct.tuning.trials import OUTCOME
-from nanochat_tct.tuning.tune import IdleMeter
 from tests.tuning.sweeps import ForkedProcess, open_ledger, sweep_arguments
 from tests.tuning.test_kills import RunningSweep, wait_until
 from tests.tuning.test_sweep import finish, make_sweep
@@ -142,7 +142,7 @@ class Clock:
         return self.now
 
 
-def timed_sweep(folder: Path) -> tuple[Sweep, Clock]:
+def timed_sweep(folder: Path) -> tuple[Scheduler, Clock]:
     """A sweep whose size is probed: a trial takes 8 s to start, and some 50 in all."""
     sweep, clock = make_sweep(folder, **DOLLARS), Clock()
     sweep.ledger.clock = clock
@@ -208,7 +208,7 @@ def test_there_is_a_final_run_even_when_no_trial_came_to_its_end(tmp_path: Path)
     assert len(names) == 3  # the rates there are
     assert final.settings["config"]["learning_rate"] == 0.03
     assert final.reserve >= 1400 * MICRO
-    assert "No trial came to its end" in sweep.ledger.notes["choice"]["decision"]
+    assert "No trial came to its end" in sweep.ledger.latest(Choice).decision
 
 
 def test_idle_workers_do_not_eat_the_final_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +222,7 @@ def test_idle_workers_do_not_eat_the_final_run(tmp_path: Path, capsys: pytest.Ca
     for seconds, is_over in ((299, False), (2, False), (100, True)):
         idle.since = time.time() - seconds / workers
         clock.now += seconds
-        idle.charge()
+        idle.act()
         assert (idle.error is not None) == is_over
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "the final run gets what is left" in said[0]

@@ -10,18 +10,19 @@ from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.micro_batch import warm_up_rows
+from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.plan import FINAL_EVALUATIONS, Prices
-from nanochat_tct.tuning.sweep import Sweep, spread
+from nanochat_tct.tuning.records import Choice
+from nanochat_tct.tuning.results import make_outcome, trial_rows
+from nanochat_tct.tuning.scheduler import Scheduler, spread
 from nanochat_tct.tuning.trial import with_length
-from nanochat_tct.tuning.trials import make_outcome, trial_rows
 from nanochat_tct.tuning.tune import prepare
 from tests.support.workers import small_store
 from tests.tuning.sweeps import sweep_arguments
 
 
-def make_sweep(folder: Path, **changes: Any) -> Sweep:
+def make_sweep(folder: Path, **changes: Any) -> Scheduler:
     arguments = sweep_arguments(
         folder, **{"num_rates": 3, "budget_flops": 1e12, "follow_up_share": 0.6, **changes}
     )
@@ -38,7 +39,7 @@ def bits_of(trial: str, ledger: Ledger, best: float) -> float:
     return 1.0 + 0.03 * off**2 + 20 / tokens**0.5 + values
 
 
-def finish(sweep: Sweep, trial: str, best: float = 0.03, status: str = "finished") -> None:
+def finish(sweep: Scheduler, trial: str, best: float = 0.03, status: str = "finished") -> None:
     """Charge what a trial would cost, and settle it."""
     ledger, account = sweep.ledger, sweep.ledger.accounts[trial]
     seconds = {"start_up": 8.0, "warm_up": 0.1, "iter": 0.02, "window": 0.001, "checkpoint": 0.1}
@@ -51,7 +52,13 @@ def finish(sweep: Sweep, trial: str, best: float = 0.03, status: str = "finished
     ledger.settle(trial, {**result, "bits_per_byte": bits_of(trial, ledger, best)})
 
 
-def run_all(sweep: Sweep, best: float = 0.03) -> list[str]:
+def choice_of(sweep: Scheduler) -> Choice:
+    choice = sweep.ledger.latest(Choice)
+    assert choice is not None
+    return choice
+
+
+def run_all(sweep: Scheduler, best: float = 0.03) -> list[str]:
     """All trials, one at a time, to the end of the sweep."""
     names: list[str] = []
     while isinstance(name := sweep.next_trial(set()), str):
@@ -192,8 +199,8 @@ def test_other_settings_are_varied_and_chosen(tmp_path: Path) -> None:
         assert (
             sweep.ledger.accounts[trial.trial].settings["config"]["weight_decay"] == 0.1
         )  # as adamw derives it
-    assert sweep.ledger.notes["choice"]["varied"] == {"dropout": 0.0, "optimizer": "adamw"}
-    assert "dropout 0, optimizer adamw" in sweep.ledger.notes["choice"]["decision"]
+    assert choice_of(sweep).varied == {"dropout": 0.0, "optimizer": "adamw"}
+    assert "dropout 0, optimizer adamw" in choice_of(sweep).decision
 
 
 @pytest.mark.parametrize("search", ["log-uniform", "optuna"])
@@ -330,7 +337,7 @@ def test_a_higher_budget_alone_buys_longer_runs(tmp_path: Path) -> None:
     assert final.planned_tokens > 4 * longest
 
 
-def run_to_the_end(folder: Path, **changes: Any) -> Sweep:
+def run_to_the_end(folder: Path, **changes: Any) -> Scheduler:
     sweep = make_sweep(folder, **changes)
     run_all(sweep)
     return sweep
@@ -381,7 +388,7 @@ def test_other_sweeps_are_evidence(tmp_path: Path) -> None:
     )
     finish(longer, str(longer.next_trial(set())))
     longer.make_plan()
-    centre = longer.ledger.notes["centres"]["1x32"]
+    centre = longer.centres()["1x32"]
     assert centre != 0.03 and 0.01 < centre < 0.1
     assert make_outcome(longer.ledger).spent == longer.ledger.spent, "evidence costs nothing"
 
@@ -425,9 +432,7 @@ def test_a_global_batch_is_compared_at_equal_cost(tmp_path: Path) -> None:
         assert config["batch_size"] * config["gradient_accumulation"] == trial.global_batch
         assert config["batch_size"] <= 4
     final = sweep.ledger.accounts[next(reversed(sweep.ledger.accounts))].settings
-    assert (
-        TrainConfig(**final["config"]).global_batch == sweep.ledger.notes["choice"]["varied"]["global_batch"]
-    )
+    assert TrainConfig(**final["config"]).global_batch == choice_of(sweep).varied["global_batch"]
 
 
 def test_a_global_batch_is_measured_at_both_ends_where_the_budget_is_in_time(tmp_path: Path) -> None:
@@ -456,7 +461,7 @@ def test_shares_of_warm_up_and_least_rate(tmp_path: Path) -> None:
         assert config.warmup_iters == round(warmup * config.max_iters)
         assert config.min_lr == pytest.approx(least * trial.learning_rate)
     final = sweep.ledger.accounts[next(reversed(sweep.ledger.accounts))].settings
-    chosen = sweep.ledger.notes["choice"]["varied"]
+    chosen = choice_of(sweep).varied
     shorter = with_length(ResolvedConfig(**final["config"]), 50, final)
     assert shorter.warmup_iters == round(chosen["warmup_share"] * 50)
     assert shorter.min_lr == pytest.approx(chosen["min_lr_share"] * float(shorter.learning_rate or 0))
