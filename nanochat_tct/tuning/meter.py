@@ -8,7 +8,9 @@ import math
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -30,6 +32,8 @@ START_UP = "start_up"  # kind of work: none yet
 IDLE_SHARE = 0.2
 REPAIR = 1.1  # more than the forecast is reserved when a trial has to do work again, or takes longer
 MOST_EXTENDED = 2.0  # times its forecast is what a trial that takes longer may cost in all
+RECENT = 200  # charges that tell how long an iter takes
+LAST_ITERS = 4  # a final run whose money has come down to so many ends with the next one
 LATE_SECONDS = 2.0  # that a busy machine lets a worker charge late
 STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
 
@@ -167,7 +171,7 @@ class WorkerMeter:
         self.config = ResolvedConfig(**self.account.settings["config"])  # with the length it has by now
         # The length of a final run on a budget of time follows its speed.
         self.resizes = self.account.purpose == "final" and self.ledger.terms.unit != "flops"
-        self.marks: list[tuple[str, float]] = []  # kind and time of each charge
+        self.marks: deque[tuple[str, float]] = deque(maxlen=RECENT)  # kind and time of each charge
         self.pending_flops, self.pending_since, self.pending_kind = 0, 0.0, ""
         self.iters_left = 0
         self.evaluation_prices: list[float] = []
@@ -189,7 +193,7 @@ class WorkerMeter:
         Raises: OverBudget when the reserve does not cover it.
         """
         quanta = round(flops)
-        now = time.time()
+        now = self.ledger.clock()
         self.marks.append((kind, now))
         if kind == "train":
             self.iters_left -= 1
@@ -227,12 +231,11 @@ class WorkerMeter:
         left = self.left()
         if self.ledger.notes.get(INTERRUPTED):
             self.stop = INTERRUPTED
+        elif self.resizes:
+            if self.iters_left > 1 and (left < self.shortest() + self.margin() or self.is_off(left)):
+                self.stop = RESIZE
         elif self.iters_left > 0 and left < self.prices.iter + self.margin() and not self.extend():
             self.stop = RESERVE_USED
-        elif self.resizes and self.iters_left > 1 and left < self.shortest() + self.margin():
-            self.stop = RESIZE  # to one more iter, and its evaluation
-        elif self.resizes and self.stop is None and self.is_off(left):
-            self.stop = RESIZE
         return self.stop
 
     def extend(self) -> bool:
@@ -253,7 +256,7 @@ class WorkerMeter:
 
     def shortest(self) -> float:
         """Quanta of stopping after this iter, and one more after that."""
-        return self.prices.warm_up + 4 * (self.measured_iter() or self.prices.iter)
+        return self.prices.warm_up + LAST_ITERS * (self.measured_iter() or self.prices.iter)
 
     def margin(self) -> float:
         """Quanta to keep for what comes after the last iter."""
@@ -266,17 +269,18 @@ class WorkerMeter:
     def measured_iter(self) -> float | None:
         """Quanta that an iter costs as of late; None before there were enough."""
         train = [
-            after - before
-            for (kind, before), (_, after) in zip(self.marks, self.marks[1:], strict=False)
-            if kind == "train"
-        ][-50:]
+            after - before for (kind, before), (_, after) in pairwise(self.marks) if kind == "train"
+        ]
         if len(train) < 5:
             return None
         workers = self.account.workers
         return sum(train) / len(train) * workers * 1e6
 
     def is_off(self, left: float) -> bool:
-        """Whether it is time to look at the run's length again, and it is wrong by more than 2%."""
+        """Whether it is time to look at the run's length again, and it is wrong by more than 2% of the whole.
+
+        Another length costs a checkpoint and a warm-up, which what is left near the end would not be worth.
+        """
         if self.iters_left > self.next_resize or self.iters_left < 10:
             return False
         self.next_resize = int(self.iters_left * 0.6)
@@ -284,7 +288,7 @@ class WorkerMeter:
         if measured is None:
             return False
         right = (left - self.margin()) / measured
-        return abs(right / self.iters_left - 1) > 0.02
+        return abs(right - self.iters_left) > 0.02 * self.config.max_iters
 
     def begin(self, iters_left: int, evaluation_prices: list[float], first_look: float) -> None:
         """A run of the loop begins.

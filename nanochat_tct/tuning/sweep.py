@@ -43,7 +43,7 @@ from nanochat_tct.tuning.plan import (
     too_small,
 )
 from nanochat_tct.tuning.ranges import Range, holds, middle_value, rounded
-from nanochat_tct.tuning.space import Size, first_points, rate_beyond, rule_rate, settings_for
+from nanochat_tct.tuning.space import Size, first_points, rule_rate, settings_for
 from nanochat_tct.tuning.trials import Purpose, Trial, evidence_rows, trial_rows
 
 PROBE_ITERS = 10
@@ -52,6 +52,8 @@ RESERVE = 1.25  # times the forecast is reserved where the budget is in time; th
 NO_FINAL_RUN = "nothing is left for a final run: raise the budget"
 TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
 WIDENINGS = 2  # of a size's range, at most
+EDGE_STEP = 3.0  # a rate beyond the edge is so many times the last one
+LEAST_ODDS = 0.05  # of being the best size, for which more trials of it are worth their money
 LEAST_SECONDS = 3.0  # far less than the start of a worker takes
 LONG_ENOUGH = 0.5  # of a first trial: another sweep's of that length need not be made again
 
@@ -626,49 +628,41 @@ class Sweep:
         left -= sum(account.left for account in self.ledger.accounts.values() if account.purpose == "sweep")
         if running or not any(trial.status == "finished" for trial in (*self.trials(), *self.evidence())):
             return []  # what they find counts
-        specs = [spec for spec in self.beyond_edges(plan) if spec.reserve <= left]
-        if specs:
-            return specs
-        return [spec for spec in self.longer_runs(plan, left) if spec.reserve <= left]
-
-    def beyond_edges(self, plan: Plan) -> list[Spec]:
-        """A rate beyond the lowest or highest one, for each size where that is the best."""
-        found: list[tuple[float, Spec]] = []
-        for size in self.sizes:
-            tokens = plan.iters[size] * self.iter_tokens
-            same = [
-                trial
-                for trial in (*self.trials(), *self.evidence())
-                if trial.size == size and LONG_ENOUGH * tokens <= trial.planned_tokens <= tokens / LONG_ENOUGH
-            ]
-            finished = [trial for trial in same if trial.status == "finished"]
-            rates = {trial.learning_rate for trial in same}
-            first = {rate for rate in rates if rate in self.config.add_rates}
-            if not finished or len(rates - first) >= self.config.num_rates + WIDENINGS:
-                continue
-            best = min(finished, key=lambda trial: trial.bits_per_byte or math.inf)
-            for is_edge, upwards in (
-                (best.learning_rate == max(rates), True),
-                (best.learning_rate == min(rates), False),
-            ):
-                if is_edge:
-                    rate, seed = rate_beyond(rates, upwards), self.config.train.seed
-                    spec = self.spec(Candidate(size, rate, self.values_of(best), seed), plan)
-                    found.append((best.bits_per_byte or math.inf, spec))
-        return [spec for _, spec in sorted(found, key=lambda pair: pair[0])]
-
-    def longer_runs(self, plan: Plan, left: float) -> list[Spec]:
-        """Runs of the sizes that look best for the final run, as long as `left` buys, at their best rates."""
-        specs = []
         fit = self.make_fit()
         by_promise = sorted(fit.sizes, key=lambda size: -size.probability_best)
+        promising = [size.size for size in by_promise if size.probability_best >= LEAST_ODDS]
+        specs = [spec for spec in self.beyond_edges(plan, fit, promising) if spec.reserve <= left]
+        if specs:
+            return specs
+        return [spec for spec in self.longer_runs(plan, fit, promising, left) if spec.reserve <= left]
+
+    def beyond_edges(self, plan: Plan, fit: Fit, sizes: list[str]) -> list[Spec]:
+        """For each size whose best rate lies beyond those tried, as the fit has it, a rate on that side."""
+        specs = []
+        for size in sizes:
+            tokens = plan.iters[size] * self.iter_tokens
+            rates = {
+                trial.learning_rate
+                for trial in (*self.trials(), *self.evidence())
+                if trial.size == size and LONG_ENOUGH * tokens <= trial.planned_tokens <= tokens / LONG_ENOUGH
+            }
+            best = fit.learning_rate(size, tokens).middle
+            if len(rates - set(self.config.add_rates)) >= self.config.num_rates + WIDENINGS:
+                continue
+            if rates and not min(rates) <= best <= max(rates):
+                beyond = max(rates) * EDGE_STEP if best > max(rates) else min(rates) / EDGE_STEP
+                point = Candidate(size, rounded(beyond), self.best_varied(fit), self.config.train.seed)
+                specs.append(self.spec(point, plan))
+        return specs
+
+    def longer_runs(self, plan: Plan, fit: Fit, sizes: list[str], left: float) -> list[Spec]:
+        """Runs of the sizes that look best for the final run, as long as `left` buys, at their best rates."""
+        specs = []
         varied = self.best_varied(fit)
-        for size in by_promise[:2]:
-            price = self.prices(size.size, varied=varied)
-            tokens = self.batch_base(varied).global_batch * self.sizes[size.size].shape.context_size
-            longest = max(
-                (trial.planned_tokens for trial in self.trials() if trial.size == size.size), default=0
-            )
+        for size in sizes[:2]:
+            price = self.prices(size, varied=varied)
+            tokens = self.batch_base(varied).global_batch * self.sizes[size].shape.context_size
+            longest = max((trial.planned_tokens for trial in self.trials() if trial.size == size), default=0)
             # In a sweep that is continued the longest runs grow, as its money did.
             unit = plan.money
             if self.round:
@@ -677,8 +671,8 @@ class Sweep:
             iters = price.iters(quanta, EVALUATIONS * plan.windows)
             if iters * tokens < 1.5 * longest:
                 continue
-            rate = rounded(fit.learning_rate(size.size, iters * tokens).middle)
-            spec = self.spec(Candidate(size.size, rate, varied, self.config.train.seed), plan, iters)
+            rate = rounded(fit.learning_rate(size, iters * tokens).middle)
+            spec = self.spec(Candidate(size, rate, varied, self.config.train.seed), plan, iters)
             specs.append(spec)
             left -= spec.reserve
         return specs

@@ -28,6 +28,7 @@ from nanochat_tct.tuning.ledger import Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import (
     INTERRUPTED,
+    LAST_ITERS,
     REPAIR,
     RESERVE_USED,
     RESIZE,
@@ -242,7 +243,7 @@ def work(
             result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
         result["seconds"] = seconds_of(
-            meter.marks, result["ended_at"], account.opened_at, settings["windows"]
+            list(meter.marks), result["ended_at"], account.opened_at, settings["windows"]
         )
         result["hardware"] = hardware(worker.device)
     return result
@@ -261,7 +262,7 @@ def train_to_the_end(
     """
     while True:
         if worker.is_first:
-            config = fit_length(config, meter)
+            config = fit_length(config, meter, reached(config)["iters"])
         if worker.world_size > 1:
             config = ResolvedConfig(**broadcast(to_dict(config)))
         try:
@@ -370,15 +371,17 @@ def price_of_rest(
     return price + with_iters * (config.max_iters - done) * prices.iter
 
 
-def fit_length(config: ResolvedConfig, meter: WorkerMeter) -> ResolvedConfig:
+def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> ResolvedConfig:
     """The config of what is still to do, with the money there is; on the first worker.
 
     A trial keeps its length, so that it can be compared: its reserve is raised by what it must do again, as far as
     there is money. A final run takes all there is, so its length is what that buys.
+
+    Args:
+        done: iters that the latest checkpoint has.
     """
     account, ledger = meter.account, meter.ledger
     settings = account.settings
-    done = reached(config)["iters"]
     prices, windows = meter.prices, settings["windows"]
     measured = meter.measured_iter() if ledger.terms.unit != "flops" else None
     if measured is not None:
@@ -388,7 +391,8 @@ def fit_length(config: ResolvedConfig, meter: WorkerMeter) -> ResolvedConfig:
         spare = meter.spare()
         besides = price_of_rest(config, done, prices, settings, with_iters=False) + spare
         iters = math.floor((meter.left() - besides) / prices.iter)
-        config = with_length(config, done + max(1, iters), settings)  # one at least: an evaluation follows it
+        too_few = LAST_ITERS if meter.resizes else 0
+        config = with_length(config, done + (iters if iters > too_few else 1), settings)
         while config.max_iters > done + 1 and (
             price_of_rest(config, done, prices, settings) + spare > meter.left()
         ):

@@ -6,7 +6,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model.presets import PRESETS
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.space import first_points, first_rates, make_size, rate_beyond, rule_rate
+from nanochat_tct.tuning.space import first_points, first_rates, make_size, rule_rate
 
 BASE = TrainConfig()
 
@@ -61,12 +61,6 @@ def test_rates_are_spread_around_the_rule() -> None:
     )
     assert min(drawn) >= 0.0025 and max(drawn) <= 0.04
     assert 60 < sum(rate < 0.01 for rate in drawn) < 140
-
-
-def test_beyond_an_edge_is_a_step_as_wide_as_the_others() -> None:
-    assert rate_beyond([0.01, 0.04, 0.0025], upwards=True) == 0.16
-    assert rate_beyond([0.01, 0.04, 0.0025], upwards=False) == 0.000625
-    assert rate_beyond([0.01], upwards=True) == 0.02
 
 
 def test_a_grid_changes_one_setting_at_a_time() -> None:
