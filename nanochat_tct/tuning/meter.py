@@ -9,7 +9,9 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -28,6 +30,8 @@ RESIZE = "its length is corrected"
 IDLE_SHARE = 0.2
 REPAIR = 1.1  # times the forecast is reserved when a trial has to repeat work, or takes longer
 MOST_EXTENDED = 2.0  # times its forecast is what a trial that takes longer may cost in all
+RECENT = 200  # charges by which the time of an iter is measured
+LAST_ITERS = 4  # a final run that can no longer afford more than so many ends with the next one
 LATE_SECONDS = 2.0  # by which a busy machine may delay a worker's charge
 STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
 
@@ -182,7 +186,7 @@ class WorkerMeter:
         self.config = ResolvedConfig(**self.account.settings["config"])  # with its current length
         # The length of a final run on a budget of time follows its speed.
         self.resizes = self.account.purpose == "final" and self.is_timed
-        self.marks: list[tuple[str, float]] = []  # kind and time of each charge
+        self.marks: deque[tuple[str, float]] = deque(maxlen=RECENT)  # kind and time of each charge
         self.pending_flops, self.pending_since, self.pending_kind = 0, 0.0, ""
         self.iters_left = 0
         self.evaluation_prices: list[float] = []
@@ -214,7 +218,7 @@ class WorkerMeter:
 
         Raises: OverBudget when the reserve does not cover it.
         """
-        quanta, now = round(flops), time.time()
+        quanta, now = round(flops), self.ledger.clock()
         self.marks.append((kind, now))
         if kind == "train":
             self.iters_left -= 1
@@ -251,12 +255,11 @@ class WorkerMeter:
         left = self.left()
         if self.ledger.is_interrupted:
             self.stop = INTERRUPTED
+        elif self.resizes:
+            if self.iters_left > 1 and (left < self.shortest() + self.margin() or self.is_off(left)):
+                self.stop = RESIZE
         elif self.iters_left > 0 and left < self.prices.iter + self.margin() and not self.extend():
             self.stop = RESERVE_USED
-        elif self.resizes and self.iters_left > 1 and left < self.shortest() + self.margin():
-            self.stop = RESIZE  # to one more iter, and its evaluation
-        elif self.resizes and self.stop is None and self.is_off(left):
-            self.stop = RESIZE
         return self.stop
 
     def extend(self) -> bool:
@@ -276,7 +279,7 @@ class WorkerMeter:
 
     def shortest(self) -> float:
         """Quanta for stopping after this iter, and one more after that."""
-        return self.prices.warm_up + 4 * (self.measured_iter() or self.prices.iter)
+        return self.prices.warm_up + LAST_ITERS * (self.measured_iter() or self.prices.iter)
 
     def margin(self) -> float:
         """Quanta to keep for what comes after the last iter."""
@@ -284,12 +287,15 @@ class WorkerMeter:
 
     def measured_iter(self) -> float | None:
         """Quanta of an iter of late; None before there were enough."""
-        pairs = zip(self.marks, self.marks[1:], strict=False)
-        train = [after - before for (kind, before), (_, after) in pairs if kind == "train"][-50:]
+        marks = pairwise(self.marks)
+        train = [after - before for (kind, before), (_, after) in marks if kind == "train"]
         return sum(train) / len(train) * self.account.workers * MICRO if len(train) >= 5 else None
 
     def is_off(self, left: float) -> bool:
-        """Whether it is time to check the run's length again, and it is wrong by more than 2%."""
+        """Whether it is time to check the run's length again, and it is wrong by more than 2% of the whole.
+
+        Another length costs a checkpoint and a warm-up, which it would not be worth near the end.
+        """
         if self.iters_left > self.next_resize or self.iters_left < 10:
             return False
         self.next_resize = int(self.iters_left * 0.6)
@@ -297,4 +303,4 @@ class WorkerMeter:
         if measured is None:
             return False
         right = (left - self.margin()) / measured
-        return abs(right / self.iters_left - 1) > 0.02
+        return abs(right - self.iters_left) > 0.02 * self.config.max_iters

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import random
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ from nanochat_tct.training.config import TrainConfig, resolve
 COMPOSED = {"global_batch": (1, 10**9), "warmup_share": (0.0, 1.0), "min_lr_share": (0.0, 1.0)}
 # How values lie in a range: evenly themselves, in the logarithm of their distance from 1, or (others) in their own.
 LINEAR, TOWARDS_ONE = ("dropout",), ("beta1", "beta2")
-EDGE_STEP = 2.0  # a rate beyond the edge is so many times the last one, at least
 
 
 def rounded(rate: float) -> float:
@@ -229,10 +228,3 @@ def first_points(
             deck = [*values] * math.ceil(num_rates / len(values))
             drawn[name] = rng.sample(deck, len(deck))
     return [(rate, {name: drawn[name][index] for name in varied}) for index, rate in enumerate(rates)]
-
-
-def rate_beyond(rates: Collection[float], upwards: bool) -> float:
-    """One step past the lowest or highest of the tried rates, as wide as the last step was."""
-    logs = sorted(math.log(rate) for rate in rates)
-    step = max(math.log(EDGE_STEP), logs[1] - logs[0]) if len(logs) > 1 else math.log(EDGE_STEP)
-    return rounded(math.exp(logs[-1] + step if upwards else logs[0] - step))

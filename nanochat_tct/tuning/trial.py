@@ -29,6 +29,7 @@ from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import (
     INTERRUPTED,
+    LAST_ITERS,
     REPAIR,
     RESERVE_USED,
     RESIZE,
@@ -248,7 +249,7 @@ def work(
             meter.flush()
             result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
-        seconds = seconds_of(meter.marks, result["ended_at"], account.opened_at, settings["windows"])
+        seconds = seconds_of(list(meter.marks), result["ended_at"], account.opened_at, settings["windows"])
         result |= {"seconds": vars(seconds), "hardware": hardware(worker.device)}
     return result
 
@@ -267,7 +268,7 @@ def train_to_the_end(
     why: str | None = RESIZE
     while why == RESIZE:
         if worker.is_first:
-            config = fit_length(config, meter)
+            config = fit_length(config, meter, reached(config)["iters"])
         if worker.world_size > 1:
             config = ResolvedConfig(**broadcast(to_dict(config)))
         try:
@@ -429,21 +430,24 @@ def evaluations_left(config: ResolvedConfig, done: int) -> int:
     return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
 
 
-def fit_length(config: ResolvedConfig, meter: WorkerMeter) -> ResolvedConfig:
+def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> ResolvedConfig:
     """The config of what is still to do, with the money there is; on the first worker.
 
     A trial keeps its length, so that it can be compared: its reserve is raised by what it must do again, as far as
     there is money. A final run takes all that is free, which decides its length.
+
+    Args:
+        done: iters that the latest checkpoint has.
     """
     account, ledger, settings = meter.account, meter.ledger, meter.account.settings
-    done = reached(config)["iters"]
     if meter.is_timed and (measured := meter.measured_iter()) is not None:
         meter.prices = dataclasses.replace(meter.prices, iter=measured)
     prices, spare = meter.prices, spare_of(ledger, account, meter.prices)
     if account.purpose == "final":
         besides = price_of_rest(config, done, prices, settings, with_iters=False) + spare
         iters = math.floor((meter.left() - besides) / prices.iter)
-        config = with_length(config, done + max(1, iters), settings)  # one at least: an evaluation follows it
+        too_few = LAST_ITERS if meter.resizes else 0
+        config = with_length(config, done + (iters if iters > too_few else 1), settings)
         while config.max_iters > done + 1 and (
             price_of_rest(config, done, prices, settings) + spare > meter.left()
         ):

@@ -1,5 +1,6 @@
 """Sweeps on a budget of time that are stopped in each phase: all end with a model, and the money goes into training."""
 
+import math
 import os
 import random
 import signal
@@ -13,11 +14,11 @@ import pytest
 from nanochat_tct.training import checkpoint
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.ledger import LEDGER, MICRO, START_UP, Ledger, Terms
-from nanochat_tct.tuning.meter import OUT_OF_MONEY, StartUpCharger, WorkerCharger
+from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, StartUpCharger, WorkerCharger, WorkerMeter
 from nanochat_tct.tuning.records import OUTCOME, Choice
 from nanochat_tct.tuning.runner import IdleMeter
 from nanochat_tct.tuning.scheduler import RESERVE, Scheduler
-from nanochat_tct.tuning.trial import Losers, covers_rest
+from nanochat_tct.tuning.trial import Losers, covers_rest, fit_length
 from tests.tuning.sweeps import ForkedProcess, open_ledger, sweep_arguments
 from tests.tuning.test_kills import RunningSweep, wait_until
 from tests.tuning.test_sweep import finish, make_sweep
@@ -195,6 +196,39 @@ def test_the_final_run_takes_all_that_is_free_when_it_is_started_again(tmp_path:
     ledger.charge_until(str(name), clock.now + account.left / MICRO / account.workers + 99)
     assert not covers_rest(ledger, str(name))  # nothing is left for another start
     assert account.result["status"] == "cut"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_final_run_on_a_busy_machine_comes_to_its_end(tmp_path: Path, seed: int) -> None:
+    """Its speed changes all the time, and a new length costs ten times what the probe said: few lengths, one end."""
+    sweep, clock = timed_sweep(tmp_path)
+    while not str(name := sweep.next_trial(set())).startswith("final"):
+        finish(sweep, str(name))
+        clock.now += 200
+    ledger, rng = sweep.ledger, random.Random(seed)
+    meter = WorkerMeter(sweep.folder, ledger, str(name), 0)
+    config, done, lengths, why = meter.config, 0, 0, RESIZE
+
+    def work_on(kind: str, seconds: float) -> None:
+        meter.charge(kind, 0)
+        clock.now += seconds
+        assert ledger.charge_until(str(name), clock.now + 1.5) > clock.now, "it is out of money"
+
+    work_on(START_UP, 30)
+    while why == RESIZE:
+        config, why, lengths = fit_length(config, meter, done), None, lengths + 1
+        work_on("warm_up", 1.0)
+        while done < config.max_iters and why is None:
+            load = 1 + 2 * (math.sin(clock.now / 50 + seed) > 0)
+            work_on("train", 0.3 * load * rng.lognormvariate(0, 0.7))
+            done += 1
+            if done % config.eval_interval == 0:
+                work_on("evaluation", 0.1)
+            why = meter.stop_reason()
+        work_on("checkpoint", 0.2)
+    assert why is None and done == config.max_iters
+    assert lengths < 20
+    assert ledger.spent > 0.97 * ledger.terms.capacity
 
 
 def test_there_is_a_final_run_even_when_no_trial_came_to_its_end(tmp_path: Path) -> None:
