@@ -82,7 +82,7 @@ class Sweep:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """As Ctrl-C: trials save their checkpoints, then the sweep ends. `start` goes on with it."""
+        """As Ctrl-C: trials save their checkpoints, then the sweep ends. `start` continues it."""
         if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGINT)
 

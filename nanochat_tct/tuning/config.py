@@ -11,15 +11,8 @@ from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import Terms
 from nanochat_tct.tuning.records import VARIABLE, Unit
-from nanochat_tct.tuning.space import (
-    COMPOSED,
-    Range,
-    Values,
-    grid_values,
-    middle_values,
-    read_range,
-    settings_for,
-)
+from nanochat_tct.tuning.space import COMPOSED, settings_for
+from nanochat_tct.tuning.values import Range, Values, grid_values, middle_values, read_range
 
 LARGEST_BUDGET = 1e30  # FLOPs; what all computers of the world do in years
 MOST_HOURS = 1e9
@@ -84,36 +77,36 @@ class SweepConfig:
     """Everything that `tune` takes; `train` holds what each trial takes over."""
 
     # the budget: one of the three
-    budget_usd: float | None = option(None, "hard limit of all that the sweep does", unit="USD")
+    budget_usd: float | None = option(None, "hard limit for the whole sweep", unit="USD")
     budget_gpu_hours: float | None = option(
-        None, "the same, in GPU-hours; without --use-gpu in hours of worker processes", unit="hours"
+        None, "the same in GPU-hours; without --use-gpu in hours of worker processes", unit="hours"
     )
-    budget_flops: float | None = option(None, "the same, in FLOPs of training and evaluation", unit="FLOPs")
+    budget_flops: float | None = option(None, "the same in FLOPs of training and evaluation", unit="FLOPs")
     gpu_hourly_usd: float | None = option(
         None, "price of a GPU (of a process without GPU); needed by --budget-usd", unit="USD/hour"
     )
-    sweep_share: float = option(0.3, "of the budget for probes and trials; the rest is the final run's")
+    sweep_share: float = option(0.3, "share of the budget for probes and trials; the final run gets the rest")
 
     # what is tried
     sizes: list[str] = option(
         ["2x64", "demo", "6x160"], "presets, layers x width (6x192), or widths of the preset's proportions"
     )
-    search: str = option(
-        "grid", "how first trials are spread over what is tried", choices=("grid", "log-uniform", "optuna")
+    search: str = option("grid", "how the first trials are spread", choices=("grid", "log-uniform", "optuna"))
+    num_rates: int = option(4, "learning rates that are first tried for each size")
+    rate_span: float = option(
+        4.0, "learning rates range from the rule's rate, 0.96 / n_embd, down and up by this factor"
     )
-    num_rates: int = option(4, "learning rates tried for each size at first")
-    rate_span: float = option(4.0, "from the rule's rate, 0.96 / n_embd, down and up by this factor")
     vary: dict[str, list[Any]] = option(
         {},
         f"values, or a range LOW..HIGH, of more settings: {', '.join(VARIABLE)}; in a file {{dropout: [0, 0.1]}}",
     )
-    repeats: int = option(1, "seeds that each first trial is run with, so that the noise is measured")
+    repeats: int = option(1, "seeds for each first trial, so that the noise is measured")
     follow_up_share: float = option(
-        0.4, "of the sweep's money for what the first trials suggest: rates beyond an edge, longer runs"
+        0.4, "share of the sweep's money for follow-ups: rates beyond an edge, longer runs"
     )
-    follow_up_factor: float = option(3.0, "a longer run costs so many first trials")
+    follow_up_factor: float = option(3.0, "cost of a longer run, in first trials")
     hopeless: float = option(
-        1.3, "half-way, stop a trial whose bits per byte are so many times the best of its size and length"
+        1.3, "stop a trial whose bits per byte half-way are so many times the best of its size and length"
     )
 
     # what a sweep is continued with; a higher budget is given as the budget
@@ -125,13 +118,13 @@ class SweepConfig:
 
     # how
     output: str = option(
-        "sweeps/sweep", "folder of everything, or an s3:// or gs:// URI; a sweep there goes on", is_path=True
+        "sweeps/sweep",
+        "folder of everything, or an s3:// or gs:// URI; a sweep there is continued",
+        is_path=True,
     )
-    dry_run: bool = option(
-        False, "stop after the forecast; the probes that it rests on are charged to the budget"
-    )
-    fresh: bool = option(False, "start anew; what was there is moved aside")
-    concurrency: int | None = option(None, "trials at a time; none: as many as there are GPUs or cores for")
+    dry_run: bool = option(False, "stop after the forecast; its probes are charged to the budget")
+    fresh: bool = option(False, "begin again; the sweep that was there is moved aside")
+    concurrency: int | None = option(None, "trials at a time; none: as many as the GPUs or cores allow")
 
     train: TrainConfig = passed_on(TrainConfig(num_workers=1), without=DECIDED, helps=DIFFERENT)
 

@@ -12,7 +12,8 @@ from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger, Terms, read_ledger
 from nanochat_tct.tuning.records import VARIABLE, Evidence, Trial
 from nanochat_tct.tuning.results import trial_rows, values_of
-from nanochat_tct.tuning.space import Size, Values
+from nanochat_tct.tuning.space import Size
+from nanochat_tct.tuning.values import Values
 
 # Settings that change a trial's loss and cannot be varied.
 MATTERS = (

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.box import SIMPLE
+from rich.console import Console
 from rich.table import Table
 
 from nanochat_tct.tracking.line import duration
-from nanochat_tct.tuning.amounts import money, unit_name
+from nanochat_tct.tuning.amounts import money, of_budget, unit_name
 from nanochat_tct.tuning.budget import EVALUATIONS, FINAL_EVALUATIONS, Prices, final_iters, final_windows
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger, Terms
 from nanochat_tct.tuning.records import Choice, Duration, Plan
+from nanochat_tct.tuning.scheduler import Scheduler, spread
 
 TRUST = 0.1  # of the whole forecast: after as long as that the observed speed and the forecast count alike
 
@@ -88,16 +90,36 @@ def make_forecast(
     return Forecast(rows, Duration(sweep_seconds, final_seconds))
 
 
-def forecast_table(
-    forecast: Forecast,
-    plan: Plan,
-    terms: Terms,
-    iter_tokens: int,
-    unique_tokens: int,
-    slots: int,
-    use_gpu: bool,
-) -> Table:
+def show_forecast(sweep: Scheduler, console: Console) -> None:
+    """Print what is planned, and note how long it will take.
+
+    Raises: UserError when the budget is too small.
+    """
+    plan, terms = sweep.make_plan(), sweep.ledger.terms
+    forecast = make_forecast(
+        plan,
+        sweep.config,
+        terms,
+        {name: sweep.prices(name) for name in sweep.sizes},
+        {name: sweep.prices(name, is_final=True) for name in sweep.sizes},
+        {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None},
+        sweep.spent_on("probe", "idle"),
+        sweep.slots,
+        spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers,
+    )
+    if sweep.ledger.latest(Duration) != forecast.lasts:
+        sweep.ledger.note(forecast.lasts)
+    console.print(forecast_table(forecast, sweep, plan))
+    if sweep.config.dry_run:
+        spent = of_budget(terms, sweep.ledger.spent)
+        console.print(
+            f"dry run: measuring the sizes has spent {spent}; the same command without --dry-run goes on from here"
+        )
+
+
+def forecast_table(forecast: Forecast, sweep: Scheduler, plan: Plan) -> Table:
     """The forecast as it is shown."""
+    terms, use_gpu = sweep.ledger.terms, sweep.base.use_gpu
     table = Table(title="forecast", title_justify="left", box=SIMPLE, collapse_padding=True, pad_edge=False)
     unit = unit_name(terms.unit, use_gpu)
     for column in ("", "trials", "iters", "tokens", "epochs", "time", unit, "share"):
@@ -105,7 +127,7 @@ def forecast_table(
     lasts = forecast.lasts.sweep + max(forecast.lasts.final.values())
     total = ForecastRow("total (forecast)", 0, 0, lasts, terms.capacity)
     for row in (*forecast.rows, total):
-        tokens = row.iters * iter_tokens
+        tokens = row.iters * sweep.iter_tokens
         if row is total:
             table.add_section()
         table.add_row(
@@ -113,12 +135,12 @@ def forecast_table(
             f"{row.trials or ''}",
             f"{row.iters:,}" if row.iters else "",
             f"{tokens:,}" if tokens else "",
-            f"{tokens / unique_tokens:.2f}" if tokens else "",
+            f"{tokens / sweep.unique_tokens:.2f}" if tokens else "",
             duration(row.seconds) if row.seconds else "",
             money(terms, row.quanta),
             f"{row.quanta / terms.capacity:.1%}",
         )
-    at_a_time = f", {slots} trials at a time" if slots > 1 else ""
+    at_a_time = f", {sweep.slots} trials at a time" if sweep.slots > 1 else ""
     of_all = plan.windows / (plan.whole_windows or plan.windows)
     table.caption = (
         f"time: a forecast from the speed of the probes, starts and evaluations included{at_a_time}; trials are "
@@ -130,7 +152,7 @@ def forecast_table(
 
 
 class TimeLeft:
-    """How long a sweep will go on: its forecast, corrected by the speed since this command began."""
+    """How much longer a sweep will take: its forecast, corrected by the speed since this command began."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger

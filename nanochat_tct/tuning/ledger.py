@@ -157,7 +157,7 @@ class Ledger:
         with self._locked():
             pass
         if not hasattr(self, "terms"):
-            raise UserError(f"{self.path} is empty: remove it, or start anew with --fresh")
+            raise UserError(f"{self.path} is empty: remove it, or begin again with --fresh")
 
     def _begin(self, clock: Callable[[], float]) -> None:
         """The state before the first line is read."""
@@ -429,7 +429,7 @@ class Ledger:
             self._take_in(data[:whole])
         except ValueError as error:
             raise UserError(
-                f"{self.path} is damaged near byte {self._offset}; start anew with --fresh"
+                f"{self.path} is damaged near byte {self._offset}; begin again with --fresh"
             ) from error
 
     def _read(self, begin: int, end: int) -> bytes:

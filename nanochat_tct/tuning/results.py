@@ -167,19 +167,18 @@ def values_of(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(name: str, account: Account, ledger: Ledger) -> Trial:
-    settings: dict[str, Any] = account.settings
-    config = settings["config"]
-    tokens = int(account.result.get("tokens") or 0)
-    iters = account.result.get("max_iters") or config["max_iters"]  # a final run's length follows its speed
+    settings, config, result = account.settings, account.settings["config"], account.result
+    tokens = int(result.get("tokens") or 0)
+    iters = result.get("max_iters") or config["max_iters"]  # a final run's length follows its speed
+    in_config = ("n_layer", "n_head", "n_embd", "learning_rate", "seed", "context_size")
+    in_result = ("bits_per_byte", "standard_error", "whole_split", "whole_split_error", "checkpoint")
+    measured: dict[str, Any] = {name: result.get(name) for name in in_result}
     return Trial(
         trial=name,
         purpose=account.purpose,
         size=settings["size"],
-        n_layer=config["n_layer"],
-        n_head=config["n_head"],
-        n_embd=config["n_embd"],
         parameters=settings["parameters"],
-        learning_rate=config["learning_rate"],
+        **{name: config[name] for name in in_config},
         **values_of(settings),
         planned_tokens=iters * settings["iter_tokens"],
         tokens=tokens,
@@ -188,14 +187,8 @@ def _row(name: str, account: Account, ledger: Ledger) -> Trial:
         flops=float(account.flops),
         usd=ledger.terms.usd(account.microseconds),
         worker_seconds=account.microseconds / 1e6,
-        bits_per_byte=account.result.get("bits_per_byte"),
-        status=account.result.get("status", "running"),
+        status=result.get("status", "running"),
         started_at=account.opened_at,
         ended_at=account.closed_at or ledger.clock(),
-        standard_error=account.result.get("standard_error"),
-        whole_split=account.result.get("whole_split"),
-        whole_split_error=account.result.get("whole_split_error"),
-        seed=config["seed"],
-        context_size=config["context_size"],
-        checkpoint=account.result.get("checkpoint"),
+        **measured,
     )

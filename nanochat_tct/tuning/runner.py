@@ -19,12 +19,12 @@ from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.nodes import software
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.amounts import money, of_budget
-from nanochat_tct.tuning.forecast import forecast_table, make_forecast
+from nanochat_tct.tuning.forecast import show_forecast
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, Repeating, tick_seconds
-from nanochat_tct.tuning.records import Duration, Head, Interrupted, Slots
-from nanochat_tct.tuning.scheduler import Scheduler, spread
+from nanochat_tct.tuning.records import Head, Interrupted, Slots
+from nanochat_tct.tuning.scheduler import Scheduler
 from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import Losers, covers_rest, run_trial, work
 
@@ -168,31 +168,3 @@ class IdleMeter(Repeating):
                 "budget, went for the wait; see that the machines are there and not busy, then the same command goes on"
             )
             ledger.note(Interrupted(True))
-
-
-def show_forecast(sweep: Scheduler, console: Console) -> None:
-    """Print what is planned, and note how long it will take.
-
-    Raises: UserError when the budget is too small.
-    """
-    plan, terms = sweep.make_plan(), sweep.ledger.terms
-    forecast = make_forecast(
-        plan,
-        sweep.config,
-        terms,
-        {name: sweep.prices(name) for name in sweep.sizes},
-        {name: sweep.prices(name, is_final=True) for name in sweep.sizes},
-        {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None},
-        sweep.spent_on("probe", "idle"),
-        sweep.slots,
-        spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers,
-    )
-    if sweep.ledger.latest(Duration) != forecast.lasts:
-        sweep.ledger.note(forecast.lasts)
-    tokens = sweep.iter_tokens, sweep.unique_tokens
-    console.print(forecast_table(forecast, plan, terms, *tokens, sweep.slots, sweep.base.use_gpu))
-    if sweep.config.dry_run:
-        spent = of_budget(terms, sweep.ledger.spent)
-        console.print(
-            f"dry run: measuring the sizes has spent {spent}; the same command without --dry-run goes on from here"
-        )

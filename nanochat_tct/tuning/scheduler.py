@@ -41,16 +41,8 @@ from nanochat_tct.tuning.ledger import MICRO, Ledger, OverBudget
 from nanochat_tct.tuning.meter import IDLE_SHARE
 from nanochat_tct.tuning.records import Centres, Choice, Plan, Purpose, Trial
 from nanochat_tct.tuning.results import evidence_rows, trial_rows
-from nanochat_tct.tuning.space import (
-    Range,
-    Size,
-    first_points,
-    grid_values,
-    middle_values,
-    rounded,
-    settings_for,
-)
-from nanochat_tct.tuning.tpe import ask_optuna
+from nanochat_tct.tuning.space import Size, ask_optuna, first_points, settings_for
+from nanochat_tct.tuning.values import Range, grid_values, middle_values, rounded
 
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
@@ -590,7 +582,7 @@ class Scheduler:
         if not any(trial.status == "finished" for trial in trials):
             raise UserError(
                 "no trial came to its end: lower --rate-span, or see the log.txt of each in "
-                f"{self.folder / 'logs'}; then start anew with --fresh"
+                f"{self.folder / 'logs'}; then begin again with --fresh"
             )
         plan = self.make_plan()
         prices = {size: self.prices(size, is_final=True) for size in self.sizes}

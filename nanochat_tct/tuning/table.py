@@ -115,7 +115,7 @@ class LiveTable(Repeating):
         return iters * settings["iter_tokens"], bits[-1] if bits else None
 
     def total(self) -> str:
-        """Spent, budget, and the forecast of how long it will go on."""
+        """Spent, budget, and the forecast of how much longer it will take."""
         terms, spent, left = self.ledger.terms, self.ledger.spent, self.time_left.seconds()
         text = f"spent {money(terms, spent)} of {money(terms, terms.capacity)} ({spent / terms.capacity:.0%})"
         return text if left is None else f"{text} | time left, forecast {duration(left)}"

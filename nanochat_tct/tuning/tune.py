@@ -219,7 +219,7 @@ def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
     """Raises: UserError that names the first thing in which the sweep in `output` is another one."""
     if difference := difference_of(was, now):
         raise UserError(
-            f"the sweep in {output} {difference}; take that again, another --output, or --fresh to start anew"
+            f"the sweep in {output} {difference}; take that again, another --output, or --fresh to begin again"
         )
 
 
