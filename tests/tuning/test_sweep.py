@@ -130,15 +130,15 @@ def test_a_lowest_loss_at_an_edge_alone_does_not_widen_the_range(tmp_path: Path)
 
 def test_a_hopeless_size_gets_no_more_trials(tmp_path: Path) -> None:
     """Neither a rate beyond its edge, where its best one is, nor a longer run."""
-    sweep = make_sweep(tmp_path)
+    sweep = make_sweep(tmp_path, sizes=["1x32", "4x128"], budget_flops=6e12)
     names: list[str] = []
     while isinstance(name := sweep.next_trial(set()), str):
         names.append(name)
-        is_larger = name.endswith("2x32")
-        bits = bits_of(name, sweep.ledger, 0.5 if is_larger else 0.03)
-        finish(sweep, name, bits=bits * (2 if is_larger else 1))
+        level, best = (1.3, 0.5) if name.endswith("1x32") else (1.0, 0.0075)
+        rate = sweep.ledger.accounts[name].settings["config"]["learning_rate"]
+        finish(sweep, name, bits=level + 0.03 * math.log(rate / best) ** 2)
     follow_ups = names[8:]
-    assert len(follow_ups) > 1 and all(name.endswith("1x32") for name in follow_ups)
+    assert len(follow_ups) > 1 and all(name.endswith("4x128") for name in follow_ups)
 
 
 def test_it_goes_on_from_its_ledger_alone(tmp_path: Path) -> None:
