@@ -62,10 +62,11 @@ from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.trainer import Reporter, Trainer
-from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ranges import rounded
-from nanochat_tct.tuning.space import Size, make_size, rule_rate
+from nanochat_tct.tuning.records import Choice
+from nanochat_tct.tuning.runner import run_alone
+from nanochat_tct.tuning.space import Size, make_size
+from nanochat_tct.tuning.values import rounded
 
 SEARCH_SHARE = 0.3  # of the budget, the job's default as well
 TOKENS_PER_PARAMETER = 20
@@ -290,7 +291,7 @@ class Bench:
     def rate(self, size: str, position: float) -> float:
         """The learning rate at a position in the job's range, from -1 to 1."""
         span = SweepConfig(budget_flops=1.0).rate_span
-        return rounded(rule_rate(self.sizes[size]) * span**position)
+        return rounded(self.sizes[size].rule_rate * span**position)
 
     def final_run(self, size: str, rate: float) -> dict[str, Any]:
         """All that is left for one run."""
@@ -351,14 +352,15 @@ def job(setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
     sweep.ledger.refresh()
     tune.write_results(sweep)
     final = next(account for account in sweep.ledger.accounts.values() if account.purpose == "final")
-    choice = sweep.ledger.notes["choice"]
+    choice = sweep.ledger.latest(Choice)
+    assert choice is not None
     return {
         "bits_per_byte": measure(setting, final.result["checkpoint"]),
-        "size": choice["size"],
-        "learning_rate": choice["learning_rate"],
+        "size": choice.size,
+        "learning_rate": choice.learning_rate,
         "spent": sweep.ledger.spent,
         "trials": len(sweep.ledger.accounts),
-        "predicted": choice["predicted"],
+        "predicted": choice.predicted,
     }
 
 
@@ -371,7 +373,7 @@ def rule(setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
         return abs(math.log(tokens / bench.sizes[size].parameters / TOKENS_PER_PARAMETER))
 
     size = min(setting.sizes, key=distance)
-    return bench.final_run(size, rule_rate(bench.sizes[size]))
+    return bench.final_run(size, bench.sizes[size].rule_rate)
 
 
 def random_search(setting: Setting, seed: int, folder: Path) -> dict[str, Any]:

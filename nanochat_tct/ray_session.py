@@ -57,6 +57,8 @@ def start_ray(num_cpus: int | None = None) -> str | None:
         # Any free port: the fixed ones are left to a cluster of `ray start`.
         os.environ.setdefault("DASHBOARD_METRIC_PORT", "0")
         os.environ.setdefault("AUTOSCALER_METRIC_PORT", "0")
+        # Ray would let everything else on this machine go first (15), and each second of a worker costs money.
+        os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 
     if ray.is_initialized():

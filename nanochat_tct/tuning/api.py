@@ -24,10 +24,10 @@ import pyarrow as pa
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import join, local_path
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.tuning.evidence import open_elsewhere
-from nanochat_tct.tuning.fit import Interval, SizeFit, fit_trials
-from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.trials import Outcome, Trial, evidence_rows, make_outcome, trial_rows
+from nanochat_tct.tuning.fit import SizeFit, fit_trials
+from nanochat_tct.tuning.ledger import Ledger, read_ledger
+from nanochat_tct.tuning.records import Interval, Outcome, Trial
+from nanochat_tct.tuning.results import Results
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Sweep:
         """
         self.output = output
         self._process: subprocess.Popen[bytes] | None = None
-        self._ledger = open_elsewhere(output, "")
+        self._ledger = read_ledger(output)
 
     @classmethod
     def start(cls, **settings: Any) -> "Sweep":
@@ -82,7 +82,7 @@ class Sweep:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """As Ctrl-C: trials save their checkpoints, then the sweep ends. `start` goes on with it."""
+        """As Ctrl-C: trials save their checkpoints, then the sweep ends. `start` continues it."""
         if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGINT)
 
@@ -111,8 +111,7 @@ class Sweep:
 
     def trials(self) -> list[Trial]:
         """All trials that were begun, in that order, then those of other sweeps that count as evidence."""
-        self._ledger.refresh()
-        return [*trial_rows(self._ledger), *evidence_rows(self._ledger)]
+        return Results.of(self._ledger).trials
 
     def table(self) -> pa.Table:
         """`trials()` as a table, with each one's loss curve in the column `curve`."""
@@ -134,8 +133,7 @@ class Sweep:
 
     def outcome(self) -> Outcome:
         """What the sweep was given, spent, chose and reached so far."""
-        self._ledger.refresh()
-        return make_outcome(self._ledger)
+        return Results.of(self._ledger).outcome
 
     def predict(self, budget: float | None = None) -> Prediction:
         """What a sweep with some budget would end with, by all trials and final runs so far.
@@ -151,18 +149,10 @@ class Sweep:
             for trial in self.trials()
         ]
         quanta = (1 - terms.sweep["sweep_share"]) * terms.quanta(budget)
-        tokens = {
-            size: max(1, int(quanta / cost)) for size, cost in costs_of_a_token(self._ledger, trials).items()
-        }
-        fit = fit_trials(trials, tokens)
-        return Prediction(
-            budget,
-            fit.best_size,
-            fit.best_learning_rate,
-            fit.final_tokens[fit.best_size],
-            fit.prediction,
-            fit.sizes,
-        )
+        costs = costs_of_a_token(self._ledger, trials)
+        fit = fit_trials(trials, {size: max(1, int(quanta / cost)) for size, cost in costs.items()})
+        rate, tokens = fit.best.learning_rate.middle, fit.best.tokens
+        return Prediction(budget, fit.best.size, rate, tokens, fit.best.bits_per_byte, fit.sizes)
 
 
 def costs_of_a_token(ledger: Ledger, trials: list[Trial]) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The settings of a sweep."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,22 +10,35 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.ledger import Terms
-from nanochat_tct.tuning.ranges import Range, grid_values, middle_value, read_range
+from nanochat_tct.tuning.records import VARIABLE, Unit
 from nanochat_tct.tuning.space import COMPOSED, settings_for
-from nanochat_tct.tuning.trials import VARIABLE, Unit
+from nanochat_tct.tuning.values import Range, Values, grid_values, middle_values, read_range
 
 LARGEST_BUDGET = 1e30  # FLOPs; what all computers of the world do in years
 MOST_HOURS = 1e9
 MOST_TRIALS = 10_000  # at first, of a size; and at a time
 WIDEST_SPAN = 1000.0
 BUDGETS: dict[Unit, str] = {"usd": "budget_usd", "gpu_hours": "budget_gpu_hours", "flops": "budget_flops"}
-# What may change when a sweep goes on: it does not change what is trained.
+BOUNDS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    ((*BUDGETS.values(), "gpu_hourly_usd"), lambda value: value > 0, "more than 0"),
+    (("sweep_share", "follow_up_share"), lambda value: 0 < value < 1, "between 0 and 1"),
+    (("rate_span", "hopeless", "follow_up_factor"), lambda value: value > 1, "more than 1"),
+    (
+        ("num_rates", "concurrency", "repeats"),
+        lambda value: 1 <= value <= MOST_TRIALS,
+        f"from 1 to {MOST_TRIALS:,}",
+    ),
+    (("rate_span",), lambda value: value <= WIDEST_SPAN, f"at most {WIDEST_SPAN:g}"),
+    (("budget_gpu_hours",), lambda value: value <= MOST_HOURS, f"at most {MOST_HOURS:g}"),
+    (("budget_usd",), lambda value: value <= LARGEST_FLOAT, f"at most {LARGEST_FLOAT:g}"),
+)
+# What may change when a sweep is continued, as it does not change what is trained.
 FREE = (
     *BUDGETS.values(),
     *("fresh", "dry_run", "output", "concurrency", "use_gpu", "compile", "checkpoint_activations"),
     *("tensorboard", "wandb", "wandb_project", "max_failures", "parallel", "num_workers", "wait_minutes"),
 )
-# What may be added to when a sweep is continued; what is there already stays.
+# What may be added when a sweep is continued; earlier additions stay.
 GROWING = ("add_sizes", "add_rates", "from", "repeats")
 # Settings of `train` that a sweep decides itself, and why they cannot be given.
 DECIDED = {
@@ -63,36 +77,36 @@ class SweepConfig:
     """Everything that `tune` takes; `train` holds what each trial takes over."""
 
     # the budget: one of the three
-    budget_usd: float | None = option(None, "hard limit of all that the sweep does", unit="USD")
+    budget_usd: float | None = option(None, "hard limit for the whole sweep", unit="USD")
     budget_gpu_hours: float | None = option(
-        None, "the same, in GPU-hours; without --use-gpu in hours of worker processes", unit="hours"
+        None, "the same in GPU-hours; without --use-gpu in hours of worker processes", unit="hours"
     )
-    budget_flops: float | None = option(None, "the same, in FLOPs of training and evaluation", unit="FLOPs")
+    budget_flops: float | None = option(None, "the same in FLOPs of training and evaluation", unit="FLOPs")
     gpu_hourly_usd: float | None = option(
         None, "price of a GPU (of a process without GPU); needed by --budget-usd", unit="USD/hour"
     )
-    sweep_share: float = option(0.3, "of the budget for probes and trials; the rest is the final run's")
+    sweep_share: float = option(0.3, "share of the budget for probes and trials; the final run gets the rest")
 
     # what is tried
     sizes: list[str] = option(
         ["2x64", "demo", "6x160"], "presets, layers x width (6x192), or widths of the preset's proportions"
     )
-    search: str = option(
-        "grid", "how first trials are spread over what is tried", choices=("grid", "log-uniform", "optuna")
+    search: str = option("grid", "how the first trials are spread", choices=("grid", "log-uniform", "optuna"))
+    num_rates: int = option(4, "learning rates that are first tried for each size")
+    rate_span: float = option(
+        4.0, "learning rates range from the rule's rate, 0.96 / n_embd, down and up by this factor"
     )
-    num_rates: int = option(4, "learning rates tried for each size at first")
-    rate_span: float = option(4.0, "from the rule's rate, 0.96 / n_embd, down and up by this factor")
     vary: dict[str, list[Any]] = option(
         {},
         f"values, or a range LOW..HIGH, of more settings: {', '.join(VARIABLE)}; in a file {{dropout: [0, 0.1]}}",
     )
-    repeats: int = option(1, "seeds that each first trial is run with, so that the noise is measured")
+    repeats: int = option(1, "seeds for each first trial, so that the noise is measured")
     follow_up_share: float = option(
-        0.4, "of the sweep's money for what the first trials suggest: rates beyond an edge, longer runs"
+        0.4, "share of the sweep's money for follow-ups: rates beyond an edge, longer runs"
     )
-    follow_up_factor: float = option(3.0, "a longer run costs so many first trials")
+    follow_up_factor: float = option(3.0, "cost of a longer run, in first trials")
     hopeless: float = option(
-        1.3, "half-way, stop a trial whose bits per byte are so many times the best of its size and length"
+        1.3, "stop a trial whose bits per byte half-way are so many times the best of its size and length"
     )
 
     # what a sweep is continued with; a higher budget is given as the budget
@@ -104,37 +118,24 @@ class SweepConfig:
 
     # how
     output: str = option(
-        "sweeps/sweep", "folder of everything, or an s3:// or gs:// URI; a sweep there goes on", is_path=True
+        "sweeps/sweep",
+        "folder of everything, or an s3:// or gs:// URI; a sweep there is continued",
+        is_path=True,
     )
-    dry_run: bool = option(
-        False, "stop after the forecast; the probes that it rests on are charged to the budget"
-    )
-    fresh: bool = option(False, "start anew; what was there is moved aside")
-    concurrency: int | None = option(None, "trials at a time; none: as many as there are GPUs or cores for")
+    dry_run: bool = option(False, "stop after the forecast; its probes are charged to the budget")
+    fresh: bool = option(False, "begin again; the sweep that was there is moved aside")
+    concurrency: int | None = option(None, "trials at a time; none: as many as the GPUs or cores allow")
 
     train: TrainConfig = passed_on(TrainConfig(num_workers=1), without=DECIDED, helps=DIFFERENT)
 
     def __post_init__(self) -> None:
-        for name in (*BUDGETS.values(), "gpu_hourly_usd"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"{_flag(name)} is {value:g}: it must be more than 0")
         refuse_absurd(self, LARGEST_BUDGET)
-        for name in ("sweep_share", "follow_up_share"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(f"{_flag(name)} is {getattr(self, name):g}: it must be between 0 and 1")
-        for name in ("rate_span", "hopeless", "follow_up_factor"):
-            if getattr(self, name) <= 1:
-                raise UserError(f"{_flag(name)} is {getattr(self, name):g}: it must be more than 1")
-        for name in ("num_rates", "concurrency", "repeats"):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= MOST_TRIALS:
-                raise UserError(f"{_flag(name)} is {value}: it must be from 1 to {MOST_TRIALS:,}")
-        if self.rate_span > WIDEST_SPAN:
-            raise UserError(f"--rate-span is {self.rate_span:g}: it must be at most {WIDEST_SPAN:g}")
-        for name, most in (("budget_gpu_hours", MOST_HOURS), ("budget_usd", LARGEST_FLOAT)):
-            if (value := getattr(self, name)) is not None and value > most:
-                raise UserError(f"{_flag(name)} is {value:g}: it must be at most {most:g}")
+        for names, is_right, must in BOUNDS:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not is_right(value):
+                    text = f"{value:g}" if isinstance(value, float) else str(value)
+                    raise UserError(f"{_flag(name)} is {text}: it must be {must}")
         if not self.sizes:
             raise UserError("--sizes is empty: name at least one preset, or layers x width such as 6x192")
         for rate in self.add_rates:
@@ -151,29 +152,28 @@ class SweepConfig:
         """Those that the sweep began with, and those that were added."""
         return [*self.sizes, *self.add_sizes]
 
-    def varied(self) -> dict[str, list[Any] | Range]:
+    def varied(self) -> dict[str, Values]:
         """The settings that `vary` names, with their values as `train` would read them.
 
         Raises: UserError for one that cannot be varied, and for a value that `train` refuses.
         """
-        varied: dict[str, list[Any] | Range] = {}
+        varied: dict[str, Values] = {}
         for given, values in self.vary.items():
             name, where = given.replace("-", "_"), f"--vary {given}"
             if name not in VARIABLE:
                 reasons = DECIDED | dict.fromkeys(("size", "sizes", "preset"), DECIDED["n_embd"])
-                reasons |= dict.fromkeys(
-                    ("batch_size", "gradient_accumulation", "num_workers"), "follows from global_batch"
-                )
+                batch = ("batch_size", "gradient_accumulation", "num_workers")
+                reasons |= dict.fromkeys(batch, "follows from global_batch")
                 what = reasons.get(name, f"cannot be varied{suggest(name, VARIABLE)}")
                 raise UserError(f"vary: {given} {what}; vary takes {', '.join(VARIABLE)}")
-            texts = [value for value in values if isinstance(value, str) and ".." in value]
-            if texts and len(values) > 1:
+            ranges = [value for value in values if isinstance(value, str) and ".." in value]
+            if ranges and len(values) > 1:
                 raise UserError(f"{where} is either values or one range LOW..HIGH, not both")
-            if texts:
-                ends = [self._value(name, end, where) for end in texts[0].split("..", 1)]
-                varied[name] = read_range(name, ends, where)
+            texts = ranges[0].split("..", 1) if ranges else values
+            read = [self._value(name, text, where) for text in texts]
+            if ranges:
+                varied[name] = read_range(name, read, where)
                 continue
-            read = [self._value(name, value, where) for value in values]
             if len(values) < 2 or None in read or len(set(read)) < len(values):
                 advice = f"; for a single one use {_flag(name)}" if name not in COMPOSED else ""
                 raise UserError(f"{where} must be two or more values, each once, or a range{advice}")
@@ -182,19 +182,17 @@ class SweepConfig:
 
     def _value(self, name: str, value: Any, where: str) -> Any:
         """A value of a varied setting, as its type; what `train` or the other settings refuse is refused here."""
-        if name not in COMPOSED:
-            value = convert(TrainConfig, name, value, where)
-        else:
-            of_kind = "batch_size" if name == "global_batch" else "grad_clip"  # a whole number, a number
-            value = convert(TrainConfig, of_kind, value, where)
+        of_kind = {"global_batch": "batch_size", "warmup_share": "grad_clip", "min_lr_share": "grad_clip"}
+        value = convert(TrainConfig, of_kind.get(name, name), value, where)
+        if name in COMPOSED:
             least, most = COMPOSED[name]
             if not isinstance(value, int | float) or not least <= value <= most:
                 raise UserError(f"{where} is {value}: it must be from {least:g} to {most:g}")
-        if value is not None:
-            try:
+        try:
+            if value is not None:
                 dataclasses.replace(self.train, **settings_for(self.train, {name: value}))
-            except UserError as error:
-                raise UserError(f"{where}: {error}") from error
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
         return value
 
     @property
@@ -205,13 +203,9 @@ class SweepConfig:
 
     def train_settings(self) -> dict[str, Any]:
         """The settings that each trial takes over; of what is varied the first value. Refuses what `train` refuses."""
-        settings = {
-            name: getattr(self.train, name)
-            for name, setting in settings_of(SweepConfig).items()
-            if setting.holder == "train"
-        }
-        first = {name: middle_value(values) for name, values in self.varied().items()}
-        settings |= settings_for(self.train, first)
+        passed = [name for name, setting in settings_of(SweepConfig).items() if setting.holder == "train"]
+        settings = {name: getattr(self.train, name) for name in passed}
+        settings |= settings_for(self.train, middle_values(self.varied()))
         if self.gpu_hourly_usd is not None:
             settings |= {"gpu_hourly_usd": self.gpu_hourly_usd, "cpu_hourly_usd": self.gpu_hourly_usd}
         TrainConfig(**settings)
@@ -222,25 +216,25 @@ class SweepConfig:
 
         Raises: UserError when there is no budget, or more than one, or no price where one is needed.
         """
-        given = {
-            unit: getattr(self, name) for unit, name in BUDGETS.items() if getattr(self, name) is not None
-        }
+        budgets = [(unit, getattr(self, name)) for unit, name in BUDGETS.items()]
+        given = [(unit, budget) for unit, budget in budgets if budget is not None]
         if len(given) != 1:
             what = "no budget is given" if not given else "more than one budget is given"
             raise UserError(f"{what}: use one of --budget-usd, --budget-gpu-hours and --budget-flops")
-        ((unit, budget),) = given.items()
-        if unit == "usd" and self.gpu_hourly_usd is None:
+        ((unit, budget),) = given
+        price = self.gpu_hourly_usd
+        if unit == "usd" and price is None:
             raise UserError("--budget-usd needs --gpu-hourly-usd, the price of a GPU (or process) in an hour")
-        if unit == "usd" and self.gpu_hourly_usd is not None and budget / self.gpu_hourly_usd > MOST_HOURS:
+        if unit == "usd" and price is not None and budget / price > MOST_HOURS:
             raise UserError(
-                f"--budget-usd {budget:g} at --gpu-hourly-usd {self.gpu_hourly_usd:g} is "
-                f"{budget / self.gpu_hourly_usd:g} hours: it must be at most {MOST_HOURS:g}"
+                f"--budget-usd {budget:g} at --gpu-hourly-usd {price:g} is {budget / price:g} hours: it must be "
+                f"at most {MOST_HOURS:g}"
             )
         sweep = {name: value for name, value in to_dict(self).items() if name not in FREE}
         varied = {name: str(v) if isinstance(v, Range) else v for name, v in self.varied().items()}
         sweep |= {"data_dir": data_fingerprint, "tokenizer": tokenizer_fingerprint, "vary": varied}
         del sweep["gpu_hourly_usd"]
-        return Terms(unit, budget, self.gpu_hourly_usd, sweep)
+        return Terms(unit, budget, price, sweep)
 
 
 def _flag(name: str) -> str:

@@ -1,36 +1,37 @@
-"""What the trials of a sweep say: the best learning rate, the best size, what the final run will reach.
+"""The best learning rate, the best size, and what the final run will reach, from the trials of a sweep.
 
-One model of the loss is fitted to all trials at once, so that few of them do:
+One model of the loss is fitted to all trials at once, so a few trials are enough:
 
     ln loss = ln(E + A / parameters^alpha + B / (burn-in + tokens)^beta)
               + curvature * (ln lr - ln best lr)^2 + costs of values + noise
 
-The first part is that of Hoffmann et al. 2022 (Chinchilla), with tokens that count less when they are repeated
-(Muennighoff et al. 2023), and a burn-in: the power law does not hold for the first hundreds of iters, in which the
-trials of a small budget may end. The best rate falls with the width (a rule, which the trials correct) and a little
-with the length of the run (Bjorck et al. 2024); each size may differ from the rule and from the shared curvature.
-The loss is of the validation windows that all trials were measured on. That of the whole split is a factor away, which
-is only known to be near 1 (`sampling_error`), until the final run was measured on both.
-Settings besides (dropout, optimizer, ...) that differ between the trials add up: each of their values, taken as a name
-without order, costs a share of the loss, the best one nothing, and moves the best rate; at all sizes and lengths alike.
-Of a range the values that were tried are many, and those that lie close to each other cost about the same.
-What is not known is a distribution: weak priors, from those papers, that the trials narrow. With few
-trials the intervals are therefore wide, and never missing.
+The first part is the law of Hoffmann et al. 2022 (Chinchilla), with repeated tokens that count less (Muennighoff et
+al. 2023) and a burn-in: the power law does not hold for the first hundreds of iters, where the trials of a small
+budget may end. The best rate falls with the width (a rule that the trials correct) and a little with the length of the
+run (Bjorck et al. 2024); each size may differ from the rule and from the shared curvature.
+The loss is that of the validation windows which all trials are measured on. The loss of the whole split differs from it
+by a factor near 1 (`sampling_error`), which is unknown until a final run is measured on both.
+Other settings that differ between trials (dropout, optimizer, ...) add up. Each value, a name without order, costs a
+share of the loss (the best one nothing) and shifts the best rate, in the same way at all sizes and lengths. The many
+values of a range are ordered: those that lie close to each other cost about the same.
+Each unknown is a distribution: weak priors from those papers, which the trials narrow. With few trials the intervals
+are therefore wide, and never missing.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tuning.ranges import Range
-from nanochat_tct.tuning.trials import VARIABLE, Trial, show_value
+from nanochat_tct.tuning.posterior import sample_posterior
+from nanochat_tct.tuning.records import VARIABLE, Interval, Trial, show_value
+from nanochat_tct.tuning.values import Range
 
-# Priors: middle and standard deviation. Those of factors are of their logarithm.
+# Priors: middle and standard deviation; those of factors are of their logarithm.
 PARAMETER_EXPONENT = (0.34, 0.3)  # Hoffmann et al. 2022; Besiroglu et al. 2024 find 0.35
 # Between Hoffmann's 0.28 and Besiroglu's 0.37; wide, as short runs of tiny models fall more slowly (docs/LOG.md).
 TOKEN_EXPONENT = (0.32, 0.6)
@@ -39,64 +40,47 @@ REPEATED_EPOCHS = (15.4, 0.5)  # R* of Muennighoff et al. 2023
 LEARNING_RATE_TIMES_WIDTH = (0.96, 1.5)  # the rule of training/config.py
 WIDTH_SLOPE = (0.0, 0.5)  # how far the best rate's fall with the width departs from the rule
 TOKENS_SLOPE = (-0.15, 0.15)  # of ln best rate over ln tokens; Bjorck et al. 2024: -0.1 to -0.3
-CURVATURE = (0.03, 1.0)  # share of loss that a rate costs which is wrong by a factor of e
-NOISE = (0.005, 0.7)  # share of loss that differs between seeds
+CURVATURE = (0.03, 1.0)  # share of the loss that a rate costs which is off by a factor of e
+NOISE = (0.005, 0.7)  # share of the loss that differs between seeds
 SIZE_LEARNING_RATE, SIZE_CURVATURE = 0.3, 0.3  # how far a size differs from the others
 VALUE_LOSS, VALUE_LEARNING_RATE = 0.05, 0.3  # how far a value of a setting differs from its others
 MOST_NAMES = 4  # values of a setting that are taken as names; more are points of a range
-LIKE_WITHIN = 0.4  # of a range: how far apart values are that cost the same still
+LIKE_WITHIN = 0.4  # of a range: the distance within which values cost about the same
 SHARES = 1.5  # of E, A and B, around those of Hoffmann's constants
-# The constants' terms in the small would exceed all that a model can lose (9 nats when it guesses among 8,192 tokens).
+# For tiny models those constants would exceed all that a model can lose (9 nats for a guess among 8,192 tokens).
 MOST_NATS_OF_PARAMETERS, MOST_NATS_OF_TOKENS = 3.0, 4.0
 LEVEL = 0.3
 
 DEGREES_OF_FREEDOM = 4.0  # of Student's t: an odd trial does not carry the fit away
 TRUST_IN_PARABOLA = 0.25  # a point that lies 10% above the best of its size may miss the parabola by 2.5%
-EXTRAPOLATION = (
-    0.01  # share of loss that the law itself may be wrong by for each factor of e beyond the trials
-)
-STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # what its rate and values cost a stopped trial at least
+EXTRAPOLATION = 0.01  # relative error of the law itself for each factor of e beyond the trials
+STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # least cost of the rate and values of a stopped trial
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A value with the interval that holds the truth with the fit's confidence."""
-
-    low: float
-    middle: float
-    high: float
-
-
-@dataclass(frozen=True)
-class SizeFit:
-    """What the trials say of one size."""
+class RunFit:
+    """What the trials say of one run that need not have happened, at its best rate and values."""
 
     size: str
-    parameters: int
-    tokens: int  # of the final run, were it of this size
+    tokens: int
     epochs: float
-    learning_rate: Interval  # the best one, in a run of so many tokens
-    bits_per_byte: Interval  # of that run
+    learning_rate: Interval  # the best one
+    bits_per_byte: Interval  # at its end
+
+
+@dataclass(frozen=True)
+class SizeFit(RunFit):
+    """What the trials say of one size, were it the final run's."""
+
+    parameters: int
     probability_best: float  # that this size is the best of all for the final run
     num_finished: int
     edge: str | None  # low or high: the best rate lies at or beyond the lowest or highest one tried
 
 
 @dataclass(frozen=True)
-class Outlook:
-    """What another budget would buy."""
-
-    factor: float  # times the budget
-    size: str
-    tokens: int
-    epochs: float
-    learning_rate: Interval
-    bits_per_byte: Interval
-
-
-@dataclass(frozen=True)
 class ValueFit:
-    """What the trials say of one value of a setting that differs between them."""
+    """What the trials say of one value of a setting that differs between trials."""
 
     setting: str
     value: Any
@@ -106,59 +90,52 @@ class ValueFit:
 
 
 class Fit:
-    """Samples of all that the model does not know, and what follows from them.
+    """Samples of all unknowns, and what follows from them.
 
     Attributes:
-        sizes: what is known of each size, smallest first.
-        values: what is known of each value of the settings that differ between trials.
-        best_size: its name.
-        best_values: setting -> value that is chosen, of all that a sweep can vary (VARIABLE).
-        sampling_error: standard error of what trials were measured by, as a share of the whole split's bits per byte.
-        best_learning_rate, learning_rate_interval: of the best size in the final run; (low, high).
-        prediction: bits per byte of the final run.
-        decision: all of it in two sentences.
+        sizes: each size, smallest first.
+        best: the one with the least expected loss.
+        values: each value of the settings that differ between trials.
+        best_values: setting -> chosen value, for all that a sweep can vary (VARIABLE).
+        final_tokens: size -> tokens of the final run, were it of that size.
+        sampling_error: standard error of the trials' measurement, as a share of the whole split's bits per byte.
+        decision: the choice and its reasons in two sentences.
     """
 
     def __init__(
         self, trials: Sequence[Trial], final_tokens: Mapping[str, int], confidence: float, seed: int
     ) -> None:
         self.confidence = confidence
-        self._model = _LossModel(trials)
-        self._z = sample_posterior(self._model.log_likelihood, self._model.dimensions, seed)
+        self._model = model = _LossModel(trials)
+        self._z = sample_posterior(model.log_likelihood, model.dimensions, seed)
         rng = np.random.default_rng(seed)
         self._normal = rng.standard_normal(len(self._z))
         self._noise = rng.standard_t(DEGREES_OF_FREEDOM, len(self._z))
-        # All trials took the same windows: their level may be wrong, which a comparison of them does not see.
-        self.sampling_error = sampling_error(self._model.finished)
+        # All trials are measured on the same windows, whose level may be off: no comparison between trials sees it.
+        self.sampling_error = sampling_error(model.finished)
         self._sampling = self.sampling_error * rng.standard_normal(len(self._z))
-        self.trials = list(self._model.trials)
+        self.trials = list(model.trials)
         self.values = self._value_fits()
-        self.best_values = {name: getattr(self._model.finished[0], name) for name in VARIABLE}
-        for name in self._model.varied:
-            # Of values of which nothing finished it is only known that they are bad.
-            known = [value for value in self.values if value.setting == name and value.num_finished]
-            self.best_values[name] = min(known, key=lambda value: value.cost.middle).value
-        self._chosen = self._model.value_indices(self.best_values)
-        self.final_tokens = {
-            size: int(final_tokens.get(size) or self._model.longest(size)) for size in self._model.sizes
-        }
+        self.best_values = {name: getattr(model.finished[0], name) for name in VARIABLE}
+        for name in model.varied:
+            # A value with which nothing finished is bad, however much the fit leaves open.
+            tried = [value for value in self.values if value.setting == name and value.num_finished]
+            self.best_values[name] = min(tried, key=lambda value: value.cost.middle).value
+        self._chosen = model.value_indices(self.best_values)
+        self.final_tokens = {size: int(final_tokens.get(size) or model.longest(size)) for size in model.sizes}
         losses = self._losses(self.final_tokens)
-        # For each size the law may be wrong in another way, the more the further it is carried.
-        beyond = [self._beyond(size, tokens) for size, tokens in self.final_tokens.items()]
-        errors = EXTRAPOLATION * np.array(beyond)[:, None] * rng.standard_normal(losses.shape)
+        # The law may be wrong in another way for each size, the more the further it is extrapolated.
+        beyond = np.array([self._beyond(size, tokens) for size, tokens in self.final_tokens.items()])
+        errors = EXTRAPOLATION * beyond[:, None] * rng.standard_normal(losses.shape)
         wins = np.bincount((losses * np.exp(errors)).argmin(0), minlength=len(losses)) / losses.shape[1]
         self.sizes = [
             self._size_fit(size, float(win)) for size, win in zip(self.final_tokens, wins, strict=True)
         ]
-        self.best_size = self._best_of(self.final_tokens)
-        best = next(size for size in self.sizes if size.size == self.best_size)
-        self.best_learning_rate = best.learning_rate.middle
-        self.learning_rate_interval = (best.learning_rate.low, best.learning_rate.high)
-        self.prediction = best.bits_per_byte
-        self.decision = self._decide(best)
+        self.best = self.sizes[list(self.final_tokens).index(self._best_of(self.final_tokens))]
+        self.decision = self._decide()
 
     def has_best_values(self, trial: Trial) -> bool:
-        """Whether a trial ran with the chosen values, and is what the curves are about."""
+        """Whether a trial ran with the chosen values, which the curves are drawn for."""
         return all(getattr(trial, name) == value for name, value in self.best_values.items())
 
     def learning_rate(self, size: str, tokens: int) -> Interval:
@@ -166,56 +143,54 @@ class Fit:
         best = self._model.best_log_learning_rate(self._z, self._row(size, tokens))[:, 0]
         return self._interval(np.exp(best))
 
-    def predict(self, size: str, tokens: int) -> tuple[float, float, float]:
-        """Bits per byte (low, middle, high) that a run of a size reaches at its best learning rate."""
-        interval = self._interval(self._loss(size, tokens, is_final=True))
-        return interval.low, interval.middle, interval.high
+    def predict(self, size: str, tokens: int) -> Interval:
+        """Bits per byte of one run of a size at its best learning rate, measured on the whole split.
 
-    def outlook(self, factors: Sequence[float]) -> list[Outlook]:
-        """What other budgets would buy: final runs so many times as long, each of the size that is best then."""
-        found = []
-        for factor in factors:
-            tokens = {size: max(1, int(factor * number)) for size, number in self.final_tokens.items()}
-            size = self._best_of(tokens)
-            bits = Interval(*self.predict(size, tokens[size]))
-            epochs = tokens[size] / self._model.of_size[size].unique_tokens
-            rate = self.learning_rate(size, tokens[size])
-            found.append(Outlook(factor, size, tokens[size], epochs, rate, bits))
-        return found
-
-    def _losses(self, tokens: Mapping[str, int]) -> np.ndarray:
-        """Samples (sizes, P) of what each size reaches in so many tokens."""
-        return np.stack([self._loss(size, number, is_final=False) for size, number in tokens.items()])
-
-    def _best_of(self, tokens: Mapping[str, int]) -> str:
-        """The size of the least expected loss in runs of so many tokens."""
-        return list(tokens)[int(np.log(self._losses(tokens)).mean(1).argmin())]
+        The interval includes the chance of its seed, a rate and values that are only nearly the best, the error of
+        the law, and that of the windows which the trials were measured on.
+        """
+        row = self._row(size, tokens)
+        chosen = np.log(self.learning_rate(size, tokens).middle)
+        loss = self._model.level(self._z, row)[:, 0] + self._model.cost(self._z, row)[:, 0]
+        loss = loss + self._model.penalty(self._z, row, np.array([chosen]))[:, 0]
+        loss = loss + self._extrapolation(size, tokens) + self._model.noise(self._z) * self._noise
+        return self._interval(np.exp(loss + self._sampling) * self._model.unit)
 
     def curve(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
-        """Bits per byte over learning rates, at the chosen values: (3, n) float64, low, middle and high of the mean
+        """Bits per byte over learning rates at the chosen values: (3, n) float64, low, middle and high of the mean
         over seeds."""
         row = self._row(size, tokens)
         level = self._model.level(self._z, row) + self._model.cost(self._z, row)  # (P, 1)
         level = level + self._extrapolation(size, tokens)[:, None]
         losses = np.exp(level + self._model.penalty(self._z, row, np.log(learning_rates)))
-        return np.quantile(losses, self._quantiles(), axis=0) * self._model.unit
+        return np.quantile(losses, self._quantiles, axis=0) * self._model.unit
 
-    def _loss(self, size: str, tokens: int, is_final: bool) -> np.ndarray:
-        """Samples (P,) of bits per byte: at the best rate and values; or (final) of one run, with what one run has
-        to bear: the chance of its seed, a rate and values only nearly the best, a law only nearly true, and what was
-        measured only on a part of the validation split."""
-        row = self._row(size, tokens)
-        loss = self._model.level(self._z, row)[:, 0]
-        if is_final:
-            loss = loss + self._model.cost(self._z, row)[:, 0]
-            chosen = np.log(self.learning_rate(size, tokens).middle)
-            loss = loss + self._model.penalty(self._z, row, np.array([chosen]))[:, 0]
-            loss = loss + self._extrapolation(size, tokens) + self._model.noise(self._z) * self._noise
-            loss = loss + self._sampling
-        return np.exp(loss) * self._model.unit
+    def run(self, size: str, tokens: int) -> RunFit:
+        """All of the above for one run."""
+        epochs = tokens / self._model.of_size[size].unique_tokens
+        return RunFit(size, tokens, epochs, self.learning_rate(size, tokens), self.predict(size, tokens))
+
+    def outlook(self, factors: Sequence[float]) -> list[RunFit]:
+        """What other budgets would buy: final runs so many times as long, each of the size that is best then."""
+        found = []
+        for factor in factors:
+            tokens = {size: max(1, int(factor * number)) for size, number in self.final_tokens.items()}
+            size = self._best_of(tokens)
+            found.append(self.run(size, tokens[size]))
+        return found
+
+    def _losses(self, tokens: Mapping[str, int]) -> np.ndarray:
+        """Samples (sizes, P) of bits per byte of each size in so many tokens, at the best rate and values."""
+        rows = [self._row(size, number) for size, number in tokens.items()]
+        levels = np.stack([self._model.level(self._z, row)[:, 0] for row in rows])
+        return np.exp(levels) * self._model.unit
+
+    def _best_of(self, tokens: Mapping[str, int]) -> str:
+        """The size of the least expected loss in runs of so many tokens."""
+        return list(tokens)[int(np.log(self._losses(tokens)).mean(1).argmin())]
 
     def _row(self, size: str, tokens: int) -> "_Rows":
-        """One run with the chosen values, that need not have happened; arrays (1, ...)."""
+        """One run with the chosen values; arrays (1, ...)."""
         return self._model.rows_of([self._model.of_size[size]], [tokens], self._chosen)
 
     def _value_fits(self) -> list[ValueFit]:
@@ -231,6 +206,7 @@ class Fit:
         return fits
 
     def _extrapolation(self, size: str, tokens: int) -> np.ndarray:
+        """Samples (P,) of the law's own error, log loss."""
         return EXTRAPOLATION * self._beyond(size, tokens) * self._normal
 
     def _beyond(self, size: str, tokens: int) -> float:
@@ -238,47 +214,37 @@ class Fit:
         return max(0.0, math.log(tokens / self._model.longest(size)))
 
     def _size_fit(self, size: str, probability_best: float) -> SizeFit:
-        tokens = self.final_tokens[size]
-        finished = [trial for trial in self._model.finished if trial.size == size]
-        learning_rate = self.learning_rate(size, tokens)
+        tried = [trial.learning_rate for trial in self._model.finished if trial.size == size]
         best_in_trials = self.learning_rate(size, self._model.longest(size)).middle
-        tried = [trial.learning_rate for trial in finished]
         edge = None
         if tried:
             edge = "low" if best_in_trials <= min(tried) else "high" if best_in_trials >= max(tried) else None
-        first = self._model.of_size[size]
         return SizeFit(
-            size,
-            first.parameters,
-            tokens,
-            tokens / first.unique_tokens,
-            learning_rate,
-            Interval(*self.predict(size, tokens)),
-            probability_best,
-            len(finished),
-            edge,
+            **vars(self.run(size, self.final_tokens[size])),
+            parameters=self._model.of_size[size].parameters,
+            probability_best=probability_best,
+            num_finished=len(tried),
+            edge=edge,
         )
 
+    @property
     def _quantiles(self) -> tuple[float, float, float]:
         return (1 - self.confidence) / 2, 0.5, (1 + self.confidence) / 2
 
     def _interval(self, samples: np.ndarray) -> Interval:
-        return Interval(*(float(value) for value in np.quantile(samples, self._quantiles())))
+        return Interval(*(float(value) for value in np.quantile(samples, self._quantiles)))
 
-    def _decide(self, best: SizeFit) -> str:
-        sure = f"{self.confidence:.0%} interval"
+    def _decide(self) -> str:
+        best, sure = self.best, f"{self.confidence:.0%} interval"
         rate, bits = best.learning_rate, best.bits_per_byte
-        if len(self.sizes) == 1:
-            why = "it is the only size that was tried"
-        else:
-            others = min(
-                (size for size in self.sizes if size is not best),
-                key=lambda size: size.bits_per_byte.middle,
-            )
+        why = "it is the only size that was tried"
+        if len(self.sizes) > 1:
+            others = [size for size in self.sizes if size is not best]
+            other = min(others, key=lambda size: size.bits_per_byte.middle)
             why = (
                 f"the odds that it is the best of the {len(self.sizes)} sizes for what is left are "
-                f"{min(0.99, best.probability_best):.0%}, and the next, {others.size}, should reach "
-                f"{others.bits_per_byte.middle:.4f}"
+                f"{min(0.99, best.probability_best):.0%}, and the next, {other.size}, should reach "
+                f"{other.bits_per_byte.middle:.4f}"
             )
         varied = "".join(f", {name} {show_value(self.best_values[name])}" for name in self._model.varied)
         return (
@@ -298,10 +264,10 @@ def fit_trials(
     """Fit the model to a sweep's trials.
 
     Args:
-        trials: in any order. Those that finished are measured; those that were stopped say that their learning
-            rate is a bad one; probes, final runs, and what was cut or failed say nothing.
-        final_tokens: size -> tokens that the final run would get, were it of that size, for the money that is
-            left; sizes that are left out are compared at the length of their longest trial.
+        trials: in any order. Finished ones are measured; a stopped one says that its learning rate or its values are
+            bad; probes, final runs, and trials that were cut or failed say nothing.
+        final_tokens: size -> tokens of the final run, were it of that size, for the money that is left; sizes that
+            are left out are compared at the length of their longest trial.
         confidence: of all intervals.
         seed: of the samples; the same trials and seed give the same fit.
     Raises: UserError when no trial finished.
@@ -310,7 +276,7 @@ def fit_trials(
 
 
 def sampling_error(trials: Sequence[Trial]) -> float:
-    """The trials' standard error as a share of their bits per byte; 0 where they say nothing of it."""
+    """The trials' standard error as a share of their bits per byte; 0 where it was not measured."""
     errors = [
         trial.standard_error / trial.bits_per_byte
         for trial in trials
@@ -320,9 +286,9 @@ def sampling_error(trials: Sequence[Trial]) -> float:
 
 
 def on_whole_split(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials as if they had been measured as the final run was at its end, which then counts as one of them.
+    """The trials as if they had been measured as the final run was at its end, which then counts as a trial.
 
-    The final run was measured both ways; the ratio of the two is about the windows, and the same for all.
+    The final run was measured both ways; the ratio of the two depends on the windows, and is the same for all.
     """
     final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
     if final is None or final.status != "finished" or not final.bits_per_byte:
@@ -341,7 +307,7 @@ def on_whole_split(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def effective_tokens(tokens: np.ndarray, unique_tokens: np.ndarray, epochs_scale: np.ndarray) -> np.ndarray:
-    """Fresh tokens that so many are worth, when all beyond the unique ones are repeated.
+    """The number of fresh tokens that are worth as much, when all beyond the unique ones are repeated.
 
     Equation 5 of Muennighoff et al. 2023: repetition number r adds ever less, `epochs_scale` epochs in all.
     """
@@ -365,26 +331,30 @@ class _Rows:
 class _LossModel:
     """The formula at the top of this file. Everything unknown is a standard normal z, (P, dimensions).
 
-    Losses are logarithms, in shares of the best finished trial's (`unit`), so that their unit does not matter.
+    Losses are logarithms, relative to the best finished trial's (`unit`), so that their unit does not matter.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:
-        swept = sorted(
+        self.trials = sorted(
             (trial for trial in trials if trial.purpose == "sweep"),
             key=lambda trial: (trial.parameters, trial.size, trial.tokens, trial.learning_rate, trial.trial),
         )
-        self.finished = [trial for trial in swept if trial.status == "finished" and trial.is_measured]
-        stopped = [trial for trial in swept if trial.status == "stopped"]
+        self.finished = [trial for trial in self.trials if trial.status == "finished" and trial.is_measured]
+        stopped = [trial for trial in self.trials if trial.status == "stopped"]
         if not self.finished:
             raise UserError(
-                f"none of the sweep's {len(swept)} trials finished, so nothing can be fitted; lower the "
+                f"none of the sweep's {len(self.trials)} trials finished, so nothing can be fitted; lower the "
                 "learning rates, or raise the budget"
             )
-        self.trials = swept
-        self.of_size = {trial.size: trial for trial in (*swept, *self.finished)}
+        self.of_size = {trial.size: trial for trial in (*self.trials, *self.finished)}
         self.sizes = list(self.of_size)
         measured = [*self.finished, *stopped]
-        values = {name: sorted({getattr(trial, name) for trial in measured}, key=_order) for name in VARIABLE}
+        values = {
+            name: sorted(
+                {getattr(trial, name) for trial in measured}, key=lambda value: (value is not None, value)
+            )
+            for name in VARIABLE
+        }
         self.varied = {name: some for name, some in values.items() if len(some) > 1}
         pairs = [(name, value) for name, some in self.varied.items() for value in some]
         self.value_index = {pair: index for index, pair in enumerate(pairs)}
@@ -395,13 +365,13 @@ class _LossModel:
         losses = np.array([trial.bits_per_byte for trial in self.finished], dtype=np.float64)
         self.unit = float(losses.min())
         self.log_losses = np.log(losses / self.unit)
-        # How far each lies above the best of its size and length: so far is the parabola to be doubted there.
+        # The parabola is doubted at a point in proportion to how far it lies above the best of its size and length.
         groups = [(trial.size, round(math.log(trial.tokens) * 4)) for trial in self.finished]
         least = dict.fromkeys(groups, math.inf)
         for group, loss in zip(groups, self.log_losses, strict=True):
             least[group] = min(least[group], loss)
         self.doubt = TRUST_IN_PARABOLA * (self.log_losses - np.array([least[group] for group in groups]))
-        # Everything is counted from the middle of what was tried.
+        # Everything is relative to the middle of what was tried.
         self.parameters = math.exp(np.log(self.rows.parameters).mean())
         self.width = math.exp(np.log(self.rows.width).mean())
         self.tokens = math.exp(np.log(self.rows.tokens).mean())
@@ -414,10 +384,8 @@ class _LossModel:
 
     def longest(self, size: str) -> int:
         """Tokens of the longest finished trial of a size, of any size if it has none."""
-        return max(
-            [trial.tokens for trial in self.finished if trial.size == size]
-            or [trial.tokens for trial in self.finished]
-        )
+        same = [trial.tokens for trial in self.finished if trial.size == size]
+        return max(same or [trial.tokens for trial in self.finished])
 
     def value_indices(self, values: Mapping[str, Any]) -> list[int]:
         """Of the values of each setting that differs between trials."""
@@ -434,15 +402,14 @@ class _LossModel:
         def column(values: Sequence[float]) -> np.ndarray:
             return np.array(values, dtype=np.float64)
 
+        indices = [values or self.value_indices(vars(trial)) for trial in trials]
         return _Rows(
             np.array([self.sizes.index(trial.size) for trial in trials], dtype=np.int64),
             column([trial.parameters for trial in trials]),
             column([trial.n_embd for trial in trials]),
             column(tokens or [trial.tokens for trial in trials]),
             column([trial.unique_tokens for trial in trials]),
-            np.array([values or self.value_indices(vars(trial)) for trial in trials], dtype=np.int64).reshape(
-                len(trials), len(self.varied)
-            ),
+            np.array(indices, dtype=np.int64).reshape(len(trials), len(self.varied)),
         )
 
     def level(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
@@ -491,7 +458,7 @@ class _LossModel:
         return curvature * (log_rates - self.best_log_learning_rate(z, rows)) ** 2
 
     def noise(self, z: np.ndarray) -> np.ndarray:
-        """(P,)."""
+        """Standard deviation (P,) of the log loss between seeds."""
         return _factor(z[:, 11], NOISE)
 
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:
@@ -504,14 +471,13 @@ class _LossModel:
         finished = (-np.log(scale) - power * np.log1p(residual**2 / DEGREES_OF_FREEDOM)).sum(1)
         lost = self.penalty(z, self.stopped, self.stopped_log_rates) + self.cost(z, self.stopped)
         margin = (lost - STOPPED_COSTS) / STOPPED_SOFTNESS
-        stopped = -np.logaddexp(0, -margin).sum(1)
-        return finished + stopped
+        return finished - np.logaddexp(0, -margin).sum(1)
 
 
 def likeness_of(varied: Mapping[str, Sequence[Any]]) -> np.ndarray:
-    """(values, values): independent standard normals times this are alike for values that lie close to each other.
+    """(values, values): independent standard normals times this are correlated between nearby values of a range.
 
-    So are those of a range, of which there are many. A few values are taken as names without order.
+    Settings with more values than MOST_NAMES were tried as a range; fewer values are names without order.
     """
     count = sum(map(len, varied.values()))
     likeness, start = np.eye(count), 0
@@ -527,79 +493,5 @@ def likeness_of(varied: Mapping[str, Sequence[Any]]) -> np.ndarray:
     return likeness
 
 
-def _order(value: Any) -> tuple[bool, Any]:
-    """For sorting values, of which one may be None."""
-    return value is not None, 0 if value is None else value
-
-
 def _factor(z: np.ndarray, prior: tuple[float, float]) -> np.ndarray:
     return prior[0] * np.exp(prior[1] * z)
-
-
-# ----------------------------------------------------------------------------- samples of a posterior
-
-LogLikelihood = Callable[[np.ndarray], np.ndarray]
-TARGET_ACCEPTANCE = 0.25  # of random-walk moves in many dimensions (Roberts, Gelman and Gilks 1997)
-
-
-def sample_posterior(
-    log_likelihood: LogLikelihood, dimensions: int, seed: int = 0, particles: int = 1000, moves: int = 10
-) -> np.ndarray:
-    """Draw from prior times likelihood, the prior being a standard normal in every dimension.
-
-    Particles drawn from the prior are led to the posterior through a ladder of temperatures: at each rung they
-    are weighted, resampled, and moved by a random walk of their own covariance (Del Moral, Doucet and Jasra,
-    "Sequential Monte Carlo samplers", 2006). So several optima, and dimensions that the data say nothing about,
-    are no trouble. The same arguments give the same samples.
-
-    Args:
-        log_likelihood: of particles (P, dimensions) float64, (P,) float64; -inf and nan mean impossible.
-        moves: of each particle on each rung; four times as many on the last one.
-    Returns: (particles, dimensions) float64.
-    """
-    rng = np.random.default_rng(seed)
-
-    def likelihood(z: np.ndarray) -> np.ndarray:
-        with np.errstate(all="ignore"):
-            return np.nan_to_num(log_likelihood(z), nan=-1e9, neginf=-1e9, posinf=-1e9)
-
-    z = rng.standard_normal((particles, dimensions))  # (P, dimensions)
-    known = likelihood(z)  # (P,)
-    temperature, scale = 0.0, 2.38 / np.sqrt(dimensions)
-    while temperature < 1:
-        rung = next_temperature(known, temperature)
-        weights = np.exp((rung - temperature) * (known - known.max()))
-        chosen = resample(weights / weights.sum(), rng)
-        z, known, temperature = z[chosen], known[chosen], rung
-        root = np.linalg.cholesky(np.cov(z, rowvar=False).reshape(dimensions, -1) + 1e-9 * np.eye(dimensions))
-        for _ in range(moves if temperature < 1 else 4 * moves):
-            proposed = z + scale * rng.standard_normal(z.shape) @ root.T
-            proposed_known = likelihood(proposed)
-            gain = temperature * (proposed_known - known) + ((z**2).sum(1) - (proposed**2).sum(1)) / 2
-            is_taken = np.log(rng.random(particles)) < gain
-            z[is_taken], known[is_taken] = proposed[is_taken], proposed_known[is_taken]
-            scale *= np.exp(is_taken.mean() - TARGET_ACCEPTANCE)
-    return z
-
-
-def next_temperature(log_likelihoods: np.ndarray, temperature: float) -> float:
-    """The highest one, 1 at most, at which half of the particles still count (effective sample size)."""
-
-    def effective(rung: float) -> float:
-        weights = np.exp((rung - temperature) * (log_likelihoods - log_likelihoods.max()))
-        return float(weights.sum() ** 2 / (weights**2).sum())
-
-    half = len(log_likelihoods) / 2
-    if effective(1.0) >= half:
-        return 1.0
-    low, high = temperature, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if effective(middle) >= half else (low, middle)
-    return high
-
-
-def resample(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Indices (P,) of particles, each as often as its weight says, the rest by one draw (systematic)."""
-    places = (rng.random() + np.arange(len(weights))) / len(weights)
-    return np.searchsorted(np.cumsum(weights), places).clip(max=len(weights) - 1)

@@ -1,21 +1,21 @@
 """The ledger of a sweep: a hard budget, kept in one append-only file that all its processes share.
 
-Every process that does work opens the file itself, so no server can be lost. Under an exclusive lock it reads
-what others wrote since it last looked, decides, and appends one line. Money is counted in whole quanta (FLOPs, or
-microseconds of a worker), so that sums are exact:
+Every process that does work opens the file itself, so no server can be lost. Under an exclusive lock it reads what
+others wrote since it last looked, decides, and appends one line. Money is counted in whole quanta (FLOPs, or
+microseconds of a worker), so sums are exact:
 
     capacity  the budget in quanta
     reserve   what a trial may use; open() and top_up() take it from what is free, settle() gives back what is left
-    charge    taken from the trial's reserve before the work is done; refused when it is not covered
+    charge    taken from the trial's reserve before the work is done; refused when the reserve does not cover it
 
-Free = capacity - charged - what open trials still hold. No operation makes it negative, so what was charged never
-exceeds the budget, wherever a process is killed. Counting what is free and reserving it are one step under the lock.
-Trials of the sweep leave FINAL_FLOOR of the final run's money alone, whatever kills and slow starts cost them. A line
-cut off by a kill belongs to an operation that never returned; the next writer drops it.
+Free = capacity - charged - what open trials still hold. No operation makes it negative, so the charges never exceed
+the budget, wherever a process is killed. Counting what is free and reserving it are one step under the lock. Trials of
+the sweep leave FINAL_FLOOR of the final run's money alone, whatever kills and slow starts cost them. A line cut off by
+a kill belongs to an operation that never returned; the next writer drops it.
 
 The machine may be lost with the file. `keep_copies` brings a copy to object storage whenever something is reserved,
-settled or noted, and before more than AHEAD of the budget is charged that the copy does not know; only then does the
-operation return. `restore` makes a ledger of a copy, and charges AHEAD once more: it claims no less than was spent.
+settled or noted, and before the copy would lag by more than AHEAD of the budget; only then does the operation return.
+`restore` makes a ledger from a copy, and charges AHEAD once more: it never claims less than was spent.
 
 Raises: OverBudget where there is not enough left; StorageError where the file or its copy cannot be written. Then
 nothing was changed.
@@ -25,7 +25,8 @@ import errno
 import fcntl
 import json
 import os
-import shutil
+import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -33,28 +34,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.storage.object_storage import RemoteFolder
-from nanochat_tct.tuning.trials import LEDGER, Entry, Purpose, Unit
+from nanochat_tct.storage.files import PARTIAL, partial_path, write_atomic
+from nanochat_tct.storage.object_storage import RemoteFolder, absolute, is_remote, local_path, shown
+from nanochat_tct.tuning.records import LEDGER, Entry, Interrupted, Note, Purpose, Unit, read_notes
 
 MICRO = 1_000_000  # microseconds in a second
 SYNC_SECONDS = 1.0  # a power cut loses no more than this; a killed process loses nothing
 IDLE = ""  # the account of workers that are reserved and have no trial
 LOST = "lost"  # kind of work that a lost ledger may have charged
+START_UP = "start_up"  # kind of work: none yet
 FINAL_FLOOR = 0.8  # of what is planned for the final run: trials that must repeat work may take the rest
-AHEAD = 0.005  # of the budget: what a copy may not know, and the loss of a machine costs at most
+AHEAD = 0.005  # of the budget: how far a copy may lag, and the most that the loss of a machine costs
 KEEPER = "ledger.keeper"  # beside the copy: who may renew it
+MAX_LEDGER_BYTES = 1 << 30
+AnyNote = TypeVar("AnyNote", bound=Note)
 
 
 class OverBudget(Exception):
-    """What was asked for is not covered by what is left."""
+    """The reserve, or what is free, does not cover the request."""
 
 
 @dataclass(frozen=True)
 class Terms:
-    """What a sweep agreed to spend, and on what; the first line of the file, and again where it is continued."""
+    """The budget of a sweep and its subject; the first line of the file, and again where the sweep is continued."""
 
     unit: Unit
     budget: float  # in that unit
@@ -62,28 +67,37 @@ class Terms:
     sweep: dict[str, Any]  # settings that make it this sweep and no other
 
     @property
+    def is_timed(self) -> bool:
+        """Whether quanta are worker-microseconds; otherwise they are FLOPs."""
+        return self.unit != "flops"
+
+    @property
+    def flag(self) -> str:
+        """The budget as the command line has it."""
+        return f"--budget-{self.unit.replace('_', '-')} {self.budget:g}"
+
+    @property
     def capacity(self) -> int:
-        """The budget in quanta: FLOPs, or worker-microseconds."""
+        """The budget in quanta."""
         return self.quanta(self.budget)
+
+    @property
+    def ahead(self) -> int:
+        """Quanta by which a copy of the ledger may lag."""
+        return int(self.capacity * AHEAD)
 
     def quanta(self, amount: float) -> int:
         """An amount of the budget's unit as quanta, rounded down."""
-        if self.unit == "flops":
+        if not self.is_timed:
             return int(amount)
         hours = amount / self.hourly_usd if self.unit == "usd" and self.hourly_usd else amount
         return int(hours * 3600 * MICRO)
 
-    @property
-    def ahead(self) -> int:
-        """Quanta that may be charged before a copy of the ledger knows."""
-        return int(self.capacity * AHEAD)
-
     def amount(self, quanta: int) -> float:
         """Quanta in the budget's unit."""
-        if self.unit == "flops":
+        if not self.is_timed:
             return float(quanta)
-        hours = quanta / MICRO / 3600
-        return hours * self.hourly_usd if self.unit == "usd" and self.hourly_usd else hours
+        return self.usd(quanta) if self.unit == "usd" and self.hourly_usd else quanta / MICRO / 3600
 
     def usd(self, worker_microseconds: int) -> float:
         """Dollars of time; 0 without a price."""
@@ -92,7 +106,7 @@ class Terms:
 
 @dataclass
 class Account:
-    """One trial's money, and what is known of it."""
+    """One trial's money, settings and result."""
 
     purpose: Purpose
     workers: int  # that it holds while it runs
@@ -102,7 +116,7 @@ class Account:
     charged: int = 0  # quanta
     microseconds: int = 0  # of workers
     flops: int = 0
-    kind: str = "start_up"  # of work, as last charged
+    kind: str = START_UP  # of work, as last charged
     charged_until: float = 0.0  # its workers' time is charged up to here (seconds since 1970)
     closed_at: float | None = None
     result: dict[str, Any] = field(default_factory=dict)  # whatever settle() was given
@@ -120,7 +134,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Round:
-    """How a sweep stood when it began, or was continued with other terms."""
+    """The state of a sweep when it began, or was continued with other terms."""
 
     committed: int  # quanta that were spent or reserved
     idle: int  # quanta that idle workers had cost
@@ -143,10 +157,10 @@ class Ledger:
         with self._locked():
             pass
         if not hasattr(self, "terms"):
-            raise UserError(f"{self.path} is empty: remove it, or start anew with --fresh")
+            raise UserError(f"{self.path} is empty: remove it, or begin again with --fresh")
 
     def _begin(self, clock: Callable[[], float]) -> None:
-        """Know nothing yet."""
+        """The state before the first line is read."""
         self.clock = clock
         self._thread_lock = threading.RLock()
         self._offset = 0
@@ -156,10 +170,10 @@ class Ledger:
         self.spent = 0  # quanta
         self.idle = 0  # quanta of it that no trial was charged
         self.rounds: list[Round] = []
-        self.notes: dict[str, Any] = {}
-        self.copy: str | None = None  # the URI of the folder that it is in
-        self.keeper = ""  # who may renew it: the last one who said keep_copies
-        self.copied = 0  # quanta that it knows of
+        self._notes: dict[tuple[type[Note], str], Note] = {}
+        self.copy: str | None = None  # the URI of the folder that the copy is in
+        self.keeper = ""  # who may renew the copy: the last one who called keep_copies
+        self.copied = 0  # quanta that the copy has
         self._remote: RemoteFolder | None = None
 
     @classmethod
@@ -167,31 +181,25 @@ class Ledger:
         """Begin a ledger where there is none."""
         path = Path(folder) / LEDGER
         path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        with open(aside, "xb") as file:
-            file.write(_line({"terms": asdict(terms)}))
-            file.flush()
-            os.fsync(file.fileno())
+        aside = partial_path(path)
+        write_atomic(aside, _line({"terms": asdict(terms)}))
         try:
-            os.link(aside, path)  # refuses to replace a ledger that is there
+            os.link(aside, path)  # refuses to replace an existing ledger
         finally:
-            os.unlink(aside)
+            aside.unlink()
         return cls(folder, clock)
 
     @classmethod
-    def restore(cls, folder: str | Path, content: bytes, clock: Callable[[], float] = time.time) -> "Ledger":
+    def restore(cls, folder: Path, content: bytes, clock: Callable[[], float] = time.time) -> "Ledger":
         """Put the copy of a ledger that was lost into `folder`, in place of what is there."""
-        path = Path(folder) / LEDGER
-        aside = path.with_suffix(".restored")
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        (aside / LEDGER).write_bytes(content)
-        ledger = cls(aside, clock)
-        ledger.copy = None  # not to be renewed before all this is in place
-        ledger._write_off(ledger.terms.ahead)
-        ledger.close()
-        os.replace(aside / LEDGER, path)
-        aside.rmdir()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as aside:
+            write_atomic(Path(aside, LEDGER), content)
+            ledger = cls(aside, clock)
+            ledger.copy = None  # not to be renewed before all this is in `folder`
+            ledger._write_off(ledger.terms.ahead)
+            ledger.close()
+            os.replace(ledger.path, folder / LEDGER)
         return cls(folder, clock)
 
     def close(self) -> None:
@@ -199,21 +207,21 @@ class Ledger:
         os.close(self._file)
 
     def keep_copies(self, uri: str) -> None:
-        """From here on there is a copy in a folder of object storage, which only those who read this file renew."""
+        """From here on keep a copy in a folder of object storage, which only those who read this file renew."""
         with self._locked():
             self.copy, self._remote = uri, RemoteFolder(uri)
             self.keeper = claim_copy(self._remote, self.path.parent)
             self._append({"copy": [uri, self.keeper]}, sync=True)
 
     def _write_off(self, quanta: int) -> None:
-        """Charge what may have been spent and is not known, whoever spent it: first what is free, then reserves."""
+        """Charge what an unknown process may have spent: first what is free, then reserves."""
         with self._locked():
-            there = {IDLE: self.free} | {name: account.left for name, account in self.accounts.items()}
-            for name, left in there.items():
+            holders = {IDLE: self.free} | {name: account.left for name, account in self.accounts.items()}
+            for name, left in holders.items():
                 lost = min(quanta, left)
                 quanta -= lost
                 if lost > 0:
-                    amounts = [0, lost] if self.terms.unit == "flops" else [lost, 0]
+                    amounts = [lost, 0] if self.terms.is_timed else [0, lost]
                     self._append({"charge": [self.clock(), name, LOST, *amounts]}, sync=True)
 
     # ------------------------------------------------------------------------- what is left
@@ -224,7 +232,7 @@ class Ledger:
         return self.terms.capacity - self.spent - sum(account.left for account in self.accounts.values())
 
     def spendable(self, purpose: Purpose) -> int:
-        """Quanta that a trial of this purpose may still take: those of the sweep leave the final run its own."""
+        """Quanta that a trial of this purpose may still take; those of the sweep leave the final run its own."""
         if purpose != "sweep":
             return max(0, self.free)
         share = 1 - self.terms.sweep.get("sweep_share", 1.0)
@@ -238,27 +246,37 @@ class Ledger:
 
     @property
     def first_round(self) -> int:
-        """The first round that no final run belongs to yet: the money since then is divided together."""
+        """The first round without a final run: the money since then is divided together."""
         finals = [account.round for account in self.accounts.values() if account.purpose == "final"]
         return min(max(finals, default=-1) + 1, len(self.rounds) - 1)
 
     @property
     def idle_share(self) -> float:
-        """What idle workers have cost since the first of these rounds, as a share of its money."""
+        """The cost of idle workers since the first of these rounds, as a share of its money."""
         start = self.rounds[self.first_round]
         return (self.idle - start.idle) / max(1, self.terms.capacity - start.committed)
 
-    def lines_from(self, offset: int) -> bytes:
-        """What was written at and after a byte of the file, as last read."""
-        with self._thread_lock:
-            return self._read(offset, self._offset)
+    # ------------------------------------------------------------------------- notes
 
-    def refresh(self) -> None:
-        """Read what other processes wrote."""
-        with self._thread_lock:
-            if os.fstat(self._file).st_size != self._offset:
-                with self._locked():
-                    pass
+    def noted(self, kind: type[AnyNote]) -> list[AnyNote]:
+        """The notes of a kind, one for each key, in the order in which their keys were first noted."""
+        return [note for note in self._notes.values() if isinstance(note, kind)]
+
+    def latest(self, kind: type[AnyNote]) -> AnyNote | None:
+        """The note of the latest key of a kind; None where there is none."""
+        notes = self.noted(kind)
+        return notes[-1] if notes else None
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether trials should save their checkpoints and stop."""
+        note = self.latest(Interrupted)
+        return note is not None and note.is_wanted
+
+    def note(self, note: Note) -> None:
+        """Keep something of the sweep beside its money."""
+        with self._locked():
+            self._append({"note": [type(note).__name__, asdict(note)]}, sync=True)
 
     # ------------------------------------------------------------------------- what changes it
 
@@ -299,7 +317,7 @@ class Ledger:
     def top_up(self, trial: str, left: int) -> int:
         """Raise the reserve until `left` quanta of it are unused, as far as there is money. Returns what is left.
 
-        For what a failure made the trial do again, and for what takes longer than was forecast.
+        For work that a failure made the trial repeat, and for what takes longer than was forecast.
         """
         with self._locked():
             account = self.accounts[trial]
@@ -309,7 +327,7 @@ class Ledger:
             return account.left
 
     def charge(self, trial: str, kind: str, flops: int = 0) -> int:
-        """Take from the reserve what a piece of work costs, before it is done. Returns what is left, in quanta.
+        """Charge a piece of work to the reserve before it is done. Returns what is left, in quanta.
 
         Where the budget is in time the FLOPs are noted, and cost nothing.
 
@@ -339,23 +357,25 @@ class Ledger:
             account = self.accounts[trial]
             start = max(account.charged_until, self.clock())
             microseconds = int((until - start) * MICRO) * account.workers
-            if self.terms.unit != "flops":
-                if is_extra and account.is_open:
-                    extra = min(microseconds, self.spendable(account.purpose))
-                    if extra > 0:
-                        self._append({"top_up": [self.clock(), trial, extra]})
+            if self.terms.is_timed:
+                extra = (
+                    min(microseconds, self.spendable(account.purpose)) if is_extra and account.is_open else 0
+                )
+                if extra > 0:
+                    self._append({"top_up": [self.clock(), trial, extra]})
                 microseconds = min(microseconds, account.left // max(1, account.workers) * account.workers)
             if microseconds > 0 and account.is_open:
                 end = start + microseconds / account.workers / MICRO
+                # "pay" is the file's name for a charge of time.
                 record = {"pay": [self.clock(), trial, kind or account.kind, microseconds, end]}
                 self._append(record, cost=self._cost(microseconds, 0))
             return account.charged_until
 
     def charge_idle(self, worker_seconds: float) -> None:
-        """Charge time of workers that are reserved and idle; as much of it as is free."""
+        """Charge time of workers that are reserved and idle, as far as it is free."""
         with self._locked():
             microseconds = int(worker_seconds * MICRO)
-            if self.terms.unit != "flops":
+            if self.terms.is_timed:
                 microseconds = min(microseconds, self.free)
             if microseconds > 0:
                 record = {"charge": [self.clock(), IDLE, "idle", microseconds, 0]}
@@ -367,16 +387,31 @@ class Ledger:
             if self.accounts[trial].is_open:
                 self._append({"settle": [self.clock(), trial, result]}, sync=True)
 
-    def note(self, name: str, value: Any) -> None:
-        """Keep something of the sweep beside its money (`notes`); the last value counts."""
-        with self._locked():
-            self._append({"note": [name, value]}, sync=True)
+    def _cost(self, microseconds: int, flops: int) -> int:
+        return microseconds if self.terms.is_timed else flops
+
+    def _refuse_beyond(self, wanted: int, available: int, trial: str) -> None:
+        if wanted > available:
+            unit, amount = self.terms.unit, self.terms.amount
+            raise OverBudget(f"{trial}: {amount(wanted):.6g} {unit} wanted, {amount(available):.6g} left")
 
     # ------------------------------------------------------------------------- the file
 
+    def refresh(self) -> None:
+        """Read what other processes wrote."""
+        with self._thread_lock:
+            if os.fstat(self._file).st_size != self._offset:
+                with self._locked():
+                    pass
+
+    def lines_from(self, offset: int) -> bytes:
+        """What was written at and after a byte of the file, as last read."""
+        with self._thread_lock:
+            return self._read(offset, self._offset)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone with the file, and up to date with it."""
+        """Hold the file against all others, and catch up with it."""
         with self._thread_lock:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             try:
@@ -394,7 +429,7 @@ class Ledger:
             self._take_in(data[:whole])
         except ValueError as error:
             raise UserError(
-                f"{self.path} is damaged near byte {self._offset}; start anew with --fresh"
+                f"{self.path} is damaged near byte {self._offset}; begin again with --fresh"
             ) from error
 
     def _read(self, begin: int, end: int) -> bytes:
@@ -410,7 +445,7 @@ class Ledger:
         self._offset += len(data)
 
     def _append(self, record: dict[str, Any], sync: bool = False, cost: int = 0) -> None:
-        """Write a record, and make of the copy what it must be before anybody relies on that.
+        """Write a record, and first bring the copy up to date where somebody may rely on it.
 
         Args:
             sync: it must survive a power cut, and be in the copy.
@@ -423,7 +458,7 @@ class Ledger:
                 os.fdatasync(self._file)
                 self._synced_at = time.monotonic()
             if self.copy is not None and (sync or self.spent + cost - self.copied > self.terms.ahead):
-                self._renew_copy()
+                self._renew_copy(self.copy)
                 data += _line({"copied": True})
                 self._write(_line({"copied": True}))
         except (StorageError, OSError) as error:
@@ -439,9 +474,8 @@ class Ledger:
         if os.write(self._file, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _renew_copy(self) -> None:
-        assert self.copy is not None
-        self._remote = self._remote or RemoteFolder(self.copy)
+    def _renew_copy(self, uri: str) -> None:
+        self._remote = self._remote or RemoteFolder(uri)
         if self._remote.read(KEEPER) != self.keeper.encode():
             raise StorageError(
                 f"{self._remote.uri}: the same sweep was started again elsewhere, and goes on there"
@@ -481,8 +515,8 @@ class Ledger:
             case "copied":
                 self.copied = self.spent
             case "note":
-                name, value = values
-                self.notes[name] = value
+                for note in read_notes(*values):
+                    self._notes[type(note), note.key] = note
 
     def _count(self, now: float, trial: str, kind: str, microseconds: int, flops: int) -> None:
         cost = self._cost(microseconds, flops)
@@ -499,28 +533,65 @@ class Ledger:
         amount = self.terms.amount(cost)
         self.entries.append(Entry(now, purpose, trial, kind, amount, microseconds / MICRO, float(flops)))
 
-    def _cost(self, microseconds: int, flops: int) -> int:
-        return flops if self.terms.unit == "flops" else microseconds
-
-    def _refuse_beyond(self, wanted: int, there_is: int, trial: str) -> None:
-        if wanted > there_is:
-            unit = self.terms.unit
-            raise OverBudget(
-                f"{trial}: {self.terms.amount(wanted):.6g} {unit} wanted, {self.terms.amount(there_is):.6g} left"
-            )
-
 
 def claim_copy(remote: RemoteFolder, folder: Path) -> str:
-    """Become the only one who may renew the copy there. Returns: what proves it.
+    """Become the only one who may renew the copy there. Returns: the proof.
 
     Args:
         folder: on this machine, for a small file.
     """
     keeper = uuid.uuid4().hex
-    note = folder / KEEPER
-    note.write_text(keeper)
-    remote.upload(note, KEEPER)
+    (folder / KEEPER).write_text(keeper)
+    remote.upload(folder / KEEPER, KEEPER)
     return keeper
+
+
+def restore_ledger(output: str, folder: Path) -> None:
+    """Bring the ledger in `folder` up to all that any machine has spent on the sweep at the URI `output`.
+
+    Raises: StorageError when the storage refuses.
+    """
+    remote, path = RemoteFolder(output), folder / LEDGER
+    content = remote.read(LEDGER, MAX_LEDGER_BYTES)
+    if content is None or (path.exists() and path.read_bytes().startswith(content)):
+        return  # a new sweep, or the machine that wrote the copy
+    folder.mkdir(parents=True, exist_ok=True)
+    claim_copy(
+        remote, folder
+    )  # ends another machine that still runs the sweep; what it wrote until now counts
+    content = remote.read(LEDGER, MAX_LEDGER_BYTES)
+    assert content is not None
+    before = Ledger.restore(folder, content)
+    lost = sum(entry.amount for entry in before.entries if entry.kind == LOST)
+    print(
+        f"going on from the ledger in {shown(output)}; what it may lack counts as spent "
+        f"({lost:.4g} {before.terms.unit} so far)",
+        file=sys.stderr,
+    )
+    before.close()
+
+
+def read_ledger(given: str, where: str = "") -> Ledger:
+    """The ledger of a sweep in a folder or in object storage, to read.
+
+    Args:
+        where: what to call the folder in messages, such as "--from ".
+    Raises: UserError when there is none.
+    """
+    output = absolute(given)
+    missing = UserError(
+        f"{where}{shown(given)} holds no sweep ({LEDGER} is missing); give the --output of one"
+    )
+    if not is_remote(output):
+        if not (local_path(output) / LEDGER).is_file():
+            raise missing
+        return Ledger(local_path(output))
+    content = RemoteFolder(output).read(LEDGER, MAX_LEDGER_BYTES)
+    if content is None:
+        raise missing
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, LEDGER).write_bytes(content)
+        return Ledger(folder)
 
 
 def _line(record: dict[str, Any]) -> bytes:

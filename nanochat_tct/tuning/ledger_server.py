@@ -1,6 +1,6 @@
-"""The ledger of a sweep whose machines share no folder: an actor of Ray beside the file, and what asks it.
+"""The ledger of a sweep whose machines share no folder: an actor of Ray beside the file, and its clients.
 
-The truth stays in the file, so that nothing is lost with the actor, which Ray starts again.
+The truth stays in the file, so nothing is lost with the actor, which Ray starts again.
 """
 
 import time
@@ -11,15 +11,16 @@ from typing import Any
 
 from nanochat_tct.errors import StorageError
 from nanochat_tct.tuning.ledger import Ledger, OverBudget
+from nanochat_tct.tuning.records import Note
 
 NAME = "ledger"  # of the actor, within the job
 CLOCK_TRIPS = 3
 ANSWER_SECONDS = 120.0  # a copy in a storage that fails again and again takes some
-RETRIES = 3  # what was charged and not answered is charged again: too much, never too little
+RETRIES = 3  # a charge whose answer is lost is charged again: too much, never too little
 
 
 class LedgerServer:
-    """Does on this machine what a RemoteLedger is asked for."""
+    """Calls the ledger on this machine for a RemoteLedger."""
 
     def __init__(self, folder: str) -> None:
         self.ledger = Ledger(folder)
@@ -31,7 +32,7 @@ class LedgerServer:
     def do(
         self, operation: str, arguments: tuple[Any, ...], offset: int
     ) -> tuple[bytes, Any, Exception | None]:
-        """Returns: lines that the caller, who has `offset` bytes, does not know; what it gave; what it raised."""
+        """Returns: the lines after the caller's `offset` bytes; the result; the error."""
         value, error = None, None
         try:
             value = getattr(self.ledger, operation)(*arguments)
@@ -41,7 +42,7 @@ class LedgerServer:
 
 
 class RemoteLedger(Ledger):
-    """A Ledger on whatever machine, by way of the server. It reads the server's clock: times are compared there."""
+    """A Ledger on any machine, through the server. Its clock is the server's, as times are compared there."""
 
     def __init__(self, server: Any) -> None:
         import ray
@@ -53,7 +54,7 @@ class RemoteLedger(Ledger):
             there = self._get(server.now.remote(), timeout=ANSWER_SECONDS)
             answered = time.time()
             trips.append((answered - asked, there - (asked + answered) / 2))
-        _, ahead = min(trips)  # the shortest trip tells the time best; the first also starts the connection
+        _, ahead = min(trips)  # the shortest trip is the most exact; the first also starts the connection
         self._begin(lambda: time.time() + ahead)
         self.refresh()
 
@@ -74,8 +75,8 @@ class RemoteLedger(Ledger):
     def settle(self, trial: str, result: dict[str, Any]) -> None:
         self._do("settle", trial, result)
 
-    def note(self, name: str, value: Any) -> None:
-        self._do("note", name, value)
+    def note(self, note: Note) -> None:
+        self._do("note", note)
 
     def _do(self, operation: str, *arguments: Any) -> Any:
         with self._thread_lock:
@@ -89,7 +90,7 @@ class RemoteLedger(Ledger):
 
 @contextmanager
 def serve(folder: Path) -> Iterator[None]:
-    """The ledger in a folder of this machine is there for all processes of this Ray job."""
+    """Serve the ledger in a folder of this machine to all processes of this Ray job."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

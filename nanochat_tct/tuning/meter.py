@@ -1,49 +1,76 @@
 """How a trial's processes charge the ledger: FLOPs before each piece of work, time ahead of it.
 
-Each worker also keeps a log of its own of what it did (`work/`), so that the ledger can be checked against it.
+Each worker also keeps a log of its own work (`work/`), so that the ledger can be checked against it.
 """
 
 import json
 import math
 import os
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from nanochat_tct.errors import StorageError
 from nanochat_tct.training.config import ResolvedConfig
-from nanochat_tct.tuning.ledger import Account, Ledger
-from nanochat_tct.tuning.plan import EVALUATIONS, Prices
-from nanochat_tct.tuning.repeating import Repeating
+from nanochat_tct.tuning.budget import EVALUATIONS, Prices
+from nanochat_tct.tuning.ledger import MICRO, START_UP, Account, Ledger
 
 WORK_DIR = "work"
 OUT_OF_MONEY = 75  # exit code of a worker that could not stop in time
 RESERVE_USED = "its reserve is used up"
 INTERRUPTED = "interrupted"
 RESIZE = "its length is corrected"
-START_UP = "start_up"  # kind of work: none yet
-# Of the budget. Once idle workers have cost more, the sweep goes on to its final run; a single wait for workers, while
+# Of the budget. Once idle workers have cost more, the sweep proceeds to its final run; a single wait for workers, while
 # none works, ends the command when it has cost more.
 IDLE_SHARE = 0.2
-REPAIR = 1.1  # more than the forecast is reserved when a trial has to do work again, or takes longer
+REPAIR = 1.1  # times the forecast is reserved when a trial has to repeat work, or takes longer
 MOST_EXTENDED = 2.0  # times its forecast is what a trial that takes longer may cost in all
-LATE_SECONDS = 2.0  # that a busy machine lets a worker charge late
+RECENT = 200  # charges by which the time of an iter is measured
+LAST_ITERS = 4  # a final run that can no longer afford more than so many ends with the next one
+LATE_SECONDS = 2.0  # by which a busy machine may delay a worker's charge
 STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
 
 
-class TimeCharger:
-    """A thread that charges the time of a trial's workers ahead of it, a little at a time. See its two kinds."""
+class Repeating:
+    """A context in which a thread calls `act` every `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def act(self) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while not self._done.wait(self.seconds):
+            self.act()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._done.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+
+class TimeCharger(Repeating):
+    """Charges the time of a trial's workers ahead of it, a little at a time."""
 
     def __init__(self, ledger: Ledger, trial: str) -> None:
         self.ledger, self.trial = ledger, trial
         self.tick = tick_seconds(ledger)
-        self._repeating = Repeating(self.tick, self._charge_or_say)
+        super().__init__(self.tick)
 
     def charge(self) -> None:
-        """Charge the next while. Raises: StorageError when the ledger cannot be written."""
+        """Charge the next few ticks. Raises: StorageError when the ledger cannot be written."""
         raise NotImplementedError
 
     def charge_ahead(self, seconds: float, kind: str | None = None, is_extra: bool = False) -> bool:
@@ -64,7 +91,7 @@ class TimeCharger:
     def on_storage_error(self) -> None:
         """Called where a charge was not written."""
 
-    def _charge_or_say(self) -> None:
+    def act(self) -> None:
         try:
             self.charge()
         except StorageError as error:
@@ -73,17 +100,11 @@ class TimeCharger:
 
     def __enter__(self) -> Self:
         self.charge()
-        self._repeating.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._repeating.stop()
+        return super().__enter__()
 
 
 class WorkerCharger(TimeCharger):
-    """On a trial's first worker. Work that is not charged cannot be: it settles the trial, and ends the process."""
+    """On a trial's first worker. Where it cannot charge, it settles the trial and ends the process."""
 
     def __init__(self, ledger: Ledger, trial: str, log: TextIO, cut: Callable[[], dict[str, Any]]) -> None:
         """Args:
@@ -96,8 +117,8 @@ class WorkerCharger(TimeCharger):
         now = self.ledger.clock()
         is_covered = self.charge_ahead(3 * self.tick)
         self.log.write(json.dumps({"time": now}) + "\n")
-        if not is_covered and self.ledger.terms.unit != "flops":
-            # Ray would take the end of this process for a loss, and start it again: the trial ends first.
+        if not is_covered and self.ledger.terms.is_timed:
+            # Ray would take the end of this process for a loss and start it again, so the trial is settled first.
             self.ledger.settle(self.trial, self.cut())
             os._exit(OUT_OF_MONEY)
 
@@ -108,7 +129,7 @@ class WorkerCharger(TimeCharger):
 class StartUpCharger(TimeCharger):
     """In a trial's driver. Charges where no worker does: while they start, and after they were lost.
 
-    What that costs does not shorten the trial: its reserve is raised by as much, while there is money.
+    That does not shorten the trial: its reserve is raised by as much, while there is money.
     """
 
     def __init__(self, ledger: Ledger, trial: str) -> None:
@@ -145,34 +166,32 @@ class StartUpCharger(TimeCharger):
 def tick_seconds(ledger: Ledger) -> float:
     """How often time is charged: half a second, or as rarely as makes a ledger of some 10,000 lines."""
     terms = ledger.terms
-    if terms.unit == "flops":
-        return 2.0
-    return min(10.0, max(0.5, terms.capacity / 1e6 / 20_000))
+    return min(10.0, max(0.5, terms.capacity / MICRO / 20_000)) if terms.is_timed else 2.0
 
 
 def spare_of(ledger: Ledger, account: Account, prices: Prices) -> float:
-    """Quanta of stopping a trial: a checkpoint, and the end of the processes."""
-    if ledger.terms.unit == "flops":
-        return 0.0
-    return 2 * prices.checkpoint + STOPPING_SECONDS * account.workers * 1e6
+    """Quanta for stopping a trial: a checkpoint, and the end of the processes."""
+    return (
+        2 * prices.checkpoint + STOPPING_SECONDS * account.workers * MICRO if ledger.terms.is_timed else 0.0
+    )
 
 
 class WorkerMeter:
     """On each worker of a trial: charges what the loop is about to do, and says when it must stop."""
 
     def __init__(self, folder: str | Path, ledger: Ledger, trial: str, rank: int) -> None:
-        self.ledger = ledger
-        self.trial, self.rank = trial, rank
+        self.ledger, self.trial, self.rank = ledger, trial, rank
+        self.is_timed = ledger.terms.is_timed
         self.prices = Prices(**self.account.settings["prices"])  # in quanta
-        self.config = ResolvedConfig(**self.account.settings["config"])  # with the length it has by now
+        self.config = ResolvedConfig(**self.account.settings["config"])  # with its current length
         # The length of a final run on a budget of time follows its speed.
-        self.resizes = self.account.purpose == "final" and self.ledger.terms.unit != "flops"
-        self.marks: list[tuple[str, float]] = []  # kind and time of each charge
+        self.resizes = self.account.purpose == "final" and self.is_timed
+        self.marks: deque[tuple[str, float]] = deque(maxlen=RECENT)  # kind and time of each charge
         self.pending_flops, self.pending_since, self.pending_kind = 0, 0.0, ""
         self.iters_left = 0
         self.evaluation_prices: list[float] = []
         self.next_resize = 0
-        self.stop: str | None = None  # set by whoever judges evaluations
+        self.stop: str | None = None  # set by EarlyStopping
         directory = Path(folder) / WORK_DIR
         directory.mkdir(parents=True, exist_ok=True)
         name = f"{trial}.{rank}.{os.getpid()}.{time.time_ns()}.jsonl"
@@ -183,27 +202,36 @@ class WorkerMeter:
         """The trial's, as last read."""
         return self.ledger.accounts[self.trial]
 
+    def begin(self, iters_left: int, evaluation_prices: list[float], first_look: float) -> None:
+        """A run of the loop begins.
+
+        Args:
+            evaluation_prices: quanta of each evaluation that is to come.
+            first_look: share of it after which its length is checked again.
+        """
+        self.iters_left, self.evaluation_prices = iters_left, evaluation_prices
+        self.stop = None
+        self.next_resize = int(iters_left * (1 - first_look))
+
     def charge(self, kind: str, flops: float) -> None:
         """Charge a piece of work that is about to be done; called on rank 0.
 
         Raises: OverBudget when the reserve does not cover it.
         """
-        quanta = round(flops)
-        now = time.time()
+        quanta, now = round(flops), self.ledger.clock()
         self.marks.append((kind, now))
         if kind == "train":
             self.iters_left -= 1
         elif kind == "evaluation":
             self.evaluation_prices = self.evaluation_prices[1:]
-        if self.ledger.terms.unit == "flops":
+        if not self.is_timed:
             self.ledger.charge(self.trial, kind, quanta)
-        else:  # only noted: one line a second
-            if kind != self.pending_kind or now - self.pending_since > 1:
-                self.flush()
-                self.pending_kind, self.pending_since = kind, now
-                self.ledger.charge(self.trial, kind, quanta)
-            else:
-                self.pending_flops += quanta
+        elif kind != self.pending_kind or now - self.pending_since > 1:  # only noted: one line a second
+            self.flush()
+            self.pending_kind, self.pending_since = kind, now
+            self.ledger.charge(self.trial, kind, quanta)
+        else:
+            self.pending_flops += quanta
         self.log.write(json.dumps({"time": now, "kind": kind, "flops": quanta}) + "\n")
 
     def flush(self) -> None:
@@ -216,67 +244,58 @@ class WorkerMeter:
         """Quanta of the reserve that are left; time that is charged ahead counts as left."""
         self.ledger.refresh()
         account = self.account
-        if self.ledger.terms.unit == "flops":
+        if not self.is_timed:
             return account.left
-        return account.left + max(0.0, account.charged_until - self.ledger.clock()) * account.workers * 1e6
+        return account.left + max(0.0, account.charged_until - self.ledger.clock()) * account.workers * MICRO
 
     def stop_reason(self) -> str | None:
         """Why the loop should stop at the end of this iter, or None."""
         if self.rank != 0:
             return None
         left = self.left()
-        if self.ledger.notes.get(INTERRUPTED):
+        if self.ledger.is_interrupted:
             self.stop = INTERRUPTED
+        elif self.resizes:
+            if self.iters_left > 1 and (left < self.shortest() + self.margin() or self.is_off(left)):
+                self.stop = RESIZE
         elif self.iters_left > 0 and left < self.prices.iter + self.margin() and not self.extend():
             self.stop = RESERVE_USED
-        elif self.resizes and self.iters_left > 1 and left < self.shortest() + self.margin():
-            self.stop = RESIZE  # to one more iter, and its evaluation
-        elif self.resizes and self.stop is None and self.is_off(left):
-            self.stop = RESIZE
         return self.stop
 
     def extend(self) -> bool:
-        """Reserve what the rest of a trial takes that is slower than was forecast, so that it keeps its length.
+        """Reserve the rest of a trial that is slower than forecast, so that it keeps its length.
 
         Returns: False when there is not as much, or the trial has cost far more than forecast.
         """
         account = self.account
-        if account.purpose != "sweep" or self.ledger.terms.unit == "flops":
+        if account.purpose != "sweep" or not self.is_timed:
             return False
         each = max(self.prices.iter, self.measured_iter() or 0.0)
         needed = math.ceil(REPAIR * (self.iters_left * each + self.margin()))
-        settings = account.settings
-        forecast = self.prices.of(settings["iters"], EVALUATIONS * settings["windows"])
+        forecast = self.prices.of(account.settings["iters"], EVALUATIONS * account.settings["windows"])
         if account.charged + needed > MOST_EXTENDED * forecast:
             return False
         return self.ledger.top_up(self.trial, needed) >= needed
 
     def shortest(self) -> float:
-        """Quanta of stopping after this iter, and one more after that."""
-        return self.prices.warm_up + 4 * (self.measured_iter() or self.prices.iter)
+        """Quanta for stopping after this iter, and one more after that."""
+        return self.prices.warm_up + LAST_ITERS * (self.measured_iter() or self.prices.iter)
 
     def margin(self) -> float:
         """Quanta to keep for what comes after the last iter."""
-        return sum(self.evaluation_prices) + self.spare()
-
-    def spare(self) -> float:
-        """See `spare_of`."""
-        return spare_of(self.ledger, self.account, self.prices)
+        return sum(self.evaluation_prices) + spare_of(self.ledger, self.account, self.prices)
 
     def measured_iter(self) -> float | None:
-        """Quanta that an iter costs as of late; None before there were enough."""
-        train = [
-            after - before
-            for (kind, before), (_, after) in zip(self.marks, self.marks[1:], strict=False)
-            if kind == "train"
-        ][-50:]
-        if len(train) < 5:
-            return None
-        workers = self.account.workers
-        return sum(train) / len(train) * workers * 1e6
+        """Quanta of an iter of late; None before there were enough."""
+        marks = pairwise(self.marks)
+        train = [after - before for (kind, before), (_, after) in marks if kind == "train"]
+        return sum(train) / len(train) * self.account.workers * MICRO if len(train) >= 5 else None
 
     def is_off(self, left: float) -> bool:
-        """Whether it is time to look at the run's length again, and it is wrong by more than 2%."""
+        """Whether it is time to check the run's length again, and it is wrong by more than 2% of the whole.
+
+        Another length costs a checkpoint and a warm-up, which it would not be worth near the end.
+        """
         if self.iters_left > self.next_resize or self.iters_left < 10:
             return False
         self.next_resize = int(self.iters_left * 0.6)
@@ -284,15 +303,4 @@ class WorkerMeter:
         if measured is None:
             return False
         right = (left - self.margin()) / measured
-        return abs(right / self.iters_left - 1) > 0.02
-
-    def begin(self, iters_left: int, evaluation_prices: list[float], first_look: float) -> None:
-        """A run of the loop begins.
-
-        Args:
-            evaluation_prices: quanta of each evaluation that is to come.
-            first_look: share of it after which its length is looked at again.
-        """
-        self.iters_left, self.evaluation_prices = iters_left, evaluation_prices
-        self.stop = None
-        self.next_resize = int(iters_left * (1 - first_look))
+        return abs(right - self.iters_left) > 0.02 * self.config.max_iters

@@ -15,28 +15,26 @@ from typing import TYPE_CHECKING
 from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
-from nanochat_tct.tuning.fit import Fit, Interval, SizeFit, fit_trials, on_whole_split
+from nanochat_tct.tuning.amounts import show_amount
+from nanochat_tct.tuning.fit import Fit, fit_trials, on_whole_split
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.trials import (
-    CURVES,
-    ENTRIES,
+from nanochat_tct.tuning.records import (
     LEDGER,
     OUTCOME,
     REPORT_DIR,
-    TRIALS,
-    Entry,
+    VARIABLE,
+    Interval,
     Outcome,
-    Point,
     Trial,
-    read_outcome,
-    read_rows,
+    cost,
     show_value,
-    write_records,
 )
+from nanochat_tct.tuning.results import Results, measured_on
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)  # times the budget
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; margin: 0 auto; padding: 1.5rem;
@@ -63,12 +61,9 @@ class ReportConfig:
     sweep: list[str] = option([], "folder of a sweep", positional=True, is_path=True)
 
 
-FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)  # times the budget
-
-
 @dataclass(frozen=True)
-class Sweep:
-    """What a sweep has left so far, and what follows from it.
+class Report:
+    """The results of a sweep, and what follows from them.
 
     Attributes:
         fit: of the trials, as the final run was chosen by it, or would be now; None before one finished.
@@ -76,33 +71,31 @@ class Sweep:
     """
 
     name: str
-    outcome: Outcome
-    trials: list[Trial]
-    entries: list[Entry]
-    points: list[Point]
+    results: Results
     fit: Fit | None
     outlook: Fit | None
 
+    @classmethod
+    def read(cls, folder: Path) -> "Report":
+        """Read a sweep's files, and fit its trials.
 
-def read_sweep(folder: Path) -> Sweep:
-    """Read a sweep's files, and fit its trials.
-
-    Raises: UserError when the folder holds no sweep.
-    """
-    if not (folder / OUTCOME).is_file() and not (folder / LEDGER).is_file():
-        raise UserError(f"{folder} holds no sweep ({LEDGER} is missing); give the --output of `tune`")
-    if (folder / LEDGER).is_file():  # of a sweep that still runs, or was killed, it knows more than the files
-        write_records(Ledger(folder), folder)
-    outcome = read_outcome(folder)
-    trials = read_rows(folder / TRIALS, Trial) if (folder / TRIALS).is_file() else []
-    entries = read_rows(folder / ENTRIES, Entry) if (folder / ENTRIES).is_file() else []
-    points = read_rows(folder / CURVES, Point) if (folder / CURVES).is_file() else []
-    fit = outlook = None
-    if any(trial.purpose == "sweep" and trial.status == "finished" for trial in trials):
-        tokens = equal_cost_tokens(trials, outcome)
-        fit = fit_trials(trials, tokens)
-        outlook = fit_trials(on_whole_split(trials), tokens)
-    return Sweep(folder.resolve().name, outcome, trials, entries, points, fit, outlook)
+        Raises: UserError when the folder holds no sweep.
+        """
+        if (
+            folder / LEDGER
+        ).is_file():  # of a sweep that runs or was killed, it has more than the other files
+            results = Results.of(Ledger(folder))
+            results.write(folder)
+        elif (folder / OUTCOME).is_file():
+            results = Results.read(folder)
+        else:
+            raise UserError(f"{folder} holds no sweep ({LEDGER} is missing); give the --output of `tune`")
+        fit = outlook = None
+        trials = results.trials
+        if any(trial.purpose == "sweep" and trial.status == "finished" for trial in trials):
+            tokens = equal_cost_tokens(trials, results.outcome)
+            fit, outlook = fit_trials(trials, tokens), fit_trials(on_whole_split(trials), tokens)
+        return cls(folder.resolve().name, results, fit, outlook)
 
 
 def equal_cost_tokens(trials: Sequence[Trial], outcome: Outcome) -> dict[str, int]:
@@ -112,13 +105,13 @@ def equal_cost_tokens(trials: Sequence[Trial], outcome: Outcome) -> dict[str, in
         planned = outcome.final_tokens.get(final.size) if final is not None else None
         factor = final.planned_tokens / planned if final is not None and planned else 1.0
         return {size: max(1, round(factor * tokens)) for size, tokens in outcome.final_tokens.items()}
-    money = outcome.budget - outcome.spent if final is None else figures.cost(final, outcome)
+    money = outcome.budget - outcome.spent if final is None else cost(final, outcome.unit)
     finished = [trial for trial in trials if trial.purpose == "sweep" and trial.status == "finished"]
     longest = {trial.size: trial for trial in sorted(finished, key=lambda trial: trial.tokens)}
     tokens = {
-        size: max(1, round(trial.tokens * money / figures.cost(trial, outcome)))
+        size: max(1, round(trial.tokens * money / cost(trial, outcome.unit)))
         for size, trial in longest.items()
-        if money > 0 and figures.cost(trial, outcome) > 0
+        if money > 0 and cost(trial, outcome.unit) > 0
     }
     return tokens | ({final.size: final.planned_tokens} if final is not None else {})
 
@@ -128,63 +121,51 @@ def write_report(folder: str | Path) -> Path:
 
     Raises: UserError when the folder holds no sweep.
     """
-    sweep = read_sweep(Path(folder))
-    output = Path(folder) / REPORT_DIR
+    report, output = Report.read(Path(folder)), Path(folder) / REPORT_DIR
     output.mkdir(exist_ok=True)
     pictures = []
-    for picture in _draw(sweep):
-        image = _png(picture.figure)
-        (output / f"{picture.name}.png").write_bytes(image)
+    for name, title, caption, figure in _draw(report):
+        image = _png(figure)
+        (output / f"{name}.png").write_bytes(image)
         data = base64.b64encode(image).decode()
         pictures.append(
-            f"<h2>{_text(picture.title)}</h2>\n<p>{_text(picture.caption)}</p>\n"
-            f'<img id="{picture.name}" alt="{_text(picture.caption)}" src="data:image/png;base64,{data}">'
+            f"{_heading(title, caption)}"
+            f'<img id="{name}" alt="{_text(caption)}" src="data:image/png;base64,{data}">'
         )
     path = output / "index.html"
-    path.write_text(_page(sweep, pictures), encoding="utf-8")
+    path.write_text(_page(report, pictures), encoding="utf-8")
     return path
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A figure of the page."""
-
-    name: str
-    title: str
-    caption: str
-    figure: "Figure"
-
-
-def _draw(sweep: Sweep) -> list[Picture]:
-    """The pictures that there is something for."""
-    fit, outcome, trials = sweep.fit, sweep.outcome, sweep.trials
+def _draw(report: Report) -> list[tuple[str, str, str, "Figure"]]:
+    """Name, title, caption and figure of each picture that there is data for."""
+    fit, results = report.fit, report.results
+    outcome, trials = results.outcome, results.trials
     pictures = []
     if fit is not None:
-        is_chosen = outcome.size is not None and outcome.learning_rate is not None
-        chosen = (str(outcome.size), float(outcome.learning_rate or 0)) if is_chosen else None
         hollow = ", hollow with other values than the chosen ones" if fit.values else ""
         caption = (
             f"Points are finished trials{hollow}; lines and bands are the fit and its {fit.confidence:.0%} interval, "
             "one for each length of trials. The grey stripe holds the best rate of a run as long as the final one. "
-            "Trials without an end stand at the loss they had, or at the top."
+            "Trials without an end are drawn at the loss they had, or at the top."
         )
-        figure = figures.learning_rates(fit, chosen)
-        pictures.append(Picture("learning_rate", "Loss against learning rate", caption, figure))
+        figure = figures.learning_rates(fit, outcome)
+        pictures.append(("learning_rate", "Loss against learning rate", caption, figure))
     if any(trial.bits_per_byte for trial in trials if trial.purpose != "probe"):
+        with_final = ", with the final run's own result" if outcome.actual else ""
+        right = " Right: each trial's loss as it fell, the final run's strongest." if results.points else ""
         caption = (
             "Trials, and what the fit expects of each size at its best rate (lines), up to the final run's cost "
             f"as it was before that run; dashed, with {fit.confidence if fit else 0.9:.0%} intervals, from half to ten "
-            "times that cost"
-            + (", with the final run's own result. " if outcome.actual else ". ")
-            + "The bar is what was predicted for the final run, the star what it reached."
-            + (" Right: each trial's loss as it fell, the final run's strongest." if sweep.points else "")
+            f"times that cost{with_final}. The bar is what was predicted for the final run, the star what it "
+            f"reached.{right}"
         )
-        title = "Loss against cost" + (", and loss curves" if sweep.points else "")
-        figure = figures.costs(fit, sweep.outlook, trials, sweep.points, outcome)
-        pictures.append(Picture("cost", title, caption, figure))
+        title = "Loss against cost" + (", and loss curves" if results.points else "")
+        figure = figures.costs(fit, report.outlook, trials, results.points, outcome)
+        pictures.append(("cost", title, caption, figure))
     caption = "What was spent over time, and on what. Evaluation is that of trials and of the final run."
-    figure = figures.spending(sweep.entries, outcome)
-    pictures.append(Picture("spending", "Where the budget went", caption, figure))
+    figure = figures.spending(results.entries, outcome)
+    pictures.append(("spending", "Where the budget went", caption, figure))
     return pictures
 
 
@@ -197,9 +178,10 @@ def _png(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def _page(sweep: Sweep, pictures: Sequence[str]) -> str:
-    fit, outcome = sweep.fit, sweep.outcome
+def _page(report: Report, pictures: Sequence[str]) -> str:
+    fit, outcome = report.fit, report.results.outcome
     decision = outcome.decision or (fit.decision if fit else "Nothing is decided: no trial has finished yet.")
+    tables = [_size_table(fit, outcome), _outlook_table(report, outcome), _value_table(fit)] if fit else []
     newline = "\n"
     return f"""<!doctype html>
 <html lang="en">
@@ -207,19 +189,16 @@ def _page(sweep: Sweep, pictures: Sequence[str]) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Sweep {_text(sweep.name)}</title>
+<title>Sweep {_text(report.name)}</title>
 <style>{STYLE}</style>
 </head>
 <body>
-<h1>Sweep {_text(sweep.name)}</h1>
+<h1>Sweep {_text(report.name)}</h1>
 <p class="decision" id="decision">{_text(decision)}</p>
-{_numbers(outcome, sweep.trials)}
-{_size_table(fit, outcome)}
-{_outlook_table(sweep)}
-{_value_table(fit)}
-{newline.join(pictures)}
+{_tiles(outcome, report.results.trials)}
+{newline.join([*tables, *pictures])}
 <h2>All trials</h2>
-{_trial_table(sweep.trials, outcome)}
+{_trial_table(report.results.trials, outcome)}
 <footer>{_text(_measure(fit, outcome))} Trials that were stopped, cut or failed are not measured by the fit; a stopped
 one says that its learning rate or its values are bad.</footer>
 </body>
@@ -228,7 +207,7 @@ one says that its learning rate or its values are bad.</footer>
 
 
 def _measure(fit: Fit | None, outcome: Outcome) -> str:
-    """What bits per byte are of."""
+    """What bits per byte were measured on."""
     text = "Bits per byte are of the validation documents, less is better."
     if outcome.trial_share is None:
         return text
@@ -242,14 +221,14 @@ def _measure(fit: Fit | None, outcome: Outcome) -> str:
     return text + "."
 
 
-def _numbers(outcome: Outcome, trials: Sequence[Trial]) -> str:
+def _tiles(outcome: Outcome, trials: Sequence[Trial]) -> str:
     """The numbers at the top."""
     used = outcome.spent / outcome.budget if outcome.budget else 0.0
     swept = [trial for trial in trials if trial.purpose == "sweep"]
     finished = sum(trial.status == "finished" for trial in swept)
-    of_all = f"{used:.1%} of {figures.amount(outcome.budget, outcome)}"
+    spent, budget = (_amount(value, outcome) for value in (outcome.spent, outcome.budget))
     tiles = [
-        ("Spent", figures.amount(outcome.spent, outcome), of_all),
+        ("Spent", spent, f"{used:.1%} of {budget}"),
         ("Trials", str(len(swept)), f"{finished} finished"),
     ]
     if outcome.size is not None and outcome.learning_rate is not None:
@@ -261,9 +240,10 @@ def _numbers(outcome: Outcome, trials: Sequence[Trial]) -> str:
     if outcome.actual is not None:
         note = f"bits per byte {measured_on(outcome)}"
         if outcome.predicted is not None:
-            is_inside = outcome.predicted[0] <= outcome.actual <= outcome.predicted[2]
-            error = outcome.actual / outcome.predicted[1] - 1
-            note += f", {error:+.1%}, {'inside' if is_inside else 'outside'} the interval"
+            is_inside = low <= outcome.actual <= high
+            note += (
+                f", {outcome.actual / middle - 1:+.1%}, {'inside' if is_inside else 'outside'} the interval"
+            )
         tiles.append(("Actual", f"{outcome.actual:.4f}", note))
     inside = "\n".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}<small>{_text(note)}</small></dd></div>"
@@ -272,108 +252,70 @@ def _numbers(outcome: Outcome, trials: Sequence[Trial]) -> str:
     return f'<dl class="numbers">\n{inside}\n</dl>'
 
 
-def measured_on(outcome: Outcome) -> str:
-    """What the final run's result is of, after "bits per byte"."""
-    if outcome.actual_share is None:
-        return "on the validation split"
-    if outcome.actual_share == 1:
-        return "on the whole validation split"
-    error = "" if outcome.actual_error is None else f" (standard error {outcome.actual_error:.4f})"
-    return f"on {outcome.actual_share:.0%} of the validation split{error}"
-
-
-def _size_table(fit: Fit | None, outcome: Outcome) -> str:
-    if fit is None:
-        return ""
-
-    def cells(size: SizeFit) -> list[str]:
-        rate = (
-            f"{size.learning_rate.middle:.2g} ({size.learning_rate.low:.2g} to {size.learning_rate.high:.2g})"
-        )
-        return [
-            size.size,
-            f"{size.parameters:,}",
-            str(size.num_finished),
-            rate + (f", at the {size.edge} edge" if size.edge else ""),
-            f"{size.tokens:,}",
-            f"{size.epochs:.2g}",
-            _bits(size.bits_per_byte),
-            f"{size.probability_best:.0%}",
-        ]
-
-    chosen = outcome.size or fit.best_size
-    rows = [("best" if size.size == chosen else "", cells(size)) for size in fit.sizes]
+def _size_table(fit: Fit, outcome: Outcome) -> str:
+    chosen = outcome.size or fit.best.size
     head = (
         *("Size", "Parameters", "Trials finished", "Best learning rate", "Tokens", "Epochs"),
         *("Bits per byte there", "Odds to be the best"),
     )
+    rows = []
+    for size in fit.sizes:
+        edge = f", at the {size.edge} edge" if size.edge else ""
+        cells = (
+            *(size.size, f"{size.parameters:,}", str(size.num_finished)),
+            *(_interval(size.learning_rate, ".2g") + edge, f"{size.tokens:,}", f"{size.epochs:.2g}"),
+            *(_interval(size.bits_per_byte, ".4f"), f"{size.probability_best:.0%}"),
+        )
+        rows.append(("best" if size.size == chosen else "", cells))
     money = "the final run's money" if outcome.size is not None else "the money that is left"
-    return (
-        f"<h2>What each size would reach for {money} ({fit.confidence:.0%} intervals)</h2>\n"
-        "<p>All at the same cost, so that larger models see fewer tokens; from the trials alone.</p>\n"
-        + _table(head, rows)
-    )
+    title = f"What each size would reach for {money} ({fit.confidence:.0%} intervals)"
+    note = "All at the same cost, so that larger models see fewer tokens; from the trials alone."
+    return _heading(title, note) + _table(head, rows)
 
 
-def _outlook_table(sweep: Sweep) -> str:
+def _outlook_table(report: Report, outcome: Outcome) -> str:
     """What other budgets would buy."""
-    fit, outcome = sweep.outlook, sweep.outcome
-    if fit is None:
-        return ""
-    rows = [
-        (
-            "best" if found.factor == 1 else "",
-            [
-                f"{found.factor:g} times: {figures.amount(found.factor * outcome.budget, outcome)}",
-                found.size,
-                f"{found.tokens:,}",
-                f"{found.epochs:.2g}",
-                f"{found.learning_rate.middle:.2g} ({found.learning_rate.low:.2g} to {found.learning_rate.high:.2g})",
-                _bits(found.bits_per_byte),
-            ],
+    fit = report.outlook
+    assert fit is not None
+    rows = []
+    for factor, run in zip(FACTORS, fit.outlook(FACTORS), strict=True):
+        cells = (
+            *(f"{factor:g} times: {_amount(factor * outcome.budget, outcome)}", run.size),
+            *(f"{run.tokens:,}", f"{run.epochs:.2g}"),
+            *(_interval(run.learning_rate, ".2g"), _interval(run.bits_per_byte, ".4f")),
         )
-        for found in fit.outlook(FACTORS)
-    ]
+        rows.append(("best" if factor == 1 else "", cells))
     source = "The trials and the final run's own result" if outcome.actual is not None else "The trials"
-    return (
-        f"<h2>What another budget would buy ({fit.confidence:.0%} intervals)</h2>\n"
-        f"<p>{source}, carried to a final run that is shorter or longer in proportion, of the size that is best then."
-        "</p>\n" + _table(("Budget", "Best size", "Tokens", "Epochs", "Learning rate", "Bits per byte"), rows)
+    title = f"What another budget would buy ({fit.confidence:.0%} intervals)"
+    note = (
+        f"{source}, for a final run that is shorter or longer in proportion, of the size that is best then."
     )
+    head = ("Budget", "Best size", "Tokens", "Epochs", "Learning rate", "Bits per byte")
+    return _heading(title, note) + _table(head, rows)
 
 
-def _bits(interval: Interval) -> str:
-    return f"{interval.middle:.4f} ({interval.low:.4f} to {interval.high:.4f})"
-
-
-def _value_table(fit: Fit | None) -> str:
-    if fit is None or not fit.values:
+def _value_table(fit: Fit) -> str:
+    if not fit.values:
         return ""
-    rows = [
-        (
-            "best" if fit.best_values[value.setting] == value.value else "",
-            [
-                f"{value.setting} {show_value(value.value)}",
-                str(value.num_finished),
-                f"{value.cost.middle:.2%} ({value.cost.low:.2%} to {value.cost.high:.2%})",
-                f"{value.probability_best:.0%}",
-            ],
+    rows = []
+    for value in fit.values:
+        is_best = fit.best_values[value.setting] == value.value
+        cells = (
+            *(f"{value.setting} {show_value(value.value)}", str(value.num_finished)),
+            *(_interval(value.cost, ".2%"), f"{value.probability_best:.0%}"),
         )
-        for value in fit.values
-    ]
-    return (
-        f"<h2>What the fit says of other settings ({fit.confidence:.0%} intervals)</h2>\n"
-        "<p>The same at all sizes, and added up: how settings act on each other was not looked at.</p>\n"
-        + _table(
-            ("Value", "Trials finished", "Costs of the loss, beside the best value", "Odds to be it"), rows
-        )
-    )
+        rows.append(("best" if is_best else "", cells))
+    title = f"What the fit says of other settings ({fit.confidence:.0%} intervals)"
+    note = "The same at all sizes, and added up; effects of one setting on another are not modelled."
+    head = ("Value", "Trials finished", "Costs of the loss, beside the best value", "Odds to be it")
+    return _heading(title, note) + _table(head, rows)
 
 
 def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
-    varied = figures.varied_in([trial for trial in trials if trial.purpose == "sweep"])
-    swept = [t for t in trials if t.purpose == "sweep" and t.status == "finished" and t.bits_per_byte]
-    best = min(swept, key=lambda trial: trial.bits_per_byte or 0, default=None)
+    swept = [trial for trial in trials if trial.purpose == "sweep"]
+    varied = [name for name in VARIABLE if len({getattr(trial, name) for trial in swept}) > 1]
+    finished = [trial for trial in swept if trial.status == "finished" and trial.bits_per_byte]
+    best = min(finished, key=lambda trial: trial.bits_per_byte or 0, default=None)
     columns: dict[str, Callable[[Trial], str]] = {
         "Trial": lambda trial: trial.trial,
         "Purpose": lambda trial: trial.purpose,
@@ -391,13 +333,10 @@ def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
     }
     if outcome.hourly_usd is None:
         del columns["Dollars"]
-    rows = [
-        (
-            "final" if trial.purpose == "final" else "best" if trial is best else "",
-            [cell(trial) for cell in columns.values()],
-        )
-        for trial in sorted(trials, key=lambda trial: (trial.started_at, trial.trial))
-    ]
+    rows = []
+    for trial in sorted(trials, key=lambda trial: (trial.started_at, trial.trial)):
+        kind = "final" if trial.purpose == "final" else "best" if trial is best else ""
+        rows.append((kind, [cell(trial) for cell in columns.values()]))
     return _table(list(columns), rows)
 
 
@@ -408,10 +347,23 @@ def _measured_bits(trial: Trial) -> str:
     return f"{trial.bits_per_byte:.4f}{whole}"
 
 
+def _amount(value: float, outcome: Outcome) -> str:
+    return show_amount(value, outcome.unit, outcome.use_gpu)
+
+
+def _interval(interval: Interval, digits: str) -> str:
+    low, middle, high = (format(value, digits) for value in interval)
+    return f"{middle} ({low} to {high})"
+
+
+def _heading(title: str, note: str) -> str:
+    return f"<h2>{_text(title)}</h2>\n<p>{_text(note)}</p>\n"
+
+
 def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     """Rows are a class and cells; everything is escaped."""
-    lines = ['<div class="wide"><table><thead><tr>']
-    lines.append("".join(f'<th scope="col">{_text(name)}</th>' for name in head) + "</tr></thead><tbody>")
+    names = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
+    lines = [f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>']
     for kind, cells in rows:
         line = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
         lines.append(f'<tr class="{_text(kind)}">{line}</tr>' if kind else f"<tr>{line}</tr>")

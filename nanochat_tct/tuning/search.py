@@ -1,4 +1,4 @@
-"""Ray Tune's side of a sweep: its search algorithm asks the ledger what is next."""
+"""Ray Tune's side of a sweep: its search algorithm asks the scheduler what is next."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,8 @@ from ray.tune import Stopper
 from ray.tune.search import Searcher
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.meter import INTERRUPTED, START_UP
-from nanochat_tct.tuning.sweep import Sweep
+from nanochat_tct.tuning.ledger import START_UP, Ledger
+from nanochat_tct.tuning.scheduler import Scheduler
 from nanochat_tct.tuning.trial import Losers
 
 LEAVING_SECONDS = 2.0  # for Tune to end in an orderly way once no worker has anything to save
@@ -21,7 +20,7 @@ class LedgerSearch(Searcher):
     It keeps no state that a restore would need: that is in the ledger, which is never older than the money.
     """
 
-    def __init__(self, sweep: Sweep, on_plan: Callable[[], None]) -> None:
+    def __init__(self, sweep: Scheduler, on_plan: Callable[[], None]) -> None:
         """Args:
         on_plan: called once, when all sizes are probed.
         """
@@ -34,11 +33,12 @@ class LedgerSearch(Searcher):
         self.error: UserError | None = None  # raised here it would be lost in Ray's own
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial's `folder` and name; None: not now; FINISHED."""
+        """The next trial's `folder`, `output` and name; None: not now; FINISHED."""
         sweep = self.sweep
         sweep.ledger.refresh()
-        if self.error is not None or sweep.ledger.notes.get(INTERRUPTED):
-            return None if self.running else Searcher.FINISHED
+        none_left = None if self.running else Searcher.FINISHED
+        if self.error is not None or sweep.ledger.is_interrupted:
+            return none_left
         if len(self.running) >= sweep.slots:
             return None
         try:
@@ -48,28 +48,24 @@ class LedgerSearch(Searcher):
             name = sweep.next_trial(set(self.running.values()))
         except UserError as error:
             self.error = error
-            return None if self.running else Searcher.FINISHED
-        if isinstance(name, str):
-            self.running[trial_id] = name
-            return {"folder": str(sweep.folder), "place": sweep.place, "trial": name}
-        if name is False:
-            self.is_done = True
-            return Searcher.FINISHED
-        return None
+            return none_left
+        self.is_done = name is False
+        if not isinstance(name, str):
+            return Searcher.FINISHED if self.is_done else None
+        self.running[trial_id] = name
+        return {"folder": str(sweep.folder), "output": sweep.output, "trial": name}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """A trial has ended; one that Ray gave up is settled here, one that cannot go on for now ends the sweep."""
-        name = self.running.pop(trial_id)
+        """Settle a trial that Ray gave up; end the sweep after one that cannot continue for now."""
+        name, ledger = self.running.pop(trial_id), self.sweep.ledger
         if result is not None and result.get("sweep_error"):
             self.error = UserError(result["sweep_error"])
             return
-        ledger = self.sweep.ledger
         ledger.refresh()
         if ledger.accounts[name].is_open and error:
-            why = f"see {self.sweep.folder / 'tune'}"
-            ledger.settle(name, {"status": "failed", "why": why})
+            ledger.settle(name, {"status": "failed", "why": f"see {self.sweep.folder / 'tune'}"})
         try:
             self.losers.remove()
         except UserError as problem:  # object storage refuses
@@ -86,7 +82,7 @@ class LedgerSearch(Searcher):
 
 
 class InterruptedStopper(Stopper):
-    """Ends Tune after a wish to stop once no worker has anything to save.
+    """Ends Tune after an interrupt once no worker has anything to save.
 
     Tune itself would wait for processes that are only starting.
     """
@@ -107,7 +103,7 @@ class InterruptedStopper(Stopper):
             account.is_open and account.kind != START_UP and account.charged_until >= now
             for account in self.ledger.accounts.values()
         )
-        if is_at_work or not self.ledger.notes.get(INTERRUPTED):
+        if is_at_work or not self.ledger.is_interrupted:
             self.rests_since = None
             return False
         self.rests_since = self.rests_since or now

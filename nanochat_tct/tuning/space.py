@@ -4,7 +4,7 @@ import dataclasses
 import math
 import random
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,15 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import flops_per_token, parameter_count
 from nanochat_tct.model.config import PRESETS, GPTConfig
 from nanochat_tct.training.config import TrainConfig, resolve
-from nanochat_tct.tuning.ranges import Range, grid_values, middle_value, rounded
+from nanochat_tct.tuning.records import Trial
+from nanochat_tct.tuning.values import Range, Values, grid_values, middle_values, rounded
 
-# Settings of `vary` that are no settings of `train` but become some: their least and largest values.
+# Settings of `vary` that `train` has in another form: their least and largest values.
 COMPOSED = {"global_batch": (1, 10**9), "warmup_share": (0.0, 1.0), "min_lr_share": (0.0, 1.0)}
-EDGE_STEP = 2.0  # a rate beyond the edge is so many times the last one, at least
+STARTUP_TRIALS = 5  # drawn at random before TPE models anything
+
+
+# ----------------------------------------------------------------------------- sizes
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,14 @@ class Size:
         """FLOPs of forward and backward pass over one window."""
         return flops_per_token(self.shape) * self.shape.context_size
 
+    @property
+    def rule_rate(self) -> float:
+        """The usual learning rate: inverse to the width, as Adam's best rate is (training/config.py; Yang et al.
+        2022, "Tensor Programs V")."""
+        return 0.96 / self.shape.n_embd
+
     def settings(self) -> dict[str, int]:
-        """What makes a TrainConfig this size."""
+        """The settings of a TrainConfig of this size."""
         return {name: getattr(self.shape, name) for name in ("n_layer", "n_head", "n_embd")}
 
 
@@ -71,24 +81,6 @@ def make_size(name: str, base: TrainConfig, vocab_size: int) -> Size:
     return Size(name, resolve(config, vocab_size).model())
 
 
-def rule_rate(size: Size) -> float:
-    """Where the search for the learning rate is centred: inverse to the width, as Adam's best rate is
-    (training/config.py; Yang et al. 2022, "Tensor Programs V")."""
-    return 0.96 / size.shape.n_embd
-
-
-def first_rates(size: str, centre: float, search: str, num_rates: int, span: float, seed: int) -> list[float]:
-    """The learning rates tried at first: a grid, even in their logarithm, or drawn log-uniformly."""
-    if search == "grid":
-        steps = [
-            2 * index / max(1, num_rates - 1) - 1 if num_rates > 1 else 0.0 for index in range(num_rates)
-        ]
-    else:
-        rng = random.Random(f"{seed} {size}")
-        steps = [rng.uniform(-1, 1) for _ in range(num_rates)]
-    return [rounded(centre * span**step) for step in steps]
-
-
 def settings_for(
     base: TrainConfig, varied: Mapping[str, Any], iters: int | None = None, rate: float | None = None
 ) -> dict[str, Any]:
@@ -117,6 +109,9 @@ def settings_for(
     return settings
 
 
+# ----------------------------------------------------------------------------- the first trials
+
+
 def first_points(
     size: str,
     centre: float,
@@ -124,18 +119,24 @@ def first_points(
     num_rates: int,
     span: float,
     seed: int,
-    varied: Mapping[str, Sequence[Any] | Range],
+    varied: Mapping[str, Values],
 ) -> list[tuple[float, dict[str, Any]]]:
     """Learning rate, and values of what else is varied, of each of a size's first trials.
 
-    grid: all rates with the first value of everything; then, one setting and value at a time, all rates with that one
-    changed. The fit adds the effects of settings up, so that combinations would tell it nothing that these do not,
-    and a budget is soon eaten by a product. Of a range the middle, both ends are tried.
-    log-uniform: with each rate values are drawn, each as often as the others, and of a range one in each equal part.
+    grid: rates evenly in their logarithm, all with the first value of everything; then, one setting and value at a
+    time, all rates with that one changed. The fit adds the effects of settings up, so combinations would tell it
+    nothing more, and a product would soon exhaust the budget. Of a range the middle and both ends are tried.
+    log-uniform: rates are drawn; with each rate values are drawn, each as often as the others, and of a range one in
+    each equal part.
     """
-    rates = first_rates(size, centre, search, num_rates, span, seed)
     if search == "grid":
-        first = {name: middle_value(values) for name, values in varied.items()}
+        steps = [2 * index / (num_rates - 1) - 1 for index in range(num_rates)] if num_rates > 1 else [0.0]
+    else:
+        rng = random.Random(f"{seed} {size}")
+        steps = [rng.uniform(-1, 1) for _ in range(num_rates)]
+    rates = [rounded(centre * span**step) for step in steps]
+    if search == "grid":
+        first = middle_values(varied)
         others = [
             {**first, name: value} for name, values in varied.items() for value in grid_values(values)[1:]
         ]
@@ -152,8 +153,46 @@ def first_points(
     return [(rate, {name: drawn[name][index] for name in varied}) for index, rate in enumerate(rates)]
 
 
-def rate_beyond(rates: Collection[float], upwards: bool) -> float:
-    """One step past the lowest or highest of the tried rates, as wide as the last step was."""
-    logs = sorted(math.log(rate) for rate in rates)
-    step = max(math.log(EDGE_STEP), logs[1] - logs[0]) if len(logs) > 1 else math.log(EDGE_STEP)
-    return rounded(math.exp(logs[-1] + step if upwards else logs[0] - step))
+def ask_optuna(
+    trials: Iterable[Trial], sizes: Mapping[str, Size], varied: Mapping[str, Values], span: float, seed: int
+) -> tuple[str, float, dict[str, Any]]:
+    """Size, rate and values that Optuna's TPE suggests for the next trial.
+
+    Args:
+        trials: so far; those outside of what may be asked for are left out.
+        span: from the rule's rate, down and up.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    positions = optuna.distributions.FloatDistribution(0, 1)  # in a range
+    distributions: dict[str, optuna.distributions.BaseDistribution] = {
+        "size": optuna.distributions.CategoricalDistribution(list(sizes)),
+        "factor": optuna.distributions.FloatDistribution(1 / span, span, log=True),
+    }
+    for name, values in varied.items():
+        categories = [] if isinstance(values, Range) else values
+        distributions[name] = (
+            optuna.distributions.CategoricalDistribution(categories) if categories else positions
+        )
+    sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP_TRIALS)
+    study = optuna.create_study(sampler=sampler)
+    for trial in trials:
+        factor = trial.learning_rate / rounded(sizes[trial.size].rule_rate)
+        parameters: dict[str, Any] = {"size": trial.size, "factor": factor}
+        for name, values in varied.items():
+            value = getattr(trial, name)
+            parameters[name] = values.position(value) if isinstance(values, Range) else value
+        is_inside = all(getattr(trial, name) in values for name, values in varied.items())
+        if trial.bits_per_byte is not None and is_inside and 1 / span <= factor <= span:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=parameters, distributions=distributions, value=trial.bits_per_byte
+                )
+            )
+    asked = study.ask(distributions).params
+    chosen = {
+        name: values.at(asked[name]) if isinstance(values, Range) else asked[name]
+        for name, values in varied.items()
+    }
+    return asked["size"], rounded(rounded(sizes[asked["size"]].rule_rate) * asked["factor"]), chosen

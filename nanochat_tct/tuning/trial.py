@@ -24,10 +24,12 @@ from nanochat_tct.training.nodes import check_node
 from nanochat_tct.training.ray_driver import WorkersLost, fit, make_trainer, with_retries
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
-from nanochat_tct.tuning.ledger import Ledger, OverBudget
+from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices, seconds_of
+from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import (
     INTERRUPTED,
+    LAST_ITERS,
     REPAIR,
     RESERVE_USED,
     RESIZE,
@@ -36,9 +38,8 @@ from nanochat_tct.tuning.meter import (
     WorkerMeter,
     spare_of,
 )
-from nanochat_tct.tuning.plan import FINAL_EVALUATIONS, Prices, seconds_of
+from nanochat_tct.tuning.records import HalfWay, Head
 
-HEAD = "head"  # note of what the machine that started the sweep has, for nodes.check_node
 FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
 POLL_SECONDS = 0.5  # how often a trial's driver looks at the ledger
 
@@ -47,11 +48,14 @@ class WorkersNotStarted(UserError):
     """A trial's workers do not start, for as much money as that may cost."""
 
 
+# ----------------------------------------------------------------------------- the driver
+
+
 def run_trial(given: dict[str, Any]) -> None:
     """The function that Ray Tune runs: its process drives a Train run, and needs no CPU of its own.
 
     Args:
-        given: `folder` and `place` of the sweep (sweep.Sweep), name of the `trial`; the rest is in the ledger.
+        given: `folder` and `output` of the sweep (scheduler.py), name of the `trial`; the rest is in the ledger.
     """
     from ray import tune
 
@@ -65,17 +69,22 @@ def run_trial(given: dict[str, Any]) -> None:
                 ledger.settle(trial, result)
         result = account.result or {"status": INTERRUPTED}
         tune.report({name: result.get(name) for name in ("status", "tokens", "bits_per_byte")})
-    except UserError as error:  # nothing that ends this trial: the sweep, for now
+    except UserError as error:  # ends the sweep, for now, and leaves the trial open
         tune.report({"sweep_error": str(error)})
 
 
 def open_ledger(given: dict[str, Any]) -> Ledger:
     """The sweep's: the file that all machines see; where its output is in object storage, through the head."""
-    return connect() if is_remote(given["place"]) else Ledger(given["folder"])
+    return connect() if is_remote(given["output"]) else Ledger(given["folder"])
+
+
+def config_of(account: Account) -> ResolvedConfig:
+    """The settings of a trial's run."""
+    return ResolvedConfig(**account.settings["config"])
 
 
 def covers_rest(ledger: Ledger, trial: str) -> bool:
-    """Reserve what a trial that was begun before takes from here: its start, and all that no checkpoint has.
+    """Reserve the rest of a trial that was begun before: its start, and all that no checkpoint has.
 
     Returns: False where there is not as much; then the trial is settled as cut, with what it has reached.
     """
@@ -83,18 +92,16 @@ def covers_rest(ledger: Ledger, trial: str) -> bool:
     account = ledger.accounts[trial]
     if not account.charged and not account.microseconds:
         return True  # the reserve that it was opened with
-    if account.purpose == "probe":  # it finds out what things cost
+    if account.purpose == "probe":  # it measures what the rest costs
         return ledger.top_up(trial, account.reserve) > 0
-    config, prices = ResolvedConfig(**account.settings["config"]), Prices(**account.settings["prices"])
+    config, prices = config_of(account), Prices(**account.settings["prices"])
     done, spare = reached(config)["iters"], spare_of(ledger, account, prices)
-    is_final = account.purpose == "final"  # it takes all there is, and is as long as that buys
+    is_final = account.purpose == "final"  # it takes all that is free, which decides its length
     shortest = with_length(config, min(config.max_iters, done + 1), account.settings) if is_final else config
     rest = prices.start_up + price_of_rest(shortest, done, prices, account.settings)
     needed = math.ceil(rest + spare)
-    wanted = needed if ledger.terms.unit == "flops" else math.ceil(REPAIR * rest + spare)
-    if is_final:
-        wanted = ledger.terms.capacity
-    if ledger.top_up(trial, wanted) >= needed:
+    wanted = math.ceil(REPAIR * rest + spare) if ledger.terms.is_timed else needed
+    if ledger.top_up(trial, ledger.terms.capacity if is_final else wanted) >= needed:
         return True
     ledger.settle(trial, cut(config, ledger))
     return False
@@ -112,7 +119,7 @@ def train_on_workers(given: dict[str, Any], ledger: Ledger, charger: StartUpChar
     from ray.tune.integration.ray_train import TuneReportCallback
 
     account = ledger.accounts[given["trial"]]
-    config = ResolvedConfig(**account.settings["config"])
+    config = config_of(account)
 
     def result_without_workers() -> dict[str, Any] | None:
         """Ray Train starts workers again whatever ended them; where the money is gone, this ends the trial."""
@@ -128,7 +135,7 @@ def train_on_workers(given: dict[str, Any], ledger: Ledger, charger: StartUpChar
                 f"{charger.waited / terms.capacity:.0%} of the budget, went for the wait; see that the machines "
                 "are there and not busy, then the same command goes on"
             )
-        if ledger.notes.get(INTERRUPTED) and charger.has_nothing_to_save:
+        if ledger.is_interrupted and charger.has_nothing_to_save:
             return {"status": INTERRUPTED}
         return None
 
@@ -153,10 +160,13 @@ def train_on_workers(given: dict[str, Any], ledger: Ledger, charger: StartUpChar
         return {"status": "failed", "why": str(error)}
 
 
+# ----------------------------------------------------------------------------- the workers
+
+
 def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
     """One of a trial's workers, started by Ray Train.
 
-    Raises: Preempted, on all workers, when they saved because one of their machines goes.
+    Raises: Preempted, on all workers, when they saved because one of their machines is to go.
     """
     import ray.train
     from ray.train.collective import broadcast_from_rank_zero
@@ -165,11 +175,13 @@ def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
 
     logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
     ledger = open_ledger(given)
-    account = ledger.accounts[given["trial"]]
+    account, head = ledger.accounts[given["trial"]], ledger.latest(Head)
     if not account.is_open:  # its reserve was used up, and Ray started it again
         return account.result
-    check_node(account.settings["config"]["data_dir"], ledger.notes[HEAD])
-    worker = this_worker(account.settings["config"]["use_gpu"])
+    config = config_of(account)
+    assert head is not None
+    check_node(config.data_dir, (head.host, head.software))
+    worker = this_worker(config.use_gpu)
     result = work(
         given["folder"],
         ledger,
@@ -189,32 +201,30 @@ def work(
     ledger: Ledger,
     trial: str,
     worker: Worker,
-    hand_on: Callable[[dict[str, Any]], None] = lambda numbers: None,
+    hand_on: Callable[[dict[str, Any]], None] = lambda metrics: None,
     broadcast: Callable[[Any], Any] = lambda value: value,
     preemption: Callable[[], str | None] = lambda: None,
 ) -> dict[str, Any]:
-    """Train a trial on this worker, charged to the ledger; whoever starts it may be Ray Train or not.
+    """Train a trial on this worker, charged to the ledger, with Ray Train or without.
 
     Args:
-        hand_on: takes the numbers of each evaluation.
+        hand_on: takes the metrics of each evaluation.
         broadcast: gives the first worker's value to all.
         preemption: why this worker should save and leave; None: it should not.
     Returns: what `train_to_the_end` does; of a probe also `seconds` and `hardware`, of a final run `whole_split`.
     """
     meter = WorkerMeter(folder, ledger, trial, worker.rank)
-    account = meter.account
-    settings = account.settings
-    config = ResolvedConfig(**settings["config"])
+    account, settings, config = meter.account, meter.account.settings, meter.config
     if worker.device.type == "cpu":
         torch.set_num_threads(settings["threads"])
     os.environ["WANDB_RUN_GROUP"] = settings["group"]
-    early_stopping = EarlyStopping(meter, settings, worker.is_first)
+    early_stopping = EarlyStopping(meter, worker.is_first)
     log_dir = Path(config.log_dir) / config.run_name
     log_dir.mkdir(parents=True, exist_ok=True)
 
-    def report(numbers: dict[str, Any]) -> None:
-        early_stopping.look_at(numbers)
-        hand_on(numbers)
+    def report(metrics: dict[str, Any]) -> None:
+        early_stopping.look_at(metrics)
+        hand_on(metrics)
 
     with open(log_dir / "log.txt", "a", buffering=1, encoding="utf-8") as lines:
         reporter = Reporter(
@@ -226,25 +236,21 @@ def work(
         if not worker.is_first:
             return train_to_the_end(config, worker, reporter, meter, broadcast)
         run_dir = local_path(config.run_place)
+        charger = WorkerCharger(ledger, trial, meter.log, lambda: cut(meter.config, ledger, is_here=True))
         # Waits for a worker of an earlier start that is about to end.
-        with (
-            checkpoint.exclusive(run_dir, waits=True),
-            WorkerCharger(ledger, trial, meter.log, lambda: cut(meter.config, ledger, is_here=True)),
-        ):
+        with checkpoint.exclusive(run_dir, waits=True), charger:
             try:
                 result = train_to_the_end(config, worker, reporter, meter, broadcast)
                 if account.purpose == "final" and result["status"] == "finished":
-                    result |= evaluate_whole_split(config, result["checkpoint"], meter, settings)
+                    result |= evaluate_whole_split(config, result["checkpoint"], meter)
             except OverBudget:
                 result = cut(meter.config, ledger)
                 ledger.settle(trial, result)  # the other workers wait for this one: the driver ends them
             meter.flush()
             result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
-        result["seconds"] = seconds_of(
-            meter.marks, result["ended_at"], account.opened_at, settings["windows"]
-        )
-        result["hardware"] = hardware(worker.device)
+        seconds = seconds_of(list(meter.marks), result["ended_at"], account.opened_at, settings["windows"])
+        result |= {"seconds": vars(seconds), "hardware": hardware(worker.device)}
     return result
 
 
@@ -259,22 +265,21 @@ def train_to_the_end(
 
     Returns: `status iters tokens bits_per_byte checkpoint why ended_at`.
     """
-    while True:
+    why: str | None = RESIZE
+    while why == RESIZE:
         if worker.is_first:
-            config = fit_length(config, meter)
+            config = fit_length(config, meter, reached(config)["iters"])
         if worker.world_size > 1:
             config = ResolvedConfig(**broadcast(to_dict(config)))
         try:
             result = Trainer(config, worker, reporter).run()
+            why = result["stopped"]
         except NotSaved:
             raise
         except StoppedTogether as error:  # not finite, again and again
             return {"status": "stopped", "why": str(error), "ended_at": meter.ledger.clock()} | reached(
                 config
             )
-        if result["stopped"] != RESIZE:
-            break
-    why = result["stopped"]
     status = {None: "finished", RESERVE_USED: "cut", INTERRUPTED: INTERRUPTED}.get(why, "stopped")
     if why is not None and why.startswith(PREEMPTED):
         status = PREEMPTED
@@ -283,24 +288,107 @@ def train_to_the_end(
     return {"status": status, "why": why, "ended_at": meter.ledger.clock()} | reached(config)
 
 
+class EarlyStopping:
+    """Stops a trial at an evaluation when it diverges, or is hopeless beside the others."""
+
+    def __init__(self, meter: WorkerMeter, is_first: bool) -> None:
+        self.meter, self.settings, self.is_first = meter, meter.account.settings, is_first
+        self.before: float | None = None
+
+    def look_at(self, metrics: dict[str, Any]) -> None:
+        """Take the metrics of an evaluation."""
+        bits = metrics["bits_per_byte"]
+        if not self.is_first or self.settings["purpose"] != "sweep":
+            return
+        if metrics["iter"] == 0:
+            self.before = bits
+        elif metrics["iter"] < self.settings["iters"]:
+            others = self.peers()
+            self.meter.ledger.note(HalfWay(self.meter.trial, bits))
+            if not math.isfinite(bits) or (self.before is not None and bits >= self.before):
+                self.meter.stop = "diverged"
+            elif others and bits > self.settings["hopeless"] * min(others):
+                self.meter.stop = f"hopeless: {bits:.3f} half-way, where another rate had {min(others):.3f}"
+
+    def peers(self) -> list[float]:
+        """Bits per byte that others of this size and length had half-way."""
+        ledger = self.meter.ledger
+        ledger.refresh()
+        same = {
+            name
+            for name, account in ledger.accounts.items()
+            if all(account.settings.get(key) == self.settings[key] for key in ("size", "iters", "purpose"))
+        }
+        notes = [note for note in ledger.noted(HalfWay) if note.trial in same - {self.meter.trial}]
+        return [note.bits_per_byte for note in notes]
+
+
+def evaluate_whole_split(config: ResolvedConfig, path: str, meter: WorkerMeter) -> dict[str, float | None]:
+    """Measure a final run's model as `nanochat-tct evaluate` does, on as many windows as its plan affords.
+
+    Returns: `whole_split`, bits per byte, and its `whole_split_error`; nothing where trials took all windows anyway.
+    """
+    from nanochat_tct.evaluation.evaluate import evaluate_loss
+    from nanochat_tct.generation.generate import load
+
+    settings = meter.account.settings
+    windows = settings["whole_windows"]
+    if not windows:
+        return {}
+    store = TokenStore.open(config.data_dir, verify=False)
+    split = open_windows(store, config, "val")
+    meter.charge("evaluation", windows * Prices(**settings["flops"]).window)
+    device = "cuda" if config.use_gpu else "cpu"
+    model = load(path, None, device)[0]
+    assert config.batch_size != "auto"  # a sweep's is a number (tuning/config.py)
+    masks = store.masks if config.mask_illegal else None
+    measured = evaluate_loss(
+        model, split, config.batch_size, device, config.precision, masks=masks, taken=windows
+    )
+    return {"whole_split": measured["bits_per_byte"], "whole_split_error": measured.get("standard_error")}
+
+
+def loss_curve(run_dir: Path) -> list[list[float | None]]:
+    """Of a run's log: iter, bits per byte in training, and in validation, one of the two missing."""
+    entries = read_metrics(run_dir)
+    ratios = [entry["bits_per_byte"] / entry["loss"] for entry in entries if entry.get("bits_per_byte")]
+    curve: list[list[float | None]] = []
+    for entry in entries:
+        if entry["kind"] == "validation":
+            curve.append([entry["iter"], None, float(f"{entry['bits_per_byte']:.5g}")])
+        elif ratios:
+            curve.append([entry["iter"], float(f"{ratios[0] * entry['loss']:.5g}"), None])
+    return curve
+
+
+def hardware(device: torch.device) -> str:
+    """What a probe's speed holds for."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU of {socket.gethostname()}, {os.cpu_count()} cores"
+
+
+# ----------------------------------------------------------------------------- where a run stands, and its length
+
+
 def reached(config: ResolvedConfig, is_here: bool = False) -> dict[str, Any]:
-    """Where a run stands, from its latest checkpoint.
+    """The state of a run at its latest checkpoint.
 
     Args:
-        is_here: this machine has it, so that object storage need not be asked.
+        is_here: this machine has it, so object storage need not be asked.
     """
-    place = config.run_place
-    latest = checkpoint.latest_checkpoint(local_path(place) if is_here else remote_run.pull(place))
+    location = config.run_place
+    latest = checkpoint.latest_checkpoint(local_path(location) if is_here else remote_run.pull(location))
     if latest is None:
         return {"iters": 0, "tokens": 0, "bits_per_byte": None, "checkpoint": None}
     state = checkpoint.load_checkpoint(latest, verify=False).state
-    last = state["progress"]["last_evaluation"]
+    last = state["progress"]["last_evaluation"] or {}
     return {
         "iters": state["step"],
         "tokens": state["step"] * state["global_batch"] * state["model_config"]["context_size"],
-        "bits_per_byte": None if last is None else last["bits_per_byte"],
-        "standard_error": None if last is None else last.get("standard_error"),
-        "checkpoint": join(config.run_place, latest.name),
+        "bits_per_byte": last.get("bits_per_byte"),
+        "standard_error": last.get("standard_error"),
+        "checkpoint": join(location, latest.name),
         "max_iters": config.max_iters,
     }
 
@@ -319,41 +407,6 @@ def cut(config: ResolvedConfig, ledger: Ledger, is_here: bool = False) -> dict[s
     return result
 
 
-class Losers:
-    """Trials that are settled, and neither the best one nor a final run: their numbers stay, their checkpoints go."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.removed: set[str] = set()
-
-    def remove(self) -> None:
-        """Remove the checkpoints of those there are by now. Raises: UserError when object storage refuses."""
-        settled = {name: each for name, each in self.ledger.accounts.items() if not each.is_open}
-        bits = {
-            name: each.result["bits_per_byte"]
-            for name, each in settled.items()
-            if each.purpose != "probe" and math.isfinite(each.result.get("bits_per_byte") or math.inf)
-        }
-        best = min(bits, key=lambda name: bits[name], default=None)
-        for name, account in settled.items():
-            if name == best or account.purpose == "final" or name in self.removed:
-                continue
-            place = ResolvedConfig(**account.settings["config"]).run_place
-            run_dir = local_path(place)
-            for path in checkpoint.list_checkpoints(run_dir):
-                shutil.rmtree(path)
-            (run_dir / checkpoint.BEST).unlink(missing_ok=True)
-            remote_run.push(run_dir, place)
-            self.removed.add(name)
-
-
-def evaluations_left(config: ResolvedConfig, done: int) -> int:
-    """Those to come: at multiples of the interval, one that a kill cut off included, and at the end."""
-    first = math.ceil(done / config.eval_interval)
-    last = config.max_iters // config.eval_interval
-    return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
-
-
 def price_of_rest(
     config: ResolvedConfig, done: int, prices: Prices, settings: dict[str, Any], with_iters: bool = True
 ) -> float:
@@ -370,39 +423,42 @@ def price_of_rest(
     return price + with_iters * (config.max_iters - done) * prices.iter
 
 
-def fit_length(config: ResolvedConfig, meter: WorkerMeter) -> ResolvedConfig:
+def evaluations_left(config: ResolvedConfig, done: int) -> int:
+    """Those to come: at multiples of the interval, one that a kill cut off included, and at the end."""
+    first = math.ceil(done / config.eval_interval)
+    last = config.max_iters // config.eval_interval
+    return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
+
+
+def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> ResolvedConfig:
     """The config of what is still to do, with the money there is; on the first worker.
 
     A trial keeps its length, so that it can be compared: its reserve is raised by what it must do again, as far as
-    there is money. A final run takes all there is, so its length is what that buys.
-    """
-    account, ledger = meter.account, meter.ledger
-    settings = account.settings
-    done = reached(config)["iters"]
-    prices, windows = meter.prices, settings["windows"]
-    measured = meter.measured_iter() if ledger.terms.unit != "flops" else None
-    if measured is not None:
-        prices = meter.prices = dataclasses.replace(prices, iter=measured)
+    there is money. A final run takes all that is free, which decides its length.
 
+    Args:
+        done: iters that the latest checkpoint has.
+    """
+    account, ledger, settings = meter.account, meter.ledger, meter.account.settings
+    if meter.is_timed and (measured := meter.measured_iter()) is not None:
+        meter.prices = dataclasses.replace(meter.prices, iter=measured)
+    prices, spare = meter.prices, spare_of(ledger, account, meter.prices)
     if account.purpose == "final":
-        spare = meter.spare()
         besides = price_of_rest(config, done, prices, settings, with_iters=False) + spare
         iters = math.floor((meter.left() - besides) / prices.iter)
-        config = with_length(config, done + max(1, iters), settings)  # one at least: an evaluation follows it
+        too_few = LAST_ITERS if meter.resizes else 0
+        config = with_length(config, done + (iters if iters > too_few else 1), settings)
         while config.max_iters > done + 1 and (
             price_of_rest(config, done, prices, settings) + spare > meter.left()
         ):
             config = with_length(config, config.max_iters - 1, settings)
     else:
         needed = price_of_rest(config, done, prices, settings)
-        if ledger.terms.unit != "flops":
-            needed = REPAIR * needed + meter.spare()
-        ledger.top_up(meter.trial, math.ceil(needed))
+        ledger.top_up(meter.trial, math.ceil(REPAIR * needed + spare if meter.is_timed else needed))
     meter.config = config
-    evaluations = [windows * prices.window] * evaluations_left(config, done)
-    meter.begin(
-        config.max_iters - done, [*evaluations, settings["whole_windows"] * prices.window], FIRST_LOOK
-    )
+    evaluations = [settings["windows"] * prices.window] * evaluations_left(config, done)
+    whole_split = settings["whole_windows"] * prices.window
+    meter.begin(config.max_iters - done, [*evaluations, whole_split], FIRST_LOOK)
     return config
 
 
@@ -425,87 +481,29 @@ def with_length(config: ResolvedConfig, max_iters: int, settings: dict[str, Any]
     return resolve(length, config.vocab_size)
 
 
-class EarlyStopping:
-    """Stops a trial at an evaluation when it diverges, or is hopeless beside the others."""
+class Losers:
+    """Trials that are settled, and neither the best one nor a final run: their numbers stay, their checkpoints go."""
 
-    def __init__(self, meter: WorkerMeter, settings: dict[str, Any], is_first: bool) -> None:
-        self.meter, self.settings, self.is_first = meter, settings, is_first
-        self.before: float | None = None
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.removed: set[str] = set()
 
-    def look_at(self, numbers: dict[str, Any]) -> None:
-        """Take the numbers of an evaluation."""
-        bits, iters = numbers["bits_per_byte"], self.settings["iters"]
-        if not self.is_first or self.settings["purpose"] != "sweep":
-            return
-        if numbers["iter"] == 0:
-            self.before = bits
-        elif numbers["iter"] < iters:
-            others = self.peers()
-            self.meter.ledger.note(f"half-way {self.meter.trial}", bits)
-            if not math.isfinite(bits) or (self.before is not None and bits >= self.before):
-                self.meter.stop = "diverged"
-            elif others and bits > self.settings["hopeless"] * min(others):
-                self.meter.stop = f"hopeless: {bits:.3f} half-way, where another rate had {min(others):.3f}"
-
-    def peers(self) -> list[float]:
-        """Bits per byte that others of this size and length had half-way."""
-        ledger = self.meter.ledger
-        ledger.refresh()
-        same = (
-            name
-            for name, account in ledger.accounts.items()
-            if all(account.settings.get(key) == self.settings[key] for key in ("size", "iters", "purpose"))
-        )
-        return [
-            ledger.notes[f"half-way {name}"]
-            for name in same
-            if name != self.meter.trial and f"half-way {name}" in ledger.notes
-        ]
-
-
-def evaluate_whole_split(
-    config: ResolvedConfig, path: str, meter: WorkerMeter, settings: dict[str, Any]
-) -> dict[str, float | None]:
-    """Measure a final run's model as `nanochat-tct evaluate` does, on as many windows as its plan affords.
-
-    Returns: `whole_split`, bits per byte, and its `whole_split_error`; nothing where trials took all windows anyway.
-    """
-    from nanochat_tct.evaluation.evaluate import evaluate_loss
-    from nanochat_tct.generation.generate import load
-
-    windows = settings["whole_windows"]
-    if not windows:
-        return {}
-    store = TokenStore.open(config.data_dir, verify=False)
-    split = open_windows(store, config, "val")
-    meter.charge("evaluation", windows * Prices(**settings["flops"]).window)
-    device = "cuda" if config.use_gpu else "cpu"
-    model = load(path, None, device)[0]
-    assert config.batch_size != "auto"  # a sweep's is a number (tuning/config.py)
-    masks = store.masks if config.mask_illegal else None
-    measured = evaluate_loss(
-        model, split, config.batch_size, device, config.precision, masks=masks, taken=windows
-    )
-    return {"whole_split": measured["bits_per_byte"], "whole_split_error": measured.get("standard_error")}
-
-
-def loss_curve(run_dir: Path) -> list[list[float | None]]:
-    """Of a run's log: iter, bits per byte in training, and in validation, one of the two missing."""
-    entries = read_metrics(run_dir)
-    bits_of_nats = next(
-        (entry["bits_per_byte"] / entry["loss"] for entry in entries if entry.get("bits_per_byte")), None
-    )
-    curve: list[list[float | None]] = []
-    for entry in entries:
-        if entry["kind"] == "validation":
-            curve.append([entry["iter"], None, float(f"{entry['bits_per_byte']:.5g}")])
-        elif bits_of_nats is not None:
-            curve.append([entry["iter"], float(f"{bits_of_nats * entry['loss']:.5g}"), None])
-    return curve
-
-
-def hardware(device: torch.device) -> str:
-    """What a probe's speed holds for."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU of {socket.gethostname()}, {os.cpu_count()} cores"
+    def remove(self) -> None:
+        """Remove the checkpoints of those there are by now. Raises: UserError when object storage refuses."""
+        settled = {name: each for name, each in self.ledger.accounts.items() if not each.is_open}
+        bits = {
+            name: each.result["bits_per_byte"]
+            for name, each in settled.items()
+            if each.purpose != "probe" and math.isfinite(each.result.get("bits_per_byte") or math.inf)
+        }
+        best = min(bits, key=lambda name: bits[name], default=None)
+        for name, account in settled.items():
+            if name == best or account.purpose == "final" or name in self.removed:
+                continue
+            location = config_of(account).run_place
+            run_dir = local_path(location)
+            for path in checkpoint.list_checkpoints(run_dir):
+                shutil.rmtree(path)
+            (run_dir / checkpoint.BEST).unlink(missing_ok=True)
+            remote_run.push(run_dir, location)
+            self.removed.add(name)

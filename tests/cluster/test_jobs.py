@@ -11,7 +11,7 @@ import pytest
 
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.documents import to_json
-from nanochat_tct.tuning.trials import LEDGER
+from nanochat_tct.tuning.records import LEDGER
 from tests.support.commands import REPOSITORY
 from tests.support.running_cluster import RunningCluster
 from tests.support.workers import small_config, small_workflows, train_alone

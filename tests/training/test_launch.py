@@ -42,8 +42,8 @@ LENGTH = (
     8,
 )
 OTHER = ("--log-interval", 1, "--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--num-workers", 2)
-# Ray would let everything else on the machine go first, and not look at its workers for two seconds.
-QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "RAY_worker_niceness": "0"}
+# Ray would not look at its workers for two seconds.
+QUICK = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
 
 
 def arguments(data_dir: Path, folder: Path, *more: object) -> list[object]:

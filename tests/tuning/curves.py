@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nanochat_tct.tuning.trials import Trial
+from nanochat_tct.tuning.records import Trial
 
 WIDTHS = {"narrow": 64, "middle": 128, "wide": 256}
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.config import parse_arguments
-from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import Ledger
-from nanochat_tct.tuning.meter import INTERRUPTED, WORK_DIR
-from nanochat_tct.tuning.tune import interruptible, prepare
+from nanochat_tct.tuning.meter import WORK_DIR
+from nanochat_tct.tuning.records import Interrupted
+from nanochat_tct.tuning.runner import interruptible, run_alone
+from nanochat_tct.tuning.tune import prepare
 from tests.support.commands import flags
 from tests.support.workers import small_store
 
@@ -65,7 +66,7 @@ def sweep_alone(arguments: list[str], environment: dict[str, str] | None = None)
     """What `tune` does with these arguments, without Ray; the exit code of this process is the command's."""
     os.environ.update(environment or {})
     sweep = prepare(parse_arguments(SweepConfig, arguments, "tune", ""))[0]
-    sweep.ledger.note(INTERRUPTED, False)
+    sweep.ledger.note(Interrupted(False))
     with interruptible(sweep.ledger) as signals:
         sys.exit(0 if run_alone(sweep) else signals.exit_code)
 

@@ -13,9 +13,9 @@ import pytest
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning import Sweep
-from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.api import arguments_of
 from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.runner import run_alone
 from nanochat_tct.tuning.tune import prepare
 from tests.support.commands import REPOSITORY
 from tests.support.workers import small_store

@@ -14,12 +14,13 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
+from nanochat_tct.tuning.budget import FINAL_EVALUATIONS
 from nanochat_tct.tuning.config import DECIDED, DIFFERENT, SweepConfig
 from nanochat_tct.tuning.ledger import Account, Terms
-from nanochat_tct.tuning.plan import FINAL_EVALUATIONS
-from nanochat_tct.tuning.sweep import Sweep
+from nanochat_tct.tuning.records import BEST
+from nanochat_tct.tuning.results import trial_rows
+from nanochat_tct.tuning.scheduler import Scheduler
 from nanochat_tct.tuning.trial import with_length
-from nanochat_tct.tuning.trials import BEST, trial_rows
 from nanochat_tct.tuning.tune import refuse_other_sweep, write_results
 from tests.tuning.test_sweep import make_sweep, run_all
 
@@ -91,7 +92,7 @@ def test_wrong_settings(arguments: list[str], message: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+def done(tmp_path_factory: pytest.TempPathFactory) -> Scheduler:
     """A sweep that came to its end."""
     sweep = make_sweep(
         tmp_path_factory.mktemp("sweep"), sizes=["1x32"], num_rates=2, mask_illegal=False, max_bad_iters=3
@@ -100,11 +101,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     return sweep
 
 
-def final_of(sweep: Sweep) -> Account:
+def final_of(sweep: Scheduler) -> Account:
     return next(account for account in sweep.ledger.accounts.values() if account.purpose == "final")
 
 
-def test_each_trial_derives_its_own_weight_decay(done: Sweep) -> None:
+def test_each_trial_derives_its_own_weight_decay(done: Scheduler) -> None:
     sweep, decays = done, set()
     for account in sweep.ledger.accounts.values():
         config = ResolvedConfig(**account.settings["config"])
@@ -125,7 +126,7 @@ def test_each_trial_derives_its_own_weight_decay(done: Sweep) -> None:
     assert not sweep.make_fit().values and "weight_decay" not in sweep.make_fit().decision
 
 
-def test_a_final_run_of_another_length_derives_it_again(done: Sweep) -> None:
+def test_a_final_run_of_another_length_derives_it_again(done: Scheduler) -> None:
     account = final_of(done)
     config = ResolvedConfig(**account.settings["config"])
     shorter = with_length(config, 30, account.settings)
@@ -136,7 +137,7 @@ def test_a_final_run_of_another_length_derives_it_again(done: Sweep) -> None:
     assert with_length(config, 30, given).weight_decay == config.weight_decay
 
 
-def test_the_best_config_has_what_the_final_run_had(done: Sweep) -> None:
+def test_the_best_config_has_what_the_final_run_had(done: Scheduler) -> None:
     account = final_of(done)
     account.result["max_iters"] = 40  # its length was corrected
     write_results(done)

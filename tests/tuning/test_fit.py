@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.fit import Fit, effective_tokens, fit_trials, on_whole_split
-from nanochat_tct.tuning.trials import Trial
+from nanochat_tct.tuning.records import Trial
 from tests.tuning.curves import WIDTHS, Curve, parameters, trial
 
 FINAL_FLOPS = 1e14
@@ -45,13 +45,13 @@ def test_dense_sweep_is_recovered() -> None:
     trials = curve.sweep(0, factors=(0.25, 0.5, 1, 2, 4), flops=(1e12, 4e12, 1.6e13))
     fit = fit_trials(trials, final_tokens())
     truth = {size: curve.loss(size, tokens) for size, tokens in final_tokens().items()}
-    assert truth[fit.best_size] < min(truth.values()) * 1.005
+    assert truth[fit.best.size] < min(truth.values()) * 1.005
     for size in fit.sizes:
         best = curve.best_rate(size.size, size.tokens)
         assert abs(math.log(size.learning_rate.middle / best)) < 0.25
         assert abs(size.bits_per_byte.middle / truth[size.size] - 1) < 0.02
-    assert fit.best_learning_rate == next(
-        size.learning_rate.middle for size in fit.sizes if size.size == fit.best_size
+    assert fit.best.learning_rate.middle == next(
+        size.learning_rate.middle for size in fit.sizes if size.size == fit.best.size
     )
 
 
@@ -67,7 +67,7 @@ def test_intervals_hold_the_truth_and_choices_are_good() -> None:
             truth = curve.loss(size.size, size.tokens)
             loss_hits.append(size.bits_per_byte.low <= truth <= size.bits_per_byte.high)
         possible = [curve.loss(size.size, size.tokens) for size in fit.sizes]
-        chosen = curve.loss(fit.best_size, fit.final_tokens[fit.best_size], fit.best_learning_rate)
+        chosen = curve.loss(fit.best.size, fit.final_tokens[fit.best.size], fit.best.learning_rate.middle)
         regrets.append(chosen / min(possible) - 1)
     assert np.mean(rate_hits) >= 0.8
     assert np.mean(loss_hits) >= 0.8
@@ -78,8 +78,8 @@ def test_more_trials_make_intervals_narrower() -> None:
     curve = Curve()
 
     def widths(fit: Fit) -> tuple[float, float]:
-        low, high = fit.learning_rate_interval
-        return math.log(high / low), math.log(fit.prediction.high / fit.prediction.low)
+        low, _, high = fit.best.learning_rate
+        return math.log(high / low), math.log(fit.best.bits_per_byte.high / fit.best.bits_per_byte.low)
 
     one = widths(fit_trials(curve.sweep(0, sizes=("middle",), factors=(1,)), final_tokens()))
     few = widths(fit_trials(curve.sweep(0), final_tokens()))
@@ -92,8 +92,8 @@ def test_more_trials_make_intervals_narrower() -> None:
 def test_single_size_is_enough(factors: tuple[float, ...]) -> None:
     curve = Curve()
     fit = fit_trials(curve.sweep(0, sizes=("middle",), factors=factors), final_tokens())
-    assert fit.best_size == "middle"
-    low, high = fit.learning_rate_interval
+    assert fit.best.size == "middle"
+    low, _, high = fit.best.learning_rate
     assert low < curve.best_rate("middle", final_tokens()["middle"]) < high
     low, middle, high = fit.predict("middle", final_tokens()["middle"])
     assert 0 < low < middle < high < math.inf
@@ -104,11 +104,11 @@ def test_what_diverged_lowers_the_rate() -> None:
     curve = Curve()
     trials = curve.sweep(0, sizes=("middle",), factors=(0.3, 1))
     high = dataclasses.replace(trials[-1], trial="high", learning_rate=trials[-1].learning_rate * 2)
-    without = fit_trials(trials).best_learning_rate
+    without = fit_trials(trials).best.learning_rate.middle
     stopped = dataclasses.replace(high, status="stopped", bits_per_byte=None)
-    assert fit_trials([*trials, stopped]).best_learning_rate < without * 0.9
+    assert fit_trials([*trials, stopped]).best.learning_rate.middle < without * 0.9
     failed = dataclasses.replace(high, status="failed", bits_per_byte=None)
-    assert fit_trials([*trials, failed]).best_learning_rate == without
+    assert fit_trials([*trials, failed]).best.learning_rate.middle == without
 
 
 def varied_sweep(curve: Curve, *variants: tuple[dict[str, Any], float, float]) -> list[Trial]:
@@ -168,7 +168,7 @@ def test_a_value_of_which_nothing_finished_is_not_chosen() -> None:
     assert fit.best_values["dropout"] == 0.0
     # That all rates were stopped is not blamed on the rates.
     alone = fit_trials(trials)
-    assert abs(math.log(fit.best_learning_rate / alone.best_learning_rate)) < 0.15
+    assert abs(math.log(fit.best.learning_rate.middle / alone.best.learning_rate.middle)) < 0.15
     (good, lost) = fit.values
     assert lost.cost.middle > 0.02 > good.cost.middle and lost.num_finished == 0
     only = [dataclasses.replace(each, dropout=0.9) for each in trials]
@@ -231,9 +231,9 @@ def test_finite_data_favours_larger_models() -> None:
     trials = curve.sweep(0, flops=(3e11, 1e12))
     plenty = [dataclasses.replace(t, unique_tokens=10**10) for t in trials]
     scarce, rich = (fit_trials(each, final_tokens(3e14)) for each in (trials, plenty))
-    assert scarce.prediction.middle > rich.prediction.middle
+    assert scarce.best.bits_per_byte.middle > rich.best.bits_per_byte.middle
     size_of = {"narrow": 0, "middle": 1, "wide": 2}
-    assert size_of[scarce.best_size] >= size_of[rich.best_size]
+    assert size_of[scarce.best.size] >= size_of[rich.best.size]
     chance = {fit: {s.size: s.probability_best for s in fit.sizes}["wide"] for fit in (scarce, rich)}
     assert chance[scarce] > chance[rich]
 
@@ -251,8 +251,8 @@ def test_curve_passes_through_the_prediction() -> None:
 def test_decision_is_two_plain_sentences() -> None:
     fit = fit_trials(Curve().sweep(0), final_tokens())
     assert len(fit.decision.split(". ")) == 2 and fit.decision.endswith(").")
-    assert fit.best_size in fit.decision and f"{fit.best_learning_rate:.2g}" in fit.decision
-    assert f"{fit.prediction.middle:.4f}" in fit.decision
+    assert fit.best.size in fit.decision and f"{fit.best.learning_rate.middle:.2g}" in fit.decision
+    assert f"{fit.best.bits_per_byte.middle:.4f}" in fit.decision
 
 
 @settings(max_examples=5, deadline=None, derandomize=True)
@@ -272,8 +272,10 @@ def test_unit_of_the_loss_does_not_matter(power: int) -> None:
     trials = Curve().sweep(0, sizes=("narrow", "middle"))
     scaled = [dataclasses.replace(t, bits_per_byte=(t.bits_per_byte or 0) * 2.0**power) for t in trials]
     fit, other = fit_trials(trials), fit_trials(scaled)
-    assert other.best_size == fit.best_size and other.best_learning_rate == fit.best_learning_rate
-    assert other.prediction.middle == pytest.approx(fit.prediction.middle * 2.0**power)
+    assert (
+        other.best.size == fit.best.size and other.best.learning_rate.middle == fit.best.learning_rate.middle
+    )
+    assert other.best.bits_per_byte.middle == pytest.approx(fit.best.bits_per_byte.middle * 2.0**power)
 
 
 @settings(deadline=None)
@@ -353,11 +355,14 @@ def test_what_trials_were_measured_by_widens_the_interval_and_changes_no_choice(
         ]
     assert np.mean(hits) >= 0.8
     sure = fit_trials([dataclasses.replace(each, standard_error=0.0) for each in trials], final_tokens())
-    assert math.log(fit.prediction.high / fit.prediction.low) > 0.1
+    assert math.log(fit.best.bits_per_byte.high / fit.best.bits_per_byte.low) > 0.1
     assert fit.sampling_error == pytest.approx(0.04 / off) and sure.sampling_error == 0
-    assert (sure.best_size, sure.best_values) == (fit.best_size, fit.best_values)
-    assert sure.best_learning_rate == fit.best_learning_rate
-    assert sure.prediction.high < fit.prediction.high and sure.prediction.low > fit.prediction.low
+    assert (sure.best.size, sure.best_values) == (fit.best.size, fit.best_values)
+    assert sure.best.learning_rate.middle == fit.best.learning_rate.middle
+    assert (
+        sure.best.bits_per_byte.high < fit.best.bits_per_byte.high
+        and sure.best.bits_per_byte.low > fit.best.bits_per_byte.low
+    )
 
 
 def final_run(curve: Curve, tokens: int, off: float, **changes: Any) -> Trial:

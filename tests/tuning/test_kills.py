@@ -21,9 +21,9 @@ from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.meter import WORK_DIR
-from nanochat_tct.tuning.sweep import PROBE_ITERS
+from nanochat_tct.tuning.results import trial_rows
+from nanochat_tct.tuning.scheduler import PROBE_ITERS
 from nanochat_tct.tuning.trial import work
-from nanochat_tct.tuning.trials import trial_rows
 from tests.support.commands import REPOSITORY
 from tests.tuning.sweeps import (
     ForkedProcess,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,9 +18,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.ledger import IDLE, LEDGER, MICRO, Ledger, OverBudget, Terms
+from nanochat_tct.tuning.records import (
+    Centres,
+    Choice,
+    Duration,
+    Evidence,
+    HalfWay,
+    Head,
+    Interrupted,
+    Interval,
+    Note,
+    Plan,
+    Slots,
+)
 from tests.support.commands import REPOSITORY
+from tests.tuning.curves import trial
 
 FLOPS = Terms("flops", 1000, None, {})
+TRIAL = trial("narrow", 0.01, 1000, 1.5)
 DOLLARS = Terms("usd", 2.0, 3600.0, {})  # two seconds of one worker
 
 
@@ -139,9 +155,47 @@ def test_processes_see_each_others_charges(tmp_path: Path) -> None:
     assert one.charge("a", "train", 40) == 0
     other.refresh()
     assert other.accounts == one.accounts
-    one.note("widened", 2)
+    notes = [
+        Plan(1.5, {"1x32": 20}, 4, 64, 1000),
+        Plan(2.5, {"1x32": 30}, 4, 64, 1000, round=1),
+        Choice("1x32", 0.03, {"dropout": 0.1}, "Chosen. So.", Interval(1.0, 1.5, 2.0), {"1x32": 7}),
+        Evidence("sweeps/other", [TRIAL]),
+        *(Centres({"1x32": 0.03}), Duration(1.5, {"1x32": 2.0}), Slots(2), Head("host", {"torch": "2"})),
+        *(HalfWay("a", 2.0), HalfWay("b", 1.5), Interrupted(True)),
+    ]
+    for note in notes:
+        one.note(note)
     other.refresh()
-    assert other.notes == {"widened": 2}
+    for ledger in (one, other, Ledger(tmp_path)):
+        assert [note for kind in Note.__subclasses__() for note in ledger.noted(kind)] == sorted(
+            notes, key=lambda note: Note.__subclasses__().index(type(note))
+        )
+        assert ledger.latest(Plan) == notes[1] and ledger.is_interrupted
+    one.note(Interrupted(False))
+    assert not one.is_interrupted
+
+
+def test_notes_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """They had names of words, and values of forms of their own."""
+    ledger = Ledger.create(tmp_path, FLOPS)
+    plan = {"money": 1.5, "iters": {"1x32": 20}, "eval_iters": 4, "windows": 64, "whole_windows": 1000}
+    choice = {"size": "1x32", "learning_rate": 0.03, "varied": {}, "decision": "So."}
+    notes: list[list[Any]] = [
+        *(["plan", plan], ["plan 1", plan], ["centres", {"1x32": 0.03}], ["slots", 2], ["interrupted", True]),
+        *(["choice", choice], ["choice", {**choice, "predicted": [1.0, 1.5, 2.0], "tokens": {"1x32": 7}}]),
+        *(["forecast", {"sweep": 1.5, "final": {"1x32": 2.0}}], ["head", ["host", {"torch": "2"}]]),
+        *(["half-way sweep-00-1x32", 2.0], ["evidence", {"sweeps/other": [vars(TRIAL)]}]),
+    ]
+    with open(tmp_path / LEDGER, "a") as file:
+        file.writelines(json.dumps({"note": note}) + "\n" for note in notes)
+    ledger.refresh()
+    assert ledger.noted(Plan) == [Plan(**plan), Plan(**plan, round=1)]
+    assert ledger.latest(Choice) == Choice(**choice, predicted=Interval(1.0, 1.5, 2.0), tokens={"1x32": 7})
+    assert ledger.latest(HalfWay) == HalfWay("sweep-00-1x32", 2.0)
+    assert ledger.latest(Evidence) == Evidence("sweeps/other", [TRIAL])
+    assert (ledger.latest(Centres), ledger.latest(Slots)) == (Centres({"1x32": 0.03}), Slots(2))
+    assert ledger.latest(Duration) == Duration(1.5, {"1x32": 2.0}) and ledger.is_interrupted
+    assert ledger.latest(Head) == Head("host", {"torch": "2"})
 
 
 @pytest.mark.parametrize("cut", [1, 5, 20])

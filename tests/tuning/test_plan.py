@@ -6,23 +6,23 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import Terms
-from nanochat_tct.tuning.plan import (
+from nanochat_tct.tuning.amounts import unit_name
+from nanochat_tct.tuning.budget import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
     FORWARD,
     MIN_ITERS,
-    Plan,
     Prices,
     affordable_eval_iters,
     final_iters,
     final_windows,
     least_budget,
-    make_forecast,
     make_plan,
-    unit_name,
 )
+from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.forecast import make_forecast
+from nanochat_tct.tuning.ledger import Terms
+from nanochat_tct.tuning.records import Plan
 
 CONFIG = SweepConfig(budget_flops=1e12, sizes=["1x32", "2x64"], num_rates=3)
 ROW = {"1x32": 1e6, "2x64": 3e6}  # FLOPs of a window
@@ -107,11 +107,11 @@ def test_the_forecast_counts_starts_evaluations_and_the_whole_budget() -> None:
     measured = [row for row in forecast.rows if row.name == "  whole split"]
     assert len(measured) == 2 and all(row.seconds == pytest.approx(2.0) for row in measured)
     one_at_a_time = make_forecast(plan, CONFIG, terms, PRICES, PRICES, seconds, probes, 1, 1)
-    assert one_at_a_time.sweep_seconds > 1.3 * forecast.sweep_seconds
-    assert min(one_at_a_time.final_seconds.values()) > 10 + 1.5 * (min(forecast.final_seconds.values()) - 10)
+    assert one_at_a_time.lasts.sweep > 1.3 * forecast.lasts.sweep
+    assert min(one_at_a_time.lasts.final.values()) > 10 + 1.5 * (min(forecast.lasts.final.values()) - 10)
     slower_starts = dict.fromkeys(PRICES, dataclasses.replace(SECONDS, start_up=110.0))
     slow = make_forecast(plan, CONFIG, terms, PRICES, PRICES, slower_starts, probes, 1, 1)
-    assert slow.sweep_seconds - one_at_a_time.sweep_seconds > 6 * 100
+    assert slow.lasts.sweep - one_at_a_time.lasts.sweep > 6 * 100
 
 
 def test_without_gpus_there_are_no_hours_of_gpus() -> None:

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from nanochat_tct.tuning.fit import fit_trials
-from nanochat_tct.tuning.ranges import Range, grid_values, holds, read_range
+from nanochat_tct.tuning.values import Range, grid_values, read_range
 from tests.tuning.curves import Curve, trial
 
 
@@ -28,10 +28,10 @@ def test_values_of_a_range(setting: str, low: float, high: float, middle: float)
     assert values.at(1) == pytest.approx(48 if high == 50 else high)
     for position in (0.0, 0.3, 0.9):
         value = values.at(position)
-        assert holds(values, value) and isinstance(value, int if setting == "global_batch" else float)
+        assert value in values and isinstance(value, int if setting == "global_batch" else float)
         if setting not in ("global_batch", "beta2"):
             assert values.position(value) == pytest.approx(position, abs=0.01)
-    assert not holds(values, 0.9 * low - 0.01) and not holds(values, 1.1 * high) and not holds(values, None)
+    assert not any(value in values for value in (0.9 * low - 0.01, 1.1 * high, None))
     assert len(grid_values(values)) == 3
 
 

@@ -15,10 +15,10 @@ from nanochat_tct.data.store import upload_store
 from nanochat_tct.errors import StorageError
 from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.object_storage import RemoteFolder, local_path
-from nanochat_tct.tuning.ledger import AHEAD, LEDGER, MICRO, Ledger, OverBudget, Terms
+from nanochat_tct.tuning.ledger import AHEAD, LEDGER, MICRO, Ledger, OverBudget, Terms, restore_ledger
 from nanochat_tct.tuning.meter import WORK_DIR
-from nanochat_tct.tuning.remote_sweep import restore_ledger
-from nanochat_tct.tuning.trials import TRIALS, Trial, read_outcome, read_rows, trial_rows
+from nanochat_tct.tuning.records import TRIALS, HalfWay, Note, Slots, Trial, read_rows
+from nanochat_tct.tuning.results import Results, trial_rows
 from tests.support.commands import run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.support.workers import small_store
@@ -148,12 +148,12 @@ def test_what_a_bucket_refuses_is_not_done(storage: ObjectStorage, tmp_path: Pat
         lambda: ledger.open("b", "sweep", 1, {}, 10),
         lambda: ledger.charge("a", "train", 10_000),
         lambda: ledger.settle("a", {}),
-        lambda: ledger.note("plan", 1),
+        lambda: ledger.note(Slots(1)),
     ):
         with pytest.raises(StorageError, match="refused"):
             operation()
         assert (tmp_path / LEDGER).read_bytes() == content
-    assert (ledger.spent, list(ledger.accounts), ledger.notes) == (0, ["a"], {})
+    assert (ledger.spent, list(ledger.accounts), ledger.noted(Note)) == (0, ["a"], [])
     storage.refuse = lambda method, path: None
     assert ledger.charge("a", "train", 10_000) == 40_000
 
@@ -176,13 +176,13 @@ def test_other_machines_ask_the_one_with_the_file(
             other.charge("a", "train", 500)
         assert other.top_up("a", 700) == 700
         paid = other.charge_until("a", other.clock() + 0.5)
-        there.note("half-way a", 1.5)
+        there.note(HalfWay("a", 1.5))
         ledger.charge("a", "evaluation", 100)
         for known in (there, other, ledger):
             known.refresh()
             assert known.accounts["a"].left == 600
             assert known.accounts["a"].charged_until == paid
-            assert known.notes == {"half-way a": 1.5}
+            assert known.noted(Note) == [HalfWay("a", 1.5)]
         storage.refuse = lambda method, path: 403
         with pytest.raises(StorageError, match="refused"):
             there.settle("a", {"status": "finished"})
@@ -279,7 +279,7 @@ def test_a_whole_sweep_on_ray(storage: ObjectStorage, tmp_path: Path) -> None:
         assert f"sweeps/one/{name}" in storage.objects("sweeps/one/")
     trials = read_rows(local_path(SWEEP) / TRIALS, Trial)
     assert trials[-1].purpose == "final" and trials[-1].status == "finished"
-    outcome = read_outcome(local_path(SWEEP))
+    outcome = Results.read(local_path(SWEEP)).outcome
     assert 0.95 * outcome.budget <= outcome.spent <= outcome.budget
     shutil.rmtree(os.environ["NANOCHAT_TCT_CACHE"])
     assert outcome.checkpoint is not None
@@ -287,4 +287,4 @@ def test_a_whole_sweep_on_ray(storage: ObjectStorage, tmp_path: Path) -> None:
     assert written.code == 0 and "jobs:" in written.stdout, written.stderr
     again = run_cli("tune", *arguments, timeout=120)
     assert again.code == 0, again.stdout + again.stderr
-    assert read_outcome(local_path(SWEEP)).spent - outcome.spent <= AHEAD * outcome.budget
+    assert Results.read(local_path(SWEEP)).outcome.spent - outcome.spent <= AHEAD * outcome.budget

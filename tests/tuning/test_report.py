@@ -13,21 +13,19 @@ from matplotlib.image import imread as read_image
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.fit import fit_trials
-from nanochat_tct.tuning.report import read_sweep, write_report
-from nanochat_tct.tuning.trials import (
+from nanochat_tct.tuning.records import (
     CURVES,
-    ENTRIES,
     TRIALS,
     Entry,
     Outcome,
     Point,
     Purpose,
     Trial,
-    read_outcome,
     read_rows,
-    write_outcome,
     write_rows,
 )
+from nanochat_tct.tuning.report import Report, write_report
+from nanochat_tct.tuning.results import Results
 from tests.support.commands import run_python
 from tests.tuning.curves import Curve, parameters, trial
 from tests.tuning.test_sweep import finish, make_sweep
@@ -80,7 +78,7 @@ def finished_sweep(folder: Path, unit: str = "usd") -> tuple[list[Trial], Outcom
     trials += [dataclasses.replace(longer, trial="longer"), trial("wide", 0.05, 9000, None, status="stopped")]
     final_tokens = int(2e13 / (6 * parameters("middle")))
     fit = fit_trials(trials, {"middle": final_tokens})
-    rate = fit.best_learning_rate
+    rate = fit.best.learning_rate.middle
     actual = curve.loss("middle", final_tokens, rate)
     trials.append(trial("middle", rate, final_tokens, actual, purpose="final", trial="final"))
     trials.insert(0, trial("narrow", 0.01, 5000, 3.0, purpose="probe", trial="probe"))
@@ -104,7 +102,6 @@ def finished_sweep(folder: Path, unit: str = "usd") -> tuple[list[Trial], Outcom
 
 def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome) -> None:
     folder.mkdir(exist_ok=True)
-    write_rows(trials, folder / TRIALS, Trial)
     entries = [
         Entry(
             1000.0 + place,
@@ -119,8 +116,7 @@ def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome) -> None:
     ]
     idle: Purpose = "idle"
     entries.append(Entry(2000.0, idle, "", "idle", 0.01 * outcome.budget, 1.0, 0.0))
-    write_rows(entries, folder / ENTRIES, Entry)
-    write_outcome(outcome, folder)
+    Results(outcome, trials, entries, []).write(folder)
 
 
 @pytest.mark.parametrize("unit", ["usd", "flops"])
@@ -217,7 +213,7 @@ def test_a_killed_sweep_is_told_from_its_ledger(tmp_path: Path) -> None:
     page = Page(write_report(sweep.folder))
     assert page.rows[-1][0] == running and page.rows[-1][-1] == "running"
     assert read_rows(sweep.folder / TRIALS, Trial)[-1].trial == running
-    assert read_outcome(sweep.folder).spent == sweep.ledger.spent > 0
+    assert Results.read(sweep.folder).outcome.spent == sweep.ledger.spent > 0
 
 
 def test_no_sweep_is_the_users_error(tmp_path: Path) -> None:
@@ -241,10 +237,10 @@ def test_text_tables_and_pictures_say_the_same_of_sizes_at_equal_cost(tmp_path: 
     tokens[final.size] = final.planned_tokens
     swept = [trial for trial in trials if trial.purpose == "sweep"]
     fit = fit_trials(swept, tokens)
-    outcome = dataclasses.replace(outcome, final_tokens=tokens, decision=fit.decision, size=fit.best_size)
+    outcome = dataclasses.replace(outcome, final_tokens=tokens, decision=fit.decision, size=fit.best.size)
     write_sweep(tmp_path / "sweep", trials, outcome)
     page = Page(write_report(tmp_path / "sweep"))
-    sweep = read_sweep(tmp_path / "sweep")
+    sweep = Report.read(tmp_path / "sweep")
     assert sweep.fit is not None and sweep.outlook is not None
     axis = figures.costs(sweep.fit, sweep.outlook, trials, [], outcome).axes[0]
     for size in fit.sizes:
@@ -272,7 +268,7 @@ def test_tokens_of_a_cost_lie_between_those_of_runs() -> None:
 
 
 def test_a_stopped_trial_stands_at_its_loss(tmp_path: Path) -> None:
-    trials, _ = finished_sweep(tmp_path / "sweep")
+    trials, outcome = finished_sweep(tmp_path / "sweep")
     measured = sorted(
         trial.bits_per_byte for trial in trials if trial.bits_per_byte and trial.purpose == "sweep"
     )
@@ -280,7 +276,7 @@ def test_a_stopped_trial_stands_at_its_loss(tmp_path: Path) -> None:
     stopped = [
         trial("middle", 0.001, 9000, bits, status="stopped", trial=name) for name, bits in losses.items()
     ]
-    axes = figures.learning_rates(fit_trials([*trials, *stopped]), None).axes
+    axes = figures.learning_rates(fit_trials([*trials, *stopped]), outcome).axes
     (crosses,) = (
         line for line in axes[1].lines if line.get_marker() == "x" and line.get_label() == "stopped"
     )
@@ -328,8 +324,8 @@ def test_loss_curves_are_drawn(tmp_path: Path) -> None:
         for step in range(21)
     ]
     write_rows(points, tmp_path / "sweep" / CURVES, Point)
-    sweep = read_sweep(tmp_path / "sweep")
-    curves = figures.costs(sweep.fit, sweep.outlook, trials, sweep.points, outcome).axes[1]
+    sweep = Report.read(tmp_path / "sweep")
+    curves = figures.costs(sweep.fit, sweep.outlook, trials, sweep.results.points, outcome).axes[1]
     assert len(curves.lines) == 2 * sum(each.purpose != "probe" and each.tokens > 0 for each in trials)
     assert "cost" in {
         attributes["id"] for tag, attributes in Page(write_report(tmp_path / "sweep")).tags if tag == "img"

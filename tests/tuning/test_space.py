@@ -6,7 +6,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model.config import PRESETS
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.space import first_points, first_rates, make_size, rate_beyond, rule_rate
+from nanochat_tct.tuning.space import first_points, make_size
 
 BASE = TrainConfig()
 
@@ -48,48 +48,42 @@ def test_an_unknown_size_is_named(name: str, part: str) -> None:
         make_size(name, BASE, 8192)
 
 
+def first_rates(search: str, number: int, seed: int = 0) -> list[float]:
+    return [rate for rate, _ in first_points("demo", 0.01, search, number, 4, seed, {})]
+
+
 def test_rates_are_spread_around_the_rule() -> None:
     size = make_size("demo", BASE, 8192)
-    assert rule_rate(size) == 0.01
-    assert first_rates("demo", rule_rate(size), "grid", 3, 4, 0) == [0.0025, 0.01, 0.04]
-    assert first_rates("demo", rule_rate(size), "grid", 1, 4, 0) == [0.01]
-    drawn = first_rates("demo", rule_rate(size), "log-uniform", 200, 4, 0)
-    assert (
-        drawn
-        == first_rates("demo", rule_rate(size), "log-uniform", 200, 4, 0)
-        != first_rates("demo", rule_rate(size), "log-uniform", 200, 4, 1)
-    )
+    assert size.rule_rate == 0.01
+    assert first_rates("grid", 3) == [0.0025, 0.01, 0.04]
+    assert first_rates("grid", 1) == [0.01]
+    drawn = first_rates("log-uniform", 200)
+    assert drawn == first_rates("log-uniform", 200) != first_rates("log-uniform", 200, 1)
     assert min(drawn) >= 0.0025 and max(drawn) <= 0.04
     assert 60 < sum(rate < 0.01 for rate in drawn) < 140
-
-
-def test_beyond_an_edge_is_a_step_as_wide_as_the_others() -> None:
-    assert rate_beyond([0.01, 0.04, 0.0025], upwards=True) == 0.16
-    assert rate_beyond([0.01, 0.04, 0.0025], upwards=False) == 0.000625
-    assert rate_beyond([0.01], upwards=True) == 0.02
 
 
 def test_a_grid_changes_one_setting_at_a_time() -> None:
     size = make_size("demo", BASE, 8192)
     varied = {"dropout": [0.0, 0.1, 0.2], "optimizer": ["muon", "adamw"]}
-    points = first_points("demo", rule_rate(size), "grid", 3, 4, 0, varied)
+    points = first_points("demo", size.rule_rate, "grid", 3, 4, 0, varied)
     rates = [0.0025, 0.01, 0.04]
     values = [(0.0, "muon"), (0.1, "muon"), (0.2, "muon"), (0.0, "adamw")]
     assert [(rate, *varied.values()) for rate, varied in points] == [
         (rate, *some) for some in values for rate in rates
     ]
-    assert first_points("demo", rule_rate(size), "grid", 3, 4, 0, {}) == [(rate, {}) for rate in rates]
+    assert first_points("demo", size.rule_rate, "grid", 3, 4, 0, {}) == [(rate, {}) for rate in rates]
 
 
 def test_drawn_values_are_drawn_evenly() -> None:
     size = make_size("demo", BASE, 8192)
     varied = {"dropout": [0.0, 0.1, 0.2], "optimizer": ["muon", "adamw"]}
-    points = first_points("demo", rule_rate(size), "log-uniform", 60, 4, 0, varied)
-    assert [rate for rate, _ in points] == first_rates("demo", rule_rate(size), "log-uniform", 60, 4, 0)
+    points = first_points("demo", size.rule_rate, "log-uniform", 60, 4, 0, varied)
+    assert [rate for rate, _ in points] == first_rates("log-uniform", 60)
     for name, values in varied.items():
         assert [sum(some[name] == value for _, some in points) for value in values] == [
             60 / len(values)
         ] * len(values)
     assert len({tuple(some.values()) for _, some in points}) == 6
-    assert points != first_points("demo", rule_rate(size), "log-uniform", 60, 4, 1, varied)
-    assert len(first_points("demo", rule_rate(size), "log-uniform", 1, 4, 0, varied)) == 1
+    assert points != first_points("demo", size.rule_rate, "log-uniform", 60, 4, 1, varied)
+    assert len(first_points("demo", size.rule_rate, "log-uniform", 1, 4, 0, varied)) == 1

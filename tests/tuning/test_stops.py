@@ -1,5 +1,6 @@
 """Sweeps on a budget of time that are stopped in each phase: all end with a model, and the money goes into training."""
 
+import math
 import os
 import random
 import signal
@@ -12,12 +13,12 @@ import pytest
 
 from nanochat_tct.model import checkpoint
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.tuning.ledger import LEDGER, MICRO, Ledger, Terms
-from nanochat_tct.tuning.meter import OUT_OF_MONEY, START_UP, StartUpCharger, WorkerCharger
-from nanochat_tct.tuning.sweep import RESERVE, Sweep
-from nanochat_tct.tuning.trial import Losers, covers_rest
-from nanochat_tct.tuning.trials import OUTCOME
-from nanochat_tct.tuning.tune import IdleMeter
+from nanochat_tct.tuning.ledger import LEDGER, MICRO, START_UP, Ledger, Terms
+from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, StartUpCharger, WorkerCharger, WorkerMeter
+from nanochat_tct.tuning.records import OUTCOME, Choice
+from nanochat_tct.tuning.runner import IdleMeter
+from nanochat_tct.tuning.scheduler import RESERVE, Scheduler
+from nanochat_tct.tuning.trial import Losers, covers_rest, fit_length
 from tests.tuning.sweeps import ForkedProcess, open_ledger, sweep_arguments
 from tests.tuning.test_kills import RunningSweep, wait_until
 from tests.tuning.test_sweep import finish, make_sweep
@@ -142,7 +143,7 @@ class Clock:
         return self.now
 
 
-def timed_sweep(folder: Path) -> tuple[Sweep, Clock]:
+def timed_sweep(folder: Path) -> tuple[Scheduler, Clock]:
     """A sweep whose size is probed: a trial takes 8 s to start, and some 50 in all."""
     sweep, clock = make_sweep(folder, **DOLLARS), Clock()
     sweep.ledger.clock = clock
@@ -197,6 +198,39 @@ def test_the_final_run_takes_all_that_is_free_when_it_is_started_again(tmp_path:
     assert account.result["status"] == "cut"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_final_run_on_a_busy_machine_comes_to_its_end(tmp_path: Path, seed: int) -> None:
+    """Its speed changes all the time, and a new length costs ten times what the probe said: few lengths, one end."""
+    sweep, clock = timed_sweep(tmp_path)
+    while not str(name := sweep.next_trial(set())).startswith("final"):
+        finish(sweep, str(name))
+        clock.now += 200
+    ledger, rng = sweep.ledger, random.Random(seed)
+    meter = WorkerMeter(sweep.folder, ledger, str(name), 0)
+    config, done, lengths, why = meter.config, 0, 0, RESIZE
+
+    def work_on(kind: str, seconds: float) -> None:
+        meter.charge(kind, 0)
+        clock.now += seconds
+        assert ledger.charge_until(str(name), clock.now + 1.5) > clock.now, "it is out of money"
+
+    work_on(START_UP, 30)
+    while why == RESIZE:
+        config, why, lengths = fit_length(config, meter, done), None, lengths + 1
+        work_on("warm_up", 1.0)
+        while done < config.max_iters and why is None:
+            load = 1 + 2 * (math.sin(clock.now / 50 + seed) > 0)
+            work_on("train", 0.3 * load * rng.lognormvariate(0, 0.7))
+            done += 1
+            if done % config.eval_interval == 0:
+                work_on("evaluation", 0.1)
+            why = meter.stop_reason()
+        work_on("checkpoint", 0.2)
+    assert why is None and done == config.max_iters
+    assert lengths < 20
+    assert ledger.spent > 0.97 * ledger.terms.capacity
+
+
 def test_there_is_a_final_run_even_when_no_trial_came_to_its_end(tmp_path: Path) -> None:
     """Each trial is cut, until the sweep's money is used up: then comes the rule's rate, with the final run's money."""
     sweep, clock = timed_sweep(tmp_path)
@@ -208,7 +242,7 @@ def test_there_is_a_final_run_even_when_no_trial_came_to_its_end(tmp_path: Path)
     assert len(names) == 3  # the rates there are
     assert final.settings["config"]["learning_rate"] == 0.03
     assert final.reserve >= 1400 * MICRO
-    assert "No trial came to its end" in sweep.ledger.notes["choice"]["decision"]
+    assert "No trial came to its end" in sweep.ledger.latest(Choice).decision
 
 
 def test_idle_workers_do_not_eat_the_final_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +256,7 @@ def test_idle_workers_do_not_eat_the_final_run(tmp_path: Path, capsys: pytest.Ca
     for seconds, is_over in ((299, False), (2, False), (100, True)):
         idle.since = time.time() - seconds / workers
         clock.now += seconds
-        idle.charge()
+        idle.act()
         assert (idle.error is not None) == is_over
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "the final run gets what is left" in said[0]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nanochat_tct.tuning.plan import FORECAST
-from nanochat_tct.tuning.table import LiveTable, TimeLeft
+from nanochat_tct.tuning.forecast import TimeLeft
+from nanochat_tct.tuning.records import Duration
+from nanochat_tct.tuning.table import LiveTable
 from tests.tuning.test_sweep import finish, make_sweep
 
 
@@ -77,7 +78,7 @@ def test_time_left_is_steady(tmp_path: Path, slower: float) -> None:
     assert left.seconds() is None  # nothing is measured
     finish(sweep, str(sweep.next_trial(set())))
     sweep.next_trial(set())
-    ledger.note(FORECAST, {"sweep": 300.0, "final": {"1x32": 700.0}})
+    ledger.note(Duration(300.0, {"1x32": 700.0}))
     money = sweep.config.sweep_share * ledger.terms.capacity
     whole, errors = slower * 1000.0, []
     while isinstance(name := sweep.next_trial(set()), str):

@@ -2,16 +2,8 @@
 
 from pathlib import Path
 
-from nanochat_tct.tuning.trials import (
-    TRIALS,
-    Entry,
-    Outcome,
-    Trial,
-    read_outcome,
-    read_rows,
-    write_outcome,
-    write_rows,
-)
+from nanochat_tct.tuning.records import TRIALS, Entry, Outcome, Trial, read_rows, write_rows
+from nanochat_tct.tuning.results import Results
 
 TRIAL = Trial(
     *("demo-0.01", "sweep", "demo", 4, 3, 96, 2_021_472, 0.01),
@@ -49,5 +41,5 @@ def test_the_outcome_comes_back(tmp_path: Path) -> None:
             "Chosen. So.",
         ),
     ):
-        write_outcome(outcome, tmp_path)
-        assert read_outcome(tmp_path) == outcome
+        Results(outcome, [TRIAL], [], []).write(tmp_path)
+        assert Results.read(tmp_path).outcome == outcome

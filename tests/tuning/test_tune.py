@@ -14,10 +14,9 @@ from nanochat_tct.model.checkpoint import exclusive
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.tuning.alone import run_alone
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER
-from nanochat_tct.tuning.trials import (
+from nanochat_tct.tuning.records import (
     BEST,
     CURVES,
     ENTRIES,
@@ -26,9 +25,10 @@ from nanochat_tct.tuning.trials import (
     Entry,
     Point,
     Trial,
-    read_outcome,
     read_rows,
 )
+from nanochat_tct.tuning.results import Results
+from nanochat_tct.tuning.runner import run_alone
 from nanochat_tct.tuning.tune import prepare, write_results
 from tests.support.commands import run_cli
 from tests.support.workers import small_store
@@ -170,7 +170,7 @@ def test_what_the_final_run_reaches_is_what_evaluate_measures(
     assert run_alone(sweep)
     write_results(sweep)
     printed = capsys.readouterr().out
-    outcome, trials = read_outcome(folder), read_rows(folder / TRIALS, Trial)
+    outcome, trials = Results.read(folder).outcome, read_rows(folder / TRIALS, Trial)
     final = trials[-1]
     assert outcome.trial_share is not None and outcome.trial_share < 1 == outcome.actual_share
     assert all(trial.standard_error for trial in trials[1:]) and outcome.actual_error == 0
@@ -205,7 +205,7 @@ def test_a_whole_sweep(tmp_path: Path) -> None:
     final = trials[-1]
     assert final.purpose == "final" and final.status == "finished"
     assert final.tokens == final.planned_tokens
-    outcome = read_outcome(folder)
+    outcome = Results.read(folder).outcome
     assert outcome.actual in (final.whole_split, final.bits_per_byte) and outcome.predicted is not None
     assert outcome.size == final.size and Path(str(outcome.checkpoint)).is_dir()
     for text in ("forecast", "predicted", "reached", "spent", "nanochat-tct train --config"):

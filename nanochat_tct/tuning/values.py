@@ -1,13 +1,13 @@
 """Values of settings that a sweep varies: lists, and ranges `LOW..HIGH`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nanochat_tct.errors import UserError
 
-# How values lie in a range: evenly themselves, in their logarithm, or in that of their distance from 1.
+# How values lie in a range: evenly themselves, in the logarithm of their distance from 1, or (others) in their own.
 LINEAR, TOWARDS_ONE = ("dropout",), ("beta1", "beta2")
 
 
@@ -22,6 +22,9 @@ class Range:
     def __str__(self) -> str:
         return f"{self.low:g}..{self.high:g}"
 
+    def __contains__(self, value: Any) -> bool:
+        return value is not None and 0 <= self.position(value) <= 1
+
     def at(self, position: float) -> Any:
         """The value at a position: of three significant digits, or a global batch of low x 2^k."""
         if self.setting == "global_batch":
@@ -33,7 +36,7 @@ class Range:
         return rounded(math.exp(value) if self._is_log else value)
 
     def position(self, value: float) -> float:
-        """Where a value lies; below 0 or above 1 where it is outside."""
+        """The position of a value; below 0 or above 1 where it is outside."""
         low, high = self._scaled(self.low), self._scaled(self.high)
         return (self._scaled(value) - low) / (high - low)
 
@@ -46,6 +49,9 @@ class Range:
             return value
         distance = 1 - value if self.setting in TOWARDS_ONE else value
         return math.log(distance) if distance > 0 else -math.inf
+
+
+Values = list[Any] | Range  # of a setting that a sweep varies
 
 
 def read_range(name: str, ends: Sequence[Any], where: str) -> Range:
@@ -62,23 +68,16 @@ def read_range(name: str, ends: Sequence[Any], where: str) -> Range:
     return Range(name, low, high)
 
 
-def middle_value(values: Sequence[Any] | Range) -> Any:
-    """What a trial has of a setting when another one is tried: the first value, or the middle of the range."""
-    return values.at(0.5) if isinstance(values, Range) else values[0]
+def middle_values(varied: Mapping[str, Values]) -> dict[str, Any]:
+    """What a trial has of each setting when another one is tried: the first value, or the middle of the range."""
+    return {name: grid_values(values)[0] for name, values in varied.items()}
 
 
-def holds(values: Sequence[Any] | Range, value: Any) -> bool:
-    """Whether a value is one of the values, or lies in the range."""
-    if not isinstance(values, Range):
-        return value in values
-    return value is not None and 0 <= values.position(value) <= 1
-
-
-def grid_values(values: Sequence[Any] | Range) -> list[Any]:
+def grid_values(values: Values) -> list[Any]:
     """The values that a grid tries of a setting, the one that goes with all others first."""
     if isinstance(values, Range):
         return list(dict.fromkeys(values.at(position) for position in (0.5, 0.0, 1.0)))
-    return list(values)
+    return values
 
 
 def rounded(rate: float) -> float:

@@ -1,0 +1,183 @@
+"""How a sweep divides its budget: prices of runs, the length of trials, what is left for the final run."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from nanochat_tct.tuning.amounts import rounded_up
+from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.ledger import Terms
+from nanochat_tct.tuning.records import Plan
+from nanochat_tct.tuning.space import Size
+
+FORWARD = 1 / 3  # of the FLOPs of an iter: evaluation has no backward pass
+EVALUATIONS = 3  # of a trial: before, half-way, at the end
+FINAL_EVALUATIONS = 6  # of a final run, the one before included
+MIN_ITERS = 20  # of a trial: with fewer there is nothing to compare
+EVALUATION_SHARE = (
+    0.1  # of a trial's money for its evaluations, which buys some windows of the validation split,
+)
+LEAST_WINDOWS = 64  # at least so many even where they cost more than that share,
+LARGEST_EVALUATION_SHARE = 0.25  # but not more than this one
+WHOLE_SPLIT_SHARE = (
+    0.05  # of the final run's money, at most, to measure its model on the whole validation split
+)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Of the pieces of a run of one size; in quanta, or in seconds."""
+
+    start_up: float  # until workers are there, and until they are gone
+    warm_up: float
+    iter: float
+    window: float  # of evaluation
+    checkpoint: float
+
+    def of(self, iters: int, windows: int, evaluations: int = EVALUATIONS) -> float:
+        """A whole run, with a checkpoint for each evaluation and one besides.
+
+        Args:
+            windows: of all its evaluations together.
+        """
+        once = self.start_up + self.warm_up + (evaluations + 1) * self.checkpoint
+        return once + iters * self.iter + windows * self.window
+
+    def iters(self, money: float, windows: int, evaluations: int = EVALUATIONS) -> int:
+        """How many iters a run can have for `money`; 0 when it does not even buy the rest."""
+        return max(0, math.floor((money - self.of(0, windows, evaluations)) / self.iter))
+
+    def scaled(self, factor: float) -> "Prices":
+        """All prices times a factor."""
+        return Prices(*(factor * value for value in vars(self).values()))
+
+
+def prices_in_flops(size: Size, global_batch: int, warm_up_rows: int) -> Prices:
+    """Quanta where the budget is in FLOPs: exact, and known before anything runs."""
+    row = size.row_flops
+    return Prices(0, warm_up_rows * row, global_batch * row, math.ceil(row * FORWARD), 0)
+
+
+def seconds_of(marks: Sequence[tuple[str, float]], end: float, opened: float, windows: int) -> Prices:
+    """Prices in seconds from a run's charges.
+
+    Args:
+        marks: (kind, seconds since 1970) of each, in order: a piece lasts until the next one.
+        end: of the last piece.
+        opened: when the trial was opened.
+        windows: of one evaluation.
+    """
+    lasted: dict[str, list[float]] = {}
+    for (kind, start), (_, stop) in zip(marks, [*marks[1:], ("", end)], strict=True):
+        lasted.setdefault(kind, []).append(stop - start)
+
+    def typical(kind: str) -> float:
+        """The median, without the first where there are more than two."""
+        seconds = lasted.get(kind, [0.0])
+        values = sorted(seconds[1 if len(seconds) > 2 else 0 :])
+        return values[len(values) // 2]
+
+    return Prices(
+        start_up=marks[0][1] - opened,
+        warm_up=typical("warm_up"),
+        iter=typical("train"),
+        window=typical("evaluation") / windows,
+        checkpoint=typical("checkpoint"),
+    )
+
+
+def make_plan(
+    config: SweepConfig,
+    terms: Terms,
+    prices: Mapping[str, Prices],
+    spent: int,
+    global_batch: int,
+    validation_windows: int,
+) -> Plan:
+    """Divide the sweep's money, which is no less than `least_budget`.
+
+    Args:
+        prices: in quanta, by size.
+        spent: quanta, on probes.
+    """
+    number = len(prices) * config.trials_of_a_size
+    money = (config.sweep_share * terms.capacity - spent) * (1 - config.follow_up_share) / number
+
+    def eval_iters_for(money: float, price: Prices) -> int:
+        return math.floor(money / (EVALUATIONS * price.window * global_batch))
+
+    dearest = max(prices.values(), key=lambda price: price.window)
+    least_windows = min(
+        math.ceil(LEAST_WINDOWS / global_batch), eval_iters_for(LARGEST_EVALUATION_SHARE * money, dearest)
+    )
+    eval_iters = max(least_windows, eval_iters_for(EVALUATION_SHARE * money, dearest))
+    # What the shortest of trials leaves.
+    most = min(eval_iters_for(money - price.of(MIN_ITERS, 0), price) for price in prices.values())
+    eval_iters = max(1, min(eval_iters, most))
+    windows, whole_windows = eval_iters * global_batch, validation_windows
+    if windows >= validation_windows:
+        eval_iters, windows, whole_windows = 0, validation_windows, 0
+    iters = {name: price.iters(money, EVALUATIONS * windows) for name, price in prices.items()}
+    return Plan(money, iters, eval_iters, windows, whole_windows)
+
+
+def least_budget(
+    config: SweepConfig,
+    number: int,
+    trials: Iterable[Prices],
+    finals: Iterable[Prices],
+    windows: int,
+    gone: float,
+) -> float:
+    """Quanta that buy first trials and a final run of MIN_ITERS each, whatever their size.
+
+    Args:
+        number: of first trials.
+        trials, finals: prices of each that may be run.
+        windows: of an evaluation, at least.
+        gone: quanta of the sweep's share that probes and earlier trials take.
+    """
+    a_trial = max(price.of(MIN_ITERS, EVALUATIONS * windows) for price in trials)
+    a_final = max(price.of(MIN_ITERS, FINAL_EVALUATIONS * windows, FINAL_EVALUATIONS) for price in finals)
+    sweep = number * a_trial / (1 - config.follow_up_share) + gone
+    return max(sweep / config.sweep_share, a_final / (1 - config.sweep_share))
+
+
+def too_small(terms: Terms, least: float, number: int, probes: int, spent: int) -> str:
+    """The message for a budget that does not buy the least.
+
+    Args:
+        least: quanta.
+        number: of first trials.
+        probes: that are still to come.
+        spent: quanta, so far.
+    """
+    what = f"{number} trials of {MIN_ITERS} iters and a final run" if number else "a final run"
+    if probes:
+        what = f"{probes} probes, {what}"
+    before = f", with the {terms.amount(spent):.3g} that is spent," if spent else ""
+    return (
+        f"{terms.flag} is too small: {what} take{before} {rounded_up(terms, least)} at least; raise it, or take fewer "
+        "or smaller --sizes, or less of --num-rates and --vary"
+    )
+
+
+def final_windows(prices: Prices, money: float, plan: Plan) -> int:
+    """Windows that the model of a final run for `money` quanta is measured on at its end; 0: those of the trials."""
+    affordable = WHOLE_SPLIT_SHARE * money
+    if affordable >= plan.whole_windows * prices.window:
+        return plan.whole_windows
+    windows = math.floor(affordable / prices.window)
+    return windows if windows > plan.windows else 0
+
+
+def final_iters(prices: Prices, money: float, plan: Plan) -> int:
+    """How long a final run `money` quanta buy."""
+    measuring = final_windows(prices, money, plan) * prices.window
+    return prices.iters(money - measuring, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS)
+
+
+def affordable_eval_iters(max_iters: int, global_batch: int, validation_windows: int, least: int) -> int:
+    """`eval_iters` with which a run's evaluations cost at most WHOLE_SPLIT_SHARE of its training, or `least`."""
+    eval_iters = max(least, math.floor(WHOLE_SPLIT_SHARE * max_iters / (FORWARD * FINAL_EVALUATIONS)))
+    return 0 if eval_iters * global_batch >= validation_windows else eval_iters

@@ -1,0 +1,186 @@
+"""How long a sweep will take: the forecast from its probes, and the time left while it runs."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from nanochat_tct.tracking.line import duration
+from nanochat_tct.tuning.amounts import money, of_budget, unit_name
+from nanochat_tct.tuning.budget import EVALUATIONS, FINAL_EVALUATIONS, Prices, final_iters, final_windows
+from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.ledger import Ledger, Terms
+from nanochat_tct.tuning.records import Choice, Duration, Plan
+from nanochat_tct.tuning.scheduler import Scheduler, spread
+
+TRUST = 0.1  # of the whole forecast: after as long as that the observed speed and the forecast count alike
+
+
+@dataclass(frozen=True)
+class ForecastRow:
+    """A line of the forecast; 0 leaves a number out."""
+
+    name: str
+    trials: int
+    iters: int
+    seconds: float
+    quanta: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a sweep will do and how long it will take."""
+
+    rows: list[ForecastRow]
+    lasts: Duration
+
+
+def make_forecast(
+    plan: Plan,
+    config: SweepConfig,
+    terms: Terms,
+    quanta: Mapping[str, Prices],
+    final_quanta: Mapping[str, Prices],
+    seconds: Mapping[str, Prices],
+    spent: int,
+    slots: int,
+    final_speed: int,
+) -> Forecast:
+    """The forecast of a sweep whose sizes are probed: with starts, evaluations and checkpoints.
+
+    Args:
+        quanta, final_quanta: prices of a trial and of a final run, by size.
+        seconds: what a probe measured, by size.
+        spent: quanta, so far.
+        slots: trials at a time.
+        final_speed: how many times as many workers the final run has.
+    """
+    windows, number = EVALUATIONS * plan.windows, config.trials_of_a_size
+    rows = [ForecastRow("probes (done)", len(quanta), 0, 0.0, spent)]
+    rounds = math.ceil(number * len(quanta) / slots) / (number * len(quanta))  # the last one may not be full
+    paces = []
+    for name, price in quanta.items():
+        iters = plan.iters[name]
+        one, cost = seconds[name].of(iters, windows), price.of(iters, windows)
+        rows.append(ForecastRow(name, number, iters, one * number * rounds, cost * number))
+        paces.append(one / cost)
+    follow_ups = config.follow_up_share * (config.sweep_share * terms.capacity - spent)
+    # One after the other, as each follows from what the others found.
+    pace = sum(paces) / len(paces)
+    rows.append(ForecastRow("follow-ups, at most", 0, 0, pace * follow_ups, follow_ups))
+    sweep_seconds = sum(row.seconds for row in rows)
+    rest, final_seconds = terms.capacity * (1 - config.sweep_share), {}
+    for name, price in final_quanta.items():
+        iters, measured = final_iters(price, rest, plan), final_windows(price, rest, plan)
+        once = seconds[name].of(0, 0, FINAL_EVALUATIONS)
+        work = seconds[name].of(iters, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS) - once
+        run, measuring = once + work / final_speed, measured * seconds[name].window
+        final_seconds[name] = run + measuring
+        cost = measured * price.window
+        rows.append(ForecastRow(f"final run, if {name}", 1, iters, run, rest - cost))
+        if plan.whole_windows:
+            share = measured / plan.whole_windows
+            part = (
+                "whole split" if share == 1 else f"{share:.0%} of the split" if share else "trials' windows"
+            )
+            rows.append(ForecastRow(f"  {part}", 0, 0, measuring, cost))
+    return Forecast(rows, Duration(sweep_seconds, final_seconds))
+
+
+def show_forecast(sweep: Scheduler, console: Console) -> None:
+    """Print what is planned, and note how long it will take.
+
+    Raises: UserError when the budget is too small.
+    """
+    plan, terms = sweep.make_plan(), sweep.ledger.terms
+    forecast = make_forecast(
+        plan,
+        sweep.config,
+        terms,
+        {name: sweep.prices(name) for name in sweep.sizes},
+        {name: sweep.prices(name, is_final=True) for name in sweep.sizes},
+        {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None},
+        sweep.spent_on("probe", "idle"),
+        sweep.slots,
+        spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers,
+    )
+    if sweep.ledger.latest(Duration) != forecast.lasts:
+        sweep.ledger.note(forecast.lasts)
+    console.print(forecast_table(forecast, sweep, plan))
+    if sweep.config.dry_run:
+        spent = of_budget(terms, sweep.ledger.spent)
+        console.print(
+            f"dry run: measuring the sizes has spent {spent}; the same command without --dry-run goes on from here"
+        )
+
+
+def forecast_table(forecast: Forecast, sweep: Scheduler, plan: Plan) -> Table:
+    """The forecast as it is shown."""
+    terms, use_gpu = sweep.ledger.terms, sweep.base.use_gpu
+    table = Table(title="forecast", title_justify="left", box=SIMPLE, collapse_padding=True, pad_edge=False)
+    unit = unit_name(terms.unit, use_gpu)
+    for column in ("", "trials", "iters", "tokens", "epochs", "time", unit, "share"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    lasts = forecast.lasts.sweep + max(forecast.lasts.final.values())
+    total = ForecastRow("total (forecast)", 0, 0, lasts, terms.capacity)
+    for row in (*forecast.rows, total):
+        tokens = row.iters * sweep.iter_tokens
+        if row is total:
+            table.add_section()
+        table.add_row(
+            row.name,
+            f"{row.trials or ''}",
+            f"{row.iters:,}" if row.iters else "",
+            f"{tokens:,}" if tokens else "",
+            f"{tokens / sweep.unique_tokens:.2f}" if tokens else "",
+            duration(row.seconds) if row.seconds else "",
+            money(terms, row.quanta),
+            f"{row.quanta / terms.capacity:.1%}",
+        )
+    at_a_time = f", {sweep.slots} trials at a time" if sweep.slots > 1 else ""
+    of_all = plan.windows / (plan.whole_windows or plan.windows)
+    table.caption = (
+        f"time: a forecast from the speed of the probes, starts and evaluations included{at_a_time}; trials are "
+        f"measured on {plan.windows:,} validation windows, {of_all:.0%} of the split, the final run at its end as shown"
+    )
+    if terms.hourly_usd is not None and terms.unit != "usd":
+        table.caption += f"; ${terms.hourly_usd:g} an hour of a {'GPU' if use_gpu else 'worker'}"
+    return table
+
+
+class TimeLeft:
+    """How much longer a sweep will take: its forecast, corrected by the speed since this command began."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.begun: tuple[float, float] | None = (
+            None  # the time, and the seconds of the forecast done by then
+        )
+
+    def seconds(self) -> float | None:
+        """None before there is a forecast, and when all is done."""
+        lasts, choice = self.ledger.latest(Duration), self.ledger.latest(Choice)
+        if lasts is None:
+            return None
+        finals = lasts.final
+        final = finals.get(choice.size if choice else "", sum(finals.values()) / len(finals))
+        swept, trained = self._shares()
+        done, now = swept * lasts.sweep + trained * final, self.ledger.clock()
+        self.begun = self.begun or (now, done)
+        trust = TRUST * (lasts.sweep + final)
+        slower = (now - self.begun[0] + trust) / (max(0.0, done - self.begun[1]) + trust)
+        return max(0.0, lasts.sweep + final - done) * slower or None
+
+    def _shares(self) -> tuple[float, float]:
+        """How much of the sweep, and of the final run, is done."""
+        accounts = self.ledger.accounts.values()
+        for account in accounts:
+            if account.purpose == "final":
+                return 1.0, account.charged / account.reserve if account.is_open else 1.0
+        terms = self.ledger.terms
+        probes = sum(account.charged for account in accounts if account.purpose == "probe")
+        share = terms.sweep["sweep_share"] * terms.capacity - probes
+        return min(1.0, (self.ledger.spent - probes) / max(1.0, share)), 0.0

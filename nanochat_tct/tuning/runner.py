@@ -1,0 +1,170 @@
+"""Run a sweep to its end: on Ray Tune, or in this process; interrupts, idle workers and the forecast."""
+
+import os
+import socket
+import sys
+import threading
+import time
+from contextlib import nullcontext
+from typing import Self
+
+import torch
+from rich.console import Console
+
+from nanochat_tct.errors import StorageError, UserError
+from nanochat_tct.ray_session import start_ray, wait_for_gpus
+from nanochat_tct.storage.object_storage import is_remote
+from nanochat_tct.training.config import TrainConfig
+from nanochat_tct.training.distributed import Worker
+from nanochat_tct.training.nodes import software
+from nanochat_tct.training.signals import StopSignals
+from nanochat_tct.tuning.amounts import money, of_budget
+from nanochat_tct.tuning.forecast import show_forecast
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.ledger_server import serve
+from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, Repeating, tick_seconds
+from nanochat_tct.tuning.records import Head, Interrupted, Slots
+from nanochat_tct.tuning.scheduler import Scheduler
+from nanochat_tct.tuning.table import LiveTable
+from nanochat_tct.tuning.trial import Losers, covers_rest, run_trial, work
+
+DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
+
+
+def run_alone(sweep: Scheduler) -> bool:
+    """Run a sweep in this process without Ray, one trial after the other: for tests, and studies of many small sweeps.
+
+    Returns: False when it was interrupted.
+    Raises: UserError when it cannot continue.
+    """
+    assert sweep.base.num_workers == 1 and sweep.slots == 1
+    losers = Losers(sweep.ledger)
+    while isinstance(name := sweep.next_trial(set()), str):
+        if not covers_rest(sweep.ledger, name):
+            continue
+        result = work(sweep.folder, sweep.ledger, name, Worker(0, 1, torch.device("cpu")))
+        if result["status"] == INTERRUPTED:
+            return False
+        sweep.ledger.settle(name, result)
+        losers.remove()
+    return True
+
+
+def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
+    """Run a sweep until it is done. Returns the exit code: not 0 when it was interrupted.
+
+    Raises: UserError when it cannot continue; KeyboardInterrupt when nothing has begun, and at a second signal.
+    """
+    signals.at_once = True
+    if sweep.is_probed:
+        show_forecast(sweep, console)
+        if sweep.config.dry_run:
+            return 0
+    elif sweep.config.dry_run:
+        most = of_budget(sweep.ledger.terms, sum(spec.reserve for spec in sweep.probes()))
+        console.print(f"dry run: the sizes are measured first, which spends {most} at most")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next poll
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    if "RAY_ADDRESS" not in os.environ:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    if dashboard := start_ray():
+        print(f"Ray's dashboard: http://{dashboard} (its token: ray get-auth-token)", flush=True)
+    import ray
+    from ray import tune
+
+    from nanochat_tct.tuning.search import InterruptedStopper, LedgerSearch
+
+    if sweep.base.use_gpu and os.environ.get("RAY_ADDRESS"):
+        # Those of one trial: nothing is reserved yet, so waiting costs nothing of the budget.
+        wait_for_gpus(sweep.base.num_workers, sweep.base.wait_minutes, console.print)
+    sweep.slots = sweep.config.concurrency or slots_of(sweep.base, ray.cluster_resources())
+    for note in (Slots(sweep.slots), Head(socket.gethostname(), software()), Interrupted(False)):
+        sweep.ledger.note(note)
+    search = LedgerSearch(sweep, lambda: show_forecast(sweep, console))
+    tuner = tune.Tuner(
+        tune.with_resources(run_trial, {"CPU": 0, "memory": DRIVER_MEMORY}),
+        tune_config=tune.TuneConfig(search_alg=search, num_samples=-1),
+        run_config=tune.RunConfig(
+            name=time.strftime("%Y%m%d-%H%M%S"),
+            storage_path=str(sweep.folder / "tune"),
+            stop=InterruptedStopper(sweep.ledger),
+            failure_config=tune.FailureConfig(max_failures=sweep.base.max_failures),
+            verbose=0,
+        ),
+    )
+    serving = serve(sweep.folder) if is_remote(sweep.output) else nullcontext()
+    signals.at_once = False
+    with IdleMeter(sweep) as idle, LiveTable(sweep.ledger, console, signals.tell), serving:
+        tuner.fit()
+    if error := search.error or idle.error:
+        raise error
+    return 0 if search.is_done and signals.received is None else signals.exit_code or 130
+
+
+def slots_of(base: TrainConfig, cluster: dict[str, float]) -> int:
+    """How many trials the cluster can run at a time."""
+    return max(1, int(cluster.get("GPU" if base.use_gpu else "CPU", 0) // base.num_workers))
+
+
+def interruptible(ledger: Ledger) -> StopSignals:
+    """Ctrl-C, or SIGTERM as of `ray job stop`, lets every trial save a checkpoint and stop; again: at once."""
+
+    def stop(reason: str) -> None:
+        # In a thread of its own: this one may be in the middle of writing to the ledger.
+        threading.Thread(target=ledger.note, args=(Interrupted(True),)).start()
+        print(
+            f"{reason}: trials save their checkpoints, then the end ({reason} again: at once)",
+            file=sys.stderr,
+        )
+
+    return StopSignals(stop)
+
+
+class IdleMeter(Repeating):
+    """A thread that charges the time of workers that are reserved for the sweep while no trial is charged for them.
+
+    It prints a line when that has cost so much that the final run comes next. Where even then nothing works for long,
+    `error` says so.
+    """
+
+    def __init__(self, sweep: Scheduler) -> None:
+        super().__init__(tick_seconds(sweep.ledger))
+        self.sweep, self.ledger = sweep, sweep.ledger
+        self.workers = sweep.slots * sweep.base.num_workers
+        self.since = time.time()
+        self.error: UserError | None = None
+        self.is_reported = sweep.is_idle_too_long
+        self.waited = 0  # quanta, since a worker was last charged for
+
+    def __enter__(self) -> Self:
+        return super().__enter__() if self.ledger.terms.is_timed else self
+
+    def act(self) -> None:
+        """Charge what was idle since the last time, and apply the limits."""
+        now, ledger, terms = time.time(), self.ledger, self.ledger.terms
+        ledger.refresh()
+        busy = 0
+        for account in ledger.accounts.values():
+            if account.is_open and account.charged_until >= now:
+                busy += self.workers if account.purpose == "final" else account.workers
+        before = ledger.idle
+        try:
+            ledger.charge_idle(max(0, self.workers - busy) * (now - self.since))
+            self.since = now
+        except StorageError as error:  # trials find the same, and end the sweep
+            print(f"{error}; trying again", file=sys.stderr)
+        self.waited = 0 if busy else self.waited + ledger.idle - before
+        if self.sweep.is_idle_too_long and not self.is_reported:
+            self.is_reported = True
+            print(
+                f"idle workers have cost {money(terms, ledger.idle)}, more than {IDLE_SHARE:.0%} of the budget: "
+                "no more trials are begun, the final run gets what is left",
+                file=sys.stderr,
+            )
+        if self.waited > IDLE_SHARE * terms.capacity and self.error is None:
+            self.error = UserError(
+                f"no trial has started, and {money(terms, self.waited)}, {self.waited / terms.capacity:.0%} of the "
+                "budget, went for the wait; see that the machines are there and not busy, then the same command goes on"
+            )
+            ledger.note(Interrupted(True))

@@ -1,0 +1,641 @@
+"""What a sweep does next, decided from its ledger alone, so that it continues from wherever it was killed.
+
+Probes measure each size; first trials try learning rates; follow-ups try rates beyond an edge, then longer runs of
+the sizes that look best; a fit of all trials chooses size and rate; the final run gets what is left.
+
+A finished sweep that is continued (`Ledger.extend`) does all of that again with the new money. What was tried is not
+tried again, and all trials, earlier final runs and those of other sweeps (`--from`) count as evidence.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from nanochat_tct.config import to_dict
+from nanochat_tct.data.store import TokenStore
+from nanochat_tct.errors import UserError
+from nanochat_tct.storage.object_storage import absolute, join
+from nanochat_tct.training.config import ResolvedConfig
+from nanochat_tct.training.micro_batch import warm_up_rows
+from nanochat_tct.training.plan import make_plan as make_train_plan
+from nanochat_tct.training.trainer import open_windows
+from nanochat_tct.tuning.amounts import rounded_up
+from nanochat_tct.tuning.budget import (
+    EVALUATIONS,
+    FINAL_EVALUATIONS,
+    Prices,
+    final_iters,
+    final_windows,
+    least_budget,
+    make_plan,
+    prices_in_flops,
+    too_small,
+)
+from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.fit import Fit, fit_trials
+from nanochat_tct.tuning.ledger import MICRO, Ledger, OverBudget
+from nanochat_tct.tuning.meter import IDLE_SHARE
+from nanochat_tct.tuning.records import Centres, Choice, Plan, Purpose, Trial
+from nanochat_tct.tuning.results import evidence_rows, trial_rows
+from nanochat_tct.tuning.space import Size, ask_optuna, first_points, settings_for
+from nanochat_tct.tuning.values import Range, grid_values, middle_values, rounded
+
+PROBE_ITERS = 10
+PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
+RESERVE = 1.25  # times the forecast is reserved where the budget is in time; the rest is given back
+NO_FINAL_RUN = "nothing is left for a final run: raise the budget"
+TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
+WIDENINGS = 2  # of a size's range, at most
+EDGE_STEP = 3.0  # a rate beyond the edge is so many times the last one
+LEAST_ODDS = 0.05  # of being the best size, for which more trials of it are worth their money
+LEAST_SECONDS = 3.0  # far less than the start of a worker takes
+LONG_ENOUGH = 0.5  # of a first trial: another sweep's of that length need not be made again
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """A trial that is to be begun; without a length and money, what it is about."""
+
+    size: str
+    learning_rate: float
+    varied: dict[str, Any]  # setting -> value, of what else the sweep varies
+    seed: int
+    purpose: Purpose = "sweep"
+    iters: int = 0
+    reserve: int = 0  # quanta
+    least: int = 0  # quanta that will do, where there are not as many
+
+
+class Scheduler:
+    """A sweep's state, and its next step."""
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        folder: Path,
+        ledger: Ledger,
+        base: ResolvedConfig,
+        store: TokenStore,
+        sizes: dict[str, Size],
+        cores: int,
+        slots: int,
+    ) -> None:
+        """Args:
+        base: what all trials share, with some size.
+        cores: of the machine, which trials without GPU share.
+        slots: trials at a time.
+        """
+        self.config, self.folder, self.ledger, self.base = config, folder, ledger, base
+        self.store, self.sizes, self.cores, self.slots = store, sizes, cores, slots
+        self.output = absolute(config.output)  # a path, or a URI that `folder` is this machine's part of
+        self.is_timed = ledger.terms.is_timed
+        self.varied = config.varied()
+        self.iter_tokens = base.global_batch * base.context_size
+        training, validation = (open_windows(store, base, split) for split in ("train", "val"))
+        self.validation_windows = len(validation)
+        self.unique_tokens = min(len(training), base.train_samples or len(training)) * base.context_size
+
+    # ------------------------------------------------------------------------- the next trial
+
+    def next_trial(self, running: set[str]) -> str | bool | None:
+        """The trial to start now: its name, None to wait for others, False when all is done.
+
+        Args:
+            running: names of those that are running in this session.
+        Raises: UserError when it cannot continue.
+        """
+        self.ledger.refresh()
+        for name, account in self.ledger.accounts.items():
+            if account.is_open and name not in running:
+                return name  # of an earlier session
+        finals = [name for name, account in self.ledger.accounts.items() if account.purpose == "final"]
+        if set(finals) & running:
+            return None
+        if finals and self.ledger.accounts[finals[-1]].round == self.round:
+            return None if running else False
+        for spec in self.probes():
+            return self.begin(spec)
+        if running and not self.is_probed:
+            return None
+        self.refuse_failed_probes()
+        plan = self.make_plan()
+        if self.config.dry_run:
+            return None if running else False
+        following = next(self.first_trials(plan), None) or next(iter(self.follow_ups(plan, running)), None)
+        if following is not None and not self.is_idle_too_long:
+            with suppress(OverBudget):  # kills and slow starts took its money: the final run has the rest
+                return self.begin(following)
+        if running:
+            return None
+        try:
+            return self.begin(self.final_run(plan))
+        except OverBudget as error:
+            raise UserError(NO_FINAL_RUN) from error
+
+    def begin(self, spec: Spec) -> str:
+        """Reserve a trial's money, and keep all that its processes need.
+
+        Raises: OverBudget when the money is not there.
+        """
+        number = sum(account.purpose == spec.purpose for account in self.ledger.accounts.values())
+        name = f"{spec.purpose}-{number:02d}-{spec.size}"
+        settings = self.settings(name, spec)
+        workers = settings["config"]["num_workers"]
+        self.ledger.open(name, spec.purpose, workers, settings, spec.reserve, spec.least)
+        return name
+
+    def settings(self, name: str, spec: Spec) -> dict[str, Any]:
+        """What the ledger keeps of a trial for its processes."""
+        size, is_final = self.sizes[spec.size], spec.purpose == "final"
+        plan = None if spec.purpose == "probe" else self.make_plan()
+        base = self.batch_base(spec.varied, is_final)
+        batch = base.global_batch
+        eval_iters = 1 if plan is None else plan.eval_iters and max(1, plan.windows // batch)
+        # A weight decay that is left open follows from this trial's rate and length, not from those of `base`.
+        derived: dict[str, Any] = {
+            "weight_decay": self.config.train.weight_decay,
+            "min_lr": None,
+            "warmup_iters": None,
+        }
+        others = {name: value for name, value in spec.varied.items() if name != "global_batch"}
+        derived |= settings_for(base, others, spec.iters, spec.learning_rate)
+        config = make_train_plan(self.run_config(base, name, spec, eval_iters, derived)).config
+        prices = Prices(0, 0, 0, 0, 0)
+        if plan is not None or not self.is_timed:
+            prices = self.prices(spec.size, is_final, spec.varied)
+        whole_windows = 0
+        if plan is not None and is_final:
+            whole_windows = final_windows(prices, min(spec.reserve, self.ledger.free), plan)
+        at_a_time = 1 if is_final else self.slots
+        return {
+            "size": spec.size,
+            "purpose": spec.purpose,
+            "parameters": size.parameters,
+            "iters": spec.iters,
+            "iter_tokens": batch * size.shape.context_size,
+            "varied": spec.varied,
+            "unique_tokens": self.unique_tokens,
+            "windows": min(eval_iters * batch or self.validation_windows, self.validation_windows),
+            "validation_windows": self.validation_windows,
+            "whole_windows": whole_windows,
+            "prices": vars(prices),
+            "flops": vars(self.flops(spec.size, base)),
+            "hopeless": self.config.hopeless,
+            "threads": max(1, self.cores // (config.num_workers * at_a_time)),
+            "group": self.folder.name,
+            "derives_weight_decay": derived["weight_decay"] is None,
+            "config": to_dict(config),
+        }
+
+    def run_config(
+        self, base: ResolvedConfig, name: str, spec: Spec, eval_iters: int, derived: dict[str, Any]
+    ) -> Any:
+        """The settings of a trial's run, where some may still be left open."""
+        is_probe = spec.purpose == "probe"
+        evaluations = FINAL_EVALUATIONS if spec.purpose == "final" else EVALUATIONS
+        interval = math.ceil(spec.iters / (evaluations - 1))
+        return base.reopened(
+            **self.sizes[spec.size].settings(),
+            run_name=name,
+            wandb_run_name=name,
+            checkpoint_dir=join(self.output, "runs"),
+            log_dir=str(self.folder / "logs"),
+            learning_rate=spec.learning_rate,
+            seed=spec.seed,
+            lr_decay_iters=None,
+            max_iters=spec.iters,
+            eval_interval=spec.iters if is_probe else max(1, interval),
+            eval_iters=eval_iters,
+            save_interval=max(1, math.ceil(interval / 2)),
+            log_interval=max(1, spec.iters // 50),
+            keep_checkpoints=1,
+            num_samples=0,
+            tensorboard=base.tensorboard and not is_probe,
+            wandb="off" if is_probe else base.wandb,
+            **derived,
+        )
+
+    # ------------------------------------------------------------------------- rounds and their money
+
+    @property
+    def round(self) -> int:
+        """How often the sweep was continued with other terms."""
+        return len(self.ledger.rounds) - 1
+
+    @property
+    def committed(self) -> int:
+        """Quanta that were gone when the first of the current rounds began."""
+        return self.ledger.rounds[self.ledger.first_round].committed
+
+    @property
+    def sweep_money(self) -> float:
+        """Quanta for the probes and trials of these rounds."""
+        return self.config.sweep_share * (self.ledger.terms.capacity - self.committed)
+
+    @property
+    def sweep_gone(self) -> int:
+        """Quanta of these that are spent or reserved."""
+        accounts = self.ledger.accounts.values()
+        reserved = sum(account.left for account in accounts if account.purpose == "sweep")
+        return self.spent_on("probe", "sweep", "idle") + reserved
+
+    def spent_on(self, *purposes: str) -> int:
+        """Quanta, of what is settled and what is open, in these rounds."""
+        first = self.ledger.first_round
+        accounts = [account for account in self.ledger.accounts.values() if account.round >= first]
+        spent = sum(account.charged for account in accounts if account.purpose in purposes)
+        return spent + (self.ledger.idle - self.ledger.rounds[first].idle if "idle" in purposes else 0)
+
+    @property
+    def is_idle_too_long(self) -> bool:
+        """Whether idle workers have cost so much that no more trials are begun, and the final run comes next."""
+        return self.ledger.idle_share > IDLE_SHARE
+
+    # ------------------------------------------------------------------------- prices
+
+    def batch_base(self, varied: dict[str, Any], is_final: bool = False) -> ResolvedConfig:
+        """`base` with a trial's global batch; the final run may have more workers."""
+        batch = {name: value for name, value in varied.items() if name == "global_batch"}
+        base = dataclasses.replace(self.base, **settings_for(self.base, batch))
+        return spread(base, self.slots) if is_final else base
+
+    def flops(self, size: str, base: ResolvedConfig) -> Prices:
+        """Prices of a size in FLOPs."""
+        rows = warm_up_rows(base, base.num_workers, base.global_batch)
+        return prices_in_flops(self.sizes[size], base.global_batch, rows)
+
+    def prices(self, size: str, is_final: bool = False, varied: dict[str, Any] | None = None) -> Prices:
+        """Of a size, in quanta; of a probed one only where the budget is in time."""
+        base = self.batch_base(varied or {}, is_final)
+        if not self.is_timed:
+            return self.flops(size, base)
+        seconds = self.seconds(size, base.global_batch)
+        assert seconds is not None
+        return seconds.scaled(self.base.num_workers * MICRO)
+
+    def seconds(self, size: str, global_batch: int | None = None) -> Prices | None:
+        """Of a size, as its probes measured them; None before that. Between two batches an iter's are interpolated."""
+        probed = {
+            account.settings["iter_tokens"] // self.sizes[size].shape.context_size: Prices(
+                **account.result["seconds"]
+            )
+            for account in self.ledger.accounts.values()
+            if account.purpose == "probe" and account.settings["size"] == size and "seconds" in account.result
+        }
+        if len(probed) < len(self.probe_batches):
+            return None
+        most, least = max(probed), min(probed)
+        if global_batch is None or most == least:
+            return probed[most]
+        slope = (probed[most].iter - probed[least].iter) / (most - least)
+        an_iter = probed[least].iter + slope * (global_batch - least)
+        return dataclasses.replace(
+            probed[most], iter=max(an_iter, min(each.iter for each in probed.values()))
+        )
+
+    @property
+    def batches(self) -> list[int]:
+        """The global batches that are varied: all values of a list, both ends of a range; else that of `base`."""
+        values = self.varied.get("global_batch", [self.base.global_batch])
+        return [values.at(0), values.at(1)] if isinstance(values, Range) else values
+
+    # ------------------------------------------------------------------------- the plan
+
+    def make_plan(self) -> Plan:
+        """Divide the sweep's money, once all sizes are probed; a plan is made once in a round and kept.
+
+        Raises: UserError when the budget is too small.
+        """
+        plan = self.ledger.latest(Plan)
+        if plan is not None and plan.round == self.round:
+            return plan
+        self.refuse_too_small()
+        prices = {name: self.prices(name) for name in self.sizes}
+        if plan is None:
+            spent, batch = self.spent_on("probe", "idle"), max(self.batches)
+            terms, windows = self.ledger.terms, self.validation_windows
+            plan = make_plan(self.config, terms, prices, spent, batch, windows)
+        else:
+            # First trials cost what they did, as far as the money lasts. Evaluations are over the same windows, so that
+            # all trials can be compared.
+            money, number = plan.money, self.trials_left()
+            if number:
+                left = self.sweep_money - self.sweep_gone
+                money = min(money, left * (1 - self.config.follow_up_share) / number)
+            iters = {name: price.iters(money, EVALUATIONS * plan.windows) for name, price in prices.items()}
+            plan = dataclasses.replace(plan, money=money, iters=iters)
+        plan = dataclasses.replace(plan, round=self.round)
+        self.note_centres(plan)
+        self.ledger.note(plan)
+        return plan
+
+    def refuse_too_small(self) -> None:
+        """The rule of what a budget must buy; it decides before anything is spent.
+
+        Where the budget is in time, and some size is not measured yet, it counts only the starts of workers; it
+        decides again once all are measured. Where idle workers have cost too much, the final run gets what is left,
+        however little that is.
+
+        Raises: UserError that names the least budget that would do.
+        """
+        if self.is_idle_too_long:
+            return
+        terms, batch = self.ledger.terms, {"global_batch": max(self.batches)}
+        is_priced = not self.is_timed or self.is_probed
+        at_least = Prices(LEAST_SECONDS * self.base.num_workers * MICRO, 0, 0, 0, 0)
+        trials = [self.prices(size, varied=batch) if is_priced else at_least for size in self.sizes]
+        finals = [self.prices(size, True, batch) if is_priced else at_least for size in self.sizes]
+        probes = [at_least.start_up if self.is_timed else spec.reserve for spec in self.probes()]
+        number, windows = self.trials_left(), min(max(self.batches), self.validation_windows)
+        gone = self.sweep_gone + sum(probes)
+        least = least_budget(self.config, number, trials, finals, windows, gone)
+        if self.is_timed and probes:
+            least = max(least, (self.sweep_gone + sum(probes) / PROBE_SHARE) / self.config.sweep_share)
+        if terms.capacity - self.committed < least:
+            margin = RESERVE if self.is_timed and is_priced else 1.0  # workers also start, and wait
+            wanted = self.committed + margin * least
+            raise UserError(too_small(terms, wanted, number, len(probes), self.ledger.spent))
+
+    def trials_left(self) -> int:
+        """How many first trials are still to be begun, those that other sweeps' trials may replace included."""
+        if self.config.search == "optuna":
+            return max(0, self.config.trials_of_a_size * len(self.sizes) - len(self.trials()))
+        return len(self.points_left(None))
+
+    def note_centres(self, plan: Plan) -> None:
+        """Keep, for each size, the rate that first trials are spread around: by a rule, or by other sweeps' trials."""
+        centres = self.centres()
+        for name, size in self.sizes.items():
+            tokens = plan.iters[name] * self.iter_tokens
+            shorter = {
+                trial.learning_rate
+                for trial in self.evidence()
+                if (trial.size, trial.status) == (name, "finished") and trial.tokens < LONG_ENOUGH * tokens
+            }
+            if name not in centres:
+                centres[name] = size.rule_rate
+                if len(shorter) > 1:
+                    fit = fit_trials(self.evidence(), {name: tokens})
+                    centres[name] = rounded(fit.learning_rate(name, tokens).middle)
+        self.ledger.note(Centres(centres))
+
+    def centres(self) -> dict[str, float]:
+        """Those that are noted, by size."""
+        note = self.ledger.latest(Centres)
+        return dict(note.rates) if note else {}
+
+    # ------------------------------------------------------------------------- probes
+
+    @property
+    def is_probed(self) -> bool:
+        return all(self.seconds(size) is not None for size in self.sizes)
+
+    @property
+    def probe_batches(self) -> list[dict[str, Any]]:
+        """The values that probes measure: of varied global batches, where time must be measured, both ends."""
+        values = self.varied.get("global_batch")
+        if values is None:
+            return [{}]
+        if not self.is_timed:
+            return [{"global_batch": grid_values(values)[0]}]
+        ends = dict.fromkeys((max(self.batches), min(self.batches)))
+        return [{"global_batch": batch} for batch in ends]
+
+    def probes(self) -> Iterator[Spec]:
+        """A short run of each size that was not measured, nor tried to be since the sweep was continued."""
+        begun = {
+            (account.settings["size"], account.settings["iter_tokens"])
+            for account in self.ledger.accounts.values()
+            if account.purpose == "probe" and ("seconds" in account.result or account.round == self.round)
+        }
+        most = PROBE_SHARE * self.sweep_money / (len(self.sizes) * len(self.probe_batches))
+        for name, size in self.sizes.items():
+            for batch in self.probe_batches:
+                varied = {**middle_values(self.varied), **batch}
+                global_batch = self.batch_base(varied).global_batch
+                if (name, global_batch * size.shape.context_size) in begun:
+                    continue
+                reserve = min(int(most), self.ledger.free)
+                if not self.is_timed:
+                    reserve = math.ceil(self.prices(name, varied=varied).of(PROBE_ITERS, 2 * global_batch))
+                rate, seed = rounded(size.rule_rate), self.config.train.seed
+                yield Spec(name, rate, varied, seed, "probe", PROBE_ITERS, reserve, reserve)
+
+    def refuse_failed_probes(self) -> None:
+        """Raises: UserError when a size could not be measured."""
+        terms = self.ledger.terms
+        for account in reversed(self.ledger.accounts.values()):
+            size = account.settings["size"]
+            if account.purpose != "probe" or self.seconds(size) is not None:
+                continue
+            if account.result.get("status") == "cut":
+                twice = self.committed + 2 * (terms.capacity - self.committed)
+                raise UserError(
+                    f"{terms.flag} is too small: size {size} could not be measured in its share of that; "
+                    f"{rounded_up(terms, twice)} at least to try that again"
+                )
+            why = account.result.get("why") or account.result.get("status")
+            raise UserError(
+                f"size {size} could not be measured: {why}; mend that and raise the budget to try again, or leave the "
+                "size out with --fresh"
+            )
+
+    # ------------------------------------------------------------------------- first trials
+
+    def trials(self) -> list[Trial]:
+        """The trials of this sweep; final runs before the latest, which are as good as any, among them."""
+        rows = trial_rows(self.ledger)
+        finals = [
+            dataclasses.replace(trial, purpose="sweep")
+            for trial in rows
+            if trial.purpose == "final" and self.ledger.accounts[trial.trial].round < self.ledger.first_round
+        ]
+        return [trial for trial in rows if trial.purpose == "sweep"] + finals
+
+    def evidence(self) -> list[Trial]:
+        """The trials of other sweeps that count here (evidence.py)."""
+        return evidence_rows(self.ledger)
+
+    def all_trials(self) -> list[Trial]:
+        """Both."""
+        return [*self.trials(), *self.evidence()]
+
+    def first_trials(self, plan: Plan) -> Iterator[Spec]:
+        """Those that were not begun."""
+        if self.config.search != "optuna":
+            for point in self.points_left(plan):
+                yield self.with_money(point, plan)
+            return
+        done, seed = self.trials(), self.config.train.seed
+        if len(done) < self.config.trials_of_a_size * len(self.sizes):
+            number = len(done) % self.config.repeats  # of the seed, for the same point as the trial before
+            if number:
+                spec = Spec(done[-1].size, done[-1].learning_rate, self.values_of(done[-1]), seed + number)
+            else:
+                span = self.config.rate_span
+                asked = ask_optuna(self.all_trials(), self.sizes, self.varied, span, seed + len(done))
+                spec = Spec(*asked, seed)
+            yield self.with_money(spec, plan)
+
+    def points_left(self, plan: Plan | None) -> list[Spec]:
+        """First trials that neither this sweep has begun, nor another one made that is evidence for this plan."""
+        config, seed, centres = self.config, self.config.train.seed, self.centres()
+        made = self.trials()
+        if plan is not None:
+            made += [
+                trial
+                for trial in self.evidence()
+                if trial.tokens >= LONG_ENOUGH * plan.iters[trial.size] * self.iter_tokens
+            ]
+        done = [(trial.size, trial.learning_rate, self.values_of(trial), trial.seed) for trial in made]
+        points = []
+        for name, size in self.sizes.items():
+            centre = centres.get(name, size.rule_rate)
+            spread_out = config.search, config.num_rates, config.rate_span, seed, self.varied
+            tried = first_points(name, centre, *spread_out)
+            tried += [(rounded(rate), middle_values(self.varied)) for rate in config.add_rates]
+            repeats = range(config.repeats)
+            points.append([Spec(name, rate, varied, seed + i) for rate, varied in tried for i in repeats])
+        in_turn = [point for some in zip_longest(*points) for point in some]  # all sizes get on alike
+        return [p for p in in_turn if p and (p.size, p.learning_rate, p.varied, p.seed) not in done]
+
+    def values_of(self, trial: Trial) -> dict[str, Any]:
+        """A trial's values of what the sweep varies besides size and rate."""
+        return {name: getattr(trial, name) for name in self.varied}
+
+    def with_money(self, spec: Spec, plan: Plan, iters: int | None = None) -> Spec:
+        """A trial of the sweep with its reserve; of the length of a first trial unless that is given."""
+        prices, windows = self.prices(spec.size, varied=spec.varied), EVALUATIONS * plan.windows
+        if iters is None:
+            is_planned = "global_batch" not in spec.varied
+            iters = plan.iters[spec.size] if is_planned else prices.iters(plan.money, windows)
+        price = prices.of(iters, windows)
+        reserve = math.ceil(price * (RESERVE if self.is_timed else 1))
+        return dataclasses.replace(spec, iters=iters, reserve=reserve, least=math.ceil(price))
+
+    # ------------------------------------------------------------------------- follow-ups
+
+    def follow_ups(self, plan: Plan, running: set[str]) -> list[Spec]:
+        """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out."""
+        left = self.sweep_money - self.sweep_gone
+        if running or not any(trial.status == "finished" for trial in self.all_trials()):
+            return []  # what they find counts
+        fit = self.make_fit()
+        by_promise = sorted(fit.sizes, key=lambda size: -size.probability_best)
+        promising = [size.size for size in by_promise if size.probability_best >= LEAST_ODDS]
+        beyond = [spec for spec in self.beyond_edges(plan, fit, promising) if spec.reserve <= left]
+        longer = self.longer_runs(plan, fit, promising, left) if not beyond else []
+        return beyond or [spec for spec in longer if spec.reserve <= left]
+
+    def beyond_edges(self, plan: Plan, fit: Fit, sizes: list[str]) -> list[Spec]:
+        """For each size whose best rate lies beyond those tried, as the fit has it, a rate on that side."""
+        specs = []
+        for size in sizes:
+            tokens = plan.iters[size] * self.iter_tokens
+            rates = {
+                trial.learning_rate
+                for trial in self.all_trials()
+                if trial.size == size and LONG_ENOUGH * tokens <= trial.planned_tokens <= tokens / LONG_ENOUGH
+            }
+            best = fit.learning_rate(size, tokens).middle
+            if len(rates - set(self.config.add_rates)) >= self.config.num_rates + WIDENINGS:
+                continue
+            if rates and not min(rates) <= best <= max(rates):
+                beyond = max(rates) * EDGE_STEP if best > max(rates) else min(rates) / EDGE_STEP
+                point = Spec(size, rounded(beyond), self.best_varied(fit), self.config.train.seed)
+                specs.append(self.with_money(point, plan))
+        return specs
+
+    def longer_runs(self, plan: Plan, fit: Fit, sizes: list[str], left: float) -> list[Spec]:
+        """Runs of the sizes that look best for the final run, as long as `left` buys, at their best rates."""
+        specs = []
+        varied, windows = self.best_varied(fit), EVALUATIONS * plan.windows
+        for size in sizes[:2]:
+            price = self.prices(size, varied=varied)
+            tokens = self.batch_base(varied).global_batch * self.sizes[size].shape.context_size
+            longest = max((trial.planned_tokens for trial in self.trials() if trial.size == size), default=0)
+            # In a sweep that is continued the longest runs grow, as its money did.
+            unit = max(plan.money, price.of(longest // tokens, windows)) if self.round else plan.money
+            quanta = min(left / (RESERVE if self.is_timed else 1), self.config.follow_up_factor * unit)
+            iters = price.iters(quanta, windows)
+            if iters * tokens < 1.5 * longest:
+                continue
+            rate = rounded(fit.learning_rate(size, iters * tokens).middle)
+            specs.append(self.with_money(Spec(size, rate, varied, self.config.train.seed), plan, iters))
+            left -= specs[-1].reserve
+        return specs
+
+    def best_varied(self, fit: Fit) -> dict[str, Any]:
+        """What the fit chooses of what the sweep varies besides size and rate."""
+        return {name: fit.best_values[name] for name in self.varied}
+
+    def make_fit(self) -> Fit:
+        """Fit all trials, for final runs that what is free would buy.
+
+        Raises: UserError when no trial came to its end.
+        """
+        trials = self.all_trials()
+        if not any(trial.status == "finished" for trial in trials):
+            raise UserError(
+                "no trial came to its end: lower --rate-span, or see the log.txt of each in "
+                f"{self.folder / 'logs'}; then begin again with --fresh"
+            )
+        plan = self.make_plan()
+        prices = {size: self.prices(size, is_final=True) for size in self.sizes}
+        iters = {size: max(1, final_iters(price, self.ledger.free, plan)) for size, price in prices.items()}
+        return fit_trials(trials, {size: number * self.iter_tokens for size, number in iters.items()})
+
+    # ------------------------------------------------------------------------- the final run
+
+    def final_run(self, plan: Plan) -> Spec:
+        """The size and rate that the fit chooses, for all the money that is left."""
+        ends = {trial.status for trial in self.all_trials()}
+        by_rule = "finished" not in ends and ("cut" in ends or not ends)
+        choice = self.choose_by_rule(plan) if by_rule else self.choose()
+        prices = self.prices(choice.size, True, choice.varied)
+        iters, least = final_iters(prices, self.ledger.free, plan), math.ceil(prices.of(1, plan.windows, 1))
+        if iters < 1:
+            raise UserError(NO_FINAL_RUN)
+        self.ledger.note(choice)
+        point = choice.size, choice.learning_rate, choice.varied, self.config.train.seed
+        return Spec(*point, "final", iters, self.ledger.terms.capacity, least)
+
+    def choose(self) -> Choice:
+        """What the fit chooses."""
+        fit = self.make_fit()
+        best, varied = fit.best, self.best_varied(fit)
+        rate = rounded(best.learning_rate.middle)
+        return Choice(best.size, rate, varied, fit.decision, best.bits_per_byte, fit.final_tokens)
+
+    def choose_by_rule(self, plan: Plan) -> Choice:
+        """What is usual without a sweep, where there was no money for any trial to come to its end."""
+        varied = middle_values(self.varied)
+
+        def off(size: str) -> float:
+            """How far its tokens would be from what is usual, as a ratio's logarithm."""
+            iters = final_iters(self.prices(size, True, varied), self.ledger.free, plan)
+            usual = TOKENS_PER_PARAMETER * self.sizes[size].parameters
+            return abs(math.log(max(1, iters) * self.iter_tokens / usual))
+
+        size = min(self.sizes, key=off)
+        rate = rounded(self.sizes[size].rule_rate)
+        decision = (
+            f"No trial came to its end with the money there was. The final run takes size {size}, whose tokens are "
+            f"nearest to {TOKENS_PER_PARAMETER} for each parameter, and the rule's learning rate, {rate:g}."
+        )
+        return Choice(size, rate, varied, decision)
+
+
+def spread(base: ResolvedConfig, slots: int) -> ResolvedConfig:
+    """The same global batch on `slots` times as many workers, where it can be divided: the final run takes all."""
+    workers = base.num_workers * slots
+    if base.gradient_accumulation % slots == 0:
+        accumulation = base.gradient_accumulation // slots
+        return dataclasses.replace(base, gradient_accumulation=accumulation, num_workers=workers)
+    if base.batch_size != "auto" and base.batch_size % slots == 0:
+        return dataclasses.replace(base, batch_size=base.batch_size // slots, num_workers=workers)
+    return base
