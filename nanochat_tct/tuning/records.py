@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
-import pyarrow as pa
-import pyarrow.parquet
-
 from nanochat_tct.storage.files import replacing
 
 Unit = Literal["usd", "gpu_hours", "flops"]
@@ -144,6 +141,9 @@ Row = TypeVar("Row", Trial, Entry, Point)
 
 def write_rows(rows: Iterable[Row], path: Path, kind: type[Row]) -> None:
     """Write a table as Parquet."""
+    import pyarrow as pa  # here, as `tune --help` needs none of it
+    import pyarrow.parquet
+
     hints = get_type_hints(kind)
     schema = pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in hints.items()])
     table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
@@ -153,10 +153,14 @@ def write_rows(rows: Iterable[Row], path: Path, kind: type[Row]) -> None:
 
 def read_rows(path: Path, kind: type[Row]) -> list[Row]:
     """The rows of a table; none where the file is missing."""
+    import pyarrow.parquet
+
     return [kind(**row) for row in pyarrow.parquet.read_table(path).to_pylist()] if path.is_file() else []
 
 
-def _arrow_type(hint: Any) -> pa.DataType:
+def _arrow_type(hint: Any) -> Any:
+    import pyarrow as pa
+
     if get_origin(hint) is Literal:
         return pa.string()
     kind = next(item for item in (get_args(hint) or (hint,)) if item is not type(None))
