@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -104,11 +105,14 @@ def evaluate_samples(
 
 
 def with_progress(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
-    """The items, with a bar on stderr where someone is looking."""
-    label = f"{what} {{task.completed:.0f}} of {{task.total:.0f}}"
+    """The items, with a bar on stderr that counts them where someone is looking."""
+    start = time.monotonic()
+    label = what + " {task.completed:.0f} of {task.total:.0f}"
     with Terminal(count, sys.stderr, label) as terminal:
         for number, item in enumerate(items):
-            terminal.update(number, "")
+            if number:
+                left = (time.monotonic() - start) / number * (count - number)
+                terminal.update(number, f"{left:.0f} s left")
             yield item
 
 

@@ -187,7 +187,7 @@ class Trainer:
         seed_worker(config.seed, step, worker)
         if previous is not None:
             self.restore(previous)
-        self.tracker = start_tracker(config, self.say, step) if worker.is_first else None
+        self.tracker = start_tracker(config, self.reporter, step) if worker.is_first else None
         self.saver = BackgroundSaver(config.run_place)
         self.batches: Generator[tuple[Batch, int], None, None] | None = None
         if self.reporter.is_restart:
@@ -483,12 +483,13 @@ def read_ahead(read: Callable[[int], Read], steps: range) -> Generator[Read, Non
         yield coming.result()
 
 
-def start_tracker(config: ResolvedConfig, say: Callable[[str], None], step: int) -> Tracker:
+def start_tracker(config: ResolvedConfig, reporter: Reporter, step: int) -> Tracker:
     """The run's tracker, on rank 0."""
+    log_dir = Path(config.log_dir) / config.run_name
     return Tracker(
         local_path(config.run_place),
-        Path(config.log_dir) / config.run_name,
-        say,
+        log_dir,
+        reporter.say,
         config.tensorboard,
         config.wandb,
         config.wandb_project,
