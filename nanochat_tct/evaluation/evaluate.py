@@ -22,6 +22,7 @@ from nanochat_tct.limits import refuse_absurd
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import masks_on
 from nanochat_tct.tokenizer import Tokenizer
+from nanochat_tct.tracking.terminal import Terminal
 
 
 def evaluate_loss(
@@ -97,15 +98,15 @@ def evaluate_samples(
 
 
 def with_progress(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
-    """The items, with a line on stderr that counts them where someone is looking."""
+    """The items, with a bar on stderr that counts them where someone is looking."""
     start = time.monotonic()
-    for number, item in enumerate(items):
-        if number and sys.stderr.isatty():
-            left = (time.monotonic() - start) / number * (count - number)
-            print(f"\r{what} {number}/{count}, {left:.0f} s left ", end="", file=sys.stderr, flush=True)
-        yield item
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+    label = what + " {task.completed:.0f} of {task.total:.0f}"
+    with Terminal(count, sys.stderr, label) as terminal:
+        for number, item in enumerate(items):
+            if number:
+                left = (time.monotonic() - start) / number * (count - number)
+                terminal.update(number, f"{left:.0f} s left")
+            yield item
 
 
 @dataclass(frozen=True)
