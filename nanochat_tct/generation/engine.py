@@ -5,6 +5,7 @@ the next sample. Shapes never change and each sample has its own random stream, 
 the others in its batch.
 """
 
+import functools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,6 +88,10 @@ class _Row:
         self.legal: Future[np.ndarray] | None = None  # the mask of the next token
         self.closing = matcher.closing()  # the shortest ending of the document; None: the tokenizer has none
 
+    @property
+    def generated(self) -> tuple[int, Generated]:
+        return self.index, Generated(self.tokens, self.matcher.is_complete, self.ended_by_limit)
+
     def choose(self, logits: np.ndarray, legal: np.ndarray, sampling: SamplingConfig) -> int:
         """Draw a legal token after which the document can still end within max_tokens, and append it."""
         tokens = np.flatnonzero(legal)
@@ -138,35 +143,33 @@ class _Batch:
         self.rows: list[_Row | None] = [None] * NUM_ROWS
         self.cache = self.new_cache(NUM_ROWS)
         self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))  # of each row's next token
-        self.prompt_window: tuple[KVCache, np.ndarray, int] | None = None  # shared by all samples
-        first = _Row(0, self.prompt, self.endings, tokenizer.matcher(), sampling.seed)
-        if (
-            is_open
-            and first.closing is not None
-            and len(self.prompt) + len(first.closing) > sampling.max_tokens
-        ):
+        first = self.new_row(0)
+        shortest = len(self.prompt) + len(first.closing or [])
+        if is_open and first.closing is not None and shortest > sampling.max_tokens:
             raise UserError(
-                f"max_tokens is {sampling.max_tokens}: the shortest workflow that goes on from here has "
-                f"{len(self.prompt) + len(first.closing)} tokens"
+                f"max_tokens is {sampling.max_tokens}: the shortest workflow that goes on from here has {shortest} "
+                "tokens"
             )
+
+    def new_row(self, index: int) -> _Row:
+        return _Row(index, self.prompt, self.endings, self.tokenizer.matcher(), self.sampling.seed)
 
     def run(self, num_samples: int) -> Iterator[tuple[int, Generated]]:
         waiting = iter(range(num_samples))
         while True:
-            for slot in range(NUM_ROWS):
-                row = self.rows[slot]
+            for slot, row in enumerate(self.rows):
                 if row is not None and not self.is_done(row):
                     continue
                 if row is not None:
-                    yield row.index, Generated(row.tokens, row.matcher.is_complete, row.ended_by_limit)
+                    yield row.generated
                 self.rows[slot] = None
                 for index in waiting:
-                    row = _Row(index, self.prompt, self.endings, self.tokenizer.matcher(), self.sampling.seed)
+                    row = self.new_row(index)
                     if not self.is_done(row):
                         self.rows[slot] = row
                         self.start_window(slot, row)
                         break
-                    yield index, Generated(row.tokens, row.matcher.is_complete, row.ended_by_limit)
+                    yield row.generated
             if not any(self.rows):
                 return
             self.step()
@@ -197,27 +200,30 @@ class _Batch:
                 self.start_window(slot, row)
 
     def start_window(self, slot: int, row: _Row) -> None:
-        """Fill a row of the cache with its document, or with the end of it, laid out as in training.
-
-        When a document outgrows the context, the window restarts with the last half context of it, after a
-        position token that counts the tokens before.
-        """
-        capacity = self.cache.capacity
+        """Fill a row of the cache with its document, or with the end of it."""
         at_prompt = len(row.tokens) == len(self.prompt)
-        if self.prompt_window is None or not at_prompt:
-            start = 0 if len(row.tokens) < capacity else len(row.tokens) - capacity // 2
-            window = [self.model.config.vocab_size + start, *row.tokens[start:]]
-            cache = self.new_cache(1)
-            logits = self.forward(np.array([window], dtype=np.int64), cache)
-            window_length = len(window)
-        else:
-            cache, logits, window_length = self.prompt_window
-        if at_prompt:
-            self.prompt_window = cache, logits, window_length
+        cache, logits, row.cache_length = self.prompt_window if at_prompt else self.window_of(row.tokens)
         self.cache.copy_row(slot, cache)
         row.legal = row.legal or self.thread.submit(row.matcher.legal)
         self.logits[slot] = logits[0]
-        row.cache_length = window_length
+
+    @functools.cached_property
+    def prompt_window(self) -> tuple[KVCache, np.ndarray, int]:
+        return self.window_of(self.prompt)
+
+    def window_of(self, document: list[int]) -> tuple[KVCache, np.ndarray, int]:
+        """Run the model on a document, laid out as in training.
+
+        When a document outgrows the context, the window restarts with the last half context of it, after a
+        position token that counts the tokens before.
+
+        Returns: a cache of one row, the logits (1, vocab_size) of the next token, and the length of the window.
+        """
+        capacity = self.cache.capacity
+        start = 0 if len(document) < capacity else len(document) - capacity // 2
+        window = [self.model.config.vocab_size + start, *document[start:]]
+        cache = self.new_cache(1)
+        return cache, self.forward(np.array([window], dtype=np.int64), cache), len(window)
 
     def new_cache(self, num_rows: int) -> KVCache:
         config = self.model.config
