@@ -14,13 +14,20 @@ from tests.support.commands import Finished
 from tests.support.object_storage import ObjectStorage, object_storage
 
 BEGIN = time.monotonic()
-# Before anything imports Ray or W&B: tests talk to nobody.
-os.environ.setdefault("WANDB_MODE", "offline")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault(
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0"
-)  # clusters of several nodes are on loopback too
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+ENVIRONMENT = {
+    # Before anything imports Ray or W&B: tests talk to nobody.
+    "WANDB_MODE": "offline",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # clusters of several nodes are on loopback too
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Before anything imports torch: several threads for a model this small wait for each other, which takes several
+    # times the CPU time where workers of pytest-xdist have all cores.
+    "OMP_NUM_THREADS": "1",
+}
+for name, value in ENVIRONMENT.items():
+    os.environ.setdefault(name, value)
+# Tests start Python a hundred times; each start would compile the package again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # The same examples in every run, so that nobody's change is refused for what it did not touch. New ones are looked
 # for with `pytest --hypothesis-profile=explore`.
@@ -47,8 +54,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in first)
 
 
-RAY_FILES = {f"tests/{name}.py" for name in ("data/test_prepare", "test_doctor", "test_security")}
-RAY_FILES.add("tests/tuning/test_remote_sweep.py")
+# Files whose tests share something that is made once in a process: a Ray, or a process that others are forked from.
+SHARED = {
+    "ray": ("data/test_prepare", "test_doctor", "test_security", "tuning/test_remote_sweep"),
+    "forks": [
+        f"training/test_{name}" for name in ("distributed", "launch", "micro_batch", "nodes", "trainer")
+    ],
+}
+GROUPS = {f"tests/{file}.py": name for name, files in SHARED.items() for file in files}
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be there
@@ -59,16 +72,16 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file stays on one worker, where its fixtures are made once; so do all that use `ray_session`."""
+    """A file stays on one worker, where its fixtures are made once; so does a group of files."""
     from xdist.scheduler import LoadFileScheduling
 
-    class OneRay(LoadFileScheduling):
+    class ByGroup(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = str(super()._split_scope(nodeid))
-            return "ray" if file in RAY_FILES else file
+            return GROUPS.get(file, file)
 
     config.option.loadscopereorder = False  # in our order, not those with most tests first
-    return OneRay(config, log)
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -142,7 +155,9 @@ def run_here(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 
 @pytest.fixture
 def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
-    """An S3 server on loopback with an empty bucket, for this process and those it starts."""
+    """An S3 server on loopback with an empty bucket, for this process and those it starts. What fails is tried again
+    soon."""
+    monkeypatch.setattr("nanochat_tct.storage.object_storage.FIRST_PAUSE_SECONDS", 0.001)
     with object_storage() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)

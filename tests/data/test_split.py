@@ -1,6 +1,5 @@
 """The split by owner, documents that are nearly the same, and what `prepare` says when a side is empty or small."""
 
-import json
 import math
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.plan import make_plan
+from tests.support.workers import sign
 
 
 def workflow(index: int, action: str = "actions/checkout@v4", **step: Any) -> dict[str, Any]:
@@ -221,13 +221,8 @@ def test_what_prepare_says(tmp_path: Path, documents: Any, settings: Any, messag
 
 def test_a_store_of_before_stays_readable(tmp_path: Path) -> None:
     """Version 1 as it was written when the split was by repository: without the keys that came later."""
-    from nanochat_tct.data.store import manifest_sha256
-
     store = write(tmp_path / "store", [(f"o{n}/r", workflow(n)) for n in range(20)])
-    manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
-    del manifest["split_by"], manifest["counts"]["near_duplicates"]
-    manifest["sha256"] = manifest_sha256(manifest)
-    (tmp_path / "store" / "manifest.json").write_text(json.dumps(manifest))
+    sign(tmp_path / "store", split_by=None, counts={"near_duplicates": None})
     old = TokenStore.open(tmp_path / "store")
     assert old.fingerprint == store.fingerprint
     assert len(old.split("train")) + len(old.split("val")) == 20

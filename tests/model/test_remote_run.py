@@ -11,7 +11,6 @@ from nanochat_tct.data.store import upload_store
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.generate import load
 from nanochat_tct.model import checkpoint, remote_run
-from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import ResolvedConfig
@@ -21,11 +20,6 @@ from tests.support.workers import changed, small_config, small_store, train_alon
 
 RUN = f"s3://{BUCKET}/checkpoints/run"
 Config = Callable[..., ResolvedConfig]
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_storage, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 @pytest.fixture(scope="module")

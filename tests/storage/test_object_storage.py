@@ -1,6 +1,5 @@
 """Folders in object storage: what fails is tried again, what is refused is one line; stores, whole or not at all."""
 
-import json
 import os
 import shutil
 import threading
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat_tct.data.store import MANIFEST, TOKENS, TokenStore, manifest_sha256, upload_store
+from nanochat_tct.data.store import MANIFEST, TOKENS, TokenStore, upload_store
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.files import FileRecord
@@ -22,7 +21,7 @@ from nanochat_tct.storage.object_storage import (
 )
 from tests.support.commands import assert_user_error, run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
-from tests.support.workers import small_store
+from tests.support.workers import sign, small_store
 
 STORE = f"s3://{BUCKET}/data/store"
 
@@ -30,11 +29,6 @@ STORE = f"s3://{BUCKET}/data/store"
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return small_store(tmp_path_factory.mktemp("made") / "store")
-
-
-@pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_storage, "FIRST_PAUSE_SECONDS", 0.001)
 
 
 def test_files_come_and_go(storage: ObjectStorage, tmp_path: Path) -> None:
@@ -161,13 +155,9 @@ def test_a_manifest_that_names_other_places(
     storage: ObjectStorage, made: Path, name: str, tmp_path: Path
 ) -> None:
     hostile = Path(shutil.copytree(made, tmp_path / "hostile"))
-    manifest = json.loads((hostile / MANIFEST).read_text())
-    manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
-    manifest["sha256"] = manifest_sha256(manifest)
-    client = storage.client()
+    sign(hostile, files={name: {"size": 1, "sha256": "0" * 64}})
     for path in hostile.iterdir():
-        client.upload_file(str(path), BUCKET, f"data/store/{path.name}")
-    client.put_object(Bucket=BUCKET, Key=f"data/store/{MANIFEST}", Body=json.dumps(manifest).encode())
+        storage.client().upload_file(str(path), BUCKET, f"data/store/{path.name}")
     with pytest.raises(UserError, match="names a file outside its folder"):
         TokenStore.open(STORE)
     assert not list(tmp_path.rglob("escaped"))

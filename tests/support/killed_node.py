@@ -12,16 +12,16 @@ from typing import Any
 
 from tests.support.workers import descendants
 
-PATIENCE_SECONDS = 300  # for anything that is waited for
+PATIENCE_SECONDS = 600  # for anything that is waited for
 
 
 class TwoWorkers:
-    """The cluster; the head itself has no CPU, so all work is on the two workers, of one CPU each."""
+    """The cluster; the head itself has no CPU unless told otherwise, so all work is on the two workers of one CPU."""
 
-    def __init__(self) -> None:
+    def __init__(self, **head: Any) -> None:
         from ray.cluster_utils import Cluster
 
-        self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+        self.cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **head})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
 
     def command(self, folder: Path, *arguments: object) -> "subprocess.Popen[bytes]":
@@ -61,6 +61,15 @@ class TwoWorkers:
                 os.kill(pid, signal.SIGKILL)
         return workers
 
+    def announce(self, node: Any) -> None:
+        """What a cloud's notice of preemption becomes in Ray."""
+        reason = (
+            "--reason DRAIN_NODE_REASON_PREEMPTION --reason-message test --deadline-remaining-seconds 600"
+        )
+        command = f"drain-node --address {self.cluster.address} --node-id {node.node_id} {reason}"
+        ray = Path(sys.executable).with_name("ray")
+        subprocess.run([ray, *command.split()], check=True, stdout=subprocess.DEVNULL)
+
     def kill_head(self, driver: "subprocess.Popen[bytes]") -> None:
         """SIGKILL all of the head's machine, the command on it too."""
         head = self.cluster.head_node
@@ -70,18 +79,15 @@ class TwoWorkers:
                 os.kill(pid, signal.SIGKILL)
         driver.wait()
 
-    def close(self) -> None:
-        self.cluster.shutdown()
-
 
 @contextmanager
-def two_workers() -> Iterator[TwoWorkers]:
+def two_workers(**head: Any) -> Iterator[TwoWorkers]:
     """The cluster, gone afterwards."""
-    cluster = TwoWorkers()
+    cluster = TwoWorkers(**head)
     try:
         yield cluster
     finally:
-        cluster.close()
+        cluster.cluster.shutdown()
 
 
 def wait_for(what: Callable[[], bool], process: "subprocess.Popen[bytes]", folder: Path) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import multiprocessing
 import os
 import random
@@ -14,10 +15,13 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from nanochat_tct.data.sampler import WindowSampler, batch_hash
-from nanochat_tct.data.store import TokenStore
+from nanochat_tct.data.store import MANIFEST, TokenStore, manifest_sha256
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import Windows
+from nanochat_tct.model.checkpoint import Checkpoint, latest_checkpoint, load_checkpoint
+from nanochat_tct.storage.files import file_sha256
 from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.plan import make_plan
@@ -25,6 +29,8 @@ from nanochat_tct.training.trainer import Reporter, Trainer
 from tests.support.commands import flags, free_port
 
 CPU = torch.device("cpu")
+# Processes are forked from one that has imported everything and done nothing, once for all tests.
+PRELOADED = ["tests.support.workers", "nanochat_tct.tuning.tune", "pandas", "torch._dynamo"]
 
 
 def small_workflows(count: int, seed: int = 0) -> list[Any]:
@@ -44,6 +50,24 @@ def small_store(folder: Path, count: int = 120, seed: int = 0) -> Path:
     """A finished token store of small workflows."""
     write_store(folder, small_workflows(count, seed), load_tokenizer())
     return folder
+
+
+def sign(store: Path, **changes: Any) -> None:
+    """Makes a store's manifest right again after changes, as somebody who means harm would. None removes an entry."""
+    manifest = _merged(json.loads((store / MANIFEST).read_text()), changes)
+    for name, expected in manifest["files"].items():
+        if (store / name).is_file():
+            expected.update(size=(store / name).stat().st_size, sha256=file_sha256(store / name))
+    manifest["sha256"] = manifest_sha256(manifest)
+    (store / MANIFEST).write_text(json.dumps(manifest))
+
+
+def _merged(old: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    new = {**old, **changes}
+    for name, value in changes.items():
+        if isinstance(value, dict):
+            new[name] = _merged(old.get(name, {}), value)
+    return {name: value for name, value in new.items() if value is not None}
 
 
 def small_config(data_dir: Path, folder: Path, **changes: Any) -> ResolvedConfig:
@@ -116,8 +140,7 @@ def _train_jobs(worker: Worker, jobs: list[Job]) -> None:
 
 def on_workers(world_size: int, work: Callable[..., None], *arguments: Any) -> None:
     """Call `work(worker, *arguments)` on several workers over gloo."""
-    # Workers are forked from a process that has imported everything and done nothing, once for all tests.
-    multiprocessing.set_forkserver_preload(["tests.support.workers", "pandas", "torch._dynamo"])
+    multiprocessing.set_forkserver_preload(PRELOADED)
     torch.multiprocessing.start_processes(
         _work, args=(world_size, free_port(), work, arguments), nprocs=world_size, start_method="forkserver"
     )
@@ -133,6 +156,57 @@ def _work(
         work(Worker(rank, world_size, CPU), *arguments)
     finally:
         dist.destroy_process_group()
+
+
+class ForkedProcess:
+    """A function in a process that is forked from a server which has imported everything: a start costs nothing.
+
+    Looks like subprocess.Popen.
+    """
+
+    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
+        multiprocessing.set_forkserver_preload(PRELOADED)
+        self.child = multiprocessing.get_context("forkserver").Process(target=function, args=arguments)
+        self.child.start()
+        self.pid = int(self.child.pid or 0)
+
+    @property
+    def returncode(self) -> int | None:
+        return self.child.exitcode
+
+    def poll(self) -> int | None:
+        return self.child.exitcode
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        self.child.join(timeout)
+        return self.child.exitcode
+
+    def kill(self) -> None:
+        self.child.kill()
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+def logged(config: ResolvedConfig, name: str) -> list[Any]:
+    """What the log of a run says of each iter it trained."""
+    return [entry[name] for entry in read_metrics(Path(config.run_place)) if entry["kind"] == "train"]
+
+
+def losses(config: ResolvedConfig) -> list[float]:
+    return logged(config, "loss")
+
+
+def batches(config: ResolvedConfig) -> list[str]:
+    """Hash of all global batches up to each iter."""
+    return logged(config, "batches")
+
+
+def checkpoint_of(config: ResolvedConfig) -> Checkpoint:
+    """The last one of a run."""
+    path = latest_checkpoint(Path(config.run_place))
+    assert path is not None
+    return load_checkpoint(path)
 
 
 def changed(config: ResolvedConfig, **changes: Any) -> ResolvedConfig:

@@ -1,10 +1,8 @@
 """What the tests of sweeps share: a sweep of tiny models that ends in a minute."""
 
 import json
-import multiprocessing
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,9 @@ from nanochat_tct.tuning.records import Interrupted
 from nanochat_tct.tuning.runner import interruptible, run_alone
 from nanochat_tct.tuning.tune import prepare
 from tests.support.commands import flags
-from tests.support.workers import small_store
+from tests.support.workers import ForkedProcess, small_store
+
+__all__ = ["ForkedProcess"]
 
 SETTINGS: dict[str, Any] = {
     "budget_flops": 3e11,
@@ -69,34 +69,3 @@ def sweep_alone(arguments: list[str], environment: dict[str, str] | None = None)
     sweep.ledger.note(Interrupted(False))
     with interruptible(sweep.ledger) as signals:
         sys.exit(0 if run_alone(sweep) else signals.exit_code)
-
-
-class ForkedProcess:
-    """A function in a process that is forked from a server which has imported everything: a start costs nothing.
-
-    Looks like subprocess.Popen.
-    """
-
-    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.tuning.sweeps"])
-        self.child = context.Process(target=function, args=arguments)
-        self.child.start()
-        self.pid = int(self.child.pid or 0)
-
-    @property
-    def returncode(self) -> int | None:
-        return self.child.exitcode
-
-    def poll(self) -> int | None:
-        return self.child.exitcode
-
-    def wait(self, timeout: float | None = None) -> int | None:
-        self.child.join(timeout)
-        return self.child.exitcode
-
-    def kill(self) -> None:
-        self.child.kill()
-
-    def send_signal(self, number: int) -> None:
-        os.kill(self.pid, number)

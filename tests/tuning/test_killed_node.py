@@ -1,7 +1,5 @@
 """A node of the cluster is killed while a sweep's trials run on it: they go on elsewhere, and the money is right."""
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -80,11 +78,7 @@ def test_trials_save_when_a_node_is_to_go(tmp_path: Path) -> None:
 
             wait_for(is_in_final_run, process, tmp_path)
             node = cluster.node_of(b"RayTrainWorker")
-            reason = (
-                "--reason DRAIN_NODE_REASON_PREEMPTION --reason-message test --deadline-remaining-seconds 600"
-            )
-            command = f"drain-node --address {cluster.cluster.address} --node-id {node.node_id} {reason}"
-            subprocess.run([Path(sys.executable).with_name("ray"), *command.split()], check=True)
+            cluster.announce(node)
             wait_for(lambda: bool(preemptions()), process, tmp_path)
             cluster.kill_node(node)
             assert process.wait(600) == 0, (tmp_path / "printed").read_text()[-3000:]
