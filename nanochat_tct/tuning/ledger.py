@@ -170,7 +170,7 @@ class Ledger:
         self.spent = 0  # quanta
         self.idle = 0  # quanta of it that no trial was charged
         self.rounds: list[Round] = []
-        self._notes: dict[tuple[type[Note], str], Note] = {}
+        self._notes: dict[type[Note], dict[str, Any]] = {}  # by kind and key
         self.copy: str | None = None  # the URI of the folder that the copy is in
         self.keeper = ""  # who may renew the copy: the last one who called keep_copies
         self.copied = 0  # quanta that the copy has
@@ -260,12 +260,11 @@ class Ledger:
 
     def noted(self, kind: type[AnyNote]) -> list[AnyNote]:
         """The notes of a kind, one for each key, in the order in which their keys were first noted."""
-        return [note for note in self._notes.values() if isinstance(note, kind)]
+        return list(self._notes.get(kind, {}).values())
 
     def latest(self, kind: type[AnyNote]) -> AnyNote | None:
         """The note of the latest key of a kind; None where there is none."""
-        notes = self.noted(kind)
-        return notes[-1] if notes else None
+        return next(reversed(self._notes.get(kind, {}).values()), None)
 
     @property
     def is_interrupted(self) -> bool:
@@ -516,7 +515,7 @@ class Ledger:
                 self.copied = self.spent
             case "note":
                 for note in read_notes(*values):
-                    self._notes[type(note), note.key] = note
+                    self._notes.setdefault(type(note), {})[note.key] = note
 
     def _count(self, now: float, trial: str, kind: str, microseconds: int, flops: int) -> None:
         cost = self._cost(microseconds, flops)

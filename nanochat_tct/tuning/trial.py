@@ -5,7 +5,6 @@ import logging
 import math
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -211,7 +210,7 @@ def work(
         hand_on: takes the metrics of each evaluation.
         broadcast: gives the first worker's value to all.
         preemption: why this worker should save and leave; None: it should not.
-    Returns: what `train_to_the_end` does; of a probe also `seconds` and `hardware`, of a final run `whole_split`.
+    Returns: what `train_to_the_end` does; of a probe also `seconds`, of a final run `whole_split`.
     """
     meter = WorkerMeter(folder, ledger, trial, worker.rank)
     account, settings, config = meter.account, meter.account.settings, meter.config
@@ -250,7 +249,7 @@ def work(
             result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
         seconds = seconds_of(list(meter.marks), result["ended_at"], account.opened_at, settings["windows"])
-        result |= {"seconds": vars(seconds), "hardware": hardware(worker.device)}
+        result["seconds"] = vars(seconds)
     return result
 
 
@@ -359,13 +358,6 @@ def loss_curve(run_dir: Path) -> list[list[float | None]]:
         elif ratios:
             curve.append([entry["iter"], float(f"{ratios[0] * entry['loss']:.5g}"), None])
     return curve
-
-
-def hardware(device: torch.device) -> str:
-    """What a probe's speed holds for."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU of {socket.gethostname()}, {os.cpu_count()} cores"
 
 
 # ----------------------------------------------------------------------------- where a run stands, and its length

@@ -17,7 +17,7 @@ from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.object_storage import RemoteFolder, local_path
 from nanochat_tct.tuning.ledger import AHEAD, LEDGER, MICRO, Ledger, OverBudget, Terms, restore_ledger
 from nanochat_tct.tuning.meter import WORK_DIR
-from nanochat_tct.tuning.records import TRIALS, HalfWay, Note, Slots, Trial, read_rows
+from nanochat_tct.tuning.records import TRIALS, HalfWay, Slots, Trial, read_rows
 from nanochat_tct.tuning.results import Results, trial_rows
 from tests.support.commands import run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
@@ -153,7 +153,7 @@ def test_what_a_bucket_refuses_is_not_done(storage: ObjectStorage, tmp_path: Pat
         with pytest.raises(StorageError, match="refused"):
             operation()
         assert (tmp_path / LEDGER).read_bytes() == content
-    assert (ledger.spent, list(ledger.accounts), ledger.noted(Note)) == (0, ["a"], [])
+    assert (ledger.spent, list(ledger.accounts), ledger.noted(Slots)) == (0, ["a"], [])
     storage.refuse = lambda method, path: None
     assert ledger.charge("a", "train", 10_000) == 40_000
 
@@ -182,7 +182,7 @@ def test_other_machines_ask_the_one_with_the_file(
             known.refresh()
             assert known.accounts["a"].left == 600
             assert known.accounts["a"].charged_until == paid
-            assert known.noted(Note) == [HalfWay("a", 1.5)]
+            assert known.noted(HalfWay) == [HalfWay("a", 1.5)]
         storage.refuse = lambda method, path: 403
         with pytest.raises(StorageError, match="refused"):
             there.settle("a", {"status": "finished"})
