@@ -330,16 +330,14 @@ def _read_python(text: str, path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}{line}: {error.args[0]}") from error
     values: dict[str, Any] = {}
     for statement in statements:
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue  # a docstring
+        value: Any = None
+        match statement:
+            case ast.Expr(value=ast.Constant()):
+                continue  # a docstring
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                value = statement.value
         try:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    values[name] = ast.literal_eval(value)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    values[name] = ast.literal_eval(value)
-                case _:
-                    raise ValueError("not an assignment")
+            values[name] = ast.literal_eval(value)
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{path} line {statement.lineno}: only `name = literal` is read here; nothing is executed"
