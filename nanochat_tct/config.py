@@ -67,8 +67,8 @@ def passed_on(default: Any, without: Mapping[str, str], helps: Mapping[str, str]
 
     Args:
         default: the other config, frozen; its values are the defaults.
-        without: settings that cannot be given here, and why: "is swept anyway". Those that this config has itself
-            cannot either.
+        without: settings that cannot be given here, and why: "is swept anyway". A setting that this config declares
+            itself is left out too.
         helps: one line for ``--help`` in place of a setting's own.
     """
     metadata = {"help": "", "choices": None, "is_path": False, "without": without, "helps": helps}
@@ -180,7 +180,7 @@ def expand_user(path: str, where: str) -> str:
 
 
 def _unknown(what: str, names: list[str], where: str, known: list[str], reasons: Mapping[str, str]) -> str:
-    """One line about the keys or flags that a command does not have, each with the name that is meant."""
+    """One line about the keys or flags that a command does not have, each with the name that may be meant."""
 
     def hint(name: str) -> str:
         reason = reasons.get(_plain(name))
@@ -425,7 +425,7 @@ def _convert_one(value: Any, kind: type, setting: Setting, where: str, wanted: s
 
 
 def _to_number(value: str | int | float, kind: type) -> int | float | None:
-    """None when it is no finite number, or no whole one where ``kind`` is int; `1e9` is a whole number."""
+    """None for what is not a finite number, or not a whole one where ``kind`` is int; `1e9` is a whole number."""
     if kind is int and not isinstance(value, float):
         try:
             return int(value)
