@@ -12,55 +12,43 @@ from nanochat_tct.errors import UserError, exit_code
 class Command(NamedTuple):
     """A config dataclass, and the job that takes one. The job is imported last: it may need torch and Ray."""
 
-    config: str  # module:class, of a module that is imported at once
+    config: str  # module:class in this package
     job: str  # module:function
     summary: str
 
 
 COMMANDS = {
     "prepare": Command(
-        "nanochat_tct.data.config:PrepareConfig",
-        "nanochat_tct.data.prepare:prepare",
-        "turn workflow files into a token store",
+        "data.config:PrepareConfig", "data.prepare:prepare", "turn workflow files into a token store"
     ),
     "synthesize": Command(
-        "nanochat_tct.synthetic.config:SynthesizeConfig",
-        "nanochat_tct.synthetic.synthesize:run",
-        "write synthetic workflows",
+        "synthetic.config:SynthesizeConfig", "synthetic.synthesize:run", "write synthetic workflows"
     ),
     "train": Command(
-        "nanochat_tct.training.config:TrainConfig",
-        "nanochat_tct.training.launch:train",
-        "train a model on a token store, on Ray",
+        "training.config:TrainConfig", "training.launch:train", "train a model on a token store, on Ray"
     ),
     "tune": Command(
-        "nanochat_tct.tuning.config:SweepConfig",
-        "nanochat_tct.tuning.tune:tune",
-        "find the best model that a budget buys, on Ray",
+        "tuning.config:SweepConfig", "tuning.tune:tune", "find the best model that a budget buys, on Ray"
     ),
     "evaluate": Command(
-        "nanochat_tct.evaluation.config:EvaluateConfig",
-        "nanochat_tct.evaluation.evaluate:evaluate",
+        "evaluation.config:EvaluateConfig",
+        "evaluation.evaluate:evaluate",
         "measure a checkpoint: bits per byte, validity",
     ),
     "generate": Command(
-        "nanochat_tct.generation.config:GenerateConfig",
-        "nanochat_tct.generation.generate:generate",
+        "generation.config:GenerateConfig",
+        "generation.generate:generate",
         "write workflows, or complete half-written ones",
     ),
     "tokenize": Command(
-        "nanochat_tct.evaluation.config:TokenizeConfig",
-        "nanochat_tct.evaluation.tokens:tokenize",
-        "show the tokens of a workflow",
+        "evaluation.config:TokenizeConfig", "evaluation.tokens:tokenize", "show the tokens of a workflow"
     ),
     "train-tokenizer": Command(
-        "nanochat_tct.data.config:TrainTokenizerConfig",
-        "nanochat_tct.data.train_tokenizer:train_tokenizer",
+        "data.config:TrainTokenizerConfig",
+        "data.train_tokenizer:train_tokenizer",
         "learn a vocabulary file from workflows",
     ),
-    "doctor": Command(
-        "nanochat_tct.doctor:DoctorConfig", "nanochat_tct.doctor:doctor", "check that this machine is set up"
-    ),
+    "doctor": Command("doctor:DoctorConfig", "doctor:doctor", "check that this machine is set up"),
 }
 
 
@@ -89,9 +77,9 @@ def _run(argv: list[str]) -> int:
 
 
 def _load(path: str) -> Any:
-    """What `module:name` names."""
+    """What `module:name` names in this package."""
     module, name = path.split(":")
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(f"nanochat_tct.{module}"), name)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from nanochat_tct.ray_compat import validated_cluster
 from nanochat_tct.ray_session import ensure_token
 
 FILL_IN = "FILL-IN"
-# The pattern of a field's value, and an example; a wrong value is better found before `ray up`
+# The pattern of a field's value, and an example: a wrong value is found before `ray up`.
 PATTERNS = {
     "region": (r"[a-z]{2}(-[a-z]+)+-\d", "us-east-1"),
     "availability_zone": (r"[a-z]{2}(-[a-z]+)+-\d[a-z]", "us-east-1a"),
@@ -82,7 +82,7 @@ def check_fields(content: dict[str, Any]) -> str:
         raise UserError(f"fill in {', '.join(missing)} (in {where}, at the top; docs/clusters.md says how)")
     for name, value in fields.items():
         if isinstance(value, bool | int | float | datetime.date):
-            raise UserError(f'{name} is {value}, which is no text to YAML: put it in quotes, as in "4711"')
+            raise UserError(f'{name} is {value}, which is not text in YAML: put it in quotes, as in "4711"')
         pattern, example = PATTERNS.get(name, (".+", "a name"))
         if not all(re.fullmatch(pattern, text) for text in strings(value)) or not list(strings(value)):
             raise UserError(f"{name} is {value!r}; it looks like {example}")

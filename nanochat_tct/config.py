@@ -67,8 +67,8 @@ def passed_on(default: Any, without: Mapping[str, str], helps: Mapping[str, str]
 
     Args:
         default: the other config, frozen; its values are the defaults.
-        without: settings that cannot be given here, and why: "is swept anyway". Those that this config has itself
-            cannot either.
+        without: settings that cannot be given here, and why: "is swept anyway". A setting that this config declares
+            itself is left out too.
         helps: one line for ``--help`` in place of a setting's own.
     """
     metadata = {"help": "", "choices": None, "is_path": False, "without": without, "helps": helps}
@@ -180,7 +180,7 @@ def expand_user(path: str, where: str) -> str:
 
 
 def _unknown(what: str, names: list[str], where: str, known: list[str], reasons: Mapping[str, str]) -> str:
-    """One line about the keys or flags that a command does not have, each with the name that is meant."""
+    """One line about the keys or flags that a command does not have, each with the name that may be meant."""
 
     def hint(name: str) -> str:
         reason = reasons.get(_plain(name))
@@ -330,16 +330,14 @@ def _read_python(text: str, path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path}{line}: {error.args[0]}") from error
     values: dict[str, Any] = {}
     for statement in statements:
-        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue  # a docstring
+        value: Any = None
+        match statement:
+            case ast.Expr(value=ast.Constant()):
+                continue  # a docstring
+            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+                value = statement.value
         try:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    values[name] = ast.literal_eval(value)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    values[name] = ast.literal_eval(value)
-                case _:
-                    raise ValueError("not an assignment")
+            values[name] = ast.literal_eval(value)
         except (ValueError, TypeError) as error:
             raise UserError(
                 f"{path} line {statement.lineno}: only `name = literal` is read here; nothing is executed"
@@ -427,7 +425,7 @@ def _convert_one(value: Any, kind: type, setting: Setting, where: str, wanted: s
 
 
 def _to_number(value: str | int | float, kind: type) -> int | float | None:
-    """None when it is no finite number, or no whole one where ``kind`` is int; `1e9` is a whole number."""
+    """None for what is not a finite number, or not a whole one where ``kind`` is int; `1e9` is a whole number."""
     if kind is int and not isinstance(value, float):
         try:
             return int(value)

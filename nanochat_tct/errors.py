@@ -15,8 +15,7 @@ class UserError(ValueError):
 
 
 class StorageError(UserError):
-    """A disk or object storage is full, fails or refuses. The user's request is not at fault: once the storage works
-    again, the same command continues."""
+    """A disk or object storage is full, fails or refuses. Once it works again, the same command continues."""
 
 
 # What the user can do about what the system refuses; other OSErrors are bugs of ours

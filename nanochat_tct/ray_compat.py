@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Loggers that Ray itself cannot be told to quieten: the first warns that a token guards a Ray, as it should; the
-# second that Ray Data's progress bars are off.
+# Loggers that no setting of Ray silences: the first warns that a token guards a Ray, as it should; the second that
+# Ray Data's progress bars are off.
 AUTHENTICATION_LOGGER = "ray._private.authentication"
 PROGRESS_LOGGER = "ray.data._internal.progress"
 

@@ -226,8 +226,8 @@ def watch_workers(
 ) -> None:
     """Until a run is over, report which of its machines are lost, and when its workers wait for resources.
 
-    Ray Train would wait for ever without a word. Workers have their resources as soon as a placement group of this
-    job is complete, however long they then take to start, and for as long as they work.
+    Ray Train would wait forever in silence. Workers have their resources as soon as a placement group of this job is
+    complete, however long they then take to start, and for as long as they work.
 
     Args:
         count: the fewest workers.
@@ -291,7 +291,7 @@ def _placement_groups() -> list[dict[str, Any]]:
 
 
 def _why_not_placed(groups: list[dict[str, Any]]) -> str:
-    """Why workers wait though enough is free in sum, as far as Ray's state shows."""
+    """Why workers wait although enough is free in total, as far as Ray's state shows."""
     states = {group["stats"]["scheduling_state"] for group in groups}
     if states & {"NO_RESOURCES", "INFEASIBLE", "FAILED_TO_COMMIT_RESOURCES"}:
         return "no single machine has enough of it for one worker"

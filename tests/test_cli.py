@@ -162,9 +162,10 @@ def job_that_is_interrupted(config: object) -> int:
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "nanochat_tct.of_this_test", sys.modules[__name__])
     for name in globals():
         if name.startswith("job_"):
-            monkeypatch.setitem(COMMANDS, name, Command(f"{__name__}:NoConfig", f"{__name__}:{name}", ""))
+            monkeypatch.setitem(COMMANDS, name, Command("of_this_test:NoConfig", f"of_this_test:{name}", ""))
     assert main(["job_of_a_user_error"]) == 2
     assert capsys.readouterr().err == "error: no such thing; do this\n"
     assert main(["job_that_fills_the_disk"]) == 2

@@ -245,15 +245,15 @@ PATH_WORDS = re.compile(
 
 CONFIGS = {name: command.config for name, command in COMMANDS.items()}
 CONFIGS |= {
-    "report": "nanochat_tct.tuning.report:ReportConfig",
-    "plot": "nanochat_tct.tracking.plot:PlotConfig",
+    "report": "tuning.report:ReportConfig",
+    "plot": "tracking.plot:PlotConfig",
 }
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_option_that_takes_a_path_expands_home(name: str) -> None:
     module, config = CONFIGS[name].split(":")
-    for field in dataclasses.fields(getattr(importlib.import_module(module), config)):
+    for field in dataclasses.fields(getattr(importlib.import_module(f"nanochat_tct.{module}"), config)):
         text = f"{field.name.replace('_', ' ')} {field.metadata['help']}"
         if "str" in str(field.type) and not field.metadata["choices"] and PATH_WORDS.search(text):
             assert field.metadata["is_path"] or field.name in {"run_name", "wandb_run_name", "vary"}, (

@@ -241,15 +241,5 @@ def _records(folder: Path, manifest: dict[str, Any]) -> list[FileRecord]:
 
 
 def _check_file(folder: Path, record: FileRecord, verify: bool) -> None:
-    path = folder / record.name
-    match find_damage(folder, record, verify):
-        case "missing":
-            raise UserError(f"{path} is missing; run prepare again")
-        case "size":
-            raise UserError(
-                f"{path} has {path.stat().st_size} bytes, not {record.size}: it is damaged; run prepare again"
-            )
-        case "content":
-            raise UserError(
-                f"{path} has another SHA-256 than {MANIFEST} says: it is damaged; run prepare again"
-            )
+    if (damage := find_damage(folder, record, verify)) is not None:
+        raise UserError(f"{folder / record.name}: {damage}; run prepare again")

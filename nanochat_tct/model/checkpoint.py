@@ -265,16 +265,8 @@ def verify_checkpoint(path: Path) -> None:
     if format_ != FORMAT:
         raise CheckpointError(f"{path}: written in format {format_}, this version reads format {FORMAT}")
     for record in records:
-        file = path / record.name
-        match find_damage(path, record):
-            case "missing":
-                raise CheckpointError(f"{file}: missing")
-            case "size":
-                raise CheckpointError(f"{file}: {file.stat().st_size} bytes instead of {record.size}")
-            case "content":
-                raise CheckpointError(
-                    f"{file}: SHA-256 differs from the manifest's; the file was changed or damaged"
-                )
+        if (damage := find_damage(path, record)) is not None:
+            raise CheckpointError(f"{path / record.name}: {damage}")
 
 
 def load_checkpoint(path: Path, verify: bool = True) -> Checkpoint:

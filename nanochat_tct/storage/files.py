@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -38,10 +38,8 @@ def record_of(path: Path) -> FileRecord:
     return FileRecord(path.name, path.stat().st_size, file_sha256(path))
 
 
-def find_damage(
-    folder: Path, record: FileRecord, verify: bool = True
-) -> Literal["missing", "size", "content"] | None:
-    """How a file differs from its record; None if it does not.
+def find_damage(folder: Path, record: FileRecord, verify: bool = True) -> str | None:
+    """How a file differs from its record, for messages; None if it does not.
 
     Args:
         verify: also compare the content's SHA-256, which takes about a second for each GB.
@@ -49,10 +47,10 @@ def find_damage(
     path = folder / record.name
     if not path.is_file():
         return "missing"
-    if path.stat().st_size != record.size:
-        return "size"
+    if (size := path.stat().st_size) != record.size:
+        return f"{size} bytes instead of {record.size}; it is damaged"
     if verify and file_sha256(path) != record.sha256:
-        return "content"
+        return "SHA-256 differs from the manifest's; it was changed or damaged"
     return None
 
 

@@ -14,7 +14,7 @@ from nanochat_tct.model.config import PRESETS, GPTConfig
 from nanochat_tct.storage.object_storage import is_remote, join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
-# Settings that a run cannot change half-way: it would no longer be the same run.
+# Settings that cannot change when a run is resumed: it would no longer be the same run.
 FIXED = (
     *SHAPE,
     *"dropout tokenizer train_samples windowing stride seed optimizer mask_illegal".split(),
@@ -228,8 +228,7 @@ class ResolvedConfig(TrainConfig):
 def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
     """Fill in everything that was left open.
 
-    A store has its own `windowing` and `stride`, which `plan.make_plan` takes over; until then they are those of the
-    bundled data.
+    The store decides `windowing` and `stride` (`plan.make_plan`); until it is open they are those of the bundled data.
 
     Args:
         vocab_size: the tokenizer's.
@@ -291,8 +290,8 @@ def default_weight_decay(config: TrainConfig, moved: float) -> float:
 
 
 def default_run_name(config: TrainConfig) -> str:
-    """The preset's name, with a short hash where anything that changes the numbers was set: so that the same
-    command goes on with its run, and another command never runs into it."""
+    """The preset's name, with a short hash where anything that changes the numbers was set: so the same command
+    resumes its run, and another command never does."""
     default = TrainConfig(preset=config.preset)
     given = {name: getattr(config, name) for name in MATHEMATICS}
     changed = {name: value for name, value in given.items() if value != getattr(default, name)}
@@ -305,7 +304,7 @@ def default_run_name(config: TrainConfig) -> str:
 def refuse_other_run(
     config: ResolvedConfig, data_fingerprint: str, tokenizer_fingerprint: str, state: dict[str, Any]
 ) -> None:
-    """Compare a resolved config with the checkpoint that the run would go on from.
+    """Compare a resolved config with the checkpoint that the run would resume from.
 
     Raises: UserError that names the first thing that matters and differs.
     """

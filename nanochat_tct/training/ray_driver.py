@@ -7,8 +7,8 @@ import functools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, InvalidStateError, wait
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from nanochat_tct.config import to_dict
@@ -197,6 +197,20 @@ def make_trainer(
     )
 
 
+def in_thread(do: Callable[[], Result]) -> Future[Result]:
+    """Start `do` in a thread that does not keep this process alive."""
+    future: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(do())
+        except BaseException as error:  # raised again by `future.result`
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
 def fit(trainer: Any, poll: Callable[[], Any], seconds: float = POLL_SECONDS) -> dict[str, Any]:
     """Run `trainer.fit()` in a thread, while this one polls.
 
@@ -208,16 +222,7 @@ def fit(trainer: Any, poll: Callable[[], Any], seconds: float = POLL_SECONDS) ->
     Returns: what rank 0 returned.
     Raises: what fit or `poll` raise; KeyboardInterrupt on the second signal.
     """
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        with suppress(InvalidStateError):  # `poll` had a result first
-            try:
-                future.set_result(trainer.fit().return_value)
-            except BaseException as error:  # whatever it is, it is raised again below
-                future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
+    future: Future[Any] = in_thread(lambda: trainer.fit().return_value)
     while not wait([future], timeout=seconds).done:
         if (result := poll()) is not None:
             return result
@@ -229,19 +234,11 @@ def watched_placement(
     trainer: Any, config: ResolvedConfig, say: Callable[[str], None]
 ) -> Iterator[Callable[[], None]]:
     """Watch in a thread whether the workers get their resources; yield what raises UserError if that took too long."""
-    future: Future[None] = Future()
     is_over = threading.Event()
-    resources = trainer.scaling_config.resources_per_worker
-
-    def watch() -> None:
-        try:
-            watch_workers(config.least_workers, resources, config.wait_minutes, say, is_over.wait)
-        except UserError as error:
-            future.set_exception(error)
-
-    threading.Thread(target=watch, daemon=True).start()
+    resources, minutes = trainer.scaling_config.resources_per_worker, config.wait_minutes
+    watch = in_thread(lambda: watch_workers(config.least_workers, resources, minutes, say, is_over.wait))
     try:
-        yield lambda: future.result() if future.done() else None
+        yield lambda: watch.result() if watch.done() else None
     finally:
         is_over.set()
 

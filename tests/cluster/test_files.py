@@ -326,7 +326,7 @@ def test_doctor_is_content_with_a_filled_one(name: str, doctor: Doctor, tmp_path
             "&cost_centre research",
             "&cost_centre 4711",
             "fields",
-            'cost_centre is 4711, which is no text to YAML: put it in quotes, as in "4711"',
+            'cost_centre is 4711, which is not text in YAML: put it in quotes, as in "4711"',
         ),
         (
             "kuberay",

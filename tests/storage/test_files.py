@@ -129,9 +129,9 @@ def test_damage_is_found(tmp_path: Path) -> None:
     record = record_of(path)
     assert record.size == 7 and find_damage(tmp_path, record) is None
     path.write_bytes(b"CONTENT")
-    assert find_damage(tmp_path, record) == "content"
+    assert "SHA-256 differs" in (find_damage(tmp_path, record) or "")
     assert find_damage(tmp_path, record, verify=False) is None
     path.write_bytes(b"more content")
-    assert find_damage(tmp_path, record, verify=False) == "size"
+    assert "bytes instead of 7" in (find_damage(tmp_path, record, verify=False) or "")
     path.unlink()
     assert find_damage(tmp_path, record) == "missing"
