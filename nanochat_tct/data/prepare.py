@@ -42,8 +42,8 @@ from nanochat_tct.tokenizer.native import why_in_python
 from nanochat_tct.tracking.terminal import Terminal
 
 SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by another rule is written again
-FEW_OWNERS = 5  # with fewer, one or two owners are all of validation
-UNEVEN = 0.2  # a training split that is so far from the fraction asked for is worth a warning
+FEW_OWNERS = 5  # with fewer, one or two owners make up all of validation
+UNEVEN = 0.2  # warn about a training split that is farther than this from the fraction asked for
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 DOCUMENTS = "preparing {task.completed:,.0f} of {task.total:,.0f} documents"  # the label of the bar
 
@@ -69,7 +69,9 @@ class PrepareConfig:
     split_seed: int = option(0, "another seed, another split")
     tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file", is_path=True)
     max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
-    masks: bool = option(True, "also store which tokens are legal at each place, for --mask-illegal of train")
+    masks: bool = option(
+        True, "also store which tokens are legal at each position, for --mask-illegal of train"
+    )
     concurrency: int | None = option(None, "tasks at a time; none: one a CPU")
     export_pt: bool = option(False, "also write train.pt and val.pt: int64 (num_windows, context_size + 1)")
     max_file_bytes: int = option(DEFAULT_LIMITS.max_bytes, "larger documents are rejected", "bytes")
@@ -137,7 +139,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
 
 
 def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]) -> TokenStore | None:
-    """The finished store that this very run would write again, brought to object storage if it is not there yet."""
+    """The finished store that this very run would write again, uploaded if its upload failed before."""
     output = local_path(config.output)
     candidates: list[str | Path] = [output] if output.is_dir() else []
     if is_remote(config.output):
@@ -149,7 +151,7 @@ def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, A
         except StorageError:
             raise
         except UserError:
-            continue  # nothing there, half-written or damaged: written again
+            continue  # missing, half-written or damaged: it is written again
         if (
             store.manifest["input"] == json.loads(json.dumps(identity))
             and store.manifest["settings"] == dataclasses.asdict(config.settings())
