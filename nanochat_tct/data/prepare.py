@@ -69,9 +69,7 @@ class PrepareConfig:
     split_seed: int = option(0, "another seed, another split")
     tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file", is_path=True)
     max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
-    masks: bool = option(
-        True, "also store which tokens are legal at each position, for --mask-illegal of train"
-    )
+    masks: bool = option(True, "also store which tokens are legal at each place, for --mask-illegal of train")
     concurrency: int | None = option(None, "tasks at a time; none: one a CPU")
     export_pt: bool = option(False, "also write train.pt and val.pt: int64 (num_windows, context_size + 1)")
     max_file_bytes: int = option(DEFAULT_LIMITS.max_bytes, "larger documents are rejected", "bytes")
