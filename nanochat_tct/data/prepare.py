@@ -39,8 +39,8 @@ from nanochat_tct.tokenizer.native import why_in_python
 from nanochat_tct.tracking.terminal import Terminal
 
 SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by another rule is written again
-FEW_OWNERS = 5  # with fewer, one or two owners are all of validation
-UNEVEN = 0.2  # a training split that is so far from the fraction asked for is worth a warning
+FEW_OWNERS = 5  # with fewer, one or two owners make up all of validation
+UNEVEN = 0.2  # warn about a training split that is farther than this from the fraction asked for
 QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 DOCUMENTS = "preparing {task.completed:,.0f} of {task.total:,.0f} documents"  # the label of the bar
 
@@ -73,7 +73,7 @@ def prepare(config: PrepareConfig) -> TokenStore:
 
 
 def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]) -> TokenStore | None:
-    """The finished store that this very run would write again, brought to object storage if it is not there yet."""
+    """The finished store that this very run would write again, uploaded if its upload failed before."""
     output = local_path(config.output)
     candidates: list[str | Path] = [output] if output.is_dir() else []
     if is_remote(config.output):
@@ -85,7 +85,7 @@ def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, A
         except StorageError:
             raise
         except UserError:
-            continue  # nothing there, half-written or damaged: written again
+            continue  # missing, half-written or damaged: it is written again
         if (
             store.manifest["input"] == json.loads(json.dumps(identity))
             and store.manifest["settings"] == dataclasses.asdict(config.settings())

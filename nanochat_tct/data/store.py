@@ -7,7 +7,7 @@ A folder with
 - rejected.parquet: the documents that were not taken in, and why, see REJECTED_SCHEMA;
 - metadata.json: the keys that scripts expect (context_size, num_windows, ...);
 - mask_ids.bin and masks.bin, unless `--no-masks` was given: the id of a mask for each token, uint16 little-endian;
-  and the masks, a bit for each token of the vocabulary that may stand there instead, see data/mask_table.py;
+  and the masks, a bit for each token of the vocabulary that may take its position, see data/mask_table.py;
 - manifest.json: size and SHA-256 of each file, tokenizer, counts, settings; written last;
 - train.pt and val.pt, if asked for.
 
@@ -61,6 +61,8 @@ class TokenStore:
     Attributes:
         folder: where it is on this machine.
         manifest: the content of manifest.json.
+        tokenizer_name, tokenizer_fingerprint: of the tokenizer that wrote the tokens; `load_tokenizer` takes the name.
+        vocab_size, pad_token: of that tokenizer.
         tokens: all token ids, uint16 (num_tokens,), memory-mapped.
         documents: the table of documents (pyarrow), see DOCUMENT_SCHEMA.
         mask_ids, masks: masks[mask_ids[n]] holds the tokens that are legal at the position of tokens[n], a bit each.
@@ -71,6 +73,11 @@ class TokenStore:
         """Use `TokenStore.open`. This maps the files of a folder whose manifest has been checked."""
         self.folder = folder
         self.manifest = manifest
+        tokenizer = manifest["tokenizer"]
+        self.tokenizer_name: str = tokenizer["name"]
+        self.tokenizer_fingerprint: str = tokenizer["fingerprint"]
+        self.vocab_size: int = tokenizer["vocab_size"]
+        self.pad_token: int = tokenizer["pad_token"]
         self.documents = pyarrow.parquet.read_table(folder / DOCUMENTS)
         self.tokens = np.memmap(folder / TOKENS, dtype="<u2", mode="r")
         self.mask_ids: np.ndarray | None = None
@@ -104,7 +111,7 @@ class TokenStore:
         return store
 
     def _check_content(self, verify: bool) -> None:
-        """Refuse contents that a manifest can be right about and that no `prepare` writes."""
+        """Refuse contents that no `prepare` writes, though the manifest describes them correctly."""
         if not self.documents.schema.equals(DOCUMENT_SCHEMA):
             raise UserError(f"{self.folder / DOCUMENTS} has other columns than a store's; run prepare again")
         lengths = self.documents.column("length").to_numpy()
@@ -132,23 +139,6 @@ class TokenStore:
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
-    @property
-    def tokenizer_name(self) -> str:
-        """The name by which `load_tokenizer` loads the tokenizer that wrote the tokens."""
-        return self.manifest["tokenizer"]["name"]
-
-    @property
-    def tokenizer_fingerprint(self) -> str:
-        return self.manifest["tokenizer"]["fingerprint"]
-
-    @property
-    def vocab_size(self) -> int:
-        return self.manifest["tokenizer"]["vocab_size"]
-
-    @property
-    def pad_token(self) -> int:
-        return self.manifest["tokenizer"]["pad_token"]
-
     def split(self, name: Literal["train", "val"]) -> pa.Table:
         """The rows of `documents` that belong to a split, in the store's order."""
         assert name in ("train", "val"), name
@@ -173,7 +163,7 @@ def fetch_store(uri: str) -> Path:
     """This machine's copy of a remote store, verified and up to date.
 
     Raises:
-        UserError: no finished store there, or a damaged one; the storage refuses.
+        UserError: the folder holds no finished store, or a damaged one; the storage refuses.
     """
     folder = local_path(uri)
     with locked_copy(folder):
@@ -186,7 +176,7 @@ def fetch_store(uri: str) -> Path:
 
 
 def upload_store(folder: Path, uri: str) -> bool:
-    """Upload a finished store to object storage; return False where that very store is already.
+    """Upload a finished store to object storage; return False if that very store is already there.
 
     Raises:
         UserError: the storage refuses.

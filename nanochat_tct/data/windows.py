@@ -11,14 +11,12 @@ it. So every token of the split is a target exactly once; only the last row is p
 documents that are shorter.
 """
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
-
-if TYPE_CHECKING:
-    from nanochat_tct.data.store import TokenStore
 
 Windowing = Literal["stream", "per-document"]
 WINDOWINGS = ("stream", "per-document")
@@ -47,7 +45,7 @@ class Windows:
 
     def __init__(
         self,
-        store: "TokenStore",
+        store: TokenStore,
         split: Literal["train", "val"],
         context_size: int,
         windowing: Windowing = "stream",

@@ -594,11 +594,11 @@ class YamlParser:
 
     def _merged(self, outer: Properties, own: Properties, position: int) -> Properties:
         """The properties of a node that may have some on a line before."""
+        if outer is NO_PROPERTIES:
+            return own
         if any(before is not None and after is not None for before, after in zip(outer, own, strict=True)):
             self._fail("a value cannot have two tags or two anchors", position)
-        return Properties(
-            outer.tag if own.tag is None else own.tag, outer.anchor if own.anchor is None else own.anchor
-        )
+        return Properties(own.tag or outer.tag, own.anchor or outer.anchor)
 
     # ---- flow style ----
 

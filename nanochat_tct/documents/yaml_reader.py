@@ -80,7 +80,7 @@ class _YamlReader:
     """Builds the value from the parser's events; checks the limits before it expands anything."""
 
     def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+        self.max_depth = limits.max_depth
         self.max_nodes, self.max_characters = limits.max_nodes, limits.max_expanded_characters
         self.nodes = 0  # values so far, aliases counted with everything in them
         self.characters = 0  # of strings and keys, likewise
@@ -128,16 +128,18 @@ class _YamlReader:
     def start(self, value: dict[str, Any] | list[Any], properties: Properties, position: int) -> None:
         tag, anchor = properties
         is_mapping = isinstance(value, dict)
-        if tag not in (None, "!", CORE_TAG + ("map" if is_mapping else "seq")):
+        if tag is not None and tag not in ("!", CORE_TAG + ("map" if is_mapping else "seq")):
             self.fail("unknown-tag", f"the tag {shortened(tag)} is not known here", position)
         if self.stack and self.stack[-1].wants_key:
             self.fail("bad-key", f"a key is a {kind_of(value)}, not text", position)
-        self.check_depth(1, position)
+        if len(self.stack) >= self.max_depth:
+            self.fail("too-deep", f"nested deeper than {self.max_depth} levels", position)
         if anchor is not None:
             self.anchors[anchor] = None
         self.stack.append(_Collection(value, anchor, position, self.nodes, self.characters, is_mapping))
         self.nodes += 1
-        self.check_limits(position)
+        if self.nodes > self.max_nodes or self.characters > self.max_characters:
+            self.check_limits(position)
 
     def end(self) -> None:
         done = self.stack.pop()
@@ -160,7 +162,8 @@ class _YamlReader:
                 self.fail("bad-key", f"a key is a {kind_of(anchored.value)}, not text", position)
             self.key(parent, anchored.text, position)
             return
-        self.check_depth(anchored.height, position)
+        if len(self.stack) + anchored.height > self.max_depth:
+            self.fail("too-deep", f"nested deeper than {self.max_depth} levels", position)
         self.nodes += anchored.nodes
         self.characters += anchored.characters
         self.check_limits(position, is_alias=True)
@@ -203,10 +206,6 @@ class _YamlReader:
                     parent.value[key] = item
                     merged_keys.add(key)
         parent.merged_keys = merged_keys
-
-    def check_depth(self, height: int, position: int) -> None:
-        if len(self.stack) + height > self.limits.max_depth:
-            self.fail("too-deep", f"nested deeper than {self.limits.max_depth} levels", position)
 
     def check_limits(self, position: int, is_alias: bool = False) -> None:
         if self.nodes > self.max_nodes:

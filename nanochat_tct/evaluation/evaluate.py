@@ -49,7 +49,7 @@ def evaluate_loss(
         targets, nats: of what was evaluated; bytes: of the split; and `loss_figures`.
 
     Raises:
-        UserError: there is nothing in the split.
+        UserError: the split is empty.
     """
     import torch
 
@@ -80,7 +80,7 @@ def evaluate_loss(
 def evaluate_samples(
     model: GPT, tokenizer: Tokenizer, num_samples: int, sampling: SamplingConfig, show_progress: bool = False
 ) -> dict[str, Any]:
-    """What the workflows are like that a model writes from nothing.
+    """Statistics of the workflows that a model writes from nothing.
 
     Returns:
         num_samples; valid: share that the workflow schema accepts; completed_by_itself: share that the model

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
 from nanochat_tct.model.loss import TokenMask
 
-# A part of a split is evaluated in at least so many batches, as the standard error is itself uncertain with fewer;
-# unless they would have fewer windows than so many. Two there are always.
+# A part of a split is evaluated in at least LEAST_BATCHES batches, because a standard error from fewer is itself
+# uncertain, unless they would have fewer than LEAST_WINDOWS windows each. There are always at least two batches.
 LEAST_BATCHES, LEAST_WINDOWS = 16, 4
 
 
 def bits_per_byte(nats: float, num_bytes: float) -> float:
-    """Nats over documents, in bits, by the bytes of their compact JSON: comparable across tokenizers."""
+    """Nats of some documents in bits for each byte of their compact JSON, which is comparable across tokenizers."""
     return nats / math.log(2) / num_bytes
 
 
@@ -35,7 +35,7 @@ def evaluation_batches(
             so that the batches are samples of the same thing.
         batch_size: windows of a batch, at most.
     """
-    windows = (2 * np.arange(taken) + 1) * total // (2 * max(1, taken))  # all of them, where taken is total
+    windows = (2 * np.arange(taken) + 1) * total // (2 * max(1, taken))  # every window if taken == total
     count = math.ceil(taken / batch_size)
     if taken == total:
         return [windows[index * batch_size : (index + 1) * batch_size] for index in range(count)]
@@ -86,7 +86,7 @@ def loss_figures(sums: list[float], windows: Windows, taken: int) -> dict[str, f
     Args:
         sums: of all its batches (`batch_sums`).
         windows: of the split, in stream windowing.
-        taken: how many of them were evaluated.
+        taken: the number of windows that were evaluated.
 
     Returns:
         loss, nats a target; perplexity; bits_per_byte, of the split or the estimate from a part of it;

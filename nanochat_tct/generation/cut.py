@@ -415,13 +415,13 @@ def _replaced(value: Any, mark: str, cut: Cut) -> Any:
         return Cut(cut.kind, cut.text or value[: value.index(mark)], cut.goes_on)
     if isinstance(value, dict):
         for name in reversed(value):
+            key, item = name, _replaced(value[name], mark, cut)
             if mark in name:
                 kind: Literal["collection", "key"] = "collection" if cut.kind == "collection" else "key"
-                key = Cut(kind, cut.text or name[: name.index(mark)], cut.goes_on)
-                return {**{each: value[each] for each in value if each != name}, key: None}
-            found = _replaced(value[name], mark, cut)
-            if found is not None:
-                return {**{each: value[each] for each in value if each != name}, name: found}
+                key, item = Cut(kind, cut.text or name[: name.index(mark)], cut.goes_on), None
+            elif item is None:
+                continue
+            return {each: value[each] for each in value if each != name} | {key: item}
     if isinstance(value, list):
         for index in range(len(value) - 1, -1, -1):
             found = _replaced(value[index], mark, cut)

@@ -94,7 +94,7 @@ def write_atomic(path: Path, content: str | bytes, sync: bool = True) -> None:
 
 
 def commit_folder(partial: Path, final: Path) -> None:
-    """Give a folder, whose files are on the disk already, its final name, in place of what has that name."""
+    """Give a folder, whose files are on the disk already, its final name, and delete what had that name."""
     fsync(partial)
     replaced = partial_path(final)
     if final.exists():

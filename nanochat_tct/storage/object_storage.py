@@ -4,7 +4,7 @@ A copy lies under ``$NANOCHAT_TCT_CACHE`` (local disks, in the cluster files) or
 processes of a machine share it; the one that brings it up to date holds its lock. A request that fails is tried
 again; one that is refused raises a StorageError.
 
-A folder with a manifest counts as soon as the manifest is there: an upload deletes the old manifest first and brings
+A folder with a manifest counts as soon as it has the manifest: an upload deletes the old manifest first and brings
 the new one last, so that an upload that is cut off leaves nothing that looks whole.
 """
 
@@ -171,7 +171,7 @@ class RemoteFolder:
 
     @_persistent
     def upload(self, source: Path, name: str) -> None:
-        """Write a local file there; readers see the whole file or none."""
+        """Upload a local file; readers see the whole file or none."""
         target = f"{self._path}/{name}"
         if self._filesystem.type_name == "local":
             self._filesystem.create_dir(os.path.dirname(target), recursive=True)
@@ -186,11 +186,11 @@ class RemoteFolder:
                 self.upload(path, name)
 
     def upload_folder(self, folder: Path, names: Iterable[str], manifest: str, prefix: str = "") -> bool:
-        """Upload a finished folder, its manifest last; return False where that very folder is already.
+        """Upload a finished folder, its manifest last; return False if the storage has that very folder already.
 
         Args:
             names: its files besides the manifest.
-            prefix: of all names there.
+            prefix: of all names in the storage.
         """
         before = self.read(prefix + manifest)
         if before == (folder / manifest).read_bytes():
@@ -208,13 +208,13 @@ class RemoteFolder:
         read_manifest: Callable[[Path], list[FileRecord]],
         prefix: str = "",
     ) -> bool:
-        """Make `folder` a verified copy of a finished folder; return False if there is no manifest there.
+        """Make `folder` a verified copy of a finished folder; return False if the storage has no manifest.
 
         A folder that has the same manifest already is left alone; otherwise it is replaced, once all files are here.
 
         Args:
             read_manifest: the records in the manifest of the folder that it gets; raises what it refuses.
-            prefix: of all names there.
+            prefix: of all names in the storage.
 
         Raises: DamagedError when a file is not what the manifest says.
         """
