@@ -88,10 +88,8 @@ def test_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     capsys.readouterr()
     assert main(["trian"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "error: unknown command 'trian'; did you mean train? (see nanochat-tct --help)\n"
-    )
+    told = "error: unknown command 'trian'; did you mean train? (see nanochat-tct --help)\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py")))
@@ -114,10 +112,8 @@ def test_jobs_are_the_commands(
 
 
 def test_installed_command() -> None:
-    scripts = {
-        script.name: script.value for script in importlib.metadata.entry_points(group="console_scripts")
-    }
-    assert scripts["nanochat-tct"] == "nanochat_tct.cli:main"
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="nanochat-tct")
+    assert script.value == "nanochat_tct.cli:main"
     assert run_cli("--help").code == 0
 
 
@@ -135,37 +131,28 @@ def test_an_output_that_nobody_reads_or_that_is_full(unbuffered: str) -> None:
             assert done.stderr.count("\n") == bool(error) and error in done.stderr
 
 
-def job_of_a_user_error(argv: list[str]) -> int:
-    raise UserError("no such thing; do this")
+JOBS = {
+    "mistake": UserError("no such thing; do this"),
+    "full disk": OSError(errno.ENOSPC, "No space left on device", "/data/tokens.bin"),
+    "refused": PermissionError(errno.EACCES, "Permission denied", "/data"),
+    "interrupted": KeyboardInterrupt(),
+    "bug": FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
+}
 
 
-def job_that_fills_the_disk(argv: list[str]) -> int:
-    raise OSError(errno.ENOSPC, "No space left on device", "/data/tokens.bin")
-
-
-def job_without_permission(argv: list[str]) -> int:
-    raise PermissionError(errno.EACCES, "Permission denied", "/data")
-
-
-def job_with_a_bug(argv: list[str]) -> int:
-    raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
-
-
-def job_that_is_interrupted(argv: list[str]) -> int:
-    raise KeyboardInterrupt
+def failing_job(argv: list[str]) -> int:
+    raise JOBS[argv[0]]
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in globals():
-        if name.startswith("job_"):
-            monkeypatch.setitem(COMMANDS, name, (f"{__name__}:{name}", ""))
-    assert main(["job_of_a_user_error"]) == 2
-    assert capsys.readouterr().err == "error: no such thing; do this\n"
-    assert main(["job_that_fills_the_disk"]) == 2
-    expected = "error: /data/tokens.bin: no space left on device; free some space and run again\n"
-    assert capsys.readouterr().err == expected
-    assert main(["job_without_permission"]) == 2
-    assert "error: /data: permission denied; choose another place" in capsys.readouterr().err
-    assert main(["job_that_is_interrupted"]) == 130
+    monkeypatch.setitem(COMMANDS, "job", (f"{__name__}:failing_job", ""))
+    for name, code, message in (
+        ("mistake", 2, "error: no such thing; do this\n"),
+        ("full disk", 2, "error: /data/tokens.bin: no space left on device; free some space and run again\n"),
+        ("refused", 2, "error: /data: permission denied; choose another place"),
+        ("interrupted", 130, ""),
+    ):
+        assert main(["job", name]) == code
+        assert capsys.readouterr().err.startswith(message)
     with pytest.raises(FileNotFoundError):  # ours: a traceback
-        main(["job_with_a_bug"])
+        main(["job", "bug"])
