@@ -155,9 +155,7 @@ def attempt(name: str, run: Callable[[], None]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True, help="folder with workflows.parquet")
     parser.add_argument("--documents", type=int, default=300, help="workflows to walk through")
     parser.add_argument("--samples", type=int, default=200, help="random documents to draw")

@@ -65,9 +65,7 @@ def tokens_per_second(model: GPT, tokenizer: Tokenizer, samples: int, sampling: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--preset", choices=sorted(PRESETS), default="small")
     parser.add_argument("--samples", type=int, default=64, help="documents a run")
     parser.add_argument("--max-tokens", type=int, default=96, help="of a document")

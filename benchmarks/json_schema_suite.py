@@ -216,9 +216,7 @@ def run(folder: Path, draft: str, optional: bool) -> Tally:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("tests", type=Path, help="the suite's folder tests")
     parser.add_argument(
         "--optional", action="store_true", help="the optional tests instead of the required ones"

@@ -50,9 +50,7 @@ SHAPE = ("context_size", "n_layer", "n_head", "n_embd")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add_arguments(parser, cache="runs/learning")
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of: {', '.join(VARIANTS)}")
     parser.add_argument("--masks", action="store_true", help="leave out tokens that the grammar forbids")

@@ -64,9 +64,7 @@ def some_of(documents: pa.Table, tokens: int | None) -> pa.Table:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     add_arguments(parser, cache="runs/recipe")
     parser.add_argument("--recipes", default="product; parts; adamw", help="separated by ;")
     parser.add_argument("--tokens", type=int, default=62_500, help="to train on")

@@ -44,9 +44,7 @@ COLUMNS = ("ours", "BPE", "superword", "o200k JSON", "o200k YAML")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
         "--corpus", type=Path, required=True, help="folder with workflows.parquet (repo, path, sha1, text)"
     )

@@ -2,7 +2,6 @@
 
     python benchmarks/training.py                                  # CPU: demo, baseline, small
     python benchmarks/training.py --device cuda                    # bf16, compiled: small, medium, large
-    python benchmarks/training.py --device cuda --profile small    # and where the time of an iter goes, by kernel
 
 First, for each preset: tokens/s, MFU, memory, and milliseconds of an iter by part. Then, for each preset of --compare,
 ratios: the contestants run at the same time and take turns of a few iters, so that other work on the machine affects
@@ -30,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
-from torch.profiler import ProfilerActivity, profile
 
 from nanochat_tct.config import read_config_file
 from nanochat_tct.data.sampler import WindowSampler
@@ -75,7 +73,6 @@ RATIOS = (  # the speed of the first over that of the second, and the bar
     ("torchrun", "loop", 1.6),
 )
 POLL_SECONDS = 0.005
-KERNELS_SHOWN = 28
 CPU_BATCH_SIZE = 8  # windows of a micro-batch; on CUDA those of the preset's config file
 
 
@@ -94,9 +91,6 @@ def main() -> int:
         options.data_dir = options.data_dir or write_synthetic_store(Path(scratch) / "store")
         if options.presets:
             print_parts(options)
-        for preset in options.profile:
-            options.preset = preset
-            print(printed_by(options, "profile", 1), flush=True)
         for preset in options.compare:
             print_ratios(options, preset)
     print("load average after: " + ", ".join(f"{value:.1f}" for value in os.getloadavg()))
@@ -116,7 +110,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--data-dir", help="token store; none: synthetic workflows")
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--plain-softmax", action="store_true", help="over illegal tokens too")
-    parser.add_argument("--profile", nargs="*", default=[], help="presets whose kernels are listed by time")
     parser.add_argument("--without", nargs="*", default=[], help="contestants to leave out")
     for hidden in ("--contestant", "--preset", "--gate", "--scratch"):
         parser.add_argument(hidden, help=argparse.SUPPRESS)
@@ -190,37 +183,19 @@ def start(options: argparse.Namespace, contestant: str, workers: int, index: int
     if workers > 1 and contestant != "ray":
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers)]
         script = [*launcher, *script]
-    names = (
-        "device",
-        "iters",
-        "rounds",
-        "batch_size",
-        "data_dir",
-        "scratch",
-        "preset",
-        "optimizer",
-    )
-    values = {f"--{name.replace('_', '-')}": getattr(options, name) for name in names}
+    names = "device iters rounds batch_size data_dir scratch preset optimizer"
+    values = {f"--{name.replace('_', '-')}": getattr(options, name) for name in names.split()}
     flags = [part for flag, value in values.items() if value is not None for part in (flag, str(value))]
     flags += ["--plain-softmax"] * options.plain_softmax
     cores = sorted(os.sched_getaffinity(0))[:workers]
     return subprocess.Popen(
         [sys.executable, *script, *flags, "--index", str(index), "--gate", gate],
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
-        stdout=subprocess.PIPE if contestant in ("parts", "profile") else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if contestant == "parts" else subprocess.DEVNULL,
         stderr=open(f"{options.scratch}/{contestant}.err", "wb"),
         preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if options.device == "cpu" else None,
         text=True,
     )
-
-
-def printed_by(options: argparse.Namespace, contestant: str, workers: int) -> str:
-    """Run a contestant that takes no turns, and return its output."""
-    process = start(options, contestant, workers, 0, options.scratch)
-    printed, _ = process.communicate()
-    if process.returncode:
-        fail(options, contestant)
-    return str(printed)
 
 
 def fail(options: argparse.Namespace, contestant: str) -> None:
@@ -241,23 +216,25 @@ def print_parts(options: argparse.Namespace) -> None:
     print("| --- " * (6 + len(PARTS)) + "|")
     for preset, count in rows:
         options.preset = preset
-        result = json.loads(printed_by(options, "parts", count).splitlines()[-1])
+        process = start(options, "parts", count, 0, options.scratch)
+        printed, _ = process.communicate()
+        if process.returncode:
+            fail(options, "parts")
+        result = json.loads(printed.splitlines()[-1])
         parts = " | ".join(f"{result['parts'].get(part, 0.0):.2f}" for part in PARTS)
         print(
             f"| {preset} | {count} | {result['tokens_per_second']:,.0f} | {result['mfu']:.1%} | "
             f"{result['memory'] / 2**30:.2f} | {result['ms']:.1f} | {parts} |",
             flush=True,
         )
-    print(f"\nMFU is of {result['peak'] / 1e12:.3g} TFLOP/s a worker ({result['peak_source']}). ", end="")
+    print(f"\nMFU is of {result['peak'] / 1e12:.3g} TFLOP/s a worker ({result['peak_source']}).")
     print(
-        "Parts are taken with a wait for the device before and after each, so on CUDA they add up to more ",
-        end="",
+        "Parts are taken with a wait for the device before and after each, so on CUDA they add up to more than"
     )
     print(
-        "than an iter; input is what the loop waits for it; communication is the exchange of gradients ",
-        end="",
+        "an iter; input is what the loop waits for it; communication is the exchange of gradients when nothing"
     )
-    print("when nothing overlaps it, and of sums.\n", flush=True)
+    print("overlaps it, and of sums.\n", flush=True)
 
 
 def number_of_workers(options: argparse.Namespace) -> int:
@@ -362,9 +339,6 @@ def play_parts(options: argparse.Namespace) -> None:
         return (watch.now() - start) / count
 
     iterate(3)
-    if options.contestant == "profile":
-        print_kernels(options.preset, iterate)
-        os._exit(0)
     count = 2 * options.iters
     seconds = iterate(count)
     watch.is_on = True
@@ -393,34 +367,6 @@ def play_parts(options: argparse.Namespace) -> None:
     if worker.is_first:
         print(json.dumps(result), flush=True)
     os._exit(0)  # ends the thread that reads ahead
-
-
-def print_kernels(preset: str, iterate: Callable[[int], float]) -> None:
-    """Print the kernels (CUDA) or operators (CPU) that take the most time.
-
-    `iterate` runs a number of iters and returns the seconds of one.
-    """
-    iters = 5
-    is_cuda = torch.cuda.is_available()
-    activities = [ProfilerActivity.CUDA if is_cuda else ProfilerActivity.CPU]
-    iterate(iters)
-    seconds_an_iter = iterate(iters)
-    with profile(activities=activities) as profiler:
-        iterate(iters)
-    rows = [
-        (event.self_device_time_total if is_cuda else event.self_cpu_time_total, event.count, event.key)
-        for event in profiler.key_averages()
-    ]
-    total = sum(row[0] for row in rows)
-    print(
-        f"{preset}: {1000 * seconds_an_iter:.1f} ms an iter, of which {total / iters / 1000:.1f} ms in these\n"
-    )
-    print("| share | ms an iter | calls an iter | what |\n| --- | --- | --- | --- |")
-    for microseconds, count, name in sorted(rows, reverse=True)[:KERNELS_SHOWN]:
-        print(
-            f"| {microseconds / total:.1%} | {microseconds / iters / 1000:.2f} | {count / iters:.0f} | {name[:90]} |"
-        )
-    print(flush=True)
 
 
 # ------------------------------------------------------------------------------------------------- in turns
@@ -639,7 +585,6 @@ def play_plain(options: argparse.Namespace) -> None:
 
 CONTESTANTS = {
     "parts": play_parts,
-    "profile": play_parts,
     "loop": play_loop,
     "torchrun": play_loop,
     "ray": play_ray,

@@ -50,6 +50,8 @@ from typing import Any
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+from benchmarks.small_runs import FinishedRuns
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError, exit_code
@@ -101,9 +103,7 @@ class Setting:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="a store that `prepare` wrote")
     parser.add_argument("--tokenizer", default="builtin", help="of the store")
     parser.add_argument("--strategies", default=",".join(STRATEGIES))
@@ -134,34 +134,24 @@ def compare(arguments: argparse.Namespace) -> None:
         arguments.context_size,
         arguments.batch_size,
     )
-    cache, key = Path(arguments.cache).resolve(), setting.key()
-    cache.mkdir(parents=True, exist_ok=True)
-    path = cache / "results.jsonl"
-    path.touch()
+    cache, settings = Path(arguments.cache).resolve(), {"key": setting.key()}
+    finished = FinishedRuns(cache / "results.jsonl")
     for seed, strategy in itertools.product(map(int, arguments.seeds.split(",")), strategies):
-        if (strategy, seed) in finished_runs(path, key):
+        if finished.has(strategy, seed, settings):
             continue
         started, cpu = time.monotonic(), time.process_time()
-        folder = cache / f"{key}-{strategy}-{seed}"
-        run = {"strategy": strategy, "seed": seed, "key": key} | STRATEGIES[strategy](setting, seed, folder)
+        folder = cache / f"{settings['key']}-{strategy}-{seed}"
+        run = STRATEGIES[strategy](setting, seed, folder)
         run |= {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
-        with path.open("a") as file:
-            file.write(json.dumps(run) + "\n")
+        finished.add(strategy, seed, settings, run)
         if strategy != "job":
             shutil.rmtree(folder, ignore_errors=True)
         print(
-            f"{strategy} seed {seed}: {run['bits_per_byte']:.4f} bits per byte, {run['size']} at "
-            f"{run['learning_rate']:.3g}, {run['spent'] / setting.budget:.1%} of the budget, "
+            f"  {run['size']} at {run['learning_rate']:.3g}, {run['spent'] / setting.budget:.1%} of the budget, "
             f"{run['trials']} runs, {run['seconds']:.0f} s ({run['cpu_seconds']:.0f} s of CPU)",
             flush=True,
         )
-    print(table(finished_runs(path, key)))
-
-
-def finished_runs(path: Path, key: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """Those of a setting, by strategy and seed."""
-    runs = map(json.loads, path.read_text().splitlines())
-    return {(run["strategy"], run["seed"]): run for run in runs if run["key"] == key}
+    print(table({(run["name"], run["seed"]): run for run in finished.runs if run["settings"] == settings}))
 
 
 # --------------------------------------------------------------------------------------------------------

@@ -51,9 +51,7 @@ def judge(folder: Path) -> tuple[str, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, help="checkout of yaml-test-suite, branch data")
     folder = parser.parse_args().folder
     # `name` and `tags` hold links to the same cases.

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from nanochat_tct.cli import COMMANDS, Command, main
+from nanochat_tct.config import option
 from nanochat_tct.errors import UserError
 from tests.support.commands import REPOSITORY, Finished, assert_user_error, run_cli, run_python
 
@@ -89,10 +90,8 @@ def test_list_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     capsys.readouterr()
     assert main(["trian"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "error: unknown command 'trian'; did you mean train? (see nanochat-tct --help)\n"
-    )
+    told = "error: unknown command 'trian'; did you mean train? (see nanochat-tct --help)\n"
+    assert capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("script", sorted(path.name for path in (REPOSITORY / "jobs").glob("*.py")))
@@ -115,10 +114,8 @@ def test_jobs_are_the_commands(
 
 
 def test_installed_command() -> None:
-    scripts = {
-        script.name: script.value for script in importlib.metadata.entry_points(group="console_scripts")
-    }
-    assert scripts["nanochat-tct"] == "nanochat_tct.cli:main"
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="nanochat-tct")
+    assert script.value == "nanochat_tct.cli:main"
     assert run_cli("--help").code == 0
 
 
@@ -136,43 +133,38 @@ def test_an_output_that_nobody_reads_or_that_is_full(unbuffered: str) -> None:
             assert done.stderr.count("\n") == bool(error) and error in done.stderr
 
 
+FAILURES = {
+    "mistake": UserError("no such thing; do this"),
+    "full disk": OSError(errno.ENOSPC, "No space left on device", "/data/tokens.bin"),
+    "refused": PermissionError(errno.EACCES, "Permission denied", "/data"),
+    "interrupted": KeyboardInterrupt(),
+    "bug": FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
+}
+
+
 @dataclass(frozen=True)
-class NoConfig:
-    """No flags."""
+class FailingConfig:
+    """The flags of a job that fails."""
+
+    failure: str = option("mistake", "key of FAILURES")
 
 
-def job_of_a_user_error(config: object) -> int:
-    raise UserError("no such thing; do this")
-
-
-def job_that_fills_the_disk(config: object) -> int:
-    raise OSError(errno.ENOSPC, "No space left on device", "/data/tokens.bin")
-
-
-def job_without_permission(config: object) -> int:
-    raise PermissionError(errno.EACCES, "Permission denied", "/data")
-
-
-def job_with_a_bug(config: object) -> int:
-    raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
-
-
-def job_that_is_interrupted(config: object) -> int:
-    raise KeyboardInterrupt
+def failing_job(config: FailingConfig) -> None:
+    raise FAILURES[config.failure]
 
 
 def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "nanochat_tct.of_this_test", sys.modules[__name__])
-    for name in globals():
-        if name.startswith("job_"):
-            monkeypatch.setitem(COMMANDS, name, Command("of_this_test:NoConfig", f"of_this_test:{name}", ""))
-    assert main(["job_of_a_user_error"]) == 2
-    assert capsys.readouterr().err == "error: no such thing; do this\n"
-    assert main(["job_that_fills_the_disk"]) == 2
-    expected = "error: /data/tokens.bin: no space left on device; free some space and run again\n"
-    assert capsys.readouterr().err == expected
-    assert main(["job_without_permission"]) == 2
-    assert "error: /data: permission denied; choose another place" in capsys.readouterr().err
-    assert main(["job_that_is_interrupted"]) == 130
+    monkeypatch.setitem(
+        COMMANDS, "job", Command("of_this_test:FailingConfig", "of_this_test:failing_job", "")
+    )
+    for failure, code, message in (
+        ("mistake", 2, "error: no such thing; do this\n"),
+        ("full disk", 2, "error: /data/tokens.bin: no space left on device; free some space and run again\n"),
+        ("refused", 2, "error: /data: permission denied; choose another place"),
+        ("interrupted", 130, ""),
+    ):
+        assert main(["job", "--failure", failure]) == code
+        assert capsys.readouterr().err.startswith(message)
     with pytest.raises(FileNotFoundError):  # ours: a traceback
-        main(["job_with_a_bug"])
+        main(["job", "--failure", "bug"])

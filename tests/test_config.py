@@ -309,34 +309,22 @@ def test_a_config_of_nanogpt_leads_to_our_names(tmp_path: Path) -> None:
         resolve(dataclasses.replace(config, wandb_run_name="a/b"), 8192)
 
 
-@pytest.mark.parametrize(
-    ("theirs", "own"),
-    [
-        *(("block_size", "context_size"), ("n_ctx", "context_size"), ("max_seq_len", "context_size")),
-        *(
-            ("max_position_embeddings", "context_size"),
-            ("lr", "learning_rate"),
-            ("warmup_steps", "warmup_iters"),
-        ),
-        *(("max_steps", "max_iters"), ("num_train_epochs", "max_iters"), ("num_iterations", "max_iters")),
-        *(
-            ("hidden_size", "n_embd"),
-            ("d_model", "n_embd"),
-            ("num_hidden_layers", "n_layer"),
-            ("depth", "n_layer"),
-        ),
-        *(("num_attention_heads", "n_head"), ("per_device_train_batch_size", "batch_size")),
-        *(("device_batch_size", "batch_size"), ("max_grad_norm", "grad_clip"), ("adam_beta1", "beta1")),
-        *(
-            ("eval_steps", "eval_interval"),
-            ("save_steps", "save_interval"),
-            ("logging_steps", "log_interval"),
-        ),
-        *(("output_dir", "checkpoint_dir"), ("save_total_limit", "keep_checkpoints"), ("fp16", "precision")),
-        *(("gradient_checkpointing", "checkpoint_activations"), ("torch_compile", "compile")),
-        *(("nproc_per_node", "num_workers"), ("resume_from_checkpoint", "resume"), ("report_to", "wandb")),
-    ],
-)
+# ours: those of other trainers
+THEIRS = """context_size: block_size n_ctx max_seq_len max_position_embeddings; n_embd: hidden_size d_model;
+    n_layer: num_hidden_layers depth; n_head: num_attention_heads; learning_rate: lr; warmup_iters: warmup_steps;
+    max_iters: max_steps num_train_epochs num_iterations; grad_clip: max_grad_norm; beta1: adam_beta1;
+    batch_size: per_device_train_batch_size device_batch_size; eval_interval: eval_steps; save_interval: save_steps;
+    log_interval: logging_steps; checkpoint_dir: output_dir; keep_checkpoints: save_total_limit; precision: fp16;
+    checkpoint_activations: gradient_checkpointing; compile: torch_compile; num_workers: nproc_per_node;
+    resume: resume_from_checkpoint; wandb: report_to"""
+PAIRS = [
+    (own.strip(), name)
+    for own, names in (each.split(":") for each in THEIRS.split(";"))
+    for name in names.split()
+]
+
+
+@pytest.mark.parametrize(("own", "theirs"), PAIRS)
 def test_names_of_other_trainers_lead_to_ours(tmp_path: Path, theirs: str, own: str) -> None:
     (tmp_path / "run.yaml").write_text(f"{theirs}: 5\n")
     flag = "--" + own.replace("_", "-")

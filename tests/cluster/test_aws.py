@@ -17,16 +17,7 @@ from nanochat_tct.cluster_file import check_fields, read_cluster_file
 from tests.support.cluster_files import path_of
 from tests.support.commands import REPOSITORY
 
-FLAGS = (
-    "--region",
-    "us-east-1",
-    "--zone",
-    "us-east-1a",
-    "--bucket",
-    "bucket-of-mine",
-    "--cost-centre",
-    "research",
-)
+FLAGS = "--region us-east-1 --zone us-east-1a --bucket bucket-of-mine --cost-centre research".split()
 
 
 @pytest.fixture

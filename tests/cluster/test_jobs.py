@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import time
 import zipfile
 from pathlib import Path
@@ -12,28 +13,19 @@ import pytest
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.documents import to_json
 from nanochat_tct.tuning.records import LEDGER
-from tests.support.commands import REPOSITORY
+from tests.support.commands import REPOSITORY, Finished, flags
 from tests.support.running_cluster import RunningCluster
-from tests.support.workers import small_config, small_workflows, train_alone
+from tests.support.workers import small_config, small_run, small_workflows, train_alone
 from tests.tuning.sweeps import logged_flops, open_ledger, sweep_arguments
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.long]  # the first test starts the cluster
 UPLOAD_BYTES = 5 << 20
-SHAPE = ("--n-layer", 2, "--n-head", 2, "--n-embd", 16, "--context-size", 32, "--batch-size", 4)
-QUIET = ("--wandb", "off", "--no-tensorboard", "--num-samples", 0, "--eval-iters", 1)
 
 
-def train(data_dir: Path, folder: Path, *flags: object) -> tuple[object, ...]:
+def train(data_dir: Path, folder: Path, **changes: object) -> list[str]:
     """The entry point of a small run, with everything outside the job's own folder."""
-    places = (
-        "--data-dir",
-        data_dir,
-        "--checkpoint-dir",
-        folder / "checkpoints",
-        "--log-dir",
-        folder / "logs",
-    )
-    return ("python", "jobs/train.py", *places, "--run-name", "run", *SHAPE, *QUIET, *flags)
+    _, *arguments = small_run(data_dir, folder, **changes)
+    return ["python", "jobs/train.py", *arguments]
 
 
 def free_cpus(cluster: RunningCluster) -> float:
@@ -46,7 +38,7 @@ def free_cpus(cluster: RunningCluster) -> float:
 @pytest.mark.slow
 def test_the_job_uses_the_cluster(cluster: RunningCluster, data_dir: Path, tmp_path: Path) -> None:
     """Its lines are shown, its code is what was sent; two workers on this cluster train, and nobody else."""
-    result = cluster.submit(*train(data_dir, tmp_path, "--max-iters", 2))
+    result = cluster.submit(*train(data_dir, tmp_path, max_iters=2))
     assert result.code == 0, result.stdout + result.stderr
     assert re.search(r"^iter 2 \| loss", result.stdout, re.MULTILINE), result.stdout
     assert "validation bits per byte:" in result.stdout
@@ -60,24 +52,23 @@ def test_the_job_uses_the_cluster(cluster: RunningCluster, data_dir: Path, tmp_p
 @pytest.mark.slow
 def test_the_other_jobs_use_the_cluster_too(cluster: RunningCluster, data_dir: Path, tmp_path: Path) -> None:
     """prepare, evaluate, generate; and a sweep that waits for GPUs as training does, and spends nothing."""
+
+    def submit(job: str, **settings: object) -> Finished:
+        return cluster.submit("python", f"jobs/{job}.py", *flags(**settings))
+
     (tmp_path / "in").mkdir()
     for index, value in enumerate(small_workflows(40)):
         (tmp_path / "in" / f"{index}.json").write_text(to_json(value))
-    result = cluster.submit(
-        *("python", "jobs/prepare.py", "--input", tmp_path / "in", "--output", tmp_path / "store")
-    )
+    result = submit("prepare", input=tmp_path / "in", output=tmp_path / "store")
     assert result.code == 0, result.stdout + result.stderr
     assert len(TokenStore.open(tmp_path / "store").documents) == 40
     train_alone(small_config(data_dir, tmp_path))
     checkpoint = tmp_path / "checkpoints/run"
-    result = cluster.submit(
-        *("python", "jobs/evaluate.py", "--checkpoint", checkpoint, "--data-dir", tmp_path / "store"),
-        *("--num-samples", 1, "--max-tokens", 32),
+    result = submit(
+        "evaluate", checkpoint=checkpoint, data_dir=tmp_path / "store", num_samples=1, max_tokens=32
     )
     assert result.code == 0 and "bits per byte" in result.stdout, result.stdout + result.stderr
-    result = cluster.submit(
-        *("python", "jobs/generate.py", "--checkpoint", checkpoint, "--max-tokens", 32, "--format", "json")
-    )
+    result = submit("generate", checkpoint=checkpoint, max_tokens=32, format="json")
     assert result.code == 0 and '"jobs"' in result.stdout, result.stdout + result.stderr
     result = cluster.submit(
         *("python", "jobs/tune.py", *sweep_arguments(tmp_path), "--use-gpu", "--wait-minutes", 0.1)
@@ -90,7 +81,7 @@ def test_the_other_jobs_use_the_cluster_too(cluster: RunningCluster, data_dir: P
 
 @pytest.mark.slow
 def test_the_exit_code_tells(cluster: RunningCluster, data_dir: Path, tmp_path: Path) -> None:
-    result = cluster.submit(*train(data_dir, tmp_path, "--max-iters", 0))
+    result = cluster.submit(*train(data_dir, tmp_path, max_iters=0))
     assert result.code != 0
     assert re.search(r"^error: --max-iters is 0", result.stdout, re.MULTILINE), result.stdout
     assert "Traceback" not in result.stdout
@@ -100,7 +91,7 @@ def test_the_exit_code_tells(cluster: RunningCluster, data_dir: Path, tmp_path: 
 def test_gpus_are_waited_for_visibly_and_not_for_ever(
     cluster: RunningCluster, data_dir: Path, tmp_path: Path
 ) -> None:
-    result = cluster.submit(*train(data_dir, tmp_path, "--use-gpu", "--wait-minutes", 0.1))
+    result = cluster.submit(*train(data_dir, tmp_path, use_gpu=True, wait_minutes=0.1))
     assert result.code != 0
     assert "waiting for 2 GPUs; cluster has 0 of 2" in result.stdout, result.stdout
     assert re.search(
@@ -113,11 +104,11 @@ def test_a_stopped_job_saves_and_frees_and_goes_on(
     cluster: RunningCluster, data_dir: Path, tmp_path: Path
 ) -> None:
     """Saved at the iter where it was stopped: no multiple of --save-interval."""
-    entrypoint = train(
-        data_dir, tmp_path, "--max-iters", 100_000, "--log-interval", 1, "--save-interval", 1000
-    )
     free = free_cpus(cluster)
-    started = cluster.submit(*entrypoint, options=("--no-wait", "--submission-id", "stopped"))
+    started = cluster.submit(
+        *train(data_dir, tmp_path, max_iters=100_000, log_interval=1, save_interval=1000),
+        options=("--no-wait", "--submission-id", "stopped"),
+    )
     assert started.code == 0, started.stderr
     wait_for(lambda: "iter 3 |" in cluster.ray("job", "logs", "stopped").stdout)
     assert cluster.ray("job", "stop", "stopped").code == 0
@@ -128,13 +119,8 @@ def test_a_stopped_job_saves_and_frees_and_goes_on(
     assert 3 <= step < 1000
     wait_for(lambda: free_cpus(cluster) == free)
 
-    again = cluster.submit(
-        *entrypoint[: entrypoint.index("--max-iters")],
-        *QUIET,
-        "--max-iters",
-        step + 2,
-        *("--lr-decay-iters", 100_000, "--warmup-iters", 200),
-    )
+    schedule = {"lr_decay_iters": 100_000, "warmup_iters": 200}
+    again = cluster.submit(*train(data_dir, tmp_path, max_iters=step + 2, **schedule))
     assert again.code == 0, again.stdout
     assert f"going on from iter {step}" in again.stdout
     assert (tmp_path / f"checkpoints/run/iter_{step + 2:08d}/manifest.json").is_file()
@@ -211,42 +197,16 @@ def upload(root: Path, target: Path) -> list[str]:
 
 def test_the_upload_is_small_and_holds_no_secrets(tmp_path: Path) -> None:
     """Of a clone in which somebody has worked: data, checkpoints, a .venv, keys."""
-    import subprocess
-
     clone = tmp_path / "clone"
     subprocess.run(["git", "clone", "-q", REPOSITORY, clone], check=True)
     for name in (".rayignore", ".gitignore"):
         (clone / name).write_bytes((REPOSITORY / name).read_bytes())
-    planted = (
-        *("data/demo/tokens.bin", "checkpoints/demo/iter_00000100/model.safetensors", "logs/demo/events"),
-        *(
-            "runs/sweep/ledger.jsonl",
-            "wandb/run/files/output.log",
-            "output/1.yml",
-            "somewhere/model.safetensors",
-        ),
-        *(".venv/bin/python", ".env", ".env.local", "auth_token", "key.pem", "cluster/ray.key", ".netrc"),
-        *(
-            "workflows.parquet",
-            "nanochat_tct/__pycache__/x.pyc",
-            "mine/train.jsonl",
-            "written/workflow_1.yml",
-        ),
-        *(
-            "sweeps/demo/ledger.json",
-            "sweeps/demo/runs/final/optimizer.pt",
-            "elsewhere/iter_00000100/optimizer.pt",
-        ),
-        *(
-            "id_ed25519",
-            ".ssh/id_rsa",
-            "credentials.json",
-            ".aws/credentials",
-            ".npmrc",
-            ".pypirc",
-            "kubeconfig",
-        ),
-    )
+    planted = """data/demo/tokens.bin checkpoints/demo/iter_00000100/model.safetensors logs/demo/events
+        runs/sweep/ledger.jsonl wandb/run/files/output.log output/1.yml somewhere/model.safetensors
+        .venv/bin/python .env .env.local auth_token key.pem cluster/ray.key .netrc
+        workflows.parquet nanochat_tct/__pycache__/x.pyc mine/train.jsonl written/workflow_1.yml
+        sweeps/demo/ledger.json sweeps/demo/runs/final/optimizer.pt elsewhere/iter_00000100/optimizer.pt
+        id_ed25519 .ssh/id_rsa credentials.json .aws/credentials .npmrc .pypirc kubeconfig""".split()
     for name in planted:
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_bytes(b"secret" * 1000)

@@ -29,8 +29,8 @@ def test_a_job_goes_on_without_the_machines_that_were_killed(tmp_path: Path) -> 
         def logs() -> str:
             return cluster.ray("job", "logs", "killed").stdout
 
-        flags = ("--num-workers", "1:3", "--max-iters", ITERS, "--save-interval", 10, "--log-interval", 1)
-        entrypoint = train(data_dir, tmp_path, *flags)
+        settings = {"num_workers": "1:3", "max_iters": ITERS, "save_interval": 10, "log_interval": 1}
+        entrypoint = train(data_dir, tmp_path, **settings)
         started = cluster.submit(*entrypoint, options=("--no-wait", "--submission-id", "killed"))
         assert started.code == 0, started.stderr
         wait_for(lambda: len(iters()) > 20)

@@ -40,14 +40,7 @@ def names(documents: list[RawDocument]) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    for name in [
-        "b.yml",
-        "a.json",
-        "deep/er/c.YAML",
-        "notes.txt",
-        "deep/README.md",
-        ".github/workflows/d.yml",
-    ]:
+    for name in "b.yml a.json deep/er/c.YAML notes.txt deep/README.md .github/workflows/d.yml".split():
         put(tmp_path / "in" / name)
     return tmp_path / "in"
 
@@ -229,16 +222,7 @@ def test_how_a_path_is_written_changes_nothing(folder: Path, monkeypatch: pytest
     (folder.parent / "link").symlink_to(folder)
     monkeypatch.chdir(folder.parent)
     expected = find_sources(["in"])
-    for given in (
-        "in/",
-        "./in",
-        "deep/../in",
-        str(folder),
-        "link",
-        "in/.",
-        "in/**",
-        str(folder.parent / "link/"),
-    ):
+    for given in (*"in/ ./in deep/../in link in/. in/**".split(), str(folder), str(folder.parent / "link/")):
         (folder.parent / "deep").mkdir(exist_ok=True)
         found = find_sources([given])
         assert sources_fingerprint(found) == sources_fingerprint(expected), given
@@ -251,17 +235,10 @@ def test_how_a_path_is_written_changes_nothing(folder: Path, monkeypatch: pytest
 
 
 def test_globs_find_hidden_folders_but_not_those_of_tools(tmp_path: Path) -> None:
-    for name in (
-        "one/.github/workflows/ci.yml",
-        "two/.github/workflows/deep/er/ci.yml",
-        "two/top.yml",
-        "one/.git.yml",
-        "one/node_modules/x/.github/workflows/no.yml",
-        "two/.venv/no.yml",
-        "three/.git/no.yml",
-        "three/.github/workflows/ci.yml",
-        "three/src/no.yml",
-    ):
+    there = """one/.github/workflows/ci.yml two/.github/workflows/deep/er/ci.yml two/top.yml one/.git.yml
+        one/node_modules/x/.github/workflows/no.yml two/.venv/no.yml three/.git/no.yml
+        three/.github/workflows/ci.yml three/src/no.yml"""
+    for name in there.split():
         put(tmp_path / "repos" / name)
     expected = [
         "one/.git.yml",

@@ -222,7 +222,13 @@ STEPS = "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n"
         ("on: [push]", {"on": ["push"]}),
         ("name: a\n  b", {"name": "a b"}),
         ("name: 'it''", {"name": "it'"}),
-        ('name: "quo', {"name": "quo"}),
+        ('name: "CI and', {"name": "CI and"}),
+        ("name: 'CI and", {"name": "CI and"}),
+        ('{"name": "CI and \\', {"name": "CI and "}),
+        ('{"name": "CI", "on"', {"name": "CI"}),
+        ('on: [push, "pull_request', {"on": ["push", "pull_request"]}),
+        ("on: {push: {branches: [a]}", {"on": {"push": {"branches": ["a"]}}}),
+        ("env: {A: 'b", {"env": {"A": "b"}}),
         ("name: CI # comm", {"name": "CI"}),
         ("name: CI#", {"name": "CI#"}),
         ("--- # a\nname: x", {"name": "x"}),
@@ -245,9 +251,8 @@ def test_what_is_open_goes_on(text: str, value: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("header", ["|", "|-", "|+", ">", ">-", "|2", "|  # comment", "|\n", "|\n    "])
 def test_a_block_scalar_has_some_text(header: str) -> None:
-    step = shortest(encode_prompt(f"{STEPS}      - run: {header}", TOKENIZER), TOKENIZER)["jobs"]["a"][
-        "steps"
-    ][0]
+    completed = shortest(encode_prompt(f"{STEPS}      - run: {header}", TOKENIZER), TOKENIZER)
+    (step,) = completed["jobs"]["a"]["steps"]
     assert isinstance(step["run"], str) and step["run"] != ""
 
 

@@ -13,6 +13,7 @@ from nanochat_tct.documents import read_workflow, to_yaml
 from nanochat_tct.generation.generate import generate_workflows
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
+from tests.support.commands import run_python
 from tests.support.models import model_that_knows, save, untrained_model, workflow
 
 TOKENIZER = load_tokenizer()
@@ -102,16 +103,14 @@ def test_an_untrained_model_needs_no_checkpoint(tmp_path: Path, capsys: pytest.C
     arguments = ["generate", "--untrained", "--num-samples", "20", "--output", str(tmp_path)]
     assert main(arguments) == 0
     assert len(capsys.readouterr().out.splitlines()) == 20
-    names = sorted(str(path) for path in tmp_path.iterdir())
-    command = [
-        sys.executable,
+    command = (
         "-m",
         "check_jsonschema",
         "--builtin-schema",
         "vendor.github-workflows",
-        *names,
-    ]
-    subprocess.run(command, check=True, capture_output=True)
+        *sorted(tmp_path.iterdir()),
+    )
+    assert run_python(*command).code == 0
 
 
 def test_tells_what_it_left_out_of_the_prompt(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,26 +47,6 @@ def test_a_last_string_is_left_open_unless_its_line_ends() -> None:
     assert open_tokens != closed_tokens and whole[: len(open_tokens) - 2] == open_tokens[:-2]
 
 
-@pytest.mark.parametrize(
-    ("text", "key", "value"),
-    [
-        ('name: "CI and', "name", "CI and"),
-        ("name: 'CI and", "name", "CI and"),
-        ('{"name": "CI and', "name", "CI and"),
-        ('{"name": "CI and \\', "name", "CI and "),
-        ('{"name": "CI", "on"', "name", "CI"),
-        ('{"name": "CI"', "name", "CI"),
-        ("on: [push, pull_request", "on", ["push", "pull_request"]),
-        ('on: [push, "pull_request', "on", ["push", "pull_request"]),
-        ("on: {push: {branches: [a]}", "on", {"push": {"branches": ["a"]}}),
-        ("env: {A: 'b", "env", {"A": "b"}),
-    ],
-)
-def test_what_is_open_is_closed(text: str, key: str, value: object) -> None:
-    assert encode_prompt(text, TOKENIZER).tokens
-    assert completed(text)[key] == value
-
-
 def test_what_cannot_stay_is_dropped_and_told() -> None:
     prompt = encode_prompt("name: CI\non: push\njobs:\n  build:\n    runz", TOKENIZER)
     assert prompt.dropped == "runz"
@@ -109,7 +89,7 @@ def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         Path(name).write_bytes("name: é\n".encode())
         assert read_prompt(name) == ("name: é\n".encode(), name)
         Path(name).unlink()
-    for text in (
+    texts = (
         "name: CI",
         "",
         "{",
@@ -119,17 +99,10 @@ def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         '{"uses":"./a.yml',
         "uses: ./a.yml",
         "x" * 5000 + ":",
-    ):
+    )
+    for text in texts:
         assert read_prompt(text) == (text, "the prompt")
-    for missing in (
-        "missing.yml",
-        "a:b/missing.yaml",
-        "C:\\x\\ci.yml",
-        "{x}.json",
-        "./missing",
-        "~/ci",
-        "folder/ci",
-    ):
+    for missing in "missing.yml a:b/missing.yaml C:\\x\\ci.yml {x}.json ./missing ~/ci folder/ci".split():
         with pytest.raises(UserError, match=f"^no file {re.escape(missing)}: --prompt takes a file, or "):
             read_prompt(missing)
     with pytest.raises(UserError, match="cannot read the prompt"):
@@ -137,15 +110,13 @@ def test_files_and_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_word_may_be_a_name_or_a_beginning() -> None:
-    assert encode_prompt(*_with_tokenizer(read_prompt("nam"))) == encode_prompt("nam", TOKENIZER)
+    text, name = read_prompt("nam")
+    assert encode_prompt(text, TOKENIZER, name) == encode_prompt("nam", TOKENIZER)
+    text, name = read_prompt("prompt")
     with pytest.raises(
         UserError, match=r"^no file prompt, and the prompt is not the beginning of a workflow: "
     ):
-        encode_prompt(*_with_tokenizer(read_prompt("prompt")))
-
-
-def _with_tokenizer(read: tuple[str | bytes, str]) -> tuple[str | bytes, Tokenizer, str]:
-    return read[0], TOKENIZER, read[1]
+        encode_prompt(text, TOKENIZER, name)
 
 
 def test_what_is_no_text_is_refused() -> None:

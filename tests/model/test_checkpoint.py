@@ -80,8 +80,6 @@ def test_damage_is_detected_and_the_previous_one_taken(
     else:
         content[len(content) // 2] ^= 4
         file.write_bytes(content)
-    if name == "manifest.json" and damage == "flipped":
-        pass  # one flipped bit of it may be in a hash, a size or the syntax: all are noticed
     with pytest.raises(CheckpointError, match="iter_00000002"):
         verify_checkpoint(tmp_path / "iter_00000002")
     assert latest_checkpoint(tmp_path) == tmp_path / "iter_00000001"
@@ -148,19 +146,6 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     check_tokenizer(state, "builtin", "ab" * 32)
     with pytest.raises(UserError, match=r"abababababab.*'mine'.*cdcdcdcdcdcd"):
         check_tokenizer(state, "mine", "cd" * 32)
-
-
-def test_code_in_an_optimizer_file_is_not_run(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            return (os.mkdir, (str(tmp_path / "ran"),))
-
-    save(tmp_path, 1)
-    path = tmp_path / "iter_00000001"
-    torch.save({"optimizer": Evil()}, path / "optimizer.pt")
-    with pytest.raises(CheckpointError, match=r"optimizer.pt: not the state of an optimizer"):
-        load_checkpoint(path, verify=False).optimizer_state()
-    assert not (tmp_path / "ran").exists()
 
 
 def test_two_jobs_of_one_name_do_not_mix(tmp_path: Path) -> None:

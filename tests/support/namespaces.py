@@ -10,15 +10,7 @@ from pathlib import Path
 
 import pytest
 
-NAMESPACES = [
-    "unshare",
-    "--user",
-    "--map-root-user",
-    "--net",
-    "--pid",
-    "--fork",
-    "--mount-proc",
-]
+NAMESPACES = "unshare --user --map-root-user --net --pid --fork --mount-proc".split()
 SECOND_ADDRESS = "10.11.12.13"
 SET_UP = f"""set -euo pipefail
 ip link set lo up

@@ -1,11 +1,14 @@
 """What the tests of training share: a small store, a small config, several workers without Ray."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import multiprocessing
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,8 +50,14 @@ def small_workflows(count: int, seed: int = 0) -> list[Any]:
 
 
 def small_store(folder: Path, count: int = 120, seed: int = 0) -> Path:
-    """A finished token store of small workflows."""
-    write_store(folder, small_workflows(count, seed), load_tokenizer())
+    """A finished token store of small workflows, a copy of one that is made once in a process."""
+    return Path(shutil.copytree(Path(_folder_of_store(count, seed).name) / "store", folder))
+
+
+@functools.cache
+def _folder_of_store(count: int, seed: int) -> "tempfile.TemporaryDirectory[str]":
+    folder = tempfile.TemporaryDirectory()  # gone when the process ends
+    write_store(Path(folder.name) / "store", small_workflows(count, seed), load_tokenizer())
     return folder
 
 

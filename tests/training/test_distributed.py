@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.evaluation.loss import batch_sums, evaluation_batches
-from nanochat_tct.model.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.model.gpt import GPT, block_mask
 from nanochat_tct.model.loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
@@ -22,8 +21,11 @@ from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.micro_batch import MicroSteps
 from tests.support.workers import (
     CPU,
+    batches,
     changed,
+    checkpoint_of,
     expected_batches,
+    losses,
     small_config,
     train_alone,
     train_together,
@@ -43,26 +45,6 @@ def config_of(data_dir: Path, folder: Path, workers: int, parallel: str, **chang
     run = folder / f"{parallel}{workers}"
     more = {**settings, **quiet, "max_iters": ITERS, "parallel": parallel, **changes}
     return small_config(data_dir, run, **more)
-
-
-def entries(config: ResolvedConfig) -> list[dict[str, Any]]:
-    run_dir = Path(config.checkpoint_dir) / config.run_name
-    return [entry for entry in read_metrics(run_dir) if entry["kind"] == "train"]
-
-
-def losses(config: ResolvedConfig) -> list[float]:
-    return [entry["loss"] for entry in entries(config)]
-
-
-def batches(config: ResolvedConfig) -> list[str]:
-    """Hash of all global batches up to each iter."""
-    return [entry["batches"] for entry in entries(config)]
-
-
-def checkpoint_of(config: ResolvedConfig) -> Any:
-    path = latest_checkpoint(Path(config.checkpoint_dir) / config.run_name)
-    assert path is not None
-    return load_checkpoint(path)
 
 
 class Watched(MicroSteps):
@@ -172,9 +154,7 @@ def test_any_number_of_workers_trains_alike(
     nats, num_targets, *_ = batch_sums(
         model, [rows], 8192, load_tokenizer().pad_token(), masks=masks
     ).tolist()
-    evaluation = [
-        entry for entry in read_metrics(Path(sliced.checkpoint_dir) / "run") if entry["kind"] == "validation"
-    ]
+    evaluation = [entry for entry in read_metrics(Path(sliced.run_place)) if entry["kind"] == "validation"]
     assert evaluation[-1]["loss"] == pytest.approx(nats / num_targets, rel=1e-5)
 
     # ... under DDP, on another number of workers of either kind, and then alone.

@@ -3,7 +3,6 @@
 `make test-gpu` runs these.
 """
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -17,18 +16,16 @@ from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import generate_tokens
-from nanochat_tct.model.checkpoint import latest_checkpoint, load_checkpoint
 from nanochat_tct.model.config import GPTConfig
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask, masks_on
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.training.optim import make_optimizers, step_if
 from nanochat_tct.training.token_parts import token_parts
-from tests.support.commands import run_cli, run_python
-from tests.support.workers import CPU, changed, small_config, train_alone
+from tests.support.commands import flags, run_cli, run_python
+from tests.support.workers import CPU, changed, checkpoint_of, losses, small_config, train_alone
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,17 +45,6 @@ def gpu_config(data_dir: Path, folder: Path, **changes: Any) -> ResolvedConfig:
     """A run in which rows hold several documents, on the GPU, in bf16, compiled."""
     shape = {"n_layer": 2, "n_head": 2, "n_embd": 64, "context_size": 256, "batch_size": 4}
     return small_config(data_dir, folder, **{**shape, "use_gpu": True, "compile": True, **changes})
-
-
-def losses(config: ResolvedConfig) -> list[float]:
-    run_dir = Path(config.checkpoint_dir) / config.run_name
-    return [entry["loss"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
-
-
-def weights(config: ResolvedConfig) -> dict[str, torch.Tensor]:
-    path = latest_checkpoint(Path(config.checkpoint_dir) / config.run_name)
-    assert path is not None
-    return load_checkpoint(path).weights()
 
 
 @pytest.mark.parametrize("is_masked", [False, True])
@@ -121,8 +107,8 @@ def test_resumed_is_undisturbed(data_dir: Path, tmp_path: Path, is_compiled: boo
     train_alone(changed(halves, max_iters=6))
     train_alone(halves)
     assert losses(halves) == losses(whole)
-    for name, expected in weights(whole).items():
-        assert torch.equal(weights(halves)[name], expected), name
+    for name, expected in checkpoint_of(whole).weights().items():
+        assert torch.equal(checkpoint_of(halves).weights()[name], expected), name
 
 
 @pytest.mark.parametrize("n_layer", [1, 2])
@@ -174,32 +160,22 @@ def test_several_ways_to_start_it_train_the_same(data_dir: Path, tmp_path: Path)
     """torchrun with DDP and with FSDP, and Ray Train, compiled, over NCCL: one worker each."""
     alone = gpu_config(data_dir, tmp_path / "alone", max_iters=6)
     train_alone(alone)
-    names = ("data_dir", "n_layer", "n_head", "n_embd", "context_size", "max_iters", "eval_interval")
-    names += (
-        "save_interval",
-        "log_interval",
-        "eval_iters",
-        "batch_size",
-        "learning_rate",
-        "run_name",
-        "wandb",
-    )
-    flags = [
-        part for name in names for part in (f"--{name.replace('_', '-')}", str(getattr(alone, name)))
-    ] + ["--use-gpu", "--compile", "--no-tensorboard", "--num-samples", "0"]
+    names = """data_dir n_layer n_head n_embd context_size max_iters eval_interval save_interval log_interval
+        eval_iters batch_size learning_rate run_name wandb use_gpu compile tensorboard"""
+    given = flags(**{name: getattr(alone, name) for name in names.split()}, num_samples=0)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
     for way in ("ddp", "fsdp", "ray"):
         folder = tmp_path / way
         place = ["--checkpoint-dir", folder / "checkpoints", "--log-dir", folder / "logs"]
         if way == "ray":
-            result = run_cli("train", *flags, *place, "--num-workers", 1)
+            result = run_cli("train", *given, *place, "--num-workers", 1)
         else:
             script = [*torchrun, "-m", "nanochat_tct.training.torchrun", "--parallel", way]
-            result = run_python(*script, *flags, *place)
+            result = run_python(*script, *given, *place)
         assert result.code == 0, (way, result.stdout[-2000:], result.stderr[-2000:])
-        run = dataclasses.replace(alone, checkpoint_dir=str(folder / "checkpoints"))
+        run = changed(alone, checkpoint_dir=str(folder / "checkpoints"))
         np.testing.assert_allclose(losses(run), losses(alone), rtol=2e-2, err_msg=way)
-        assert weights(run).keys() == weights(alone).keys()
+        assert checkpoint_of(run).weights().keys() == checkpoint_of(alone).weights().keys()
 
 
 def test_generation_is_that_of_a_cpu() -> None:

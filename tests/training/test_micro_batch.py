@@ -16,13 +16,12 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import trainer
-from nanochat_tct.training.config import GLOBAL_BATCH, ResolvedConfig, TrainConfig
+from nanochat_tct.training.config import GLOBAL_BATCH, TrainConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import FILE, MicroSteps, out_of_memory
 from tests.support.commands import REPOSITORY
-from tests.support.workers import CPU, changed, small_config, train_alone, train_together
+from tests.support.workers import CPU, checkpoint_of, losses, small_config, train_alone, train_together
 
 pytestmark = pytest.mark.processes
 
@@ -38,11 +37,6 @@ class Full:
         if self.calls_before < 0 and len(output) > self.holds and module.training:
             self.raised += 1
             raise torch.OutOfMemoryError("CUDA out of memory.")
-
-
-def losses(config: ResolvedConfig) -> list[float]:
-    run_dir = Path(config.checkpoint_dir) / config.run_name
-    return [entry["loss"] for entry in read_metrics(run_dir) if entry["kind"] == "train"]
 
 
 def test_halved_in_the_middle_of_an_iter_the_gradient_is_the_same(data_dir: Path, tmp_path: Path) -> None:
@@ -100,16 +94,11 @@ def test_a_run_finds_what_fits_and_trains_the_same(
     assert (
         lines[0] == "--batch-size auto: 2 windows at a time, 8 times an iter, as the memory was full with 4"
     )
-    assert read_state(auto)["global_batch"] == GLOBAL_BATCH["demo"] == 16
+    assert checkpoint_of(auto).state["global_batch"] == GLOBAL_BATCH["demo"] == 16
 
     monkeypatch.setattr(trainer, "GPT", full_model(holds=0))
     with pytest.raises(StoppedTogether, match=r"out of memory with a single window.*checkpoint-activations"):
         train_alone(small_config(data_dir, tmp_path / "none", batch_size=6))
-
-
-def read_state(config: ResolvedConfig) -> Any:
-    path = sorted((Path(config.checkpoint_dir) / config.run_name).glob("iter_*"))[-1]
-    return json.loads((path / "state.json").read_text())
 
 
 def fill_second_rank(rank: int) -> None:
@@ -173,7 +162,7 @@ def test_what_did_not_fit_is_known_at_the_next_start(data_dir: Path, tmp_path: P
 
 def test_uneven_shares_train_with_fsdp_too(data_dir: Path, tmp_path: Path) -> None:
     """7 windows on 2 workers, 3 at a time: one has a micro-step more to do, in which the other must join."""
-    alone = changed(small_config(data_dir, tmp_path / "alone", batch_size=7, max_iters=3))
+    alone = small_config(data_dir, tmp_path / "alone", batch_size=7, max_iters=3)
     train_alone(alone)
     runs = []
     for parallel in ("ddp", "fsdp"):

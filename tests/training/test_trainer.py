@@ -32,7 +32,10 @@ from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.trainer import Reporter
 from tests.support.workers import (
     CPU,
+    batches,
     changed,
+    checkpoint_of,
+    losses,
     small_config,
     small_store,
     small_workflows,
@@ -41,28 +44,10 @@ from tests.support.workers import (
 )
 
 
-def weights_of(folder: Path, run: str = "run") -> dict[str, torch.Tensor]:
-    path = latest_checkpoint(folder / "checkpoints" / run)
-    assert path is not None
-    return load_checkpoint(path).weights()
-
-
-def assert_equal_weights(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
-
-
-def losses(folder: Path) -> list[float]:
-    return [
-        entry["loss"] for entry in read_metrics(folder / "checkpoints" / "run") if entry["kind"] == "train"
-    ]
-
-
-def batches(folder: Path) -> list[str]:
-    return [
-        entry["batches"] for entry in read_metrics(folder / "checkpoints" / "run") if entry["kind"] == "train"
-    ]
+def assert_equal_weights(one: ResolvedConfig, other: ResolvedConfig) -> None:
+    weights, others = checkpoint_of(one).weights(), checkpoint_of(other).weights()
+    assert weights.keys() == others.keys()
+    assert [name for name in weights if not torch.equal(weights[name], others[name])] == []
 
 
 def test_loss_falls_and_lines_have_their_format(data_dir: Path, tmp_path: Path) -> None:
@@ -90,7 +75,7 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
     assert mask_ids is not None and store.masks is not None
     legal = TokenMask(torch.from_numpy(mask_ids), masks_on(CPU, store.masks))
     model = GPT(config.model())
-    model.load_state_dict(weights_of(tmp_path))
+    model.load_state_dict(checkpoint_of(config).weights())
     model.eval()
     targets = torch.from_numpy(targets_of(rows, tokenizer.vocab_size(), tokenizer.pad_token()))
     with torch.no_grad():
@@ -107,8 +92,8 @@ def test_resumed_is_undisturbed_bit_for_bit(
     data_dir: Path, tmp_path: Path, optimizer: str, stopped_at: int, goes_on_at: int
 ) -> None:
     settings = {"dropout": 0.2, "gradient_accumulation": 2, "optimizer": optimizer}
-    config = small_config(data_dir, tmp_path / "whole", **settings)
-    train_alone(config)
+    whole = small_config(data_dir, tmp_path / "whole", **settings)
+    train_alone(whole)
 
     class Stop(Exception):
         pass
@@ -127,9 +112,9 @@ def test_resumed_is_undisturbed_bit_for_bit(
     lines: list[str] = []
     train_alone(broken, lines)
     assert lines[0].startswith(f"iter {goes_on_at} "), lines[0]
-    assert batches(tmp_path / "whole") == batches(tmp_path / "broken")
-    assert_equal_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "broken"))
-    assert losses(tmp_path / "whole") == losses(tmp_path / "broken")  # and no iter twice in the log
+    assert batches(whole) == batches(broken)
+    assert_equal_weights(whole, broken)
+    assert losses(whole) == losses(broken)  # and no iter twice in the log
 
 
 def test_what_is_worse_than_before_training_is_not_the_best(data_dir: Path, tmp_path: Path) -> None:
@@ -157,18 +142,19 @@ def stop_at_call(number: int) -> Any:
 @pytest.mark.parametrize("call", [2, 5, 8, 11])  # in the first evaluation, an iter, an evaluation, an iter
 def test_a_stop_is_prompt_saves_and_changes_nothing(data_dir: Path, tmp_path: Path, call: int) -> None:
     settings: dict[str, Any] = {"dropout": 0.2, "eval_interval": 3, "max_iters": 6}
-    train_alone(small_config(data_dir, tmp_path / "whole", **settings))
+    undisturbed = small_config(data_dir, tmp_path / "whole", **settings)
+    train_alone(undisturbed)
     config = small_config(data_dir, tmp_path / "stopped", **settings)
     result = train_alone(config, stop_reason=stop_at_call(call))
     assert result["stopped"] == "the budget is spent" and result["step"] < 6
     assert result["step"] == {2: 0, 5: 2, 8: 3, 11: 5}[call]
-    latest = latest_checkpoint(tmp_path / "stopped" / "checkpoints" / "run")
+    latest = latest_checkpoint(Path(config.run_place))
     assert result["checkpoint"] == (None if latest is None else str(latest))
     assert latest is None or load_checkpoint(latest).step == result["step"]
     again = train_alone(config)
     assert again["stopped"] is None and again["step"] == 6
-    assert_equal_weights(weights_of(tmp_path / "whole"), weights_of(tmp_path / "stopped"))
-    whole, stopped = (read_metrics(tmp_path / name / "checkpoints" / "run") for name in ("whole", "stopped"))
+    assert_equal_weights(undisturbed, config)
+    whole, stopped = (read_metrics(Path(each.run_place)) for each in (undisturbed, config))
     for one, other in zip(whole, stopped, strict=True):  # what was cut off was done again
         assert (one["kind"], one["iter"], one["loss"]) == (other["kind"], other["iter"], other["loss"])
 
@@ -184,9 +170,9 @@ def test_one_worker_that_wants_to_stop_stops_all(data_dir: Path, tmp_path: Path)
     ddp = small_config(data_dir, tmp_path / "ddp", **settings)
     fsdp = small_config(data_dir, tmp_path / "fsdp", parallel="fsdp", **settings)
     train_together([(ddp, stop_second_rank), (fsdp, stop_second_rank)], 2)
-    for name in ("ddp", "fsdp"):
-        step = find_checkpoint(tmp_path / name / "checkpoints" / "run").step
-        assert 4 < step < 9 and step == len(losses(tmp_path / name)), step
+    for run in (ddp, fsdp):
+        step = find_checkpoint(run.run_place).step
+        assert 4 < step < 9 and step == len(losses(run)), step
 
 
 def test_work_is_charged_before_it_is_done(data_dir: Path, tmp_path: Path) -> None:
@@ -201,7 +187,7 @@ def test_work_is_charged_before_it_is_done(data_dir: Path, tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         train_alone(config, charge=refuse)
     assert [kind for kind, _ in charged] == ["warm_up", "evaluation", "train", "train"]
-    assert len(losses(tmp_path)) == 1  # the second was not done
+    assert len(losses(config)) == 1  # the second was not done
 
     charged.clear()
     train_alone(config, charge=lambda kind, flops: charged.append((kind, flops)))
@@ -220,40 +206,33 @@ def test_work_is_charged_before_it_is_done(data_dir: Path, tmp_path: Path) -> No
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_done_again(data_dir: Path, tmp_path: Path) -> None:
-    """Whatever file is damaged in whatever way: it is said, and the one before is gone on from."""
+    """It is said, and the one before is gone on from. (Each damage of each file: test_checkpoint.py.)"""
     config = small_config(data_dir, tmp_path, max_iters=6, save_interval=4, eval_interval=100)
     train_alone(config)
-    whole = weights_of(tmp_path)
-    run_dir = tmp_path / "checkpoints" / "run"
+    whole = checkpoint_of(config).weights()
     for name in ("model.safetensors", "optimizer.pt", "state.json", "manifest.json"):
-        for damage in ("truncated", "flipped", "missing"):
-            file = run_dir / "iter_00000006" / name
-            content = bytearray(file.read_bytes())
-            file.unlink()
-            if damage == "truncated":
-                file.write_bytes(content[:-2])
-            elif damage == "flipped":
-                content[len(content) // 2] ^= 1
-                file.write_bytes(content)
-            lines: list[str] = []
-            result = train_alone(config, lines)
-            assert lines[0].startswith("damaged checkpoint passed over: ") and "iter_00000006" in lines[0], (
-                lines
-            )
-            assert lines[1].startswith("iter 5 ") and not result["is_finished_before"], (name, damage)
-            assert_equal_weights(whole, weights_of(tmp_path))
+        file = Path(config.run_place) / "iter_00000006" / name
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.unlink()  # `whole` is mapped from it
+        file.write_bytes(content)
+        lines: list[str] = []
+        result = train_alone(config, lines)
+        assert lines[0].startswith("damaged checkpoint passed over: ") and "iter_00000006" in lines[0]
+        assert lines[1].startswith("iter 5 ") and not result["is_finished_before"], name
+        weights = checkpoint_of(config).weights()
+        assert [key for key in whole if not torch.equal(weights[key], whole[key])] == []
 
 
 def test_a_finished_run_does_nothing(data_dir: Path, tmp_path: Path) -> None:
     config = small_config(data_dir, tmp_path)
     train_alone(config)
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*.safetensors")}
+    files = list((tmp_path / "checkpoints").rglob("*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in files]
     lines: list[str] = []
     assert train_alone(config, lines)["is_finished_before"]
     assert lines == []
-    assert before == {
-        path: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").rglob("*.safetensors")
-    }
+    assert before == [path.stat().st_mtime_ns for path in files]
 
 
 def test_another_run_is_refused_by_name(data_dir: Path, tmp_path: Path) -> None:
@@ -383,15 +362,14 @@ def test_a_bad_number_a_spike_or_an_infinite_gradient_on_one_worker_is_skipped_o
     bad = small_config(data_dir, tmp_path / "bad", max_iters=6, **settings)
     jobs = [(spike, spike_second_rank), (allowed, spike_second_rank), (infinite, gradient_without_number)]
     train_together([*jobs, (bad, poison_second_rank)], 2)
-    for name, count in (("spike", 1), ("allowed", 0), ("infinite", 1), ("bad", 1)):
-        progress = find_checkpoint(tmp_path / name / "checkpoints" / "run").state["progress"]
-        assert progress["skipped_iters"] == count and progress["skipped_in_a_row"] == 0, name
-        assert [math.isfinite(loss) for loss in losses(tmp_path / name)] == [
-            name != "bad" or step != 1 for step in range(progress["step"])
-        ]
-        assert all(tensor.isfinite().all() for tensor in weights_of(tmp_path / name).values())
-    assert losses(tmp_path / "spike")[:30] == losses(tmp_path / "allowed")[:30]
-    assert losses(tmp_path / "spike")[30:] != losses(tmp_path / "allowed")[30:]
+    for run, count in ((spike, 1), (allowed, 0), (infinite, 1), (bad, 1)):
+        progress = checkpoint_of(run).state["progress"]
+        assert progress["skipped_iters"] == count and progress["skipped_in_a_row"] == 0, run.run_place
+        is_bad = [run is bad and step == 1 for step in range(progress["step"])]
+        assert [not math.isfinite(loss) for loss in losses(run)] == is_bad
+        assert all(tensor.isfinite().all() for tensor in checkpoint_of(run).weights().values())
+    assert losses(spike)[:30] == losses(allowed)[:30]
+    assert losses(spike)[30:] != losses(allowed)[30:]
 
 
 def test_several_bad_iters_in_a_row_stop_the_run(data_dir: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -404,25 +382,26 @@ def test_several_bad_iters_in_a_row_stop_the_run(data_dir: Path, tmp_path: Path,
         train_alone(small_config(data_dir, tmp_path))
 
 
-def test_activation_checkpointing_and_bf16_change_little(data_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [("saving", "bf16"), pytest.param(("compiled",), marks=pytest.mark.slow)])
+def test_what_saves_time_or_memory_changes_little(
+    names: tuple[str, ...], data_dir: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, tuple[dict[str, Any], float]] = {
+        "saving": ({"checkpoint_activations": True}, 1e-5),
+        "bf16": ({"precision": "bf16"}, 2e-2),
+        "compiled": ({"compile": True}, 1e-3),
+    }
     plain = small_config(data_dir, tmp_path / "plain", max_iters=4)
     train_alone(plain)
-    train_alone(small_config(data_dir, tmp_path / "saving", max_iters=4, checkpoint_activations=True))
-    np.testing.assert_allclose(losses(tmp_path / "saving"), losses(tmp_path / "plain"), rtol=1e-5)
-    train_alone(small_config(data_dir, tmp_path / "bf16", max_iters=4, precision="bf16"))
-    np.testing.assert_allclose(losses(tmp_path / "bf16"), losses(tmp_path / "plain"), rtol=2e-2)
+    for name in names:
+        changes, tolerance = settings[name]
+        other = small_config(data_dir, tmp_path / name, max_iters=4, **changes)
+        train_alone(other)
+        np.testing.assert_allclose(losses(other), losses(plain), rtol=tolerance, err_msg=name)
 
 
-@pytest.mark.slow
-def test_compiled_is_the_same(data_dir: Path, tmp_path: Path) -> None:
-    train_alone(small_config(data_dir, tmp_path / "plain", max_iters=4))
-    train_alone(small_config(data_dir, tmp_path / "compiled", max_iters=4, compile=True))
-    np.testing.assert_allclose(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), rtol=1e-3)
-
-
-@pytest.mark.parametrize(
-    "limit", [20_000, 800_000, 1_500_000]
-)  # in the weights, in the optimizer, before either
+# In the weights, in the optimizer, before either.
+@pytest.mark.parametrize("limit", [20_000, 800_000, 1_500_000])
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     data_dir: Path, tmp_path: Path, limit: int
 ) -> None:
@@ -455,5 +434,4 @@ def test_the_demo_model_learns_ten_windows_by_heart(tmp_path: Path) -> None:
     config = make_plan(changed(quiet, checkpoint_dir=str(tmp_path), run_name="run")).config
     assert config.model() == PRESETS["demo"]
     train_alone(config)
-    entries = [entry for entry in read_metrics(tmp_path / "run") if entry["kind"] == "train"]
-    assert entries[-1]["loss"] < 0.1
+    assert losses(config)[-1] < 0.1

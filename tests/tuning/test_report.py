@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import functools
 import html.parser
 import io
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 from matplotlib.image import imread as read_image
 
-from nanochat_tct.errors import UserError
+from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.fit import fit_trials
 from nanochat_tct.tuning.records import (
+from nanochat_tct.tuning.report import command, read_sweep, write_report
     CURVES,
     TRIALS,
     Entry,
@@ -72,6 +74,13 @@ class Page(html.parser.HTMLParser):
 
 def finished_sweep(folder: Path, unit: str = "usd") -> tuple[list[Trial], Outcome]:
     """A sweep of three sizes, one stopped trial, one longer run, and the final run that follows."""
+    trials, outcome = made_up_sweep(unit)
+    write_sweep(folder, list(trials), outcome)
+    return list(trials), outcome
+
+
+@functools.cache
+def made_up_sweep(unit: str) -> tuple[tuple[Trial, ...], Outcome]:
     curve = Curve()
     trials = curve.sweep(0, flops=(1e12,))
     longer = curve.sweep(1, sizes=("middle",), factors=(1,), flops=(4e12,))[0]
@@ -96,8 +105,7 @@ def finished_sweep(folder: Path, unit: str = "usd") -> tuple[list[Trial], Outcom
         checkpoint="runs/final",
         decision=fit.decision,
     )
-    write_sweep(folder, trials, outcome)
-    return trials, outcome
+    return tuple(trials), outcome
 
 
 def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome) -> None:
@@ -138,7 +146,8 @@ def test_page_holds_everything_and_needs_nothing(tmp_path: Path, unit: str) -> N
         written = (path.parent / f"{name}.png").read_bytes()
         assert kind == "data:image/png;base64" and base64.b64decode(data) == written
         pixels = read_image(io.BytesIO(written), format="png")
-        assert pixels.shape[1] > 1000 and len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)) > 100
+        colours = np.ascontiguousarray((255 * pixels).astype(np.uint8)).view(np.uint32)  # of RGBA
+        assert pixels.shape[1] > 1000 and len(np.unique(colours)) > 100
         assert len(str(image["alt"])) > 20
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object", "base"}
     assert "http:" not in page.source and "https:" not in page.source and "url(" not in page.source
@@ -226,7 +235,7 @@ def test_command(tmp_path: Path) -> None:
     result = run_python("-m", "nanochat_tct.tuning.report", tmp_path / "sweep")
     assert result.code == 0, result.stderr
     assert Path(result.stdout.strip()).is_file()
-    assert run_python("-m", "nanochat_tct.tuning.report", tmp_path).code == 2
+    assert exit_code(lambda: command([str(tmp_path)])) == 2
 
 
 def test_text_tables_and_pictures_say_the_same_of_sizes_at_equal_cost(tmp_path: Path) -> None:
