@@ -87,6 +87,11 @@ def open_elsewhere(given: str, flag: str = "--from ") -> Ledger:
         return Ledger(folder)
 
 
+def has_other_windows(account: Account) -> bool:
+    """Whether a trial is of a version that measured trials on the first windows of the validation split."""
+    return account.purpose != "probe" and "validation_windows" not in account.settings
+
+
 def difference(
     account: Account,
     trial: Trial,
@@ -95,6 +100,8 @@ def difference(
     varied: Mapping[str, Any],
 ) -> str | None:
     """Why a trial cannot be compared with those of this sweep; None when it can."""
+    if has_other_windows(account):
+        return "it was measured by an earlier version, on other validation windows"
     config = account.settings["config"]
     for name in MATTERS:
         if name in config and config[name] != getattr(base, name):

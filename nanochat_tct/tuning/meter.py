@@ -268,9 +268,7 @@ class WorkerMeter:
 
     def measured_iter(self) -> float | None:
         """Quanta that an iter costs as of late; None before there were enough."""
-        train = [
-            after - before for (kind, before), (_, after) in pairwise(self.marks) if kind == "train"
-        ]
+        train = [after - before for (kind, before), (_, after) in pairwise(self.marks) if kind == "train"]
         if len(train) < 5:
             return None
         workers = self.account.workers

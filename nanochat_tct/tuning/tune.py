@@ -32,7 +32,7 @@ from nanochat_tct.training.plan import check_settings, refuse_beyond_memory
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.config import GROWING, SweepConfig
-from nanochat_tct.tuning.evidence import read_evidence
+from nanochat_tct.tuning.evidence import has_other_windows, read_evidence
 from nanochat_tct.tuning.ledger import Account, Ledger, Terms
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, tick_seconds
@@ -173,6 +173,10 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
         return Sweep(config, folder, ledger, base, store, sizes, cores, slots)
 
     is_continued = there is not None and is_more(there.terms, terms)
+    if there is not None:
+        final = latest_final(there)
+        if is_continued or final is None or final.is_open:
+            refuse_older_trials(there, config.output)
     if there is None or is_continued:  # first on a copy: nothing is left of what is refused
         with tempfile.TemporaryDirectory() as aside:
             if there is None:
@@ -196,6 +200,15 @@ def prepare(config: SweepConfig) -> tuple[Sweep, Path]:
         if evidence:
             there.note("evidence", {**there.notes.get("evidence", {}), **evidence})
     return sweep_with(there), folder
+
+
+def refuse_older_trials(ledger: Ledger, output: str) -> None:
+    """Raises: UserError when new trials could not be compared with those that a sweep has."""
+    if any(has_other_windows(account) for account in ledger.accounts.values()):
+        raise UserError(
+            f"the sweep in {output} was begun with an earlier version, which measured trials on other validation "
+            "windows: new ones could not be compared with them; take another --output, or --fresh to start anew"
+        )
 
 
 def move_aside(folder: Path, output: str) -> None:
