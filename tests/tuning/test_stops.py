@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "gpu_hourly_usd": 3600.0,  # a dollar buys a second
 }
 FIRST_TRIALS = 2
-MOST_DELAY = 4.0  # beyond that a test lasts too long
+MOST_DELAY = 2.5  # beyond that a test lasts too long
 
 
 def is_open(ledger: Ledger, purpose: str, least: int, *kinds: str) -> bool:
