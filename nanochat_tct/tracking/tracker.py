@@ -4,7 +4,7 @@ import json
 import netrc
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
 QUALITY = "bits_per_byte"  # what runs are compared by
-# TensorBoard's HParams page shows five hyperparameters by default: first those marked as differing between runs, as
-# these do in every sweep.
-DIFFERING = ("learning_rate", "max_iters", "n_embd", "n_layer", "weight_decay")
+# Those that differ between the trials of every sweep, the most telling first.
+DIFFERING = ("learning_rate", "n_embd", "n_layer", "max_iters", "weight_decay")
+SHOWN_AT_FIRST = 5  # on TensorBoard's HParams page: those that are marked as differing
 HYPERPARAMETERS = (*DIFFERING, "batch_size", "beta1", "beta2", "dropout", "grad_clip", "optimizer", "seed")
 
 
@@ -34,6 +34,7 @@ class Tracker:
         wandb_run_name: str | None = None,
         config: dict[str, Any] | None = None,
         first_iter: int = 0,
+        varied: Mapping[str, Any] | None = None,
     ) -> None:
         """Args:
         run_dir: for metrics.jsonl; entries of later iters than first_iter are dropped from it.
@@ -42,6 +43,7 @@ class Tracker:
         wandb: online, offline or off (`wandb_mode` resolves "auto").
         config: W&B shows all of it, TensorBoard its hyperparameters. No secrets.
         first_iter: iters done before, when a run is resumed.
+        varied: what else a sweep varies, with this run's values; TensorBoard shows them at first.
         """
         self.say = say
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -56,7 +58,7 @@ class Tracker:
 
             assert log_dir is not None
             self._board = SummaryWriter(str(log_dir), purge_step=first_iter + 1 if first_iter else None)
-            self._write_hyperparameters(config or {})
+            self._write_hyperparameters(config or {}, varied or {})
         if wandb != "off":
             assert log_dir is not None
             self._wandb = _start_wandb(wandb, wandb_project, wandb_run_name, run_dir, log_dir, config or {})
@@ -71,7 +73,7 @@ class Tracker:
         self.say(evaluation_line(metrics))
         self._record("validation", metrics)
 
-    def _write_hyperparameters(self, config: dict[str, Any]) -> None:
+    def _write_hyperparameters(self, config: Mapping[str, Any], varied: Mapping[str, Any]) -> None:
         """For TensorBoard's HParams page: hyperparameters beside the bits per byte that they lead to.
 
         `SummaryWriter.add_hparams` would make a second run of each run, so this writes its parts.
@@ -82,15 +84,18 @@ class Tracker:
         from torch.utils.tensorboard.summary import hparams
 
         shown = {
-            name: config[name] for name in HYPERPARAMETERS if isinstance(config.get(name), int | float | str)
+            name: value
+            for name in (*HYPERPARAMETERS, *varied)
+            if isinstance(value := {**config, **varied}.get(name), int | float | str)
         }
+        at_first = list(dict.fromkeys([DIFFERING[0], *varied, *DIFFERING]))[:SHOWN_AT_FIRST]
         if not shown:
             return
         experiment, *session = hparams(shown, {f"validation/{QUALITY}": 0.0})
         plugin = experiment.value[0].metadata.plugin_data
         data = HParamsPluginData.FromString(plugin.content)
         for info in data.experiment.hparam_infos:
-            info.differs = info.name in DIFFERING
+            info.differs = info.name in at_first
         plugin.content = data.SerializeToString()
         for summary in (experiment, *session):
             self._board.file_writer.add_summary(summary)

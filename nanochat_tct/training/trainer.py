@@ -5,7 +5,7 @@ import errno
 import hashlib
 import statistics
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,6 +76,7 @@ class Reporter:
             "checkpoint") and the model's FLOPs over all workers (0 for a checkpoint).
         progress: takes the metrics of a log line, on rank 0, for a progress bar.
         is_restart: the workers were started again, because some were lost or more can be had.
+        varied: what a sweep varies besides size and learning rate, with this run's values; for the tracker.
     """
 
     say: Callable[[str], None] = print
@@ -84,6 +85,7 @@ class Reporter:
     charge: Callable[[str, float], None] = lambda kind, flops: None
     progress: Callable[[dict[str, Any]], None] = lambda metrics: None
     is_restart: bool = False
+    varied: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -496,4 +498,5 @@ def start_tracker(config: ResolvedConfig, reporter: Reporter, step: int) -> Trac
         config.wandb_run_name,
         to_dict(config),
         step,
+        reporter.varied,
     )

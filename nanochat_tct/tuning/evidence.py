@@ -9,7 +9,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import absolute, shown
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import Ledger, Terms, read_ledger
+from nanochat_tct.tuning.ledger import Account, Ledger, Terms, read_ledger
 from nanochat_tct.tuning.records import VARIABLE, Evidence, Trial
 from nanochat_tct.tuning.results import trial_rows, values_of
 from nanochat_tct.tuning.space import Size
@@ -57,9 +57,7 @@ def read_evidence(
             size = by_shape.get((trial.n_layer, trial.n_head, trial.n_embd))
             if size is None:
                 reasons.append(f"size {trial.size} is none of --sizes {' '.join(sizes)}")
-            elif reason := difference(
-                other.accounts[trial.trial].settings["config"], trial, base, fixed, varied
-            ):
+            elif reason := difference(other.accounts[trial.trial], trial, base, fixed, varied):
                 reasons.append(reason)
             else:
                 fitting.append(dataclasses.replace(trial, purpose="sweep", size=size, source=shown(given)))
@@ -71,8 +69,13 @@ def read_evidence(
     return found
 
 
+def has_other_windows(account: Account) -> bool:
+    """Whether a trial is of a version that measured trials on the first windows of the validation split."""
+    return account.purpose != "probe" and "validation_windows" not in account.settings
+
+
 def difference(
-    config: Mapping[str, Any],
+    account: Account,
     trial: Trial,
     base: TrainConfig,
     fixed: Mapping[str, Any],
@@ -81,9 +84,11 @@ def difference(
     """Why a trial cannot be compared with those of this sweep; None when it can.
 
     Args:
-        config: of the trial.
         fixed: values of VARIABLE that this sweep does not vary.
     """
+    if has_other_windows(account):
+        return "it was measured by an earlier version, on other validation windows"
+    config = account.settings["config"]
     for name in MATTERS:
         if name in config and config[name] != getattr(base, name):
             return f"{name} is {config[name]} there, not {getattr(base, name)}"

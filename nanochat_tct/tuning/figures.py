@@ -36,9 +36,6 @@ STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.25,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "legend.frameon": False,
 }
 Look = tuple[str, str]  # colour and marker
 
@@ -53,9 +50,15 @@ def looks(sizes: Sequence[str]) -> dict[str, Look]:
 def learning_rates(fit: Fit, outcome: Outcome) -> "Figure":
     """Loss against learning rate, a panel a size, with the fit and its interval at each length of trials."""
     figure, axes = _figure(len(fit.sizes), width=4.2, share_y=True)
-    measured = [trial.bits_per_byte or math.nan for trial in fit.trials if trial.is_measured]
-    low, middle = min(measured), float(np.median(measured))
-    top = max(low * 1.1, low + 2.2 * (middle - low))
+    measured = {trial: trial.bits_per_byte or math.nan for trial in fit.trials if trial.is_measured}
+    low, middle = min(measured.values()), float(np.median(list(measured.values())))
+    best = [
+        min((bits for trial, bits in measured.items() if trial.size == size.size), default=low)
+        for size in fit.sizes
+    ]
+    top = max(
+        low * 1.1, low + 2.2 * (middle - low), 1.05 * max(best)
+    )  # some points of each size are in the picture
     look = looks([size.size for size in fit.sizes])
     for axis, size in zip(axes, fit.sizes, strict=True):
         _draw_size(axis, fit, size, look[size.size], top, outcome)

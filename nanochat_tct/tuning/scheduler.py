@@ -19,7 +19,7 @@ from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import absolute, join
-from nanochat_tct.training.config import ResolvedConfig
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.trainer import open_windows
@@ -193,7 +193,7 @@ class Scheduler:
 
     def run_config(
         self, base: ResolvedConfig, name: str, spec: Spec, eval_iters: int, derived: dict[str, Any]
-    ) -> Any:
+    ) -> TrainConfig:
         """The settings of a trial's run, where some may still be left open."""
         is_probe = spec.purpose == "probe"
         evaluations = FINAL_EVALUATIONS if spec.purpose == "final" else EVALUATIONS

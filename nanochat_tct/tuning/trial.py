@@ -231,6 +231,7 @@ def work(
             report=report,
             stop_reason=lambda: meter.stop_reason() or preemption(),
             charge=meter.charge,
+            varied=settings["varied"],
         )
         if not worker.is_first:
             return train_to_the_end(config, worker, reporter, meter, broadcast)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.tuning.amounts import money
 from nanochat_tct.tuning.budget import affordable_eval_iters
 from nanochat_tct.tuning.config import GROWING, SweepConfig
-from nanochat_tct.tuning.evidence import read_evidence
+from nanochat_tct.tuning.evidence import has_other_windows, read_evidence
 from nanochat_tct.tuning.ledger import Account, Ledger, Terms, restore_ledger
 from nanochat_tct.tuning.records import BEST, LEDGER, REPORT_DIR, Outcome, Slots, show_value
 from nanochat_tct.tuning.report import write_report
@@ -109,17 +110,12 @@ def prepare(config: SweepConfig) -> tuple[Scheduler, Path]:
         return Scheduler(config, folder, ledger, base, store, sizes, cores, slots)
 
     is_continued = ledger is not None and is_more(ledger.terms, terms)
-    if ledger is None or is_continued:  # first on a copy: nothing is left of what is refused
-        with tempfile.TemporaryDirectory() as aside:
-            if ledger is None:
-                attempt = Ledger.create(aside, terms)
-            else:
-                shutil.copy(ledger.path, aside)
-                attempt = Ledger(aside)
-                attempt.copy = None
-                attempt.extend(terms)
-            sweep_with(attempt).refuse_too_small()
-            attempt.close()
+    if ledger is not None:
+        final = latest_final(ledger)
+        if is_continued or final is None or final.is_open:
+            refuse_older_trials(ledger, config.output)
+    if ledger is None or is_continued:
+        refuse_too_small(ledger, terms, sweep_with)
     if config.fresh and folder.exists():
         move_aside(folder, config.output)
     with exclusive(folder, RUNS) if is_continued else nullcontext():  # nobody changes a sweep that runs
@@ -132,6 +128,23 @@ def prepare(config: SweepConfig) -> tuple[Scheduler, Path]:
         for note in evidence:
             ledger.note(note)
     return sweep_with(ledger), folder
+
+
+def refuse_too_small(ledger: Ledger | None, terms: Terms, sweep_with: Callable[[Ledger], Scheduler]) -> None:
+    """Apply the rule of the least budget to a copy of the ledger, so that nothing is left of what is refused.
+
+    Raises: UserError.
+    """
+    with tempfile.TemporaryDirectory() as aside:
+        if ledger is None:
+            attempt = Ledger.create(aside, terms)
+        else:
+            shutil.copy(ledger.path, aside)
+            attempt = Ledger(aside)
+            attempt.copy = None
+            attempt.extend(terms)
+        sweep_with(attempt).refuse_too_small()
+        attempt.close()
 
 
 def check(config: SweepConfig) -> dict[str, Size]:
@@ -212,6 +225,15 @@ def is_more(was: Terms, now: Terms) -> bool:
     return was.budget < now.budget or any(
         was.sweep.get(name, defaults[name]) != now.sweep[name] for name in GROWING
     )
+
+
+def refuse_older_trials(ledger: Ledger, output: str) -> None:
+    """Raises: UserError when new trials could not be compared with those that a sweep has."""
+    if any(has_other_windows(account) for account in ledger.accounts.values()):
+        raise UserError(
+            f"the sweep in {output} was begun with an earlier version, which measured trials on other validation "
+            "windows: new ones could not be compared with them; take another --output, or --fresh to begin again"
+        )
 
 
 def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:

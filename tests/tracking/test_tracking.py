@@ -14,7 +14,7 @@ import pytest
 from nanochat_tct.errors import UserError
 from nanochat_tct.tracking import plot
 from nanochat_tct.tracking.line import duration, evaluation_line, log_line
-from nanochat_tct.tracking.tracker import Tracker, read_metrics, wandb_mode
+from nanochat_tct.tracking.tracker import HYPERPARAMETERS, SHOWN_AT_FIRST, Tracker, read_metrics, wandb_mode
 from nanochat_tct.training.speed import CostMeter
 
 ITER = {
@@ -96,6 +96,16 @@ def test_wandb_and_tensorboard_carry_the_same_numbers(tmp_path: Path) -> None:
     assert shown == {"learning_rate": 0.01, "beta1": 0.9, "seed": 1.0}
     assert next(iter(shown)) == "learning_rate"  # and not beta1, as by the alphabet
     assert metrics == ["validation/bits_per_byte"]
+
+
+def test_tensorboard_shows_at_first_what_a_sweep_varies(tmp_path: Path) -> None:
+    config = dict.fromkeys((*HYPERPARAMETERS, "warmup_iters"), 1)
+    varied = {"dropout": 0.1, "warmup_share": 0.2}
+    Tracker(tmp_path / "run", tmp_path, tensorboard=True, config=config, varied=varied).close()
+    [board] = tmp_path.glob("events.out.tfevents.*")
+    shown, _ = tensorboard_hyperparameters(board)
+    assert list(shown)[:SHOWN_AT_FIRST] == ["dropout", "learning_rate", "n_embd", "n_layer", "warmup_share"]
+    assert shown["warmup_share"] == 0.2 and shown["dropout"] == 0.1
 
 
 def tensorboard_hyperparameters(path: Path) -> tuple[dict[str, float], list[str]]:

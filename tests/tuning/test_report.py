@@ -15,7 +15,6 @@ from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.fit import fit_trials
 from nanochat_tct.tuning.records import (
-from nanochat_tct.tuning.report import command, read_sweep, write_report
     CURVES,
     TRIALS,
     Entry,

@@ -12,7 +12,7 @@ from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.records import Choice
 from nanochat_tct.tuning.results import make_outcome, trial_rows
 from nanochat_tct.tuning.scheduler import Scheduler, spread
@@ -416,6 +416,33 @@ def test_other_sweeps_are_evidence(tmp_path: Path) -> None:
     centre = longer.centres()["1x32"]
     assert centre != 0.03 and 0.01 < centre < 0.1
     assert make_outcome(longer.ledger).spent == longer.ledger.spent, "evidence costs nothing"
+
+
+def as_of_an_earlier_version(folder: Path) -> None:
+    """A ledger whose trials do not say how many windows the validation split has."""
+    content = (folder / LEDGER).read_text()
+    assert '"validation_windows"' in content
+    (folder / LEDGER).write_text(content.replace('"validation_windows"', '"left_out"'))
+
+
+def test_trials_that_were_measured_on_other_windows_are_not_mixed_with_new_ones(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, **SMALL)
+    finish(sweep, str(sweep.next_trial(set())))
+    as_of_an_earlier_version(sweep.folder)
+    sweep = make_sweep(tmp_path, **SMALL)  # probes measure no loss
+    finish(sweep, str(sweep.next_trial(set())))
+    as_of_an_earlier_version(sweep.folder)
+    with pytest.raises(UserError, match="begun with an earlier version, which measured"):
+        make_sweep(tmp_path, **SMALL)
+    sweep = make_sweep(tmp_path, **SMALL, fresh=True)
+    run_all(sweep)
+    as_of_an_earlier_version(sweep.folder)
+    assert make_sweep(tmp_path, **SMALL).next_trial(set()) is False, "one that is done can be read"
+    with pytest.raises(UserError, match="earlier version"):
+        make_sweep(tmp_path, **SMALL | {"budget_flops": 9e11})
+    (tmp_path / "sweep").rename(tmp_path / "before")
+    with pytest.raises(UserError, match="it was measured by an earlier version, on other validation windows"):
+        make_sweep(tmp_path, **SMALL, **{"from": [str(tmp_path / "before")]})
 
 
 def test_evidence_that_cannot_be_compared_is_refused_by_name(tmp_path: Path) -> None:

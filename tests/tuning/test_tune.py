@@ -163,9 +163,9 @@ def test_what_the_final_run_reaches_is_what_evaluate_measures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A real sweep, without Ray: trials take a part of the split, the final run's model is measured on all of it."""
-    values = [synthesize(index, seed=0) for index in range(30)]
+    values = [synthesize(index, seed=0) for index in range(20)]
     write_store(tmp_path / "store", values, load_tokenizer(), StoreSettings(train_split=0.7))
-    arguments = sweep_arguments(tmp_path, sizes=["1x32"], budget_flops=7e10, concurrency=1)
+    arguments = sweep_arguments(tmp_path, sizes=["1x32"], budget_flops=1e11, concurrency=1)
     sweep, folder = prepare(parse_arguments(SweepConfig, arguments, "tune", ""))
     assert run_alone(sweep)
     write_results(sweep)
