@@ -25,7 +25,7 @@ from nanochat_tct.tuning.records import (
     read_rows,
     write_rows,
 )
-from nanochat_tct.tuning.report import Report, write_report
+from nanochat_tct.tuning.report import Report, command, write_report
 from nanochat_tct.tuning.results import Results
 from tests.support.commands import run_python
 from tests.tuning.curves import Curve, parameters, trial
