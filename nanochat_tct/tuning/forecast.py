@@ -62,17 +62,19 @@ def make_forecast(
     rows = [ForecastRow("probes (done)", len(quanta), 0, 0.0, spent)]
     rounds = math.ceil(number * len(quanta) / slots) / (number * len(quanta))  # the last one may not be full
     paces = []
-    for name, price in quanta.items():
+    for name, price in quanta.items() if plan.has_trials else ():
         iters = plan.iters[name]
         one, cost = seconds[name].of(iters, windows), price.of(iters, windows)
         rows.append(ForecastRow(name, number, iters, one * number * rounds, cost * number))
         paces.append(one / cost)
-    follow_ups = config.follow_up_share * (config.sweep_share * terms.capacity - spent)
-    # One after the other, as each follows from what the others found.
-    pace = sum(paces) / len(paces)
-    rows.append(ForecastRow("follow-ups, at most", 0, 0, pace * follow_ups, follow_ups))
-    sweep_seconds = sum(row.seconds for row in rows)
-    rest, final_seconds = terms.capacity * (1 - config.sweep_share), {}
+    rest: float = terms.capacity - spent
+    if plan.has_trials:
+        follow_ups = config.follow_up_share * (config.sweep_share * terms.capacity - spent)
+        # One after the other, as each follows from what the others found.
+        pace = sum(paces) / len(paces)
+        rows.append(ForecastRow("follow-ups, at most", 0, 0, pace * follow_ups, follow_ups))
+        rest = terms.capacity * (1 - config.sweep_share)
+    sweep_seconds, final_seconds = sum(row.seconds for row in rows), {}
     for name, price in final_quanta.items():
         iters, measured = final_iters(price, rest, plan), final_windows(price, rest, plan)
         once = seconds[name].of(0, 0, FINAL_EVALUATIONS)

@@ -194,6 +194,7 @@ class Plan(Note):
     windows: int  # of an evaluation
     whole_windows: int  # of the whole validation split; 0 where each trial is measured on all of it anyway
     round: int = 0
+    has_trials: bool = True  # else the budget buys a final run only
 
     @property
     def key(self) -> str:

@@ -9,6 +9,7 @@ tried again, and all trials, earlier final runs and those of other sweeps (`--fr
 
 import dataclasses
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import zip_longest
@@ -125,10 +126,13 @@ class Scheduler:
         plan = self.make_plan()
         if self.config.dry_run:
             return None if running else False
-        following = next(self.first_trials(plan), None) or next(iter(self.follow_ups(plan, running)), None)
-        if following is not None and not self.is_idle_too_long:
+        if plan.has_trials and not self.is_idle_too_long:
+            following = next(self.first_trials(plan), None) or next(
+                iter(self.follow_ups(plan, running)), None
+            )
             with suppress(OverBudget):  # kills and slow starts took its money: the final run has the rest
-                return self.begin(following)
+                if following is not None:
+                    return self.begin(following)
         if running:
             return None
         try:
@@ -313,7 +317,15 @@ class Scheduler:
         plan = self.ledger.latest(Plan)
         if plan is not None and plan.round == self.round:
             return plan
-        self.refuse_too_small()
+        has_trials = True
+        try:
+            self.refuse_too_small()
+        except UserError as error:
+            # How slow this machine is was measured only now, and a refusal would lose what that has cost.
+            if not self.is_timed or self.config.dry_run:
+                raise
+            has_trials = False
+            print(f"{error}; no trials are begun, the final run gets what is left", file=sys.stderr)
         prices = {name: self.prices(name) for name in self.sizes}
         if plan is None:
             spent, batch = self.spent_on("probe", "idle"), max(self.batches)
@@ -328,7 +340,7 @@ class Scheduler:
                 money = min(money, left * (1 - self.config.follow_up_share) / number)
             iters = {name: price.iters(money, EVALUATIONS * plan.windows) for name, price in prices.items()}
             plan = dataclasses.replace(plan, money=money, iters=iters)
-        plan = dataclasses.replace(plan, round=self.round)
+        plan = dataclasses.replace(plan, round=self.round, has_trials=has_trials)
         self.note_centres(plan)
         self.ledger.note(plan)
         return plan

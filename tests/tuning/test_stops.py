@@ -1,5 +1,6 @@
 """Sweeps on a budget of time that are stopped in each phase: all end with a model, and the money goes into training."""
 
+import io
 import math
 import os
 import random
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from nanochat_tct.model import checkpoint
 from nanochat_tct.training.signals import StopSignals
+from nanochat_tct.tuning.forecast import show_forecast
 from nanochat_tct.tuning.ledger import LEDGER, MICRO, START_UP, Ledger, Terms
 from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, StartUpCharger, WorkerCharger, WorkerMeter
 from nanochat_tct.tuning.records import OUTCOME, Choice
@@ -290,6 +293,22 @@ def test_a_budget_that_was_idled_away_before_the_plan_still_buys_a_final_run(tmp
     final = str(sweep.next_trial(set()))
     assert final.startswith("final")
     assert ledger.accounts[final].reserve > 0.3 * ledger.terms.capacity
+
+
+def test_a_machine_too_slow_for_any_trial_still_trains_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the probe has cost would be lost by a refusal: the final run takes the rest, and a line says so."""
+    sweep, clock = make_sweep(tmp_path, **DOLLARS), Clock()
+    sweep.ledger.clock = clock
+    probe = str(sweep.next_trial(set()))
+    finish(sweep, probe, start_up=300.0)
+    final = str(sweep.next_trial(set()))
+    assert final.startswith("final")
+    assert "is too small" in (said := capsys.readouterr().err) and "the final run gets what is left" in said
+    assert sweep.ledger.accounts[final].reserve == sweep.ledger.terms.capacity - sweep.ledger.spent
+    show_forecast(sweep, Console(file=(shown := io.StringIO()), width=120))
+    assert "final run, if 1x32" in shown.getvalue() and "follow-ups" not in shown.getvalue()
 
 
 def use_up(folder: Path) -> None:

@@ -40,11 +40,16 @@ def bits_of(trial: str, ledger: Ledger, best: float) -> float:
 
 
 def finish(
-    sweep: Scheduler, trial: str, best: float = 0.03, status: str = "finished", bits: float | None = None
+    sweep: Scheduler,
+    trial: str,
+    best: float = 0.03,
+    status: str = "finished",
+    bits: float | None = None,
+    start_up: float = 8.0,
 ) -> None:
     """Charge what a trial would cost, and settle it with a loss, that of `bits_of` where none is given."""
     ledger, account = sweep.ledger, sweep.ledger.accounts[trial]
-    seconds = {"start_up": 8.0, "warm_up": 0.1, "iter": 0.02, "window": 0.001, "checkpoint": 0.1}
+    seconds = {"start_up": start_up, "warm_up": 0.1, "iter": 0.02, "window": 0.001, "checkpoint": 0.1}
     iters = account.settings["iters"]
     result = {"status": status, "tokens": iters * account.settings["iter_tokens"], "seconds": seconds}
     if ledger.terms.unit == "flops":
