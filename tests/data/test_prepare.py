@@ -460,7 +460,7 @@ def test_two_checkouts_are_one_to_train_on_and_one_to_validate_on(
         (["--input", "empty"], "empty: no .json"),
         (["--input", "in", "--context-size", "0"], "context_size is 0"),
         (["--input", "in", "--stride", "4"], "stride is for per-document"),
-        (["--input", "in", "--concurrency", "0"], "concurrency is 0"),
+        (["--input", "in", "--concurrency", "0"], "--concurrency is 0"),
         (["--input", "in", "--train-split", "1.5"], "train_split is 1.5"),
         (["--input", "in", "--colour", "red"], "--colour"),
         (["--input", "in", "--output", "nowhere://bucket/store"], "nowhere://bucket/store: refused"),

@@ -78,8 +78,8 @@ def test_wrong_use(
 
     assert "--checkpoint is missing" in error_of(main(["evaluate", "--data-dir", str(data_dir)]))
     assert "--data-dir is missing" in error_of(main(["evaluate", "--checkpoint", str(checkpoint)]))
-    assert "num_samples is -1" in error_of(evaluate(checkpoint, data_dir, "--num-samples", "-1"))
-    assert "batch_size is 0" in error_of(evaluate(checkpoint, data_dir, "--batch-size", "0"))
+    assert "--num-samples is -1" in error_of(evaluate(checkpoint, data_dir, "--num-samples", "-1"))
+    assert "--batch-size is 0" in error_of(evaluate(checkpoint, data_dir, "--batch-size", "0"))
     assert str(tmp_path / "none") in error_of(evaluate(checkpoint, tmp_path / "none"))
     assert str(tmp_path / "none") in error_of(evaluate(tmp_path / "none", data_dir))
 

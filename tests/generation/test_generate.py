@@ -133,7 +133,7 @@ def test_tells_what_it_left_out_of_the_prompt(checkpoint: Path, capsys: pytest.C
         (["--prompt", "--seed", "1"], "--prompt: expected one argument"),
         (["--prompt", "missing"], "no file missing, and the prompt is not the beginning"),
         (["--top-p", "0"], "top_p is 0.0"),
-        (["--num-samples", "0"], "num_samples is 0"),
+        (["--num-samples", "0"], "--num-samples is 0"),
         (["--max-tokens", "0"], "max_tokens is 0"),
         (["--format", "xml"], "--format must be one of"),
         (["--temprature", "1"], "did you mean --temperature"),

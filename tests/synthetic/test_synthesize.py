@@ -309,7 +309,7 @@ def test_another_folder_is_left_alone(
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["--count", "0", "--output", "x"], ["count is 0"]),
+        (["--count", "0", "--output", "x"], ["--count is 0"]),
         (["--output", "x"], ["--count"]),
         (["--count", "3"], ["--output"]),
         (["--count", "3", "--output", "x", "--format", "toml"], ["toml"]),
