@@ -14,8 +14,6 @@ import os
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,53 +22,43 @@ from typing import Any
 
 from nanochat_tct.model.checkpoint import latest_checkpoint, latest_step
 from nanochat_tct.tracking.tracker import read_metrics
-from tests.support.killed_node import command_line
-from tests.support.workers import descendants, expected_batches, small_store
+from tests.support.killed_node import PATIENCE_SECONDS, TwoWorkers, command_line, two_workers, wait_for
+from tests.support.workers import descendants, expected_batches, small_run, small_store
 
 KINDS = ("worker", "driver", "node", "stop", "notice")
 STOPPED_SECONDS = 10
-PATIENCE_SECONDS = 600  # for a recovery, before the run counts as broken
 ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # all nodes are on loopback
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
-    "RAY_worker_niceness": "0",  # Ray would let everything else on the machine go first
     "OMP_NUM_THREADS": "1",
 }
+# Ray frees the workers of a killed driver by way of the dashboard's API; without it they hold their CPUs for minutes.
+HEAD = {"num_cpus": 1, "include_dashboard": True, "dashboard_host": "127.0.0.1"}
 # Big enough that an iter takes a good part of a second here: faults are many iters apart.
 CONTEXT_SIZE, BATCH_SIZE = 128, 4
-MODEL = f"--n-layer 2 --n-head 2 --n-embd 128 --context-size {CONTEXT_SIZE} --batch-size {BATCH_SIZE}"
-RUN = "--save-interval 10 --log-interval 1 --eval-interval 100000 --eval-iters 1 --num-samples 0"
-QUIET = "--wandb off --no-tensorboard"
+RUN: dict[str, Any] = {
+    "context_size": CONTEXT_SIZE,
+    "batch_size": BATCH_SIZE,
+    "n_embd": 128,
+    "num_workers": "1:3",
+}
+RUN |= {"save_interval": 10, "log_interval": 1, "eval_interval": 100_000}
 
 
 class Chaos:
-    """One run, its cluster, and what is done to them."""
+    """One run on a cluster, and what is done to them."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        os.environ.update(ENVIRONMENT)
-        from ray.cluster_utils import Cluster
-
-        self.folder, self.random = folder, random.Random(seed)
+    def __init__(self, folder: Path, seed: int, cluster: TwoWorkers) -> None:
+        self.folder, self.random, self.cluster = folder, random.Random(seed), cluster
         self.data_dir = small_store(folder / "store", count=200)
         self.run_dir = folder / "checkpoints" / "run"
-        self.cluster = Cluster(
-            # Ray frees the workers of a killed driver by way of the dashboard's API; without it they hold their CPUs
-            # for minutes.
-            initialize_head=True,
-            head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_host": "127.0.0.1"},
-        )
-        self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
         self.start_driver()
 
     def start_driver(self, max_iters: int = 100_000) -> None:
         """Start the run, or go on with it."""
-        places = f"--data-dir {self.data_dir} --checkpoint-dir {self.folder / 'checkpoints'} --run-name run"
-        words = f"train {places} --log-dir {self.folder / 'logs'} {MODEL} {RUN} {QUIET} --num-workers 1:3"
-        command = [sys.executable, "-m", "nanochat_tct.cli", *words.split(), "--max-iters", str(max_iters)]
-        with open(self.folder / "printed", "ab") as printed:
-            environment = {**os.environ, "RAY_ADDRESS": self.cluster.address}
-            self.driver = subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT)
+        arguments = small_run(self.data_dir, self.folder, max_iters=max_iters, **RUN)
+        self.driver = self.cluster.command(self.folder, *arguments)
 
     def iters(self) -> int:
         """Where the run is."""
@@ -81,25 +69,18 @@ class Chaos:
         """Process ids of the loop's workers."""
         return [pid for pid in descendants(os.getpid()) if b"RayTrainWorker" in command_line(pid)]
 
-    def wait(self, what: str, is_so: Callable[[], bool]) -> float:
+    def wait(self, what: Callable[[], bool]) -> float:
         """Seconds until something is so."""
-        start = time.monotonic()
-        while not is_so():
-            assert self.driver.poll() is None, (
-                f"the driver ended with {self.driver.returncode}: {self.tail()}"
-            )
-            assert time.monotonic() < start + PATIENCE_SECONDS, f"never {what}: {self.tail()}"
-            time.sleep(0.1)
-        return time.monotonic() - start
+        return wait_for(what, self.driver, self.folder)
 
-    def tail(self) -> str:
-        """The end of what the drivers printed."""
-        return "\n".join((self.folder / "printed").read_text(errors="replace").splitlines()[-30:])
+    def printed(self) -> str:
+        """What the drivers printed."""
+        return (self.folder / "printed").read_text(errors="replace")
 
     def fault(self, kind: str) -> float:
         """Do it. Returns: seconds until the run was further than before."""
         start, furthest = time.monotonic(), self.iters()
-        removed = False
+        nodes = len(self.cluster.nodes)
         if kind == "worker":
             os.kill(self.random.choice(self.workers()), signal.SIGKILL)
         elif kind == "driver":
@@ -110,21 +91,16 @@ class Chaos:
                 time.sleep(0.05)
             self.start_driver()
         elif kind == "node":
-            self.cluster.remove_node(
-                self.nodes.pop(self.random.randrange(len(self.nodes))), allow_graceful=False
-            )
-            removed = True
+            self.cluster.kill_node(self.random.choice(self.cluster.nodes))
         elif kind == "notice":
             self.wait_for_all()  # a node without a worker goes at once, and nothing needs saving
-            start, furthest = time.monotonic(), self.iters()
-            node = self.nodes.pop(self.random.randrange(len(self.nodes)))
+            start, node = time.monotonic(), self.random.choice(self.cluster.nodes)
             told = self.preemptions()
-            self.announce(node)
-            self.wait("a checkpoint just in time", lambda: self.preemptions() > told)
+            self.cluster.announce(node)
+            self.wait(lambda: self.preemptions() > told)
             furthest = self.iters()
             assert latest_step(self.run_dir) == furthest, "iters after the checkpoint of that moment"
-            self.cluster.remove_node(node, allow_graceful=False)
-            removed = True
+            self.cluster.kill_node(node)
         else:
             stopped = self.random.choice([*self.workers(), self.driver.pid])
             os.kill(stopped, signal.SIGSTOP)
@@ -132,36 +108,27 @@ class Chaos:
             furthest = max(furthest, self.iters())
             os.kill(stopped, signal.SIGCONT)
         # An iter may have been under way: two further ones cannot be without everybody.
-        self.wait(f"further than iter {furthest}", lambda: self.iters() > furthest + 2)
+        self.wait(lambda: self.iters() > furthest + 2)
         seconds = time.monotonic() - start
-        if removed:
-            self.nodes.append(self.cluster.add_node(num_cpus=1))
+        if len(self.cluster.nodes) < nodes:
+            self.cluster.nodes.append(self.cluster.cluster.add_node(num_cpus=1))
         return seconds
-
-    def announce(self, node: Any) -> None:
-        """What a cloud's notice of preemption becomes in Ray."""
-        reason = (
-            "--reason DRAIN_NODE_REASON_PREEMPTION --reason-message chaos --deadline-remaining-seconds 600"
-        )
-        command = f"drain-node --address {self.cluster.address} --node-id {node.node_id} {reason}"
-        ray = Path(sys.executable).with_name("ray")
-        subprocess.run([ray, *command.split()], check=True, stdout=subprocess.DEVNULL)
 
     def preemptions(self) -> int:
         """How often all workers saved and stopped because one is to go."""
-        return (self.folder / "printed").read_text(errors="replace").count("\npreempted: ")
+        return self.printed().count("\npreempted: ")
 
     def wait_for_all(self) -> float:
         """Seconds until three workers are there again, though fewer would do."""
-        return self.wait("three workers again", lambda: len(self.workers()) == 3)
+        return self.wait(lambda: len(self.workers()) == 3)
 
     def finish(self) -> int:
         """Stop the run and see that it ends well a few iters later. Returns: its iters."""
         self.driver.terminate()
-        assert self.driver.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM, self.tail()
+        assert self.driver.wait(PATIENCE_SECONDS) == 128 + signal.SIGTERM, self.printed()[-3000:]
         last = latest_step(self.run_dir) + 5
         self.start_driver(last)
-        assert self.driver.wait(PATIENCE_SECONDS) == 0, self.tail()
+        assert self.driver.wait(PATIENCE_SECONDS) == 0, self.printed()[-3000:]
         assert latest_checkpoint(self.run_dir) is not None and latest_step(self.run_dir) == last
         return last
 
@@ -169,16 +136,10 @@ class Chaos:
         """Compare the history of every iter with that of a run that nothing happens to."""
         entries = [entry for entry in read_metrics(self.run_dir) if entry["kind"] == "train"]
         assert [entry["iter"] for entry in entries] == list(range(1, last + 1)), (
-            "iters missing, or there twice"
+            "iters missing, or twice there"
         )
         expected = expected_batches(self.data_dir, CONTEXT_SIZE, 3 * BATCH_SIZE, last)
         assert [entry["batches"] for entry in entries] == expected, "other global batches"
-
-    def close(self) -> None:
-        """End everything."""
-        self.driver.kill()
-        self.driver.wait()
-        self.cluster.shutdown()
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -191,8 +152,9 @@ def main(argv: list[str] | None = None) -> None:
     given = parser.parse_args(argv)
     start = time.monotonic()
     seconds: dict[str, list[float]] = {kind: [] for kind in given.kinds}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        chaos: Any = Chaos(Path(folder), given.seed)
+    os.environ.update(ENVIRONMENT)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, two_workers(**HEAD) as cluster:
+        chaos = Chaos(Path(folder), given.seed, cluster)
         try:
             rounds = -(-given.faults // len(given.kinds))
             order = [
@@ -200,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
             ]
             for number, kind in enumerate(order[: given.faults], start=1):
                 goal = chaos.iters() + chaos.random.randrange(3, 15)
-                chaos.wait(f"at iter {goal}", lambda goal=goal: chaos.iters() >= goal and chaos.workers())
+                chaos.wait(lambda goal=goal: chaos.iters() >= goal and bool(chaos.workers()))
                 if time.monotonic() > start + 60 * given.minutes:
                     break
                 seconds[kind].append(chaos.fault(kind))
@@ -209,14 +171,13 @@ def main(argv: list[str] | None = None) -> None:
             last = chaos.finish()
             chaos.check(last)
         finally:
-            chaos.close()
+            chaos.driver.kill()
+            chaos.driver.wait()
     every = [value for values in seconds.values() for value in values]
     for kind, values in [*seconds.items(), ("all", every)]:
         if values:
-            print(
-                f"{kind:6} {len(values):2} faults: median {statistics.median(values):5.1f} s, "
-                f"worst {max(values):5.1f} s"
-            )
+            median = statistics.median(values)
+            print(f"{kind:6} {len(values):2} faults: median {median:5.1f} s, worst {max(values):5.1f} s")
     print(f"{last} iters, each global batch as in a run that nothing happened to")
 
 

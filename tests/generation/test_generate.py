@@ -1,5 +1,6 @@
 """Workflows out of a model: always valid, and the command around it."""
 
+import io
 import json
 import subprocess
 import sys
@@ -180,16 +181,22 @@ def test_prompts_as_arguments(
     assert name is None or value["name"].startswith(name)
 
 
-def test_bytes_on_the_command_line_and_on_stdin() -> None:
+def test_bytes_on_the_command_line_and_on_stdin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Half a character, as a shell cuts it off; and text that begins with a dash."""
-    command = [sys.executable, "-m", "nanochat_tct.cli", "generate", "--untrained", "--format", "json"]
+    arguments = ["generate", "--untrained", "--format", "json", "--prompt"]
     half = "name: Rel 🚀".encode()[:-2]
-    for arguments, content in (([b"--prompt", half], b""), ([b"--prompt", b"-"], half)):
-        done = subprocess.run([*command, *arguments], input=content, capture_output=True, check=True)
-        assert done.stderr == b"" and json.loads(done.stdout)["name"].startswith("Rel")
-    done = subprocess.run([*command, "--prompt", "- x"], capture_output=True, text=True)
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "is not the beginning of a workflow: the document is a list" in done.stderr
+    done = subprocess.run([sys.executable, "-m", "nanochat_tct.cli", *arguments, half], capture_output=True)
+    assert done.stderr == b"" and json.loads(done.stdout)["name"].startswith("Rel")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(half)))
+    assert main([*arguments, "-"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "" and json.loads(captured.out)["name"].startswith("Rel")
+    assert main([*arguments, "- x"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "is not the beginning of a workflow: the document is a list" in error
 
 
 def test_a_whole_workflow_comes_back(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
