@@ -32,7 +32,7 @@ node = ray.nodes()[0]
 assert os.environ["RAY_ADDRESS"] == ""
 assert ray.get(ray.remote(os.getenv).remote("RAY_ADDRESS")) == ray.get_runtime_context().gcs_address
 print(len(ray.nodes()), node["NodeManagerAddress"], node["Resources"]["CPU"], node["Resources"]["object_store_memory"])
-assert ray.get(ray.remote(os.nice).remote(0)) == os.nice(0)  # workers are not niced
+assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)  # workers are not niced
 ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(4)])  # so that there are workers
 me = psutil.Process()
 processes = [me, *me.children(recursive=True)]

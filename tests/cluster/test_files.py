@@ -333,7 +333,7 @@ def test_doctor_is_content_with_a_filled_one(name: str, doctor: Doctor, tmp_path
             "COST_CENTRE: &cost_centre research",
             "COST_CENTRE: &cost_centre 2026-11-26",
             "fields",
-            "is 2026-11-26, which is no text",
+            "is 2026-11-26, which is not text",
         ),
         ("h100", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "security", "would be open"),
         ("local", "RAY_AUTH_MODE=token", "", "security", "could run anything"),

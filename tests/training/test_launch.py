@@ -195,7 +195,7 @@ def torchrun_into(printed: Path, flags: list[str]) -> None:
     """What `python -m nanochat_tct.training.torchrun` does, in a forked process."""
     with open(printed, "wb") as output:
         os.dup2(output.fileno(), 1)
-    sys.exit(exit_code(lambda: torchrun.said_once(flags)))
+    sys.exit(exit_code(lambda: torchrun.command(flags)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
