@@ -57,7 +57,7 @@ def start_ray(num_cpus: int | None = None) -> str | None:
         # Any free port: the fixed ones are left to a cluster of `ray start`.
         os.environ.setdefault("DASHBOARD_METRIC_PORT", "0")
         os.environ.setdefault("AUTOSCALER_METRIC_PORT", "0")
-        # Ray would let everything else on this machine go first (15), and each second of a worker costs money.
+        # By default Ray runs workers at niceness 15, behind every other process; but waiting workers cost money too.
         os.environ.setdefault("RAY_worker_niceness", "0")
     import ray
 

@@ -14,9 +14,9 @@ from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
 QUALITY = "bits_per_byte"  # what runs are compared by
-# Those that differ between the trials of every sweep, the most telling first.
+# Every sweep varies these settings. The most telling ones come first.
 DIFFERING = ("learning_rate", "n_embd", "n_layer", "max_iters", "weight_decay")
-SHOWN_AT_FIRST = 5  # on TensorBoard's HParams page: those that are marked as differing
+SHOWN_AT_FIRST = 5  # columns on TensorBoard's HParams page: settings that are marked as differing
 HYPERPARAMETERS = (*DIFFERING, "batch_size", "beta1", "beta2", "dropout", "grad_clip", "optimizer", "seed")
 
 

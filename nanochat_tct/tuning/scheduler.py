@@ -321,7 +321,7 @@ class Scheduler:
         try:
             self.refuse_too_small()
         except UserError as error:
-            # How slow this machine is was measured only now, and a refusal would lose what that has cost.
+            # The probes only now show how slow this machine is. A refusal would waste the money they cost.
             if not self.is_timed or self.config.dry_run:
                 raise
             has_trials = False
