@@ -13,8 +13,8 @@ from typing import Any
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import learn
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.engine import Engine
+from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.explain import Explainer
 from nanochat_tct.tokenizer.vocabulary import save_vocabulary
 
