@@ -434,7 +434,8 @@ def check_vocabulary(text: str) -> None:
         completed, _, _ = loaded.decode_prefix(tokens)
         loaded.decode(loaded.encode(completed))
         try:
-            except TokenizerError:
+            loaded.decode(tokens)
+        except TokenizerError:
             continue
 
 

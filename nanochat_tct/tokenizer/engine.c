@@ -288,6 +288,7 @@ typedef struct {
 } Exit;
 typedef struct {
     uint32_t node; /* of the trie: there a second key of the frame has been written */
+    uint64_t hash; /* of the key */
     uint32_t start, first_length, length; /* of the bytes that a string begins with, and then the key's: in later_names */
 } LaterKey;
 typedef struct {
@@ -464,15 +465,18 @@ static uint8_t *write_byte(uint8_t *out, uint8_t byte) {
     return out + 5;
 }
 
-static void put_json(Machine *m, const char *text) {
-    if (m->json != NULL) append(m->json, (const uint8_t *)text, strlen(text));
+static inline void put_json(Machine *m, char character) {
+    if (m->json != NULL) *push(m->json) = (uint8_t)character;
 }
 
 static void put_json_bytes(Machine *m, const uint16_t *codes, size_t length) {
     if (m->json == NULL) return;
     reserve(m->json, 6 * length);
     uint8_t *out = m->json->items + m->json->count;
-    for (size_t i = 0; i < length; i++) out = write_byte(out, (uint8_t)codes[i]);
+    for (size_t i = 0; i < length; i++) {
+        if (escape_length[codes[i]]) out = write_byte(out, (uint8_t)codes[i]);
+        else *out++ = (uint8_t)codes[i];
+    }
     m->json->count = (size_t)(out - m->json->items);
 }
 
@@ -542,19 +546,21 @@ static int same_name(const uint8_t *left, const uint8_t *right, size_t length, i
     return 1;
 }
 
-static uint64_t hash_of_name(const Machine *m, uint32_t frame, const uint8_t *name, size_t length) {
-    uint64_t hash = 14695981039346656037u ^ frame * 0x9E3779B97F4A7C15u;
+static uint64_t hash_of_name(const Engine *engine, const uint8_t *name, size_t length) {
+    uint64_t hash = 14695981039346656037u;
     for (size_t i = 0; i < length; i++) {
-        hash = (hash ^ (m->engine->ignores_key_case ? folded(name[i]) : name[i])) * 1099511628211u;
+        hash = (hash ^ (engine->ignores_key_case ? folded(name[i]) : name[i])) * 1099511628211u;
     }
     return hash ^ hash >> 32;
 }
 
+static uint64_t in_frame(uint64_t hash, uint32_t frame) { return hash + frame * 0x9E3779B97F4A7C15u; }
+
 /* Whether the object in a frame has such a key (among the known ones only where their case does not count). */
 static int is_taken(const Machine *m, uint32_t frame, const uint8_t *name, size_t length) {
     if (m->slots.count == 0 || m->entries.count == 0) return 0;
-    uint64_t hash = hash_of_name(m, frame, name, length);
-    for (size_t at = hash;; at++) {
+    uint64_t hash = hash_of_name(m->engine, name, length);
+    for (size_t at = in_frame(hash, frame);; at++) {
         uint32_t slot = m->slots.items[at & (m->slots.count - 1)];
         if (slot == 0) return 0;
         const Entry *entry = &m->entries.items[slot - 1];
@@ -566,7 +572,7 @@ static int is_taken(const Machine *m, uint32_t frame, const uint8_t *name, size_
 }
 
 static void fill_slot(Machine *m, uint32_t index) {
-    size_t at = m->entries.items[index].hash;
+    size_t at = in_frame(m->entries.items[index].hash, m->entries.items[index].frame);
     while (m->slots.items[at & (m->slots.count - 1)] != 0) at++;
     m->slots.items[at & (m->slots.count - 1)] = index + 1;
 }
@@ -574,7 +580,7 @@ static void fill_slot(Machine *m, uint32_t index) {
 /* Makes the bytes from `partial` on a name of the object in a frame. */
 static void add_entry(Machine *m, uint32_t frame) {
     uint32_t length = (uint32_t)(m->names.count - m->partial);
-    uint64_t hash = hash_of_name(m, frame, m->names.items + m->partial, length);
+    uint64_t hash = hash_of_name(m->engine, m->names.items + m->partial, length);
     *push(&m->entries) = (Entry){m->partial, length, frame, hash};
     m->partial = (uint32_t)m->names.count;
     if (2 * m->entries.count > m->slots.count) {
@@ -591,7 +597,8 @@ static void add_entry(Machine *m, uint32_t frame) {
 
 static void remove_entries(Machine *m, uint32_t first) { /* the last ones: what was put in later has gone before */
     while (m->entries.count > first) {
-        size_t at = m->entries.items[--m->entries.count].hash;
+        const Entry *entry = &m->entries.items[--m->entries.count];
+        size_t at = in_frame(entry->hash, entry->frame);
         while (m->slots.items[at & (m->slots.count - 1)] != m->entries.count + 1) at++;
         m->slots.items[at & (m->slots.count - 1)] = 0;
         m->names.count = m->partial = m->entries.items[m->entries.count].start;
@@ -764,7 +771,7 @@ static int open_object(Machine *m) { /* the value on top is one */
     reserve(&m->words, f->node->known_words);
     memset(m->words.items + m->words.count, 0, f->node->known_words * sizeof *m->words.items);
     m->words.count += f->node->known_words;
-    put_json(m, "{");
+    put_json(m, '{');
     return 1;
 }
 
@@ -778,7 +785,7 @@ static int open_array(Machine *m) {
     if (!any(alive) || m->depth >= MAX_DEPTH) return 0;
     m->depth++;
     *f = (Frame){ARRAY_FRAME, 0, 0, 0, f->node, NULL, alive};
-    put_json(m, "[");
+    put_json(m, '[');
     return 1;
 }
 
@@ -795,7 +802,7 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
     if (m->configs.count == 0) return 0;
     f->kind = SCALAR;
     f->length = (uint64_t)is_text;
-    put_json(m, is_text ? "\"" : "");
+    if (is_text) put_json(m, '"');
     m->number_start = m->json ? m->json->count : 0;
     return 1;
 }
@@ -821,7 +828,7 @@ static int begin_item(Machine *m) { /* of the array on top */
     }
     if (!any(items)) return 0;
     f->alive = alive;
-    if (f->length > 0) put_json(m, ",");
+    if (f->length > 0) put_json(m, ',');
     return begin(m, f->node->item, items);
 }
 
@@ -867,7 +874,7 @@ static int end_scalar(Machine *m) {
         if (length == 0) return 0;
         m->json->count = m->number_start + length;
     } else {
-        put_json(m, "\"");
+        put_json(m, '"');
     }
     return finish(m, accepted_at_end(m));
 }
@@ -880,7 +887,7 @@ static int end_array(Machine *m) {
         if (has(&f->alive, array->alternative) && f->length >= array->minimum) add(&accepted, array->alternative);
     }
     m->depth--;
-    put_json(m, "]");
+    put_json(m, ']');
     return finish(m, accepted);
 }
 
@@ -896,7 +903,7 @@ static int end_object(Machine *m) {
     m->depth--;
     m->words.count = f->first_word;
     remove_entries(m, f->first_entry);
-    put_json(m, "}");
+    put_json(m, '}');
     return finish(m, accepted);
 }
 
@@ -916,7 +923,7 @@ static int take(Machine *m, const Key *key) {
     f->alive = alive;
     f->key = key;
     m->fields++;
-    put_json(m, ":");
+    put_json(m, ':');
     return begin(m, key->child, mask);
 }
 
@@ -958,8 +965,8 @@ static int open_key(Machine *m) {
         if (takes) *push(&m->configs) = (Config){class->automaton, 0, 0, 0, i};
     }
     if (m->configs.count == 0) return 0;
-    if (f->length > 0) put_json(m, ",");
-    put_json(m, "\"");
+    if (f->length > 0) put_json(m, ',');
+    put_json(m, '"');
     m->partial = (uint32_t)m->names.count;
     m->frames[m->count++] = (Frame){KEY_FRAME, 0, 0, 0, node, NULL, {0}};
     return 1;
@@ -981,7 +988,7 @@ static int end_key(Machine *m) {
             add_entry(m, frame);
         }
         m->count--;
-        put_json(m, "\"");
+        put_json(m, '"');
         return take(m, key);
     }
     return 0;
@@ -1039,7 +1046,8 @@ static int step_value(Machine *m, uint32_t code) {
     Frame *f = top_of(m);
     const Node *node = f->node;
     if (code >= NULL_VALUE && code <= FALSE_VALUE) {
-        put_json(m, code == NULL_VALUE ? "null" : code == TRUE_VALUE ? "true" : "false");
+        const char *word = code == NULL_VALUE ? "null" : code == TRUE_VALUE ? "true" : "false";
+        if (m->json != NULL) append(m->json, word, strlen(word));
         return finish(m, node->constants[code - NULL_VALUE] & f->alive);
     }
     if (node->opens && code == OBJECT) return open_object(m);
@@ -1369,82 +1377,45 @@ static int write_document(Writer *w) {
 /* ---- tokens ---- */
 
 typedef struct {
-    uint32_t from, to; /* nodes; to 0: a free slot */
-    uint32_t token_plus_1;
-    uint16_t code, continues; /* continues: some token goes on from here */
-} Edge;
+    const uint16_t *codes;
+    uint32_t length, token_plus_1;
+} String;
 
+/* The strings are the tokens and, for masks, what may be left of one after a code of structure; they are numbered in
+   their order. Nodes are numbered breadth first, so that the children of one follow each other; the root is node 0. */
 struct Trie {
-    uint32_t node_count, token_count, string_count, code_count;
-    uint32_t longest; /* the most codes of structure in a token */
-    uint32_t *first_node, *first_token; /* after one code; first_token: a token's number + 1 */
-    Edge *edges;                        /* a hash table: those from nodes other than the root */
-    uint32_t edge_count, edge_shift;    /* it has 2 ** (32 - edge_shift) slots */
-    Codes text;                         /* the codes of all tokens, one after the other */
-    uint32_t *starts;                   /* where each token's begin; one more for the end */
-    /* of the strings: tokens, and what may be left of one after a code of structure */
-    uint32_t *child_start; /* for each node: its children in the order of their codes */
-    uint16_t *child_code;
-    uint32_t *child_node;
-    uint32_t *low, *high;   /* of a node: the numbers of the strings that begin with it */
-    uint32_t *string_token; /* of a string: the token's number + 1 */
-    uint32_t *rest_start;   /* of a node that a code of structure leads to: where `rests` has what its strings go on with */
+    uint32_t token_count, string_count, node_count, code_count;
+    uint32_t longest;             /* the most codes of structure in a token */
+    Codes text;                   /* the codes of all tokens, one after the other */
+    uint32_t *starts;             /* where each token's begin; one more for the end */
+    uint32_t *first_node;         /* the child of the root by its code; 0: none */
+    Numbers dense;                /* of a node with many children: where `by_byte` has them for each byte; else 0 */
+    Numbers by_byte;
+    Numbers first_child;          /* of a node; the next node's first child is behind the last */
+    Codes code;                   /* that leads to a node */
+    Numbers token;                /* of a node: twice (its token's number + 1), + 1 where a longer token goes on */
+    Numbers low;                  /* of a node: the numbers of the strings that begin with it */
+    Numbers high;
+    Numbers rest_start;           /* of a node that a code of structure leads to: where `rests` has what its strings go on with */
     Numbers rests;
-    uint8_t *is_string; /* of a node */
+    uint32_t *string_token; /* of a string: the token's number + 1 */
 };
 
-static Edge *find_edge(const Trie *trie, uint32_t from, uint16_t code) { /* or the free slot for it */
-    uint32_t mask = ((uint32_t)1 << (32 - trie->edge_shift)) - 1;
-    uint32_t at = (from * 0x9E3779B1u ^ code * 0x85EBCA6Bu) >> trie->edge_shift;
-    while (trie->edges[at].to != 0 && (trie->edges[at].from != from || trie->edges[at].code != code)) {
-        at = (at + 1) & mask;
-    }
-    return &trie->edges[at];
-}
+enum { MANY_CHILDREN = 6 };
 
-static uint32_t child_of(const Trie *trie, uint32_t node, uint32_t code) { /* 0: none; the root is node 0 */
+static inline uint32_t child_of(const Trie *trie, uint32_t node, uint32_t code) { /* 0: none */
     if (node == 0) return code < trie->code_count ? trie->first_node[code] : 0;
-    return find_edge(trie, node, (uint16_t)code)->to;
-}
-
-static void free_trie(Trie *trie) {
-    if (trie == NULL) return;
-    void *all[] = {trie->first_node, trie->first_token,  trie->edges, trie->text.items,   trie->starts,     trie->child_start,
-                   trie->child_code, trie->child_node,   trie->low,   trie->high,         trie->string_token, trie->rest_start,
-                   trie->is_string,  trie->rests.items, trie};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-}
-
-static void grow_edges(Trie *trie) {
-    const Edge *old = trie->edges;
-    size_t slots = (size_t)1 << (32 - trie->edge_shift);
-    trie->edges = allocate(2 * slots, sizeof *old);
-    trie->edge_shift--;
-    for (size_t i = 0; i < slots; i++) {
-        if (old[i].to != 0) *find_edge(trie, old[i].from, old[i].code) = old[i];
+    uint32_t low = trie->first_child.items[node], high = trie->first_child.items[node + 1];
+    if (trie->dense.items[node] != 0 && code < 256) return trie->by_byte.items[trie->dense.items[node] + code];
+    while (high - low > MANY_CHILDREN) {
+        uint32_t middle = (low + high) / 2;
+        if (trie->code.items[middle] <= code) low = middle;
+        else high = middle;
     }
-    free((void *)old);
-}
-
-/* Adds a string; a token where `token_plus_1` is not 0. Returns the node where it ends. */
-static uint32_t add_string(Trie *trie, const uint16_t *codes, size_t length, uint32_t token_plus_1) {
-    uint32_t node = trie->first_node[codes[0]];
-    while (2 * (trie->edge_count + length) > (size_t)1 << (32 - trie->edge_shift)) grow_edges(trie);
-    if (node == 0) node = trie->first_node[codes[0]] = ++trie->node_count;
-    if (length == 1 && token_plus_1) trie->first_token[codes[0]] = token_plus_1;
-    Edge *before = NULL;
-    for (size_t i = 1; i < length; i++) {
-        if (before != NULL && token_plus_1) before->continues = 1;
-        Edge *edge = find_edge(trie, node, codes[i]);
-        if (edge->to == 0) {
-            *edge = (Edge){node, ++trie->node_count, 0, codes[i], 0};
-            trie->edge_count++;
-        }
-        if (i == length - 1 && token_plus_1) edge->token_plus_1 = token_plus_1;
-        node = edge->to;
-        before = edge;
+    for (; low < high; low++) {
+        if (trie->code.items[low] == code) return low;
     }
-    return node;
+    return 0;
 }
 
 /* Cuts codes into the longest token in each position, from left to right; codes that are no token are left out.
@@ -1452,18 +1423,17 @@ static uint32_t add_string(Trie *trie, const uint16_t *codes, size_t length, uin
 static size_t cut(const Trie *trie, const uint16_t *codes, size_t count, uint32_t *ids) {
     size_t id_count = 0;
     for (size_t at = 0; at < count;) {
-        uint32_t token = codes[at] < trie->code_count ? trie->first_token[codes[at]] : 0;
-        uint32_t node = codes[at] < trie->code_count ? trie->first_node[codes[at]] : 0;
-        at++;
-        for (size_t ahead = at; node != 0 && ahead < count;) {
-            const Edge *edge = find_edge(trie, node, codes[ahead++]);
-            if (edge->token_plus_1 != 0) {
-                token = edge->token_plus_1;
+        uint32_t found = 0, node = 0;
+        size_t ahead = at++;
+        do {
+            node = child_of(trie, node, codes[ahead++]);
+            if (node == 0) break;
+            if (trie->token.items[node] > 1) {
+                found = trie->token.items[node] / 2;
                 at = ahead;
             }
-            node = edge->continues ? edge->to : 0;
-        }
-        if (token != 0) ids[id_count++] = token - 1;
+        } while (ahead < count && trie->token.items[node] & 1);
+        if (found != 0) ids[id_count++] = found - 1;
     }
     return id_count;
 }
@@ -1473,7 +1443,46 @@ static const uint16_t *codes_of(const Trie *trie, uint32_t token, size_t *length
     return trie->text.items + trie->starts[token];
 }
 
-static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengths, uint32_t count) {
+static void free_trie(Trie *trie) {
+    if (trie == NULL) return;
+    void *all[] = {trie->dense.items, trie->by_byte.items, trie->text.items,  trie->starts,    trie->first_node, trie->first_child.items, trie->code.items,
+                   trie->token.items, trie->low.items, trie->high.items, trie->rest_start.items,  trie->rests.items,
+                   trie->string_token, trie};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+static int by_codes(const void *left, const void *right) {
+    const String *a = left, *b = right;
+    for (uint32_t i = 0; i < a->length && i < b->length; i++) {
+        if (a->codes[i] != b->codes[i]) return a->codes[i] < b->codes[i] ? -1 : 1;
+    }
+    if (a->length != b->length) return a->length < b->length ? -1 : 1;
+    return a->token_plus_1 > b->token_plus_1 ? -1 : a->token_plus_1 < b->token_plus_1;
+}
+
+static void add_node(Trie *trie, uint16_t code, uint32_t low) {
+    *push(&trie->code) = code;
+    *push(&trie->low) = low;
+    *push(&trie->high) = low;
+    *push(&trie->token) = 0;
+    *push(&trie->first_child) = 0;
+    *push(&trie->rest_start) = 0;
+}
+
+static int is_string(const Trie *trie, uint32_t node) { /* whether one ends there: else the first goes on */
+    uint32_t child = trie->first_child.items[node];
+    return child == trie->first_child.items[node + 1] || trie->low.items[child] != trie->low.items[node];
+}
+
+/* The numbers of the strings that those below one node go on with, which begin at another one. */
+static void collect_rests(Trie *trie, uint32_t node, uint32_t rest) {
+    if (is_string(trie, node)) *push(&trie->rests) = rest == 0 ? trie->string_count : trie->low.items[rest];
+    for (uint32_t child = trie->first_child.items[node]; child < trie->first_child.items[node + 1]; child++) {
+        collect_rests(trie, child, child_of(trie, rest, trie->code.items[child]));
+    }
+}
+
+static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengths, uint32_t count, int has_rests) {
     size_t total = 0;
     for (uint32_t i = 0; i < count; i++) total += lengths[i];
     append(&trie->text, codes, total);
@@ -1483,98 +1492,70 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
         if (codes[i] >= trie->code_count) trie->code_count = codes[i] + 1u;
     }
     trie->first_node = allocate(trie->code_count, sizeof *trie->first_node);
-    trie->first_token = allocate(trie->code_count, sizeof *trie->first_token);
-    trie->edge_shift = 20;
-    trie->edges = allocate((size_t)1 << (32 - trie->edge_shift), sizeof *trie->edges);
-    for (uint32_t i = 0, at = 0; i < count; i++) {
+    VECTOR(String) strings = {0};
+    for (uint32_t token = 0, at = 0; token < count; token++, at += lengths[token - 1]) {
+        const uint16_t *here = trie->text.items + at;
         uint32_t structure = 0;
-        for (uint32_t j = 0; j < lengths[i]; j++) structure += codes[at + j] > 255;
+        *push(&strings) = (String){here, lengths[token], token + 1};
+        for (uint32_t i = 0; i < lengths[token]; i++) {
+            structure += here[i] > 255;
+            if (has_rests && here[i] > 255 && i + 1 < lengths[token]) {
+                *push(&strings) = (String){here + i + 1, lengths[token] - i - 1, 0};
+            }
+        }
         if (structure > trie->longest) trie->longest = structure;
-        add_string(trie, codes + at, lengths[i], i + 1);
-        at += lengths[i];
-        trie->starts[i + 1] = at;
+        trie->starts[token + 1] = at + lengths[token];
     }
-}
-
-static int by_code(const void *left, const void *right) {
-    const Edge *a = left, *b = right;
-    if (a->from != b->from) return a->from < b->from ? -1 : 1;
-    return a->code < b->code ? -1 : a->code > b->code;
-}
-
-static void number_strings(Trie *trie, uint32_t node) { /* recursion is as deep as a token is long */
-    trie->low[node] = trie->string_count;
-    if (trie->is_string[node]) trie->string_count++;
-    for (uint32_t i = trie->child_start[node]; i < trie->child_start[node + 1]; i++) {
-        number_strings(trie, trie->child_node[i]);
+    qsort(strings.items, strings.count, sizeof *strings.items, by_codes);
+    trie->string_token = allocate(strings.count + 1, sizeof *trie->string_token);
+    uint32_t *longer = allocate(strings.count + 1, sizeof *longer); /* tokens before a string */
+    for (size_t i = 0; i < strings.count; i++) { /* a token comes before what is left of others and the same */
+        const String *last = &strings.items[trie->string_count ? trie->string_count - 1 : 0];
+        String here = strings.items[i];
+        if (i != 0 && here.length == last->length && !memcmp(here.codes, last->codes, here.length * sizeof *here.codes)) continue;
+        trie->string_token[trie->string_count] = here.token_plus_1;
+        longer[trie->string_count + 1] = longer[trie->string_count] + (here.token_plus_1 != 0);
+        strings.items[trie->string_count++] = here;
     }
-    trie->high[node] = trie->string_count;
-}
-
-static void collect_rests(Trie *trie, uint32_t node, uint32_t rest) {
-    if (trie->is_string[node]) *push(&trie->rests) = rest == 0 ? trie->string_count : trie->low[rest];
-    for (uint32_t i = trie->child_start[node]; i < trie->child_start[node + 1]; i++) {
-        collect_rests(trie, trie->child_node[i], child_of(trie, rest, trie->child_code[i]));
-    }
-}
-
-static void find_rests(Trie *trie, uint32_t node) {
-    for (uint32_t i = trie->child_start[node]; i < trie->child_start[node + 1]; i++) {
-        uint32_t child = trie->child_node[i];
-        if (trie->child_code[i] > 255) {
-            trie->rest_start[child] = (uint32_t)trie->rests.count;
-            collect_rests(trie, child, 0);
+    add_node(trie, 0, 0);
+    trie->high.items[0] = trie->string_count;
+    for (uint32_t node = 0, depth = 0, level_end = 1; node < trie->low.count; node++) {
+        if (node == level_end) {
+            depth++;
+            level_end = (uint32_t)trie->low.count;
         }
-        find_rests(trie, child);
-    }
-}
-
-/* Adds what may be left of tokens after a code of structure, and numbers all strings in their order. */
-static void load_strings(Trie *trie) {
-    Numbers ends = {0};
-    for (uint32_t token = 0; token < trie->token_count; token++) {
-        size_t length;
-        const uint16_t *codes = codes_of(trie, token, &length);
-        *push(&ends) = add_string(trie, codes, length, 0);
-        for (size_t i = 1; i < length; i++) {
-            if (codes[i - 1] > 255) *push(&ends) = add_string(trie, codes + i, length - i, 0);
+        uint32_t at = trie->low.items[node], end = trie->high.items[node];
+        trie->first_child.items[node] = (uint32_t)trie->low.count;
+        if (at < end && strings.items[at].length == depth) at++;
+        uint32_t own = node ? trie->string_token[trie->low.items[node]] * (at > trie->low.items[node]) : 0;
+        trie->token.items[node] = 2 * own + (longer[end] - longer[at] > 0);
+        while (at < end) {
+            uint16_t code = strings.items[at].codes[depth];
+            add_node(trie, code, at);
+            if (node == 0) trie->first_node[code] = (uint32_t)trie->low.count - 1;
+            while (at < end && strings.items[at].codes[depth] == code) at++;
+            trie->high.items[trie->high.count - 1] = at;
         }
     }
-    size_t nodes = (size_t)trie->node_count + 2;
-    Edge *edges = allocate(nodes, sizeof *edges);
-    uint32_t count = 0;
-    for (uint32_t code = 0; code < trie->code_count; code++) {
-        if (trie->first_node[code]) edges[count++] = (Edge){0, trie->first_node[code], 0, (uint16_t)code, 0};
+    *push(&trie->first_child) = (uint32_t)trie->low.count;
+    for (uint32_t node = 0; node < trie->low.count; node++) {
+        uint32_t child = trie->first_child.items[node], end = trie->first_child.items[node + 1];
+        *push(&trie->dense) = end - child > MANY_CHILDREN ? (uint32_t)trie->by_byte.count + 1 : 0;
+        if (end - child <= MANY_CHILDREN) continue;
+        reserve(&trie->by_byte, 257);
+        memset(trie->by_byte.items + trie->by_byte.count, 0, 257 * sizeof *trie->by_byte.items);
+        for (; child < end; child++) {
+            if (trie->code.items[child] < 256) trie->by_byte.items[trie->by_byte.count + 1 + trie->code.items[child]] = child;
+        }
+        trie->by_byte.count += 257;
     }
-    for (size_t i = 0; i < (size_t)1 << (32 - trie->edge_shift); i++) {
-        if (trie->edges[i].to != 0) edges[count++] = trie->edges[i];
+    free(longer);
+    free(strings.items);
+    for (uint32_t node = 1; node < trie->low.count && has_rests; node++) {
+        if (trie->code.items[node] < 256) continue;
+        trie->rest_start.items[node] = (uint32_t)trie->rests.count;
+        collect_rests(trie, node, 0);
     }
-    qsort(edges, count, sizeof *edges, by_code);
-    trie->child_start = allocate(nodes, sizeof *trie->child_start);
-    trie->child_code = allocate(count, sizeof *trie->child_code);
-    trie->child_node = allocate(count, sizeof *trie->child_node);
-    trie->low = allocate(nodes, sizeof *trie->low);
-    trie->high = allocate(nodes, sizeof *trie->high);
-    trie->rest_start = allocate(nodes, sizeof *trie->rest_start);
-    trie->is_string = allocate(nodes, 1);
-    for (uint32_t i = 0; i < count; i++) {
-        trie->child_start[edges[i].from + 1]++;
-        trie->child_code[i] = edges[i].code;
-        trie->child_node[i] = edges[i].to;
-    }
-    for (size_t node = 1; node < nodes; node++) trie->child_start[node] += trie->child_start[node - 1];
-    for (size_t i = 0; i < ends.count; i++) trie->is_string[ends.items[i]] = 1;
-    number_strings(trie, 0);
-    trie->string_token = allocate((size_t)trie->string_count + 1, sizeof *trie->string_token);
-    for (uint32_t token = 0, at = 0; token < trie->token_count; token++) {
-        trie->string_token[trie->low[ends.items[at++]]] = token + 1;
-        size_t length;
-        const uint16_t *codes = codes_of(trie, token, &length);
-        for (size_t i = 1; i < length; i++) at += codes[i - 1] > 255;
-    }
-    find_rests(trie, 0);
-    free(edges);
-    free(ends.items);
 }
 
 /* ---- the shortest way to the end of a document ---- */
@@ -1864,14 +1845,15 @@ static void note_later_key(Explorer *e, uint32_t node, uint32_t key_start, uint3
     while (e->path[first] < 256) first++;
     for (uint32_t i = 0; i < first; i++) *push(&e->facts->later_names) = (uint8_t)e->path[i];
     for (uint32_t i = key_start; i < length; i++) *push(&e->facts->later_names) = (uint8_t)e->path[i];
-    *push(&e->facts->later) = (LaterKey){node, start, first, length - key_start};
+    uint64_t hash = hash_of_name(e->engine, e->facts->later_names.items + start + first, length - key_start);
+    *push(&e->facts->later) = (LaterKey){node, hash, start, first, length - key_start};
 }
 
 /* Reads the strings below a node of the trie, from the state of the walker of a level on. */
 static void explore(Explorer *e, uint32_t node, uint32_t depth, uint32_t level, uint32_t key_start) {
     const Trie *trie = e->engine->trie;
-    for (uint32_t i = trie->child_start[node]; i < trie->child_start[node + 1]; i++) {
-        uint32_t child = trie->child_node[i], code = trie->child_code[i], next_start = key_start, next_level = level;
+    for (uint32_t child = trie->first_child.items[node]; child < trie->first_child.items[node + 1]; child++) {
+        uint32_t code = trie->code.items[child], next_start = key_start, next_level = level;
         Machine *m = e->engine->walkers[level];
         e->path[depth] = (uint16_t)code;
         if (!is_plain_byte(m, code)) {
@@ -1887,7 +1869,7 @@ static void explore(Explorer *e, uint32_t node, uint32_t depth, uint32_t level, 
             }
             if (code == END && (was_key || was_object) && next_start > 0) note_later_key(e, child, next_start, depth);
         }
-        if (trie->is_string[child]) set_bit(e->facts->inside, trie->low[child]);
+        if (is_string(trie, child)) set_bit(e->facts->inside, trie->low.items[child]);
         explore(e, child, depth + 1, next_level, next_start);
     }
 }
@@ -1926,6 +1908,11 @@ static const Entry *next_entry(const Machine *m, uint32_t frame, size_t *at) {
         if (m->entries.items[*at].frame == frame) return &m->entries.items[(*at)++];
     }
     return NULL;
+}
+
+static int by_hash(const void *left, const void *right) {
+    const LaterKey *a = left, *b = right;
+    return a->hash < b->hash ? -1 : a->hash > b->hash;
 }
 
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
@@ -1983,6 +1970,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     walker->has_loose_key = (uint32_t)(is_key && !names_count);
     Explorer explorer = {.engine = engine, .facts = facts};
     explore(&explorer, 0, 0, 0, 0);
+    if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
     engine->remembered += mask_words(trie) * 8 + key->count;
     for (size_t i = 0; i < facts->exits.count; i++) engine->remembered += 4 * facts->exits.items[i].nodes.count + sizeof(Exit);
     return (uint32_t)engine->facts.count - 1;
@@ -2051,13 +2039,34 @@ static void find_taken(Machine *m, uint32_t base, uint32_t top, const Facts *fac
         leads_to = child_of(engine->trie, leads_to, END);
         if (leads_to != 0) *push(found) = leads_to;
     }
-    for (size_t i = 0; i < facts->later.count; i++) {
+    for (size_t i = 0; i < (is_key ? facts->later.count : 0); i++) { /* the key that is being written may come again */
         const LaterKey *later = &facts->later.items[i];
         const uint8_t *first = facts->later_names.items + later->start, *name = first + later->first_length;
-        int is_first = is_key && later->length == prefix + later->first_length &&
-                       same_name(name, text, prefix, engine->ignores_key_case) &&
-                       same_name(name + prefix, first, later->first_length, engine->ignores_key_case);
-        if (is_first || is_taken(m, base, name, later->length)) *push(found) = later->node;
+        if (later->length == prefix + later->first_length && same_name(name, text, prefix, engine->ignores_key_case) &&
+            same_name(name + prefix, first, later->first_length, engine->ignores_key_case)) {
+            *push(found) = later->node;
+        }
+    }
+}
+
+/* The same for a key that strings write when they have come back to the object. */
+static void find_taken_later(Machine *m, uint32_t base, const Facts *facts, Numbers *found) {
+    size_t at = m->frames[base].first_entry;
+    for (const Entry *entry; facts->later.count && (entry = next_entry(m, base, &at)) != NULL;) {
+        size_t low = 0, high = facts->later.count;
+        while (low < high) {
+            size_t middle = (low + high) / 2;
+            if (facts->later.items[middle].hash < entry->hash) low = middle + 1;
+            else high = middle;
+        }
+        for (; low < facts->later.count && facts->later.items[low].hash == entry->hash; low++) {
+            const LaterKey *later = &facts->later.items[low];
+            const uint8_t *name = facts->later_names.items + later->start + later->first_length;
+            if (later->length == entry->length &&
+                same_name(name, m->names.items + entry->start, entry->length, m->engine->ignores_key_case)) {
+                *push(found) = later->node;
+            }
+        }
     }
 }
 
@@ -2095,7 +2104,10 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
         *push(&parts) = mask;
     }
     const Facts *facts = &engine->facts.items[number];
-    if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m->frames[base].node)) find_taken(m, base, top, facts, &parts);
+    if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m->frames[base].node)) {
+        find_taken(m, base, top, facts, &parts);
+        find_taken_later(m, base, facts, &parts);
+    }
     uint32_t *known = map_value(&engine->mask_parts, parts.items, parts.count * sizeof *parts.items);
     if (*known == 0) {
         uint64_t *bits = allocate(mask_words(trie), sizeof *bits);
@@ -2104,8 +2116,8 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
             const uint64_t *outer = engine->masks.items[parts.items[i + 1]];
             const Numbers *nodes = &facts->exits.items[i].nodes;
             for (size_t j = 0; j < nodes->count; j++) {
-                uint32_t node = nodes->items[j], low = trie->low[node], high = trie->high[node];
-                const uint32_t *rests = trie->rests.items + trie->rest_start[node];
+                uint32_t node = nodes->items[j], low = trie->low.items[node], high = trie->high.items[node];
+                const uint32_t *rests = trie->rests.items + trie->rest_start.items[node];
                 for (uint32_t string = low; string < high; string++) {
                     if (bit_of(outer, rests[string - low])) set_bit(bits, string);
                 }
@@ -2113,7 +2125,7 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
         }
         for (size_t i = exits + 1; i < parts.count; i++) {
             uint32_t node = parts.items[i];
-            for (uint32_t string = trie->low[node]; string < trie->high[node]; string++) {
+            for (uint32_t string = trie->low.items[node]; string < trie->high.items[node]; string++) {
                 bits[string / 64] &= ~((uint64_t)1 << string % 64);
             }
         }
@@ -2621,11 +2633,10 @@ EXPORT const char *engine_version(void) { return ENGINE_VERSION; }
 EXPORT void trie_free(Trie *trie) { free_trie(trie); }
 
 /* Tokens given by their codes, one after the other; NULL where memory has run out. `codes` are below MAX_CODES. */
-EXPORT Trie *trie_new(const uint16_t *codes, const uint32_t *lengths, uint32_t count, int has_strings) {
+EXPORT Trie *trie_new(const uint16_t *codes, const uint32_t *lengths, uint32_t count, int has_rests) {
     GUARD(NULL);
     Trie *trie = allocate(1, sizeof *trie);
-    load_tokens(trie, codes, lengths, count);
-    if (has_strings) load_strings(trie);
+    load_tokens(trie, codes, lengths, count, has_rests);
     return trie;
 }
 
@@ -2640,12 +2651,7 @@ EXPORT int trie_continues(const Trie *trie, const uint16_t *codes, size_t count)
         node = child_of(trie, node, codes[i]);
         if (node == 0) return 0;
     }
-    for (uint32_t string = trie->low[node]; string < trie->high[node]; string++) {
-        uint32_t token = trie->string_token[string];
-        size_t length;
-        if (token != 0 && (codes_of(trie, token - 1, &length), length > count)) return 1;
-    }
-    return 0;
+    return trie->token.items[node] & 1;
 }
 
 EXPORT void engine_free(Engine *engine) {
@@ -2758,7 +2764,10 @@ static int engine_expand(Engine *engine, const uint32_t *ids, size_t count) {
         if (ids[i] >= engine->trie->token_count) return 0;
         size_t length;
         const uint16_t *codes = codes_of(engine->trie, ids[i], &length);
-        append(&engine->codes, codes, length);
+        reserve(&engine->codes, length);
+        uint16_t *out = engine->codes.items + engine->codes.count;
+        for (size_t j = 0; j < length; j++) out[j] = codes[j]; /* most are short */
+        engine->codes.count += length;
     }
     return 1;
 }

@@ -341,19 +341,18 @@ class Engine:
     def masks_of(self, tokens: Sequence[int]) -> list[bytes]:
         """Which tokens are legal in the position of each token of a document: bits, the first token in the highest."""
         ids = array("I", tokens)
-        numbers = (ctypes.c_uint32 * len(ids))()
-        legal = self.library.engine_masks_of(self.pointer, ids.tobytes(), len(ids), numbers)
+        numbers = array("I", bytes(4 * len(ids)))
+        legal = self.library.engine_masks_of(self.pointer, ids.tobytes(), len(ids), numbers.buffer_info()[0])
         assert _check(legal) == len(ids), "a token that is not legal in its position"
-        size = -(-len(self.segmenter.expansions) // 8)
-        fresh: dict[int, bytes] = {}
-        for number in set(numbers):
-            fresh[number] = self._masks.get(number) or ctypes.string_at(
-                self.library.engine_mask(self.pointer, number), size
-            )
+        masks = {number: self._masks.get(number) or self._mask(number) for number in set(numbers)}
         if len(self._masks) > MAX_MASKS:
             self._masks.clear()
-        self._masks |= fresh
-        return [fresh[number] for number in numbers]
+        self._masks |= masks
+        return list(map(masks.__getitem__, numbers))
+
+    def _mask(self, number: int) -> bytes:
+        size = -(-len(self.segmenter.expansions) // 8)
+        return ctypes.string_at(self.library.engine_mask(self.pointer, number), size)
 
     def matcher(self, is_strict: bool = False) -> Matcher:
         """A matcher before the first base token of a document."""
