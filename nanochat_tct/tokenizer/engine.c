@@ -170,7 +170,7 @@ static void free_map(Map *map) {
 
 /* A bit for each alternative of a node. */
 typedef uint64_t Mask __attribute__((vector_size(64), aligned(8)));
-enum { MAX_ALTERNATIVES = 512 };
+enum { MAX_ALTERNATIVES = 512, MAX_CALL_DEPTH = 4 /* of one automaton */ };
 
 static inline int any(Mask mask) {
     return (mask[0] | mask[1] | mask[2] | mask[3] | mask[4] | mask[5] | mask[6] | mask[7]) != 0;
@@ -185,7 +185,7 @@ static inline Mask only(uint32_t index) {
 
 typedef struct {
     uint32_t callee, return_state;
-} Call;
+} Call; /* which reads no byte itself: the callee reads it from its state 0 on */
 
 typedef struct {
     uint32_t state_count, class_count, call_count;
@@ -194,12 +194,14 @@ typedef struct {
     const uint32_t *following; /* after state * class_count + class; 0: nothing, up to state_count: the next state's
                                   number + 1, beyond: the number of a call + state_count + 1 */
     const Call *calls;
-    const uint8_t *accepting;
+    const uint8_t *accepting[2]; /* states; [1]: in strict mode, as everywhere */
+    const uint8_t *is_lenient;   /* states that strict mode does not enter */
+    const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
     const uint8_t *plain;   /* every ASCII byte leads from the state back to it: a run of them need not be looked at */
     const uint8_t *endless; /* infinitely many strings lead from the state to acceptance */
-    const uint32_t *weights; /* of a call that returns to the state: what it adds to the depth */
-    uint32_t *distance;      /* bytes of the shortest way to acceptance, for each state; with calls, for each depth that
-                                is left: distance[left * state_count + state] */
+    uint32_t depth;              /* that a call adds; the depth of a stack is that of all automata in it */
+    uint32_t row_count;          /* of distances: for so many depths that are left they differ */
+    uint32_t *distance[2];       /* bytes of the shortest way to acceptance: [left * state_count + state] */
     int is_all_endless, is_any; /* is_any: it accepts every Unicode text */
     uint32_t names;             /* in strict mode only names of this kind, 0: no names */
 } Automaton;
@@ -210,6 +212,13 @@ typedef struct {
 } Form; /* a text or number */
 
 typedef struct Node Node;
+
+typedef struct { /* what keys of any name, or texts, define */
+    uint32_t kind;                    /* of names, 0: nothing */
+    uint32_t is_unique, strict_unique; /* each name once: always, or in strict mode */
+    uint32_t is_late;                 /* it counts from the end of the object that the text is in, or of the key's value, on */
+    uint32_t opens;                   /* from then on all names of the kind are legal */
+} Definition;
 
 typedef struct {
     const Node *child;
@@ -263,8 +272,8 @@ struct Node {
     const Key *keys;
     const AdditionalKey *additional;
     int has_open_names; /* whatever keys were written, every beginning of a new one leads to infinitely many */
-    uint32_t defines_keys, defines_text, is_unique; /* kinds of names, 0: none */
-    uint64_t scope;                                 /* bits of kinds that are forgotten when the object closes */
+    Definition defines_keys, defines_text;
+    uint64_t scope, closes; /* bits of kinds: of names that are forgotten where it ends; that are not all legal from here on */
 };
 
 typedef struct {
@@ -296,7 +305,7 @@ typedef struct {
     VECTOR(Exit) exits;
     VECTOR(LaterKey) later;
     Bytes later_names;
-    int uses_names; /* its key must say which names are in scope */
+    uint32_t uses_names; /* its key must say which names are in scope */
 } Facts;
 
 typedef struct {
@@ -306,7 +315,10 @@ typedef struct {
     Literal *literals;
     uint32_t node_count, automaton_count, literal_count, base_size;
     uint32_t max_call_depth, max_call_units;
-    int ignores_key_case;
+    int ignores_key_case, has_names;
+    uint32_t owned_kind; /* of names that belong to a job */
+    uint32_t graph_keys, graph_texts; /* kinds: of jobs, and of the names of jobs that they need; 0: none */
+    uint64_t forward;                 /* bits of kinds whose names may be defined later: they are legal until some node closes them */
     Map literal_numbers; /* text to number + 1 */
     const Trie *trie;
     /* what is remembered of masks: all is forgotten at once where it has become too much */
@@ -352,6 +364,8 @@ typedef struct {
     uint64_t length;                  /* items, or keys */
     const Node *node;
     const Key *key; /* of an object: the one whose value is being read */
+    uint64_t open_kinds;              /* before it began, see Machine */
+    uint32_t first_name;              /* of the names that were defined since it began */
     Mask alive;     /* alternatives that what was read so far leaves possible */
 } Frame;
 
@@ -360,10 +374,13 @@ typedef struct { /* an automaton at work in the text, number or key on top */
     uint32_t stack; /* of calls; 0: empty */
     uint32_t units; /* UTF-16 units since the outermost call */
     uint32_t which; /* the alternative of a text or number, the index of a class of keys */
+    uint32_t begin; /* strict mode: where what the automaton reads begins in the text; and the last name in it */
+    uint32_t last_begin, last_end;
 } Config;
 
 typedef struct { /* a call that has not returned; stacks share their lower parts */
-    uint32_t below, automaton, state, depth;
+    uint32_t below, automaton, state;
+    uint32_t depth; /* of all automata up to this one */
     uint32_t rest; /* bytes of the shortest way from all returns inside the outermost call to the end of that */
     uint32_t whole; /* and to the end of the text */
 } StackNode;
@@ -373,10 +390,16 @@ typedef struct { /* a key that is no known one, while its object is open; or a n
     uint64_t hash;
 } Entry;
 
+typedef struct { /* that the document has defined */
+    uint32_t kind, start, length; /* of its bytes in `known_bytes` */
+    uint32_t owner_start, owner_length; /* of a name of the kind of outputs: the job's */
+    uint32_t pending;             /* twice the number of the frame at whose end it counts, + 2; + 1: at the end of its value */
+} Name;
+
 /* The masks of what is around a frame, once it has ended: while it is open, that stays the same. */
 enum { MAX_AROUND = 3 };
 typedef struct {
-    uint32_t count, generation, mask[MAX_AROUND];
+    uint32_t count, generation, names_version, mask[MAX_AROUND];
     Mask accepted[MAX_AROUND];
 } Around;
 
@@ -394,6 +417,13 @@ struct Machine {
     uint32_t partial;   /* where that begins */
     VECTOR(Entry) entries;
     Numbers slots;      /* a hash table of entries: their index + 1 */
+    VECTOR(Name) known;  /* names that are in scope, or will be */
+    Bytes known_bytes;
+    uint64_t open_kinds; /* bits of kinds of which every name is legal */
+    uint32_t names_version, uses_names, has_broken_graph;
+    uint32_t owner_start, owner_length; /* of the job that is being read */
+    VECTOR(Name) needs;  /* of jobs: a name and its owner */
+    uint32_t at;         /* the place of the byte that is being read in the text on top */
     Bytes *json;        /* where what is read is written, if anywhere */
     size_t number_start;
     Frame frames[MAX_DEPTH + 3];
@@ -416,6 +446,9 @@ static void free_machine(Machine *m) {
     free(m->names.items);
     free(m->entries.items);
     free(m->slots.items);
+    free(m->known.items);
+    free(m->known_bytes.items);
+    free(m->needs.items);
     free(m);
 }
 
@@ -432,6 +465,13 @@ static void copy_machine(Machine *to, const Machine *from) {
     to->fields = from->fields;
     to->partial = from->partial;
     to->json = NULL;
+    to->open_kinds = from->open_kinds;
+    to->names_version = from->names_version;
+    to->owner_start = from->owner_start;
+    to->owner_length = from->owner_length;
+    copy_vector(&to->known, &from->known);
+    copy_vector(&to->known_bytes, &from->known_bytes);
+    copy_vector(&to->needs, &from->needs);
     copy_vector(&to->configs, &from->configs);
     copy_vector(&to->stack, &from->stack);
     copy_vector(&to->words, &from->words);
@@ -605,72 +645,195 @@ static void remove_entries(Machine *m, uint32_t first) { /* the last ones: what 
     }
 }
 
+/* ---- names that a document defines (format 2) ---- */
+
+static int is_same_span(const uint8_t *left, uint32_t left_length, const uint8_t *right, uint32_t right_length) {
+    return left_length == right_length && (left_length == 0 || memcmp(left, right, left_length) == 0);
+}
+
+/* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
+   of the kind have one. */
+static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
+    m->uses_names = 1;
+    if (m->open_kinds >> kind & 1) return 1;
+    for (size_t i = 0; i < m->known.count; i++) {
+        const Name *name = &m->known.items[i];
+        if (name->kind != kind || name->pending || name->length < length || (is_whole && name->length != length)) continue;
+        if (length && memcmp(m->known_bytes.items + name->start, text, length) != 0) continue;
+        if (name->owner_length == 0) return 1;
+        if (c != NULL && is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
+                                      m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
+    for (uint32_t kind = 1; kinds >> kind; kind++) {
+        if (kinds >> kind & 1 && !has_name(m, kind, NULL, 0, c, 0)) return 0;
+    }
+    return 1;
+}
+
+/* Defines a name, whose bytes stand from `partial` on; 0: it must be another one. */
+static int define(Machine *m, const Definition *definition, uint32_t frame, int is_key) {
+    const uint8_t *text = m->names.items + m->partial;
+    uint32_t length = (uint32_t)(m->names.count - m->partial), kind = definition->kind;
+    int is_unique = definition->is_unique || (m->is_strict && definition->strict_unique);
+    int is_job = is_key && kind == m->engine->graph_keys, is_need = !is_key && kind == m->engine->graph_texts;
+    if (!m->is_strict && !is_unique && !is_job && !is_need) return 1;
+    m->names_version++;
+    if (definition->opens) {
+        m->open_kinds |= (uint64_t)1 << kind;
+        return 1;
+    }
+    m->uses_names |= (uint32_t)is_unique;
+    for (size_t i = 0; i < m->known.count && is_unique; i++) {
+        const Name *name = &m->known.items[i];
+        if (name->kind == kind && is_same_span(m->known_bytes.items + name->start, name->length, text, length)) return 0;
+    }
+    Name name = {kind, (uint32_t)m->known_bytes.count, length, 0, 0, definition->is_late ? 2 * frame + 2 + (uint32_t)is_key : 0};
+    append(&m->known_bytes, text, length);
+    if (is_job) {
+        m->owner_start = name.start;
+        m->owner_length = length;
+    }
+    if (kind == m->engine->owned_kind || is_need) {
+        name.owner_start = m->owner_start;
+        name.owner_length = m->owner_length;
+    }
+    if (is_need || is_job) *push(&m->needs) = name;
+    if (is_need) name.owner_length = 0;
+    if (m->is_strict || is_unique) *push(&m->known) = name;
+    return 1;
+}
+
+static void open_names(Machine *m, Frame *f) { /* an array or object begins */
+    if (!m->engine->has_names) return;
+    uint64_t scope = f->node->scope;
+    f->first_name = (uint32_t)m->known.count;
+    f->open_kinds = m->open_kinds;
+    m->open_kinds = ((m->open_kinds & ~scope) | (m->engine->forward & scope)) & ~f->node->closes;
+    m->names_version += m->open_kinds != f->open_kinds;
+}
+
+static void close_names(Machine *m, uint32_t frame) { /* it ends */
+    const Frame *f = &m->frames[frame];
+    if (!m->engine->has_names) return;
+    size_t kept = f->first_name;
+    for (size_t i = kept; i < m->known.count; i++) {
+        Name name = m->known.items[i];
+        if (f->node->scope >> name.kind & 1) continue;
+        if (name.pending == 2 * frame + 2) name.pending = 0;
+        m->known.items[kept++] = name;
+    }
+    m->known.count = kept;
+    m->open_kinds = (m->open_kinds & ~f->node->scope) | (f->open_kinds & f->node->scope);
+    m->names_version++;
+}
+
+static void finish_names(Machine *m, uint32_t frame) { /* the value of a key of this object has ended */
+    if (!m->frames[frame].node->defines_keys.is_late || m->known.count == 0) return;
+    for (size_t i = 0; i < m->known.count; i++) {
+        if (m->known.items[i].pending == 2 * frame + 3) m->known.items[i].pending = 0;
+    }
+    m->names_version++;
+}
+
 /* ---- automata ---- */
 
-static uint32_t distance(const Engine *engine, uint32_t automaton, uint32_t state, uint32_t depth) {
-    const Automaton *a = &engine->automata[automaton];
-    if (a->call_count == 0) return a->distance[state];
-    return depth > engine->max_call_depth ? FAR : a->distance[(engine->max_call_depth - depth) * a->state_count + state];
+static uint32_t distance(const Machine *m, uint32_t automaton, uint32_t state, uint32_t depth) {
+    const Automaton *a = &m->engine->automata[automaton];
+    if (depth > m->engine->max_call_depth) return FAR;
+    uint32_t left = m->engine->max_call_depth - depth;
+    return a->distance[m->is_strict][(left < a->row_count ? left : a->row_count - 1) * a->state_count + state];
 }
 
 static uint32_t sum(uint32_t left, uint32_t right) { return left + right < FAR ? left + right : FAR; }
 
-static uint32_t depth_of(const Machine *m, const Config *c) { return c->stack ? m->stack.items[c->stack].depth : 0; }
+static uint32_t depth_of(const Machine *m, const Config *c) {
+    return m->engine->automata[c->automaton].depth + (c->stack ? m->stack.items[c->stack].depth : 0);
+}
 
 /* Bytes of the shortest way to the end of the text; FAR: there is none within the limits of calls. */
 static uint32_t distance_of(const Machine *m, const Config *c) {
-    uint32_t here = distance(m->engine, c->automaton, c->state, depth_of(m, c));
+    uint32_t here = distance(m, c->automaton, c->state, depth_of(m, c));
     if (c->stack == 0) return here;
     const StackNode *stack = &m->stack.items[c->stack];
     if (here + stack->rest + c->units > m->engine->max_call_units) return FAR;
     return sum(here, stack->whole);
 }
 
+/* Whether strict mode may be in a state, whatever its text. */
+static int may_enter(Machine *m, const Config *c, uint32_t automaton, uint32_t state) {
+    const Automaton *a = &m->engine->automata[automaton];
+    if (!m->is_strict) return 1;
+    return !a->is_lenient[state] && (a->requires[state] == 0 || has_all_names(m, a->requires[state], c));
+}
+
+static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whole) { /* up to a place in the text */
+    uint32_t kind = m->engine->automata[c->automaton].names;
+    if (!m->is_strict || kind == 0) return 1;
+    return has_name(m, kind, m->names.items + m->partial + c->begin, end - c->begin, c, is_whole);
+}
+
+/* Goes back to the caller; 0: what was called cannot end here. `end`: a place in the text. */
+static int return_from(Machine *m, Config *c, uint32_t end) {
+    const Automaton *a = &m->engine->automata[c->automaton];
+    if (c->stack == 0 || !a->accepting[m->is_strict][c->state] || !has_right_name(m, c, end, 1)) return 0;
+    if (m->is_strict && a->names) {
+        c->last_begin = c->begin;
+        c->last_end = end;
+    }
+    const StackNode *stack = &m->stack.items[c->stack];
+    c->automaton = stack->automaton;
+    c->state = stack->state;
+    c->stack = stack->below;
+    return may_enter(m, c, c->automaton, c->state);
+}
+
+static int call(Machine *m, Config *c, const Call *called) {
+    uint32_t outer = depth_of(m, c), after = distance(m, c->automaton, called->return_state, outer);
+    if (!may_enter(m, c, called->callee, 0) || !may_enter(m, c, c->automaton, called->return_state)) return 0;
+    if (m->stack.count == 0) *push(&m->stack) = (StackNode){0}; /* number 0 stands for the empty stack */
+    StackNode below = m->stack.items[c->stack];
+    StackNode pushed = {c->stack, c->automaton, called->return_state, outer, 0, 0};
+    pushed.rest = c->stack ? sum(below.rest, after) : 0;
+    pushed.whole = c->stack ? sum(below.whole, after) : after;
+    c->automaton = called->callee;
+    c->state = 0;
+    c->begin = m->is_strict ? m->at : 0;
+    c->stack = (uint32_t)m->stack.count;
+    *push(&m->stack) = pushed;
+    return 1;
+}
+
+enum { MAX_CALLS = 64, MAX_SHORTEST = 1 << 16 }; /* calls at one byte; bytes of a shortest text */
+
+/* Reads a byte, the one at m->at. A call returns where nothing else can be read. */
 static int move(Machine *m, Config *c, uint32_t byte) {
-    for (;;) {
+    for (int calls = 0;;) {
         const Automaton *a = &m->engine->automata[c->automaton];
         uint32_t next = a->following[c->state * a->class_count + a->classes[byte]];
-        if (next == 0) { /* a call returns where nothing else can be read */
-            if (c->stack == 0 || !a->accepting[c->state]) return 0;
-            const StackNode *stack = &m->stack.items[c->stack];
-            *c = (Config){stack->automaton, stack->state, stack->below, c->units, c->which};
-            continue;
-        }
-        if (next <= a->state_count) {
+        if (next == 0) {
+            if (!return_from(m, c, m->at)) return 0;
+        } else if (next > a->state_count) {
+            if (++calls > MAX_CALLS || !call(m, c, &a->calls[next - a->state_count - 1])) return 0;
+        } else {
             c->state = next - 1;
-            if (c->stack == 0) {
-                c->units = 0;
-                return a->call_count == 0 || distance_of(m, c) < FAR;
-            }
-            c->units += (byte & 0xC0) != 0x80 ? 1 + (byte >= 0xF0) : 0;
-            return distance_of(m, c) < FAR;
+            c->units = c->stack == 0 ? 0 : c->units + ((byte & 0xC0) != 0x80 ? 1 + (byte >= 0xF0) : 0);
+            return distance_of(m, c) < FAR && may_enter(m, c, c->automaton, c->state) && has_right_name(m, c, m->at + 1, 0);
         }
-        const Call *call = &a->calls[next - a->state_count - 1];
-        uint32_t outer = depth_of(m, c), after = distance(m->engine, c->automaton, call->return_state, outer);
-        if (m->stack.count == 0) *push(&m->stack) = (StackNode){0}; /* number 0 stands for the empty stack */
-        StackNode below = m->stack.items[c->stack];
-        StackNode pushed = {c->stack, c->automaton, call->return_state, outer + a->weights[call->return_state], 0, 0};
-        pushed.rest = c->stack ? sum(below.rest, after) : 0;
-        pushed.whole = c->stack ? sum(below.whole, after) : after;
-        c->units += c->stack != 0;
-        c->automaton = call->callee;
-        c->state = 0;
-        c->stack = (uint32_t)m->stack.count;
-        *push(&m->stack) = pushed;
-        return pushed.depth <= m->engine->max_call_depth && distance_of(m, c) < FAR;
     }
 }
 
-static int accepts_end(const Machine *m, const Config *config) {
-    uint32_t automaton = config->automaton, state = config->state, stack = config->stack;
-    while (m->engine->automata[automaton].accepting[state]) {
-        if (stack == 0) return 1;
-        const StackNode *node = &m->stack.items[stack];
-        automaton = node->automaton;
-        state = node->state;
-        stack = node->below;
+static int accepts_end(Machine *m, const Config *config) { /* of the text, which ends at m->at */
+    Config c = *config;
+    while (c.stack != 0) {
+        if (!return_from(m, &c, m->at)) return 0;
     }
-    return 0;
+    return m->engine->automata[c.automaton].accepting[m->is_strict][c.state] && has_right_name(m, &c, m->at, 1);
 }
 
 static int is_known(const Engine *engine, const Node *node, const uint8_t *name, size_t length) {
@@ -678,27 +841,65 @@ static int is_known(const Engine *engine, const Node *node, const uint8_t *name,
     return literal != 0 && find_known(node, literal - 1, &index) != NULL;
 }
 
+/* Appends the rest of a name, the shortest one in scope, to `out`. */
+static void shortest_name(Machine *m, const Config *c, Bytes *out) {
+    uint32_t kind = m->engine->automata[c->automaton].names, length = m->at - c->begin, best = UINT32_MAX;
+    const uint8_t *text = m->names.items + m->partial + c->begin, *rest = NULL;
+    for (size_t i = 0; i < m->known.count; i++) {
+        const Name *name = &m->known.items[i];
+        const uint8_t *bytes = m->known_bytes.items + name->start;
+        if (name->kind != kind || name->pending || name->length < length || name->length >= best) continue;
+        if (length && memcmp(bytes, text, length) != 0) continue;
+        if (name->owner_length && !is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
+                                                m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
+            continue;
+        }
+        best = name->length;
+        rest = bytes + length;
+    }
+    if (rest != NULL) append(out, rest, best - length);
+}
+
 /* Appends the shortest (then smallest, letters first) end of a text from where an automaton stands to `out`. */
 static void shortest_text(Machine *m, Config c, Bytes *out) {
-    for (uint32_t left = distance_of(m, &c); left > 0; left--) {
+    size_t names = m->names.count, start = out->count;
+    uint32_t before = m->at;
+    m->at = (uint32_t)(names - m->partial);
+    while (!accepts_end(m, &c)) {
         const Automaton *a = &m->engine->automata[c.automaton];
-        Config next = c;
-        int found = 0;
-        for (uint32_t i = 0; i < a->class_count && !found; i++) {
-            next = c;
-            found = move(m, &next, a->order[i]) && distance_of(m, &next) == left - 1;
-            if (found) *push(out) = a->order[i];
-        }
-        if (!found) { /* what returns from a call is not read by its last state: another automaton's bytes */
-            for (uint32_t byte = 0; byte < 256 && !found; byte++) {
-                next = c;
-                found = move(m, &next, byte) && distance_of(m, &next) == left - 1;
-                if (found) *push(out) = (uint8_t)byte;
+        uint32_t best = FAR;
+        Config best_config = c;
+        uint8_t best_byte = 0;
+        size_t from = out->count;
+        if (m->is_strict && a->names && !(m->open_kinds >> a->names & 1)) shortest_name(m, &c, out);
+        if (out->count > from) {
+            append(&m->names, out->items + from, out->count - from);
+            for (; from < out->count; from++, m->at++) {
+                if (!move(m, &c, out->items[from])) break;
             }
+            if (from == out->count) continue;
+            break;
         }
-        if (!found) return;
-        c = next;
+        for (uint32_t i = 0; i < (c.stack || a->call_count ? 256 : a->class_count) && best > 0; i++) {
+            uint32_t letter = i < 26 ? 'a' + i : i < 'a' + 26 ? i - 26 : i;
+            Config next = c;
+            uint8_t byte = c.stack || a->call_count ? (uint8_t)letter : a->order[i];
+            *push(&m->names) = byte;
+            uint32_t here = move(m, &next, byte) ? distance_of(m, &next) : FAR;
+            m->names.count--;
+            if (here >= best) continue;
+            best = here;
+            best_config = next;
+            best_byte = byte;
+        }
+        if (best == FAR || out->count - start > MAX_SHORTEST) break;
+        *push(out) = best_byte;
+        *push(&m->names) = best_byte;
+        m->at++;
+        c = best_config;
     }
+    m->at = before;
+    m->names.count = names;
 }
 
 typedef struct {
@@ -708,22 +909,22 @@ typedef struct {
 
 /* Whether some key that the object in a frame has not and does not know goes on from here; its rest, the shortest
    one, is appended to `out` (NULL: not needed). `partial` and what follows are the key's bytes so far. */
-static int spell(Machine *m, uint32_t frame, uint32_t automaton, uint32_t state, Bytes *out) {
-    const Automaton *a = &m->engine->automata[automaton];
+static int spell(Machine *m, uint32_t frame, const Config *c, Bytes *out) {
+    const Automaton *a = &m->engine->automata[c->automaton];
     if (a->state_count == 0) return 0;
-    if (out == NULL && a->endless[state]) return 1;
+    if (out == NULL && (a->endless[c->state] || c->stack || a->call_count)) return 1;
     const Node *node = m->frames[frame].node;
     Bytes text = {0};
     size_t prefix = m->names.count - m->partial, excluded = m->entries.count + node->known_count + 1;
     append(&text, m->names.items + m->partial, prefix);
-    shortest_text(m, (Config){automaton, state, 0, 0, 0}, &text);
+    shortest_text(m, *c, &text);
     int found = !is_taken(m, frame, text.items, text.count) && !is_known(m->engine, node, text.items, text.count);
     VECTOR(Spelled) nodes = {0}; /* breadth first; a state need be kept once more than there are exclusions */
     uint32_t *seen = found ? NULL : allocate(a->state_count, sizeof *seen);
-    if (!found) *push(&nodes) = (Spelled){state, 0, 0};
+    if (!found && c->stack == 0) *push(&nodes) = (Spelled){c->state, 0, 0};
     for (size_t at = 0; at < nodes.count && !found; at++) {
         Spelled here = nodes.items[at];
-        if (a->accepting[here.state]) {
+        if (a->accepting[m->is_strict][here.state]) {
             size_t length = prefix;
             for (size_t i = at; i != 0; i = nodes.items[i].before) length++;
             text.count = 0;
@@ -736,7 +937,7 @@ static int spell(Machine *m, uint32_t frame, uint32_t automaton, uint32_t state,
         for (uint32_t i = 0; i < 256 && !found; i++) {
             uint32_t byte = i < 26 ? 'a' + i : i < 'a' + 26 ? i - 26 : i; /* letters first */
             uint32_t next = a->following[here.state * a->class_count + a->classes[byte]];
-            if (next == 0 || seen[next - 1] >= excluded) continue;
+            if (next == 0 || next > a->state_count || seen[next - 1] >= excluded) continue;
             seen[next - 1]++;
             *push(&nodes) = (Spelled){next - 1, (uint32_t)at, (uint8_t)byte};
         }
@@ -763,11 +964,14 @@ static int open_object(Machine *m) { /* the value on top is one */
     Mask alive = {0};
     for (uint32_t i = 0; i < f->node->shape_count; i++) {
         uint32_t alternative = f->node->shapes[i].alternative;
+        if (m->is_strict && has(&f->node->lenient, alternative)) continue;
         if (has(&f->alive, alternative) && has(&f->node->live, alternative)) add(&alive, alternative);
     }
     if (!any(alive) || m->depth >= MAX_DEPTH) return 0;
     m->depth++;
-    *f = (Frame){OBJECT_FRAME, (uint32_t)m->words.count, (uint32_t)m->entries.count, 0, f->node, NULL, alive};
+    *f = (Frame){.kind = OBJECT_FRAME, .first_word = (uint32_t)m->words.count, .first_entry = (uint32_t)m->entries.count,
+                 .node = f->node, .alive = alive};
+    open_names(m, f);
     reserve(&m->words, f->node->known_words);
     memset(m->words.items + m->words.count, 0, f->node->known_words * sizeof *m->words.items);
     m->words.count += f->node->known_words;
@@ -780,11 +984,13 @@ static int open_array(Machine *m) {
     Mask alive = {0};
     for (uint32_t i = 0; i < f->node->array_count; i++) {
         uint32_t alternative = f->node->arrays[i].alternative;
+        if (m->is_strict && has(&f->node->lenient, alternative)) continue;
         if (has(&f->alive, alternative) && has(&f->node->live, alternative)) add(&alive, alternative);
     }
     if (!any(alive) || m->depth >= MAX_DEPTH) return 0;
     m->depth++;
-    *f = (Frame){ARRAY_FRAME, 0, 0, 0, f->node, NULL, alive};
+    *f = (Frame){.kind = ARRAY_FRAME, .node = f->node, .alive = alive};
+    open_names(m, f);
     put_json(m, '[');
     return 1;
 }
@@ -797,7 +1003,8 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
         uint32_t alternative = forms[i].alternative;
         if (!has(&f->alive, alternative) || m->engine->automata[forms[i].automaton].state_count == 0) continue;
         if (m->is_strict && has(&f->node->lenient, alternative)) continue;
-        *push(&m->configs) = (Config){forms[i].automaton, 0, 0, 0, alternative};
+        Config c = {.automaton = forms[i].automaton, .which = alternative};
+        if (may_enter(m, &c, c.automaton, 0) && has_right_name(m, &c, 0, 0)) *push(&m->configs) = c;
     }
     if (m->configs.count == 0) return 0;
     f->kind = SCALAR;
@@ -810,7 +1017,7 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
 /* Puts a value on top, and steps into it at once where its kind is implied. */
 static int begin(Machine *m, const Node *node, Mask mask) {
     m->around[m->count].count = 0;
-    m->frames[m->count++] = (Frame){VALUE, 0, 0, 0, node, NULL, mask};
+    m->frames[m->count++] = (Frame){.kind = VALUE, .node = node, .alive = mask};
     if (node->opens) return 1;
     if (node->shape_count) return open_object(m);
     if (node->array_count) return open_array(m);
@@ -852,18 +1059,26 @@ static int finish_in(Frame *f, Mask accepted) {
 static int finish(Machine *m, Mask accepted) { /* the value on top has ended */
     if (!any(accepted)) return 0;
     m->count--;
+    if (m->count > 0 && m->engine->has_names) finish_names(m, m->count - 1);
     if (m->count > 0) return finish_in(top_of(m), accepted);
     m->accepted = accepted;
     m->is_closed = 1;
     return 1;
 }
 
-static Mask accepted_at_end(const Machine *m) { /* of the text or number on top */
+static Mask accepted_at_end(Machine *m) { /* of the text or number on top */
     Mask accepted = {0};
+    m->at = (uint32_t)(m->names.count - m->partial);
     for (size_t i = 0; i < m->configs.count; i++) {
         if (accepts_end(m, &m->configs.items[i])) add(&accepted, m->configs.items[i].which);
     }
     return accepted;
+}
+
+static uint32_t object_below(const Machine *m) { /* the frame of the innermost object */
+    uint32_t frame = m->count - 1;
+    while (frame > 0 && m->frames[frame].kind != OBJECT_FRAME) frame--;
+    return frame;
 }
 
 static int end_scalar(Machine *m) {
@@ -876,7 +1091,11 @@ static int end_scalar(Machine *m) {
     } else {
         put_json(m, '"');
     }
-    return finish(m, accepted_at_end(m));
+    Mask accepted = accepted_at_end(m);
+    const Definition *definition = &top_of(m)->node->defines_text;
+    if (definition->kind && any(accepted) && top_of(m)->length && !define(m, definition, object_below(m), 0)) return 0;
+    m->names.count = m->partial;
+    return finish(m, accepted);
 }
 
 static int end_array(Machine *m) {
@@ -887,6 +1106,7 @@ static int end_array(Machine *m) {
         if (has(&f->alive, array->alternative) && f->length >= array->minimum) add(&accepted, array->alternative);
     }
     m->depth--;
+    close_names(m, m->count - 1);
     put_json(m, ']');
     return finish(m, accepted);
 }
@@ -901,6 +1121,7 @@ static int end_object(Machine *m) {
         }
     }
     m->depth--;
+    close_names(m, m->count - 1);
     m->words.count = f->first_word;
     remove_entries(m, f->first_entry);
     put_json(m, '}');
@@ -955,20 +1176,21 @@ static int open_key(Machine *m) {
     m->configs.count = m->stack.count = 0;
     for (uint32_t i = 0; i < node->additional_count; i++) {
         const AdditionalKey *class = &node->additional[i];
-        if (m->engine->automata[class->automaton].state_count == 0) continue;
+        Config c = {.automaton = class->automaton, .which = i};
+        if (m->engine->automata[class->automaton].state_count == 0 || !may_enter(m, &c, c.automaton, 0)) continue;
         int takes = 0;
         for (uint32_t j = 0; j < node->shape_count && !takes; j++) {
             const ObjectShape *shape = &node->shapes[j];
             takes = has(&f->alive, shape->alternative) && any(class->key.masks[j]) &&
                     (shape->maximum == UNBOUNDED || f->length + missing_required(m, f, shape) < shape->maximum);
         }
-        if (takes) *push(&m->configs) = (Config){class->automaton, 0, 0, 0, i};
+        if (takes) *push(&m->configs) = c;
     }
     if (m->configs.count == 0) return 0;
     if (f->length > 0) put_json(m, ',');
     put_json(m, '"');
     m->partial = (uint32_t)m->names.count;
-    m->frames[m->count++] = (Frame){KEY_FRAME, 0, 0, 0, node, NULL, {0}};
+    m->frames[m->count++] = (Frame){.kind = KEY_FRAME, .node = node};
     return 1;
 }
 
@@ -977,8 +1199,10 @@ static int end_key(Machine *m) {
     const Node *node = m->frames[frame].node;
     const uint8_t *name = m->names.items + m->partial;
     size_t length = m->names.count - m->partial;
+    m->at = (uint32_t)length;
     for (size_t i = 0; i < m->configs.count; i++) {
         if (!accepts_end(m, &m->configs.items[i])) continue;
+        if (node->defines_keys.kind && !define(m, &node->defines_keys, frame, 1)) return 0;
         const Key *key = &node->additional[m->configs.items[i].which].key;
         if (m->has_loose_key) {
             m->has_loose_key = 0;
@@ -1000,7 +1224,8 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
     size_t kept = 0;
     uint32_t deepest = 0;
     put_json_bytes(m, codes, length);
-    if (is_key) {
+    int keeps_text = is_key || m->is_strict || top_of(m)->node->defines_text.kind;
+    if (keeps_text) {
         reserve(&m->names, length);
         for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
     }
@@ -1009,11 +1234,12 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
         size_t at = 0;
         while (at < length) {
             const Automaton *a = &m->engine->automata[c.automaton];
-            if (c.stack != 0 || a->call_count != 0) {
-                if (c.stack == 0 && a->plain[c.state]) {
+            if (c.stack != 0 || a->call_count != 0 || m->is_strict) {
+                if (c.stack == 0 && a->plain[c.state] && !a->names) {
                     while (at < length && codes[at] < 128) at++;
                     if (at == length) break;
                 }
+                m->at = (uint32_t)(keeps_text ? m->names.count - m->partial - length + at : 0);
                 if (!move(m, &c, codes[at])) break;
                 at++;
                 continue;
@@ -1030,7 +1256,7 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
             }
             break;
         }
-        if (at < length || (is_key && !spell(m, m->count - 2, c.automaton, c.state, NULL))) continue;
+        if (at < length || (is_key && !spell(m, m->count - 2, &c, NULL))) continue;
         has_changed |= kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
         m->configs.items[kept++] = c;
         if (c.stack > deepest) deepest = c.stack;
@@ -1116,6 +1342,9 @@ static void clear_machine(Machine *m) {
     m->fields = 0;
     m->json = NULL;
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
+    m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
+    m->open_kinds = m->engine->forward;
+    m->names_version++;
     if (m->slots.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items);
 }
 
@@ -1223,7 +1452,7 @@ static int write_text(Writer *w) { /* at a quote */
     if (f->node->text_count) {
         *push(w->codes) = END;
         if (!open_scalar(m, f->node->texts, f->node->text_count, 1)) return 0;
-        if (m->configs.count == 1 && m->engine->automata[m->configs.items[0].automaton].is_any) {
+        if (m->configs.count == 1 && m->engine->automata[m->configs.items[0].automaton].is_any && !f->node->defines_text.kind) {
             return finish(m, only(m->configs.items[0].which)); /* the text is UTF-8 as it comes from engine.py */
         }
         return (length == 0 || run(m, codes, length)) && end_scalar(m);
@@ -1593,7 +1822,7 @@ static int put_value(Machine *m, const Node *node, const Mask *mask, Codes *out)
     case NUMBER:
     case END:
         if (alternative->kind == NUMBER && node->opens) *push(out) = NUMBER;
-        shortest_text(m, (Config){alternative->index, 0, 0, 0, 0}, &text);
+        shortest_text(m, (Config){.automaton = alternative->index}, &text);
         put_bytes(out, &text, 0);
         free(text.items);
         *push(out) = END;
@@ -1614,7 +1843,7 @@ static int put_value(Machine *m, const Node *node, const Mask *mask, Codes *out)
     case OBJECT:
         if (node->opens) *push(out) = OBJECT;
         if (m->count > MAX_DEPTH) return 0;
-        m->frames[m->count++] = (Frame){VALUE, 0, 0, 0, node, NULL, only(best)};
+        m->frames[m->count++] = (Frame){.kind = VALUE, .node = node, .alive = only(best)};
         is_right = open_object(m) && put_shape(m, alternative->index, out);
         m->words.count = top_of(m)->first_word;
         remove_entries(m, top_of(m)->first_entry);
@@ -1675,7 +1904,7 @@ static int put_shape(Machine *m, uint32_t index, Codes *out) {
         for (uint32_t i = 0; i < node->additional_count; i++) {
             const Key *key = &node->additional[i].key;
             other.count = 0;
-            if (!any(key->masks[index]) || !spell(m, m->count - 1, node->additional[i].automaton, 0, &other)) continue;
+            if (!any(key->masks[index]) || !spell(m, m->count - 1, &(Config){.automaton = node->additional[i].automaton}, &other)) continue;
             uint64_t here = cost_of(key->child, &key->masks[index]) + other.count + 1;
             if (here > cost || (here == cost && best && compare_names(name.items, name.count, other.items, other.count) <= 0)) {
                 continue;
@@ -1744,7 +1973,7 @@ static int put_rest(Machine *m, Codes *out) {
             const Key *key = &f.node->additional[c->which].key;
             Mask mask = {0};
             text.count = option.count = 0;
-            if (!spell(m, m->count - 1, c->automaton, c->state, &text)) continue;
+            if (!spell(m, m->count - 1, c, &text)) continue;
             for (uint32_t j = 0; j < f.node->shape_count; j++) {
                 if (has(&top_of(m)->alive, f.node->shapes[j].alternative)) mask |= key->masks[j];
             }
@@ -2242,9 +2471,12 @@ static void load_automaton(Loader *loader, Automaton *a) {
     uint32_t states = a->state_count = take_count(loader), classes = a->class_count = (uint32_t)take_number(loader, 256);
     uint32_t calls = a->call_count = take_count(loader);
     a->names = (uint32_t)take_number(loader, 63);
+    a->depth = (uint32_t)take_number(loader, MAX_CALL_DEPTH);
     a->is_any = (int)take_number(loader, 1);
-    uint8_t *accepting = keep(loader, states, 1), *plain = keep(loader, states, 1);
-    uint32_t *following = keep(loader, (size_t)states * classes, sizeof *following), *weights = keep(loader, states, sizeof *weights);
+    uint8_t *accepting = keep(loader, states, 1), *strict = keep(loader, states, 1), *is_lenient = keep(loader, states, 1);
+    uint8_t *plain = keep(loader, states, 1);
+    uint64_t *requires = keep(loader, states, sizeof *requires);
+    uint32_t *following = keep(loader, (size_t)states * classes, sizeof *following);
     Call *all_calls = keep(loader, calls, sizeof *all_calls);
     int seen[256] = {0}, order_count = 0;
     for (int byte = 0; byte < 256 && states; byte++) a->classes[byte] = (uint8_t)take_index(loader, classes);
@@ -2256,7 +2488,9 @@ static void load_automaton(Loader *loader, Automaton *a) {
     for (uint32_t state = 0; state < states; state++) {
         uint32_t *row = following + (size_t)state * classes;
         accepting[state] = (uint8_t)take_number(loader, 1);
-        weights[state] = (uint32_t)take_number(loader, 1 << 16);
+        strict[state] = (uint8_t)take_number(loader, 1);
+        is_lenient[state] = (uint8_t)take_number(loader, 1);
+        requires[state] = take_number(loader, UINT64_MAX);
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
         plain[state] = 1;
         for (int byte = 0; byte < 128; byte++) plain[state] &= row[a->classes[byte]] == state + 1;
@@ -2266,25 +2500,40 @@ static void load_automaton(Loader *loader, Automaton *a) {
         all_calls[i].return_state = take_index(loader, states);
     }
     for (int i = order_count; i < (int)classes; i++) a->order[i] = a->order[0]; /* a class without bytes */
-    a->accepting = accepting;
+    a->accepting[0] = accepting;
+    a->accepting[1] = strict;
+    a->is_lenient = is_lenient;
+    a->requires = requires;
     a->plain = plain;
     a->following = following;
-    a->weights = weights;
     a->calls = all_calls;
 }
 
 typedef struct {
     uint32_t from, next; /* next: the place of another edge to the same state, + 1 */
-    uint32_t call_plus_1;
+    uint32_t call_plus_1, class;
 } BackEdge;
 
-/* Distances with `left` levels of calls still allowed, from the accepting states backwards. */
-static void find_distances(const Engine *engine, Automaton *a, uint32_t left, const uint32_t *heads, const BackEdge *edges) {
-    uint32_t *distances = a->distance + (size_t)left * a->state_count;
+/* Bytes of the shortest way through an automaton that begins with a byte. */
+static uint32_t through(const Engine *engine, const Automaton *a, int mode, uint32_t left, uint32_t byte, int calls) {
+    if (a->state_count == 0 || a->depth > left || calls > MAX_CALLS) return FAR;
+    left -= a->depth;
+    uint32_t row = left < a->row_count ? left : a->row_count - 1, next = a->following[a->classes[byte]];
+    const uint32_t *distances = a->distance[mode] + (size_t)row * a->state_count;
+    if (next == 0) return FAR;
+    if (next <= a->state_count) return sum(1, distances[next - 1]);
+    const Call *called = &a->calls[next - a->state_count - 1];
+    return sum(through(engine, &engine->automata[called->callee], mode, left, byte, calls + 1), distances[called->return_state]);
+}
+
+/* Distances with `left` more levels of depth, from the accepting states backwards; whether some have changed. */
+static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t left, const uint32_t *heads, const BackEdge *edges) {
+    uint32_t *distances = a->distance[mode] + (size_t)left * a->state_count;
+    int has_changed = 0;
     Numbers waiting = {0};
     uint8_t *waits = allocate(a->state_count, 1);
     for (uint32_t state = 0; state < a->state_count; state++) {
-        if (a->accepting[state]) distances[state] = 0;
+        if (a->accepting[mode][state]) distances[state] = 0;
         if (distances[state] == FAR) continue;
         *push(&waiting) = state;
         waits[state] = 1;
@@ -2295,21 +2544,26 @@ static void find_distances(const Engine *engine, Automaton *a, uint32_t left, co
         for (uint32_t i = heads[state]; i != 0; i = edges[i - 1].next) {
             const BackEdge *edge = &edges[i - 1];
             uint32_t cost = 1;
+            if (mode && a->is_lenient[edge->from]) continue;
             if (edge->call_plus_1 != 0) {
-                const Call *call = &a->calls[edge->call_plus_1 - 1];
-                const Automaton *callee = &engine->automata[call->callee];
-                uint32_t weight = a->weights[call->return_state];
-                if (weight > left || callee->state_count == 0) continue;
-                cost = sum(1, callee->distance[callee->call_count ? (left - weight) * callee->state_count : 0]);
+                const Automaton *callee = &engine->automata[a->calls[edge->call_plus_1 - 1].callee];
+                cost = FAR;
+                for (uint32_t byte = 0; byte < 256; byte++) {
+                    if (a->classes[byte] != edge->class) continue;
+                    uint32_t here = through(engine, callee, mode, left, byte, 0);
+                    if (here < cost) cost = here;
+                }
             }
             if (sum(cost, distances[state]) >= distances[edge->from]) continue;
             distances[edge->from] = sum(cost, distances[state]);
+            has_changed = 1;
             if (!waits[edge->from]) *push(&waiting) = edge->from;
             waits[edge->from] = 1;
         }
     }
     free(waiting.items);
     free(waits);
+    return has_changed;
 }
 
 static void find_endless(Loader *loader, Automaton *a, const uint32_t *heads, const BackEdge *edges) {
@@ -2355,25 +2609,38 @@ static void study_automata(Loader *loader) {
                 call = next - a->state_count;
                 next = a->calls[call - 1].return_state + 1;
             }
-            edges[i][used] = (BackEdge){from, heads[i][next - 1], call};
+            edges[i][used] = (BackEdge){from, heads[i][next - 1], call, (uint32_t)(cell % a->class_count)};
             heads[i][next - 1] = (uint32_t)++used;
         }
-        size_t places = (size_t)a->state_count * (a->call_count ? rows : 1);
-        a->distance = keep(loader, places, sizeof *a->distance);
-        for (size_t place = 0; place < places; place++) a->distance[place] = FAR;
+        a->row_count = a->call_count ? rows : 1;
+        size_t places = (size_t)a->state_count * a->row_count;
+        for (int mode = 0; mode < 2; mode++) {
+            a->distance[mode] = keep(loader, places, sizeof *a->distance[mode]);
+            for (size_t place = 0; place < places; place++) a->distance[mode][place] = FAR;
+            if (a->call_count == 0) find_distances(engine, a, mode, 0, heads[i], edges[i]);
+        }
         find_endless(loader, a, heads[i], edges[i]);
-        if (a->call_count == 0) find_distances(engine, a, 0, heads[i], edges[i]);
     }
-    for (uint32_t left = 0; left < rows; left++) {
-        for (int has_changed = 1; has_changed;) {
-            has_changed = 0;
-            for (uint32_t i = 0; i < count; i++) {
-                Automaton *a = &engine->automata[i];
-                if (a->call_count == 0 || a->state_count == 0) continue;
-                uint32_t *first = &a->distance[(size_t)left * a->state_count], before = *first;
-                find_distances(engine, a, left, heads[i], edges[i]);
-                has_changed |= *first != before;
+    for (int mode = 0; mode < 2; mode++) {
+        uint32_t same = 0; /* rows that are like the one before: further ones are, too */
+        for (uint32_t left = 0; left < rows; left++) {
+            for (int has_changed = 1; has_changed && same <= MAX_CALL_DEPTH;) {
+                has_changed = 0;
+                for (uint32_t i = 0; i < count; i++) {
+                    if (engine->automata[i].call_count != 0) {
+                        has_changed |= find_distances(engine, &engine->automata[i], mode, left, heads[i], edges[i]);
+                    }
+                }
             }
+            int is_same = left > 0;
+            for (uint32_t i = 0; i < count; i++) {
+                const Automaton *a = &engine->automata[i];
+                if (a->call_count == 0 || left == 0) continue;
+                uint32_t *row = a->distance[mode] + (size_t)left * a->state_count;
+                if (same > MAX_CALL_DEPTH) memcpy(row, row - a->state_count, a->state_count * sizeof *row);
+                else is_same &= memcmp(row, row - a->state_count, a->state_count * sizeof *row) == 0;
+            }
+            same = is_same ? same + 1 : 0;
         }
     }
 }
@@ -2480,6 +2747,18 @@ static void load_node(Loader *loader, Node *node) {
         load_key(loader, node, &additional[i].key);
     }
     node->additional = additional;
+    Definition *definitions[] = {&node->defines_keys, &node->defines_text};
+    for (int i = 0; i < 2; i++) {
+        definitions[i]->kind = (uint32_t)take_number(loader, 63);
+        definitions[i]->is_unique = (uint32_t)take_number(loader, 1);
+        definitions[i]->strict_unique = (uint32_t)take_number(loader, 1);
+        definitions[i]->is_late = (uint32_t)take_number(loader, 1);
+        definitions[i]->opens = (uint32_t)take_number(loader, 1);
+    }
+    node->scope = take_number(loader, UINT64_MAX);
+    node->closes = take_number(loader, UINT64_MAX);
+    engine->forward |= node->closes;
+    engine->has_names |= node->defines_keys.kind || node->defines_text.kind;
     for (uint32_t i = 0; i < node->alternative_count; i++) { /* what an alternative refers to must be there */
         uint32_t kind = alternatives[i].kind;
         uint64_t limit = kind == NUMBER || kind == END  ? engine->automaton_count
@@ -2530,7 +2809,7 @@ static uint64_t alternative_cost(const Engine *engine, const Node *node, uint32_
     uint64_t opening = node->opens != 0, cost = 1;
     if (alternative->kind == NUMBER || alternative->kind == END) {
         const Automaton *a = &engine->automata[alternative->index];
-        uint32_t length = a->state_count ? distance(engine, alternative->index, 0, 0) : FAR;
+        uint32_t length = a->state_count ? distance(engine->machine, alternative->index, 0, a->depth) : FAR;
         return length >= FAR ? INFINITE : length + 1 + (alternative->kind == NUMBER ? opening : 0);
     }
     if (alternative->kind == ARRAY) {
@@ -2557,7 +2836,7 @@ static void study_nodes(Loader *loader) {
             node->has_open_names &= a->is_all_endless;
             m->frames[0].node = node;
             text.count = 0;
-            name_lengths[i][j] = spell(m, 0, node->additional[j].automaton, 0, &text) ? (uint32_t)text.count : FAR;
+            name_lengths[i][j] = spell(m, 0, &(Config){.automaton = node->additional[j].automaton}, &text) ? (uint32_t)text.count : FAR;
         }
         for (uint32_t j = 0; j < node->array_count; j++) {
             const ArrayShape *array = &node->arrays[j];
@@ -2611,8 +2890,11 @@ static void load_grammar(Loader *loader) {
     engine->automaton_count = take_count(loader);
     engine->node_count = take_count(loader);
     engine->ignores_key_case = (int)take_number(loader, 1);
-    engine->max_call_depth = (uint32_t)take_number(loader, 1000);
+    engine->max_call_depth = (uint32_t)take_number(loader, 200);
     engine->max_call_units = (uint32_t)take_number(loader, 1 << 28);
+    engine->graph_keys = (uint32_t)take_number(loader, 63);
+    engine->graph_texts = (uint32_t)take_number(loader, 63);
+    engine->owned_kind = (uint32_t)take_number(loader, 63);
     engine->base_size = FIRST_LITERAL + engine->literal_count;
     if (engine->node_count == 0) longjmp(*way_out, 2);
     engine->literals = keep(loader, engine->literal_count, sizeof *engine->literals);
@@ -2624,6 +2906,49 @@ static void load_grammar(Loader *loader) {
     if (loader->left != 0) longjmp(*way_out, 2);
     study_automata(loader);
     study_nodes(loader);
+}
+
+/* Whether jobs need only jobs that are there, none itself by way of others, and one needs none. */
+static int has_right_graph(Machine *m) {
+    Map jobs = {0};
+    Numbers counts = {0}, first = {0}, next = {0}, ready = {0}; /* per job: needs that are left, the needs that name it */
+    Numbers owners = {0};
+    int is_right = m->engine->graph_keys == 0 || m->needs.count == 0;
+    for (size_t i = 0; i < m->needs.count && !is_right; i++) {
+        const Name *job = &m->needs.items[i];
+        if (job->kind != m->engine->graph_keys) continue;
+        *push(&counts) = *push(&first) = 0;
+        *map_value(&jobs, m->known_bytes.items + job->start, job->length) = (uint32_t)counts.count;
+    }
+    for (size_t i = 0; i < m->needs.count && !is_right; i++) {
+        const Name *need = &m->needs.items[i];
+        *push(&next) = *push(&owners) = 0;
+        if (need->kind != m->engine->graph_texts) continue;
+        uint32_t job = map_get(&jobs, m->known_bytes.items + need->start, need->length);
+        uint32_t owner = map_get(&jobs, m->known_bytes.items + need->owner_start, need->owner_length);
+        if (job == 0 || owner == 0) goto done;
+        counts.items[owner - 1]++;
+        owners.items[i] = owner;
+        next.items[i] = first.items[job - 1];
+        first.items[job - 1] = (uint32_t)i + 1;
+    }
+    for (uint32_t i = 0; i < counts.count; i++) {
+        if (counts.items[i] == 0) *push(&ready) = i;
+    }
+    for (size_t at = 0; at < ready.count; at++) {
+        for (uint32_t i = first.items[ready.items[at]]; i != 0; i = next.items[i - 1]) {
+            if (--counts.items[owners.items[i - 1] - 1] == 0) *push(&ready) = owners.items[i - 1] - 1;
+        }
+    }
+    is_right |= ready.count == counts.count;
+done:
+    free_map(&jobs);
+    free(counts.items);
+    free(first.items);
+    free(next.items);
+    free(ready.items);
+    free(owners.items);
+    return is_right;
 }
 
 /* ---- the interface ---- */
@@ -2717,6 +3042,7 @@ EXPORT int engine_write(Engine *engine, const uint8_t *text, size_t length, uint
     if (result == FAILED && writer.m->depth <= MAX_DEPTH) result = write_document(&writer);
     else result = FAILED;
     engine->error_at = writer.at;
+    if (result == DONE && !has_right_graph(writer.m)) result = FAILED;
     memcpy(accepted, &writer.m->accepted, sizeof writer.m->accepted);
     return result;
 }
@@ -2753,7 +3079,8 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, cons
     *consumed = walk(m, codes, count);
     *json = engine->json.items;
     *length = engine->json.count;
-    return m->is_closed ? DONE : *consumed == count ? OPEN : FAILED;
+    if (m->is_closed) return has_right_graph(m) ? DONE : FAILED;
+    return *consumed == count ? OPEN : FAILED;
 }
 
 /* The codes of ids, in engine_codes; 0: one is out of range. */

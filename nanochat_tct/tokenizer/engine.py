@@ -46,6 +46,7 @@ def grammar_numbers(grammar: dict[str, Any]) -> array[int]:
     numbers = array("Q", [writer.mask_words, len(writer.literals), len(writer.automata), len(grammar["nodes"])])
     numbers.append(grammar.get("ignore_key_case", False))
     numbers.extend([grammar.get("max_call_depth", 0), grammar.get("max_call_units", 0)])
+    numbers.extend(map(writer.kind, [*grammar.get("graph", ("", "")), "output"]))
     for text in grammar["literals"]:
         encoded = text.encode()
         numbers.extend([len(encoded), *encoded])
@@ -68,13 +69,17 @@ def _automaton_numbers(description: dict[str, Any], kinds: dict[str, int]) -> It
             table[state, low : high + 1] = number
     # bytes that lead to the same states from everywhere are one class, which keeps the table small
     columns, classes = np.unique(table, axis=1, return_inverse=True) if states else (table[:, :0], table)
-    yield from (states, columns.shape[1], len(calls), kinds.get(description.get("names", ""), 0))
-    yield description == ANY
+    names, depth = description.get("names") or "", description.get("depth", 0)
+    yield from (states, columns.shape[1], len(calls), kinds.get(names, 0), depth, description == ANY)
     if states:
         yield from classes.ravel().tolist()
-    weights = description.get("weights") or [1] * states
-    rows = np.column_stack([np.array(description["accepting"], dtype=np.int64), np.array(weights), columns])
-    yield from rows.ravel().tolist()
+    accepting = np.array(description["accepting"], dtype=np.int64)
+    strict = np.array(description.get("strict") or accepting, dtype=np.int64)
+    lenient, requires = np.zeros((2, states), dtype=np.int64)
+    lenient[description.get("lenient") or []] = 1
+    for state, kind in description.get("requires") or []:
+        requires[state] |= 1 << kinds[kind]
+    yield from np.column_stack([accepting, strict, lenient, requires, columns]).ravel().tolist()
     for _, _, callee, return_state in calls:
         yield from (callee, return_state)
 
@@ -102,10 +107,16 @@ class _Packer:
         self.literals = {text: index for index, text in enumerate(grammar["literals"])}
         self.mask_words = max(-(-len(node["alternatives"]) // 64) for node in grammar["nodes"]) or 1
         self.kinds: dict[str, int] = {}
+        for description in self.automata:
+            self.kind(description.get("names"))
+            for _, kind in description.get("requires") or []:
+                self.kind(kind)
         self.numbers: dict[Automaton, int] = {}
-        self.classes: dict[tuple[int, ...], dict[int, Automaton]] = {}
+        self.classes: dict[tuple[int, ...], dict[int, Automaton | int]] = {}
 
-    def automaton(self, automaton: Automaton) -> int:
+    def automaton(self, automaton: Automaton | int) -> int:
+        if isinstance(automaton, int):
+            return automaton
         if automaton not in self.numbers:
             self.numbers[automaton] = len(self.automata)
             self.automata.append(describe_automaton(automaton))
@@ -169,7 +180,7 @@ class _Packer:
         if arrays:
             packed.append(description["item"])
         if "object" not in kinds:
-            return [*packed, 0, 0, 0]
+            return [*packed, 0, 0, 0, *self.definitions(description)]
         packed += [len(known), sum(kind == "object" for kind, *_ in alternatives), *objects]
         for name, target in description["known"].items():
             packed += [self.literals[name], *self.key(target)]
@@ -179,13 +190,27 @@ class _Packer:
         for found, target in free:
             if found is not None:
                 packed += [self.automaton(found), *self.key(target)]
+        return packed + self.definitions(description)
+
+    def definitions(self, description: dict[str, Any]) -> list[int]:
+        """What a node's keys and texts define, and the kinds of names that it has in scope or closes."""
+        packed = []
+        for where in ("keys", "text"):
+            found = description.get("defines", {}).get(where, {})
+            unique = found.get("unique", "")
+            packed += [self.kind(found.get("kind")), unique == "always", unique == "strict"]
+            packed += [found.get("late", False), found.get("opens", False)]
+        for where in ("scope", "closes"):
+            packed.append(sum(1 << self.kind(kind) for kind in description.get(where, ())))
         return packed
 
-    def names(self, patterns: list[int]) -> dict[int, Automaton]:
+    def names(self, patterns: list[int]) -> dict[int, Automaton | int]:
         """The keys that match just the patterns of a class, for each class that has some."""
         key = tuple(patterns)
+        if len(key) == 1 and self.automata[key[0]].get("calls"):
+            return {1: key[0]}  # what does not match it is not of use
         if key not in self.classes:
-            self.classes[key] = classes_of_keys([automaton_of(self.automata[number]) for number in patterns])
+            self.classes[key] = dict(classes_of_keys([automaton_of(self.automata[number]) for number in patterns]))
         return self.classes[key]
 
 
