@@ -790,12 +790,11 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
     c->automaton = stack->automaton;
     c->state = stack->state;
     c->stack = stack->below;
-    return may_enter(m, c, c->automaton, c->state);
+    return 1;
 }
 
-static int call(Machine *m, Config *c, const Call *called) {
+static void call(Machine *m, Config *c, const Call *called) {
     uint32_t outer = depth_of(m, c), after = distance(m, c->automaton, called->return_state, outer);
-    if (!may_enter(m, c, called->callee, 0) || !may_enter(m, c, c->automaton, called->return_state)) return 0;
     if (m->stack.count == 0) *push(&m->stack) = (StackNode){0}; /* number 0 stands for the empty stack */
     StackNode below = m->stack.items[c->stack];
     StackNode pushed = {c->stack, c->automaton, called->return_state, outer, 0, 0};
@@ -806,7 +805,6 @@ static int call(Machine *m, Config *c, const Call *called) {
     c->begin = m->is_strict ? m->at : 0;
     c->stack = (uint32_t)m->stack.count;
     *push(&m->stack) = pushed;
-    return 1;
 }
 
 enum { MAX_CALLS = 64, MAX_SHORTEST = 1 << 16 }; /* calls at one byte; bytes of a shortest text */
@@ -816,14 +814,21 @@ static int move(Machine *m, Config *c, uint32_t byte) {
     for (int calls = 0;;) {
         const Automaton *a = &m->engine->automata[c->automaton];
         uint32_t next = a->following[c->state * a->class_count + a->classes[byte]];
+        const Call *called = next > a->state_count ? &a->calls[next - a->state_count - 1] : NULL;
+        if (m->is_strict && next != 0) { /* what strict mode does not enter is not there */
+            int is_open = called ? may_enter(m, c, called->callee, 0) && may_enter(m, c, c->automaton, called->return_state)
+                                 : may_enter(m, c, c->automaton, next - 1);
+            if (!is_open) next = 0;
+        }
         if (next == 0) {
             if (!return_from(m, c, m->at)) return 0;
-        } else if (next > a->state_count) {
-            if (++calls > MAX_CALLS || !call(m, c, &a->calls[next - a->state_count - 1])) return 0;
+        } else if (called != NULL) {
+            if (++calls > MAX_CALLS) return 0;
+            call(m, c, called);
         } else {
             c->state = next - 1;
             c->units = c->stack == 0 ? 0 : c->units + ((byte & 0xC0) != 0x80 ? 1 + (byte >= 0xF0) : 0);
-            return distance_of(m, c) < FAR && may_enter(m, c, c->automaton, c->state) && has_right_name(m, c, m->at + 1, 0);
+            return distance_of(m, c) < FAR && has_right_name(m, c, m->at + 1, 0);
         }
     }
 }
