@@ -68,11 +68,13 @@ def _automaton_numbers(description: dict[str, Any], kinds: dict[str, int]) -> It
             number += 1
             table[state, low : high + 1] = number
     # bytes that lead to the same states from everywhere are one class, which keeps the table small
-    columns, classes = np.unique(table, axis=1, return_inverse=True) if states else (table[:, :0], table)
+    class_of: dict[bytes, int] = {}
+    classes = [class_of.setdefault(column.tobytes(), len(class_of)) for column in table.T] if states else []
+    columns = np.array([table[:, classes.index(each)] for each in range(len(class_of))], dtype=np.int64).reshape(-1, states).T
     names, depth = description.get("names") or "", description.get("depth", 0)
     yield from (states, columns.shape[1], len(calls), kinds.get(names, 0), depth, description == ANY)
     if states:
-        yield from classes.ravel().tolist()
+        yield from classes
     accepting = np.array(description["accepting"], dtype=np.int64)
     strict = np.array(description.get("strict") or accepting, dtype=np.int64)
     lenient, requires = np.zeros((2, states), dtype=np.int64)

@@ -93,8 +93,9 @@ class Node:
         found = self.known.get(name)
         if found is not None:
             return found if any(found.masks) else None
+        encoded = utf8(name)
         patterns = [automaton_of(description) for description in self._patterns]
-        return self.free.get(sum(1 << i for i, each in enumerate(patterns) if each.accepts(utf8(name))))
+        return self.free.get(sum(1 << i for i, each in enumerate(patterns) if each.accepts(encoded)))
 
     def shapes_with(self, names: tuple[str, ...]) -> tuple[int, list[Key]]:
         """The object alternatives that keys, in any order, leave possible, and what follows each key.
