@@ -298,6 +298,7 @@ typedef struct {
 typedef struct {
     uint32_t node; /* of the trie: there a second key of the frame has been written */
     uint64_t hash; /* of the key */
+    uint32_t kind; /* of names: it is no key, but a text that defines one; 0 */
     uint32_t start, first_length, length; /* of the bytes that a string begins with, and then the key's: in later_names */
 } LaterKey;
 typedef struct {
@@ -335,7 +336,9 @@ typedef struct {
     Codes codes;
     Bytes json, key;
     Numbers numbers;
-    uint64_t error_at, error_node;
+    uint64_t error_at;
+    uint32_t is_exploring, uses_names, noted_kind; /* masks: what the walker has asked for, or defined (`noted`) */
+    Bytes noted;
 } Engine;
 
 static const NameSlot *find_literal(const NameSlot *slots, uint32_t slot_count, uint32_t literal) {
@@ -393,6 +396,7 @@ typedef struct { /* a key that is no known one, while its object is open; or a n
 typedef struct { /* that the document has defined */
     uint32_t kind, start, length; /* of its bytes in `known_bytes` */
     uint32_t owner_start, owner_length; /* of a name of the kind of outputs: the job's */
+    uint64_t hash;
     uint32_t pending;             /* twice the number of the frame at whose end it counts, + 2; + 1: at the end of its value */
 } Name;
 
@@ -420,7 +424,7 @@ struct Machine {
     VECTOR(Name) known;  /* names that are in scope, or will be */
     Bytes known_bytes;
     uint64_t open_kinds; /* bits of kinds of which every name is legal */
-    uint32_t names_version, uses_names, has_broken_graph;
+    uint32_t names_version;
     uint32_t owner_start, owner_length; /* of the job that is being read */
     VECTOR(Name) needs;  /* of jobs: a name and its owner */
     uint32_t at;         /* the place of the byte that is being read in the text on top */
@@ -654,7 +658,7 @@ static int is_same_span(const uint8_t *left, uint32_t left_length, const uint8_t
 /* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
    of the kind have one. */
 static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
-    m->uses_names = 1;
+    m->engine->uses_names = 1;
     if (m->open_kinds >> kind & 1) return 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
@@ -688,12 +692,20 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
         m->open_kinds |= (uint64_t)1 << kind;
         return 1;
     }
-    m->uses_names |= (uint32_t)is_unique;
+    uint64_t hash = is_unique ? hash_of_name(m->engine, text, length) : 0;
+    if (is_unique && m->engine->is_exploring) { /* masks compare it with other names later */
+        m->engine->noted_kind = m->has_loose_key ? 0 : kind;
+        m->engine->noted.count = 0;
+        append(&m->engine->noted, text, length);
+        m->has_loose_key = 0;
+        is_unique = 0;
+    }
     for (size_t i = 0; i < m->known.count && is_unique; i++) {
         const Name *name = &m->known.items[i];
-        if (name->kind == kind && is_same_span(m->known_bytes.items + name->start, name->length, text, length)) return 0;
+        if (name->kind == kind && name->hash == hash && is_same_span(m->known_bytes.items + name->start, name->length, text, length)) return 0;
     }
-    Name name = {kind, (uint32_t)m->known_bytes.count, length, 0, 0, definition->is_late ? 2 * frame + 2 + (uint32_t)is_key : 0};
+    Name name = {.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = length, .hash = hash};
+    if (definition->is_late) name.pending = 2 * frame + 2 + (uint32_t)is_key;
     append(&m->known_bytes, text, length);
     if (is_job) {
         m->owner_start = name.start;
@@ -1262,7 +1274,7 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
             break;
         }
         if (at < length || (is_key && !spell(m, m->count - 2, &c, NULL))) continue;
-        has_changed |= kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
+        has_changed |= (m->is_strict && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
         m->configs.items[kept++] = c;
         if (c.stack > deepest) deepest = c.stack;
     }
@@ -2074,13 +2086,25 @@ static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
     *push(&facts->exits.items[i].nodes) = node;
 }
 
-static void note_later_key(Explorer *e, uint32_t node, uint32_t key_start, uint32_t length) {
-    uint32_t first = 0, start = (uint32_t)e->facts->later_names.count;
+/* Notes that strings below a node have written a key of the frame, or a text that must be another one than others. */
+static void note_later(Explorer *e, uint32_t node, uint32_t kind, const uint8_t *name, uint32_t length) {
+    Facts *facts = e->facts;
+    uint32_t first = 0, start = (uint32_t)facts->later_names.count;
     while (e->path[first] < 256) first++;
-    for (uint32_t i = 0; i < first; i++) *push(&e->facts->later_names) = (uint8_t)e->path[i];
-    for (uint32_t i = key_start; i < length; i++) *push(&e->facts->later_names) = (uint8_t)e->path[i];
-    uint64_t hash = hash_of_name(e->engine, e->facts->later_names.items + start + first, length - key_start);
-    *push(&e->facts->later) = (LaterKey){node, hash, start, first, length - key_start};
+    for (uint32_t i = 0; i < first; i++) *push(&facts->later_names) = (uint8_t)e->path[i];
+    append(&facts->later_names, name, length);
+    *push(&facts->later) = (LaterKey){node, hash_of_name(e->engine, name, length), kind, start, first, length};
+}
+
+static void note_later_key(Explorer *e, uint32_t node, uint32_t code, uint32_t key_start, uint32_t end) {
+    uint8_t name[MAX_TOKEN];
+    for (uint32_t i = key_start; i < end; i++) name[i - key_start] = (uint8_t)e->path[i];
+    if (code == END) {
+        note_later(e, node, 0, name, end - key_start);
+    } else if (e->engine->ignores_key_case) {
+        const Literal *literal = &e->engine->literals[code - FIRST_LITERAL];
+        note_later(e, node, 0, literal->bytes, (uint32_t)literal->length);
+    }
 }
 
 /* Reads the strings below a node of the trie, from the state of the walker of a level on. */
@@ -2096,12 +2120,15 @@ static void explore(Explorer *e, uint32_t node, uint32_t depth, uint32_t level, 
             Machine *next = e->engine->walkers[++next_level];
             copy_machine(next, m);
             if (was_object) next_start = depth;
+            e->engine->noted_kind = 0;
             if (!step(next, code)) continue;
+            if (e->engine->noted_kind) note_later(e, child, e->engine->noted_kind, e->engine->noted.items, (uint32_t)e->engine->noted.count);
             if (next->is_closed) {
                 note_exit(e->facts, next->accepted, child);
                 continue;
             }
-            if (code == END && (was_key || was_object) && next_start > 0) note_later_key(e, child, next_start, depth);
+            int is_key = (code == END && (was_key || was_object) && next_start > 0) || (was_object && code >= FIRST_LITERAL);
+            if (is_key) note_later_key(e, child, code, next_start, depth);
         }
         if (is_string(trie, child)) set_bit(e->facts->inside, trie->low.items[child]);
         explore(e, child, depth + 1, next_level, next_start);
@@ -2149,6 +2176,43 @@ static int by_hash(const void *left, const void *right) {
     return a->hash < b->hash ? -1 : a->hash > b->hash;
 }
 
+/* What the names in scope add to the key of a frame, where they matter to it. */
+static void put_names_key(Bytes *key, const Machine *m, int has_text) {
+    const uint8_t *text = m->names.items + m->partial;
+    append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
+    append(key, m->known_bytes.items + m->owner_start, m->owner_length);
+    for (size_t i = 0; i < m->known.count; i++) {
+        const Name *name = &m->known.items[i];
+        uint32_t parts[] = {name->kind, name->length, name->owner_length, name->pending};
+        append(key, (const uint8_t *)parts, sizeof parts);
+        append(key, m->known_bytes.items + name->start, name->length);
+        append(key, m->known_bytes.items + name->owner_start, name->owner_length);
+    }
+    for (size_t i = 0; i < (has_text ? m->configs.count : 0); i++) {
+        const Config *c = &m->configs.items[i];
+        *push(key) = 0xFF;
+        append(key, text + c->last_begin, c->last_end - c->last_begin);
+        *push(key) = 0xFE;
+        if (m->engine->automata[c->automaton].names) append(key, text + c->begin, m->names.count - m->partial - c->begin);
+    }
+}
+
+static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
+    walker->open_kinds = m->open_kinds;
+    walker->owner_start = m->owner_start;
+    walker->owner_length = m->owner_length;
+    copy_vector(&walker->known, &m->known);
+    copy_vector(&walker->known_bytes, &m->known_bytes);
+    for (size_t i = 0; i < walker->known.count; i++) {
+        uint32_t *pending = &walker->known.items[i].pending;
+        if (*pending != 0) *pending = *pending / 2 - 1 == base ? 2 + *pending % 2 : UINT32_MAX; /* of a frame further out */
+    }
+}
+
+static int must_be_unique(const Machine *m, const Definition *definition) {
+    return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
+}
+
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
 static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     Engine *engine = m->engine;
@@ -2171,9 +2235,12 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         }
         if (is_key) append(key, m->names.items + m->partial, m->names.count - m->partial);
     }
-    uint32_t *number = map_value(&engine->frame_facts, key->items, key->count);
-    if (*number != 0) return *number - 1;
-    *number = (uint32_t)engine->facts.count + 1;
+    uint32_t known = map_get(&engine->frame_facts, key->items, key->count), *number;
+    if (known != 0 && engine->facts.items[known - 1].uses_names) {
+        put_names_key(key, m, is_key || f->kind == SCALAR);
+        known = map_get(&engine->frame_facts, key->items, key->count);
+    }
+    if (known != 0) return known - 1;
     Facts *facts = push(&engine->facts);
     *facts = (Facts){.inside = NULL};
     facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
@@ -2183,14 +2250,17 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     Machine *walker = engine->walkers[0];
     clear_machine(walker);
     walker->is_strict = m->is_strict;
+    copy_names(walker, m, base);
     walker->depth = depth;
     walker->frames[0] = *f;
     walker->count = 1;
     walker->frames[0].first_word = walker->frames[0].first_entry = 0;
     if (f->kind == OBJECT_FRAME) append(&walker->words, m->words.items + f->first_word, f->node->known_words);
+    int defines_unique = f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
     if (is_key || f->kind == SCALAR) {
         copy_vector(&walker->configs, &m->configs);
         copy_vector(&walker->stack, &m->stack);
+        if (m->is_strict && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
     }
     if (names_count) {
         size_t at = f->first_entry;
@@ -2201,9 +2271,19 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         if (is_key) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
     }
     if (is_key) walker->frames[walker->count++] = *top_of(m);
-    walker->has_loose_key = (uint32_t)(is_key && !names_count);
+    walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
     Explorer explorer = {.engine = engine, .facts = facts};
+    engine->is_exploring = 1;
+    engine->uses_names = 0;
     explore(&explorer, 0, 0, 0, 0);
+    engine->is_exploring = 0;
+    facts->uses_names = engine->uses_names;
+    number = map_value(&engine->frame_facts, key->items, key->count);
+    if (*number == 0) *number = (uint32_t)engine->facts.count;
+    if (facts->uses_names) {
+        put_names_key(key, m, is_key || f->kind == SCALAR);
+        *map_value(&engine->frame_facts, key->items, key->count) = (uint32_t)engine->facts.count;
+    }
     if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
     engine->remembered += mask_words(trie) * 8 + key->count;
     for (size_t i = 0; i < facts->exits.count; i++) engine->remembered += 4 * facts->exits.items[i].nodes.count + sizeof(Exit);
@@ -2283,24 +2363,43 @@ static void find_taken(Machine *m, uint32_t base, uint32_t top, const Facts *fac
     }
 }
 
-/* The same for a key that strings write when they have come back to the object. */
-static void find_taken_later(Machine *m, uint32_t base, const Facts *facts, Numbers *found) {
-    size_t at = m->frames[base].first_entry;
-    for (const Entry *entry; facts->later.count && (entry = next_entry(m, base, &at)) != NULL;) {
-        size_t low = 0, high = facts->later.count;
-        while (low < high) {
-            size_t middle = (low + high) / 2;
-            if (facts->later.items[middle].hash < entry->hash) low = middle + 1;
-            else high = middle;
+static void find_later(const Machine *m, const Facts *facts, uint32_t kind, const uint8_t *name, uint32_t length, uint64_t hash, Numbers *found) {
+    size_t low = 0, high = facts->later.count;
+    while (low < high) {
+        size_t middle = (low + high) / 2;
+        if (facts->later.items[middle].hash < hash) low = middle + 1;
+        else high = middle;
+    }
+    for (; low < facts->later.count && facts->later.items[low].hash == hash; low++) {
+        const LaterKey *later = &facts->later.items[low];
+        const uint8_t *written = facts->later_names.items + later->start + later->first_length;
+        if (later->kind == kind && later->length == length && same_name(written, name, length, !kind && m->engine->ignores_key_case)) {
+            *push(found) = later->node;
         }
-        for (; low < facts->later.count && facts->later.items[low].hash == entry->hash; low++) {
-            const LaterKey *later = &facts->later.items[low];
-            const uint8_t *name = facts->later_names.items + later->start + later->first_length;
-            if (later->length == entry->length &&
-                same_name(name, m->names.items + entry->start, entry->length, m->engine->ignores_key_case)) {
-                *push(found) = later->node;
-            }
+    }
+}
+
+/* The same for keys that strings write when they have come back to the object, and for texts that must be unique. */
+static void find_taken_later(Machine *m, uint32_t base, uint32_t top, const Facts *facts, Numbers *found) {
+    const Frame *f = &m->frames[base];
+    size_t at = f->first_entry;
+    int has_text = top == base && base + 1 == m->count && f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
+    if (f->kind == OBJECT_FRAME && is_open_named(f->node) && facts->later.count) {
+        for (const Entry *entry; (entry = next_entry(m, base, &at)) != NULL;) {
+            find_later(m, facts, 0, m->names.items + entry->start, entry->length, entry->hash, found);
         }
+    }
+    for (size_t i = 0; i < (has_text || facts->later.count ? m->known.count : 0); i++) {
+        const Name *name = &m->known.items[i];
+        const uint8_t *bytes = m->known_bytes.items + name->start;
+        if (name->hash != 0) find_later(m, facts, name->kind, bytes, name->length, name->hash, found);
+        uint32_t prefix = (uint32_t)m->names.count - m->partial, node = 0;
+        if (!has_text || name->kind != f->node->defines_text.kind || name->length < prefix) continue;
+        if (prefix && memcmp(bytes, m->names.items + m->partial, prefix) != 0) continue;
+        for (uint32_t j = prefix; j < name->length && (j == prefix || node); j++) node = child_of(m->engine->trie, node, bytes[j]);
+        if (node == 0 && name->length > prefix) continue;
+        node = child_of(m->engine->trie, node, END);
+        if (node != 0) *push(found) = node;
     }
 }
 
@@ -2310,17 +2409,28 @@ static uint32_t mask_at(Machine *m, uint32_t top);
 static uint32_t mask_around(Machine *m, uint32_t base, Mask accepted) {
     if (base == 0) return mask_with_end(m->engine, any(accepted));
     Around *around = &m->around[base];
-    if (around->generation != m->engine->generation) around->count = 0;
+    if (around->generation != m->engine->generation || around->names_version != m->names_version) around->count = 0;
     for (uint32_t i = 0; i < around->count; i++) {
         if (memcmp(&around->accepted[i], &accepted, sizeof accepted) == 0) return around->mask[i];
     }
     Frame *outer = &m->frames[base - 1], before = *outer;
+    VECTOR(Name) known = {0};
+    uint64_t open_kinds = m->open_kinds;
+    uint32_t version = m->names_version, kind = m->frames[base].kind;
+    copy_vector(&known, &m->known);
+    if (kind == OBJECT_FRAME || kind == ARRAY_FRAME) close_names(m, base);
+    if (outer->kind == OBJECT_FRAME) finish_names(m, base - 1);
     uint32_t mask = finish_in(outer, accepted) ? mask_at(m, base - 1) : mask_with_end(m->engine, 0);
     *outer = before;
+    copy_vector(&m->known, &known);
+    free(known.items);
+    m->open_kinds = open_kinds;
+    m->names_version = version;
     uint32_t place = around->count < MAX_AROUND ? around->count++ : 0;
     around->accepted[place] = accepted;
     around->mask[place] = mask;
     around->generation = m->engine->generation;
+    around->names_version = m->names_version;
     return mask;
 }
 
@@ -2340,8 +2450,8 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
     const Facts *facts = &engine->facts.items[number];
     if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m->frames[base].node)) {
         find_taken(m, base, top, facts, &parts);
-        find_taken_later(m, base, facts, &parts);
     }
+    find_taken_later(m, base, top, facts, &parts);
     uint32_t *known = map_value(&engine->mask_parts, parts.items, parts.count * sizeof *parts.items);
     if (*known == 0) {
         uint64_t *bits = allocate(mask_words(trie), sizeof *bits);
@@ -3000,6 +3110,7 @@ EXPORT void engine_free(Engine *engine) {
     free(engine->codes.items);
     free(engine->json.items);
     free(engine->key.items);
+    free(engine->noted.items);
     free(engine->numbers.items);
     while (engine->blocks != NULL) {
         Block *block = engine->blocks;
