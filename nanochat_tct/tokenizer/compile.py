@@ -146,7 +146,11 @@ class _Builder:
         patterns += [s.names for s in shapes if s.names is not None and s.names not in patterns]
         node["patterns"] = [self.automaton(pattern) for pattern in patterns]
         node["free"] = {}
-        for matched in range(1 << len(patterns)) if len(patterns) <= MAX_PATTERNS else classes_of_keys(patterns, MAX_CLASS_STATES):
+        for matched in (
+            range(1 << len(patterns))
+            if len(patterns) <= MAX_PATTERNS
+            else classes_of_keys(patterns, MAX_CLASS_STATES)
+        ):
             types: list[Lazy] = []
             for shape in shapes:
                 found = [lazy for p, lazy in shape.patterns if matched >> patterns.index(p) & 1]

@@ -338,6 +338,7 @@ typedef struct {
     Numbers numbers;
     uint64_t error_at;
     uint32_t is_exploring, uses_names, noted_kind; /* masks: what the walker has asked for, or defined (`noted`) */
+    size_t names_before; /* those that the walker has defined come behind */
     Bytes noted;
 } Engine;
 
@@ -698,9 +699,8 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
         m->engine->noted.count = 0;
         append(&m->engine->noted, text, length);
         m->has_loose_key = 0;
-        is_unique = 0;
     }
-    for (size_t i = 0; i < m->known.count && is_unique; i++) {
+    for (size_t i = m->engine->is_exploring ? m->engine->names_before : 0; i < m->known.count && is_unique; i++) {
         const Name *name = &m->known.items[i];
         if (name->kind == kind && name->hash == hash && is_same_span(m->known_bytes.items + name->start, name->length, text, length)) return 0;
     }
@@ -2274,6 +2274,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
     Explorer explorer = {.engine = engine, .facts = facts};
     engine->is_exploring = 1;
+    engine->names_before = walker->known.count;
     engine->uses_names = 0;
     explore(&explorer, 0, 0, 0, 0);
     engine->is_exploring = 0;
@@ -2356,7 +2357,8 @@ static void find_taken(Machine *m, uint32_t base, uint32_t top, const Facts *fac
     for (size_t i = 0; i < (is_key ? facts->later.count : 0); i++) { /* the key that is being written may come again */
         const LaterKey *later = &facts->later.items[i];
         const uint8_t *first = facts->later_names.items + later->start, *name = first + later->first_length;
-        if (later->length == prefix + later->first_length && same_name(name, text, prefix, engine->ignores_key_case) &&
+        if (later->kind == 0 && later->length == prefix + later->first_length &&
+            same_name(name, text, prefix, engine->ignores_key_case) &&
             same_name(name + prefix, first, later->first_length, engine->ignores_key_case)) {
             *push(found) = later->node;
         }
@@ -3181,8 +3183,10 @@ EXPORT int64_t engine_encode(Engine *engine, const uint8_t *text, size_t length,
     return (int64_t)cut(engine->trie, engine->codes.items, engine->codes.count, engine->numbers.items);
 }
 
-/* Reads codes into JSON. Returns DONE, OPEN (they are cut off), FAILED or NO_MEMORY; *consumed: codes that were read. */
-EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, const uint8_t **json, size_t *length, size_t *consumed) {
+/* Reads codes into JSON. Returns DONE, OPEN (they are cut off), FAILED or NO_MEMORY; *consumed: codes that were read.
+   `checks_graph`: jobs must need jobs that are there. */
+EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int checks_graph, const uint8_t **json, size_t *length,
+                       size_t *consumed) {
     GUARD(NO_MEMORY);
     Machine *m = engine->machine;
     engine->json.count = 0;
@@ -3195,7 +3199,7 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, cons
     *consumed = walk(m, codes, count);
     *json = engine->json.items;
     *length = engine->json.count;
-    if (m->is_closed) return has_right_graph(m) ? DONE : FAILED;
+    if (m->is_closed) return !checks_graph || has_right_graph(m) ? DONE : FAILED;
     return *consumed == count ? OPEN : FAILED;
 }
 
@@ -3219,7 +3223,7 @@ static int engine_expand(Engine *engine, const uint32_t *ids, size_t count) {
 EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, const uint8_t **json, size_t *length, size_t *consumed) {
     size_t read = 0, at = 0;
     int result = engine_expand(engine, ids, count);
-    if (result == DONE) result = engine_read(engine, engine->codes.items, engine->codes.count, json, length, &read);
+    if (result == DONE) result = engine_read(engine, engine->codes.items, engine->codes.count, 1, json, length, &read);
     for (*consumed = 0; result == DONE && at < read; ++*consumed) {
         at += engine->trie->starts[ids[*consumed] + 1] - engine->trie->starts[ids[*consumed]];
     }

@@ -43,7 +43,9 @@ def grammar_numbers(grammar: dict[str, Any]) -> array[int]:
     nodes = array("Q")
     for description in grammar["nodes"]:
         nodes.extend(writer.node(description))
-    numbers = array("Q", [writer.mask_words, len(writer.literals), len(writer.automata), len(grammar["nodes"])])
+    numbers = array(
+        "Q", [writer.mask_words, len(writer.literals), len(writer.automata), len(grammar["nodes"])]
+    )
     numbers.append(grammar.get("ignore_key_case", False))
     numbers.extend([grammar.get("max_call_depth", 0), grammar.get("max_call_units", 0)])
     numbers.extend(map(writer.kind, [*grammar.get("graph", ("", "")), "output"]))
@@ -70,7 +72,11 @@ def _automaton_numbers(description: dict[str, Any], kinds: dict[str, int]) -> It
     # bytes that lead to the same states from everywhere are one class, which keeps the table small
     class_of: dict[bytes, int] = {}
     classes = [class_of.setdefault(column.tobytes(), len(class_of)) for column in table.T] if states else []
-    columns = np.array([table[:, classes.index(each)] for each in range(len(class_of))], dtype=np.int64).reshape(-1, states).T
+    columns = (
+        np.array([table[:, classes.index(each)] for each in range(len(class_of))], dtype=np.int64)
+        .reshape(-1, states)
+        .T
+    )
     names, depth = description.get("names") or "", description.get("depth", 0)
     yield from (states, columns.shape[1], len(calls), kinds.get(names, 0), depth, description == ANY)
     if states:
@@ -153,7 +159,10 @@ class _Packer:
             elif kind == "enum" and "text" not in kinds:
                 for value in details[0]:
                     members[value] = members.get(value, 0) | 1 << index
-                here = ("enum", self.literals[next(value for value, mask in members.items() if mask >> index & 1)])
+                here = (
+                    "enum",
+                    self.literals[next(value for value, mask in members.items() if mask >> index & 1)],
+                )
             elif kind in ("text", "number", "enum"):
                 automaton = self.automaton(from_strings(details[0])) if kind == "enum" else details[0]
                 here = ("number" if kind == "number" else "text", automaton)
@@ -167,7 +176,13 @@ class _Packer:
                 required, minimum, maximum = details
                 objects += [index, minimum, UNBOUNDED if maximum is None else maximum]
                 objects += [len(required), *(known[name] for name in required)]
-            codes = {"text": END, "number": NUMBER, "array": ARRAY, "object": OBJECT, "enum": chr(FIRST_LITERAL)}
+            codes = {
+                "text": END,
+                "number": NUMBER,
+                "array": ARRAY,
+                "object": OBJECT,
+                "enum": chr(FIRST_LITERAL),
+            }
             listed += [ord((codes | CONSTANTS)[here[0]]), here[1]]
         packed = [opens, len(alternatives), *listed]
         for mask in constants.values():
@@ -212,7 +227,9 @@ class _Packer:
         if len(key) == 1 and self.automata[key[0]].get("calls"):
             return {1: key[0]}  # what does not match it is not of use
         if key not in self.classes:
-            self.classes[key] = dict(classes_of_keys([automaton_of(self.automata[number]) for number in patterns]))
+            self.classes[key] = dict(
+                classes_of_keys([automaton_of(self.automata[number]) for number in patterns])
+            )
         return self.classes[key]
 
 
@@ -225,7 +242,9 @@ def _base(library: ctypes.PyDLL, engine: int) -> str:
     """What engine_codes has."""
     count = ctypes.c_size_t()
     codes = library.engine_codes(engine, ctypes.byref(count))
-    return ctypes.string_at(codes, 2 * count.value).decode("utf-16-le", "surrogatepass") if count.value else ""
+    return (
+        ctypes.string_at(codes, 2 * count.value).decode("utf-16-le", "surrogatepass") if count.value else ""
+    )
 
 
 def _check(result: int) -> int:
@@ -330,15 +349,16 @@ class Engine:
         Returns:
             The mask is 0 where the value is not valid.
         """
-        result = self.library.engine_write(
-            self.pointer, text, len(text), node, depth, None, self._accepted
-        )
+        result = self.library.engine_write(self.pointer, text, len(text), node, depth, None, self._accepted)
         if _check(result) != DONE:
             return 0, ""
         return int.from_bytes(self._accepted, "little"), _base(self.library, self.pointer)
 
-    def read(self, base: str) -> tuple[int, str, int]:
+    def read(self, base: str, checks_graph: bool = True) -> tuple[int, str, int]:
         """Base tokens to JSON.
+
+        Args:
+            checks_graph: jobs must need jobs that are there, without cycles, where the grammar asks for that.
 
         Returns:
             DONE, OPEN (they are cut off) or FAILED; the JSON; and how many base tokens were read: up to the end of the
@@ -346,7 +366,7 @@ class Engine:
         """
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_read(
-            self.pointer, codes_of(base), len(base), *map(ctypes.byref, (json, length, consumed))
+            self.pointer, codes_of(base), len(base), checks_graph, *map(ctypes.byref, (json, length, consumed))
         )
         text = ctypes.string_at(json, length.value) if _check(result) == DONE else b""
         return result, text.decode("utf-8"), consumed.value
@@ -421,9 +441,7 @@ class Matcher:
 
     def advance_token(self, token: int, is_trial: bool = False) -> bool:
         """As ``advance`` for a token; with ``is_trial`` as ``allows``."""
-        return token >= 0 and bool(
-            _check(self._library.machine_advance_token(self.pointer, token, is_trial))
-        )
+        return token >= 0 and bool(_check(self._library.machine_advance_token(self.pointer, token, is_trial)))
 
     def advance_tokens(self, ids: array[int]) -> int:
         """Reads token ids ("I") as far as they are legal; returns how many."""
@@ -474,7 +492,11 @@ class Matcher:
             kind, node, detail = numbers[3 * index : 3 * index + 3]
             name: int | str = detail
             if KINDS[kind] == "object" and index + 1 < count:
-                name = literals[detail - 1] if detail else next(names).encode("latin-1").decode("utf-8", "replace")
+                name = (
+                    literals[detail - 1]
+                    if detail
+                    else next(names).encode("latin-1").decode("utf-8", "replace")
+                )
             frames.append((KINDS[kind], node, name))
         return frames
 
@@ -496,7 +518,9 @@ def library() -> ctypes.PyDLL:
     problem = "it is not built"
     for path in _candidates():
         try:
-            found = ctypes.PyDLL(str(path))  # which keeps Python's lock: the engine is not made for two threads
+            found = ctypes.PyDLL(
+                str(path)
+            )  # which keeps Python's lock: the engine is not made for two threads
             found.engine_version.restype = ctypes.c_char_p
             if found.engine_version().decode() == version:
                 return _declared(found)
@@ -535,7 +559,7 @@ def _declared(found: ctypes.PyDLL) -> ctypes.PyDLL:
         "engine_error_at": (ctypes.c_uint64, [pointer]),
         "engine_codes": (pointer, [pointer, pointer]),
         "engine_encode": (ctypes.c_int64, [pointer, ctypes.c_char_p, size, pointer]),
-        "engine_read": (ctypes.c_int, [pointer, ctypes.c_char_p, size, pointer, pointer, pointer]),
+        "engine_read": (ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_int, pointer, pointer, pointer]),
         "engine_decode": (ctypes.c_int, [pointer, ctypes.c_char_p, size, pointer, pointer, pointer]),
         "machine_advance_tokens": (ctypes.c_int64, [pointer, ctypes.c_char_p, size]),
         "engine_masks_of": (ctypes.c_int64, [pointer, ctypes.c_char_p, size, pointer]),

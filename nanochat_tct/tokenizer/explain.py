@@ -270,14 +270,17 @@ class Explainer:
             rest = base[position:].partition(END)[0]
             if character >= chr(FIRST_LITERAL) and kind == "object":
                 return Mismatch(
-                    "stands twice in one object" if name in node.known else "is not a key of this object", name
+                    "stands twice in one object" if name in node.known else "is not a key of this object",
+                    name,
                 )
             if max(rest, default="") > "\xff":
                 return Mismatch("a structure token inside a text")
             rest = rest.encode("latin-1").decode("utf-8", "replace")
             whole = f"{detail}{rest}" if kind == "key" else rest
             is_twice = kind == "key" and not rest and whole not in node.known
-            return Mismatch("stands twice in one object" if is_twice else "is not a key of this object", whole)
+            return Mismatch(
+                "stands twice in one object" if is_twice else "is not a key of this object", whole
+            )
         if kind == "object":
             return Mismatch("its keys or values do not make a whole object")
         if kind == "array" and character == ARRAY_END:

@@ -87,4 +87,6 @@ def test_pruning_is_better_than_the_first_merges() -> None:
     text = "".join(piece * count for piece, count in counts.items())
     first = sorted(learn.merge(counts, 266, 60) - {chr(code) for code in range(266)})
     kept = learn.learn_tokens(counts, 266, 266 + len(first))
-    assert len(Segmenter([*map(chr, range(266)), *kept]).encode(text)) < len(Segmenter([*map(chr, range(266)), *first]).encode(text))
+    assert len(Segmenter([*map(chr, range(266)), *kept]).encode(text)) < len(
+        Segmenter([*map(chr, range(266)), *first]).encode(text)
+    )
