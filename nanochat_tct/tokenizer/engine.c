@@ -38,6 +38,7 @@ enum {
     MAX_CODES = 0xD800,
     MAX_KNOWN = 1 << 14, /* keys that one node knows */
     MAX_TOKEN = 160,     /* codes */
+    SPARE = 8,           /* codes behind the last that may be copied with it */
     MAX_INTEGER_DIGITS = 309,
     MAX_MASK_BYTES = 1 << 26, /* of all remembered masks together, and of the facts about frames */
 };
@@ -518,9 +519,11 @@ static void put_json_bytes(Machine *m, const uint16_t *codes, size_t length) {
     if (m->json == NULL) return;
     reserve(m->json, 6 * length);
     uint8_t *out = m->json->items + m->json->count;
-    for (size_t i = 0; i < length; i++) {
-        if (escape_length[codes[i]]) out = write_byte(out, (uint8_t)codes[i]);
-        else *out++ = (uint8_t)codes[i];
+    for (size_t i = 0; i < length;) {
+        size_t start = i;
+        while (i < length && !escape_length[codes[i]]) i++;
+        for (size_t j = start; j < i; j++) *out++ = (uint8_t)codes[j];
+        if (i < length) out = write_byte(out, (uint8_t)codes[i++]);
     }
     m->json->count = (size_t)(out - m->json->items);
 }
@@ -1241,11 +1244,20 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
     size_t kept = 0;
     uint32_t deepest = 0;
     put_json_bytes(m, codes, length);
+    uint16_t all = 0;
+    for (size_t i = 0; i < length; i++) all |= codes[i];
     int keeps_text = is_key || m->is_strict || top_of(m)->node->defines_text.kind;
     if (keeps_text) {
         reserve(&m->names, length);
         for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
     }
+    int is_plain = all < 128 && !is_key;
+    for (size_t i = 0; i < m->configs.count && is_plain; i++) {
+        const Config *c = &m->configs.items[i];
+        const Automaton *a = &m->engine->automata[c->automaton];
+        is_plain = c->stack == 0 && a->plain[c->state] && !(m->is_strict && a->names);
+    }
+    if (is_plain) return 1; /* most texts are any text */
     for (size_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
         size_t at = 0;
@@ -1627,6 +1639,12 @@ typedef struct {
     uint32_t length, token_plus_1;
 } String;
 
+typedef struct {
+    uint32_t first_child; /* the next node's first child is behind the last */
+    uint32_t dense;       /* where there are many children: where `by_byte` has them for each byte; else 0 */
+    uint32_t token;       /* twice (the number + 1 of the token that ends here), + 1 where a longer one goes on */
+} TrieNode;
+
 /* The strings are the tokens and, for masks, what may be left of one after a code of structure; they are numbered in
    their order. Nodes are numbered breadth first, so that the children of one follow each other; the root is node 0. */
 struct Trie {
@@ -1635,11 +1653,9 @@ struct Trie {
     Codes text;                   /* the codes of all tokens, one after the other */
     uint32_t *starts;             /* where each token's begin; one more for the end */
     uint32_t *first_node;         /* the child of the root by its code; 0: none */
-    Numbers dense;                /* of a node with many children: where `by_byte` has them for each byte; else 0 */
-    Numbers by_byte;
-    Numbers first_child;          /* of a node; the next node's first child is behind the last */
+    Numbers by_byte;              /* see `dense` */
+    VECTOR(TrieNode) nodes;
     Codes code;                   /* that leads to a node */
-    Numbers token;                /* of a node: twice (its token's number + 1), + 1 where a longer token goes on */
     Numbers low;                  /* of a node: the numbers of the strings that begin with it */
     Numbers high;
     Numbers rest_start;           /* of a node that a code of structure leads to: where `rests` has what its strings go on with */
@@ -1651,8 +1667,8 @@ enum { MANY_CHILDREN = 6 };
 
 static inline uint32_t child_of(const Trie *trie, uint32_t node, uint32_t code) { /* 0: none */
     if (node == 0) return code < trie->code_count ? trie->first_node[code] : 0;
-    uint32_t low = trie->first_child.items[node], high = trie->first_child.items[node + 1];
-    if (trie->dense.items[node] != 0 && code < 256) return trie->by_byte.items[trie->dense.items[node] + code];
+    uint32_t low = trie->nodes.items[node].first_child, high = trie->nodes.items[node + 1].first_child;
+    if (trie->nodes.items[node].dense != 0 && code < 256) return trie->by_byte.items[trie->nodes.items[node].dense + code];
     while (high - low > MANY_CHILDREN) {
         uint32_t middle = (low + high) / 2;
         if (trie->code.items[middle] <= code) low = middle;
@@ -1674,11 +1690,11 @@ static size_t cut(const Trie *trie, const uint16_t *codes, size_t count, uint32_
         do {
             node = child_of(trie, node, codes[ahead++]);
             if (node == 0) break;
-            if (trie->token.items[node] > 1) {
-                found = trie->token.items[node] / 2;
+            if (trie->nodes.items[node].token > 1) {
+                found = trie->nodes.items[node].token / 2;
                 at = ahead;
             }
-        } while (ahead < count && trie->token.items[node] & 1);
+        } while (ahead < count && trie->nodes.items[node].token & 1);
         if (found != 0) ids[id_count++] = found - 1;
     }
     return id_count;
@@ -1691,8 +1707,8 @@ static const uint16_t *codes_of(const Trie *trie, uint32_t token, size_t *length
 
 static void free_trie(Trie *trie) {
     if (trie == NULL) return;
-    void *all[] = {trie->dense.items, trie->by_byte.items, trie->text.items,  trie->starts,    trie->first_node, trie->first_child.items, trie->code.items,
-                   trie->token.items, trie->low.items, trie->high.items, trie->rest_start.items,  trie->rests.items,
+    void *all[] = {trie->nodes.items, trie->by_byte.items, trie->text.items,  trie->starts,    trie->first_node, trie->code.items,
+                   trie->low.items, trie->high.items, trie->rest_start.items,  trie->rests.items,
                    trie->string_token, trie};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
@@ -1710,20 +1726,19 @@ static void add_node(Trie *trie, uint16_t code, uint32_t low) {
     *push(&trie->code) = code;
     *push(&trie->low) = low;
     *push(&trie->high) = low;
-    *push(&trie->token) = 0;
-    *push(&trie->first_child) = 0;
+    *push(&trie->nodes) = (TrieNode){0};
     *push(&trie->rest_start) = 0;
 }
 
 static int is_string(const Trie *trie, uint32_t node) { /* whether one ends there: else the first goes on */
-    uint32_t child = trie->first_child.items[node];
-    return child == trie->first_child.items[node + 1] || trie->low.items[child] != trie->low.items[node];
+    uint32_t child = trie->nodes.items[node].first_child;
+    return child == trie->nodes.items[node + 1].first_child || trie->low.items[child] != trie->low.items[node];
 }
 
 /* The numbers of the strings that those below one node go on with, which begin at another one. */
 static void collect_rests(Trie *trie, uint32_t node, uint32_t rest) {
     if (is_string(trie, node)) *push(&trie->rests) = rest == 0 ? trie->string_count : trie->low.items[rest];
-    for (uint32_t child = trie->first_child.items[node]; child < trie->first_child.items[node + 1]; child++) {
+    for (uint32_t child = trie->nodes.items[node].first_child; child < trie->nodes.items[node + 1].first_child; child++) {
         collect_rests(trie, child, child_of(trie, rest, trie->code.items[child]));
     }
 }
@@ -1731,7 +1746,9 @@ static void collect_rests(Trie *trie, uint32_t node, uint32_t rest) {
 static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengths, uint32_t count, int has_rests) {
     size_t total = 0;
     for (uint32_t i = 0; i < count; i++) total += lengths[i];
+    reserve(&trie->text, total + SPARE);
     append(&trie->text, codes, total);
+    memset(trie->text.items + total, 0, SPARE * sizeof *codes);
     trie->starts = allocate((size_t)count + 1, sizeof *trie->starts);
     trie->token_count = count;
     for (size_t i = 0; i < total; i++) {
@@ -1771,10 +1788,10 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
             level_end = (uint32_t)trie->low.count;
         }
         uint32_t at = trie->low.items[node], end = trie->high.items[node];
-        trie->first_child.items[node] = (uint32_t)trie->low.count;
+        trie->nodes.items[node].first_child = (uint32_t)trie->low.count;
         if (at < end && strings.items[at].length == depth) at++;
         uint32_t own = node ? trie->string_token[trie->low.items[node]] * (at > trie->low.items[node]) : 0;
-        trie->token.items[node] = 2 * own + (longer[end] - longer[at] > 0);
+        trie->nodes.items[node].token = 2 * own + (longer[end] - longer[at] > 0);
         while (at < end) {
             uint16_t code = strings.items[at].codes[depth];
             add_node(trie, code, at);
@@ -1783,11 +1800,11 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
             trie->high.items[trie->high.count - 1] = at;
         }
     }
-    *push(&trie->first_child) = (uint32_t)trie->low.count;
+    *push(&trie->nodes) = (TrieNode){.first_child = (uint32_t)trie->low.count};
     for (uint32_t node = 0; node < trie->low.count; node++) {
-        uint32_t child = trie->first_child.items[node], end = trie->first_child.items[node + 1];
-        *push(&trie->dense) = end - child > MANY_CHILDREN ? (uint32_t)trie->by_byte.count + 1 : 0;
+        uint32_t child = trie->nodes.items[node].first_child, end = trie->nodes.items[node + 1].first_child;
         if (end - child <= MANY_CHILDREN) continue;
+        trie->nodes.items[node].dense = (uint32_t)trie->by_byte.count + 1;
         reserve(&trie->by_byte, 257);
         memset(trie->by_byte.items + trie->by_byte.count, 0, 257 * sizeof *trie->by_byte.items);
         for (; child < end; child++) {
@@ -2110,7 +2127,7 @@ static void note_later_key(Explorer *e, uint32_t node, uint32_t code, uint32_t k
 /* Reads the strings below a node of the trie, from the state of the walker of a level on. */
 static void explore(Explorer *e, uint32_t node, uint32_t depth, uint32_t level, uint32_t key_start) {
     const Trie *trie = e->engine->trie;
-    for (uint32_t child = trie->first_child.items[node]; child < trie->first_child.items[node + 1]; child++) {
+    for (uint32_t child = trie->nodes.items[node].first_child; child < trie->nodes.items[node + 1].first_child; child++) {
         uint32_t code = trie->code.items[child], next_start = key_start, next_level = level;
         Machine *m = e->engine->walkers[level];
         e->path[depth] = (uint16_t)code;
@@ -3093,7 +3110,7 @@ EXPORT int trie_continues(const Trie *trie, const uint16_t *codes, size_t count)
         node = child_of(trie, node, codes[i]);
         if (node == 0) return 0;
     }
-    return trie->token.items[node] & 1;
+    return trie->nodes.items[node].token & 1;
 }
 
 EXPORT void engine_free(Engine *engine) {
@@ -3206,16 +3223,23 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
 /* The codes of ids, in engine_codes; 0: one is out of range. */
 static int engine_expand(Engine *engine, const uint32_t *ids, size_t count) {
     GUARD(NO_MEMORY);
-    engine->codes.count = 0;
+    const Trie *trie = engine->trie;
+    size_t total = 0;
     for (size_t i = 0; i < count; i++) {
-        if (ids[i] >= engine->trie->token_count) return 0;
-        size_t length;
-        const uint16_t *codes = codes_of(engine->trie, ids[i], &length);
-        reserve(&engine->codes, length);
-        uint16_t *out = engine->codes.items + engine->codes.count;
-        for (size_t j = 0; j < length; j++) out[j] = codes[j]; /* most are short */
-        engine->codes.count += length;
+        if (ids[i] >= trie->token_count) return 0;
+        total += trie->starts[ids[i] + 1] - trie->starts[ids[i]];
     }
+    engine->codes.count = 0;
+    reserve(&engine->codes, total + SPARE);
+    uint16_t *out = engine->codes.items;
+    for (size_t i = 0; i < count; i++) {
+        size_t length;
+        const uint16_t *codes = codes_of(trie, ids[i], &length);
+        memcpy(out, codes, SPARE * sizeof *out); /* most are no longer: a copy of fixed size is quicker */
+        if (length > SPARE) memcpy(out, codes, length * sizeof *out);
+        out += length;
+    }
+    engine->codes.count = total;
     return 1;
 }
 

@@ -371,11 +371,11 @@ class Engine:
         text = ctypes.string_at(json, length.value) if _check(result) == DONE else b""
         return result, text.decode("utf-8"), consumed.value
 
-    def decode(self, ids: array[int]) -> tuple[int, str, int]:
-        """As ``read`` for token ids ("I"), of which it says how many were read; 3: the last one reaches further."""
+    def decode(self, ids: bytes) -> tuple[int, str, int]:
+        """As ``read`` for token ids of 32 bits, of which it says how many were read; 3: the last one reaches further."""
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_decode(
-            self.pointer, ids.tobytes(), len(ids), *map(ctypes.byref, (json, length, consumed))
+            self.pointer, ids, len(ids) // 4, *map(ctypes.byref, (json, length, consumed))
         )
         text = ctypes.string_at(json, length.value) if _check(result) == DONE else b""
         return result, text.decode("utf-8"), consumed.value

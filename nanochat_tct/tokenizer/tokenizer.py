@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from array import array
 from collections.abc import Sequence
 from copy import copy
@@ -166,9 +167,9 @@ class Tokenizer:
             TokenizerError: the tokens are cut off, out of range, or not those of a valid document.
         """
         try:
-            ids = array("I", tokens)
-        except (OverflowError, TypeError):
-            ids = array("I", [self.vocab_size()])
+            ids = struct.pack(f"{len(tokens)}I", *tokens)
+        except struct.error:  # a number that is no id
+            ids = b"\xff" * 4
         result, text, consumed = self.engine.decode(ids)
         if result == DONE:
             return text, consumed, len(tokens)
