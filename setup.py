@@ -43,7 +43,7 @@ class BuildEngine(build_ext):
         version = hashlib.sha256(Path(source).read_bytes()).hexdigest()
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.partial")
-        subprocess.run(  # noqa: S603
+        subprocess.run(
             [*compiler, *FLAGS, f'-DENGINE_VERSION="{version}"', source, "-o", str(partial)], check=True
         )
         os.replace(partial, target)

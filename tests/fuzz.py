@@ -4,7 +4,8 @@
     python -m tests.fuzz --seconds 60 --target yaml
     python -m tests.fuzz --guided --target yaml --seconds 60     (pip install atheris: guided by coverage)
 
-Targets: ``encode``, ``decode``, ``decode_prefix`` (tokenizer), ``yaml`` (the reader of documents) and ``vocabulary`` (the loader of vocabulary
+Targets: ``encode``, ``decode``, ``decode_prefix`` (tokenizer),
+``yaml`` (the reader of documents) and ``vocabulary`` (the loader of vocabulary
 files, and the use of what it lets through). An input that ends in another error than a
 UserError, takes longer than 10 seconds, or gives a result that contradicts itself, is printed and ends the run with
 exit code 1. Every input follows from the seed, the target and its number.

@@ -1,6 +1,6 @@
 """The binding of engine.c: a grammar and tokens at work.
 
-Base tokens are characters of a Python string here, numbers of 16 bits there (``codes``); see engine.c for their meaning.
+Base tokens are characters of a Python string here, numbers of 16 bits there (``codes``); engine.c says what they mean.
 """
 
 from __future__ import annotations
@@ -72,11 +72,7 @@ def _automaton_numbers(description: dict[str, Any], kinds: dict[str, int]) -> It
     # bytes that lead to the same states from everywhere are one class, which keeps the table small
     class_of: dict[bytes, int] = {}
     classes = [class_of.setdefault(column.tobytes(), len(class_of)) for column in table.T] if states else []
-    columns = (
-        np.array([table[:, classes.index(each)] for each in range(len(class_of))], dtype=np.int64)
-        .reshape(-1, states)
-        .T
-    )
+    columns = table[:, [classes.index(each) for each in range(len(class_of))]]
     names, depth = description.get("names") or "", description.get("depth", 0)
     yield from (states, columns.shape[1], len(calls), kinds.get(names, 0), depth, description == ANY)
     if states:
@@ -366,13 +362,17 @@ class Engine:
         """
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_read(
-            self.pointer, codes_of(base), len(base), checks_graph, *map(ctypes.byref, (json, length, consumed))
+            self.pointer,
+            codes_of(base),
+            len(base),
+            checks_graph,
+            *map(ctypes.byref, (json, length, consumed)),
         )
         text = ctypes.string_at(json, length.value) if _check(result) == DONE else b""
         return result, text.decode("utf-8"), consumed.value
 
     def decode(self, ids: bytes) -> tuple[int, str, int]:
-        """As ``read`` for token ids of 32 bits, of which it says how many were read; 3: the last one reaches further."""
+        """As ``read`` for token ids of 32 bits; it says how many were read; 3: the last one reaches further."""
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_decode(
             self.pointer, ids, len(ids) // 4, *map(ctypes.byref, (json, length, consumed))
@@ -559,7 +559,10 @@ def _declared(found: ctypes.PyDLL) -> ctypes.PyDLL:
         "engine_error_at": (ctypes.c_uint64, [pointer]),
         "engine_codes": (pointer, [pointer, pointer]),
         "engine_encode": (ctypes.c_int64, [pointer, ctypes.c_char_p, size, pointer]),
-        "engine_read": (ctypes.c_int, [pointer, ctypes.c_char_p, size, ctypes.c_int, pointer, pointer, pointer]),
+        "engine_read": (
+            ctypes.c_int,
+            [pointer, ctypes.c_char_p, size, ctypes.c_int, pointer, pointer, pointer],
+        ),
         "engine_decode": (ctypes.c_int, [pointer, ctypes.c_char_p, size, pointer, pointer, pointer]),
         "machine_advance_tokens": (ctypes.c_int64, [pointer, ctypes.c_char_p, size]),
         "engine_masks_of": (ctypes.c_int64, [pointer, ctypes.c_char_p, size, pointer]),

@@ -1,7 +1,7 @@
 """What is wrong with a value, or with base tokens, that the engine refuses: the message, and the place.
 
-The engine decides; here it is only asked about the parts, in the order in which a person would look at them: an object's
-keys before its values.
+The engine decides; here it is only asked about the parts, in the order in which a person would look at them: the keys of
+an object before its values.
 """
 
 from __future__ import annotations
@@ -307,14 +307,15 @@ def json_text(value: Any, depth: int = 0) -> str:
         return scalar_text(value)
     if isinstance(value, dict | Pairs | list) and depth > MAX_DEPTH:
         return "[]"
-    parts = []
+    parts: list[str] = []
+    part: Any = ""
     try:
         if isinstance(value, list):
-            for part, item in enumerate(value):
+            for item in value:
+                part = len(parts)
                 parts.append(json_text(item, depth + 1))
             return f"[{','.join(parts)}]"
         if isinstance(value, dict | Pairs):
-            part: Any = ""
             for part, child in value.items() if isinstance(value, dict) else value:
                 if type(part) is not str:
                     raise Mismatch("a key is not a string")
