@@ -1,7 +1,7 @@
 """What is wrong with a value, or with base tokens, that the engine refuses: the message, and the place.
 
-The engine decides; here it is only asked about the parts, in the order in which a person would look at them: the keys of
-an object before its values.
+The engine decides; here it is only asked about the parts, in the order in which a person would look at them: the keys
+of an object before its values.
 """
 
 from __future__ import annotations
