@@ -87,7 +87,7 @@ endif
 stale:
 
 # The installation builds the tokenizer's C code.
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard nanochat_tct/tokenizer/native.c) $(if $(STALE),stale)
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard nanochat_tct/tokenizer/engine.c) $(if $(STALE),stale)
 	@if [ -n "$(STALE)" ] || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
 	  in_range=; \
 	  for python in $(CANDIDATES); do \

@@ -26,9 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ i
 from benchmarks.schemas import validator_of
 from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
-from nanochat_tct.tokenizer.grammar import Grammar
-from nanochat_tct.tokenizer.matcher import GrammarMatcher
 from nanochat_tct.tokenizer.references import References, escape
+from tests.support.grammars import Grammar
 
 DRAFTS = {
     "draft4": "http://json-schema.org/draft-04/schema#",
@@ -175,8 +174,7 @@ def judge(group: dict[str, Any], dialect: str, where: str, tally: Tally) -> None
         return tally.add(ASIDE, f"{where}: {schema['$schema']}", len(tests))
     try:
         compiled, unenforced = compile_schema(schema)
-        grammar = Grammar(json.loads(json.dumps(compiled)))
-        GrammarMatcher(grammar)
+        grammar = Grammar(compiled)
     except SchemaError as error:
         if "other documents" in str(error) or "inside the document" in str(error):
             return tally.add(ASIDE, f"{where}: {error}", len(tests))

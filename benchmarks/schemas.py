@@ -22,27 +22,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import regress
 from check_jsonschema.regex_variants import RegexImplementation, RegexVariantName
 from jsonschema import validators
 from jsonschema.exceptions import ValidationError, best_match
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tokenizer.automaton import Automaton
 from nanochat_tct.tokenizer.compile import compile_schema
-from nanochat_tct.tokenizer.grammar import ARRAY, ARRAY_END, END, NUMBER, OBJECT, OBJECT_END, Grammar, Node
-from nanochat_tct.tokenizer.matcher import (
-    AdditionalKey,
-    Array,
-    GrammarMatcher,
-    Illegal,
-    Object,
-    Scalar,
-    Value,
-)
+from nanochat_tct.tokenizer.engine import ARRAY_END, END, OBJECT_END
+from tests.support.grammars import Grammar
 
 MAX_WALK = 160  # base tokens before the shortest way to the end is taken
-CANDIDATES = 8  # keys or literals that are tried at one position
 
 
 @dataclass
@@ -94,76 +85,24 @@ def _patterns_of(schema: Any) -> list[str]:
     return found + list(named if isinstance(named, dict) else ())
 
 
-def draw(matcher: GrammarMatcher, choose: random.Random, length: int) -> str:
+def draw(grammar: Grammar, choose: random.Random, length: int) -> str:
     """The base tokens of a random document: at most length chosen ones, then the shortest way to the end."""
-    state: Any = matcher.start
+    matcher = grammar.engine.matcher()
     taken: list[str] = []
-    while state is not None and len(taken) < length:
-        for token in _candidates(matcher.grammar, state, choose):
-            try:
-                state = matcher.step(state, token)
-            except Illegal:
-                continue
-            taken.append(token)
-            break
+    while not matcher.is_complete and len(taken) < length:
+        legal = list(map(chr, np.flatnonzero(matcher.legal())))
+        closing = [token for token in legal if token in (END, OBJECT_END, ARRAY_END)]
+        others = [token for token in legal if token not in closing]
+        plain = [token for token in others if " " <= token <= "~"]
+        structure = [token for token in others if token > "\xff"]
+        groups = [group for group in (structure, plain, others) if group]
+        weights = [4, 5, 1][-len(groups) :] if len(groups) < 3 else [4, 5, 1]
+        if closing and (not groups or choose.random() < 0.2):
+            taken.append(choose.choice(closing))
         else:
-            break  # none of the few that were tried is allowed here
-    return "".join(taken) + matcher.complete(state)
-
-
-def _candidates(grammar: Grammar, state: Any, choose: random.Random) -> list[str]:
-    """Some base tokens that may be legal at a state, in the order in which to try them."""
-    if type(state) is Scalar:
-        return _bytes_or_end([(automaton, here) for _, automaton, here in state.automata], choose)
-    if type(state) is AdditionalKey:
-        return _bytes_or_end([(automaton, here) for _, automaton, here in state.classes], choose)
-    if type(state) is Object:
-        names = list(state.node.known)
-        names = choose.sample(names, min(CANDIDATES, len(names)))
-        known = [grammar.literals[name] for name in names]
-        free = [chr(choose.randrange(97, 123)), "A", "0", "_", "/", "-"] if state.node.free else []
-        first = free + known if choose.random() < 0.2 else known + free
-        return [OBJECT_END, *first] if choose.random() < 0.12 else [*first, OBJECT_END]
-    if type(state) is Array:
-        assert state.node.item is not None
-        items = _beginnings(grammar, state.node.item, choose)
-        return [ARRAY_END, *items] if choose.random() < 0.3 else [*items, ARRAY_END]
-    assert type(state) is Value
-    return _beginnings(grammar, state.node, choose)
-
-
-def _beginnings(grammar: Grammar, node: Node, choose: random.Random) -> list[str]:
-    """Base tokens that a value of a node may begin with."""
-    if not node.opens and node.objects:
-        return _candidates(grammar, Object(node, 0, frozenset(), 1, None), choose)
-    if not node.opens and node.arrays:
-        assert node.item is not None
-        return [ARRAY_END, *_beginnings(grammar, node.item, choose)]
-    if not node.opens and node.numbers:
-        return _bytes_or_end([(automaton, 0) for _, automaton in node.numbers], choose)
-    found = [OBJECT] * bool(node.objects) + [ARRAY] * bool(node.arrays) + [NUMBER] * bool(node.numbers)
-    found += node.constants
-    names = list(node.literals)
-    found += [grammar.literals[name] for name in choose.sample(names, min(CANDIDATES, len(names)))]
-    for _, automaton in node.texts:
-        found += _bytes_or_end([(automaton, 0)], choose)
-    choose.shuffle(found)
-    return found
-
-
-def _bytes_or_end(automata: list[tuple[Automaton, int]], choose: random.Random) -> list[str]:
-    """Bytes that go on in one of the automata, ASCII more often than not, and the end of the text."""
-    automaton, here = choose.choice(automata)
-    found = []
-    edges = automaton.edges[here]
-    plain = [edge for edge in edges if edge[0] < 128 and edge[1] > 31]
-    if edges:
-        for among in (plain, edges) if plain and choose.random() < 0.9 else (edges, plain):
-            if among:
-                low, high, _ = choose.choice(among)
-                found.append(chr(choose.randrange(max(low, min(32, high)), high + 1)))
-    ends = any(automaton.accepting[here] for automaton, here in automata)
-    return [END, *found] if ends and choose.random() < 0.3 else [*found, END]
+            taken.append(choose.choice(choose.choices(groups, weights)[0]))
+        assert matcher.advance(taken[-1])
+    return "".join(taken) + matcher.complete()
 
 
 def measure(path: Path, walks: int, seed: int = 0) -> Result:
@@ -173,18 +112,17 @@ def measure(path: Path, walks: int, seed: int = 0) -> Result:
     started = time.process_time()
     try:
         compiled, result.unenforced = compile_schema(schema)
-        grammar = Grammar(json.loads(json.dumps(compiled)))
-        matcher = GrammarMatcher(grammar)
+        grammar = Grammar(compiled)
     except UserError as error:
         result.refused = str(error)
         result.seconds = time.process_time() - started
         return result
     result.seconds = time.process_time() - started
-    result.nodes = len(grammar.nodes)
+    result.nodes = len(compiled["nodes"])
     validator = validator_of(schema)
     choose = random.Random(f"{path.stem} {seed}")
     for _ in range(walks):
-        base = draw(matcher, choose, choose.randrange(MAX_WALK))
+        base = draw(grammar, choose, choose.randrange(MAX_WALK))
         value, consumed = grammar.read(base)
         result.walks += 1
         again, _ = grammar.read(grammar.write(value))

@@ -153,15 +153,6 @@ def check_tokenizer(config: DoctorConfig) -> str:
     return f"{tokenizer.name}, {tokenizer.vocab_size()} tokens, fingerprint {tokenizer.fingerprint[:12]}"
 
 
-def check_native(config: DoctorConfig) -> str:
-    from nanochat_tct.tokenizer.native import why_in_python
-
-    tokenizer = _tokenizer(config)
-    if reason := why_in_python(tokenizer):
-        raise Skipped(f"{tokenizer.name} works in Python, which takes longer: {reason}")
-    return f"{tokenizer.name} encodes and decodes in compiled code"
-
-
 def check_wheel(config: DoctorConfig) -> str:
     if importlib.util.find_spec("tct_github_workflow") is None:
         raise Skipped("tct_github_workflow is not installed; the built-in tokenizer needs nothing")
@@ -269,7 +260,6 @@ CHECKS: dict[str, Callable[[DoctorConfig], str]] = {
     "torch": check_torch,
     "Ray": check_ray,
     "tokenizer": check_tokenizer,
-    "native code": check_native,
     "tokenizer wheel": check_wheel,
     "round trip": check_round_trip,
     "window": check_window,

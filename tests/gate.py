@@ -181,7 +181,10 @@ def git(*arguments: str) -> None:
 
 def build_native(source: Path) -> None:
     """Build the tokenizer's C code inside a checkout, as an editable installation does."""
-    command = [sys.executable, "-c", "from setuptools import setup; setup()", "build_ext", "--inplace"]
+    script = (
+        ["setup.py"] if (source / "setup.py").exists() else ["-c", "from setuptools import setup; setup()"]
+    )
+    command = [sys.executable, *script, "build_ext", "--inplace"]
     subprocess.run(command, cwd=source, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -10,8 +10,6 @@ import pytest
 from nanochat_tct import doctor
 from nanochat_tct.doctor import CHECKS, DoctorConfig, Skipped, run_check
 from nanochat_tct.errors import UserError
-from nanochat_tct.tokenizer import native
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.commands import run_cli
 
 pytestmark = pytest.mark.processes
@@ -27,7 +25,7 @@ def test_this_machine_is_well(flags: list[str], ray_session: Any, tmp_path: Path
     assert list(lines) == list(CHECKS)
     assert "FAIL" not in lines.values(), result.stdout
     skipped = {name for name, status in lines.items() if status == "skip"}
-    may_be_missing = {"glibc", "shared memory", "native code", "tokenizer wheel", "tiktoken", "store"}
+    may_be_missing = {"glibc", "shared memory", "tokenizer wheel", "tiktoken", "store"}
     if flags:
         may_be_missing.add("training")
     assert skipped <= may_be_missing, result.stdout
@@ -64,19 +62,6 @@ def test_what_a_check_raises() -> None:
     assert run_check(user_error, CONFIG) == ("FAIL", "too old; get a new one")
     assert run_check(skipped, CONFIG) == ("skip", "nothing here")
     assert run_check(broken, CONFIG) == ("FAIL", "ImportError: libcudart.so.12: not found")
-
-
-def test_no_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "missing", "No module named 'nanochat_tct.tokenizer._native'")
-    slow = Tokenizer()
-    slow.codec = None
-    monkeypatch.setattr(doctor, "_tokenizer", lambda config: slow)
-    status, text = run_check(doctor.check_native, CONFIG)
-    assert status == "skip"
-    assert text.startswith(
-        "builtin works in Python, which takes longer: its C code is not built here (No module"
-    )
-    assert "install a C compiler and Python's headers" in text and "pip install --no-deps -e ." in text
 
 
 def test_old_python(monkeypatch: pytest.MonkeyPatch) -> None:

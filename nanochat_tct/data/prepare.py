@@ -35,7 +35,6 @@ from nanochat_tct.ray_compat import PROGRESS_LOGGER
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tokenizer.native import why_in_python
 from nanochat_tct.tracking.terminal import Terminal
 
 SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by another rule is written again
@@ -103,8 +102,6 @@ def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, A
 def _write(
     config: PrepareConfig, tokenizer: Any, sources: list[Source], identity: dict[str, Any], begin: float
 ) -> TokenStore:
-    if reason := why_in_python(tokenizer):
-        print(f"tokenizing in Python, which takes longer: {reason}", flush=True)
     output = local_path(config.output)
     refuse_folder(config.output, "--output")
     with StoreWriter(output, tokenizer, config.settings(), config.masks) as writer:

@@ -12,7 +12,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from nanochat_tct.tokenizer.errors import SchemaError
@@ -20,6 +20,7 @@ from nanochat_tct.tokenizer.errors import SchemaError
 MAX_CODE_POINT = 0x10FFFF
 MAX_STATES = 20_000
 MAX_REPEAT = 1_000
+MAX_CLASSES = 256  # combinations of patterns that some key matches
 MAX_PATTERN_STEPS = 3_000_000  # members of the sets of states that subset construction goes through
 
 Ranges = tuple[tuple[int, int], ...]  # sorted, disjoint, inclusive code point ranges
@@ -426,6 +427,25 @@ def difference(left: Automaton, right: Automaton) -> Automaton:
         False,
         lambda s: s[0] >= 0 and left.accepting[s[0]] and not (s[1] >= 0 and right.accepting[s[1]]),
     )
+
+
+def classes_of_keys(patterns: Sequence[Automaton], max_states: int | None = None) -> dict[int, Automaton]:
+    """The sets of patterns, as bit masks, that some key matches while it matches no other; with those keys.
+
+    Raises:
+        SchemaError: there are more than MAX_CLASSES of them, or more states in all, where that is limited.
+    """
+    classes = {0: ANY_STRING}
+    for index, pattern in enumerate(patterns):
+        split = {}
+        for matched, names in classes.items():
+            split[matched] = difference(names, pattern)
+            split[matched | 1 << index] = intersection(names, pattern)
+        classes = {matched: split[matched] for matched in sorted(split) if not split[matched].is_empty}
+        states = sum(len(names.edges) for names in classes.values())
+        if max_states is not None and (len(classes) > MAX_CLASSES or states > max_states):
+            raise SchemaError("the patterns of an object's keys overlap in too many ways; simplify them")
+    return classes
 
 
 def from_strings(values: Iterable[str]) -> Automaton:

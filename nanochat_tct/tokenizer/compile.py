@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, difference, intersection
+from nanochat_tct.tokenizer.automaton import Automaton, classes_of_keys
 from nanochat_tct.tokenizer.errors import SchemaError
 from nanochat_tct.tokenizer.schema import (
     Alternative,
@@ -35,7 +35,6 @@ from nanochat_tct.tokenizer.schema import (
 from nanochat_tct.tokenizer.soundness import grammar_problem
 
 MAX_PATTERNS = 8  # patterns of free keys at one place whose combinations are all enumerated
-MAX_CLASSES = 256  # combinations of patterns that some key matches, where there are more patterns
 MAX_CLASS_STATES = 5_000  # of the automata of all these combinations
 MAX_NODES = 20_000
 
@@ -147,7 +146,11 @@ class _Builder:
         patterns += [s.names for s in shapes if s.names is not None and s.names not in patterns]
         node["patterns"] = [self.automaton(pattern) for pattern in patterns]
         node["free"] = {}
-        for matched in range(1 << len(patterns)) if len(patterns) <= MAX_PATTERNS else _classes(patterns):
+        for matched in (
+            range(1 << len(patterns))
+            if len(patterns) <= MAX_PATTERNS
+            else classes_of_keys(patterns, MAX_CLASS_STATES)
+        ):
             types: list[Lazy] = []
             for shape in shapes:
                 found = [lazy for p, lazy in shape.patterns if matched >> patterns.index(p) & 1]
@@ -160,18 +163,3 @@ class _Builder:
 
     def _merged(self, lazies: list[Lazy]) -> tuple[int, list[int]]:
         return self.node_of([self.compiler.allowed(lazy) for lazy in lazies])
-
-
-def _classes(patterns: list[Automaton]) -> list[int]:
-    """The sets of patterns, as bit masks, that some key matches while it matches no other."""
-    classes = {0: ANY_STRING}
-    for index, pattern in enumerate(patterns):
-        split = {}
-        for matched, names in classes.items():
-            split[matched] = difference(names, pattern)
-            split[matched | 1 << index] = intersection(names, pattern)
-        classes = {matched: names for matched, names in split.items() if not names.is_empty}
-        states = sum(len(names.edges) for names in classes.values())
-        if len(classes) > MAX_CLASSES or states > MAX_CLASS_STATES:
-            raise SchemaError("the patterns of an object's keys overlap in too many ways; simplify them")
-    return sorted(classes)

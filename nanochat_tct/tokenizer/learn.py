@@ -14,11 +14,10 @@ from collections import Counter
 
 import numpy as np
 
-from nanochat_tct.tokenizer.grammar import PAD
-from nanochat_tct.tokenizer.segment import longest_match
+from nanochat_tct.tokenizer.engine import PAD, Segmenter
 from nanochat_tct.tokenizer.vocabulary import MAX_TOKEN
 
-# Base characters below 0x100 are bytes of text, those above are structure and literals (see grammar.py).
+# Base characters below 0x100 are bytes of text, those above are structure and literals (see engine.c).
 WORD = re.compile(
     r" ?[A-Za-z\x80-\xff]+| ?[0-9]{1,3}|\n+ *| ?[^A-Za-z0-9\s\x80-\uffff]+|[\t\r\x0b\x0c ]+|[\u0100-\uffff]|[\s\S]"
 )
@@ -62,7 +61,7 @@ def learn_tokens(counts: Counter[str], base_size: int, vocab_size: int) -> list[
 def _uses(counts: Counter[str], tokens: set[str]) -> Counter[str]:
     """How often each token occurs when the pieces are cut greedily."""
     known = sorted(tokens)
-    cut = longest_match(known)
+    cut = Segmenter(known).encode
     uses: Counter[str] = Counter()
     for piece, count in counts.items():
         for index in cut(piece):
@@ -103,7 +102,7 @@ def merge(counts: Counter[str], base_size: int, capacity: int) -> set[str]:
     )
     ids = {text: token for token, text in reversed(list(enumerate(expansions)))}
     known = sorted(ids.keys() - {chr(PAD)})
-    cut = longest_match(known)
+    cut = Segmenter(known).encode
     spelled = {word: [ids[known[index]] for index in cut(word)] for word in words}
     sequences = [[token for word in split[piece] for token in spelled[word]] for piece in counts]
     grow(_learn(sequences, list(counts.values()), len(expansions), capacity - (len(expansions) - base_size)))

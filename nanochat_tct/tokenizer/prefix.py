@@ -10,22 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nanochat_tct.tokenizer.engine import ARRAY_END, END, FALSE, NULL, NUMBER, OBJECT_END, TRUE, Matcher
 from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.grammar import (
-    ARRAY,
-    ARRAY_END,
-    END,
-    FALSE,
-    NULL,
-    NUMBER,
-    OBJECT,
-    OBJECT_END,
-    TRUE,
-    Grammar,
-    Mismatch,
-    Node,
-)
-from nanochat_tct.tokenizer.matcher import GrammarMatcher, Illegal, State, segments_of
+from nanochat_tct.tokenizer.explain import Explainer, Mismatch, Node, json_text, scalar_text, utf8
 
 
 @dataclass(frozen=True)
@@ -87,136 +74,136 @@ def is_cut(value: Any) -> bool:
     return isinstance(value, Cut)
 
 
-def beginnings(matcher: GrammarMatcher, value: Any) -> list[str]:
+def beginnings(explainer: Explainer, value: Any) -> list[str]:
     """The base tokens of a value with a ``Cut``: each string is a way in which a valid document may begin.
 
     Raises:
         TokenizerError: a part before the cut is not valid, or nothing valid can follow; it names the place.
     """
-    pieces: list[str] = []
-    pointers: list[tuple[int, str]] = []
+    opened = _Opened(explainer)
     try:
-        options = _write(matcher.grammar, matcher.grammar.root, value, pieces, pointers, "", 1)
+        options = opened.write(explainer.node(0), value, 0, "")
+        text = "".join(opened.text).encode("utf-8")
     except Mismatch as error:
         raise error.located() from None
-    base = "".join(pieces)
-    state: State | None = matcher.start
-    written = 0
-    for segment in segments_of(base):
-        try:
-            if state is None:
-                raise Illegal
-            state = matcher.advance(state, (segment,))
-        except Illegal:
-            place = max((start, pointer) for start, pointer in pointers if start <= written)[1]
-            raise TokenizerError(place, "no valid workflow begins like this") from None
-        written += len(segment)
-    found = [base + ending for option in options for ending in _endings(matcher, state, *option)]
+    matcher = explainer.engine.matcher()
+    if not matcher.write(text):
+        reached = explainer.engine.error_at
+        pointer = max((start, pointer) for start, pointer in opened.pointers if start <= reached)[1]
+        raise TokenizerError(pointer, "no valid workflow begins like this")
+    base = matcher.written()
+    found = [base + ending for option in options for ending in _endings(matcher, *option)]
     if not found:
-        raise TokenizerError(pointers[-1][1], "no valid workflow begins like this")
+        raise TokenizerError(opened.pointers[-1][1], "no valid workflow begins like this")
     return found
 
 
-def _endings(matcher: GrammarMatcher, state: State | None, text: str, avoided: frozenset[str]) -> list[str]:
+def _endings(matcher: Matcher, text: str, avoided: frozenset[str]) -> list[str]:
     """The text, or, where some base tokens may not follow it, the text with each of those that may."""
-    try:
-        here = matcher.advance(state, segments_of(text)) if state is not None and text else state
-        if not avoided:
-            return [text]
-        assert here is not None
-    except Illegal:
+    here = matcher.copy()
+    if text and not here.advance(text):
         return []
-    endings = []
-    for code in range(matcher.grammar.base_size):
-        if chr(code) not in avoided:
-            try:
-                matcher.step(here, chr(code))
-            except Illegal:
-                continue
-            endings.append(text + chr(code))
-    return endings
+    if not avoided:
+        return [text]
+    every = map(chr, range(matcher.engine.base_size))
+    return [text + character for character in every if character not in avoided and here.allows(character)]
 
 
-def _write(
-    grammar: Grammar,
-    node: Node,
-    value: Any,
-    pieces: list[str],
-    pointers: list[tuple[int, str]],
-    pointer: str,
-    depth: int,
-    is_item: bool = False,
-) -> list[Option]:
-    """Writes what is certain; returns what may come next."""
-    pointers.append((sum(map(len, pieces)), pointer))
-    if isinstance(value, Cut):
-        return _scalar_options(grammar, node, value)
-    if isinstance(value, dict) and node.objects and is_cut(value):
-        if node.opens:
-            pieces.append(OBJECT)
-        for name, child in value.items():
+class _Opened:
+    """The JSON text of a value up to its cut, and where its open parts begin in it."""
+
+    def __init__(self, explainer: Explainer) -> None:
+        self.explainer = explainer
+        self.text: list[str] = []
+        self.pointers: list[tuple[int, str]] = []  # bytes before an open value, and its pointer
+
+    def write(self, node: Node, value: Any, depth: int, pointer: str, is_item: bool = False) -> list[Option]:
+        """Writes what is certain; returns what may come next.
+
+        Raises:
+            Mismatch: a part before the cut is not valid.
+        """
+        self.pointers.append((len("".join(self.text).encode("utf-8", "surrogatepass")), pointer))
+        if isinstance(value, Cut):
+            return _scalar_options(self.explainer, node, value)
+        if isinstance(value, dict) and node.objects and is_cut(value):
+            return self._write_object(node, value, depth, pointer, is_item)
+        if isinstance(value, list) and node.arrays and is_cut(value):
+            return self._write_array(node, value, depth, pointer)
+        # whole, or of a kind that is not allowed here: then this says so
+        if is_cut(value):
+            value = {} if isinstance(value, dict) else []
+        self.explainer.accepted(node.number, value, depth)
+        self.text.append(json_text(value))
+        return [("", NOTHING)]
+
+    def _write_object(
+        self, node: Node, value: dict[Any, Any], depth: int, pointer: str, is_item: bool
+    ) -> list[Option]:
+        self.text.append("{")
+        for index, (name, child) in enumerate(value.items()):
             if isinstance(name, Cut):
                 # an object that is open without a token of its own: its array may not end before it
                 keeps_array = frozenset(ARRAY_END if is_item and len(value) == 1 and not node.opens else ())
                 used = [each for each in value if each is not name]
-                options = _key_options(node, name, used)
+                options = _key_options(self.explainer, node, name, used)
                 return [(text, avoided if text else avoided | keeps_array) for text, avoided in options]
             try:
                 key = node.key(name)
                 if key is None:
                     raise Mismatch(f"a key may not be {name!r}" if node.free else f"unknown key {name!r}")
-                pieces.append(key.prefix)
+                self.text.append(f"{',' if index else ''}{scalar_text(name)}:")
                 if is_cut(child):
                     below = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
-                    return _write(grammar, key.child, child, pieces, pointers, below, depth + 1)
-                grammar.walk_of(key.child)(child, pieces.append, depth + 1)
+                    return self.write(self.explainer.node(key.node), child, depth + 1, below)
+                self.explainer.accepted(key.node, child, depth + 1)
+                self.text.append(json_text(child))
             except Mismatch as error:
                 error.path.append(name)
                 raise
-    if isinstance(value, list) and node.arrays and is_cut(value):
-        if node.opens:
-            pieces.append(ARRAY)
+        raise AssertionError("a cut that is not the last")
+
+    def _write_array(self, node: Node, value: list[Any], depth: int, pointer: str) -> list[Option]:
+        self.text.append("[")
         assert node.item is not None
         for index, item in enumerate(value):
             if isinstance(item, Cut) and item.kind in ("collection", "value"):
                 return [("", CLOSING if item.goes_on or item.kind == "value" else NOTHING)]
             try:
+                self.text.append("," if index else "")
                 if is_cut(item):
                     below = f"{pointer}/{index}"
-                    return _write(grammar, node.item, item, pieces, pointers, below, depth + 1, is_item=True)
-                grammar.walk_of(node.item)(item, pieces.append, depth + 1)
+                    return self.write(self.explainer.node(node.item), item, depth + 1, below, is_item=True)
+                self.explainer.accepted(node.item, item, depth + 1)
+                self.text.append(json_text(item))
             except Mismatch as error:
                 error.path.append(index)
                 raise
-    # whole, or of a kind that is not allowed here: then this says so
-    if is_cut(value):
-        value = {} if isinstance(value, dict) else []
-    grammar.walk_of(node)(value, pieces.append, depth)
-    return [("", NOTHING)]
+        raise AssertionError("a cut that is not the last")
 
 
-def _key_options(node: Node, cut: Cut, used: list[str]) -> list[Option]:
+def _key_options(explainer: Explainer, node: Node, cut: Cut, used: list[str]) -> list[Option]:
     if cut.kind == "collection" or not cut.text:
         goes_on = cut.goes_on or cut.kind == "key"
         return [("", CLOSING if goes_on else NOTHING)]
     options: list[Option] = [
-        (key.prefix, NOTHING)
-        for name, key in node.known.items()
+        (explainer.literal(name), NOTHING)
+        for name in node.known
         if name.startswith(cut.text) and name not in used
     ]
     return [*options, (_bytes_of(cut.text), NOTHING)] if node.free else options
 
 
-def _scalar_options(grammar: Grammar, node: Node, cut: Cut) -> list[Option]:
+def _scalar_options(explainer: Explainer, node: Node, cut: Cut) -> list[Option]:
     if cut.kind == "value":
         return [("", NOTHING)]
     if cut.kind in ("collection", "key"):
-        raise Mismatch(f"an object or array where {node.kinds()} is expected")
+        raise Mismatch(f"an object or array where {node.kinds} is expected")
     text = cut.text
     options: list[Option] = []
-    if not node.texts and cut.kind != "literal":  # else the enumerations are among the texts
+    if not node.has_texts and cut.kind != "literal":  # else the enumerations are among the texts
         options += [
-            (grammar.literals[literal], NOTHING) for literal in node.literals if literal.startswith(text)
+            (explainer.literal(literal), NOTHING) for literal in node.literals if literal.startswith(text)
         ]
     if cut.kind != "text":
         options += [
@@ -227,15 +214,15 @@ def _scalar_options(grammar: Grammar, node: Node, cut: Cut) -> list[Option]:
                 if word.startswith(text) and token in node.constants
             )
         ]
-        if node.numbers and not cut.goes_on and NUMBER_BEGINNING.fullmatch(text):
+        if node.has_numbers and not cut.goes_on and NUMBER_BEGINNING.fullmatch(text):
             options.append(((NUMBER if node.opens else "") + text, NOTHING))
-    if node.texts and cut.kind == "text":
+    if node.has_texts and cut.kind == "text":
         avoided = frozenset(END) if cut.goes_on else NOTHING
         if not text:  # the text has begun, though it has no token yet
-            avoided |= {chr(code) for code in range(256, grammar.base_size)} - {END}
+            avoided |= {chr(code) for code in range(256, explainer.engine.base_size)} - {END}
         options.append((_bytes_of(text), avoided))
-    elif node.texts and cut.kind == "plain":
-        options += _plain_texts(text, cut.goes_on, bool(node.numbers))
+    elif node.has_texts and cut.kind == "plain":
+        options += _plain_texts(text, cut.goes_on, node.has_numbers)
     return options
 
 
@@ -264,7 +251,4 @@ def _plain_texts(text: str, goes_on: bool, has_numbers: bool) -> list[Option]:
 
 
 def _bytes_of(text: str) -> str:
-    try:
-        return text.encode("utf-8").decode("latin-1")
-    except UnicodeEncodeError:
-        raise Mismatch("a lone surrogate is not Unicode text") from None
+    return utf8(text).decode("latin-1")

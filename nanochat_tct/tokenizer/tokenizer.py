@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
+import struct
+from array import array
 from collections.abc import Sequence
-from functools import cached_property
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nanochat_tct.tokenizer.engine import DONE, END, PAD, Engine, Matcher, base_name
 from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.grammar import END, OBJECT_END, PAD, Grammar, Pairs
-from nanochat_tct.tokenizer.matcher import AdditionalKey, GrammarMatcher, Illegal, Object, State, segments_of
-from nanochat_tct.tokenizer.native import make_codec
+from nanochat_tct.tokenizer.explain import Explainer, Pairs
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
-from nanochat_tct.tokenizer.segment import Segmenter
-from nanochat_tct.tokenizer.token_bitmask import TokenBitmask
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
-
-if TYPE_CHECKING:
-    from nanochat_tct.tokenizer._native import Codec
 
 
 class Tokenizer:
@@ -29,32 +25,24 @@ class Tokenizer:
     Attributes:
         name: "builtin", or the path of the vocabulary file.
         fingerprint: SHA-256 (hex) of the vocabulary; equal fingerprints mean equal token ids.
+        expansions: the base tokens of each token.
     """
 
     def __init__(self, path: Path = BUILTIN) -> None:
         content, self.fingerprint = load_vocabulary(path)
         self.name = "builtin" if path == BUILTIN else str(path)
         try:
-            self.grammar = Grammar(content["grammar"])
-            self.grammar_matcher = GrammarMatcher(self.grammar)
+            self.engine = Engine(content["grammar"], content["tokens"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise TokenizerError(
                 "", f"{path}: the grammar in this vocabulary file is damaged ({error})"
             ) from error
-        self.segmenter = Segmenter(self.grammar.base_size, content["tokens"])
-
-    @cached_property
-    def masks(self) -> TokenBitmask:
-        """The legal tokens at any place, made when first asked for."""
-        return TokenBitmask(self.grammar_matcher, self.segmenter.expansions)
-
-    @cached_property
-    def codec(self) -> Codec | None:
-        """The quick way for ``encode`` and ``decode``, made when first asked for; with None they go in Python."""
-        return make_codec(self.grammar, self.segmenter)
+        self.segmenter = self.engine.segmenter
+        self.expansions = self.segmenter.expansions
+        self.explainer = Explainer(self.engine)
 
     def vocab_size(self) -> int:
-        return len(self.segmenter.expansions)
+        return len(self.expansions)
 
     def pad_token(self) -> int:
         """The id that fills rows; it never stands in a document."""
@@ -66,7 +54,11 @@ class Tokenizer:
         Raises:
             TokenizerError: the text is not JSON, or its value is not valid under the schema (with the JSON pointer).
         """
-        if self.codec is not None and (ids := self.codec.encode(json_str)) is not None:
+        try:
+            ids = self.engine.encode(json_str.encode("utf-8"))
+        except UnicodeEncodeError:
+            ids = None
+        if ids is not None:
             return ids
         try:
             value = _read_json(json_str)
@@ -74,11 +66,20 @@ class Tokenizer:
             raise
         except (ValueError, RecursionError) as error:
             raise TokenizerError("", f"not JSON: {error}") from None
-        return self.encode_value(value)
+        self.explainer.write(value)
+        raise AssertionError("the value is valid, but its text is not")
 
     def encode_value(self, value: Any) -> list[int]:
         """Token ids of a document given as a parsed JSON value; see ``encode``."""
-        return self.segmenter.encode(self.grammar.write(value))
+        return self.segmenter.encode(self.write(value))
+
+    def write(self, value: Any) -> str:
+        """The base tokens of a document given as a parsed JSON value.
+
+        Raises:
+            TokenizerError: the value is not valid under the schema; it names the place.
+        """
+        return self.explainer.write(value)
 
     def encode_prefix(self, value: Any, open_scalar: bool = True) -> list[int]:
         """Token ids of a half-written document, left open at its end.
@@ -109,7 +110,7 @@ class Tokenizer:
         first_error: TokenizerError | None = None
         for value in readings:
             try:
-                found += beginnings(self.grammar_matcher, value)
+                found += beginnings(self.explainer, value)
             except TokenizerError as error:
                 first_error = first_error or error
         if not found:
@@ -125,14 +126,15 @@ class Tokenizer:
         certain = first[:length]
         if len(shortest) == 1:
             return self.segmenter.encode(certain), ()
-        advance, complete = self.grammar_matcher.advance, self.grammar_matcher.complete
-        state = advance(self.grammar_matcher.start, segments_of(certain))
-        assert state is not None
+        matcher = self.engine.matcher()
+        assert matcher.advance(certain)
 
         def order(ending: str) -> tuple[int, bool]:
-            rest = complete(advance(state, segments_of(ending)))
+            after = matcher.copy()
+            assert after.advance(ending)
             # of equally short ones, those that a person might write come first
-            return len(ending) + len(rest), ord(ending[-1]) < 256 and not ending[-1].isalnum()
+            length = len(ending) + len(after.complete())
+            return length, ord(ending[-1]) < 256 and not ending[-1].isalnum()
 
         return self.segmenter.encode(certain), tuple(
             sorted((base[len(certain) :] for base in shortest), key=order)
@@ -147,7 +149,7 @@ class Tokenizer:
         Returns:
             The tokens that stay, whatever follows, and the base tokens of the rest.
         """
-        texts = [self.segmenter.expansions[token] for token in tokens]
+        texts = [self.expansions[token] for token in tokens]
         rest = "".join(texts)
         for index, text in enumerate(texts):
             if self.segmenter.begins_longer_token(rest):
@@ -164,32 +166,26 @@ class Tokenizer:
         Raises:
             TokenizerError: the tokens are cut off, out of range, or not those of a valid document.
         """
-        if self.codec is not None and (decoded := self.codec.decode(tokens)) is not None:
-            return decoded
-        value, consumed = self._decode(tokens)
-        return _compact_json(value), consumed, len(tokens)
+        try:
+            ids = struct.pack(f"{len(tokens)}I", *tokens)
+        except struct.error:  # a number that is no id
+            ids = b"\xff" * 4
+        result, text, consumed = self.engine.decode(ids)
+        if result == DONE:
+            return text, consumed, len(tokens)
+        self._check_range(tokens)
+        base = self.segmenter.decode(tokens)
+        result, _, length = self.engine.read(base)
+        if result == DONE:
+            raise TokenizerError("", "a token reaches beyond the end of the document")
+        raise self.explainer.read_error(base, length, result)
 
     def decode_value(self, tokens: Sequence[int]) -> Any:
         """The value of exactly one whole document; see ``decode``."""
-        value, consumed = self._decode(tokens)
+        text, consumed, _ = self.decode(tokens)
         if consumed != len(tokens):
             raise TokenizerError("", f"the document ends after {consumed} of {len(tokens)} tokens")
-        return value
-
-    def _decode(self, tokens: Sequence[int]) -> tuple[Any, int]:
-        self._check_range(tokens)
-        base = self.segmenter.decode(tokens)
-        value, length = self.grammar.read(base)
-        if length == len(base):
-            return value, len(tokens)
-        position = 0
-        for index, token in enumerate(tokens):
-            if position == length:
-                return value, index
-            position += len(self.segmenter.expansions[token])
-        if position != length:
-            raise TokenizerError("", "a token reaches beyond the end of the document")
-        return value, len(tokens)
+        return json.loads(text)
 
     def decode_prefix(self, tokens: Sequence[int]) -> tuple[str, int, bool]:
         """A cut-off sequence, completed to the shortest valid document.
@@ -202,53 +198,19 @@ class Tokenizer:
             they were a complete document by themselves.
         """
         self._check_range(tokens)
-        state: State | None = self.grammar_matcher.start
-        kept: list[str] = []
-        fields = 0
-        for token in tokens:
-            if state is None:
-                break
-            expansion = self.segmenter.expansions[token]
-            moved = self._advance(state, expansion)
-            if moved is None:
-                break
-            state, more = moved
-            fields += more
-            kept.append(expansion)
-        base = "".join(kept)
-        if state is None:
-            value, _ = self.grammar.read(base)
-            return _compact_json(value), fields, True
-        cut = _incomplete_character(base)
-        if cut:
-            base = base[:-cut]
-            state = self.grammar_matcher.start
-            for character in base:
-                assert state is not None
-                state = self.grammar_matcher.step(state, character)
-        value, _ = self.grammar.read(base + self.grammar_matcher.complete(state))
-        return _compact_json(value), fields, False
-
-    def _advance(self, state: State, expansion: str) -> tuple[State | None, int] | None:
-        """The state after a token and the number of keys in it; None when the token is not legal."""
-        fields = 0
-        here: State | None = state
-        try:
-            for character in expansion:
-                if here is None:
-                    return None
-                owner = self.grammar_matcher.reader_of(here, character)
-                here = self.grammar_matcher.step(owner, character)
-                known_key = (
-                    isinstance(owner, Object)
-                    and character != OBJECT_END
-                    and not isinstance(here, AdditionalKey)
-                )
-                if known_key or (isinstance(owner, AdditionalKey) and character == END):
-                    fields += 1
-        except Illegal:
-            return None
-        return here, fields
+        matcher = self.engine.matcher()
+        legal = matcher.advance_tokens(array("I", tokens))
+        base, fields, is_complete = self.segmenter.decode(tokens[:legal]), matcher.fields, matcher.is_complete
+        if not is_complete:
+            cut = _incomplete_character(base)
+            if cut:
+                base = base[:-cut]
+                matcher = self.engine.matcher()
+                assert matcher.advance(base)
+            base += matcher.complete()
+        result, text, _ = self.engine.read(base, checks_graph=False)
+        assert result == DONE
+        return text, fields, is_complete
 
     def extract_window(self, tokens: Sequence[int], start: int, end: int) -> list[int]:
         """``[start] + tokens[start:end]``: one position token, then content.
@@ -269,26 +231,16 @@ class Tokenizer:
 
         Returns: a mask for each, ceil(vocab_size / 8) bytes: a bit a token, the first one in the highest bit.
         """
-        advance, packed, segments = self.grammar_matcher.advance, self.masks.packed, self.masks.segments
-        state: State | None = self.grammar_matcher.start
-        asked, mask = None, b""
-        masks = []
-        for token in tokens:
-            if state is not asked:  # most tokens of a text change nothing
-                asked, mask = state, packed(state)
-            masks.append(mask)
-            assert state is not None, "a token after the end of the document"
-            state = advance(state, segments[token])
-        return masks
+        return self.engine.masks_of(tokens)
 
     def describe(self, token: int) -> str:
         """A token as a person reads it."""
         parts: list[str] = []
-        for character in self.segmenter.expansions[token]:
+        for character in self.expansions[token]:
             if character == END:
                 parts.append("⏎")
             elif ord(character) > 255:
-                parts.append(f"‹{self.grammar.name(character)}›")
+                parts.append(f"‹{base_name(self.engine.grammar, character)}›")
             else:
                 parts.append(character)
         text = "".join(parts)
@@ -298,7 +250,7 @@ class Tokenizer:
         return text.replace("\n", "↵").replace(" ", "·").replace("\t", "→")
 
     def _check_range(self, tokens: Sequence[int]) -> None:
-        size = len(self.segmenter.expansions)
+        size = len(self.expansions)
         if len(tokens) == 0 or (min(tokens) >= 0 and max(tokens) < size):
             return
         for index, token in enumerate(tokens):
@@ -311,9 +263,8 @@ class TokenMatcher:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._state: State | None = tokenizer.grammar_matcher.start
+        self._matcher: Matcher = tokenizer.engine.matcher()
         self._expected: tuple[str, ...] = ()
-        self._closing: tuple[str, list[int]] = ("", [])  # base tokens, and their ids
 
     def expect(self, *beginnings: str) -> None:
         """Allows only tokens that write one of these strings of base tokens first; the last may go on beyond it.
@@ -325,15 +276,14 @@ class TokenMatcher:
     @property
     def is_complete(self) -> bool:
         """Whether the document is complete, so that no token may follow."""
-        return self._state is None
+        return self._matcher.is_complete
 
     def legal(self) -> np.ndarray:
-        """Which tokens some valid document goes on with: bool (vocab_size,). Not to be changed."""
-        mask = self._tokenizer.masks.legal(self._state)[: self._tokenizer.vocab_size()]
+        """Which tokens some valid document goes on with: bool (vocab_size,)."""
+        mask = self._matcher.legal()
         if not self._expected:
             return mask
-        mask = mask.copy()
-        expansions = self._tokenizer.segmenter.expansions
+        expansions = self._tokenizer.expansions
         by_first: dict[str, list[str]] = {}
         for expected in self._expected:
             by_first.setdefault(expected[0], []).append(expected)
@@ -347,7 +297,7 @@ class TokenMatcher:
 
     def allows(self, token: int) -> bool:
         """Whether some valid document goes on with this token."""
-        return self._moved(token) is not None
+        return self._fits(token) and self._matcher.advance_token(token, is_trial=True)
 
     def advance(self, token: int) -> None:
         """Reads a token.
@@ -355,61 +305,42 @@ class TokenMatcher:
         Raises:
             TokenizerError: no valid document goes on with it.
         """
-        moved = self._moved(token)
-        if moved is None:
+        if not (self._fits(token) and self._matcher.advance_token(token)):
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
-        (self._state,) = moved
-        text = self._tokenizer.segmenter.expansions[token]
-        if any(text.startswith(expected) for expected in self._expected):
-            self._expected = ()
-        else:
-            self._expected = tuple(
-                expected[len(text) :] for expected in self._expected if expected.startswith(text)
-            )
+        if self._expected:
+            text = self._tokenizer.expansions[token]
+            is_written = any(text.startswith(expected) for expected in self._expected)
+            rests = [each[len(text) :] for each in self._expected if each.startswith(text)]
+            self._expected = () if is_written else tuple(rests)
 
     def after(self, token: int) -> TokenMatcher:
         """Return a new matcher that has also accepted a token; see ``advance``."""
-        matcher = TokenMatcher(self._tokenizer)
-        matcher._state, matcher._expected, matcher._closing = self._state, self._expected, self._closing
+        matcher = copy(self)
+        matcher._matcher = self._matcher.copy()
         matcher.advance(token)
         return matcher
 
     def closing(self) -> list[int]:
         """Tokens that end the document: the shortest way in base tokens."""
-        matcher, segmenter = self._tokenizer.grammar_matcher, self._tokenizer.segmenter
-        if self._expected:
-            assert self._state is not None
-            expected = self._expected[0]
-            rest = matcher.complete(matcher.advance(self._state, segments_of(expected)))
-            return segmenter.encode(expected + rest)
-        base = matcher.complete(self._state)
-        if base != self._closing[0]:
-            self._closing = (base, segmenter.encode(base))
-        return self._closing[1]
+        if not self._expected:
+            return self._matcher.closing()
+        matcher = self._matcher.copy()
+        assert matcher.advance(self._expected[0])
+        return self._tokenizer.segmenter.encode(self._expected[0] + matcher.complete())
 
-    def _moved(self, token: int) -> tuple[State | None] | None:
-        if self._state is None or not 0 <= token < self._tokenizer.vocab_size():
-            return None
-        text = self._tokenizer.segmenter.expansions[token]
-        if self._expected and not any(
-            text.startswith(expected) or expected.startswith(text) for expected in self._expected
-        ):
-            return None
-        try:
-            return (
-                self._tokenizer.grammar_matcher.advance(self._state, self._tokenizer.masks.segments[token]),
-            )
-        except Illegal:
-            return None
+    def _fits(self, token: int) -> bool:
+        """Whether a token is one of what is expected."""
+        if not self._expected or not 0 <= token < self._tokenizer.vocab_size():
+            return not self._expected
+        text = self._tokenizer.expansions[token]
+        return any(text.startswith(each) or each.startswith(text) for each in self._expected)
 
 
 def _refuse_constant(text: str) -> Any:
     raise TokenizerError("", f"{text} is not a JSON number")
 
 
-# made once, not anew for each document
 _read_json = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=Pairs).decode
-_compact_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _incomplete_character(base: str) -> int:

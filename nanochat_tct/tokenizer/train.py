@@ -13,8 +13,9 @@ from typing import Any
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import learn
 from nanochat_tct.tokenizer.compile import compile_schema
+from nanochat_tct.tokenizer.engine import Engine
 from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.grammar import Grammar
+from nanochat_tct.tokenizer.explain import Explainer
 from nanochat_tct.tokenizer.vocabulary import save_vocabulary
 
 
@@ -45,7 +46,8 @@ def train_vocabulary(
         UserError: there is nothing to learn from, the size is too small, or the file cannot be written.
     """
     compiled, unenforced = compile_schema(schema)
-    grammar = Grammar(compiled)
+    grammar = Engine(compiled)
+    explainer = Explainer(grammar)
     if vocab_size <= grammar.base_size:
         raise UserError(
             f"--vocab-size {vocab_size}: this schema has {grammar.base_size} base tokens; ask for more"
@@ -55,7 +57,7 @@ def train_vocabulary(
     accepted = 0
     for group, value in documents:
         try:
-            base = grammar.write(value)
+            base = explainer.write(value)
         except TokenizerError as error:
             refused[error.problem] += 1
             continue

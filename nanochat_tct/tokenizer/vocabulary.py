@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tokenizer.grammar import FIRST_LITERAL, PAD
+from nanochat_tct.tokenizer.engine import FIRST_LITERAL, PAD
 from nanochat_tct.tokenizer.schema import NUMBER_TEXT
 from nanochat_tct.tokenizer.soundness import grammar_problem
 

@@ -29,7 +29,7 @@ from nanochat_tct.data.prepare import prepare
 from nanochat_tct.data.sources import find_sources
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
-from nanochat_tct.documents import DEFAULT_LIMITS, to_json, to_yaml
+from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
@@ -165,24 +165,6 @@ def test_a_second_run_does_nothing_unless_something_changed(
     assert TokenStore.open(output).manifest["settings"]["context_size"] == 32
     assert not (output / "train.pt").exists()
     assert "600 (train" in capsys.readouterr().out
-
-
-def test_a_tokenizer_in_python_is_told_and_gives_the_same(
-    prepared: Path,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    slow = Tokenizer()
-    slow.codec = None
-    monkeypatch.setattr(prepare_module, "load_tokenizer", lambda name: slow)  # of the driver
-    run(folder, tmp_path / "out", **EXPORT)
-    assert capsys.readouterr().out.count("tokenizing in Python, which takes longer: its ") == 1
-    assert sha256s(tmp_path / "out") == sha256s(prepared)
-    for index in range(20):
-        raw = RawDocument("a.json", None, to_json(workflow(index)), "json")
-        assert encode_raw(raw, slow, DEFAULT_LIMITS) == encode_raw(raw, load_tokenizer(), DEFAULT_LIMITS)
 
 
 def test_other_sources_give_the_same_tokens(prepared: Path, folder: Path, tmp_path: Path) -> None:

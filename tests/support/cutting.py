@@ -22,7 +22,7 @@ def shortest(prompt: Prompt, tokenizer: Tokenizer) -> Any:
 
 def leads_to(prompt: Prompt, value: Any, tokenizer: Tokenizer) -> bool:
     """Whether a prompt may be gone on with to this workflow."""
-    base = tokenizer.grammar.write(value)
+    base = tokenizer.write(value)
     certain = tokenizer.segmenter.decode(prompt.tokens)
     return any(base.startswith(certain + ending) for ending in prompt.endings or ("",))
 

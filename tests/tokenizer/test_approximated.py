@@ -12,8 +12,7 @@ from benchmarks.json_schema_suite import is_named
 from benchmarks.schemas import bundled_schemas, validator_of
 from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
-from nanochat_tct.tokenizer.grammar import Grammar
-from nanochat_tct.tokenizer.matcher import GrammarMatcher
+from tests.support.grammars import Grammar
 
 DRAFT_4 = "http://json-schema.org/draft-04/schema#"
 DRAFT_6 = "http://json-schema.org/draft-06/schema#"
@@ -161,7 +160,6 @@ def judge(schema: Any, values: list[Any]) -> None:
     try:
         compiled, unenforced = compile_schema(schema)
         grammar = Grammar(json.loads(json.dumps(compiled)))
-        matcher = GrammarMatcher(grammar)
     except SchemaError as error:
         if "value is valid" in str(error):
             assert not any(map(validator.is_valid, values)), "falsely empty"
@@ -172,7 +170,7 @@ def judge(schema: Any, values: list[Any]) -> None:
                 or "overlap in too many" in str(error)
             )
         return
-    shortest, _ = grammar.read(matcher.complete(matcher.start))
+    shortest, _ = grammar.read(grammar.after("").complete())
     for value in [*values, shortest]:
         try:
             base = grammar.write(value)

@@ -11,7 +11,6 @@ from nanochat_tct.tokenizer.errors import TokenizerError
 from tests import fuzz
 
 COUNTS = {"encode": 1500, "decode": 1200, "decode_prefix": 250, "yaml": 1500, "vocabulary": 120}
-COUNTS |= {"native_encode": 3000, "native_decode": 3000}
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)

@@ -6,18 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from nanochat_tct.tokenizer import grammar as grammar_module
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.compile import compile_schema
+from nanochat_tct.tokenizer.engine import MAX_DEPTH
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
-from nanochat_tct.tokenizer.grammar import MAX_DEPTH, Grammar, Pairs
-from nanochat_tct.tokenizer.matcher import GrammarMatcher, Illegal
+from nanochat_tct.tokenizer.explain import Pairs
+from tests.support.grammars import Grammar
 from tests.support.schemas import SCHEMAS, values
 
-GRAMMARS = {
-    name: Grammar(json.loads(json.dumps(compile_schema(schema)[0]))) for name, schema in SCHEMAS.items()
-}
-WALKERS = {name: GrammarMatcher(grammar) for name, grammar in GRAMMARS.items()}
+GRAMMARS = {name: Grammar.of(schema) for name, schema in SCHEMAS.items()}
 
 
 def same(left: Any, right: Any) -> bool:
@@ -50,17 +47,15 @@ def test_writes_what_a_validator_accepts_and_reads_it_back(name: str, value: Any
 @settings(max_examples=100, deadline=None)
 @given(value=values, cut=st.floats(0, 1))
 def test_cursor_walks_documents_and_completes_prefixes(name: str, value: Any, cut: float) -> None:
-    grammar, matcher = GRAMMARS[name], WALKERS[name]
-    validator = Draft7Validator(SCHEMAS[name])
+    grammar, validator = GRAMMARS[name], Draft7Validator(SCHEMAS[name])
     if not validator.is_valid(value):
         return
     base = grammar.write(value)
     kept = base[: int(cut * len(base))]
-    state: Any = matcher.start
-    for token in kept:
-        state = matcher.step(state, token)
-    assert (state is None) == (len(kept) == len(base))
-    whole = kept + matcher.complete(state)
+    matcher = grammar.engine.matcher()
+    assert all(map(matcher.advance, kept))
+    assert matcher.is_complete == (len(kept) == len(base))
+    whole = kept + matcher.complete()
     completed, length = grammar.read(whole)
     assert length == len(whole)
     assert validator.is_valid(completed)
@@ -71,22 +66,17 @@ def test_cursor_walks_documents_and_completes_prefixes(name: str, value: Any, cu
 @given(choices=st.lists(st.integers(0, 10_000), max_size=25))
 def test_random_walks_end_in_valid_documents(name: str, choices: list[int]) -> None:
     """Only legal tokens are taken; whatever was taken can be completed, so no legal token leads nowhere."""
-    grammar, matcher = GRAMMARS[name], WALKERS[name]
+    grammar = GRAMMARS[name]
     alphabet = [chr(code) for code in [*range(32, 127), 0xC3, 0xA9, *range(257, grammar.base_size)]]
-    state: Any = matcher.start
+    matcher = grammar.engine.matcher()
     taken = ""
     for choice in choices:
-        legal = []
-        for token in alphabet:
-            try:
-                legal.append((token, matcher.step(state, token)))
-            except Illegal:
-                continue
-        token, state = legal[choice % len(legal)]
-        taken += token
-        if state is None:
+        legal = [token for token in alphabet if matcher.allows(token)]
+        taken += legal[choice % len(legal)]
+        assert matcher.advance(taken[-1])
+        if matcher.is_complete:
             break
-    whole = taken + matcher.complete(state)
+    whole = taken + matcher.complete()
     value, length = grammar.read(whole)
     assert length == len(whole)
     assert Draft7Validator(SCHEMAS[name]).is_valid(value)
@@ -95,12 +85,11 @@ def test_random_walks_end_in_valid_documents(name: str, choices: list[int]) -> N
 def test_a_schema_of_endless_values_only_is_refused() -> None:
     endless = {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}
     with pytest.raises(SchemaError, match="no finite value"):
-        GrammarMatcher(Grammar(compile_schema(endless)[0]))
+        Grammar.of(endless)
 
 
 def test_shortest_document_has_what_is_required() -> None:
-    matcher = WALKERS["closed"]
-    assert GRAMMARS["closed"].read(matcher.complete(matcher.start))[0] == {"a": 0}
+    assert GRAMMARS["closed"].read(GRAMMARS["closed"].after("").complete())[0] == {"a": 0}
 
 
 @pytest.mark.parametrize(
@@ -191,11 +180,11 @@ def test_what_is_not_enforced_is_named(schema: Any, named: str) -> None:
 def test_ref_siblings_are_ignored_in_draft_7_and_count_since() -> None:
     schema = {"$ref": "#/definitions/text", "maxLength": 1, "definitions": {"text": {"type": "string"}}}
     older = {"$schema": "http://json-schema.org/draft-07/schema#", **schema}
-    assert Grammar(compile_schema(older)[0]).write("long")
+    assert Grammar.of(older).write("long")
     newer = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
     for read_as_the_latest in (newer, schema):
         with pytest.raises(TokenizerError):
-            Grammar(compile_schema(read_as_the_latest)[0]).write("long")
+            Grammar.of(read_as_the_latest).write("long")
 
 
 WORKFLOW = load_tokenizer()
@@ -240,24 +229,3 @@ def test_pairs_are_written_like_dictionaries(name: str, value: Any) -> None:
 def test_a_tuple_is_not_a_value() -> None:
     with pytest.raises(TokenizerError, match="tuple"):
         WORKFLOW.encode_value((("on", "push"), ("jobs", {"a": {"uses": "./b"}})))
-
-
-def test_what_is_remembered_changes_nothing_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar_module, "MAX_REMEMBERED", 3)
-    schema = {
-        "type": "object",
-        "propertyNames": {"pattern": "^[a-z0-9é]+$"},
-        "additionalProperties": {"type": "string", "pattern": "^x"},
-    }
-    grammar = Grammar(compile_schema(schema)[0])
-    for turn in range(2):
-        for number in range(20):
-            value = {f"k{number}": f"x{number}", f"é{number % 4}": "xé", "long" * 100: "x" * 1000}
-            assert grammar.read(grammar.write(value))[0] == value, turn
-            with pytest.raises(TokenizerError, match="form"):
-                grammar.write({f"k{number}": f"{number}"})
-            with pytest.raises(TokenizerError, match="key"):
-                grammar.write({f"K{number}": f"x{number}"})
-    for node in grammar.nodes:
-        assert max(map(len, (node._free_keys, node._shapes, node._accepted))) <= 3
-        assert all(len(text) <= grammar_module.MAX_LENGTH for text in [*node._free_keys, *node._accepted])

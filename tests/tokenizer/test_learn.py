@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from nanochat_tct.tokenizer import learn
-from nanochat_tct.tokenizer.segment import Segmenter
+from nanochat_tct.tokenizer.engine import Segmenter
 
 
 def learn_slowly(
@@ -75,7 +75,7 @@ def test_keeps_the_tokens_that_save_most() -> None:
     )
     tokens = learn.learn_tokens(counts, 266, 266 + 30)
     assert len(tokens) == 30
-    segmenter = Segmenter(266, tokens)
+    segmenter = Segmenter([*map(chr, range(266)), *tokens])
     assert [len(segmenter.encode(line)) for line in list(counts)[:3]] == [1, 1, 1]
     assert tokens == learn.learn_tokens(Counter(dict(reversed(counts.items()))), 266, 266 + 30)
 
@@ -87,4 +87,6 @@ def test_pruning_is_better_than_the_first_merges() -> None:
     text = "".join(piece * count for piece, count in counts.items())
     first = sorted(learn.merge(counts, 266, 60) - {chr(code) for code in range(266)})
     kept = learn.learn_tokens(counts, 266, 266 + len(first))
-    assert len(Segmenter(266, kept).encode(text)) < len(Segmenter(266, first).encode(text))
+    assert len(Segmenter([*map(chr, range(266)), *kept]).encode(text)) < len(
+        Segmenter([*map(chr, range(266)), *first]).encode(text)
+    )

@@ -13,9 +13,8 @@ from benchmarks.schemas import bundled_schemas, measure, validator_of
 from nanochat_tct.tokenizer import numbers
 from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
-from nanochat_tct.tokenizer.grammar import Grammar
-from nanochat_tct.tokenizer.matcher import GrammarMatcher
 from nanochat_tct.tokenizer.soundness import grammar_problem
+from tests.support.grammars import Grammar
 
 # Of a failed validation, what is at fault, where it is nothing that the types can say.
 EXCUSED = {"uniqueItems"}
@@ -176,7 +175,7 @@ def test_what_is_enforced_agrees_with_a_validator(name: str) -> None:
 def test_what_is_not_enforced_is_named(schema: Any, named: str) -> None:
     compiled, unenforced = compile_schema(schema)
     assert any(named in line for line in unenforced)
-    assert grammar_problem(compiled) == "" and GrammarMatcher(Grammar(compiled))
+    assert grammar_problem(compiled) == "" and Grammar(compiled)
 
 
 def test_an_annotation_of_ones_own_is_told_once() -> None:
@@ -228,7 +227,7 @@ MULTIPLYING = {
 )
 def test_schemas_that_are_refused(schema: Any, problem: str) -> None:
     with pytest.raises(SchemaError, match=problem) as caught:
-        GrammarMatcher(Grammar(compile_schema(schema)[0]))
+        Grammar.of(schema)
         raise SchemaError("")
     assert "\n" not in str(caught.value)
 
@@ -286,10 +285,9 @@ def test_made_up_schemas_agree_with_a_validator(schema: Any, choose: random.Rand
     try:
         compiled, unenforced = compile_schema(schema)
         grammar = Grammar(compiled)
-        matcher = GrammarMatcher(grammar)
     except SchemaError:
         return
-    shortest, _ = grammar.read(matcher.complete(matcher.start))
+    shortest, _ = grammar.read(grammar.after("").complete())
     if unenforced:
         return
     validator = validator_of(schema)

@@ -12,32 +12,17 @@ from hypothesis import given, settings
 from nanochat_tct.documents import read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tokenizer.compile import compile_schema
+from nanochat_tct.tokenizer.engine import END, MAX_DEPTH
 from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.grammar import END, MAX_DEPTH, Grammar
-from nanochat_tct.tokenizer.matcher import AdditionalKey, GrammarMatcher, Illegal, State
-from nanochat_tct.tokenizer.token_bitmask import TokenBitmask
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
+from tests.support.grammars import Grammar
 from tests.support.schemas import SCHEMAS, values
 
 TOKENIZER = Tokenizer()
 
 
-def by_steps(matcher: GrammarMatcher, state: State, text: str) -> bool:
-    """Whether base tokens may follow, by one step after the other."""
-    here: State | None = state
-    try:
-        for token in text:
-            if here is None:
-                return False
-            here = matcher.step(here, token)
-    except Illegal:
-        return False
-    return True
-
-
 def made_up_tokens(grammar: Grammar, documents: list[str], choose: random.Random) -> list[str]:
-    """All base tokens, and pieces of documents, cut and joined anywhere."""
+    """Pieces of documents, cut and joined anywhere."""
     pieces = set()
     for text in documents:
         for _ in range(8):
@@ -45,13 +30,12 @@ def made_up_tokens(grammar: Grammar, documents: list[str], choose: random.Random
             pieces.add(text[start : start + choose.randint(2, 12)])
     several = sorted(pieces)
     pieces.update(choose.choice(several) + choose.choice(several) for _ in range(60))
-    return [*map(chr, range(grammar.base_size)), *sorted(piece for piece in pieces if len(piece) > 1)]
+    return sorted(piece for piece in pieces if len(piece) > 1)
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_brute_force_over_the_vocabulary_of_small_schemas(name: str) -> None:
-    grammar = Grammar(compile_schema(SCHEMAS[name])[0])
-    matcher = GrammarMatcher(grammar)
+    grammar = Grammar.of(SCHEMAS[name])
     documents: list[str] = []
 
     @settings(max_examples=80, derandomize=True, database=None, deadline=None)
@@ -61,19 +45,18 @@ def test_brute_force_over_the_vocabulary_of_small_schemas(name: str) -> None:
             documents.append(grammar.write(value))
 
     collect()
-    documents.append(matcher.complete(matcher.start))
+    documents.append(grammar.after("").complete())
     choose = random.Random(0)
-    tokens = made_up_tokens(grammar, documents, choose)
-    masks = TokenBitmask(matcher, tokens)
+    grammar = Grammar.of(SCHEMAS[name], made_up_tokens(grammar, documents, choose))
+    tokens = grammar.engine.segmenter.expansions
     for text in choose.sample(documents, min(12, len(documents))):
-        state: State | None = matcher.start
+        matcher = grammar.engine.matcher()
         for base in text:
-            assert state is not None
-            found = masks.legal(state)[: len(tokens)]
-            expected = np.array([by_steps(matcher, state, token) for token in tokens])
+            found = matcher.legal()
+            expected = np.array([matcher.allows(token) for token in tokens])
             assert (found == expected).all(), (text, [tokens[i] for i in np.flatnonzero(found != expected)])
-            state = matcher.step(state, base)
-        assert not masks.legal(state)[: len(tokens)].any()
+            assert matcher.advance(base)
+        assert matcher.is_complete and not matcher.legal().any()
 
 
 def test_a_legal_token_leads_to_a_valid_document_and_an_illegal_one_to_none() -> None:
@@ -178,16 +161,7 @@ def test_no_token_of_a_real_document_is_masked(corpus: Any) -> None:
 
 
 def test_keys_of_many_letters_are_walked_without_recursion() -> None:
-    grammar = Grammar(
-        compile_schema(
-            {"type": "object", "propertyNames": {"pattern": "^[a-z]{1,200}$"}, "maxProperties": 1}
-        )[0]
+    grammar = Grammar.of(
+        {"type": "object", "propertyNames": {"pattern": "^[a-z]{1,200}$"}, "maxProperties": 1}
     )
-    matcher = GrammarMatcher(grammar)
-    state: State | None = matcher.start
-    for byte in "a" * 200:
-        assert state is not None
-        state = matcher.step(state, byte)
-    assert isinstance(state, AdditionalKey)
-    masks = TokenBitmask(matcher, list(map(chr, range(grammar.base_size))))
-    assert np.flatnonzero(masks.legal(state)[: grammar.base_size]).tolist() == [ord(END)]
+    assert np.flatnonzero(grammar.after("a" * 200).legal()).tolist() == [ord(END)]

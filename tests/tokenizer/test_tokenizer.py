@@ -152,7 +152,7 @@ def test_every_prefix_is_completed_to_a_valid_document_that_keeps_it() -> None:
         seen = fields
         assert functions.encode(completed)
         kept = TOKENIZER.segmenter.decode(tokens[:cut])
-        while kept and TOKENIZER.grammar.write(json.loads(completed))[: len(kept)] != kept:
+        while kept and TOKENIZER.write(json.loads(completed))[: len(kept)] != kept:
             assert "\x80" <= kept[-1] <= "\xff"  # only a character cut in two may be left out
             kept = kept[:-1]
 
