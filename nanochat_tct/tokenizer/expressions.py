@@ -48,7 +48,7 @@ MAX_FORMAT_ARGUMENTS = 5  # that strict mode counts
 # What GitHub's parser counts: levels of expressions, operands behind the first && and ||, dereferences. A condition is
 # read as success() && (condition).
 _DEPTHS = {"expression": 1, "proper": 1, "not": 1, "and": 1, "or": 1, "dot": 1, "close": 1, "format_arguments": 1}
-_DEPTHS |= {"condition": 2, "bare_condition": 2}
+_DEPTHS |= {"condition": 2, "bare_condition": 2, "quoted_condition": 2}
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,10 @@ class Rule:
     callees: tuple[Name, ...] = field(compare=False, repr=False, default=())
     depth: int = field(compare=False, default=0)
     names: str = field(compare=False, default="")
+
+    def accepts(self, text: bytes) -> bool:
+        """Whether a text belongs to it without any call."""
+        return self.automaton.accepts(text)
 
 
 def ignoring_case(text: str) -> str:
@@ -266,6 +270,12 @@ class Expressions:
 
     def _condition(self, scope: Scope, strict: bool) -> str:
         return self._template(scope, strict)
+
+    def _quoted_condition(self, scope: Scope, strict: bool) -> str:
+        """A template that begins with a string in ${{ }}: alone, it is a condition without ${{ }} itself."""
+        one = f"{OPEN}{self.call('expression', scope)}{CLOSE}"
+        alone = "(?:true|false|null|[0-9]*)"
+        return f"{OPEN}(?:'{alone}'{CLOSE}|{STRING}{CLOSE}(?:{SOME_TEXT}|{one}{TEXT})(?:{one}{TEXT})*)"
 
     def _bare_condition(self, scope: Scope, strict: bool) -> str:
         return rf"\s*(?:{self.call('expression', scope | {BARE})}\s*)?"

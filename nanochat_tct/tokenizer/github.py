@@ -123,9 +123,16 @@ class Language:
                 known=tuple((key, self.at(value, scope)) for key, (value, _) in keys.items() if key not in NOT_YET),
                 required=required,
                 additional=self.at(loose[1], scope) if loose else NEVER,
-                names=SOME_PLAIN_TEXT if loose else None,  # a key that is an expression is not read
+                names=self.keys(loose[0], scope) if loose else None,
             ),
         )
+
+
+    def keys(self, name: str, scope: Scope) -> Automaton | Rule | None:
+        """What further keys may look like."""
+        if self.definitions[name][0] == "string":
+            return self.expressions.rule(("text", scope) if scope else ("literal", 0))
+        return self.expressions.rule(("some_text", scope)) if scope else SOME_PLAIN_TEXT
 
 
 def _one_enumeration(types: Iterable[Alternative]) -> Type:
@@ -171,16 +178,15 @@ def _strings(rule: Rule, defines: Names | None = None) -> Refinement:
 
 
 def _condition(language: Language, types: Type, scope: Scope) -> Type:
-    """A condition is an expression, with ${{ }} or without; the string in ${{ }} alone is read as one as well."""
+    """A condition is an expression, with ${{ }} or without."""
     scope = scope | {CONDITION}
-    quoted = from_pattern(r"^\$\{\{\s*'(?:true|false|null|[0-9]*)'\s*\}\}$")
     return (
         *BOOLEANS,
         Constant(None, lenient=True),
         Number(lenient=True),
         language.text("bare_condition", scope),
         language.text("condition", scope),
-        Text(pattern=quoted, lenient=True),
+        language.text("quoted_condition", scope, lenient=True),
     )
 
 
@@ -371,6 +377,7 @@ _REFINED: dict[str, Refinement] = {
     "service-container-mapping": _shapes(_image),
     "strategy": _shapes(_strategy),
     "matrix": _shapes(_matrix),
+    "services": _attributes(Fields, names=SOME_PLAIN_TEXT),
     "steps": _attributes(Items, scope=("step",)),
     "run-step": _attributes(Fields, scope=("env",)),
     "regular-step": _attributes(Fields, scope=("env",)),

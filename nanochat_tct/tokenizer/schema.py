@@ -162,7 +162,7 @@ class Fields:
     known: tuple[tuple[str, Lazy], ...] = ()
     patterns: tuple[tuple[Automaton, Lazy], ...] = ()
     additional: Lazy = ANY
-    names: Automaton | None = None  # what keys may look like; None: anything
+    names: Automaton | Rule | None = None  # what keys may look like; None: anything
     required: frozenset[str] = frozenset()
     minimum: int = 0
     maximum: int | None = None
