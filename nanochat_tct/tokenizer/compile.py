@@ -22,8 +22,10 @@ What only GitHub's language has:
   that it does not enter, a node's ``"lenient"`` the alternatives that it does not offer. An automaton with ``"names"``
   then spells a name of that kind that is in scope; ``"requires"`` lists states with the kinds of names without which
   they lead to no end.
-- a node's ``"defines"`` says which names its texts (``"text"``) or free keys (``"keys"``) define, ``"scope"`` which
-  kinds are forgotten where it ends; see ``schema.Names``.
+- a node's ``"defines"`` says which names its texts (``"text"``) or free keys (``"keys"``) define (see
+  ``schema.Names``), ``"scope"`` which kinds are forgotten where it ends. Names of kinds that some node ``"closes"`` are
+  all legal until such a node begins: they may be defined later. Where ``"while_open"`` has the kind, only names of
+  another kind are.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def compile_github() -> dict[str, Any]:
     """Compiles GitHub's workflow language: a grammar as above, of format 2."""
     language = Language()
     grammar = _compile(language, language.root)
-    return {**grammar, "ignore_key_case": True, "graph": ["job", "need"], **language.limits}
+    return {**grammar, "ignore_key_case": True, "graph": ["job", "need"], "while_open": {"need": "job"}, **language.limits}
 
 
 def _compile(compiler: Compiler | Language, root: Lazy) -> dict[str, Any]:
@@ -188,9 +190,10 @@ class _Builder:
         }
         if defines:
             node["defines"] = {where: asdict(names) for where, names in defines.items()}
-        scope = sorted({kind for a in alternatives if isinstance(a, Items | Fields) for kind in a.scope})
-        if scope:
-            node["scope"] = scope
+        for attribute in ("scope", "closes"):
+            kinds = {k for a in alternatives if isinstance(a, Items | Fields) for k in getattr(a, attribute)}
+            if kinds:
+                node[attribute] = sorted(kinds)
         return {"alternatives": described, **node}
 
     def _describe_keys(self, node: dict[str, Any], shapes: list[Fields]) -> None:

@@ -91,7 +91,13 @@ class Expressions:
 
     def __init__(self, functions: dict[str, Any], keys: dict[str, list[str]]) -> None:
         self.functions = functions
-        self.keys = {**keys, "one step": ["outputs", "outcome", "conclusion"], "one job": ["outputs", "result"]}
+        self.keys = {
+            **keys,
+            "one step": ["outputs", "outcome", "conclusion"],
+            "every step": ["outcome", "conclusion"],
+            "one job": ["outputs", "result"],
+            "every job": ["result"],
+        }
         self.rules: dict[Name, Rule] = {}
         self.symbols: dict[Name, str] = {}
 
@@ -236,7 +242,9 @@ class Expressions:
         named = {"steps": "step", "needs": "need", "jobs": "job", "inputs": "input", "matrix": "matrix", "env": "env"}
         named["outputs"] = "output"
         follows = {"steps": "one step", "needs": "one job", "jobs": "one job", "one job": "outputs"}
-        onward = then(follows.get(of, "value"))
+        following = then(follows.get(of, "value"))
+        follows_all = then({"steps": "every step", "needs": "every job"}.get(of, "value"))
+        bracket = self.call("bracket", scope)
         if of in named:
             name = self.call("name", named[of])
         elif of in self.keys:
@@ -244,9 +252,10 @@ class Expressions:
         else:
             name = IDENTIFIER
         if strict:
-            return rf"\.{name}{onward}?"
-        bracket = self.call("bracket", scope)
-        return rf"\.{SPACES}(?:{name}{SPACES}(?:{onward}|{bracket})?|\*{SPACES}{self._dereference(scope)}?)"
+            free = f"|{bracket}" if of in ("one step", "matrix", "value") else ""
+            all_of_them = rf"|\*(?:{follows_all}{free})?" if of in ("steps", "needs", "value") else ""
+            return rf"\.(?:{name}(?:{following}{free})?{all_of_them})"
+        return rf"\.{SPACES}(?:{name}{SPACES}(?:{following}|{bracket})?|\*{SPACES}(?:{follows_all}|{bracket})?)"
 
     def _key(self, of: str, strict: bool) -> str:
         return one_of(self.keys[of]) if strict else IDENTIFIER

@@ -258,7 +258,8 @@ def _matrix(language: Language, fields: Fields, scope: Scope) -> Iterable[Fields
         else:
             assert isinstance(a, Text)
             include.append(replace(a, defines=Names("matrix", opens=True)))
-    yield replace(fields.with_key("include", _typed(*include)), defines=Names("matrix"))
+    fields = fields.with_key("include", _typed(*include))
+    yield replace(fields, defines=Names("matrix"), closes=("matrix",))
 
 
 def _strategy(language: Language, fields: Fields, scope: Scope) -> Iterable[Fields]:
@@ -321,7 +322,7 @@ _FILE = r"\.github/workflows(?:-lab)?/[A-Za-z0-9_.-]*[A-Za-z0-9_-]\.ya?ml"
 @functools.cache
 def _action() -> Rule:
     """What a step uses: a path, an image, or a version of an action."""
-    local = r"^(?:\./[^@]*|docker://[A-Za-z0-9_./:@-]+)$"
+    local = r"^(?:[.$]/[^@]*|docker://[A-Za-z0-9_./:@-]+)$"
     remote = from_pattern(f"^{_OWNER}/{_OWNER}(?:/[A-Za-z0-9_.-]+)*@{_VERSION}$")
     workflow = from_pattern(r"^[^/]*/[^/]*/\.github/workflows")
     strict = difference(difference(remote, workflow), _SHORT_HASH)
@@ -333,7 +334,7 @@ def _workflow() -> Rule:
     """What a job uses: a workflow of the repository, or a version of another one's."""
     remote = from_pattern(f"^{_OWNER}/{_OWNER}/{_FILE}@{_VERSION}$")
     remote = difference(difference(remote, from_pattern(r"\.lock(?:/|$)")), _SHORT_HASH)
-    return marked(("workflow",), SOME_PLAIN_TEXT, union(from_pattern(rf"^\./{_FILE}$"), remote))
+    return marked(("workflow",), SOME_PLAIN_TEXT, union(from_pattern(rf"^[.$]/{_FILE}$"), remote))
 
 
 def _identifier(names: str = "") -> Rule:
@@ -355,15 +356,22 @@ _REFINED: dict[str, Refinement] = {
     "workflow-env": _attributes(Fields, defines=Names("env")),
     "job-env": _attributes(Fields, defines=Names("env")),
     "step-env": _attributes(Fields, defines=Names("env")),
-    "jobs": _attributes(Fields, minimum=1, names=from_pattern(f"^{IDENTIFIER}$"), defines=Names("job", late=True)),
-    "job-factory": _attributes(Fields, scope=("need", "matrix", "env")),
+    "on-mapping-strict": _attributes(Fields, closes=("input",)),
+    "jobs": _attributes(
+        Fields,
+        minimum=1,
+        names=from_pattern(f"^{IDENTIFIER}$"),
+        defines=Names("job", late=True),
+        closes=("job", "output"),
+    ),
+    "job-factory": _attributes(Fields, scope=("need", "matrix", "env", "step")),
     "workflow-job": _shapes(
         lambda language, fields, scope: (
             replace(fields.with_key("uses", _typed(Text(pattern=_workflow()))), scope=("need", "matrix")),
         )
     ),
     "needs": lambda language, types, scope: (
-        Items(item=_typed(Text(pattern=_identifier("job"), defines=Names("need")))),
+        Items(item=_typed(Text(pattern=_identifier("job"), defines=Names("need"))), closes=("need",)),
         Text(pattern=_identifier("job"), defines=Names("need")),
     ),
     "job-if": _condition,
@@ -378,7 +386,7 @@ _REFINED: dict[str, Refinement] = {
     "strategy": _shapes(_strategy),
     "matrix": _shapes(_matrix),
     "services": _attributes(Fields, names=SOME_PLAIN_TEXT),
-    "steps": _attributes(Items, scope=("step",)),
+    "steps": _attributes(Items, scope=("step",), closes=("step",)),
     "run-step": _attributes(Fields, scope=("env",)),
     "regular-step": _attributes(Fields, scope=("env",)),
     "parallel-step": _attributes(Fields, lenient=True),

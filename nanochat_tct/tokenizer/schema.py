@@ -149,6 +149,7 @@ class Items:
     complete: bool = True  # whether nothing else is asked of an array
     contains: frozenset[Lazy] = frozenset()
     scope: tuple[str, ...] = ()  # kinds of names that are forgotten where it ends
+    closes: tuple[str, ...] = ()  # kinds whose names must be defined before they are used, from its beginning on
 
     @property
     def exact(self) -> bool:
@@ -169,7 +170,8 @@ class Fields:
     exact: bool = True
     lenient: bool = False
     defines: Names | None = None  # by its additional keys
-    scope: tuple[str, ...] = ()  # kinds of names that are forgotten where it ends
+    scope: tuple[str, ...] = ()  # as of Items
+    closes: tuple[str, ...] = ()
 
     @cached_property
     def types(self) -> dict[str, Lazy]:

@@ -23,6 +23,8 @@ class Reference:
         self.ignore_case = grammar.get("ignore_key_case", False)
         self.max_depth = grammar.get("max_call_depth", 0)
         self.max_units = grammar.get("max_call_units", 0)
+        self.while_open = grammar.get("while_open", {})
+        self.forward = {kind for node in self.nodes for kind in node.get("closes", ())}
         self.steps = [[self._row(a, state) for state in range(len(a["edges"]))] for a in self.automata]
         self.run = functools.lru_cache(maxsize=1 << 20)(self._run) if not strict else self._run
 
@@ -42,7 +44,7 @@ class Reference:
     def problem(self, value: Any) -> str:
         """Where and why a value is refused; "" if it is accepted."""
         self.names: dict[str, Names] = {}
-        self.any_name: dict[str, bool] = {}
+        self.any_name = dict.fromkeys(self.forward, True)
         self.needs: dict[str, list[str]] = {}
         self.first_problem = ""
         self.owner = ""
@@ -71,6 +73,8 @@ class Reference:
         node = self.nodes[number]
         scopes = {kind: len(self.names.setdefault(kind, [])) for kind in node.get("scope", ())}
         opened = {kind: self.any_name.get(kind, False) for kind in scopes}
+        self.any_name |= {kind: kind in self.forward for kind in scopes}
+        self.any_name |= dict.fromkeys(node.get("closes", ()), False)
         mask = 0
         if isinstance(value, dict):
             mask = self._object_mask(node, value, path)
@@ -174,6 +178,10 @@ class Reference:
             while True:
                 automaton = self.automata[here]
                 step = self.steps[here][state][data[position]] if position < len(data) else None
+                if self.strict and step is not None:
+                    targets = [(here, step)] if isinstance(step, int) else [(step[0], 0), (here, step[1])]
+                    if not all(self._may_enter(*target) for target in targets):
+                        step = None
                 if isinstance(step, int):
                     state = step
                     break
@@ -183,7 +191,7 @@ class Reference:
                     stack.append((here, step[1], begin))
                     here, state, begin = step[0], 0, position
                     depth += self.automata[here].get("depth", 0)
-                    if depth > self.max_depth or (self.strict and not self._may_enter(here, 0)):
+                    if depth > self.max_depth:
                         return False
                     continue
                 if not automaton.get(accepting, automaton["accepting"])[state]:
@@ -191,29 +199,31 @@ class Reference:
                 if self.strict and automaton.get("names"):
                     name = data[begin:position].decode()
                     kind = automaton["names"]
-                    wanted = (name, owner if kind == "output" else "")
-                    if wanted not in self.names.get(kind, []) and not self.any_name.get(kind):
+                    if not self._in_scope(kind, name, owner if kind == "output" else ""):
                         return False
                     owner = name
                 if not stack:
                     return position == len(data)
                 depth -= automaton.get("depth", 0)
                 here, state, begin = stack.pop()
-                if self.strict and not self._may_enter(here, state):
-                    return False
                 if not stack and len(data[outermost:position].decode().encode("utf-16-le")) > 2 * self.max_units:
                     return False
-            if self.strict and not self._may_enter(here, state):
-                return False
-        return True
+        raise AssertionError("the text's end either accepts or refuses")
 
     def _may_enter(self, number: int, state: int) -> bool:
         automaton = self.automata[number]
         return state not in automaton.get("lenient", ()) and all(
-            self.names.get(kind) or self.any_name.get(kind)
-            for at, kind in automaton.get("requires", ())
-            if at == state
+            self._in_scope(kind) for at, kind in automaton.get("requires", ()) if at == state
         )
+
+    def _in_scope(self, kind: str, name: str = "", owner: str = "") -> bool:
+        """Whether a name, or any name, of a kind may be used."""
+        if self.any_name.get(kind):
+            if kind not in self.while_open:
+                return True
+            kind = self.while_open[kind]
+        known = self.names.get(kind, [])
+        return (name, owner) in known if name else bool(known)
 
 
 _UPPER = {code: code - 32 for code in range(ord("a"), ord("z") + 1)}
