@@ -47,7 +47,7 @@ OPEN, CLOSE = r"\$\{\{\s*", r"\s*\}\}"
 MAX_FORMAT_ARGUMENTS = 5  # that strict mode counts
 # What GitHub's parser counts: levels of expressions, operands behind the first && and ||, dereferences. A condition is
 # read as success() && (condition).
-_DEPTHS = {"expression": 1, "proper": 1, "not": 1, "and": 1, "or": 1, "dot": 1, "close": 1, "format_arguments": 1}
+_DEPTHS = {"expression": 1, "proper": 1, "filled": 1, "not": 1, "and": 1, "or": 1, "dot": 1, "close": 1, "format_arguments": 1}
 _DEPTHS |= {"condition": 2, "bare_condition": 2, "quoted_condition": 2}
 
 
@@ -137,6 +137,12 @@ class Expressions:
         """An expression that is not just one string."""
         longer = self._longer(scope)
         return f"{self.call('operand', scope)}{SPACES}{longer}?|{self._string(scope)}{SPACES}{longer}"
+
+    def _filled(self, scope: Scope, strict: bool) -> str:
+        """An expression that is not just an empty string."""
+        longer = self._longer(scope)
+        filled = f"(?:{self.call('operand', scope)}|'(?:[^']|'')+')"
+        return f"{filled}{SPACES}{longer}?|''{SPACES}{longer}"
 
     def _longer(self, scope: Scope) -> str:
         """What follows the first operand of an expression."""
@@ -267,8 +273,8 @@ class Expressions:
         return f"{TEXT}(?:{OPEN}{self.call('expression', scope)}{CLOSE}{TEXT})*"
 
     def _some_text(self, scope: Scope, strict: bool) -> str:
-        one = f"{OPEN}{self.call('expression', scope)}{CLOSE}"
-        return f"(?:{SOME_TEXT}|{one}{TEXT})(?:{one}{TEXT})*"
+        one, filled = (f"{OPEN}{self.call(kind, scope)}{CLOSE}" for kind in ("expression", "filled"))
+        return f"(?:{SOME_TEXT}{one}{TEXT}|{SOME_TEXT}|{filled}{TEXT})(?:{one}{TEXT})*"
 
     def _template(self, scope: Scope, strict: bool) -> str:
         """A text with an expression: GitHub takes it in place of anything. One string alone counts as that string."""

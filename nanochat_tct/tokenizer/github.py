@@ -343,6 +343,8 @@ def _identifier(names: str = "") -> Rule:
 
 
 _GROUP = Names("group", unique="strict")  # of runs of the workflow and of its jobs: a job must not wait for itself
+# What GitHub reads as a text, though none that is any good there.
+_NOT_TEXTS = (Constant(True, lenient=True), Constant(False, lenient=True), Number(lenient=True))
 # What GitHub asserts to be a mapping, so that an expression cannot stand for it.
 _NO_TEMPLATE = frozenset(["job-env", "step-env", "services"])
 _NAMED_INPUTS = _attributes(Fields, defines=Names("input"))
@@ -367,7 +369,9 @@ _REFINED: dict[str, Refinement] = {
     "job-factory": _attributes(Fields, scope=("need", "matrix", "env", "step")),
     "workflow-job": _shapes(
         lambda language, fields, scope: (
-            replace(fields.with_key("uses", _typed(Text(pattern=_workflow()))), scope=("need", "matrix")),
+            replace(
+                fields.with_key("uses", _typed(*_NOT_TEXTS, Text(pattern=_workflow()))), scope=("need", "matrix")
+            ),
         )
     ),
     "needs": lambda language, types, scope: (
@@ -396,5 +400,5 @@ _REFINED: dict[str, Refinement] = {
         Constant(False, lenient=True),
         Text(pattern=_identifier(), defines=Names("step", unique="always", late=True)),
     ),
-    "step-uses": lambda language, types, scope: (Text(pattern=_action()),),
+    "step-uses": lambda language, types, scope: (*_NOT_TEXTS, Text(pattern=_action())),
 }
