@@ -25,6 +25,9 @@ const { definitions } = readJson("workflow-parser/dist/workflow-v1.0.min.json");
 const { wellKnownFunctions } = await load("expressions/dist/funcs.js");
 const { MAX_PARSER_DEPTH, MAX_EXPRESSION_LENGTH } = await load("expressions/dist/errors.js");
 const cron = await load("workflow-parser/dist/model/converter/cron-constants.js");
+const { getEventPayload, getSupportedEventTypes } = await load(
+  "languageservice/dist/context-providers/events/eventPayloads.js",
+);
 const { getWorkflowExpressionContext, Mode } = await load("languageservice/dist/context-providers/default.js");
 
 /** One definition without its prose: [kind, details, contexts and functions of expressions]. */
@@ -77,6 +80,17 @@ const job = { job: { id: { value: "" }, type: "job" } };
 const jobContext = await getWorkflowExpressionContext(["job"], undefined, job, Mode.Validation);
 contexts.job = jobContext.get("job").pairs().map((pair) => pair.key);
 
+/** What github.event has by the events of a workflow; null: anything. Inputs have names of their own. */
+const payloads = {};
+for (const event of Object.keys(found["on-mapping-strict"][1].keys)) {
+  const payload = event === "pull_request_target" ? "pull_request" : event;
+  const keys = getSupportedEventTypes(payload).flatMap((type) =>
+    (getEventPayload(payload, type)?.pairs() ?? []).map((pair) => pair.key),
+  );
+  if (event === "schedule") keys.push("schedule");
+  payloads[event] = event === "workflow_call" ? null : [...new Set(keys)].filter((key) => key !== "inputs").sort();
+}
+
 const sorted = (object) => Object.fromEntries(Object.entries(object).sort(([a], [b]) => (a < b ? -1 : 1)));
 const range = ({ min, max, names }) => [min, max, names ?? {}];
 const version = (name) => readJson(`${name}/package.json`).version;
@@ -86,6 +100,7 @@ const facts = {
   definitions: sorted(found),
   functions: sorted(functions),
   contexts: sorted(contexts),
+  payloads: sorted(payloads),
   cron: [cron.MINUTE_RANGE, cron.HOUR_RANGE, cron.DOM_RANGE, cron.MONTH_RANGE, cron.DOW_RANGE].map(range),
   max_depth: MAX_PARSER_DEPTH,
   max_length: MAX_EXPRESSION_LENGTH,
@@ -93,7 +108,7 @@ const facts = {
 const section = (value) =>
   "{\n" + Object.entries(value).map(([k, v]) => `  ${JSON.stringify(k)}: ${JSON.stringify(v)}`).join(",\n") + "\n }";
 const lines = Object.entries(facts).map(([key, value]) => {
-  const nested = key === "definitions" || key === "functions" || key === "contexts";
+  const nested = ["definitions", "functions", "contexts", "payloads"].includes(key);
   return ` ${JSON.stringify(key)}: ${nested ? section(value) : JSON.stringify(value)}`;
 });
 console.log("{\n" + lines.join(",\n") + "\n}");

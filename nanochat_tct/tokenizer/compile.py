@@ -25,7 +25,8 @@ What only GitHub's language has:
 - a node's ``"defines"`` says which names its texts (``"text"``) or free keys (``"keys"``) define (see
   ``schema.Names``), ``"scope"`` which kinds are forgotten where it ends. Names of kinds that some node ``"closes"`` are
   all legal until such a node begins: they may be defined later. Where ``"while_open"`` has the kind, only names of
-  another kind are.
+  another kind are. A node ``"implies"`` a kind: its enumerated texts and known keys define what ``"implied"`` lists
+  for them (null: every name).
 """
 
 from __future__ import annotations
@@ -82,7 +83,14 @@ def compile_github() -> dict[str, Any]:
     """Compiles GitHub's workflow language: a grammar as above, of format 2."""
     language = Language()
     grammar = _compile(language, language.root)
-    return {**grammar, "ignore_key_case": True, "graph": ["job", "need"], "while_open": {"need": "job"}, **language.limits}
+    return {
+        **grammar,
+        "ignore_key_case": True,
+        "graph": ["job", "need"],
+        "while_open": {"need": "job"},
+        **language.names,
+        **language.limits,
+    }
 
 
 def _compile(compiler: Compiler | Language, root: Lazy) -> dict[str, Any]:
@@ -194,6 +202,9 @@ class _Builder:
             kinds = {k for a in alternatives if isinstance(a, Items | Fields) for k in getattr(a, attribute)}
             if kinds:
                 node[attribute] = sorted(kinds)
+        implies = {a.implies for a in alternatives if isinstance(a, Text | Fields) and a.implies}
+        if implies:
+            (node["implies"],) = implies
         return {"alternatives": described, **node}
 
     def _describe_keys(self, node: dict[str, Any], shapes: list[Fields]) -> None:

@@ -11,6 +11,7 @@ offered there, so most rules exist once for each scope. The syntax is that of ``
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ Scope = frozenset[str]  # "github", "hashFiles(1,255)", ...
 
 FIRST_SYMBOL = 0xF0000  # private use: no pattern here has these characters as text
 STRICT = chr(FIRST_SYMBOL)  # behind what strict mode accepts
-# In a scope, beside what is offered: whether ${{ }} are left away (then its strings cannot have ${{ either), and whether
+# In a scope, beside what is offered: whether ${{ }} are left away (then its strings have no ${{ either), and whether
 # it is a condition.
 BARE, CONDITION = "/bare", "/condition"
 
@@ -47,7 +48,17 @@ OPEN, CLOSE = r"\$\{\{\s*", r"\s*\}\}"
 MAX_FORMAT_ARGUMENTS = 5  # that strict mode counts
 # What GitHub's parser counts: levels of expressions, operands behind the first && and ||, dereferences. A condition is
 # read as success() && (condition).
-_DEPTHS = {"expression": 1, "proper": 1, "filled": 1, "not": 1, "and": 1, "or": 1, "dot": 1, "close": 1, "format_arguments": 1}
+_DEPTHS = {
+    "expression": 1,
+    "proper": 1,
+    "filled": 1,
+    "not": 1,
+    "and": 1,
+    "or": 1,
+    "dot": 1,
+    "close": 1,
+    "format_arguments": 1,
+}
 _DEPTHS |= {"condition": 2, "bare_condition": 2, "quoted_condition": 2}
 
 
@@ -231,7 +242,11 @@ class Expressions:
 
     def _context(self, context: str, scope: Scope, strict: bool) -> str:
         dot = self.call("dot", context, scope)
-        return dot if strict and context not in ("secrets", "vars") else f"(?:{dot}|{self.call('bracket', scope)})"
+        return (
+            dot
+            if strict and context not in ("secrets", "vars")
+            else f"(?:{dot}|{self.call('bracket', scope)})"
+        )
 
     def _bracket(self, scope: Scope, strict: bool) -> str:
         return rf"\[{SPACES}(?:\*{SPACES}|{self.call('expression', scope)}){self.call('close', scope)}"
@@ -245,9 +260,16 @@ class Expressions:
         def then(following: str) -> str:
             return self.call("dot", following, scope)
 
-        named = {"steps": "step", "needs": "need", "jobs": "job", "inputs": "input", "matrix": "matrix", "env": "env"}
-        named["outputs"] = "output"
-        follows = {"steps": "one step", "needs": "one job", "jobs": "one job", "one job": "outputs"}
+        named = {
+            "steps": "step",
+            "needs": "need",
+            "jobs": "job",
+            "inputs": "input",
+            "matrix": "matrix",
+            "env": "env",
+        }
+        named |= {"outputs": "output", "event": "payload"}
+        follows = {"steps": "one step", "needs": "one job", "jobs": "one job", "one job": "outputs", "github": "event"}
         following = then(follows.get(of, "value"))
         follows_all = then({"steps": "every step", "needs": "every job"}.get(of, "value"))
         bracket = self.call("bracket", scope)
@@ -261,7 +283,9 @@ class Expressions:
             free = f"|{bracket}" if of in ("one step", "matrix", "value") else ""
             all_of_them = rf"|\*(?:{follows_all}{free})?" if of in ("steps", "needs", "value") else ""
             return rf"\.(?:{name}(?:{following}{free})?{all_of_them})"
-        return rf"\.{SPACES}(?:{name}{SPACES}(?:{following}|{bracket})?|\*{SPACES}(?:{follows_all}|{bracket})?)"
+        return (
+            rf"\.{SPACES}(?:{name}{SPACES}(?:{following}|{bracket})?|\*{SPACES}(?:{follows_all}|{bracket})?)"
+        )
 
     def _key(self, of: str, strict: bool) -> str:
         return one_of(self.keys[of]) if strict else IDENTIFIER
@@ -312,7 +336,7 @@ def marked(name: Name, lenient: Automaton, strict: Automaton) -> Rule:
         edges = [*lenient.edges[here], *(strict.edges[there] if there >= 0 else ())]
         borders = sorted({low for low, _, _ in edges} | {high + 1 for _, high, _ in edges})
         row: list[tuple[int, int, tuple[int, int] | None]] = []
-        for low, upper in zip(borders, borders[1:], strict=False):
+        for low, upper in itertools.pairwise(borders):
             target = (lenient.tables[here][low], (strict.tables[there] if there >= 0 else dead)[low])
             if target[0] >= 0:
                 row.append((low, upper - 1, target))
@@ -354,7 +378,10 @@ def described_rules(numbers: dict[Automaton | Rule, int]) -> list[dict[str, Any]
         if lenient:
             described["lenient"] = lenient
         requires = [
-            [state, kind] for state in states for kind in kinds if alive[number][state] > without[kind][number][state]
+            [state, kind]
+            for state in states
+            for kind in kinds
+            if alive[number][state] > without[kind][number][state]
         ]
         if requires:
             described["requires"] = requires
@@ -385,7 +412,8 @@ class _Machine:
             for state in order
         ]
         self.edges = [
-            [(low, high, reached[t]) for low, high, t in spelled.edges[state] if high < 256] for state in order
+            [(low, high, reached[t]) for low, high, t in spelled.edges[state] if high < 256]
+            for state in order
         ]
         self.calls = [
             [
@@ -435,7 +463,8 @@ def _fixpoint_firsts(machines: list[_Machine]) -> list[int]:
 def _ending(machines: list[_Machine], missing: str) -> list[list[bool]]:
     """The states that lead to an end in strict mode where no name of one kind is in scope."""
     ending = [
-        [flag and not (machine.names and machine.names == missing) for flag in machine.strict] for machine in machines
+        [flag and not (machine.names and machine.names == missing) for flag in machine.strict]
+        for machine in machines
     ]
     changed = True
     while changed:

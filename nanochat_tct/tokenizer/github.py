@@ -60,6 +60,7 @@ class Language:
         self.definitions: dict[str, Any] = facts["definitions"]
         self.cron: list[Any] = facts["cron"]
         self.limits = {"max_call_depth": facts["max_depth"], "max_call_units": facts["max_length"]}
+        self.names = {"implied": {"payload": facts["payloads"]}}
         self.expressions = Expressions(facts["functions"], facts["contexts"])
         self.root = self.at(facts["root"], frozenset())
         self.unenforced: list[str] = []
@@ -120,13 +121,14 @@ class Language:
             return ()
         return (
             Fields(
-                known=tuple((key, self.at(value, scope)) for key, (value, _) in keys.items() if key not in NOT_YET),
+                known=tuple(
+                    (key, self.at(value, scope)) for key, (value, _) in keys.items() if key not in NOT_YET
+                ),
                 required=required,
                 additional=self.at(loose[1], scope) if loose else NEVER,
                 names=self.keys(loose[0], scope) if loose else None,
             ),
         )
-
 
     def keys(self, name: str, scope: Scope) -> Automaton | Rule | None:
         """What further keys may look like."""
@@ -138,9 +140,11 @@ class Language:
 def _one_enumeration(types: Iterable[Alternative]) -> Type:
     """The alternatives, enumerations joined to one."""
     types = tuple(types)
-    values = tuple(v for a in types if isinstance(a, Text) and a.values for v in a.values)
-    others = tuple(a for a in types if not (isinstance(a, Text) and a.values))
-    return (Text(values=tuple(dict.fromkeys(values))), *others) if values else others
+    enumerations = [a for a in types if isinstance(a, Text) and a.values]
+    if len(enumerations) < 2:
+        return types
+    values = dict.fromkeys(value for a in enumerations for value in a.values or ())
+    return (Text(values=tuple(values)), *(a for a in types if a not in enumerations))
 
 
 # ---- what GitHub checks beyond the definitions --------------------------------------------------------------------
@@ -220,7 +224,8 @@ def _concurrency(language: Language, fields: Fields, scope: Scope) -> Iterable[F
     """A group that queues all runs cannot cancel them as well: GitHub's language service calls it an error."""
     inserted = language.text("template", scope)
     group = tuple(
-        replace(a, defines=_GROUP) if isinstance(a, Text) else a for a in language.allowed(fields.types["group"])
+        replace(a, defines=_GROUP) if isinstance(a, Text) else a
+        for a in language.allowed(fields.types["group"])
     )
     fields = fields.with_key("group", _typed(*group))
     yield fields.with_key("queue", _typed(Text(values=("single",)), inserted))
@@ -272,7 +277,9 @@ def _steps_in_parallel(language: Language, types: Type, scope: Scope) -> Type:
     """Steps that run beside one another cannot have such steps in them."""
     (steps,) = types
     assert isinstance(steps, Items)
-    flat = tuple(a for a in language.allowed(steps.item) if not (isinstance(a, Fields) and "parallel" in a.types))
+    flat = tuple(
+        a for a in language.allowed(steps.item) if not (isinstance(a, Fields) and "parallel" in a.types)
+    )
     return (Items(item=_typed(*flat), scope=("step",)),)
 
 
@@ -313,6 +320,7 @@ def _cron_minutes() -> str:
     return rf"(?:{_numbers(0, 59)}|\*/{_numbers(MIN_INTERVAL, 59)}|{'|'.join(pairs)})"
 
 
+_USED = union(SOME_PLAIN_TEXT, from_pattern(r"^\$\{\{\s*'(?:[^']|'')+'\s*\}\}$"))
 _OWNER = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _VERSION = "[A-Za-z0-9_+-]+(?:[./][A-Za-z0-9_+-]+)*"
 _SHORT_HASH = from_pattern("@[0-9a-fA-F]{7,8}$")
@@ -326,7 +334,7 @@ def _action() -> Rule:
     remote = from_pattern(f"^{_OWNER}/{_OWNER}(?:/[A-Za-z0-9_.-]+)*@{_VERSION}$")
     workflow = from_pattern(r"^[^/]*/[^/]*/\.github/workflows")
     strict = difference(difference(remote, workflow), _SHORT_HASH)
-    return marked(("action",), SOME_PLAIN_TEXT, union(from_pattern(local), strict))
+    return marked(("action",), _USED, union(from_pattern(local), strict))
 
 
 @functools.cache
@@ -334,15 +342,13 @@ def _workflow() -> Rule:
     """What a job uses: a workflow of the repository, or a version of another one's."""
     remote = from_pattern(f"^{_OWNER}/{_OWNER}/{_FILE}@{_VERSION}$")
     remote = difference(difference(remote, from_pattern(r"\.lock(?:/|$)")), _SHORT_HASH)
-    return marked(("workflow",), SOME_PLAIN_TEXT, union(from_pattern(rf"^[.$]/{_FILE}$"), remote))
+    return marked(("workflow",), _USED, union(from_pattern(rf"^[.$]/{_FILE}$"), remote))
 
 
-def _identifier(names: str = "") -> Rule:
-    rules = Expressions({}, {})
-    return rules.add(("identifier", names), IDENTIFIER, names=names)
-
-
-_GROUP = Names("group", unique="strict")  # of runs of the workflow and of its jobs: a job must not wait for itself
+_IDENTIFIER = Expressions({}, {}).add(("identifier",), IDENTIFIER)
+_GROUP = Names(
+    "group", unique="strict"
+)  # of runs of the workflow and of its jobs: a job must not wait for itself
 # What GitHub reads as a text, though none that is any good there.
 _NOT_TEXTS = (Constant(True, lenient=True), Constant(False, lenient=True), Number(lenient=True))
 # What GitHub asserts to be a mapping, so that an expression cannot stand for it.
@@ -358,11 +364,12 @@ _REFINED: dict[str, Refinement] = {
     "workflow-env": _attributes(Fields, defines=Names("env")),
     "job-env": _attributes(Fields, defines=Names("env")),
     "step-env": _attributes(Fields, defines=Names("env")),
-    "on-mapping-strict": _attributes(Fields, closes=("input",)),
+    "on-mapping-strict": _attributes(Fields, closes=("input",), implies="payload"),
+    "on-string-strict": _attributes(Text, implies="payload"),
     "jobs": _attributes(
         Fields,
         minimum=1,
-        names=from_pattern(f"^{IDENTIFIER}$"),
+        names=_IDENTIFIER,
         defines=Names("job", late=True),
         closes=("job", "output"),
     ),
@@ -370,13 +377,14 @@ _REFINED: dict[str, Refinement] = {
     "workflow-job": _shapes(
         lambda language, fields, scope: (
             replace(
-                fields.with_key("uses", _typed(*_NOT_TEXTS, Text(pattern=_workflow()))), scope=("need", "matrix")
+                fields.with_key("uses", _typed(*_NOT_TEXTS, Text(pattern=_workflow()))),
+                scope=("need", "matrix"),
             ),
         )
     ),
     "needs": lambda language, types, scope: (
-        Items(item=_typed(Text(pattern=_identifier("job"), defines=Names("need"))), closes=("need",)),
-        Text(pattern=_identifier("job"), defines=Names("need")),
+        Items(item=_typed(language.text("name", "job", defines=Names("need"))), closes=("need",)),
+        language.text("name", "job", defines=Names("need")),
     ),
     "job-if": _condition,
     "step-if": _condition,
@@ -398,7 +406,7 @@ _REFINED: dict[str, Refinement] = {
     "step-id": lambda language, types, scope: (
         Constant(True, lenient=True),
         Constant(False, lenient=True),
-        Text(pattern=_identifier(), defines=Names("step", unique="always", late=True)),
+        Text(pattern=_IDENTIFIER, defines=Names("step", unique="always", late=True)),
     ),
     "step-uses": lambda language, types, scope: (*_NOT_TEXTS, Text(pattern=_action())),
 }

@@ -116,6 +116,7 @@ class Text:
     certain: Automaton | None = None
     lenient: bool = False
     defines: Names | None = None
+    implies: str = ""  # the kind of names that come with its values
 
     @cached_property
     def language(self) -> Automaton:
@@ -149,7 +150,9 @@ class Items:
     complete: bool = True  # whether nothing else is asked of an array
     contains: frozenset[Lazy] = frozenset()
     scope: tuple[str, ...] = ()  # kinds of names that are forgotten where it ends
-    closes: tuple[str, ...] = ()  # kinds whose names must be defined before they are used, from its beginning on
+    closes: tuple[
+        str, ...
+    ] = ()  # kinds whose names must be defined before they are used, from its beginning on
 
     @property
     def exact(self) -> bool:
@@ -172,6 +175,7 @@ class Fields:
     defines: Names | None = None  # by its additional keys
     scope: tuple[str, ...] = ()  # as of Items
     closes: tuple[str, ...] = ()
+    implies: str = ""  # the kind of names that come with its known keys
 
     @cached_property
     def types(self) -> dict[str, Lazy]:

@@ -23,6 +23,7 @@ class Reference:
         self.ignore_case = grammar.get("ignore_key_case", False)
         self.max_depth = grammar.get("max_call_depth", 0)
         self.max_units = grammar.get("max_call_units", 0)
+        self.implied = grammar.get("implied", {})
         self.while_open = grammar.get("while_open", {})
         self.forward = {kind for node in self.nodes for kind in node.get("closes", ())}
         self.steps = [[self._row(a, state) for state in range(len(a["edges"]))] for a in self.automata]
@@ -80,9 +81,15 @@ class Reference:
             mask = self._object_mask(node, value, path)
         elif isinstance(value, list):
             shapes = [(i, a) for i, a in enumerate(node["alternatives"]) if a[0] == "array"]
-            items = [self._mask(node["item"], v, f"{path}/{i}", late) for i, v in enumerate(value)] if shapes else []
+            items = (
+                [self._mask(node["item"], v, f"{path}/{i}", late) for i, v in enumerate(value)]
+                if shapes
+                else []
+            )
             for i, (_, least, most, narrow) in shapes:
-                if least <= len(value) <= (len(value) if most is None else most) and all(m & narrow for m in items):
+                if least <= len(value) <= (len(value) if most is None else most) and all(
+                    m & narrow for m in items
+                ):
                     mask |= 1 << i
         else:
             mask = self._scalar_mask(node, value, path, late)
@@ -95,7 +102,7 @@ class Reference:
 
     def _scalar_mask(self, node: dict[str, Any], value: Any, path: str, late: list[tuple[str, str]]) -> int:
         mask = 0
-        constant = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, str | int | float) or isinstance(value, bool) else None
+        constant = "null" if value is None else str(value).lower() if isinstance(value, bool) else ""
         for index, (kind, *details) in enumerate(node["alternatives"]):
             if constant:
                 taken = kind == constant
@@ -105,10 +112,20 @@ class Reference:
             else:
                 taken = kind == "number"  # every number of a document is in the grammar's numbers
             mask |= taken << index
+        if isinstance(value, str):
+            self._imply(node, value)
         defines = node.get("defines", {}).get("text")
         if mask and defines and isinstance(value, str):
             mask = self._define(defines, value, late, path) and mask
         return mask
+
+    def _imply(self, node: dict[str, Any], text: str) -> None:
+        kind = node.get("implies", "")
+        names = self.implied.get(kind, {}).get(text, ())
+        if names is None:
+            self.any_name[kind] = True
+        else:
+            self.names.setdefault(kind, []).extend((name, "") for name in names)
 
     def _define(self, defines: dict[str, Any], name: str, late: list[tuple[str, str]], path: str) -> bool:
         kind = defines["kind"]
@@ -116,10 +133,10 @@ class Reference:
             self.any_name[kind] = True
             return True
         known = self.names.setdefault(kind, [])
-        if defines["unique"] and (defines["unique"] == "always" or self.strict):
-            if (name, "") in known or (kind, name) in late:
-                self.first_problem = self.first_problem or f"{path}: {name!r} is not unique"
-                return False
+        unique = defines["unique"] == "always" or (self.strict and defines["unique"] == "strict")
+        if unique and ((name, "") in known or (kind, name) in late):
+            self.first_problem = self.first_problem or f"{path}: {name!r} is not unique"
+            return False
         if self.graph and kind == self.graph[1]:
             self.needs[self.owner].append(name)
         if defines["late"]:
@@ -148,6 +165,8 @@ class Reference:
                 self.first_problem = self.first_problem or f"{path}/{key}: unknown key"
                 return 0
             child, masks = place
+            if key in node["known"]:
+                self._imply(node, key)
             new = defines if key not in node["known"] else None
             if new and self.graph and new["kind"] == self.graph[0]:
                 self.owner = key
@@ -162,7 +181,9 @@ class Reference:
             self.names.setdefault(kind, []).append((name, ""))
         mask = 0
         for flag, (i, (_, required, least, most)) in zip(alive, shapes, strict=True):
-            fits = set(required) <= set(value) and least <= len(value) <= (len(value) if most is None else most)
+            fits = set(required) <= set(value) and least <= len(value) <= (
+                len(value) if most is None else most
+            )
             mask |= (flag and fits) << i
         return mask
 
@@ -206,7 +227,10 @@ class Reference:
                     return position == len(data)
                 depth -= automaton.get("depth", 0)
                 here, state, begin = stack.pop()
-                if not stack and len(data[outermost:position].decode().encode("utf-16-le")) > 2 * self.max_units:
+                if (
+                    not stack
+                    and len(data[outermost:position].decode().encode("utf-16-le")) > 2 * self.max_units
+                ):
                     return False
         raise AssertionError("the text's end either accepts or refuses")
 
