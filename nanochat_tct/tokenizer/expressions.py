@@ -269,7 +269,13 @@ class Expressions:
             "env": "env",
         }
         named |= {"outputs": "output", "event": "payload"}
-        follows = {"steps": "one step", "needs": "one job", "jobs": "one job", "one job": "outputs", "github": "event"}
+        follows = {
+            "steps": "one step",
+            "needs": "one job",
+            "jobs": "one job",
+            "one job": "outputs",
+            "github": "event",
+        }
         following = then(follows.get(of, "value"))
         follows_all = then({"steps": "every step", "needs": "every job"}.get(of, "value"))
         bracket = self.call("bracket", scope)

@@ -321,7 +321,7 @@ def _cron_minutes() -> str:
 
 
 _USED = union(SOME_PLAIN_TEXT, from_pattern(r"^\$\{\{\s*'(?:[^']|'')+'\s*\}\}$"))
-_OWNER = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_OWNER = "[A-Za-z0-9_.-]+"
 _VERSION = "[A-Za-z0-9_+-]+(?:[./][A-Za-z0-9_+-]+)*"
 _SHORT_HASH = from_pattern("@[0-9a-fA-F]{7,8}$")
 _FILE = r"\.github/workflows(?:-lab)?/[A-Za-z0-9_.-]*[A-Za-z0-9_-]\.ya?ml"

@@ -46,7 +46,9 @@ GOOD = {  # no complaint
     "an expression for a mapping": job("strategy: ${{ fromJSON(github.event.head_commit) }}"),
     "an expression for a boolean": job("continue-on-error: ${{ github.ref == 'x' }}"),
     "an expression as a key": job('env: {"${{ github.ref }}": x}'),
-    "groups and arguments": step("run: ${{ (format('{0} {{', github.ref)) || join(github.event.commits.*.id, ',') }}"),
+    "groups and arguments": step(
+        "run: ${{ (format('{0} {{', github.ref)) || join(github.event.commits.*.id, ',') }}"
+    ),
     "a condition without braces": condition("success() && !cancelled() && github.ref != 'a'"),
     "names": job(NAMES),
     "needs": job("").replace("jobs:\n", "jobs:\n  b: {runs-on: x, outputs: {o: y}}\n") + "    needs: b\n",
@@ -112,7 +114,9 @@ def test_accepts_in_both_modes(grammar: dict[str, Any], name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPLAINTS)
-def test_strict_mode_refuses_what_the_language_service_complains_of(grammar: dict[str, Any], name: str) -> None:
+def test_strict_mode_refuses_what_the_language_service_complains_of(
+    grammar: dict[str, Any], name: str
+) -> None:
     value = read_workflow(COMPLAINTS[name], "yaml")
     assert Reference(grammar).problem(value) == ""
     assert Reference(grammar, strict=True).problem(value) != ""
