@@ -211,7 +211,7 @@ class _Builder:
         keys = dict.fromkeys(key for shape in shapes for key, _ in shape.known)
         keys.update(dict.fromkeys(key for shape in shapes for key in sorted(shape.required)))
         node["known"] = {key: list(self._merged([shape.type_of(key) for shape in shapes])) for key in keys}
-        patterns = list(dict.fromkeys(p for shape in shapes for p, _ in shape.patterns))
+        patterns: list[Automaton | Rule] = list(dict.fromkeys(p for shape in shapes for p, _ in shape.patterns))
         patterns += [s.names for s in shapes if s.names is not None and s.names not in patterns]
         node["patterns"] = [self.automaton(pattern) for pattern in patterns]
         node["free"] = {}
@@ -230,10 +230,11 @@ class _Builder:
         return self.node_of([self.compiler.allowed(lazy) for lazy in lazies])
 
 
-def _classes(patterns: list[Automaton]) -> list[int]:
+def _classes(patterns: list[Automaton | Rule]) -> list[int]:
     """The sets of patterns, as bit masks, that some key matches while it matches no other."""
     classes = {0: ANY_STRING}
     for index, pattern in enumerate(patterns):
+        assert isinstance(pattern, Automaton), "GitHub's language has few patterns of keys"
         split = {}
         for matched, names in classes.items():
             split[matched] = difference(names, pattern)
