@@ -211,7 +211,9 @@ class _Builder:
         keys = dict.fromkeys(key for shape in shapes for key, _ in shape.known)
         keys.update(dict.fromkeys(key for shape in shapes for key in sorted(shape.required)))
         node["known"] = {key: list(self._merged([shape.type_of(key) for shape in shapes])) for key in keys}
-        patterns: list[Automaton | Rule] = list(dict.fromkeys(p for shape in shapes for p, _ in shape.patterns))
+        patterns: list[Automaton | Rule] = list(
+            dict.fromkeys(p for shape in shapes for p, _ in shape.patterns)
+        )
         patterns += [s.names for s in shapes if s.names is not None and s.names not in patterns]
         node["patterns"] = [self.automaton(pattern) for pattern in patterns]
         node["free"] = {}

@@ -1118,7 +1118,9 @@ def _size(alternative: Alternative) -> int:
     if isinstance(alternative, Number):
         return 1 + len(alternative.text.edges)
     if isinstance(alternative, Text):
-        return 1 + (len(alternative.language.edges) if alternative.values is None else len(alternative.values))
+        return 1 + (
+            len(alternative.language.edges) if alternative.values is None else len(alternative.values)
+        )
     return 1 + len(alternative.known) if isinstance(alternative, Fields) else 1
 
 

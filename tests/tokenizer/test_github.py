@@ -19,6 +19,16 @@ def grammar() -> dict[str, Any]:
     return compile_github()
 
 
+@pytest.fixture(scope="module")
+def lenient(grammar: dict[str, Any]) -> Reference:
+    return Reference(grammar)
+
+
+@pytest.fixture(scope="module")
+def strict(grammar: dict[str, Any]) -> Reference:
+    return Reference(grammar, strict=True)
+
+
 def job(lines: str) -> str:
     return "on: push\njobs:\n  a:\n    runs-on: x\n" + "".join(f"    {line}\n" for line in lines.splitlines())
 
@@ -107,10 +117,10 @@ BAD = {  # refused
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_accepts_in_both_modes(grammar: dict[str, Any], name: str) -> None:
+def test_accepts_in_both_modes(lenient: Reference, strict: Reference, name: str) -> None:
     value = read_workflow(GOOD[name], "yaml")
-    assert Reference(grammar).problem(value) == ""
-    assert Reference(grammar, strict=True).problem(value) == ""
+    assert lenient.problem(value) == ""
+    assert strict.problem(value) == ""
 
 
 @pytest.mark.parametrize("name", COMPLAINTS)
@@ -118,27 +128,25 @@ def test_strict_mode_refuses_what_the_language_service_complains_of(
     grammar: dict[str, Any], name: str
 ) -> None:
     value = read_workflow(COMPLAINTS[name], "yaml")
-    assert Reference(grammar).problem(value) == ""
-    assert Reference(grammar, strict=True).problem(value) != ""
+    assert lenient.problem(value) == ""
+    assert strict.problem(value) != ""
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refuses_what_the_parser_refuses(grammar: dict[str, Any], name: str) -> None:
+def test_refuses_what_the_parser_refuses(lenient: Reference, strict: Reference, name: str) -> None:
     value = read_workflow(BAD[name], "yaml")
-    assert Reference(grammar).problem(value) != ""
-    assert Reference(grammar, strict=True).problem(value) != ""
+    assert lenient.problem(value) != ""
+    assert strict.problem(value) != ""
 
 
 @pytest.mark.parametrize(
     "opening, inner, closing",
     [("(", "1", ")"), ("!", "1", ""), ("", "github", ".a"), ("github[", "1", "]"), ("1 || (", "1", ")")],
 )
-def test_counts_depth_as_the_parser_does(
-    grammar: dict[str, Any], opening: str, inner: str, closing: str
-) -> None:
+def test_counts_depth_as_the_parser_does(lenient: Reference, opening: str, inner: str, closing: str) -> None:
     def accepted(times: int) -> bool:
         text = opening * times + inner + closing * times
-        return not Reference(grammar).problem(read_workflow(job(f"name: ${{{{ {text} }}}}"), "yaml"))
+        return not lenient.problem(read_workflow(job(f"name: ${{{{ {text} }}}}"), "yaml"))
 
     deepest = 24 if "||" in opening else 49
     assert accepted(deepest) and not accepted(deepest + 1)
