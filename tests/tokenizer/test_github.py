@@ -125,7 +125,7 @@ def test_accepts_in_both_modes(lenient: Reference, strict: Reference, name: str)
 
 @pytest.mark.parametrize("name", COMPLAINTS)
 def test_strict_mode_refuses_what_the_language_service_complains_of(
-    grammar: dict[str, Any], name: str
+    lenient: Reference, strict: Reference, name: str
 ) -> None:
     value = read_workflow(COMPLAINTS[name], "yaml")
     assert lenient.problem(value) == ""
