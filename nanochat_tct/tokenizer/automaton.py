@@ -125,7 +125,13 @@ DOT = complement_ranges(LINE_ENDS)
 
 
 def utf8_ranges(low: int, high: int) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Splits a code point range into sequences of byte ranges that spell just its UTF-8 encodings."""
+    """Splits a code point range into sequences of byte ranges that spell just its UTF-8 encodings.
+
+    What lies above Unicode is a symbol (see ``from_pattern``), one "byte" from 256 on.
+    """
+    if low > MAX_CODE_POINT:
+        yield ((low - MAX_CODE_POINT + 255, high - MAX_CODE_POINT + 255),)
+        return
     for first, last in ((low, min(high, 0xD7FF)), (max(low, 0xE000), high)):  # no surrogates
         for lower, upper in ((0, 0x7F), (0x80, 0x7FF), (0x800, 0xFFFF), (0x10000, MAX_CODE_POINT)):
             start, end = max(first, lower), min(last, upper)
@@ -494,8 +500,9 @@ class _Nfa:
 class _Parser:
     """Recursive descent over an ECMA-262 pattern; builds the automaton fragment by fragment."""
 
-    def __init__(self, pattern: str) -> None:
+    def __init__(self, pattern: str, symbols: str) -> None:
         self.pattern = pattern
+        self.symbols = symbols
         self.position = 0
         self.nfa = _Nfa()
 
@@ -617,7 +624,9 @@ class _Parser:
             if character in "*+?":
                 raise self.fail(f"{character!r} with nothing to repeat")
             self.position += 1
-            ranges = ((ord(character), ord(character)),)
+            symbol = self.symbols.find(character)
+            code = ord(character) if symbol < 0 else MAX_CODE_POINT + 1 + symbol
+            ranges = ((code, code),)
         if ranges and all(low >= 0xD800 and high <= 0xDFFF for low, high in ranges):
             # half of a character: an engine that counts in halves finds it in texts, one that counts characters never
             raise self.fail("a lone surrogate")
@@ -701,8 +710,13 @@ class _Parser:
 
 
 @functools.lru_cache(maxsize=1024)
-def from_pattern(pattern: str) -> Automaton:
+def from_pattern(pattern: str, symbols: str = "") -> Automaton:
     """All strings in which the ECMA-262 pattern is found somewhere.
+
+    Args:
+        pattern: the regular expression.
+        symbols: characters that stand for something else than themselves where the pattern has them outside of
+            classes: the first one is the "byte" 256 of the automaton's edges, the next one 257, and so on.
 
     Raises:
         SchemaError: for look-arounds other than look-aheads at the start of the string, back-references, word
@@ -713,7 +727,7 @@ def from_pattern(pattern: str) -> Automaton:
         negative, condition, rest = ahead
         combine = difference if negative else intersection
         return combine(from_pattern("^" + rest), from_pattern(f"^(?:{condition})"))
-    parser = _Parser(pattern)
+    parser = _Parser(pattern, symbols)
     try:
         first, last = parser.alternatives()
     except RecursionError:

@@ -30,6 +30,7 @@ from typing import Any
 from nanochat_tct.tokenizer import automaton, numbers
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton
 from nanochat_tct.tokenizer.errors import SchemaError
+from nanochat_tct.tokenizer.expressions import Rule
 from nanochat_tct.tokenizer.references import Draft, References, escape
 
 MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
@@ -63,9 +64,26 @@ PLAIN_INTEGER_TEXT = automaton.from_pattern(f"^({_INTEGER})$")
 
 
 @dataclass(frozen=True)
+class Names:
+    """Names that texts or keys define: references to a name of the kind are legal from then on.
+
+    Attributes:
+        unique: whether a name must not be defined twice: "always", or "strict" for strict mode only.
+        late: whether they count from the end of the object that the text is in, or of the key's value, on.
+        opens: whether any name of the kind is legal from then on.
+    """
+
+    kind: str
+    unique: str = ""
+    late: bool = False
+    opens: bool = False
+
+
+@dataclass(frozen=True)
 class Constant:
     value: bool | None
     exact: bool = True
+    lenient: bool = False  # here and below: strict mode does not offer it (see compile.py)
 
 
 @dataclass(frozen=True)
@@ -74,6 +92,7 @@ class Number:
 
     text: Automaton = NUMBER_TEXT
     certain: Automaton | None = None
+    lenient: bool = False
 
     @property
     def exact(self) -> bool:
@@ -88,15 +107,20 @@ class Number:
 class Text:
     """Strings: the listed ones in order, or when ``values`` is None all that the automaton accepts.
 
-    ``certain`` are those that surely belong, None: all of them.
+    ``certain`` are those that surely belong, None: all of them. Instead of an automaton, GitHub's language has rules
+    that call one another, and texts that define names.
     """
 
     values: tuple[str, ...] | None = None
-    pattern: Automaton = ANY_STRING
+    pattern: Automaton | Rule = ANY_STRING
     certain: Automaton | None = None
+    lenient: bool = False
+    defines: Names | None = None
+    implies: str = ""  # the kind of names that come with its values
 
     @cached_property
     def language(self) -> Automaton:
+        assert isinstance(self.pattern, Automaton)
         return self.pattern if self.values is None else automaton.from_strings(self.values)
 
     @property
@@ -125,6 +149,10 @@ class Items:
     maximum: int | None = None
     complete: bool = True  # whether nothing else is asked of an array
     contains: frozenset[Lazy] = frozenset()
+    scope: tuple[str, ...] = ()  # kinds of names that are forgotten where it ends
+    closes: tuple[
+        str, ...
+    ] = ()  # kinds whose names must be defined before they are used, from its beginning on
 
     @property
     def exact(self) -> bool:
@@ -138,11 +166,16 @@ class Fields:
     known: tuple[tuple[str, Lazy], ...] = ()
     patterns: tuple[tuple[Automaton, Lazy], ...] = ()
     additional: Lazy = ANY
-    names: Automaton | None = None  # what keys may look like; None: anything
+    names: Automaton | Rule | None = None  # what keys may look like; None: anything
     required: frozenset[str] = frozenset()
     minimum: int = 0
     maximum: int | None = None
     exact: bool = True
+    lenient: bool = False
+    defines: Names | None = None  # by its additional keys
+    scope: tuple[str, ...] = ()  # as of Items
+    closes: tuple[str, ...] = ()
+    implies: str = ""  # the kind of names that come with its known keys
 
     @cached_property
     def types(self) -> dict[str, Lazy]:
@@ -1085,7 +1118,9 @@ def _size(alternative: Alternative) -> int:
     if isinstance(alternative, Number):
         return 1 + len(alternative.text.edges)
     if isinstance(alternative, Text):
-        return 1 + (len(alternative.pattern.edges) if alternative.values is None else len(alternative.values))
+        return 1 + (
+            len(alternative.language.edges) if alternative.values is None else len(alternative.values)
+        )
     return 1 + len(alternative.known) if isinstance(alternative, Fields) else 1
 
 
