@@ -5,12 +5,18 @@ from typing import Any
 from nanochat_tct.synthetic.author import Author, measure
 from nanochat_tct.synthetic.library import ECOSYSTEMS, JOB, JOB_IDS, JOB_MORE, JOB_TITLES, Ecosystem, JobTemplate
 from nanochat_tct.synthetic.steps import StepList, outputs_of, write_steps
-from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON, Generator
+from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON, Generator, compile_value
 from nanochat_tct.synthetic.writer import Writer
 
 Job = dict[str, Any]
 # Where the expressions of a job's keys stand (see `Scope`); "job" for those not named.
 _PLACES = {"strategy": "job.strategy", "env": "job.env", "steps": "step", "secrets": "job.env"}
+_CALLED, _CALL_SECRETS, _CALL_SETTINGS, _JOB_PERMISSIONS, _MATRIX_INCLUDE, _OUTPUT_VALUE, _RUNNER = (
+    compile_value(f"‹{word}›")
+    for word in (
+        "called", "call secrets", "call settings", "job permissions", "matrix include", "output value", "runner"
+    )
+)
 _WITH_MATRIX = ("test", "build", "integration", "lint", "benchmark", "release")
 
 
@@ -47,20 +53,20 @@ class JobWriter:
         writer = self.writer
         self._enter()
         job: Job = {}
-        self._set(job, "uses", LEXICON.use("called"))
+        self._set(job, "uses", _CALLED)
         self._relate(job, 0.5)
         if writer.chance(self.author.named_jobs * 0.6):
             job["name"] = self.author.title(writer, JOB_TITLES["script"](writer))
         if writer.chance(0.3):
-            self._set(job, "permissions", LEXICON.use("job permissions"))
+            self._set(job, "permissions", _JOB_PERMISSIONS)
         if size > 250 and writer.chance(0.1):
             job["strategy"] = self._strategy(self.ecosystem, size // 3)
             writer.scope.matrix = _matrix_keys(job["strategy"]["matrix"])
         if writer.chance(0.45):
-            self._set(job, "secrets", LEXICON.use("call secrets"))
+            self._set(job, "secrets", _CALL_SECRETS)
         writer.size = max(60, size - measure(job))
         if writer.chance(0.82):
-            self._set(job, "with", LEXICON.use("call settings"))
+            self._set(job, "with", _CALL_SETTINGS)
         self._finish(str(LEXICON.word(writer, "call id")), "call", job)
 
     def write(self, kind: str, size: int) -> None:
@@ -82,7 +88,7 @@ class JobWriter:
         elif size > 900 and kind == "deploy" and writer.chance(0.1):
             job["strategy"] = {"max-parallel": 1, "matrix": {"environment": ["staging", "production"]}}
         settled = self._use_matrix(ecosystem, job)
-        self._set(job, "runs-on", LEXICON.use("runner"))
+        self._set(job, "runs-on", _RUNNER)
         if "matrix.os" in str(writer.facts.get("ubuntu")):
             job["runs-on"] = writer.facts["ubuntu"]
         if writer.chance(self.author.named_jobs):
@@ -172,9 +178,8 @@ class JobWriter:
             if size > 150 and writer.chance(0.3):
                 first = next(iter(matrix))
                 writer.scope.place = "job.strategy"
-                include = LEXICON.use("matrix include")
                 matrix["include"] = [
-                    {first: value, **include(writer)}
+                    {first: value, **_MATRIX_INCLUDE(writer)}
                     for value in writer.sample(matrix[first] * 4, writer.several(1.5 + size / 250, 14))
                 ]
             if len(matrix) > 1 and "include" not in matrix and writer.chance(0.2):
@@ -213,7 +218,8 @@ class JobWriter:
             step = scripts[-1]
             index = steps.index(step)
             names = list(dict.fromkeys(LEXICON.word(writer, "output name") for _ in range(writer.several(2.2, 12))))
-            lines = [f'echo "{name}={LEXICON.word(writer, "output value")}" >> "$GITHUB_OUTPUT"\n' for name in names]
+            writer.scope.place = "step"
+            lines = [f'echo "{name}={_OUTPUT_VALUE(writer)}" >> "$GITHUB_OUTPUT"\n' for name in names]
             step = {**step, "id": step_id, "run": step["run"].rstrip("\n") + "\n" + "".join(lines)}
             steps[index] = self.author.ordered(writer, "step", step)
             with_outputs = [step]

@@ -130,10 +130,12 @@ def _blocks(writer: Writer, size: int, language: str, gaps: float = 0.25) -> str
         parts.append(SCRIPT_WORDS["begin"](writer) + "\n")
     if language == "python":
         parts.append(SCRIPT_WORDS["imports"](writer) + "\n")
-    for _ in range(1 + size // 8):
+    library = SCRIPTS[language]
+    blocks = [writer.pick(library) for _ in range(1 + size // 8)] if language == "bash" else writer.shuffled(library)
+    for template in blocks:
         if writer.chance(0.5):
             writer.forget(("lower", "UPPER"))
-        block = writer.pick(SCRIPTS[language])(writer)
+        block = template(writer)
         if block is LEFT_OUT:
             continue
         if parts and size > 250 and writer.chance(gaps):

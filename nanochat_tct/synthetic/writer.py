@@ -73,6 +73,11 @@ class Writer:
             left -= 1
         return chosen
 
+    def shuffled(self, items: Sequence[Item]) -> list[Item]:
+        """Return the items in another order."""
+        keyed = sorted((self.random(), position) for position in range(len(items)))
+        return [items[position] for _, position in keyed]
+
     def habit(self, name: str) -> float:
         """Return a number in [0, 1) that this author keeps under that name."""
         if name not in self.habits:
