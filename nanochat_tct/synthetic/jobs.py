@@ -25,13 +25,14 @@ class JobWriter:
 
     Attributes:
         jobs: those so far.
+        size: the number of their characters as compact JSON.
         env_count: the number of variables that the workflow sets for all of its jobs.
     """
 
     def __init__(self, writer: Writer, author: Author, ecosystem: Ecosystem) -> None:
         self.writer, self.author, self.ecosystem = writer, author, ecosystem
         self.jobs: dict[str, Job] = {}
-        self.env_count = 0
+        self.env_count = self.size = 0
 
     def from_template(self, name: str, template: JobTemplate) -> None:
         """Add the job of a template, with all of its steps."""
@@ -132,6 +133,7 @@ class JobWriter:
         while name in self.jobs:
             name, number = f"{plain}-{number}", number + 1
         self.jobs[name] = self.author.ordered(self.writer, part, job)
+        self.size += len(name) + 4 + measure(self.jobs[name])
         self.writer.scope.outputs[name] = outputs or []
         del self.writer.scope.env[self.env_count :]
 

@@ -169,11 +169,7 @@ JOB_KINDS: dict[str, list[tuple[float, str]]] = {}
 for _kind, _template in _TRIGGERS.pop("kinds").items():
     KINDS.append((_template["weight"], _kind))
     JOB_KINDS[_kind] = [(weight, name) for name, weight in _template["jobs"].items()]
-# How often, where, and which steps fill a job; None stands for a script.
-FILL: list[tuple[float, tuple[str, Generator | None]]] = [
-    (weight, (position, None if step == "script" else compile_value(step)))
-    for weight, position, step in _STEPS.pop("fill")
-]
+_FILL = _STEPS.pop("fill")
 for _phrases in (
     {name: (lambda writer, items=items: writer.pick(items)) for name, items in LISTS.items() if name != "component"},
     WORDS["phrases"],
@@ -189,6 +185,11 @@ for _phrases in (
 LEXICON.add(
     {**WORDS["facts"], "components": lambda writer: writer.sample(LISTS["component"], writer.number(3, 9))}, {}
 )
+# How often, where, and which steps fill a job; None stands for a script.
+FILL: list[tuple[float, tuple[str, Generator | None]]] = [
+    (weight, (position, None if step == "script" else compile_value(step)))
+    for weight, position, step in _FILL
+]
 TRIGGERS = {kind: compile_value(template) for kind, template in _TRIGGERS["triggers"].items()}
 HEAD = compile_keys(_HEAD["workflow"])
 WORKFLOW_TITLES = {kind: compile_text(title) for kind, title in _HEAD["titles"].items()}

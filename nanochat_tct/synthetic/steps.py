@@ -131,8 +131,11 @@ def _blocks(writer: Writer, size: int, language: str, gaps: float = 0.25) -> str
     if language == "python":
         parts.append(SCRIPT_WORDS["imports"](writer) + "\n")
     library = SCRIPTS[language]
-    blocks = [writer.pick(library) for _ in range(1 + size // 8)] if language == "bash" else writer.shuffled(library)
-    for template in blocks:
+    others = iter(writer.shuffled(library)) if language != "bash" else None  # whose blocks declare names
+    for _ in range(1 + size // 8):
+        template = next(others, None) if others else writer.pick(library)
+        if template is None:
+            break
         if writer.chance(0.5):
             writer.forget(("lower", "UPPER"))
         block = template(writer)

@@ -43,6 +43,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MARK = re.compile(r"(?:(?P<key>.*) |^)‹(?P<percent>\d+)%(?: over (?P<size>\d+))?›(?: (?P<rest>.*))?", re.S)
 _TIMES = re.compile(r"‹(\d+)×›")
 _SOME_OF = re.compile(r"‹(?:(per) )?([\d.]+) of›")
+_NO_NAME = re.compile(r"\W")
 _TOPIC = ("it",)
 
 
@@ -54,44 +55,48 @@ class Lexicon:
     """
 
     def __init__(self) -> None:
-        self._facts: dict[str, Generator] = {}
-        self._phrases: dict[str, Generator] = {}
-        self.used: set[str] = set()
+        self._facts: dict[str, Any] = {}
+        self._phrases: dict[str, Any] = {}
+        self._compiled: dict[str, Generator] = {}
 
     def add(self, facts: dict[str, Any], phrases: dict[str, Any]) -> None:
-        """Add words: names with their templates, or with functions of a writer."""
-        for table, templates in ((self._facts, facts), (self._phrases, phrases)):
-            for name, template in templates.items():
-                assert not self.defines(name), f"word defined twice: {name}"
-                table[name] = template if callable(template) else compile_word(template)
-
-    def defines(self, name: str) -> bool:
-        """Return whether the word exists as it is written, whatever its capitals."""
-        return name in self._facts or name in self._phrases
-
-    def undefined(self) -> list[str]:
-        """Return the words that templates use and nothing defines."""
-        return sorted(name for name in self.used if not self.defines(name) and not self.defines(name.lower()))
-
-    def use(self, name: str) -> Generator:
-        """Return the generator of a word, which may be defined later."""
-        self.used.add(name)
-        return self._phrases.get(name) or (lambda writer: self.word(writer, name))
+        """Add words: names with their templates, or with functions of a writer. All before the first is used."""
+        for table, words in ((self._facts, facts), (self._phrases, phrases)):
+            for name, template in words.items():
+                assert name not in self._facts and name not in self._phrases, f"word defined twice: {name}"
+                table[name] = template
 
     def word(self, writer: Writer, name: str) -> Any:
         """Return the named word: the fact settled for this workflow, or a new choice."""
-        if name in writer.facts:
-            return writer.facts[name]
+        return self.use(name)(writer)
+
+    def use(self, name: str) -> Generator:
+        """Return the generator of a word."""
+        if name not in self._compiled:
+            self._compiled[name] = self._compile(name)
+        return self._compiled[name]
+
+    def _compile(self, name: str) -> Generator:
+        template = self._phrases.get(name, self._facts.get(name))
+        if name not in self._phrases and name not in self._facts:
+            return self._with_capitals(name)
+        generator: Generator = template if callable(template) else compile_word(template)
         if name in self._phrases:
-            return self._phrases[name](writer)
-        if name in self._facts:
-            value = writer.facts[name] = self._facts[name](writer)
-            return value
+            return generator
+
+        def fact(writer: Writer) -> Any:
+            if name not in writer.facts:
+                writer.facts[name] = generator(writer)
+            return writer.facts[name]
+
+        return fact
+
+    def _with_capitals(self, name: str) -> Generator:
         assert name != name.lower(), f"word not defined: {name}"
-        word = str(self.word(writer, name.lower()))
+        word = self.use(name.lower())
         if name.isupper():
-            return re.sub(r"\W", "_", word).upper()
-        return " ".join([part[:1].upper() + part[1:] for part in word.split("-")])
+            return lambda writer: _NO_NAME.sub("_", str(word(writer))).upper()
+        return lambda writer: " ".join([part[:1].upper() + part[1:] for part in str(word(writer)).split("-")])
 
 
 LEXICON = Lexicon()
@@ -131,7 +136,8 @@ def compile_text(template: str) -> Generator:
     """Compile a text template to a function that returns a string."""
     if template.endswith("@‹pin›"):
         action = compile_text(template.removesuffix("@‹pin›"))
-        return lambda writer: LEXICON.word(writer, "pin")(action(writer))
+        pin = LEXICON.use("pin")
+        return lambda writer: pin(writer)(action(writer))
     if any(_MARK.fullmatch(line) for line in template.split("\n")):
         return _compile_lines(template)
     text, end = _parse_text(template, 0)
@@ -314,6 +320,12 @@ def _join(parts: list[str | Generator]) -> str | Generator:
     if len(parts) == 1:
         return generators[0]
     form = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
+    if len(generators) == 1:
+        only = generators[0]
+        return lambda writer: form % (only(writer),)
+    if len(generators) == 2:
+        first, second = generators
+        return lambda writer: form % (first(writer), second(writer))
     return lambda writer: form % tuple([generator(writer) for generator in generators])
 
 

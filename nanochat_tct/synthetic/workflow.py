@@ -135,12 +135,12 @@ def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
             jobs.call(min(budget, 900))
         else:
             jobs.write(writer.weighted(JOB_KINDS[kind]), budget)
-        left = size - measure(jobs.jobs)
+        left = size - jobs.size
         if left < 80:
             break
     while left > 600:
         jobs.write(writer.weighted(JOB_KINDS[kind]), min(left, 3500))
-        left = size - measure(jobs.jobs)
+        left = size - jobs.size
 
 
 def _job_count(writer: Writer, size: int) -> int:
