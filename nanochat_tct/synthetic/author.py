@@ -25,7 +25,7 @@ class Author:
         self._named_runs = writer.pick((0.5, 0.9, 1.0, 1.0, 1.0, 1.0))
         self._wraps = writer.pick((0.0, 0.0, 0.1, 0.5, 1.0, 1.0))
         self._emoji = 0.5 if writer.chance(0.05) else 0.004
-        self.named_jobs = writer.pick((0.0, 0.0, 0.0, 0.4, 0.9, 1.0, 1.0))
+        self.named_jobs = writer.pick((0.0, 0.0, 0.1, 0.6, 0.9, 1.0, 1.0))
 
     def condition(self, writer: Writer, condition: Any) -> Any:
         """Return the condition, in `${{ }}` or not."""

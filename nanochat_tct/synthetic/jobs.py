@@ -56,17 +56,17 @@ class JobWriter:
         job: Job = {}
         self._set(job, "uses", _CALLED)
         self._relate(job, 0.5)
-        if writer.chance(self.author.named_jobs * 0.6):
+        if writer.chance(self.author.named_jobs * 0.75):
             job["name"] = self.author.title(writer, JOB_TITLES["script"](writer))
         if writer.chance(0.3):
             self._set(job, "permissions", _JOB_PERMISSIONS)
         if size > 250 and writer.chance(0.1):
             job["strategy"] = self._strategy(self.ecosystem, size // 3)
             writer.scope.matrix = _matrix_keys(job["strategy"]["matrix"])
-        if writer.chance(0.45):
+        if writer.chance(0.6):
             self._set(job, "secrets", _CALL_SECRETS)
         writer.size = max(60, size - measure(job))
-        if writer.chance(0.82):
+        if writer.chance(0.88):
             self._set(job, "with", _CALL_SETTINGS)
         self._finish(str(LEXICON.word(writer, "call id")), "call", job)
 
@@ -111,7 +111,7 @@ class JobWriter:
         else:
             job["steps"] = write_steps(writer, self.author, ecosystem, kind, size - measure(job) - len(name) - 15)
         outputs: list[str] = []
-        if kind == "prepare" or (kind in ("build", "script", "test") and writer.chance(0.06)):
+        if kind == "prepare" or (kind in ("build", "script", "test", "release", "deploy") and writer.chance(0.14)):
             outputs = self._publish_outputs(job)
         writer.forget(settled)
         self._finish(name, "job", job, outputs)
@@ -177,7 +177,7 @@ class JobWriter:
                     matrix[axis.key] = values[start : start + count]
                 else:
                     matrix[axis.key] = writer.sample(values, count)
-            if size > 150 and writer.chance(0.3):
+            if size > 150 and writer.chance(0.2):
                 first = next(iter(matrix))
                 writer.scope.place = "job.strategy"
                 matrix["include"] = [

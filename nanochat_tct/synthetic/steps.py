@@ -99,7 +99,7 @@ def write_script(writer: Writer, size: int) -> Step:
         settings["script"] = _blocks(writer, size, "javascript", 0.2)
         return {"name": name, "uses": LEXICON.word(writer, "pin")("actions/github-script"), "with": settings}
     step: Step = {"name": name}
-    if writer.chance(0.3):
+    if writer.chance(0.5):
         step["id"] = SCRIPT_WORDS["ids"](writer)
     if size > 100 and writer.chance(0.25):
         step["env"] = LEXICON.word(writer, "variables")
@@ -162,11 +162,11 @@ def _decorate(writer: Writer, step: Step) -> None:
         return
     if "env" not in step and writer.chance(0.33):
         step["env"] = LEXICON.word(writer, "variables")
-    if writer.chance(0.22):
+    if writer.chance(0.26):
         step["timeout-minutes"] = writer.pick((1, 2, 5, 10, 15, 20, 30, 45))
-    if writer.chance(0.1):
+    if writer.chance(0.22):
         step["continue-on-error"] = True
     if "working-directory" not in step and writer.chance(0.3):
         step["working-directory"] = LEXICON.word(writer, "workdir")
-    if "shell" not in step and writer.chance(0.17):
+    if "shell" not in step and writer.chance(0.3):
         step["shell"] = writer.pick(("bash",) * 12 + ("sh", "bash -euxo pipefail {0}"))

@@ -93,7 +93,7 @@ def _head(writer: Writer, author: Author, kind: str, size: int) -> dict[str, Any
     """Return all of a workflow but its jobs."""
     scope = writer.scope
     workflow: dict[str, Any] = {}
-    if (size > 200 or writer.chance(0.6)) and writer.chance(0.96):
+    if (size > 200 or writer.chance(0.85)) and writer.chance(0.98):
         workflow["name"] = author.title(writer, WORKFLOW_TITLES[kind](writer) + LEXICON.word(writer, "subtitle"))
     scope.place = "on"
     writer.size = min(size // 4, 260 + size // 7)
@@ -102,7 +102,7 @@ def _head(writer: Writer, author: Author, kind: str, size: int) -> dict[str, Any
         on = {"push": None, "pull_request": None}
     on = {event: value if value != {} else None for event, value in on.items()}
     scope.set_triggers(on)
-    if all(value is None for value in on.values()) and writer.chance(0.5):
+    if all(value is None for value in on.values()) and writer.chance(0.35 if len(on) == 1 else 0.8):
         on = next(iter(on)) if len(on) == 1 else list(on)
     workflow["on"] = on
     writer.size = size
@@ -120,7 +120,7 @@ def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
     jobs.env_count = len(writer.scope.env)
     count = _job_count(writer, size)
     shares = [0.25 + writer.random() ** 2 for _ in range(count)]
-    calls = 0.8 if writer.chance(0.3 if count > 1 else 0.2) else 0.04
+    calls = 0.8 if writer.chance(0.36 if count > 1 else 0.25) else 0.06
     if count == 1 and size > 900:
         calls = 0.0
     left, total = size, sum(shares)
@@ -154,7 +154,7 @@ def _publish_outputs(writer: Writer, workflow: dict[str, Any], jobs: JobWriter) 
     """Let a workflow that can be called hand on outputs of its jobs."""
     outputs = [(job, name) for job, names in writer.scope.outputs.items() for name in names]
     on = workflow["on"]
-    if outputs and isinstance(on, dict) and "workflow_call" in on and writer.chance(0.6):
+    if outputs and isinstance(on, dict) and "workflow_call" in on and writer.chance(0.9):
         call = on["workflow_call"] = on["workflow_call"] or {}
         call["outputs"] = {
             name: {
