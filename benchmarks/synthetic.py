@@ -29,8 +29,12 @@ TOLERANCE = 0.1
 
 def main() -> None:
     """Parse the arguments, measure both sides, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", default=os.environ.get("NANOCHAT_TCT_CORPUS"), help="folder with workflows.parquet")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--corpus", default=os.environ.get("NANOCHAT_TCT_CORPUS"), help="folder with workflows.parquet"
+    )
     parser.add_argument("--documents", type=int, default=3000, help="of each side")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -40,7 +44,9 @@ def main() -> None:
     start = time.process_time()
     synthetic = [synthesize(index, options.seed) for index in range(len(real))]
     seconds = time.process_time() - start
-    print(f"{len(real):,} documents each; {1000 * seconds / len(real):.2f} CPU seconds for 1,000 synthetic ones")
+    print(
+        f"{len(real):,} documents each; {1000 * seconds / len(real):.2f} CPU seconds for 1,000 synthetic ones"
+    )
     before, after = measure(real), measure(synthetic)
     differ = []
     for name, value in before.items():
@@ -53,7 +59,9 @@ def main() -> None:
 
 def read_real(corpus: Path, count: int, seed: int) -> list[dict[str, Any]]:
     """Return `count` valid workflows, drawn at random."""
-    texts = pyarrow.parquet.read_table(corpus / "workflows.parquet", columns=["text"]).column("text").to_pylist()
+    texts = (
+        pyarrow.parquet.read_table(corpus / "workflows.parquet", columns=["text"]).column("text").to_pylist()
+    )
     tokenizer = load_tokenizer()
     workflows: list[dict[str, Any]] = []
     for text in random.Random(seed).sample(texts, len(texts)):
@@ -83,19 +91,26 @@ def measure(workflows: list[dict[str, Any]]) -> dict[str, float]:
     result.update(_shares("on is", workflows, lambda workflow: [type(workflow["on"]).__name__]))
     result.update(_shares("workflow", workflows, lambda workflow: workflow))
     for event in ("push", "pull_request", "workflow_dispatch", "workflow_call"):
-        result.update(_shares(f"{event}", [_event(workflow, event) for workflow in workflows if event in _events(workflow["on"])], lambda value: value))
+        filters = [
+            _filters(workflow["on"], event) for workflow in workflows if event in _events(workflow["on"])
+        ]
+        result.update(_shares(event, filters, lambda value: value))
     result.update(_shares("job", jobs, lambda job: job))
     result.update(_shares("step", steps, lambda step: step))
     result["steps that use an action by commit"] = _share(
         [step for step in steps if "uses" in step], lambda step: len(str(step["uses"]).split("@")[-1]) == 40
     )
     matrices = [job["strategy"].get("matrix") for job in jobs if isinstance(job.get("strategy"), dict)]
-    result["matrix with include"] = _share(matrices, lambda matrix: isinstance(matrix, dict) and "include" in matrix)
+    result["matrix with include"] = _share(
+        matrices, lambda matrix: isinstance(matrix, dict) and "include" in matrix
+    )
     tokens: set[int] = set()
     for workflow in workflows:
         tokens.update(tokenizer.encode_value(workflow))
     result["share of token ids that occur"] = len(tokens) / tokenizer.vocab_size()
-    result["bytes per token"] = sum(sizes) / sum(len(tokenizer.encode_value(workflow)) for workflow in workflows)
+    result["bytes per token"] = sum(sizes) / sum(
+        len(tokenizer.encode_value(workflow)) for workflow in workflows
+    )
     return result
 
 
@@ -103,8 +118,7 @@ def _events(on: Any) -> list[str]:
     return [on] if isinstance(on, str) else list(on)
 
 
-def _event(workflow: dict[str, Any], event: str) -> dict[str, Any]:
-    on = workflow["on"]
+def _filters(on: Any, event: str) -> dict[str, Any]:
     value = on.get(event) if isinstance(on, dict) else None
     return value if isinstance(value, dict) else {}
 

@@ -1,4 +1,4 @@
-"""Habits of an author that go through a whole workflow: what is named, the order of keys, how conditions are written."""
+"""Habits of an author that go through a whole workflow: what is named, the order of keys, the form of conditions."""
 
 import json
 from typing import Any
@@ -19,7 +19,8 @@ class Author:
 
     def __init__(self, writer: Writer) -> None:
         self._orders = {
-            part: LEXICON.word(writer, f"{part} order").split() for part in ("workflow", "job", "call", "step")
+            part: LEXICON.word(writer, f"{part} order").split()
+            for part in ("workflow", "job", "call", "step")
         }
         self._named_actions = writer.pick((0.1, 0.4, 0.9, 1.0, 1.0, 1.0))
         self._named_runs = writer.pick((0.5, 0.9, 1.0, 1.0, 1.0, 1.0))

@@ -3,7 +3,15 @@
 from typing import Any
 
 from nanochat_tct.synthetic.author import Author, measure
-from nanochat_tct.synthetic.library import ECOSYSTEMS, JOB, JOB_IDS, JOB_MORE, JOB_TITLES, Ecosystem, JobTemplate
+from nanochat_tct.synthetic.library import (
+    ECOSYSTEMS,
+    JOB,
+    JOB_IDS,
+    JOB_MORE,
+    JOB_TITLES,
+    Ecosystem,
+    JobTemplate,
+)
 from nanochat_tct.synthetic.steps import StepList, outputs_of, write_steps
 from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON, Generator, compile_value
 from nanochat_tct.synthetic.writer import Writer
@@ -14,7 +22,13 @@ _PLACES = {"strategy": "job.strategy", "env": "job.env", "steps": "step", "secre
 _CALLED, _CALL_SECRETS, _CALL_SETTINGS, _JOB_PERMISSIONS, _MATRIX_INCLUDE, _OUTPUT_VALUE, _RUNNER = (
     compile_value(f"‹{word}›")
     for word in (
-        "called", "call secrets", "call settings", "job permissions", "matrix include", "output value", "runner"
+        "called",
+        "call secrets",
+        "call settings",
+        "job permissions",
+        "matrix include",
+        "output value",
+        "runner",
     )
 )
 _WITH_MATRIX = ("test", "build", "integration", "lint", "benchmark", "release")
@@ -95,7 +109,11 @@ class JobWriter:
         if writer.chance(self.author.named_jobs):
             title = str(JOB_TITLES[kind](writer))
             axes = " }}, ${{ ".join(value[4:-3] for word, value in settled.items() if word != "in_matrix")
-            title += writer.pick(("", f" (${{{{ {axes} }}}})", f" ${{{{ {axes} }}}}", f" / ${{{{ {axes} }}}}")) if axes else ""
+            title += (
+                writer.pick(("", f" (${{{{ {axes} }}}})", f" ${{{{ {axes} }}}}", f" / ${{{{ {axes} }}}}"))
+                if axes
+                else ""
+            )
             job["name"] = self.author.title(writer, title)
         if ecosystem.image and writer.chance(0.6):
             writer.facts["container_image"] = ecosystem.image(writer)
@@ -109,9 +127,13 @@ class JobWriter:
             steps.add("middle", LEXICON.use("gate"), plain=True)
             job["steps"] = steps.all()
         else:
-            job["steps"] = write_steps(writer, self.author, ecosystem, kind, size - measure(job) - len(name) - 15)
+            job["steps"] = write_steps(
+                writer, self.author, ecosystem, kind, size - measure(job) - len(name) - 15
+            )
         outputs: list[str] = []
-        if kind == "prepare" or (kind in ("build", "script", "test", "release", "deploy") and writer.chance(0.14)):
+        if kind == "prepare" or (
+            kind in ("build", "script", "test", "release", "deploy") and writer.chance(0.14)
+        ):
             outputs = self._publish_outputs(job)
         writer.forget(settled)
         self._finish(name, "job", job, outputs)
@@ -219,7 +241,9 @@ class JobWriter:
                 return []
             step = scripts[-1]
             index = steps.index(step)
-            names = list(dict.fromkeys(LEXICON.word(writer, "output name") for _ in range(writer.several(2.2, 12))))
+            names = list(
+                dict.fromkeys(LEXICON.word(writer, "output name") for _ in range(writer.several(2.2, 12)))
+            )
             writer.scope.place = "step"
             lines = [f'echo "{name}={_OUTPUT_VALUE(writer)}" >> "$GITHUB_OUTPUT"\n' for name in names]
             step = {**step, "id": step_id, "run": step["run"].rstrip("\n") + "\n" + "".join(lines)}

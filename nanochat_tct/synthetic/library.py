@@ -171,7 +171,11 @@ for _kind, _template in _TRIGGERS.pop("kinds").items():
     JOB_KINDS[_kind] = [(weight, name) for name, weight in _template["jobs"].items()]
 _FILL = _STEPS.pop("fill")
 for _phrases in (
-    {name: (lambda writer, items=items: writer.pick(items)) for name, items in LISTS.items() if name != "component"},
+    {
+        name: (lambda writer, items=items: writer.pick(items))
+        for name, items in LISTS.items()
+        if name != "component"
+    },
     WORDS["phrases"],
     _name_words(),
     _JOBS["words"],
@@ -183,7 +187,8 @@ for _phrases in (
 ):
     LEXICON.add({}, _phrases)
 LEXICON.add(
-    {**WORDS["facts"], "components": lambda writer: writer.sample(LISTS["component"], writer.number(3, 9))}, {}
+    {**WORDS["facts"], "components": lambda writer: writer.sample(LISTS["component"], writer.number(3, 9))},
+    {},
 )
 # How often, where, and which steps fill a job; None stands for a script.
 FILL: list[tuple[float, tuple[str, Generator | None]]] = [
@@ -198,15 +203,19 @@ JOB_MORE = {kind: compile_keys(template) for kind, template in _JOBS["more"].ite
 JOB_IDS = {kind: compile_text(text) for kind, text in _JOBS["ids"].items()}
 JOB_TITLES = {kind: compile_text(text) for kind, text in _JOBS["titles"].items()}
 SCRIPTS = {
-    name: [compile_value(block) for block in blocks] for name, blocks in _SCRIPTS.items() if isinstance(blocks, list)
+    name: [compile_value(block) for block in blocks]
+    for name, blocks in _SCRIPTS.items()
+    if isinstance(blocks, list)
 }
 SCRIPT_WORDS = {  # what scripts begin with, and ids of their steps
-   name: compile_text(text) for name, text in _SCRIPTS.items() if isinstance(text, str)}
+    name: compile_text(text) for name, text in _SCRIPTS.items() if isinstance(text, str)
+}
 ECOSYSTEMS: list[tuple[float, Ecosystem]] = [
     (template["weight"], _compile_ecosystem(name, template))
     for file in sorted(FOLDER.glob("ecosystems/*.yaml"))
     for name, template in read(f"ecosystems/{file.name}").items()
 ]
 WORKFLOWS = {
-    file.stem: compile_workflow(read(f"workflows/{file.name}")) for file in sorted(FOLDER.glob("workflows/*.yaml"))
+    file.stem: compile_workflow(read(f"workflows/{file.name}"))
+    for file in sorted(FOLDER.glob("workflows/*.yaml"))
 }

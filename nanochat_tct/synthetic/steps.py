@@ -9,9 +9,16 @@ from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON, Generator
 from nanochat_tct.synthetic.writer import Writer
 
 Step = dict[str, Any]
-_SECTIONS = ("start", "early", "middle", "end")  # of a job: before its checkout, before its work, its work, after it
+_SECTIONS = (
+    "start",
+    "early",
+    "middle",
+    "end",
+)  # of a job: before its checkout, before its work, its work, after it
 _SCRIPTED = ("script", "prepare", "notify")  # kinds of jobs that do not set a language up
-_SHELL_OUTPUT = re.compile(r"""echo "?'?([\w-]+)(?:=|<<)[^\n]*(?:>>\s*"?\$\{?GITHUB_OUTPUT|(?=\n(?:.*\n)*?\}\s*>>\s*"?\$GITHUB_OUTPUT))""")
+_OUTPUT_LINE = re.compile(r"""echo "([\w-]+)=[^\n]*>> *"?\$GITHUB_OUTPUT""")
+_OUTPUT_BLOCK = re.compile(r"""^{\n  echo "([\w-]+)<<EOF"\n(?:  .*\n)*} >> "\$GITHUB_OUTPUT""", re.M)
+
 _SCRIPT_OUTPUT = re.compile(r"core\.setOutput\('([\w-]+)'")
 
 
@@ -113,7 +120,7 @@ def write_script(writer: Writer, size: int) -> Step:
 def outputs_of(step: Step) -> list[str]:
     """Return the names of a step's outputs, as far as they are known."""
     if "run" in step:
-        return list(dict.fromkeys(_SHELL_OUTPUT.findall(step["run"])))
+        return list(dict.fromkeys(_OUTPUT_LINE.findall(step["run"]) + _OUTPUT_BLOCK.findall(step["run"])))
     action = str(step["uses"]).split("@")[0]
     if action == "actions/github-script":
         return list(dict.fromkeys(_SCRIPT_OUTPUT.findall(step["with"]["script"])))

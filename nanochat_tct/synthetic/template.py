@@ -176,11 +176,13 @@ def _pick(members: list[Generator]) -> Generator:
     count = len(members)
 
     def write(writer: Writer) -> Any:
-        for _ in range(_TRIES):
-            value = members[int(writer.random() * count)](writer)
+        first = int(writer.random() * count)
+        value = members[first](writer)
+        for following in range(1, count):
             if value is not LEFT_OUT:
-                return value
-        return LEFT_OUT
+                break
+            value = members[(first + following) % count](writer)
+        return value
 
     return write
 
@@ -255,7 +257,9 @@ def _compile_lines(template: str) -> Generator:
         lines.append((chance, compile_text((mark["rest"] or "") if mark else line)))
 
     def write(writer: Writer) -> str:
-        return "\n".join([line(writer) for chance, line in lines if chance == 1.0 or writer.random() < chance])
+        return "\n".join(
+            [line(writer) for chance, line in lines if chance == 1.0 or writer.random() < chance]
+        )
 
     return write
 

@@ -94,7 +94,9 @@ def _head(writer: Writer, author: Author, kind: str, size: int) -> dict[str, Any
     scope = writer.scope
     workflow: dict[str, Any] = {}
     if (size > 200 or writer.chance(0.85)) and writer.chance(0.98):
-        workflow["name"] = author.title(writer, WORKFLOW_TITLES[kind](writer) + LEXICON.word(writer, "subtitle"))
+        workflow["name"] = author.title(
+            writer, WORKFLOW_TITLES[kind](writer) + LEXICON.word(writer, "subtitle")
+        )
     scope.place = "on"
     writer.size = min(size // 4, 260 + size // 7)
     on = TRIGGERS[kind](writer)
