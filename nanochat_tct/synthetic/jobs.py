@@ -19,7 +19,16 @@ from nanochat_tct.synthetic.writer import Writer
 Job = dict[str, Any]
 # Where the expressions of a job's keys stand (see `Scope`); "job" for those not named.
 _PLACES = {"strategy": "job.strategy", "env": "job.env", "steps": "step", "secrets": "job.env"}
-_CALLED, _CALL_SECRETS, _CALL_SETTINGS, _JOB_PERMISSIONS, _MATRIX_INCLUDE, _OUTPUT_VALUE, _RUNNER = (
+(
+    _CALLED,
+    _CALL_SECRETS,
+    _CALL_SETTINGS,
+    _JOB_PERMISSIONS,
+    _MATRIX_INCLUDE,
+    _OUTPUT_VALUE,
+    _PUBLISHED,
+    _RUNNER,
+) = (
     compile_value(f"‹{word}›")
     for word in (
         "called",
@@ -28,6 +37,7 @@ _CALLED, _CALL_SECRETS, _CALL_SETTINGS, _JOB_PERMISSIONS, _MATRIX_INCLUDE, _OUTP
         "job permissions",
         "matrix include",
         "output value",
+        "published workflow",
         "runner",
     )
 )
@@ -68,8 +78,13 @@ class JobWriter:
         writer = self.writer
         self._enter()
         job: Job = {}
-        self._set(job, "uses", _CALLED)
         self._relate(job, 0.5)
+        writer.scope.place = "job.env"
+        published = _PUBLISHED(writer) if writer.chance(0.15) else LEFT_OUT
+        if published is LEFT_OUT:
+            self._set(job, "uses", _CALLED)
+        else:
+            job.update(published)
         if writer.chance(self.author.named_jobs * 0.75):
             job["name"] = self.author.title(writer, JOB_TITLES["script"](writer))
         if writer.chance(0.3):
@@ -77,10 +92,10 @@ class JobWriter:
         if size > 250 and writer.chance(0.1):
             job["strategy"] = self._strategy(self.ecosystem, size // 3)
             writer.scope.matrix = _matrix_keys(job["strategy"]["matrix"])
-        if writer.chance(0.6):
+        if published is LEFT_OUT and writer.chance(0.6):
             self._set(job, "secrets", _CALL_SECRETS)
         writer.size = max(60, size - measure(job))
-        if writer.chance(0.88):
+        if published is LEFT_OUT and writer.chance(0.88):
             self._set(job, "with", _CALL_SETTINGS)
         self._finish(str(LEXICON.word(writer, "call id")), "call", job)
 

@@ -131,6 +131,7 @@ def _name_words() -> dict[str, Any]:
         "input": one_of("input_references", "github.ref_name"),
         "step output": one_of("step_outputs", "github.run_id"),
         "job output": one_of("job_outputs", "github.sha"),
+        "needed output": one_of("job_outputs", "needs.missing"),  # which is never written
         "env name": one_of("env_references", "github.repository"),
         "ecosystem path": lambda writer: writer.pick(writer.facts["ecosystem"].paths),
         "ecosystem env": lambda writer: writer.facts["ecosystem"].env(writer),

@@ -1,6 +1,7 @@
 """The steps of a job: those of its kind and language, and others until the job is as large as planned."""
 
 import re
+from textwrap import indent
 from typing import Any
 
 from nanochat_tct.synthetic.author import Author, measure
@@ -16,8 +17,9 @@ _SECTIONS = (
     "end",
 )  # of a job: before its checkout, before its work, its work, after it
 _SCRIPTED = ("script", "prepare", "notify")  # kinds of jobs that do not set a language up
+_INDENTED = re.compile(r"^ +", re.M)
 _OUTPUT_LINE = re.compile(r"""echo "([\w-]+)=[^\n]*>> *"?\$GITHUB_OUTPUT""")
-_OUTPUT_BLOCK = re.compile(r"""^{\n  echo "([\w-]+)<<EOF"\n(?:  .*\n)*} >> "\$GITHUB_OUTPUT""", re.M)
+_OUTPUT_BLOCK = re.compile(r"""^{\n +echo "([\w-]+)<<EOF"\n(?: .*\n)*} >> "\$GITHUB_OUTPUT""", re.M)
 
 _SCRIPT_OUTPUT = re.compile(r"core\.setOutput\('([\w-]+)'")
 
@@ -144,10 +146,13 @@ def _blocks(writer: Writer, size: int, language: str, gaps: float = 0.25) -> str
         if template is None:
             break
         if writer.chance(0.5):
-            writer.forget(("lower", "UPPER"))
+            writer.forget(("lower", "upper"))
         block = template(writer)
         if block is LEFT_OUT:
             continue
+        if language == "bash" and "<<" not in block and writer.chance(0.15):
+            test = LEXICON.word(writer, "test")
+            block = f"if [ {test} ]; then\n{indent(block.rstrip(), '  ')}\nfi\n"
         if parts and size > 250 and writer.chance(gaps):
             remark = language == "bash" and writer.chance(0.3)
             block = "\n" + (f"# {LEXICON.word(writer, 'remark')}\n" if remark else "") + block
@@ -156,6 +161,8 @@ def _blocks(writer: Writer, size: int, language: str, gaps: float = 0.25) -> str
         if length >= size:
             break
     script = "".join(parts) or "true\n"
+    if language != "python" and writer.habit("indent") < 0.45:  # by four columns, not two
+        script = _INDENTED.sub(lambda spaces: spaces[0] * 2, script)
     return script if script.count("\n") > 1 else script[:-1]
 
 

@@ -186,7 +186,7 @@ def test_crons_and_identifiers_are_plausible(workflows: list[dict[str, Any]]) ->
             assert re.fullmatch(rf"{field}( {field}){{4}}", item["cron"]), item
     for step in steps_of(workflows):
         assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", step.get("id", "x")), step
-        assert re.fullmatch(r"\./\S+|[\w.-]+(/[\w.-]+)+@\S+", step.get("uses", "./x")), step
+        assert re.fullmatch(r"\./\S+|docker://\S+|[\w.-]+(/[\w.-]+)+@\S+", step.get("uses", "./x")), step
 
 
 def test_hardly_any_duplicates(workflows: list[dict[str, Any]]) -> None:

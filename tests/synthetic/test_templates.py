@@ -195,13 +195,18 @@ def test_shell_scripts_parse(alone: dict[str, dict[str, Any]]) -> None:
         assert result.returncode == 0, f"{result.stderr}\n{script}"
 
 
+@pytest.mark.timeout(600)
 def test_github_accepts(alone: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     if not os.environ.get("NPM_DIR"):
         pytest.skip(
             "NPM_DIR is not set (a folder where npm has installed @actions/workflow-parser, @actions/languageservice "
             "and vscode-languageserver-textdocument)"
         )
-    for name, workflow in [*alone.items(), *((f"any-{i}", synthesize(i, seed=1)) for i in range(100))]:
+    drawn = {name: workflow for name, workflow in alone.items() if name.endswith("-0")}
+    for name, workflow in {
+        **drawn,
+        **{f"any-{index}": synthesize(index, seed=1) for index in range(40)},
+    }.items():
         (tmp_path / f"{name}.yml").write_text(to_yaml(workflow), encoding="utf-8")
     script = Path(__file__).with_name("github.mjs")
     result = subprocess.run(["node", script, tmp_path], text=True, capture_output=True, check=True)
