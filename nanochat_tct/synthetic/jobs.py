@@ -113,7 +113,7 @@ class JobWriter:
             job["if"] = "always()"
         else:
             self._relate(job, 0.25)
-        if size > 500 and kind in _WITH_MATRIX and writer.chance(0.36):
+        if size > 500 and kind in _WITH_MATRIX and writer.chance(0.42):
             job["strategy"] = self._strategy(ecosystem, size // 4)
         elif size > 900 and kind == "deploy" and writer.chance(0.1):
             job["strategy"] = {"max-parallel": 1, "matrix": {"environment": ["staging", "production"]}}

@@ -131,7 +131,10 @@ def _name_words() -> dict[str, Any]:
         "input": one_of("input_references", "github.ref_name"),
         "step output": one_of("step_outputs", "github.run_id"),
         "job output": one_of("job_outputs", "github.sha"),
-        "needed output": one_of("job_outputs", "needs.missing"),  # which is never written
+        "step reference": one_of("step_references", "steps.missing"),  # which is never written
+        "job reference": one_of("job_references", "needs.missing"),
+        "matrix key": one_of("matrix_references", "github.run_attempt"),
+        "needed output": one_of("job_outputs", "needs.missing"),
         "env name": one_of("env_references", "github.repository"),
         "ecosystem path": lambda writer: writer.pick(writer.facts["ecosystem"].paths),
         "ecosystem env": lambda writer: writer.facts["ecosystem"].env(writer),

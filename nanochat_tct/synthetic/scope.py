@@ -38,6 +38,7 @@ _EVENTS = {
     "workflow_run": frozenset({"workflow_run"}),
     "head_commit": frozenset({"push"}),
     "before": frozenset({"push"}),
+    "action": _PULL_REQUEST | {"issues", "issue_comment", "release"},
     "client_payload": frozenset({"repository_dispatch"}),
     "schedule": frozenset({"schedule"}),
     "merge_group": frozenset({"merge_group"}),
@@ -96,6 +97,18 @@ class Scope:
     def env_references(self) -> list[str]:
         """Return references to the variables, where there may be any."""
         return [f"env.{name}" for name in self.env] if "env" in PLACES[self.place] else []
+
+    def matrix_references(self) -> list[str]:
+        """Return references to the values of the matrix, where there may be any."""
+        return [f"matrix.{key}" for key in self.matrix] if "matrix" in PLACES[self.place] else []
+
+    def step_references(self) -> list[str]:
+        """Return references to the steps so far."""
+        return [f"steps.{step}" for step in self.steps]
+
+    def job_references(self) -> list[str]:
+        """Return references to the jobs that the present one waits for."""
+        return [f"needs.{job}" for job in self.needs]
 
     def step_outputs(self) -> list[str]:
         """Return references to the outputs of the steps so far."""

@@ -63,7 +63,7 @@ class StepList:
     def _script_size(self) -> int:
         """Return the length of a script that leaves no more than a little of what is left."""
         random = self.writer.random
-        wanted = int(70 * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
+        wanted = int(150 * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
         return max(20, min(wanted, self.left - 60))
 
 
@@ -176,11 +176,11 @@ def _decorate(writer: Writer, step: Step) -> None:
         return
     if "env" not in step and writer.chance(0.33):
         step["env"] = LEXICON.word(writer, "variables")
-    if writer.chance(0.26):
+    if writer.chance(0.24):
         step["timeout-minutes"] = writer.pick((1, 2, 5, 10, 15, 20, 30, 45))
-    if writer.chance(0.22):
+    if writer.chance(0.16):
         step["continue-on-error"] = True
     if "working-directory" not in step and writer.chance(0.3):
         step["working-directory"] = LEXICON.word(writer, "workdir")
-    if "shell" not in step and writer.chance(0.3):
+    if "shell" not in step and writer.chance(0.25):
         step["shell"] = writer.pick(("bash",) * 12 + ("sh", "bash -euxo pipefail {0}"))

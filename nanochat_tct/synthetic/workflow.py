@@ -24,15 +24,15 @@ from nanochat_tct.synthetic.writer import Writer
 _SIZES = [
     (0.0, 110),
     (0.01, 125),
-    (0.05, 215),
-    (0.1, 390),
+    (0.05, 260),
+    (0.1, 440),
     (0.25, 945),
     (0.5, 1880),
     (0.75, 3560),
     (0.9, 6950),
     (0.95, 11300),
-    (0.99, 26900),
-    (0.999, 80000),
+    (0.99, 23500),
+    (0.999, 70000),
     (1.0, 150000),
 ]
 _SHARES = [share for share, _ in _SIZES]
@@ -104,7 +104,7 @@ def _head(writer: Writer, author: Author, kind: str, size: int) -> dict[str, Any
         on = {"push": None, "pull_request": None}
     on = {event: value if value != {} else None for event, value in on.items()}
     scope.set_triggers(on)
-    if all(value is None for value in on.values()) and writer.chance(0.35 if len(on) == 1 else 0.8):
+    if all(value is None for value in on.values()) and writer.chance(0.25 if len(on) == 1 else 0.7):
         on = next(iter(on)) if len(on) == 1 else list(on)
     workflow["on"] = on
     writer.size = size
@@ -156,7 +156,7 @@ def _publish_outputs(writer: Writer, workflow: dict[str, Any], jobs: JobWriter) 
     """Let a workflow that can be called hand on outputs of its jobs."""
     outputs = [(job, name) for job, names in writer.scope.outputs.items() for name in names]
     on = workflow["on"]
-    if outputs and isinstance(on, dict) and "workflow_call" in on and writer.chance(0.9):
+    if outputs and isinstance(on, dict) and "workflow_call" in on and writer.chance(0.62):
         call = on["workflow_call"] = on["workflow_call"] or {}
         call["outputs"] = {
             name: {
