@@ -80,7 +80,7 @@ class JobWriter:
         job: Job = {}
         self._relate(job, 0.5)
         writer.scope.place = "job.env"
-        published = _PUBLISHED(writer) if writer.chance(0.15) else LEFT_OUT
+        published: Any = _PUBLISHED(writer) if writer.chance(0.15) else LEFT_OUT
         if published is LEFT_OUT:
             self._set(job, "uses", _CALLED)
         else:
@@ -92,7 +92,7 @@ class JobWriter:
         if size > 250 and writer.chance(0.1):
             job["strategy"] = self._strategy(self.ecosystem, size // 3)
             writer.scope.matrix = _matrix_keys(job["strategy"]["matrix"])
-        if published is LEFT_OUT and writer.chance(0.6):
+        if published is LEFT_OUT and writer.chance(0.7):
             self._set(job, "secrets", _CALL_SECRETS)
         writer.size = max(60, size - measure(job))
         if published is LEFT_OUT and writer.chance(0.88):
@@ -147,7 +147,7 @@ class JobWriter:
             )
         outputs: list[str] = []
         if kind == "prepare" or (
-            kind in ("build", "script", "test", "release", "deploy") and writer.chance(0.14)
+            kind in ("build", "script", "test", "release", "deploy") and writer.chance(0.18)
         ):
             outputs = self._publish_outputs(job)
         writer.forget(settled)

@@ -63,7 +63,7 @@ class StepList:
     def _script_size(self) -> int:
         """Return the length of a script that leaves no more than a little of what is left."""
         random = self.writer.random
-        wanted = int(150 * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
+        wanted = int(125 * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
         return max(20, min(wanted, self.left - 60))
 
 
@@ -108,7 +108,7 @@ def write_script(writer: Writer, size: int) -> Step:
         settings["script"] = _blocks(writer, size, "javascript", 0.2)
         return {"name": name, "uses": LEXICON.word(writer, "pin")("actions/github-script"), "with": settings}
     step: Step = {"name": name}
-    if writer.chance(0.5):
+    if writer.chance(0.66):
         step["id"] = SCRIPT_WORDS["ids"](writer)
     if size > 100 and writer.chance(0.25):
         step["env"] = LEXICON.word(writer, "variables")

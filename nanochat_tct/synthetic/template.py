@@ -205,7 +205,9 @@ def _compile_some_of(members: list[Generator], some_of: re.Match[str]) -> Genera
             if value is LEFT_OUT:
                 continue
             if isinstance(value, dict):
-                joined = {**(joined or {}), **value}
+                joined = joined or {}
+                names = {name.lower() for name in joined}  # GitHub takes names of any case as the same
+                joined.update({name: item for name, item in value.items() if name.lower() not in names})
             else:
                 values = value if isinstance(value, list) else [value]
                 joined = [*(joined or []), *[item for item in values if item not in (joined or ())]]
@@ -232,11 +234,13 @@ def _compile_dict(template: dict[str, Any]) -> Generator:
         items.append((name, compile_text(name) if "‹" in name else None, generator, name == key))
 
     def write(writer: Writer) -> Any:
-        filled = {}
+        filled: dict[str, Any] = {}
         for name, make_name, make_value, is_required in items:
             value = make_value(writer)
             if value is not LEFT_OUT:
-                filled[make_name(writer) if make_name else name] = value
+                name = make_name(writer) if make_name else name
+                if not make_name or name.lower() not in map(str.lower, filled):
+                    filled[name] = value
             elif is_required:
                 return LEFT_OUT
         return filled

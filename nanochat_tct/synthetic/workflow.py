@@ -26,7 +26,7 @@ _SIZES = [
     (0.01, 125),
     (0.05, 260),
     (0.1, 440),
-    (0.25, 945),
+    (0.25, 1040),
     (0.5, 1880),
     (0.75, 3560),
     (0.9, 6950),
@@ -104,7 +104,7 @@ def _head(writer: Writer, author: Author, kind: str, size: int) -> dict[str, Any
         on = {"push": None, "pull_request": None}
     on = {event: value if value != {} else None for event, value in on.items()}
     scope.set_triggers(on)
-    if all(value is None for value in on.values()) and writer.chance(0.25 if len(on) == 1 else 0.7):
+    if all(value is None for value in on.values()) and writer.chance(0.25 if len(on) == 1 else 0.85):
         on = next(iter(on)) if len(on) == 1 else list(on)
     workflow["on"] = on
     writer.size = size
