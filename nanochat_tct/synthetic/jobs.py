@@ -219,7 +219,7 @@ class JobWriter:
                 writer.scope.place = "job.strategy"
                 matrix["include"] = [
                     {first: value, **_MATRIX_INCLUDE(writer)}
-                    for value in writer.sample(matrix[first] * 4, writer.several(1.5 + size / 250, 14))
+                    for value in writer.sample(matrix[first] * 4, writer.several(2 + size / 200, 16))
                 ]
             if len(matrix) > 1 and "include" not in matrix and writer.chance(0.2):
                 matrix["exclude"] = [{key: writer.pick(values) for key, values in matrix.items()}]
@@ -257,7 +257,7 @@ class JobWriter:
             step = scripts[-1]
             index = steps.index(step)
             names = list(
-                dict.fromkeys(LEXICON.word(writer, "output name") for _ in range(writer.several(2.2, 12)))
+                dict.fromkeys(LEXICON.word(writer, "output name") for _ in range(writer.several(3.2, 12)))
             )
             writer.scope.place = "step"
             lines = [f'echo "{name}={_OUTPUT_VALUE(writer)}" >> "$GITHUB_OUTPUT"\n' for name in names]
@@ -265,7 +265,7 @@ class JobWriter:
             steps[index] = self.author.ordered(writer, "step", step)
             with_outputs = [step]
         source = writer.pick(with_outputs)
-        names = writer.sample(outputs_of(source), writer.number(1, 6))
+        names = writer.sample(outputs_of(source), writer.number(2, 9))
         job["outputs"] = {name: f"${{{{ steps.{source['id']}.outputs.{name} }}}}" for name in names}
         return names
 

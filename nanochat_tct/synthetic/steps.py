@@ -63,7 +63,7 @@ class StepList:
     def _script_size(self) -> int:
         """Return the length of a script that leaves no more than a little of what is left."""
         random = self.writer.random
-        wanted = int(125 * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
+        wanted = int(95 * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
         return max(20, min(wanted, self.left - 60))
 
 
@@ -103,18 +103,18 @@ def write_script(writer: Writer, size: int) -> Step:
     """Return a step with a script of about `size` characters, in one of four languages."""
     language = writer.random()
     name = LEXICON.word(writer, "script name")
-    if language < 0.07 and size > 120:
+    if language < 0.08 and size > 120:
         settings = {"github-token": LEXICON.word(writer, "token")} if writer.chance(0.4) else {}
-        settings["script"] = _blocks(writer, size, "javascript", 0.2)
+        settings["script"] = _blocks(writer, 3 * size, "javascript", 0.2)
         return {"name": name, "uses": LEXICON.word(writer, "pin")("actions/github-script"), "with": settings}
     step: Step = {"name": name}
     if writer.chance(0.66):
         step["id"] = SCRIPT_WORDS["ids"](writer)
     if size > 100 and writer.chance(0.25):
         step["env"] = LEXICON.word(writer, "variables")
-    if language < 0.08:
+    if language < 0.09:
         return {**step, "shell": "pwsh", "run": _blocks(writer, size, "powershell")}
-    if language < 0.086:
+    if language < 0.096:
         return {**step, "shell": "python", "run": _blocks(writer, size, "python")}
     return {**step, "run": _blocks(writer, size, "bash")}
 

@@ -30,7 +30,7 @@ _SIZES = [
     (0.5, 1880),
     (0.75, 3560),
     (0.9, 6950),
-    (0.95, 11300),
+    (0.95, 10700),
     (0.99, 23500),
     (0.999, 70000),
     (1.0, 150000),
@@ -156,7 +156,7 @@ def _publish_outputs(writer: Writer, workflow: dict[str, Any], jobs: JobWriter) 
     """Let a workflow that can be called hand on outputs of its jobs."""
     outputs = [(job, name) for job, names in writer.scope.outputs.items() for name in names]
     on = workflow["on"]
-    if outputs and isinstance(on, dict) and "workflow_call" in on and writer.chance(0.62):
+    if outputs and isinstance(on, dict) and "workflow_call" in on and writer.chance(0.5):
         call = on["workflow_call"] = on["workflow_call"] or {}
         call["outputs"] = {
             name: {
