@@ -146,7 +146,7 @@ def reference(writer: Writer, name: str) -> str:
     """Return `owner/name@version` as this author refers to the action: by commit or by tag, the same each time."""
     if name not in writer.references:
         action = ACTIONS[name]
-        by_commit = writer.habit("commits") < 0.6 or (writer.habit("commits") < 0.68 and writer.chance(0.3))
+        by_commit = writer.habit("commits") < 0.55 or (writer.habit("commits") < 0.63 and writer.chance(0.3))
         choices = action.commits if (by_commit and action.commits) or not action.versions else action.versions
         version = choices[int(writer.habit("age") * len(choices))]
         writer.references[name] = f"{name}@{version}"
