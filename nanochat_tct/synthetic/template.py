@@ -1,160 +1,269 @@
-"""The template language of the synthetic workflows: JSON trees and text with choices left open.
+"""The template language of the synthetic workflows: workflows, or parts of them, with choices left open.
 
-A *template* is a Python literal; `compile_value` turns it, once at import, into a `Generator`: a function of a
-`Writer` that returns a JSON value with every choice made.
+A template is YAML; `compile_value` turns it, once, into a `Generator`: a function of a `Writer` that returns a JSON
+value with every choice made. What is special stands in single guillemets:
 
-======================  =====================================================================================
-template                value
-======================  =====================================================================================
-``dict``, ``list``      the same with its values filled in; `Maybe` values are left out with their chance
-``tuple``               one of its members
-`Maybe`                 the value, or nothing
-a function              whatever it returns for the writer
-``str``                 text, in which these are replaced (the quotes are single guillemets):
-``‹name›``              a word of the lexicon, see `Lexicon`
-``‹a|b›``               ``a`` or ``b``, which are text templates themselves; ``‹a|›`` is an optional ``a``
-``‹3..9›``              a whole number from 3 to 9
-``‹hex 8›``             8 hexadecimal digits
-``‹@owner/action›``     a reference to an action, pinned as the author of this workflow pins
-``¦``                   a vertical bar, which between guillemets would end the choice
-other                   itself
-======================  =====================================================================================
+=============================  ==============================================================================
+in text                        is replaced by
+=============================  ==============================================================================
+``‹name›``                     a word of the lexicon, see `Lexicon`
+``‹a|b›``                      ``a`` or ``b``, which are text templates themselves; ``‹a|›`` is an optional ``a``
+``‹3..9›``                     a whole number from 3 to 9
+``owner/action@‹pin›``         a reference to an action, pinned as the author of this workflow pins
+``‹30%› make``                 a line of a script that is there in 30% of cases
+``¦``                          a vertical bar, which between guillemets would end the choice
+=============================  ==============================================================================
+
+=============================  ==============================================================================
+as a key                       means
+=============================  ==============================================================================
+``key ‹30%›: value``           the key is there in 30% of cases
+``key ‹30% over 600›: value``  the same, but never in a part that is planned for less than 600 characters
+``- ‹30%›: value``             an item of a list that is there in 30% of cases
+``‹one of›: [a, b]``           one of the members; a member ``‹5×›: a`` counts five times
+``‹2.5 of›: [a, b]``           some of the members, 2.5 on average, joined to one list or mapping
+``‹per 75 of›: [a, b]``        the same, one for every 75 characters that are planned
+=============================  ==============================================================================
+
+An expression that refers to what this workflow does not have (see `Scope`) is never written: its value is drawn again,
+and left out if that does not help. So is a mapping that loses a key that is not marked as one that may be missing.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from nanochat_tct.synthetic.writer import Writer
 
 Generator = Callable[[Writer], Any]
 
-_LEFT_OUT = object()
+LEFT_OUT = object()
+_TRIES = 4
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-
-
-@dataclass(frozen=True)
-class Maybe:
-    """A value that is there with the given chance, else its key or list item is left out."""
-
-    value: Any
-    chance: float = 0.5
-
-
-def maybe(value: Any, chance: float = 0.5) -> Maybe:
-    """Shorthand for `Maybe`."""
-    return Maybe(value, chance)
+_MARK = re.compile(r"(?:(?P<key>.*) |^)‹(?P<percent>\d+)%(?: over (?P<size>\d+))?›(?: (?P<rest>.*))?", re.S)
+_TIMES = re.compile(r"‹(\d+)×›")
+_SOME_OF = re.compile(r"‹(?:(per) )?([\d.]+) of›")
+_NO_NAME = re.compile(r"\W")
+_TOPIC = ("it",)
 
 
 class Lexicon:
-    """Named words. Facts are chosen once a workflow (its language version), phrases anew at each use (a task)."""
+    """Named templates. Facts are chosen once a workflow (its language version), phrases at each use (a task).
+
+    A name in capitals, or with a first capital, is the word of that name in small letters, written so: `‹PROJECT›`,
+    `‹Verb›`.
+    """
 
     def __init__(self) -> None:
-        self._facts: dict[str, Generator] = {}
-        self._phrases: dict[str, Generator] = {}
-        self._used: set[str] = set()
+        self._facts: dict[str, Any] = {}
+        self._phrases: dict[str, Any] = {}
+        self._compiled: dict[str, Generator] = {}
 
-    def facts(self, **templates: Any) -> None:
-        """Add words that keep their value through a workflow."""
-        self._add(self._facts, templates)
-
-    def phrases(self, **templates: Any) -> None:
-        """Add words that are chosen at each use."""
-        self._add(self._phrases, templates)
-
-    def _add(self, table: dict[str, Generator], templates: dict[str, Any]) -> None:
-        for name, template in templates.items():
-            assert name not in self._facts and name not in self._phrases, f"word defined twice: {name}"
-            table[name] = compile_value(template)
-
-    def use(self, name: str) -> Generator:
-        """Return the generator of a word, which may be defined later."""
-        self._used.add(name)
-        phrase = self._phrases.get(name)
-        if phrase is not None:
-            return phrase  # saves a look-up at every use
-        return lambda writer: self.word(writer, name)
-
-    def undefined(self) -> list[str]:
-        """Return the words that templates use and nothing defines."""
-        return sorted(self._used - self._facts.keys() - self._phrases.keys())
+    def add(self, facts: dict[str, Any], phrases: dict[str, Any]) -> None:
+        """Add words: names with their templates, or with functions of a writer. All before the first is used."""
+        for table, words in ((self._facts, facts), (self._phrases, phrases)):
+            for name, template in words.items():
+                assert name not in self._facts and name not in self._phrases, f"word defined twice: {name}"
+                table[name] = template
 
     def word(self, writer: Writer, name: str) -> Any:
         """Return the named word: the fact settled for this workflow, or a new choice."""
-        known = writer.known.get(name)
-        if known is not None:
-            return known
-        phrase = self._phrases.get(name)
-        if phrase is not None:
-            return phrase(writer)
-        value = writer.known[name] = self._facts[name](writer)
-        return value
+        return self.use(name)(writer)
+
+    def use(self, name: str) -> Generator:
+        """Return the generator of a word."""
+        if name not in self._compiled:
+            self._compiled[name] = self._compile(name)
+        return self._compiled[name]
+
+    def _compile(self, name: str) -> Generator:
+        template = self._phrases.get(name, self._facts.get(name))
+        if name not in self._phrases and name not in self._facts:
+            return self._with_capitals(name)
+        generator: Generator = template if callable(template) else compile_word(template)
+        if name in self._phrases:
+            return generator
+
+        def fact(writer: Writer) -> Any:
+            if name not in writer.facts:
+                writer.facts[name] = generator(writer)
+            return writer.facts[name]
+
+        return fact
+
+    def _with_capitals(self, name: str) -> Generator:
+        assert name != name.lower(), f"word not defined: {name}"
+        word = self.use(name.lower())
+        if name.isupper():
+            return lambda writer: _NO_NAME.sub("_", str(word(writer))).upper()
+        return lambda writer: " ".join([part[:1].upper() + part[1:] for part in str(word(writer)).split("-")])
 
 
 LEXICON = Lexicon()
 
 
-def compile_value(template: Any) -> Generator:
+def compile_value(template: Any, is_condition: bool = False) -> Generator:
     """Compile a template (see the table above) to a function of a writer."""
     if isinstance(template, str):
-        return compile_text(template)
-    if isinstance(template, Maybe):
-        return _compile_maybe(template)
-    if isinstance(template, tuple):
-        return _compile_alternatives([compile_value(member) for member in template])
+        return _compile_checked(template, is_condition)
     if isinstance(template, dict):
+        if len(template) == 1:
+            ((key, value),) = template.items()
+            if key == "‹one of›":
+                return _pick([compile_value(member, is_condition) for member in _members(value)])
+            some_of = _SOME_OF.fullmatch(key)
+            if some_of:
+                return _compile_some_of([compile_value(member) for member in _members(value)], some_of)
+            mark = _MARK.fullmatch(key)
+            if mark and mark["key"] is None:
+                return _compile_mark(compile_value(value), mark)
         return _compile_dict(template)
     if isinstance(template, list):
-        items = [compile_value(item) for item in template]
-        return lambda writer: [value for item in items if (value := item(writer)) is not _LEFT_OUT]
-    if callable(template):
-        return template
+        return _compile_list([compile_value(item) for item in template])
     return lambda writer: template
 
 
-def _compile_maybe(template: Maybe) -> Generator:
-    value, chance = compile_value(template.value), template.chance
-    return lambda writer: value(writer) if writer.random() < chance else _LEFT_OUT
-
-
-def _compile_alternatives(members: list[Generator]) -> Generator:
-    count = len(members)
-    return lambda writer: members[int(writer.random() * count)](writer)
-
-
-def _compile_dict(template: dict[str, Any]) -> Generator:
-    items = [(key, "‹" in key, compile_text(key), compile_value(value)) for key, value in template.items()]
-
-    def fill(writer: Writer) -> dict[str, Any]:
-        filled = {}
-        for key, is_template, make_key, make_value in items:
-            value = make_value(writer)
-            if value is not _LEFT_OUT:
-                filled[make_key(writer) if is_template else key] = value
-        return filled
-
-    return fill
+def compile_word(template: Any) -> Generator:
+    """Compile a template that may stand within text, where nothing can be left out: texts are not checked."""
+    if isinstance(template, str):
+        return compile_text(template)
+    if isinstance(template, dict) and list(template) == ["‹one of›"]:
+        return _pick([compile_word(member) for member in _members(template["‹one of›"])])
+    return compile_value(template)
 
 
 def compile_text(template: str) -> Generator:
     """Compile a text template to a function that returns a string."""
+    if template.endswith("@‹pin›"):
+        action = compile_text(template.removesuffix("@‹pin›"))
+        pin = LEXICON.use("pin")
+        return lambda writer: pin(writer)(action(writer))
+    if any(_MARK.fullmatch(line) for line in template.split("\n")):
+        return _compile_lines(template)
     text, end = _parse_text(template, 0)
     assert end == len(template), f"unbalanced guillemets in {template!r}"
     return _generator(text)
 
 
-def compile_script(lines: Any) -> Generator:
-    """Compile a script: one line of text, a list of lines (joined, with a line end), or a tuple of scripts."""
-    if isinstance(lines, tuple):
-        return _compile_alternatives([compile_script(member) for member in lines])
-    if not isinstance(lines, list):
-        return compile_value(lines)  # a line of text, or a function
-    make_lines = compile_value(lines)
+def _compile_checked(template: str, is_condition: bool) -> Generator:
+    generator = compile_text(template)
+    if "‹" not in template and "${{" not in template and not is_condition:
+        return generator
+
+    def write(writer: Writer) -> Any:
+        for _ in range(_TRIES):
+            text = generator(writer)
+            if (not is_condition and (type(text) is not str or "${{" not in text)) or writer.scope.holds(
+                text, is_condition
+            ):
+                return text
+        return LEFT_OUT
+
+    return write
+
+
+def _members(members: list[Any]) -> list[Any]:
+    """Return the members of a choice, each as often as it counts."""
+    repeated: list[Any] = []
+    for member in members:
+        key = next(iter(member), "") if isinstance(member, dict) and len(member) == 1 else ""
+        times = _TIMES.fullmatch(key) if isinstance(key, str) else None
+        repeated += [member[key]] * int(times[1]) if times else [member]
+    return repeated
+
+
+def _pick(members: list[Generator]) -> Generator:
+    count = len(members)
+
+    def write(writer: Writer) -> Any:
+        first = int(writer.random() * count)
+        value = members[first](writer)
+        for following in range(1, count):
+            if value is not LEFT_OUT:
+                break
+            value = members[(first + following) % count](writer)
+        return value
+
+    return write
+
+
+def _compile_mark(value: Generator, mark: re.Match[str]) -> Generator:
+    chance, least = int(mark["percent"]) / 100, int(mark["size"] or 0)
+    return lambda writer: value(writer) if writer.size >= least and writer.random() < chance else LEFT_OUT
+
+
+def _compile_some_of(members: list[Generator], some_of: re.Match[str]) -> Generator:
+    number = float(some_of[2])
+
+    def write(writer: Writer) -> Any:
+        mean = writer.size / number if some_of[1] else number
+        topic = writer.facts.get("it")
+        joined: Any = None
+        for _ in range(writer.several(mean, int(4 * mean) + 1)):
+            writer.forget(_TOPIC)
+            value = writer.pick(members)(writer)
+            if value is LEFT_OUT:
+                continue
+            if isinstance(value, dict):
+                joined = joined or {}
+                names = {name.lower() for name in joined}  # GitHub takes names of any case as the same
+                joined.update({name: item for name, item in value.items() if name.lower() not in names})
+            else:
+                values = value if isinstance(value, list) else [value]
+                joined = [*(joined or []), *[item for item in values if item not in (joined or ())]]
+        writer.forget(_TOPIC)
+        if topic is not None:
+            writer.facts["it"] = topic
+        return LEFT_OUT if joined is None else joined
+
+    return write
+
+
+def compile_key(key: str, template: Any) -> tuple[str, Generator]:
+    """Compile a key and its value: the key without its mark, and the generator of the value."""
+    mark = _MARK.fullmatch(key)
+    name = mark["key"] if mark else key
+    generator = compile_value(template, is_condition=name == "if")
+    return name, _compile_mark(generator, mark) if mark else generator
+
+
+def _compile_dict(template: dict[str, Any]) -> Generator:
+    items = []
+    for key, value in template.items():
+        name, generator = compile_key(key, value)
+        items.append((name, compile_text(name) if "‹" in name else None, generator, name == key))
+
+    def write(writer: Writer) -> Any:
+        filled: dict[str, Any] = {}
+        for name, make_name, make_value, is_required in items:
+            value = make_value(writer)
+            if value is not LEFT_OUT:
+                name = make_name(writer) if make_name else name
+                if not make_name or name.lower() not in map(str.lower, filled):
+                    filled[name] = value
+            elif is_required:
+                return LEFT_OUT
+        return filled
+
+    return write
+
+
+def _compile_list(items: list[Generator]) -> Generator:
+    return lambda writer: [value for item in items if (value := item(writer)) is not LEFT_OUT]
+
+
+def _compile_lines(template: str) -> Generator:
+    """Compile a script of which some lines are optional."""
+    lines = []
+    for line in template.split("\n"):
+        mark = _MARK.fullmatch(line)
+        chance = int(mark["percent"]) / 100 if mark else 1.0
+        lines.append((chance, compile_text((mark["rest"] or "") if mark else line)))
 
     def write(writer: Writer) -> str:
-        script = "\n".join(make_lines(writer))
-        return script + "\n" if "\n" in script else script
+        return "\n".join(
+            [line(writer) for chance, line in lines if chance == 1.0 or writer.random() < chance]
+        )
 
     return write
 
@@ -199,11 +308,12 @@ def _parse_choice(template: str, start: int) -> tuple[Generator, int]:
 
 
 def _choose(members: list[str | Generator]) -> Generator:
+    count = len(members)
     texts = [member for member in members if isinstance(member, str)]
-    if len(texts) == len(members):
-        count = len(texts)
+    if len(texts) == count:
         return lambda writer: texts[int(writer.random() * count)]
-    return _compile_alternatives([_generator(member) for member in members])
+    generators = [_generator(member) for member in members]
+    return lambda writer: generators[int(writer.random() * count)](writer)
 
 
 def _generator(text: str | Generator) -> Generator:
@@ -228,12 +338,6 @@ def _join(parts: list[str | Generator]) -> str | Generator:
 
 
 def _compile_name(name: str) -> Generator:
-    if name.startswith("@"):
-        action = compile_text(name[1:])
-        return lambda writer: writer.pins.reference(action(writer))
-    if name.startswith("hex "):
-        digits = int(name[4:])
-        return lambda writer: writer.hexadecimal(digits)
     numbers = _RANGE.fullmatch(name)
     if numbers:
         low, high = int(numbers[1]), int(numbers[2])

@@ -1,11 +1,11 @@
-"""The author of one workflow: a stream of choices, what was settled so far, and habits."""
+"""The author of one workflow: a stream of choices, what was settled so far, and what expressions may refer to."""
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-from nanochat_tct.synthetic.actions import Pins
+from nanochat_tct.synthetic.scope import Scope
 
 Item = TypeVar("Item")
 
@@ -16,17 +16,23 @@ class Writer:
     Only `random.Random.random` is used, whose numbers are the same on every version of Python.
 
     Attributes:
-        known: the words settled for this workflow (see `Lexicon`), by name.
-        pins: how this author refers to actions.
+        facts: words settled for this workflow (see `Lexicon`), by name.
+        references: the reference `owner/name@version` settled for each action.
+        habits: numbers in [0, 1) that stay the same through a workflow, by name (see `habit`).
+        size: the planned size of the part being written, in characters of compact JSON.
+        scope: what exists in this workflow, for expressions to refer to.
     """
 
-    __slots__ = ("known", "pins", "random")
+    __slots__ = ("facts", "habits", "random", "references", "scope", "size")
 
     def __init__(self, index: int, seed: int) -> None:
         digest = hashlib.sha256(f"nanochat-tct workflow {index} of seed {seed}".encode()).digest()
         self.random = random.Random(int.from_bytes(digest[:8], "big")).random
-        self.known: dict[str, Any] = {}
-        self.pins = Pins(self.random)
+        self.facts: dict[str, Any] = {}
+        self.references: dict[str, str] = {}
+        self.habits: dict[str, float] = {}
+        self.size = 1000
+        self.scope = Scope()
 
     def chance(self, probability: float) -> bool:
         """Return True with the given probability."""
@@ -42,7 +48,7 @@ class Writer:
 
     def several(self, mean: float, most: int) -> int:
         """Return a whole number from 1 to most: one and a geometric number more, with about that mean."""
-        count, more = 1, 1.0 - 1.0 / mean
+        count, more = 1, 1.0 - 1.0 / max(mean, 1.0)
         while count < most and self.random() < more:
             count += 1
         return count
@@ -72,11 +78,13 @@ class Writer:
         keyed = sorted((self.random(), position) for position in range(len(items)))
         return [items[position] for _, position in keyed]
 
-    def hexadecimal(self, digits: int) -> str:
-        """Return that many hexadecimal digits, as in a commit's name."""
-        return "".join([f"{int(self.random() * 16):x}" for _ in range(digits)])
+    def habit(self, name: str) -> float:
+        """Return a number in [0, 1) that this author keeps under that name."""
+        if name not in self.habits:
+            self.habits[name] = self.random()
+        return self.habits[name]
 
-    def forget(self, *names: str) -> None:
-        """Let the named words be chosen anew."""
+    def forget(self, names: Iterable[str]) -> None:
+        """Let the named words be chosen again."""
         for name in names:
-            self.known.pop(name, None)
+            self.facts.pop(name, None)

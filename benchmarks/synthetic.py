@@ -1,0 +1,147 @@
+"""Compare invented workflows with real ones: sizes, jobs, steps, triggers, keys, and the tokens that occur.
+
+    python benchmarks/synthetic.py --corpus $NANOCHAT_TCT_CORPUS --documents 3000
+
+Prints a line for each quantity: real, synthetic, and their ratio; then the quantities that differ by more than 10%.
+"""
+
+import argparse
+import os
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from nanochat_tct.documents import DocumentError, read_workflow, to_json
+from nanochat_tct.errors import UserError
+from nanochat_tct.synthetic.synthesize import synthesize
+from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
+
+PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
+LEAST_SHARE = 0.02  # rarer triggers and keys are left out: their counts are small
+TOLERANCE = 0.1
+
+
+def main() -> None:
+    """Parse the arguments, measure both sides, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--corpus", default=os.environ.get("NANOCHAT_TCT_CORPUS"), help="folder with workflows.parquet"
+    )
+    parser.add_argument("--documents", type=int, default=3000, help="of each side")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if not options.corpus:
+        raise UserError("--corpus: name a folder with workflows.parquet, or set NANOCHAT_TCT_CORPUS")
+    real = read_real(Path(options.corpus), options.documents, options.seed)
+    start = time.process_time()
+    synthetic = [synthesize(index, options.seed) for index in range(len(real))]
+    seconds = time.process_time() - start
+    print(
+        f"{len(real):,} documents each; {1000 * seconds / len(real):.2f} CPU seconds for 1,000 synthetic ones"
+    )
+    before, after = measure(real), measure(synthetic)
+    differ = []
+    for name, value in before.items():
+        ratio = after.get(name, 0.0) / value
+        print(f"{name:44} {value:9.3f} {after.get(name, 0.0):9.3f} {ratio:6.2f}")
+        if abs(ratio - 1) > TOLERANCE:
+            differ.append(name)
+    print(f"{len(before) - len(differ)} of {len(before)} within {TOLERANCE:.0%}; not: {', '.join(differ)}")
+
+
+def read_real(corpus: Path, count: int, seed: int) -> list[dict[str, Any]]:
+    """Return `count` valid workflows, drawn at random."""
+    texts = (
+        pyarrow.parquet.read_table(corpus / "workflows.parquet", columns=["text"]).column("text").to_pylist()
+    )
+    tokenizer = load_tokenizer()
+    workflows: list[dict[str, Any]] = []
+    for text in random.Random(seed).sample(texts, len(texts)):
+        if len(workflows) == count:
+            break
+        try:
+            workflow = read_workflow(text, "yaml")
+            tokenizer.encode_value(workflow)
+        except (DocumentError, TokenizerError):
+            continue
+        workflows.append(workflow)
+    return workflows
+
+
+def measure(workflows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the quantities by name: sizes, and shares of workflows, jobs or steps."""
+    tokenizer = load_tokenizer()
+    jobs = [job for workflow in workflows for job in workflow["jobs"].values()]
+    steps = [step for job in jobs for step in job.get("steps", ())]
+    sizes = sorted(len(to_json(workflow).encode()) for workflow in workflows)
+    result = {f"bytes, percentile {p}": float(sizes[len(sizes) * p // 100]) for p in PERCENTILES}
+    result["bytes, mean"] = statistics.mean(sizes)
+    result.update(_spread("jobs per workflow", [len(workflow["jobs"]) for workflow in workflows]))
+    result.update(_spread("steps per job", [len(job["steps"]) for job in jobs if "steps" in job]))
+    result["bytes of run per step"] = statistics.mean(len(str(step.get("run", ""))) for step in steps)
+    result.update(_shares("trigger", workflows, lambda workflow: _events(workflow["on"])))
+    result.update(_shares("on is", workflows, lambda workflow: [type(workflow["on"]).__name__]))
+    result.update(_shares("workflow", workflows, lambda workflow: workflow))
+    for event in ("push", "pull_request", "workflow_dispatch", "workflow_call"):
+        filters = [
+            _filters(workflow["on"], event) for workflow in workflows if event in _events(workflow["on"])
+        ]
+        result.update(_shares(event, filters, lambda value: value))
+    result.update(_shares("job", jobs, lambda job: job))
+    result.update(_shares("step", steps, lambda step: step))
+    result["steps that use an action by commit"] = _share(
+        [step for step in steps if "uses" in step], lambda step: len(str(step["uses"]).split("@")[-1]) == 40
+    )
+    matrices = [job["strategy"].get("matrix") for job in jobs if isinstance(job.get("strategy"), dict)]
+    result["matrix with include"] = _share(
+        matrices, lambda matrix: isinstance(matrix, dict) and "include" in matrix
+    )
+    tokens: set[int] = set()
+    for workflow in workflows:
+        tokens.update(tokenizer.encode_value(workflow))
+    result["share of token ids that occur"] = len(tokens) / tokenizer.vocab_size()
+    result["bytes per token"] = sum(sizes) / sum(
+        len(tokenizer.encode_value(workflow)) for workflow in workflows
+    )
+    return result
+
+
+def _events(on: Any) -> list[str]:
+    return [on] if isinstance(on, str) else list(on)
+
+
+def _filters(on: Any, event: str) -> dict[str, Any]:
+    value = on.get(event) if isinstance(on, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _spread(name: str, counts: list[int]) -> dict[str, float]:
+    return {
+        f"{name}, mean": statistics.mean(counts),
+        f"{name}, more than 1": _share(counts, lambda count: count > 1),
+        f"{name}, more than 3": _share(counts, lambda count: count > 3),
+        f"{name}, more than 8": _share(counts, lambda count: count > 8),
+    }
+
+
+def _share(values: list[Any], holds: Callable[[Any], bool]) -> float:
+    return sum(map(holds, values)) / max(1, len(values))
+
+
+def _shares(name: str, values: list[Any], parts: Callable[[Any], Iterable[str]]) -> dict[str, float]:
+    """Return the shares of the values that have each part, by the name of the part."""
+    counts = Counter(part for value in values for part in parts(value))
+    least = LEAST_SHARE * len(values)
+    return {f"{name}: {part}": count / len(values) for part, count in counts.most_common() if count >= least}
+
+
+if __name__ == "__main__":
+    main()
