@@ -80,5 +80,5 @@ class TrainTokenizerConfig:
     output: str = option("vocabulary.json", "the vocabulary file to write", is_path=True)
     vocab_size: int = option(8192, "number of token ids, special ones included")
     schema: str = option(
-        "", "a JSON Schema file; the default is the workflow schema of check-jsonschema", is_path=True
+        "", "a JSON Schema file; the default is the language of GitHub's workflows", is_path=True
     )

@@ -17,20 +17,21 @@ from nanochat_tct.documents import DocumentError, Limits
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_folder
 from nanochat_tct.tokenizer import SchemaError
-from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
+from nanochat_tct.tokenizer.train import train_vocabulary
 
 
 def train_tokenizer(config: TrainTokenizerConfig) -> None:
     """Learn a vocabulary and write it to `config.output`."""
     if not config.input:
         raise UserError("--input: name the documents to learn from (a folder, a glob, .jsonl or .parquet)")
+    schema = None
     if config.schema:
         try:
             schema = json.loads(Path(config.schema).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise SchemaError(f"--schema {config.schema}: cannot be read as JSON: {error}") from error
-    else:
-        schema = workflow_schema()
+        if schema is None:
+            raise SchemaError(f"--schema {config.schema}: null is no JSON Schema")
     output = Path(config.output)
     if output.is_dir():
         raise UserError(f"--output {output} is a folder: name a file")

@@ -145,7 +145,8 @@ def open_checkpoint(path_or_uri: str, tokenizer_name: str | None) -> tuple[Check
         UserError: the checkpoint is not usable, or the tokenizer is another one.
     """
     checkpoint = find_checkpoint(pull(path_or_uri))
-    tokenizer = load_tokenizer(tokenizer_name or checkpoint.tokenizer_name())
+    name, fingerprint = checkpoint.tokenizer()
+    tokenizer = load_tokenizer(tokenizer_name or name, fingerprint)
     check_tokenizer(checkpoint.state, tokenizer.name, tokenizer.fingerprint)
     return checkpoint, tokenizer
 

@@ -99,21 +99,24 @@ class Checkpoint:
             ) from error
         return state
 
-    def tokenizer_name(self) -> str:
-        """The tokenizer that the model was trained with. Raises: CheckpointError when the state does not say."""
+    def tokenizer(self) -> tuple[str, str]:
+        """The name and the fingerprint of the tokenizer that the model was trained with.
+
+        Raises: CheckpointError when the state does not say.
+        """
         try:
             for value in (self.state["tokenizer"]["name"], self.state["tokenizer"]["fingerprint"]):
                 if not isinstance(value, str):
                     raise TypeError(f"tokenizer: {value!r:.40}")
         except (TypeError, LookupError) as error:
             raise CheckpointError(f"{self.path / STATE}: not the state of a run ({error!r:.200})") from error
-        return str(self.state["tokenizer"]["name"])
+        return self.state["tokenizer"]["name"], self.state["tokenizer"]["fingerprint"]
 
     def model(self, device: "str | torch.device" = "cpu") -> "GPT":
         """The trained model, in evaluation mode. Raises: CheckpointError when state and weights do not fit."""
         from nanochat_tct.model.gpt import GPT
 
-        self.tokenizer_name()
+        self.tokenizer()
         weights = self.weights()
         try:
             shape = GPTConfig(**self.state["model_config"])

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
-from nanochat_tct.tokenizer.vocabulary import BUILTIN
+from nanochat_tct.tokenizer.vocabulary import EARLIER
 
 __all__ = [
     "SchemaError",
@@ -90,15 +89,20 @@ class Tokenizer(Protocol):
     def matcher(self) -> TokenMatcher: ...
 
 
-def load_tokenizer(name: str = "builtin") -> Tokenizer:
+def load_tokenizer(name: str = "builtin", fingerprint: str = "") -> Tokenizer:
     """The tokenizer of that name, made once in a process.
 
     Args:
-        name: "builtin"; "wheel" for an installed ``tct_github_workflow``; or the path of a vocabulary file.
+        name: "builtin", or "builtin-1" for the one of an earlier version; "wheel" for an installed
+            ``tct_github_workflow``; or the path of a vocabulary file.
+        fingerprint: of the tokenizer that wrote a store or trained a checkpoint, so that "builtin" is the version of
+            then.
 
     Raises:
         UserError: there is no such file, or no such wheel.
     """
+    if name == "builtin":
+        name = next((earlier for earlier, of_then in EARLIER.items() if of_then == fingerprint), name)
     return _load(name)
 
 
@@ -110,7 +114,7 @@ def _load(name: str) -> Tokenizer:
         return WheelTokenizer()
     from nanochat_tct.tokenizer.tokenizer import Tokenizer as BuiltinTokenizer
 
-    return BuiltinTokenizer(BUILTIN if name == "builtin" else Path(name))
+    return BuiltinTokenizer(name)
 
 
 def encode(json_str: str) -> list[int]:

@@ -275,6 +275,7 @@ struct Node {
     int has_open_names; /* whatever keys were written, every beginning of a new one leads to infinitely many */
     Definition defines_keys, defines_text;
     uint64_t scope, closes; /* bits of kinds: of names that are forgotten where it ends; that are not all legal from here on */
+    int implies;            /* its members and known keys are events, whose payloads become legal */
 };
 
 typedef struct {
@@ -320,6 +321,10 @@ typedef struct {
     int ignores_key_case, has_names;
     uint32_t owned_kind; /* of names that belong to a job */
     uint32_t graph_keys, graph_texts; /* kinds: of jobs, and of the names of jobs that they need; 0: none */
+    const Automaton *spelling[64];    /* of the names of a kind */
+    uint32_t payload_kind, event_count; /* of the names that events imply; 0: none */
+    const uint8_t **payloads;         /* of an event: its names, each with a NUL; NULL: every name */
+    uint32_t *events;                 /* of a literal: its event + 1, 0: none */
     uint64_t forward;                 /* bits of kinds whose names may be defined later: they are legal until some node closes them */
     Map literal_numbers; /* text to number + 1 */
     const Trie *trie;
@@ -413,6 +418,10 @@ struct Machine {
     Engine *engine;
     uint32_t has_loose_key; /* masks: the beginning of the key on top is not known, and it is compared with no other */
     uint32_t count, depth, is_strict, is_closed;
+    uint32_t keeps_names, is_forward; /* names are kept, though they do not matter yet; they may be used before their definition */
+    uint32_t missing_jobs;            /* that others need; and whether they need the one that is being read */
+    uint32_t is_owner_needed;
+    uint64_t events;                  /* that have been read, a bit each */
     Mask accepted;      /* when it is closed: the alternatives of the document's node that accept it */
     uint32_t mask_plus_1, mask_generation;
     uint64_t fields;    /* keys whose value has begun */
@@ -463,6 +472,11 @@ static void copy_machine(Machine *to, const Machine *from) {
     to->count = from->count;
     to->depth = from->depth;
     to->is_strict = from->is_strict;
+    to->keeps_names = from->keeps_names;
+    to->is_forward = from->is_forward;
+    to->missing_jobs = from->missing_jobs;
+    to->is_owner_needed = from->is_owner_needed;
+    to->events = from->events;
     to->has_loose_key = from->has_loose_key;
     to->is_closed = from->is_closed;
     to->accepted = from->accepted;
@@ -659,22 +673,100 @@ static int is_same_span(const uint8_t *left, uint32_t left_length, const uint8_t
     return left_length == right_length && (left_length == 0 || memcmp(left, right, left_length) == 0);
 }
 
-/* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
-   of the kind have one. */
+/* Whether a job, by its name, needs the one that is being read, by way of others or not. */
+static int needs_owner(const Machine *m, const uint8_t *job, uint32_t length) {
+    if (!m->is_owner_needed) return 0;
+    const uint8_t *bytes = m->known_bytes.items;
+    uint8_t *seen = allocate(m->needs.count, 1);
+    Numbers waiting = {0}; /* places among the needs */
+    int found = 0;
+    for (size_t at = 0; at <= waiting.count && !found; at++) {
+        const Name *reached = at > 0 ? &m->needs.items[waiting.items[at - 1]] : NULL;
+        if (reached != NULL) {
+            job = bytes + reached->start;
+            length = reached->length;
+        }
+        found = is_same_span(job, length, bytes + m->owner_start, m->owner_length);
+        for (uint32_t i = 0; i < m->needs.count && !found; i++) {
+            const Name *need = &m->needs.items[i];
+            if (seen[i] || need->kind != m->engine->graph_texts) continue;
+            if (!is_same_span(job, length, bytes + need->owner_start, need->owner_length)) continue;
+            seen[i] = 1;
+            *push(&waiting) = i;
+        }
+    }
+    free(waiting.items);
+    free(seen);
+    return found;
+}
+
+/* Whether a name of a kind is in scope, and belongs to the owner if names of the kind have one. */
+static int is_in_scope(const Machine *m, const Name *name, uint32_t kind, const Config *c) {
+    const uint8_t *bytes = m->known_bytes.items;
+    if (name->kind != kind || name->pending) return 0;
+    if (kind == m->engine->graph_keys && top_of((Machine *)m)->node->defines_text.kind == m->engine->graph_texts) {
+        return !needs_owner(m, bytes + name->start, name->length);
+    }
+    if (name->owner_length == 0) return 1;
+    return c != NULL && is_same_span(bytes + name->owner_start, name->owner_length,
+                                     m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin);
+}
+
+/* The next name that an event which has been read implies, behind the one given (NULL: the first); NULL: there is none. */
+static const uint8_t *next_payload(const Machine *m, const uint8_t *name, uint32_t *event) {
+    if (name != NULL) name += strlen((const char *)name) + 1;
+    while (name == NULL || *name == 0) {
+        if (name != NULL) ++*event;
+        while (*event < m->engine->event_count && (!(m->events >> *event & 1) || m->engine->payloads[*event] == NULL)) ++*event;
+        if (*event >= m->engine->event_count) return NULL;
+        name = m->engine->payloads[*event];
+    }
+    return name;
+}
+
+/* Whether some name of a kind in scope begins with these bytes (is_whole: is them). */
 static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
     m->engine->uses_names = 1;
     if (m->open_kinds >> kind & 1) return 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
-        if (name->kind != kind || name->pending || name->length < length || (is_whole && name->length != length)) continue;
+        if (name->length < length || (is_whole && name->length != length)) continue;
         if (length && memcmp(m->known_bytes.items + name->start, text, length) != 0) continue;
-        if (name->owner_length == 0) return 1;
-        if (c != NULL && is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
-                                      m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
-            return 1;
-        }
+        if (is_in_scope(m, name, kind, c)) return 1;
+    }
+    uint32_t event = 0;
+    const uint8_t *name = NULL;
+    while (kind == m->engine->payload_kind && (name = next_payload(m, name, &event)) != NULL) {
+        size_t size = strlen((const char *)name);
+        if (size < length || (is_whole && size != length)) continue;
+        if (length == 0 || memcmp(name, text, length) == 0) return 1;
     }
     return 0;
+}
+
+static void read_event(Machine *m, const Node *node, uint32_t literal) {
+    if (!node->implies || !m->keeps_names || m->engine->events[literal] == 0) return;
+    uint32_t event = m->engine->events[literal] - 1;
+    if (m->engine->payloads[event] == NULL) m->open_kinds |= (uint64_t)1 << m->engine->payload_kind;
+    m->events |= (uint64_t)1 << event;
+    m->names_version++;
+}
+
+/* How many jobs others need that are not there; the first one is put into `name`. */
+static uint32_t count_missing_jobs(const Machine *m, Name *name) {
+    uint32_t missing = 0;
+    for (size_t i = 0; i < m->needs.count; i++) {
+        const Name *need = &m->needs.items[i];
+        int is_there = need->kind != m->engine->graph_texts;
+        for (size_t j = 0; j < m->needs.count && !is_there; j++) {
+            const Name *other = &m->needs.items[j];
+            is_there = (other->kind == m->engine->graph_keys || j < i) &&
+                       is_same_span(m->known_bytes.items + need->start, need->length, m->known_bytes.items + other->start, other->length);
+        }
+        if (is_there) continue;
+        if (missing++ == 0) *name = *need;
+    }
+    return missing;
 }
 
 static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
@@ -684,13 +776,34 @@ static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
     return 1;
 }
 
+static int is_needed(const Machine *m) { /* the job that is being read */
+    for (size_t i = 0; i < m->needs.count; i++) {
+        const Name *need = &m->needs.items[i];
+        const uint8_t *bytes = m->known_bytes.items;
+        if (need->kind == m->engine->graph_texts && is_same_span(bytes + need->start, need->length, bytes + m->owner_start, m->owner_length)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Whether an expression can have such a name: keys may be any text. */
+static int can_be_spelled(const Engine *engine, uint32_t kind, const uint8_t *text, uint32_t length) {
+    const Automaton *a = engine->spelling[kind];
+    uint32_t next = 1;
+    for (uint32_t i = 0; a != NULL && i < length && next != 0 && next <= a->state_count; i++) {
+        next = a->following[(next - 1) * a->class_count + a->classes[text[i]]];
+    }
+    return a != NULL && next != 0 && next <= a->state_count && a->accepting[1][next - 1];
+}
+
 /* Defines a name, whose bytes stand from `partial` on; 0: it must be another one. */
 static int define(Machine *m, const Definition *definition, uint32_t frame, int is_key) {
     const uint8_t *text = m->names.items + m->partial;
     uint32_t length = (uint32_t)(m->names.count - m->partial), kind = definition->kind;
     int is_unique = definition->is_unique || (m->is_strict && definition->strict_unique);
     int is_job = is_key && kind == m->engine->graph_keys, is_need = !is_key && kind == m->engine->graph_texts;
-    if (!m->is_strict && !is_unique && !is_job && !is_need) return 1;
+    if (!m->keeps_names && !is_unique && !is_job && !is_need) return 1;
     m->names_version++;
     if (definition->opens) {
         m->open_kinds |= (uint64_t)1 << kind;
@@ -720,7 +833,13 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     }
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
-    if (m->is_strict || is_unique) *push(&m->known) = name;
+    if (is_unique || (m->keeps_names && can_be_spelled(m->engine, kind, text, length))) *push(&m->known) = name;
+    if (is_job && m->is_strict && m->missing_jobs) {
+        m->missing_jobs = count_missing_jobs(m, &name);
+        m->is_owner_needed = is_needed(m);
+    } else if (is_job) {
+        m->is_owner_needed = 0;
+    }
     return 1;
 }
 
@@ -729,7 +848,7 @@ static void open_names(Machine *m, Frame *f) { /* an array or object begins */
     uint64_t scope = f->node->scope;
     f->first_name = (uint32_t)m->known.count;
     f->open_kinds = m->open_kinds;
-    m->open_kinds = ((m->open_kinds & ~scope) | (m->engine->forward & scope)) & ~f->node->closes;
+    m->open_kinds = ((m->open_kinds & ~scope) | (m->is_forward ? m->engine->forward & scope : 0)) & ~f->node->closes;
     m->names_version += m->open_kinds != f->open_kinds;
 }
 
@@ -797,7 +916,7 @@ static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whol
 static int return_from(Machine *m, Config *c, uint32_t end) {
     const Automaton *a = &m->engine->automata[c->automaton];
     if (c->stack == 0 || !a->accepting[m->is_strict][c->state] || !has_right_name(m, c, end, 1)) return 0;
-    if (m->is_strict && a->names) {
+    if (m->keeps_names && a->names) {
         c->last_begin = c->begin;
         c->last_end = end;
     }
@@ -817,7 +936,7 @@ static void call(Machine *m, Config *c, const Call *called) {
     pushed.whole = c->stack ? sum(below.whole, after) : after;
     c->automaton = called->callee;
     c->state = 0;
-    c->begin = m->is_strict ? m->at : 0;
+    c->begin = m->keeps_names ? m->at : 0;
     c->stack = (uint32_t)m->stack.count;
     *push(&m->stack) = pushed;
 }
@@ -868,13 +987,17 @@ static void shortest_name(Machine *m, const Config *c, Bytes *out) {
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
         const uint8_t *bytes = m->known_bytes.items + name->start;
-        if (name->kind != kind || name->pending || name->length < length || name->length >= best) continue;
+        if (name->length < length || name->length >= best || !is_in_scope(m, name, kind, c)) continue;
         if (length && memcmp(bytes, text, length) != 0) continue;
-        if (name->owner_length && !is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
-                                                m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
-            continue;
-        }
         best = name->length;
+        rest = bytes + length;
+    }
+    uint32_t event = 0;
+    const uint8_t *bytes = NULL;
+    while (kind == m->engine->payload_kind && (bytes = next_payload(m, bytes, &event)) != NULL) {
+        size_t size = strlen((const char *)bytes);
+        if (size < length || size >= best || (length && memcmp(bytes, text, length) != 0)) continue;
+        best = (uint32_t)size;
         rest = bytes + length;
     }
     if (rest != NULL) append(out, rest, best - length);
@@ -1140,6 +1263,7 @@ static int end_object(Machine *m) {
             add(&accepted, shape->alternative);
         }
     }
+    if (m->missing_jobs && f->node->defines_keys.kind == m->engine->graph_keys) return 0;
     m->depth--;
     close_names(m, m->count - 1);
     m->words.count = f->first_word;
@@ -1182,6 +1306,7 @@ static int take_known(Machine *m, uint32_t literal) {
         add_entry(m, m->count - 1);
     }
     *word |= bit;
+    read_event(m, f->node, literal);
     if (m->json != NULL) {
         if (f->length > 0) *push(m->json) = ',';
         append(m->json, text->quoted, text->quoted_length);
@@ -1246,7 +1371,7 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
     put_json_bytes(m, codes, length);
     uint16_t all = 0;
     for (size_t i = 0; i < length; i++) all |= codes[i];
-    int keeps_text = is_key || m->is_strict || top_of(m)->node->defines_text.kind;
+    int keeps_text = is_key || m->keeps_names || top_of(m)->node->defines_text.kind;
     if (keeps_text) {
         reserve(&m->names, length);
         for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
@@ -1313,6 +1438,7 @@ static int step_value(Machine *m, uint32_t code) {
         if (slot == NULL) return 0;
         const Literal *literal = &m->engine->literals[code - FIRST_LITERAL];
         if (m->json != NULL) append(m->json, literal->quoted, literal->quoted_length);
+        read_event(m, node, code - FIRST_LITERAL);
         return finish(m, node->member_masks[slot->index] & f->alive);
     }
     if (!node->text_count || code > END || code == END - 1) return 0;
@@ -1368,19 +1494,26 @@ static size_t walk(Machine *m, const uint16_t *codes, size_t count) {
 
 static void clear_machine(Machine *m) {
     m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = 0;
-    m->fields = 0;
+    m->fields = m->events = m->missing_jobs = m->is_owner_needed = 0;
     m->json = NULL;
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
-    m->open_kinds = m->engine->forward;
+    m->open_kinds = m->is_forward ? m->engine->forward : 0;
     m->names_version++;
     if (m->slots.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items);
 }
 
+/* Documents are read in lenient mode, or in strict mode to find out whether it has no complaint. What is generated is in
+   strict mode too, but uses no name before its definition, which may never come. A prompt is read in lenient mode; its
+   names are kept for what is generated behind it. */
+enum { LENIENT, STRICT, GENERATING, PROMPT };
+
 /* Before a value of a node, by itself; 0: it has no finite value. */
-static int start(Machine *m, uint32_t node, int is_strict) {
+static int start(Machine *m, uint32_t node, int mode) {
+    m->is_strict = mode == STRICT || mode == GENERATING;
+    m->keeps_names = mode != LENIENT;
+    m->is_forward = mode == STRICT;
     clear_machine(m);
-    m->is_strict = (uint32_t)is_strict;
     return begin(m, &m->engine->nodes[node], m->engine->nodes[node].live);
 }
 
@@ -1917,6 +2050,19 @@ static int put_shape(Machine *m, uint32_t index, Codes *out) {
         if (!put_value(m, key->child, &key->masks[index], out)) return 0;
         set_known(m, known);
     }
+    while (m->missing_jobs && node->defines_keys.kind == m->engine->graph_keys && node->additional_count) {
+        const Key *key = &node->additional[0].key;
+        Name job = {0};
+        count_missing_jobs(m, &job);
+        m->missing_jobs--;
+        *push(&m->needs) = (Name){.kind = m->engine->graph_keys, .start = job.start, .length = job.length};
+        append(&m->names, m->known_bytes.items + job.start, job.length);
+        add_entry(m, m->count - 1);
+        for (uint32_t i = 0; i < job.length; i++) *push(out) = m->known_bytes.items[job.start + i];
+        *push(out) = END;
+        top_of(m)->length++;
+        if (!put_value(m, key->child, &key->masks[index], out)) return 0;
+    }
     while (top_of(m)->length < shape->minimum) {
         uint64_t cost = INFINITE;
         const Key *best = NULL;
@@ -2029,7 +2175,8 @@ static int put_rest(Machine *m, Codes *out) {
         for (uint32_t i = 0; i < f.node->shape_count; i++) {
             if (!has(&f.alive, f.node->shapes[i].alternative)) continue;
             Words words = {0};
-            size_t entries = m->entries.count;
+            size_t entries = m->entries.count, needs = m->needs.count;
+            uint32_t missing = m->missing_jobs;
             option.count = 0;
             append(&words, m->words.items + f.first_word, f.node->known_words);
             if (put_shape(m, i, &option) && (!found || option.count < best)) {
@@ -2039,6 +2186,8 @@ static int put_rest(Machine *m, Codes *out) {
                 found = 1;
             }
             *top_of(m) = f;
+            m->needs.count = needs;
+            m->missing_jobs = missing;
             memcpy(m->words.items + f.first_word, words.items, f.node->known_words * sizeof *words.items);
             remove_entries(m, (uint32_t)entries);
             free(words.items);
@@ -2162,6 +2311,7 @@ static void put_frame_key(Bytes *key, const Machine *m, const Frame *f, uint32_t
     append(key, (const uint8_t *)&length, sizeof length);
     append(key, (const uint8_t *)&depth, sizeof depth);
     if (f->kind != OBJECT_FRAME) return;
+    *push(key) = m->missing_jobs && f->node->defines_keys.kind == m->engine->graph_keys;
     append(key, (const uint8_t *)(m->words.items + f->first_word), f->node->known_words * sizeof *m->words.items);
 }
 
@@ -2197,6 +2347,7 @@ static int by_hash(const void *left, const void *right) {
 static void put_names_key(Bytes *key, const Machine *m, int has_text) {
     const uint8_t *text = m->names.items + m->partial;
     append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
+    append(key, (const uint8_t *)&m->events, sizeof m->events);
     append(key, m->known_bytes.items + m->owner_start, m->owner_length);
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
@@ -2204,6 +2355,13 @@ static void put_names_key(Bytes *key, const Machine *m, int has_text) {
         append(key, (const uint8_t *)parts, sizeof parts);
         append(key, m->known_bytes.items + name->start, name->length);
         append(key, m->known_bytes.items + name->owner_start, name->owner_length);
+    }
+    for (size_t i = 0; i < (m->is_owner_needed ? m->needs.count : 0); i++) {
+        const Name *need = &m->needs.items[i];
+        uint32_t parts[] = {need->kind, need->length, need->owner_length};
+        append(key, (const uint8_t *)parts, sizeof parts);
+        append(key, m->known_bytes.items + need->start, need->length);
+        append(key, m->known_bytes.items + need->owner_start, need->owner_length);
     }
     for (size_t i = 0; i < (has_text ? m->configs.count : 0); i++) {
         const Config *c = &m->configs.items[i];
@@ -2216,6 +2374,10 @@ static void put_names_key(Bytes *key, const Machine *m, int has_text) {
 
 static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
     walker->open_kinds = m->open_kinds;
+    walker->events = m->events;
+    walker->missing_jobs = m->missing_jobs;
+    walker->is_owner_needed = m->is_owner_needed;
+    copy_vector(&walker->needs, &m->needs);
     walker->owner_start = m->owner_start;
     walker->owner_length = m->owner_length;
     copy_vector(&walker->known, &m->known);
@@ -2241,7 +2403,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     if (depth + trie->longest + 1 < MAX_DEPTH) depth = (uint32_t)is_container;
     Bytes *key = &engine->key;
     key->count = 0;
-    *push(key) = (uint8_t)(f->kind | is_key << 3 | (int)m->is_strict << 4);
+    *push(key) = (uint8_t)(f->kind | is_key << 3 | (int)m->is_strict << 4 | (int)m->is_forward << 5);
     put_frame_key(key, m, f, depth);
     if (is_key || f->kind == SCALAR) put_config_key(key, m);
     if (names_count) {
@@ -2265,8 +2427,10 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         if (engine->walkers[level] == NULL) engine->walkers[level] = new_machine(engine);
     }
     Machine *walker = engine->walkers[0];
-    clear_machine(walker);
     walker->is_strict = m->is_strict;
+    walker->keeps_names = m->keeps_names;
+    walker->is_forward = m->is_forward;
+    clear_machine(walker);
     copy_names(walker, m, base);
     walker->depth = depth;
     walker->frames[0] = *f;
@@ -2277,7 +2441,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     if (is_key || f->kind == SCALAR) {
         copy_vector(&walker->configs, &m->configs);
         copy_vector(&walker->stack, &m->stack);
-        if (m->is_strict && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
+        if (m->keeps_names && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
     }
     if (names_count) {
         size_t at = f->first_entry;
@@ -2601,6 +2765,23 @@ static void load_literal(Loader *loader, uint32_t number) {
     *map_value(&loader->engine->literal_numbers, bytes, literal->length) = number + 1;
 }
 
+static void load_events(Loader *loader) {
+    Engine *engine = loader->engine;
+    engine->payload_kind = (uint32_t)take_number(loader, 63);
+    engine->event_count = (uint32_t)take_number(loader, 64);
+    engine->payloads = keep(loader, engine->event_count, sizeof *engine->payloads);
+    engine->events = keep(loader, engine->literal_count, sizeof *engine->events);
+    for (uint32_t event = 0; event < engine->event_count; event++) {
+        engine->events[take_index(loader, engine->literal_count)] = event + 1;
+        uint32_t size = take_count(loader);
+        if (size == 0) continue; /* every name */
+        uint8_t *names = keep(loader, size + 1, 1); /* ends with an empty one */
+        for (uint32_t i = 0; i < size; i++) names[i] = (uint8_t)take_number(loader, 255);
+        if (names[size - 1] != 0) longjmp(*way_out, 2);
+        engine->payloads[event] = names;
+    }
+}
+
 static void load_automaton(Loader *loader, Automaton *a) {
     uint32_t states = a->state_count = take_count(loader), classes = a->class_count = (uint32_t)take_number(loader, 256);
     uint32_t calls = a->call_count = take_count(loader);
@@ -2634,6 +2815,7 @@ static void load_automaton(Loader *loader, Automaton *a) {
         all_calls[i].return_state = take_index(loader, states);
     }
     for (int i = order_count; i < (int)classes; i++) a->order[i] = a->order[0]; /* a class without bytes */
+    if (a->names && a->state_count) loader->engine->spelling[a->names] = a;
     a->accepting[0] = accepting;
     a->accepting[1] = strict;
     a->is_lenient = is_lenient;
@@ -2891,6 +3073,7 @@ static void load_node(Loader *loader, Node *node) {
     }
     node->scope = take_number(loader, UINT64_MAX);
     node->closes = take_number(loader, UINT64_MAX);
+    node->implies = (int)take_number(loader, 1);
     engine->forward |= node->closes;
     engine->has_names |= node->defines_keys.kind || node->defines_text.kind;
     for (uint32_t i = 0; i < node->alternative_count; i++) { /* what an alternative refers to must be there */
@@ -3035,6 +3218,7 @@ static void load_grammar(Loader *loader) {
     engine->nodes = keep(loader, engine->node_count, sizeof *engine->nodes);
     engine->automata = keep(loader, engine->automaton_count, sizeof *engine->automata);
     for (uint32_t i = 0; i < engine->literal_count; i++) load_literal(loader, i);
+    load_events(loader);
     for (uint32_t i = 0; i < engine->automaton_count; i++) load_automaton(loader, &engine->automata[i]);
     for (uint32_t i = 0; i < engine->node_count; i++) load_node(loader, &engine->nodes[i]);
     if (loader->left != 0) longjmp(*way_out, 2);
@@ -3210,6 +3394,7 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
     reserve(&engine->json, 3 * count + 64);
     *consumed = 0;
     m->json = &engine->json;
+    m->is_strict = m->keeps_names = m->is_forward = 0;
     clear_machine(m);
     m->json = &engine->json;
     if (!begin(m, engine->nodes, engine->nodes->live)) return FAILED;
@@ -3254,11 +3439,53 @@ EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, cons
     return result == DONE && at != read ? 3 : result;
 }
 
-EXPORT Machine *machine_new(Engine *engine, int is_strict) {
+EXPORT Machine *machine_new(Engine *engine, int mode) {
     GUARD(NULL);
     Machine *m = new_machine(engine);
-    start(m, 0, is_strict);
+    start(m, 0, mode);
     return m;
+}
+
+/* Reads the text, number or key on top again, from its beginning. */
+static int read_again(Machine *m) {
+    Frame *f = top_of(m);
+    int is_key = f->kind == KEY_FRAME, is_read;
+    Codes text = {0};
+    for (size_t i = m->partial; i < m->names.count; i++) *push(&text) = m->names.items[i];
+    m->names.count = m->partial;
+    m->mask_plus_1 = 0;
+    if (is_key) {
+        m->count--;
+        is_read = open_key(m);
+    } else {
+        const Node *node = f->node;
+        is_read = open_scalar(m, f->length ? node->texts : node->numbers, f->length ? node->text_count : node->number_count, (int)f->length);
+    }
+    is_read = is_read && (text.count == 0 || run(m, text.items, text.count));
+    free(text.items);
+    return is_read;
+}
+
+/* From a prompt on in strict mode, for what is generated behind it. 0: the text, number or key on top has no such end, or
+   the document has none: then nothing changes. */
+EXPORT int machine_generate(Machine *m) {
+    GUARD(NO_MEMORY);
+    if (m->is_closed || m->is_strict) return 1;
+    Name job;
+    Machine *changed = new_machine(m->engine);
+    copy_machine(changed, m);
+    uint32_t kind = top_of(changed)->kind;
+    changed->is_strict = 1;
+    changed->names_version++;
+    changed->mask_plus_1 = 0;
+    changed->missing_jobs = count_missing_jobs(changed, &job);
+    changed->is_owner_needed = is_needed(changed);
+    int is_right = (kind != SCALAR && kind != KEY_FRAME) || read_again(changed);
+    m->engine->codes.count = 0;
+    is_right = is_right && complete(m->engine, changed, &m->engine->codes);
+    if (is_right) copy_machine(m, changed);
+    free_machine(changed);
+    return is_right;
 }
 
 EXPORT Machine *machine_copy(const Machine *from) {

@@ -31,6 +31,7 @@ MAX_DEPTH = 128  # levels of arrays and objects in a document
 UNBOUNDED = 2**64 - 1
 FAILED, DONE, OPEN, NO_MEMORY = 0, 1, 2, -1
 NO_FINITE_VALUE = 3
+LENIENT, STRICT, GENERATING, PROMPT = range(4)  # modes of matchers
 MAX_MASKS = 8_000  # that are kept as Python's bytes
 SOURCE = Path(__file__).with_name("engine.c")
 WHAT_TO_DO = "`python -m pip install --no-deps -e .` in the folder of the sources builds it"
@@ -52,6 +53,7 @@ def grammar_numbers(grammar: dict[str, Any]) -> array[int]:
     for text in grammar["literals"]:
         encoded = text.encode()
         numbers.extend([len(encoded), *encoded])
+    numbers.extend(writer.events(grammar.get("implied", {})))
     for automaton in writer.automata:
         numbers.extend(_automaton_numbers(automaton, writer.kinds))
     return numbers + nodes
@@ -215,6 +217,18 @@ class _Packer:
             packed += [found.get("late", False), found.get("opens", False)]
         for where in ("scope", "closes"):
             packed.append(sum(1 << self.kind(kind) for kind in description.get(where, ())))
+        return [*packed, "implies" in description]
+
+    def events(self, implied: dict[str, Any]) -> list[int]:
+        """The kind of names that events imply, and for each event its literal and its names; none: all names."""
+        if not implied:
+            return [0, 0]
+        ((kind, events),) = implied.items()
+        listed = [(text, names) for text, names in events.items() if text in self.literals]
+        packed = [self.kind(kind), len(listed)]
+        for text, names in listed:
+            encoded = b"" if names is None else b"".join(name.encode() + b"\0" for name in names) or b"\0"
+            packed += [self.literals[text], len(encoded), *encoded]
         return packed
 
     def names(self, patterns: list[int]) -> dict[int, Automaton | int]:
@@ -402,8 +416,18 @@ class Engine:
         return ctypes.string_at(self.library.engine_mask(self.pointer, number), size)
 
     def matcher(self, is_strict: bool = False) -> Matcher:
-        """A matcher before the first base token of a document."""
-        return Matcher(self, self.library.machine_new(self.pointer, is_strict))
+        """A matcher before the first base token of a document, which may leave out what GitHub accepts and its
+        language service complains of."""
+        return self.matcher_in(STRICT if is_strict else LENIENT)
+
+    def matcher_in(self, mode: int) -> Matcher:
+        """A matcher of some mode before the first base token of a document.
+
+        Args:
+            mode: LENIENT or STRICT, see ``matcher``; GENERATING: strict, and names are not used before their definition;
+                PROMPT: lenient until ``Matcher.generate``.
+        """
+        return Matcher(self, self.library.machine_new(self.pointer, mode))
 
 
 class Matcher:
@@ -442,6 +466,11 @@ class Matcher:
     def advance_token(self, token: int, is_trial: bool = False) -> bool:
         """As ``advance`` for a token; with ``is_trial`` as ``allows``."""
         return token >= 0 and bool(_check(self._library.machine_advance_token(self.pointer, token, is_trial)))
+
+    def generate(self) -> bool:
+        """Goes from the mode PROMPT to GENERATING; False where what is on top, or all of it, can only end in lenient
+        mode: then nothing changes."""
+        return bool(_check(self._library.machine_generate(self.pointer)))
 
     def advance_tokens(self, ids: array[int]) -> int:
         """Reads token ids ("I") as far as they are legal; returns how many."""
@@ -568,6 +597,7 @@ def _declared(found: ctypes.PyDLL) -> ctypes.PyDLL:
         "engine_masks_of": (ctypes.c_int64, [pointer, ctypes.c_char_p, size, pointer]),
         "engine_mask": (pointer, [pointer, number]),
         "machine_new": (pointer, [pointer, ctypes.c_int]),
+        "machine_generate": (ctypes.c_int, [pointer]),
         "machine_copy": (pointer, [pointer]),
         "machine_free": (None, [pointer]),
         "machine_is_closed": (ctypes.c_int, [pointer]),

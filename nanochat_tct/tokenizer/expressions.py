@@ -225,7 +225,7 @@ class Expressions:
     def _format_arguments(self, scope: Scope, strict: bool) -> str:
         """A format, which strict mode wants as one string, and at least as many arguments as it has holes for."""
         one = self.call("argument", scope)
-        if not strict:
+        if not strict or BARE in scope:  # strict mode has no format in a condition
             first = f"(?:{self._string(scope)}|{self.call('operand', scope)}){SPACES}{self._longer(scope)}?"
             return f"{first}(?:,{SPACES}{one})*(?:,{SPACES})?"
         forms = []

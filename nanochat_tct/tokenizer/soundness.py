@@ -7,11 +7,24 @@ only spell UTF-8, every state of them leads to an end, and counts are small enou
 
 from __future__ import annotations
 
+import itertools
+import operator
+from collections import deque
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, difference
 from nanochat_tct.tokenizer.schema import NUMBER_TEXT
 
+SCHEMA_KEYS = frozenset(["nodes", "automata", "literals"])
+GITHUB_KEYS = frozenset(
+    ["ignore_key_case", "graph", "while_open", "implied", "max_call_depth", "max_call_units"]
+)
+MAX_CALL_DEPTH = 4  # of one automaton
+MAX_DEPTH_OF_CALLS = 200
+MAX_UNITS = 1 << 28
+MAX_KINDS = 60  # of names: a bit each
+DEFINITION = {"kind": str, "unique": str, "late": bool, "opens": bool}
 MAX_COUNT = 1000  # items or keys that must be there: the shortest document has them all
 MAX_COUNTS = 10**6  # the same, arrays within arrays multiplied
 DETAILS = {"null": 0, "true": 0, "false": 0, "number": 1, "text": 1, "enum": 1, "array": 3, "object": 3}
@@ -29,7 +42,16 @@ def grammar_problem(grammar: dict[str, Any]) -> str:
         _demand(all(map(_is_text, literals)), "a literal is not Unicode text")
         _demand(_is_list(grammar["automata"]) and _is_list(grammar["nodes"]), "nodes or automata are no list")
         _demand(bool(grammar["nodes"]), "there are no nodes")
-        automata = [_automaton(item, index) for index, item in enumerate(grammar["automata"])]
+        is_github = set(grammar) != SCHEMA_KEYS
+        described = grammar["automata"]
+        automata = [
+            _automaton(item, index, is_github, len(described)) for index, item in enumerate(described)
+        ]
+        calls = [item.get("calls", []) for item in described]
+        _check_ends(automata, calls)
+        _check_calls(automata, calls)
+        for index, automaton in enumerate(automata):
+            _check_unicode(automaton, calls[index], f"automaton {index}")
         nodes = grammar["nodes"]
         for index, node in enumerate(nodes):
             alternatives = node.get("alternatives") if isinstance(node, dict) else None
@@ -38,42 +60,169 @@ def grammar_problem(grammar: dict[str, Any]) -> str:
         for index, node in enumerate(nodes):
             counts *= _check_node(node, f"node {index}", nodes, automata, literals)
             _demand(counts <= MAX_COUNTS, "the shortest document is too long")
+        if is_github:
+            _check_names(grammar)
     except _Problem as problem:
         return str(problem)
     return ""
 
 
-def _automaton(item: Any, index: int) -> Automaton:
+def _automaton(item: Any, index: int, is_github: bool, count: int) -> Automaton:
+    """An automaton without its calls, which are checked too."""
     where = f"automaton {index}"
-    _demand(isinstance(item, dict) and set(item) == {"accepting", "edges"}, f"{where} is not complete")
+    optional = {"calls", "depth", "names", "strict", "lenient", "requires"} if is_github else set()
+    complete = isinstance(item, dict) and {"accepting", "edges"} <= set(item) <= {
+        "accepting",
+        "edges",
+        *optional,
+    }
+    _demand(complete, f"{where} is not complete")
     accepting, edges = item["accepting"], item["edges"]
-    _demand(_is_list(accepting) and _is_list(edges) and len(accepting) == len(edges), f"{where} is cut")
-    _demand(all(type(flag) is bool for flag in accepting), f"{where}: accepting is not true or false")
+    states = len(edges) if _is_list(edges) else 0
+    calls, strict = item.get("calls", [[]] * states), item.get("strict", accepting)
+    for flags in (accepting, strict):
+        _demand(_is_list(flags) and _is_list(edges) and len(flags) == states, f"{where} is cut")
+        _demand(all(type(flag) is bool for flag in flags), f"{where}: accepting is not true or false")
+    _demand(_is_list(calls) and len(calls) == states, f"{where}: its calls are cut")
     rows = []
-    for flat in edges:
-        _demand(_is_list(flat) and len(flat) % 3 == 0, f"{where}: an edge is cut")
-        _demand(all(type(number) is int for number in flat), f"{where}: an edge is not made of whole numbers")
-        row = tuple(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
-        last = -1
+    for flat, called in zip(edges, calls, strict=True):
+        row = _ranges(flat, 3, f"{where}: an edge")
         for low, high, target in row:
-            _demand(last < low <= high < 256, f"{where}: bytes are out of order or range")
-            _demand(0 <= target < len(edges), f"{where}: an edge leads to no state")
-            last = high
-        rows.append(row)
-    sources: list[list[int]] = [[] for _ in rows]
-    for state, row in enumerate(rows):
-        for _, _, target in row:
-            sources[target].append(state)
-    waiting = [state for state, flag in enumerate(accepting) if flag]
-    live = set(waiting)
+            _demand(0 <= low <= high < 256, f"{where}: bytes are out of order or range")
+            _demand(0 <= target < states, f"{where}: an edge leads to no state")
+        for low, high, callee, back in _ranges(called, 4, f"{where}: a call"):
+            _demand(0 <= low <= high < 256, f"{where}: bytes are out of order or range")
+            _demand(0 <= callee < count and 0 <= back < states, f"{where}: a call leads to no state")
+        taken = sorted(each[:2] for each in (*row, *_ranges(called, 4, where)))
+        is_ordered = row == sorted(row) and all(a[1] < b[0] for a, b in itertools.pairwise(taken))
+        _demand(is_ordered, f"{where}: bytes are out of order or range")
+        rows.append(tuple((low, high, target) for low, high, target in row))
+    _demand(all(map(operator.le, strict, accepting)), f"{where}: strict mode accepts more")
+    lenient, requires = item.get("lenient", []), item.get("requires", [])
+    _demand(
+        _is_list(lenient) and all(_is_index(state, states) for state in lenient), f"{where}: lenient states"
+    )
+    pairs = _is_list(requires) and all(_is_list(each) and len(each) == 2 for each in requires)
+    named = pairs and all(_is_index(state, states) and isinstance(kind, str) for state, kind in requires)
+    _demand(named and isinstance(item.get("names", ""), str), f"{where}: its kinds of names")
+    _demand(_is_index(item.get("depth", 0), MAX_CALL_DEPTH + 1), f"{where}: its depth")
+    return Automaton(tuple(accepting), tuple(rows))
+
+
+def _ranges(flat: Any, width: int, what: str) -> list[tuple[int, ...]]:
+    _demand(_is_list(flat) and len(flat) % width == 0, f"{what} is cut")
+    _demand(all(type(number) is int for number in flat), f"{what} is not made of whole numbers")
+    return [tuple(flat[at : at + width]) for at in range(0, len(flat), width)]
+
+
+def _check_ends(automata: list[Automaton], calls: list[list[list[int]]]) -> None:
+    """Every state of every automaton leads to an end: to an accepting state, where calls lead to an end themselves."""
+    sources: list[list[list[tuple[int, int]]]] = [[[] for _ in each.edges] for each in automata]
+    callers: list[list[tuple[int, int, int]]] = [[] for _ in automata]
+    for number, automaton in enumerate(automata):
+        for state, row in enumerate(automaton.edges):
+            for _, _, target in row:
+                sources[number][target].append((number, state))
+        for state, flat in enumerate(calls[number]):
+            for callee, back in zip(flat[2::4], flat[3::4], strict=True):
+                callers[callee].append((number, state, back))
+                sources[number][back].append((callee, -1 - state))
+    live = [[False] * len(each.edges) for each in automata]
+    waiting = [(n, s) for n, each in enumerate(automata) for s, flag in enumerate(each.accepting) if flag]
     while waiting:
-        fresh = set(sources[waiting.pop()]) - live
-        live |= fresh
-        waiting += fresh
-    _demand(len(live) == len(rows), f"{where}: a state leads nowhere")
-    found = Automaton(tuple(accepting), tuple(rows))
-    _demand(difference(found, ANY_STRING).is_empty, f"{where} is not one of Unicode text")
-    return found
+        number, state = waiting.pop()
+        if live[number][state]:
+            continue
+        live[number][state] = True
+        for source, before in sources[number][state]:
+            if before >= 0:
+                waiting.append((source, before))
+            elif live[source][0]:  # a call that returns to this state
+                waiting.append((number, -1 - before))
+        if state == 0:
+            waiting += [(caller, before) for caller, before, back in callers[number] if live[caller][back]]
+    for number, flags in enumerate(live):
+        _demand(all(flags), f"automaton {number}: a state leads nowhere")
+
+
+def _check_unicode(automaton: Automaton, calls: list[list[int]], where: str) -> None:
+    """The automaton only spells Unicode text, if those that it calls do."""
+    seen = {(0, 0)}
+    waiting = list(seen) if automaton.edges else []
+    while waiting:
+        state, inside = waiting.pop()
+        _demand(
+            not automaton.accepting[state] or ANY_STRING.accepting[inside],
+            f"{where} is not one of Unicode text",
+        )
+        following = []
+        for low, high, target in automaton.edges[state]:
+            ways = [edge for edge in ANY_STRING.edges[inside] if edge[0] <= high and low <= edge[1]]
+            spelled = sum(min(high, edge[1]) - max(low, edge[0]) + 1 for edge in ways)
+            _demand(spelled == high - low + 1, f"{where} is not one of Unicode text")
+            following += [(target, edge[2]) for edge in ways]
+        for back in calls[state][3::4] if calls else ():
+            _demand(ANY_STRING.accepting[inside], f"{where} is not one of Unicode text")
+            following.append((back, inside))
+        waiting += [each for each in dict.fromkeys(following) if each not in seen]
+        seen.update(following)
+
+
+def _check_calls(automata: list[Automaton], calls: list[list[list[int]]]) -> None:
+    """What is called can read the byte that it is called at, and calls without a byte between them come to an end."""
+    first: list[set[int]] = []
+    for number, automaton in enumerate(automata):
+        ranges = [(low, high) for low, high, _ in (automaton.edges or ((),))[0]]
+        flat = calls[number][0] if calls[number] else []
+        ranges += zip(flat[::4], flat[1::4], strict=True)
+        first.append({byte for low, high in ranges for byte in range(low, high + 1)})
+    for number, rows in enumerate(calls):
+        for flat in rows:
+            for low, high, callee in zip(flat[::4], flat[1::4], flat[2::4], strict=True):
+                _demand(
+                    first[callee].issuperset(range(low, high + 1)),
+                    f"automaton {number}: a call that reads nothing",
+                )
+    direct = {number: set(rows[0][2::4]) for number, rows in enumerate(calls) if rows}
+    try:
+        deque(TopologicalSorter(direct).static_order(), maxlen=0)
+    except CycleError as error:
+        raise _Problem(f"automaton {error.args[1][0]}: it calls itself at its beginning") from None
+
+
+def _check_names(grammar: dict[str, Any]) -> None:
+    """What only GitHub's language has in its grammar and nodes: names, their kinds, and limits."""
+    _demand(type(grammar["ignore_key_case"]) is bool, "ignore_key_case is not true or false")
+    depth, units = grammar["max_call_depth"], grammar["max_call_units"]
+    _demand(
+        _is_index(depth, MAX_DEPTH_OF_CALLS + 1) and _is_index(units, MAX_UNITS + 1), "the limits of calls"
+    )
+    graph, while_open, implied = grammar["graph"], grammar["while_open"], grammar["implied"]
+    _demand(_are_texts(graph) and len(graph) == 2, "graph is not two kinds of names")
+    is_map = isinstance(while_open, dict) and _are_texts(list(while_open.values()))
+    _demand(is_map and isinstance(implied, dict), "while_open or implied is no object")
+    for lists in implied.values():
+        is_map = isinstance(lists, dict) and all(each is None or _are_texts(each) for each in lists.values())
+        _demand(is_map, "implied has no lists of names")
+    kinds = {*graph, *while_open, *while_open.values(), *implied}
+    for automaton in grammar["automata"]:
+        kinds |= {automaton.get("names", ""), *(kind for _, kind in automaton.get("requires", []))}
+    for index, node in enumerate(grammar["nodes"]):
+        where = f"node {index}"
+        lenient, defines = node.get("lenient", []), node.get("defines", {})
+        fits = _is_list(lenient) and all(_is_index(each, len(node["alternatives"])) for each in lenient)
+        _demand(fits, f"{where}: lenient alternatives")
+        lists = [node.get("scope", []), node.get("closes", []), [node.get("implies", "")]]
+        _demand(all(map(_are_texts, lists)), f"{where}: kinds of names")
+        _demand(isinstance(defines, dict) and set(defines) <= {"keys", "text"}, f"{where}: what it defines")
+        for names in defines.values():
+            fits = (
+                isinstance(names, dict) and {key: type(value) for key, value in names.items()} == DEFINITION
+            )
+            _demand(fits and names["unique"] in ("", "always", "strict"), f"{where}: what it defines")
+            kinds.add(names["kind"])
+        kinds.update(*lists)
+    _demand(len(kinds) <= MAX_KINDS, "too many kinds of names")
 
 
 def _check_node(
@@ -168,6 +317,10 @@ def _is_index(value: Any, size: int) -> bool:
 
 def _is_mask(value: Any, node: dict[str, Any]) -> bool:
     return _is_index(value, 1 << len(node["alternatives"]))
+
+
+def _are_texts(value: Any) -> bool:
+    return _is_list(value) and all(map(_is_text, value))
 
 
 def _is_text(value: Any) -> bool:

@@ -12,31 +12,36 @@ from typing import Any
 
 import numpy as np
 
-from nanochat_tct.tokenizer.engine import DONE, END, PAD, Engine, Matcher, base_name
+from nanochat_tct.tokenizer.engine import DONE, END, GENERATING, LENIENT, PAD, Engine, Matcher, base_name
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.explain import Explainer, Pairs
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
-from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
+from nanochat_tct.tokenizer.vocabulary import GITHUB_FORMAT, builtin_path, load_vocabulary
 
 
 class Tokenizer:
     """Type-constrained tokens of one vocabulary file.
 
+    Args:
+        name: that of a built-in vocabulary, or the path of a vocabulary file.
+
     Attributes:
-        name: "builtin", or the path of the vocabulary file.
+        name: the same.
         fingerprint: SHA-256 (hex) of the vocabulary; equal fingerprints mean equal token ids.
         expansions: the base tokens of each token.
     """
 
-    def __init__(self, path: Path = BUILTIN) -> None:
+    def __init__(self, name: str = "builtin") -> None:
+        path = builtin_path(name) or Path(name)
         content, self.fingerprint = load_vocabulary(path)
-        self.name = "builtin" if path == BUILTIN else str(path)
+        self.name = name
         try:
             self.engine = Engine(content["grammar"], content["tokens"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise TokenizerError(
                 "", f"{path}: the grammar in this vocabulary file is damaged ({error})"
             ) from error
+        self.is_github = content["format"] == GITHUB_FORMAT
         self.segmenter = self.engine.segmenter
         self.expansions = self.segmenter.expansions
         self.explainer = Explainer(self.engine)
@@ -223,7 +228,10 @@ class Tokenizer:
         return [start, *tokens[start:end]]
 
     def matcher(self) -> TokenMatcher:
-        """Return a matcher before the first token of a document."""
+        """Return a matcher before the first token of a document.
+
+        In GitHub's language it leaves out what GitHub accepts and its language service complains of.
+        """
         return TokenMatcher(self)
 
     def masks_of(self, tokens: Sequence[int]) -> list[bytes]:
@@ -263,7 +271,7 @@ class TokenMatcher:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._matcher: Matcher = tokenizer.engine.matcher()
+        self._matcher: Matcher = tokenizer.engine.matcher_in(GENERATING if tokenizer.is_github else LENIENT)
         self._expected: tuple[str, ...] = ()
 
     def expect(self, *beginnings: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import learn
-from nanochat_tct.tokenizer.compile import compile_schema
+from nanochat_tct.tokenizer.compile import compile_github, compile_schema
 from nanochat_tct.tokenizer.engine import Engine
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.explain import Explainer
@@ -26,7 +26,7 @@ def workflow_schema() -> Any:
 
 
 def train_vocabulary(
-    documents: Iterable[tuple[str, Any]], schema: Any, vocab_size: int, output: Path
+    documents: Iterable[tuple[str, Any]], schema: Any | None, vocab_size: int, output: Path
 ) -> dict[str, Any]:
     """Learns a vocabulary and writes it.
 
@@ -35,7 +35,7 @@ def train_vocabulary(
 
     Args:
         documents: (group, value): values that belong together, such as those of one repository, share a group.
-        schema: a JSON Schema document.
+        schema: a JSON Schema document; None: GitHub's workflow language.
         vocab_size: number of ids.
         output: the vocabulary file.
 
@@ -45,7 +45,7 @@ def train_vocabulary(
     Raises:
         UserError: there is nothing to learn from, the size is too small, or the file cannot be written.
     """
-    compiled, unenforced = compile_schema(schema)
+    compiled, unenforced = (compile_github(), []) if schema is None else compile_schema(schema)
     grammar = Engine(compiled)
     explainer = Explainer(grammar)
     if vocab_size <= grammar.base_size:

@@ -11,10 +11,13 @@ from typing import Any
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer.engine import FIRST_LITERAL, PAD
 from nanochat_tct.tokenizer.schema import NUMBER_TEXT
-from nanochat_tct.tokenizer.soundness import grammar_problem
+from nanochat_tct.tokenizer.soundness import GITHUB_KEYS, SCHEMA_KEYS, grammar_problem
 
-FORMAT = 1
+SCHEMA_FORMAT, GITHUB_FORMAT = 1, 2  # of a JSON Schema's grammar, and of GitHub's language
 BUILTIN = Path(__file__).with_name("github_workflow.json")
+# Built-in vocabularies of earlier versions, by the names that load them, with their fingerprints: stores and
+# checkpoints of then say "builtin".
+EARLIER = {"builtin-1": "dff9085014d8d80ee2ba32a47db90dd2fb7d46af0ddd904fcb193805767e48cc"}
 MAX_FILE_BYTES = 16 * 2**20
 MAX_IDS = 2**16
 # The SHA-256 of the automaton of all numbers in files from before floats of 1.7e308 and more were among them.
@@ -25,7 +28,7 @@ MAX_TOKEN = 160  # base tokens; the pattern of all tokens nests at most as deep
 def save_vocabulary(path: Path, grammar: dict[str, Any], tokens: list[str]) -> None:
     """Writes a vocabulary file, whole or not at all."""
     content = {
-        "format": FORMAT,
+        "format": SCHEMA_FORMAT if set(grammar) == SCHEMA_KEYS else GITHUB_FORMAT,
         "vocab_size": FIRST_LITERAL + len(grammar["literals"]) + len(tokens),
         "grammar": grammar,
         "tokens": tokens,
@@ -65,7 +68,7 @@ def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
         raise UserError(f"{path}: not a vocabulary file: {error}") from error
     problem = _problem(content)
     if problem:
-        raise UserError(f"{path}: not a vocabulary file of format {FORMAT}: {problem}")
+        raise UserError(f"{path}: not a vocabulary file of format 1 or 2: {problem}")
     fingerprint = _sha256(content)
     automata = content["grammar"]["automata"]
     for index, automaton in enumerate(automata):
@@ -77,16 +80,28 @@ def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
     return content, fingerprint
 
 
+def builtin_path(name: str) -> Path | None:
+    """The file of a built-in vocabulary; None: the name is not that of one."""
+    if name in EARLIER:
+        return BUILTIN.with_name(f"{BUILTIN.stem}{name.removeprefix('builtin')}.json")
+    return BUILTIN if name == "builtin" else None
+
+
 def _sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def _problem(content: Any) -> str:
     """What is wrong with the content of a vocabulary file; "" when nothing is."""
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    keys = {SCHEMA_FORMAT: SCHEMA_KEYS, GITHUB_FORMAT: SCHEMA_KEYS | GITHUB_KEYS}
+    if (
+        not isinstance(content, dict)
+        or type(content.get("format")) is not int
+        or content["format"] not in keys
+    ):
         return "the format number is missing or another"
     tokens, grammar = content.get("tokens"), content.get("grammar")
-    if not isinstance(grammar, dict) or set(grammar) != {"nodes", "automata", "literals"}:
+    if not isinstance(grammar, dict) or set(grammar) != keys[content["format"]]:
         return "the grammar is missing"
     literals = grammar["literals"]
     if not isinstance(literals, list) or not all(isinstance(text, str) for text in literals):

@@ -143,8 +143,8 @@ def make_plan(config: TrainConfig) -> Plan:
     Raises: UserError for everything that would make the run fail later and can be seen now.
     """
     resolved = check_settings(config)
-    tokenizer = load_tokenizer(config.tokenizer)
     store = TokenStore.open(resolved.data_dir)
+    tokenizer = load_tokenizer(config.tokenizer, store.tokenizer_fingerprint)
     store.check_tokenizer(tokenizer)
     settings = store.manifest["settings"]
     windowing = config.windowing or settings["windowing"]

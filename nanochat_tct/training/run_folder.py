@@ -63,12 +63,12 @@ def print_samples(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
     """Print and return `num_samples` workflows of the best checkpoint, rather ones that the model itself ended."""
     if not config.num_samples:
         return []
-    model, _ = checkpoint.load_model(run_dir)
+    model, state = checkpoint.load_model(run_dir)
     sampling = SamplingConfig(temperature=0.8, top_p=0.95, seed=config.seed, max_tokens=MAX_TOKENS)
     num_candidates = max(config.num_samples, CANDIDATES)
     ended: list[Sample] = []
     cut_off: list[Sample] = []
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer, state["tokenizer"]["fingerprint"])
     generated = generate_tokens(model, tokenizer, [], num_candidates, sampling)
     for _, sample in in_order(tokenizer, generated):
         (ended if sample.completed_by == "model" else cut_off).append(sample)

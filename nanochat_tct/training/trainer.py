@@ -203,8 +203,8 @@ class Trainer:
     def open_data(self) -> None:
         """Tokenizer, store, windows of both splits and their order. Whoever starts the run has verified the store."""
         config = self.config
-        self.tokenizer = load_tokenizer(config.tokenizer)
         self.store = TokenStore.open(config.data_dir, verify=False)
+        self.tokenizer = load_tokenizer(config.tokenizer, self.store.tokenizer_fingerprint)
         self.store.check_tokenizer(self.tokenizer)
         self.training = open_windows(self.store, config, "train")
         self.validation = open_windows(self.store, config, "val")

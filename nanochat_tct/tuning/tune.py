@@ -98,7 +98,8 @@ def prepare(config: SweepConfig) -> tuple[Scheduler, Path]:
     given = {**settings, **folders_in(folder), "data_dir": data_dir, "run_name": "base"}
     base = make_train_plan(TrainConfig(**given)).config
     store = TokenStore.open(data_dir, verify=False)
-    terms = config.terms(store.fingerprint, load_tokenizer(config.train.tokenizer).fingerprint)
+    tokenizer = load_tokenizer(config.train.tokenizer, store.tokenizer_fingerprint)
+    terms = config.terms(store.fingerprint, tokenizer.fingerprint)
     if ledger is not None:
         refuse_other_sweep(ledger.terms, terms, config.output)
     evidence = read_evidence(config, terms, base, sizes, ledger)
