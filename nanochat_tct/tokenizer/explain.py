@@ -28,7 +28,7 @@ from nanochat_tct.tokenizer.engine import (
 )
 from nanochat_tct.tokenizer.errors import Problem, TokenizerError
 from nanochat_tct.tokenizer.explain_text import MAX_LISTED, Path, did_you_mean, listed, near, text_problems
-from nanochat_tct.tokenizer.names import name_problems, without_names
+from nanochat_tct.tokenizer.names import is_condition, name_problems, without_names
 
 MAX_INTEGER = 10**309
 EVERY = 2**512 - 1  # the alternatives of a node that accept what was found wrong
@@ -328,7 +328,7 @@ class _Search:
     def __init__(self, explainer: Explainer, value: Any, is_strict: bool) -> None:
         self.to_json = scalar_text if isinstance(value, dict) else json_text
         self.engine, self.is_github = explainer.engine, explainer.is_github
-        self.matcher = self.engine.matcher(is_strict)
+        self.matcher, self.is_strict = self.engine.matcher(is_strict), is_strict
         grammar = self.engine.grammar
         self.node = cache(lambda number: Node(grammar, number, True)) if is_strict else explainer.node
         self.problems: list[Problem] = []
@@ -349,7 +349,7 @@ class _Search:
                 self._check_object(node, value, depth, path)
         elif isinstance(value, str) and node.has_texts:
             self._check_text(node, value, path)
-        else:
+        elif not (self.is_strict and is_condition(path)):  # of constants there the service says nothing
             self._report(path, self._wrong_kind(node, value))
         return EVERY
 
@@ -357,6 +357,8 @@ class _Search:
         self.problems.append(Problem(path, message, of_key, offset))
 
     def _mismatch(self, path: Path, mismatch: Mismatch) -> None:
+        if self.is_strict:
+            return  # what is offered is less than what is right
         if mismatch.about is None:
             self._report(path, mismatch.problem)
         elif self.is_github:  # its own key is what a person looks for
@@ -416,7 +418,7 @@ class _Search:
             assert self.matcher.write(b"{", node.number)
             return self.matcher
 
-        found = text_problems(name, path, start, is_key=True)
+        found = text_problems(name, path, start, is_key=True, is_strict=self.is_strict)
         return [Problem(path, message, True, offset) for offset, message in found]
 
     def _check_array(self, node: Node, value: list[Any], depth: int, path: Path) -> None:
@@ -445,7 +447,7 @@ class _Search:
             assert self.matcher.write(b"", node.number)
             return self.matcher
 
-        found = text_problems(value, path, start)
+        found = text_problems(value, path, start, is_strict=self.is_strict)
         for offset, message in found:
             if node.values and "${{" not in value:
                 offset, message = 0, self._wrong_kind(node, value)

@@ -6,6 +6,7 @@ The engine decides how far a text is right, and what may stand there instead; he
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +14,7 @@ from functools import cache
 from typing import NamedTuple
 
 from nanochat_tct.tokenizer.engine import END, Matcher
-from nanochat_tct.tokenizer.github import FACTS
+from nanochat_tct.tokenizer.github import FACTS, MIN_INTERVAL
 
 Path = tuple[str | int, ...]  # keys and numbers of items, from the document inwards
 MAX_LISTED = 12  # names that a message lists
@@ -82,24 +83,26 @@ def expressions_in(text: str, is_bare: bool) -> Iterator[tuple[int, int]]:
 
 
 def text_problems(
-    text: str, path: Path, start: Callable[[], Matcher], is_key: bool = False
+    text: str, path: Path, start: Callable[[], Matcher], is_key: bool = False, is_strict: bool = False
 ) -> list[tuple[int, str]]:
     """What is wrong with a text that the engine refuses, as offsets in it and messages.
 
     Args:
         start: makes a matcher where the text is to be written.
+        is_strict: it is the language service that complains of the text.
     """
     problems: list[tuple[int, str]] = []
     written = text
     while True:
         at = _legal_length(start(), written)
         if at is None or (problems and at <= problems[-1][0]):
-            return problems
-        offset, message, repaired = _problem(written, at, path, start, is_key)
+            break
+        offset, message, repaired = _problem(written, at, path, start, is_key, is_strict)
         problems.append((offset, message))
         if repaired is None:
-            return problems
+            break
         written = repaired
+    return [(offset, message) for offset, message in problems if message]
 
 
 def _legal_length(matcher: Matcher, text: str) -> int | None:
@@ -122,7 +125,7 @@ def _base(text: str) -> str:
 
 
 def _problem(
-    text: str, at: int, path: Path, start: Callable[[], Matcher], is_key: bool
+    text: str, at: int, path: Path, start: Callable[[], Matcher], is_key: bool, is_strict: bool
 ) -> tuple[int, str, str | None]:
     """The problem at an offset, and the text with something else there, for what comes after it."""
     is_condition = not is_key and path[-1:] == ("if",)
@@ -134,8 +137,11 @@ def _problem(
         before = text[: max(begin - 3, 0)]
         is_whole = begin == 0
         if not is_whole and not start().allows(_base(before + "${{ 0")):
-            return begin - 3, "no expression may stand here: write the text itself", None
-        found = _in_expression(text, begin, end, max(at, begin), before if not is_whole else None, start)
+            message = "" if is_strict else "no expression may stand here: write the text itself"
+            return begin - 3, message, None
+        found = _in_expression(
+            text, begin, end, max(at, begin), before if not is_whole else None, start, is_condition, is_strict
+        )
         offset, message, span = found
         if span is None:
             repaired = None if is_whole else _blanked(text, begin, end, " 0")
@@ -156,7 +162,14 @@ def _blanked(text: str, begin: int, end: int, by: str) -> str | None:
 
 
 def _in_expression(
-    text: str, begin: int, end: int, at: int, before: str | None, start: Callable[[], Matcher]
+    text: str,
+    begin: int,
+    end: int,
+    at: int,
+    before: str | None,
+    start: Callable[[], Matcher],
+    is_condition: bool,
+    is_strict: bool,
 ) -> tuple[int, str, tuple[int, int] | None]:
     """The problem at an offset of an expression: where, what, and the part that may be another value instead."""
     tokens = [(m.start(), m[0]) for m in _TOKEN.finditer(text, begin, end) if not m[0].isspace()]
@@ -172,6 +185,10 @@ def _in_expression(
         return end, _incomplete(tokens), None
     where, token = tokens[index]
     previous = tokens[index - 1][1] if index else ""
+    function = _function_around(tokens, index)
+    called = index if function is None or token.lower() == "format" else function[0]
+    if is_strict and tokens[called][1].lower() == "format":
+        return (*_format_problem(tokens, called, is_condition), None)
     if previous in ("=", "&", "|"):
         return tokens[index - 1][0], f"{previous!r} is not an operator; did you mean {previous * 2!r}?", None
     if _is_unknown(previous) and (index < 2 or tokens[index - 2][1] != "."):
@@ -196,14 +213,16 @@ def _in_expression(
             return where, _wrong_function(token, text[:where], start), None
         span = (where, _chain_end(tokens, index))
         return where, _wrong_context(token, text[:where], start), span
-    if token in (")", ",") and (function := _function_around(tokens, index)):
-        return where, _wrong_arguments(*function), None
+    if token in (")", ",") and function:
+        return where, _wrong_arguments(tokens[function[0]][1], function[1]), None
     if sum(each in "([!" for _, each in tokens[:index]) > MAX_DEPTH:
         return where, "the expression nests deeper than 50 levels", None
     if token == ")" and _balance(tokens[: index + 1]) < 0:
         return where, "')' closes a bracket that is not open", None
     if token in ("+", "-", "/", "%") or (token[0] in "+-" and previous):
         return where, f"{token[0]!r} is not an operator: expressions cannot calculate", None
+    if is_strict and token == "[":
+        return where, "", None  # what is there is known only when it runs
     if previous in _OPERATORS or previous in ("(", ",", "["):
         return where, f"a value is missing between {previous!r} and {_shown(token)}", None
     after = f" after {_shown(previous)}" if previous else ""
@@ -305,8 +324,8 @@ def _wrong_context(name: str, before: str, start: Callable[[], Matcher]) -> str:
     )
 
 
-def _function_around(tokens: list[tuple[int, str]], index: int) -> tuple[str, int] | None:
-    """The function whose arguments a token is among, and how many there are before it."""
+def _function_around(tokens: list[tuple[int, str]], index: int) -> tuple[int, int] | None:
+    """The token of the function whose arguments a token is among, and how many of these end before it."""
     depth, commas = 0, 0
     has_some = index > 0 and tokens[index - 1][1] != "("
     for at in range(index - 1, -1, -1):
@@ -314,9 +333,31 @@ def _function_around(tokens: list[tuple[int, str]], index: int) -> tuple[str, in
         depth += (token == ")") - (token == "(")
         commas += token == "," and depth == 0
         if depth < 0:
-            name = tokens[at - 1][1] if at else ""
-            return (name, commas + has_some) if _NAME.fullmatch(name) else None
+            return (at - 1, commas + has_some) if at and _NAME.fullmatch(tokens[at - 1][1]) else None
     return None
+
+
+def _format_problem(tokens: list[tuple[int, str]], index: int, is_condition: bool) -> tuple[int, str]:
+    """What the language service says of a call of format(); "" if strict mode is only simpler than that."""
+    arguments, depth = 0, 0
+    for end in range(index + 1, len(tokens)):
+        depth += (tokens[end][1] in "([") - (tokens[end][1] in ")]")
+        arguments += tokens[end][1] == "," and depth == 1
+        if depth == 0:
+            break
+    where, text = tokens[index + 2] if index + 2 < len(tokens) else tokens[index]
+    if not text.startswith("'") or (tokens[index + 3 : index + 4] and tokens[index + 3][1] not in (",", ")")):
+        return where, ""  # a text that only the run knows
+    rest = re.sub(r"\{\{|\}\}", "", text)
+    holes = [int(number) for number in re.findall(r"\{(\d{1,9})\}", rest)]
+    if re.search(r"[{}]", re.sub(r"\{\d+\}", "", rest)):
+        return where, "a brace in the text of format() is doubled, or has a number in it: {0}"
+    if holes and max(holes) >= arguments:
+        return where, f"the text of format() has {{{max(holes)}}}, and {arguments} arguments to fill in"
+    is_all = is_condition and index == 0 and end == len(tokens) - 1
+    if is_all and len(re.sub(r"\{\d+\}", "", text)) > len("''"):
+        return where, "the text that format() makes is always true as a condition"
+    return where, ""
 
 
 def _wrong_arguments(name: str, count: int) -> str:
@@ -329,10 +370,6 @@ def _wrong_arguments(name: str, count: int) -> str:
     wanted = wanted if most in (least, None, 255) else f"{least} to {most}"
     if count < least or (most is not None and count >= most):
         return f"{name}() takes {wanted} argument{'s' * (not wanted.endswith('1'))}"
-    if name == "format":
-        return (
-            "format() has a place like {0} in its text that no argument fills, or a brace that is not doubled"
-        )
     return f"the arguments of {name}() are not complete"
 
 
@@ -385,7 +422,12 @@ def _cron_problem(text: str) -> tuple[int, str]:
                     where,
                     f"{shown!r} is not right for the {what}: {low} to {high}{words}, with , - * and /",
                 )
-    return fields[0][0], "GitHub starts a schedule every 5 minutes at most"
+    minutes = [int(item) for item in fields[0][1].split(",") if item.isdecimal()]
+    if "," in fields[0][1] and len(minutes) == fields[0][1].count(",") + 1:
+        gaps = [(after - before) % 60 for before, after in itertools.pairwise([*minutes, minutes[0]])]
+        if min(gaps) >= MIN_INTERVAL:
+            return fields[0][0], ""
+    return fields[0][0], f"GitHub starts a schedule every {MIN_INTERVAL} minutes at most"
 
 
 def _uses_problem(text: str, is_step: bool) -> tuple[int, str]:
@@ -395,6 +437,12 @@ def _uses_problem(text: str, is_step: bool) -> tuple[int, str]:
     if not is_step:
         what = "a workflow, './.github/workflows/file.yml' or 'owner/repository/.github/workflows/file.yml@version'"
     name, at, version = text.partition("@")
+    if (
+        is_step
+        and re.fullmatch(r"[^/@]+/[^@]+@(?![0-9a-fA-F]{7,8}$)[^@]+", text)
+        and "/.github/workflows" not in text
+    ):
+        return 0, ""  # strict mode is only simpler than what GitHub takes
     if "${{" in text:
         return 0, "no expression may stand here: GitHub reads it before anything runs"
     if is_step and re.match(r"[^/]*/[^/]*/\.github/workflows", text):

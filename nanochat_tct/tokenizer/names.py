@@ -13,7 +13,7 @@ from typing import Any
 from nanochat_tct.tokenizer.errors import Problem
 from nanochat_tct.tokenizer.explain_text import Path, did_you_mean, expressions_in, facts, listed
 
-_CONTEXTS = ("steps", "needs", "jobs", "inputs", "matrix", "env", "github")
+_CONTEXTS = ("steps", "needs", "jobs", "inputs", "matrix", "env", "github", "job", "runner", "strategy")
 _CHAIN = re.compile(
     r"'(?:[^']|'')*+'|(?<![\w.-])(?:(" + "|".join(_CONTEXTS) + r")\b(?![-\w])"
     r"((?:\s*\.\s*[A-Za-z_*][\w-]*+|\s*\.\s*\*|\s*\[\s*'[^']*'\s*\])++))",
@@ -148,8 +148,14 @@ class _Names:
         at, name = links[0]
         if name == "*":
             return None
-        check: Callable[[str, Any, Path], str] = getattr(self, "_" + context)
-        message = check(name, job, path)
+        if context in facts().keys:
+            names = facts().keys[context] + [
+                each for each in ("services", "container") if each in _mapping(job)
+            ]
+            message = "" if _has(names, name) else _unknown(f"{context} has no", name, names)
+        else:
+            check: Callable[[str, Any, Path], str] = getattr(self, "_" + context)
+            message = check(name, job, path)
         if message:
             return at, message
         if context in ("steps", "needs", "jobs") and len(links) > 1:
@@ -194,8 +200,8 @@ class _Names:
 
     def _matrix(self, name: str, job: Any, path: Path) -> str:
         matrix = job.get("strategy") if isinstance(job, dict) else None
-        matrix = matrix.get("matrix") if isinstance(matrix, dict) else matrix
-        if isinstance(matrix, str):
+        matrix = matrix.get("matrix") if isinstance(matrix, dict) else None
+        if not isinstance(matrix, dict):  # an expression, or nothing: GitHub says no more
             return ""
         names = [key for key in _mapping(matrix) if key not in ("include", "exclude")]
         include = _mapping(matrix).get("include", [])
@@ -217,11 +223,9 @@ class _Names:
         names = [key for env in found for key in _mapping(env)]
         return "" if _has(names, name) else _unknown("no 'env' of this workflow sets", name, names)
 
-    def _github(self, name: str, job: Any, path: Path) -> str:
-        names = facts().keys["github"]
-        return "" if _has(names, name) else _unknown("github has no", name, names)
-
     def _payload_problem(self, at: int, name: str) -> tuple[int, str] | None:
+        if name.lower() == "inputs" and "workflow_dispatch" in self.events:
+            return None
         payloads = [facts().payloads.get(event, []) for event in self.events if isinstance(event, str)]
         if any(each is None for each in payloads) or name == "*":
             return None
