@@ -18,6 +18,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "check": Command("check:CheckConfig", "check:check", "say whether GitHub accepts workflow files"),
     "prepare": Command(
         "data.config:PrepareConfig", "data.prepare:prepare", "turn workflow files into a token store"
     ),

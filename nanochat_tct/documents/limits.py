@@ -14,11 +14,16 @@ class DocumentError(UserError):
         reason: a short code for counting, one of: too-large, not-utf8, yaml-syntax, json-syntax, empty,
             several-documents, not-a-mapping, duplicate-key, bad-key, bad-merge, bad-alias, unknown-tag,
             bad-number, too-deep, too-many-nodes, alias-expansion, not-yaml (to_yaml only).
+        problem: the message without the place.
+        line, column: the place, from 1 on.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, reason: str, problem: str, line: int = 0, column: int = 0) -> None:
+        place = f"line {line}, column {column}: " if column else f"line {line}: " if line else ""
+        super().__init__(place + problem)
         self.reason = reason
+        self.problem = problem
+        self.line, self.column = max(line, 1), max(column, 1)
 
 
 @dataclass(frozen=True)

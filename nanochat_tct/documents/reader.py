@@ -62,14 +62,7 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > limits.max_bytes:
         raise DocumentError("too-large", f"{size} bytes, more than the limit of {limits.max_bytes}")
-    if isinstance(text, bytes):
-        encoding = json.detect_encoding(text)  # UTF-8, UTF-16 or UTF-32; YAML and JSON have the same rule
-        try:
-            text = text.decode(encoding)
-        except UnicodeDecodeError as error:
-            name = encoding.upper().removesuffix("-SIG")
-            raise DocumentError("not-utf8", f"byte {error.start} is not valid {name}") from None
-    text = text.removeprefix("\ufeff")
+    text = decoded(text)
     if format == "auto" and text.lstrip().startswith("{"):
         try:
             return _read_json(text, limits)
@@ -79,6 +72,22 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
     if format == "json":
         return _read_json(text, limits)
     return read_yaml(text, limits)
+
+
+def decoded(text: str | bytes) -> str:
+    """The characters of a file, without a byte-order mark.
+
+    Raises:
+        DocumentError: they are not in UTF-8, UTF-16 or UTF-32.
+    """
+    if isinstance(text, bytes):
+        encoding = json.detect_encoding(text)  # YAML and JSON have the same rule
+        try:
+            text = text.decode(encoding)
+        except UnicodeDecodeError as error:
+            name, line = encoding.upper().removesuffix("-SIG"), text.count(b"\n", 0, error.start) + 1
+            raise DocumentError("not-utf8", f"byte {error.start} is not valid {name}", line) from None
+    return text.removeprefix("\ufeff")
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -123,9 +132,7 @@ def _read_json(text: str, limits: Limits) -> Any:
     try:
         value = _JSON_DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise DocumentError(
-            "json-syntax", f"line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
+        raise DocumentError("json-syntax", error.msg, error.lineno, error.colno) from None
     except RecursionError:
         raise DocumentError("too-deep", "nested too deep to be read") from None
     opened = text.count("{") + text.count("[")  # no fewer than the levels

@@ -9,6 +9,7 @@ quoted scalar, and the closing bracket of a flow collection, may have any indent
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple, NoReturn, Protocol
 from urllib.parse import unquote
@@ -749,6 +750,17 @@ def _fold(found: re.Match[str]) -> str:
     """The text for a match of _LINE_ENDS."""
     breaks = found[0].count("\n")
     return _folded_breaks(breaks) if breaks else found[0]
+
+
+def double_quoted_units(text: str, position: int) -> Iterator[tuple[int, int]]:
+    """What a text in double quotes consists of, from a position in it on, its closing quote included.
+
+    Yields: the position of each character, escape or run of blanks, and how many characters it stands for.
+    """
+    while True:
+        found = _ESCAPES_AND_LINE_ENDS.match(text, position)
+        yield position, len(_unescape(found)) if found else 1
+        position = found.end() if found else position + 1
 
 
 def _unescape(found: re.Match[str]) -> str:

@@ -60,15 +60,16 @@ def read_yaml(text: str, limits: Limits) -> Any:
     """The value of the one document in a text. Raises: DocumentError."""
     if not text.isascii() and (surrogate := SURROGATE.search(text)):
         line = text.count("\n", 0, surrogate.start()) + 1
-        message = f"line {line}: a lone surrogate is not a character, so it cannot stand in YAML"
-        raise DocumentError("not-utf8", message)
+        raise DocumentError(
+            "not-utf8", "a lone surrogate is not a character, so it cannot stand in YAML", line
+        )
     reader = _YamlReader(limits)
     parser = YamlParser(text, reader)
     try:
         parser.parse()
     except YamlError as error:
         line, column = parser.line_and_column(error.position)
-        raise DocumentError(error.reason, f"line {line}, column {column}: {error}") from None
+        raise DocumentError(error.reason, str(error), line, column) from None
     except RecursionError:
         raise DocumentError("too-deep", "nested too deep to be read") from None
     if reader.root is None:

@@ -3350,13 +3350,13 @@ EXPORT Engine *engine_new(const uint64_t *numbers, size_t count, const Trie *tri
 
 /* Writes JSON text (UTF-8 with a NUL behind it) at a node, into engine_codes. Returns DONE, OPEN (the text is cut off
    between two of its parts), FAILED (engine_error_at says where), or NO_MEMORY. `accepted`: the alternatives of the node
-   that accept a whole value, 8 numbers. The state stays in `m`, if it is given. */
+   that accept a whole value, 8 numbers. The state stays in `m`, if it is given, whose mode counts. */
 EXPORT int engine_write(Engine *engine, const uint8_t *text, size_t length, uint32_t node, uint32_t depth, Machine *m, uint64_t *accepted) {
     GUARD(NO_MEMORY);
     Writer writer = {.m = m ? m : engine->machine, .codes = &engine->codes, .text = text, .length = length};
     engine->codes.count = 0;
     reserve(&engine->codes, length + 64);
-    int result = start(writer.m, node, 0) ? FAILED : DONE;
+    int result = start(writer.m, node, m != NULL && m->is_strict) ? FAILED : DONE;
     writer.m->depth += depth;
     if (result == FAILED && writer.m->depth <= MAX_DEPTH) result = write_document(&writer);
     else result = FAILED;

@@ -349,17 +349,23 @@ class Engine:
             return None
         return array("I", ctypes.string_at(ids, 4 * count)).tolist()
 
-    def write(self, text: bytes, node: int = 0, depth: int = 0) -> tuple[int, str]:
+    def write(
+        self, text: bytes, node: int = 0, depth: int = 0, matcher: Matcher | None = None
+    ) -> tuple[int, str]:
         """The alternatives of a node, as a bit mask, that accept a value, and its base tokens.
 
         Args:
             text: JSON in UTF-8.
             depth: levels of arrays and objects around the value.
+            matcher: which takes the value in its mode, and is of no more use; None: one that is not strict.
 
         Returns:
             The mask is 0 where the value is not valid.
         """
-        result = self.library.engine_write(self.pointer, text, len(text), node, depth, None, self._accepted)
+        machine = matcher.pointer if matcher else None
+        result = self.library.engine_write(
+            self.pointer, text, len(text), node, depth, machine, self._accepted
+        )
         if _check(result) != DONE:
             return 0, ""
         return int.from_bytes(self._accepted, "little"), _base(self.library, self.pointer)
@@ -476,13 +482,16 @@ class Matcher:
         """Reads token ids ("I") as far as they are legal; returns how many."""
         return int(_check(self._library.machine_advance_tokens(self.pointer, ids.tobytes(), len(ids))))
 
-    def write(self, text: bytes) -> bool:
-        """Reads a document's JSON from its beginning; it may be cut off between two of its parts.
+    def write(self, text: bytes, node: int = 0) -> bool:
+        """Reads the JSON of a document, or of a value of a node, from its beginning.
+
+        Args:
+            text: which may be cut off between two of its parts.
 
         Returns: whether some valid document begins so; if not, the matcher is of no more use.
         """
         result = self._library.engine_write(
-            self.engine.pointer, text, len(text), 0, 0, self.pointer, self.engine._accepted
+            self.engine.pointer, text, len(text), node, 0, self.pointer, self.engine._accepted
         )
         return _check(result) != FAILED
 

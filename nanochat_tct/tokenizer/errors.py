@@ -1,5 +1,7 @@
 """Errors of the tokenizer: what is wrong with a value or a token sequence, and where."""
 
+from dataclasses import dataclass
+
 from nanochat_tct.errors import UserError
 
 
@@ -19,6 +21,33 @@ class TokenizerError(UserError):
 
     def __reduce__(self) -> tuple[type["TokenizerError"], tuple[str, str]]:
         return type(self), (self.pointer, self.problem)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong in a document.
+
+    Attributes:
+        path: keys and numbers of items, from the document inwards.
+        of_key: it is the last key itself, not its value.
+        offset: of a character of the text that is wrong; None: the whole value is.
+        is_warning: GitHub takes the document all the same, and its language service complains.
+    """
+
+    path: tuple[str | int, ...]
+    message: str
+    of_key: bool = False
+    offset: int | None = None
+    is_warning: bool = False
+
+    @property
+    def pointer(self) -> str:
+        """The path as a JSON pointer."""
+        parts = (str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
+        return "".join(f"/{part}" for part in parts)
+
+    def error(self) -> TokenizerError:
+        return TokenizerError(self.pointer, self.message)
 
 
 class SchemaError(UserError):

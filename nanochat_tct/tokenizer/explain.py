@@ -1,13 +1,15 @@
 """What is wrong with a value, or with base tokens, that the engine refuses: the message, and the place.
 
 The engine decides; here it is only asked about the parts, in the order in which a person would look at them: the keys
-of an object before its values.
+of an object before its values. A part that is wrong counts as right for what is around it, so that all problems are
+found, in time linear in the size of the value for each level.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -20,12 +22,18 @@ from nanochat_tct.tokenizer.engine import (
     OBJECT_END,
     OPEN,
     Engine,
+    Matcher,
     automaton_of,
     base_name,
 )
-from nanochat_tct.tokenizer.errors import TokenizerError
+from nanochat_tct.tokenizer.errors import Problem, TokenizerError
+from nanochat_tct.tokenizer.explain_text import MAX_LISTED, Path, did_you_mean, listed, near, text_problems
+from nanochat_tct.tokenizer.names import is_condition, name_problems, without_names
 
 MAX_INTEGER = 10**309
+EVERY = 2**512 - 1  # the alternatives of a node that accept what was found wrong
+WHOLE = ("its keys or values do not make a whole object", "its items do not make a whole array")
+_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
 class Pairs(tuple[tuple[str, Any], ...]):
@@ -37,10 +45,11 @@ class Pairs(tuple[tuple[str, Any], ...]):
 class Mismatch(Exception):
     """A value or a base token that the grammar does not allow; the path is filled in on the way out."""
 
-    def __init__(self, problem: str, *path: str | int) -> None:
+    def __init__(self, problem: str, *path: str | int, about: str | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
         self.path = [*reversed(path)]
+        self.about = about  # the key of an object that is to blame
 
     def located(self) -> TokenizerError:
         parts = (str(part).replace("~", "~0").replace("/", "~1") for part in reversed(self.path))
@@ -57,19 +66,31 @@ class Key:
 class Node:
     """A node of the grammar, as messages and half-written documents need it; see compile.py."""
 
-    def __init__(self, grammar: dict[str, Any], number: int) -> None:
+    def __init__(self, grammar: dict[str, Any], number: int, is_strict: bool = False) -> None:
         description = grammar["nodes"][number]
         self.number = number
         self.item: int | None = description.get("item")
-        alternatives = [(1 << index, *each) for index, each in enumerate(description["alternatives"])]
+        left_out = description.get("lenient", ()) if is_strict else ()
+        alternatives = [
+            (1 << index, *each)
+            for index, each in enumerate(description["alternatives"])
+            if index not in left_out
+        ]
         self.objects = [(bit, *details) for bit, kind, *details in alternatives if kind == "object"]
+        self.shapes = [
+            index
+            for index, (number, _) in enumerate(
+                (i, each) for i, each in enumerate(description["alternatives"]) if each[0] == "object"
+            )
+            if number not in left_out
+        ]
         self.arrays = [(bit, *details) for bit, kind, *details in alternatives if kind == "array"]
         self.constants = {CONSTANTS[kind] for _, kind, *_ in alternatives if kind in CONSTANTS}
         self.has_numbers = any(kind == "number" for _, kind, *_ in alternatives)
         self.has_texts = any(kind == "text" for _, kind, *_ in alternatives)
-        values = [value for _, kind, *details in alternatives if kind == "enum" for value in details[0]]
-        self.literals = [] if self.has_texts else list(dict.fromkeys(values))
-        groups = (self.objects, self.arrays, self.constants, self.has_numbers, self.has_texts or values)
+        self.values = [value for _, kind, *details in alternatives if kind == "enum" for value in details[0]]
+        self.literals = [] if self.has_texts else list(dict.fromkeys(self.values))
+        groups = (self.objects, self.arrays, self.constants, self.has_numbers, self.has_texts or self.values)
         self.opens = sum(map(bool, groups)) > 1
         self.known = {name: Key(target) for name, target in description.get("known", {}).items()}
         self.free = {int(matched): Key(target) for matched, target in description.get("free", {}).items()}
@@ -83,17 +104,21 @@ class Node:
         if self.literals:
             shown = ", ".join(map(repr, self.literals[:6])) + (", ..." if len(self.literals) > 6 else "")
             names.append(f"one of {shown}")
-        names += ["a number"] * self.has_numbers
-        names += ["a boolean"] * bool(self.constants & {CONSTANTS["true"], CONSTANTS["false"]})
-        names += ["null"] * (CONSTANTS["null"] in self.constants)
+        booleans = {CONSTANTS["true"], CONSTANTS["false"]}
+        if not (self.has_texts and self.has_numbers and self.constants >= booleans):  # which count as strings
+            names += ["a number"] * self.has_numbers
+            names += ["a boolean"] * bool(self.constants & booleans)
+            names += ["null"] * (CONSTANTS["null"] in self.constants)
         return " or ".join(names) if names else "nothing"
 
     def key(self, name: str) -> Key | None:
         """What follows a key in this object; None where no shape has it."""
         found = self.known.get(name)
         if found is not None:
-            return found if any(found.masks) else None
+            return found if any(found.masks[shape] for shape in self.shapes) else None
         encoded = utf8(name)
+        if any("calls" in each for each in self._patterns):
+            return next(iter(self.free.values()), None)  # as far as can be said without the engine
         patterns = [automaton_of(description) for description in self._patterns]
         return self.free.get(sum(1 << i for i, each in enumerate(patterns) if each.accepts(encoded)))
 
@@ -107,44 +132,60 @@ class Node:
         for name in names:
             key = self.key(name)
             if key is None:
-                raise Mismatch(f"a key may not be {name!r}" if self.free else f"unknown key {name!r}")
+                raise self.unknown_key(name)
             found.append(key)
         alive = 0
-        for index, (bit, required, minimum, maximum) in enumerate(self.objects):
+        for index, (bit, required, minimum, maximum) in zip(self.shapes, self.objects, strict=True):
             has_all = all(key.masks[index] for key in found) and set(required) <= set(names)
             if has_all and len(names) >= minimum and (maximum is None or len(names) <= maximum):
                 alive |= bit
         if not alive:
-            raise Mismatch(self._why_not(names, found))
+            raise self._why_not(names, found)
         return alive, found
 
-    def _why_not(self, names: tuple[str, ...], found: list[Key]) -> str:
+    def meant(self, name: str) -> list[str]:
+        """The key that may be meant by one that is not known, if there is one."""
+        return near([each for each in self.known if self.key(each)], name)
+
+    def unknown_key(self, name: str) -> Mismatch:
+        """That no alternative has a key."""
+        if self.free:
+            return Mismatch(f"a key may not be {name!r}", about=name)
+        names = [each for each in self.known if self.key(each)]
+        hint = did_you_mean(name, names)
+        if not hint and len(names) <= MAX_LISTED:
+            hint = f"; there are: {listed(names)}" if names else "; there are none"
+        return Mismatch(f"unknown key {name!r}{hint}", about=name)
+
+    def _why_not(self, names: tuple[str, ...], found: list[Key]) -> Mismatch:
         """The complaint of the alternative that came nearest."""
-        complaints: list[tuple[int, str]] = []
-        for index, (_, required, minimum, maximum) in enumerate(self.objects):
+        complaints: list[tuple[int, str, str | None]] = []
+        for index, (_, required, minimum, maximum) in zip(self.shapes, self.objects, strict=True):
             wrong = [name for name, key in zip(names, found, strict=True) if not key.masks[index]]
             missing = [name for name in required if name not in names]
             rest = [name for name in names if name not in wrong]
             if wrong and required and not missing:
-                complaints.append((len(wrong), f"{wrong[0]!r} cannot stand beside {required[0]!r}"))
+                text = f"{wrong[0]!r} cannot stand beside {required[0]!r}"
+                complaints.append((len(wrong), text, wrong[0]))
             elif wrong and rest:
                 beside = ", ".join(map(repr, rest))
-                complaints.append((2 * len(wrong), f"{wrong[0]!r} cannot stand beside {beside}"))
+                complaints.append((2 * len(wrong), f"{wrong[0]!r} cannot stand beside {beside}", wrong[0]))
             elif missing:
-                complaints.append((3 * len(wrong) + len(missing), f"missing {missing[0]!r}"))
+                complaints.append((3 * len(wrong) + len(missing), f"missing {missing[0]!r}", None))
             elif len(names) < minimum:
-                complaints.append((1, f"has {len(names)} keys, needs at least {minimum}"))
+                complaints.append((1, f"has {len(names)} keys, needs at least {minimum}", None))
             else:
-                complaints.append((4, f"has {len(names)} keys, takes at most {maximum}"))
-        least = min(complaints)[0]
-        nearest = list(dict.fromkeys(text for score, text in complaints if score == least))
-        if len(nearest) > 1 and all(text.startswith("missing ") for text in nearest):
-            return "missing one of " + ", ".join(text.removeprefix("missing ") for text in nearest)
-        return nearest[0]
+                complaints.append((4, f"has {len(names)} keys, takes at most {maximum}", None))
+        least = min(score for score, *_ in complaints)
+        nearest = list(dict.fromkeys((text, about) for score, text, about in complaints if score == least))
+        texts = [text for text, _ in nearest]
+        if len(texts) > 1 and all(text.startswith("missing ") for text in texts):
+            return Mismatch("missing one of " + ", ".join(text.removeprefix("missing ") for text in texts))
+        return Mismatch(texts[0], about=nearest[0][1])
 
     def narrow(self, alive: int, key: Key, accepted: int) -> int:
         """The object alternatives that remain when a key's value was accepted by some alternatives of its node."""
-        for index, (bit, *_) in enumerate(self.objects):
+        for index, (bit, *_) in zip(self.shapes, self.objects, strict=True):
             if alive & bit and not key.masks[index] & accepted:
                 alive &= ~bit
         return alive
@@ -163,6 +204,7 @@ class Explainer:
         self.engine = engine
         self.node = cache(lambda number: Node(engine.grammar, number))
         self._literals = {text: index for index, text in enumerate(engine.grammar["literals"])}
+        self.is_github = "graph" in engine.grammar
 
     def literal(self, text: str) -> str:
         """The base token of a known key or a member of an enumeration."""
@@ -176,12 +218,35 @@ class Explainer:
         """
         try:
             text = json_text(value)
-            _, base = self.engine.write(text.encode("utf-8")) if is_unicode(text) else (0, "")
-            if not base:
-                self.accepted(0, value, 0)
-            return base
         except Mismatch as error:
             raise error.located() from None
+        _, base = self.engine.write(text.encode("utf-8"))
+        if not base:
+            raise self.errors(value)[0].error()
+        return base
+
+    def errors(self, value: Any) -> list[Problem]:
+        """All that is wrong with a document that the engine refuses."""
+        search = _Search(self, value, is_strict=False)
+        search.check(0, value, 0, ())
+        if not self.is_github:
+            return search.problems
+        # whole arrays and objects that are refused though their parts are not: for the names in them
+        found = [problem for problem in search.problems if problem.message not in WHOLE]
+        found += [problem for problem in name_problems(value) if not problem.is_warning]
+        return found or search.problems
+
+    def warnings(self, value: Any, errors: list[Problem]) -> list[Problem]:
+        """What GitHub's language service complains of in a workflow beyond errors, which were found before."""
+        if not self.is_github:
+            return []
+        value_only = without_names(value)
+        search = _Search(self, value_only, is_strict=True)
+        search.check(0, value_only, 0, ())
+        found = [replace(p, is_warning=True) for p in search.problems if p.message not in WHOLE]
+        found += [problem for problem in name_problems(value) if problem.is_warning]
+        wrong = {(error.path, error.of_key, error.offset) for error in errors}
+        return [each for each in found if (each.path, each.of_key, each.offset) not in wrong]
 
     def accepted(self, number: int, value: Any, depth: int) -> int:
         """The alternatives of a node, as a mask, that accept a value with so many arrays and objects around it.
@@ -190,58 +255,13 @@ class Explainer:
             Mismatch: none does.
         """
         text = json_text(value)
-        accepted, _ = self.engine.write(text.encode("utf-8"), number, depth) if is_unicode(text) else (0, "")
-        return accepted or self._explain(self.node(number), value, depth)
-
-    def _explain(self, node: Node, value: Any, depth: int) -> int:
-        is_object = isinstance(value, dict | Pairs)
-        if (is_object and node.objects) or (isinstance(value, list) and node.arrays):
-            if depth >= MAX_DEPTH:
-                raise Mismatch(f"nested deeper than {MAX_DEPTH} levels")
-            return (self._explain_object if is_object else self._explain_array)(node, value, depth)
-        if isinstance(value, str) and node.has_texts:
-            utf8(value)
-            raise Mismatch(f"{shown(value)} does not have the form that is asked for here")
-        if isinstance(value, int | float) and not isinstance(value, bool) and node.has_numbers:
-            if isinstance(value, int) and not -MAX_INTEGER < value < MAX_INTEGER:
-                raise Mismatch("an integer has at most 309 digits")
-            raise Mismatch(f"{value!r} is not a number that is allowed here")
-        kinds = {str: "a string", dict: "an object", Pairs: "an object", list: "an array", bool: "a boolean"}
-        what = "null" if value is None else kinds.get(type(value), "a number")
-        if isinstance(value, str | bool | int | float):
-            what += f" {shown(value)}"
-        raise Mismatch(f"{what} where {node.kinds} is expected")
-
-    def _explain_object(self, node: Node, value: Any, depth: int) -> int:
-        pairs = value.items() if isinstance(value, dict) else value
-        names = tuple(name for name, _ in pairs)
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise Mismatch(f"the key {twice!r} stands twice in one object")
-        alive, keys = node.shapes_with(names)
-        for (name, child), key in zip(pairs, keys, strict=True):
-            try:
-                alive = node.narrow(alive, key, self.accepted(key.node, child, depth + 1))
-                if not alive:
-                    raise contradiction(child)
-            except Mismatch as error:
-                error.path.append(name)
-                raise
-        return alive
-
-    def _explain_array(self, node: Node, value: list[Any], depth: int) -> int:
-        assert node.item is not None
-        alive = sum(bit for bit, *_ in node.arrays)
-        for index, item in enumerate(value):
-            try:
-                accepted = self.accepted(node.item, item, depth + 1)
-                alive &= sum(bit for bit, _, _, items in node.arrays if items & accepted)
-                if not alive:
-                    raise contradiction(item)
-            except Mismatch as error:
-                error.path.append(index)
-                raise
-        raise node.length_problem(alive, len(value))
+        accepted, _ = self.engine.write(text.encode("utf-8"), number, depth)
+        if not accepted:
+            search = _Search(self, value, is_strict=False)
+            search.check(number, value, depth, ())
+            first = search.problems[0]
+            raise Mismatch(first.message, *first.path)
+        return accepted
 
     def read_error(self, base: str, consumed: int, result: int) -> TokenizerError:
         """Why base tokens are no document, of which so many were read."""
@@ -282,7 +302,7 @@ class Explainer:
                 "stands twice in one object" if is_twice else "is not a key of this object", whole
             )
         if kind == "object":
-            return Mismatch("its keys or values do not make a whole object")
+            return Mismatch(WHOLE[0])
         if kind == "array" and character == ARRAY_END:
             assert isinstance(detail, int)
             return node.length_problem(sum(bit for bit, *_ in node.arrays), detail)
@@ -297,6 +317,165 @@ class Explainer:
         return Mismatch(f"base token {position} ({name}) is not one of {node.kinds}")
 
 
+class _Search:
+    """Collects the problems of one value.
+
+    Args:
+        value: with ``Pairs`` in it only if it is no dictionary itself.
+        is_strict: what GitHub's language service complains of is a problem too.
+    """
+
+    def __init__(self, explainer: Explainer, value: Any, is_strict: bool) -> None:
+        self.to_json = scalar_text if isinstance(value, dict) else json_text
+        self.engine, self.is_github = explainer.engine, explainer.is_github
+        self.matcher, self.is_strict = self.engine.matcher(is_strict), is_strict
+        grammar = self.engine.grammar
+        self.node = cache(lambda number: Node(grammar, number, True)) if is_strict else explainer.node
+        self.problems: list[Problem] = []
+
+    def check(self, number: int, value: Any, depth: int, path: Path) -> int:
+        """The alternatives of a node that accept a value, as a mask; EVERY: none does, and it is said why."""
+        accepted, _ = self.engine.write(self.to_json(value).encode("utf-8"), number, depth, self.matcher)
+        if accepted:
+            return accepted
+        node = self.node(number)
+        is_object = isinstance(value, dict | Pairs)
+        if (is_object and node.objects) or (isinstance(value, list) and node.arrays):
+            if depth >= MAX_DEPTH:
+                self._report(path, f"nested deeper than {MAX_DEPTH} levels")
+            elif isinstance(value, list):
+                self._check_array(node, value, depth, path)
+            else:
+                self._check_object(node, value, depth, path)
+        elif isinstance(value, str) and node.has_texts:
+            self._check_text(node, value, path)
+        elif not (self.is_strict and is_condition(path)):  # of constants there the service says nothing
+            self._report(path, self._wrong_kind(node, value))
+        return EVERY
+
+    def _report(self, path: Path, message: str, of_key: bool = False, offset: int | None = None) -> None:
+        self.problems.append(Problem(path, message, of_key, offset))
+
+    def _mismatch(self, path: Path, mismatch: Mismatch) -> None:
+        if self.is_strict:
+            return  # what is offered is less than what is right
+        if mismatch.about is None:
+            self._report(path, mismatch.problem)
+        elif self.is_github:  # its own key is what a person looks for
+            self._report((*path, mismatch.about), mismatch.problem, of_key=True)
+        else:
+            self._report(path, mismatch.problem)
+
+    def _check_object(self, node: Node, value: Any, depth: int, path: Path) -> None:
+        before = len(self.problems)
+        pairs = list(value.items() if isinstance(value, dict) else value)
+        names = self._right_names(node, [name for name, _ in pairs], path)
+        alive = EVERY
+        try:
+            alive, _ = node.shapes_with(tuple(names))
+        except Mismatch as error:
+            self._mismatch(path, error)
+        for name, child in pairs:
+            key = node.key(name) if name in names else None
+            if key is None:
+                continue
+            accepted = self.check(key.node, child, depth + 1, (*path, name))
+            left = node.narrow(alive, key, accepted) if alive != EVERY else EVERY
+            if left:
+                alive = left
+            else:
+                self._report((*path, name), contradiction(child))
+        if len(self.problems) == before:
+            self._report(path, WHOLE[0])
+
+    def _right_names(self, node: Node, names: list[str], path: Path) -> list[str]:
+        """The keys of an object that may stand in it, each once; the others are reported."""
+        right: list[str] = []
+        ignores_case = self.engine.grammar.get("ignore_key_case", False)
+        seen: dict[str, str] = {}
+        for name in names:
+            folded = name.translate(_LOWER) if ignores_case else name
+            if folded in seen and name == seen[folded]:
+                self._report(path, f"the key {name!r} stands twice in one object")
+            elif folded in seen:
+                what = f"the key {name!r} stands here as {seen[folded]!r} already: GitHub ignores their case"
+                self._report((*path, name), what, of_key=True)
+            elif node.key(name) is None and not (self.is_github and node.free):
+                self._mismatch(path, node.unknown_key(name))
+                right += [meant for meant in node.meant(name) if meant not in names]
+            elif name not in node.known and (problems := self._key_problems(node, name, (*path, name))):
+                self.problems += problems
+            else:
+                seen[folded] = name
+                right.append(name)
+        return right
+
+    def _key_problems(self, node: Node, name: str, path: Path) -> list[Problem]:
+        if not self.is_github:
+            return []
+
+        def start() -> Matcher:
+            assert self.matcher.write(b"{", node.number)
+            return self.matcher
+
+        found = text_problems(name, path, start, is_key=True, is_strict=self.is_strict)
+        return [Problem(path, message, True, offset) for offset, message in found]
+
+    def _check_array(self, node: Node, value: list[Any], depth: int, path: Path) -> None:
+        assert node.item is not None
+        before = len(self.problems)
+        every = alive = sum(bit for bit, *_ in node.arrays)
+        for index, item in enumerate(value):
+            accepted = self.check(node.item, item, depth + 1, (*path, index))
+            left = alive & sum(bit for bit, _, _, items in node.arrays if items & accepted)
+            if left:
+                alive = left
+            else:
+                self._report((*path, index), contradiction(item))
+        lengths = [(least, most) for bit, least, most, _ in node.arrays if (every & alive) & bit]
+        if not any(least <= len(value) and (most is None or len(value) <= most) for least, most in lengths):
+            self._report(path, node.length_problem(alive, len(value)).problem)
+        elif len(self.problems) == before:
+            self._report(path, WHOLE[1])
+
+    def _check_text(self, node: Node, value: str, path: Path) -> None:
+        if not self.is_github:
+            self._report(path, f"{shown(value)} does not have the form that is asked for here")
+            return
+
+        def start() -> Matcher:
+            assert self.matcher.write(b"", node.number)
+            return self.matcher
+
+        found = text_problems(value, path, start, is_strict=self.is_strict)
+        for offset, message in found:
+            if node.values and "${{" not in value:
+                offset, message = 0, self._wrong_kind(node, value)
+            self._report(path, message, offset=offset)
+        if not found:
+            self._report(path, WHOLE[0])
+
+    def _wrong_kind(self, node: Node, value: Any) -> str:
+        if isinstance(value, int | float) and not isinstance(value, bool) and node.has_numbers:
+            if isinstance(value, int) and not -MAX_INTEGER < value < MAX_INTEGER:
+                return "an integer has at most 309 digits"
+            return f"{value!r} is not a number that is allowed here"
+        kinds = {str: "a string", dict: "an object", Pairs: "an object", list: "an array", bool: "a boolean"}
+        what = "null" if value is None else kinds.get(type(value), "a number")
+        hint = ""
+        if isinstance(value, str | bool | int | float):
+            what += f" {shown(value)}"
+            hint = did_you_mean(str(value), node.values)
+        message = f"{what} where {node.kinds} is expected{hint}"
+        if not self.is_github:
+            return message
+        if node.has_texts:
+            assert self.matcher.write(b"", node.number)
+            if not self.matcher.allows("x" + END):
+                message = message.replace(" a string", " an expression")
+        return message.replace("an object", "a mapping").replace("an array", "a list")
+
+
 def json_text(value: Any, depth: int = 0) -> str:
     """A value as JSON; beyond the levels that a document may have, something takes its place.
 
@@ -304,6 +483,8 @@ def json_text(value: Any, depth: int = 0) -> str:
         Mismatch: it is not a JSON value.
     """
     if value is None or isinstance(value, str | int | float):
+        if isinstance(value, str):
+            utf8(value)
         return scalar_text(value)
     if isinstance(value, dict | Pairs | list) and depth > MAX_DEPTH:
         return "[]"
@@ -356,5 +537,5 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if type(value) is list else value
 
 
-def contradiction(value: Any) -> Mismatch:
-    return Mismatch(f"{shown(value)} does not fit the other values of this object or array")
+def contradiction(value: Any) -> str:
+    return f"{shown(value)} does not fit the other values of this object or array"

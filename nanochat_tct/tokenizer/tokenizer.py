@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from nanochat_tct.tokenizer.engine import DONE, END, GENERATING, LENIENT, PAD, Engine, Matcher, base_name
-from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.explain import Explainer, Pairs
+from nanochat_tct.tokenizer.errors import Problem, TokenizerError
+from nanochat_tct.tokenizer.explain import Explainer, Pairs, json_text
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
 from nanochat_tct.tokenizer.vocabulary import GITHUB_FORMAT, builtin_path, load_vocabulary
 
@@ -85,6 +85,15 @@ class Tokenizer:
             TokenizerError: the value is not valid under the schema; it names the place.
         """
         return self.explainer.write(value)
+
+    def problems(self, value: Any) -> list[Problem]:
+        """All that is wrong with a document given as a parsed JSON value.
+
+        Returns: errors, for which GitHub (or the schema) refuses it, then warnings of GitHub's language service.
+        """
+        is_valid = self.engine.write(json_text(value).encode("utf-8"))[0]
+        errors = [] if is_valid else self.explainer.errors(value)
+        return errors + self.explainer.warnings(value, errors)
 
     def encode_prefix(self, value: Any, open_scalar: bool = True) -> list[int]:
         """Token ids of a half-written document, left open at its end.

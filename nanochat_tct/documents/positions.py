@@ -1,0 +1,131 @@
+"""Where the parts of a YAML document stand in its text, for messages about a document that was read already."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nanochat_tct.documents.yaml_parser import Properties, YamlParser, double_quoted_units
+
+_NO_BLANK = re.compile(r"[^ \t\n]")
+_SINGLE_QUOTED_UNIT = re.compile(r"''|[^ \t\n]")
+
+
+@dataclass(slots=True)
+class _Part:
+    """A value: its position, its text if it is a scalar, and what is inside it, with the positions of keys."""
+
+    position: int
+    text: str | None = None
+    keys: dict[str, int] = field(default_factory=dict)
+    children: dict[str | int, _Part] = field(default_factory=dict)
+
+
+class Positions:
+    """The lines and columns of the parts of one document.
+
+    Args:
+        text: a text that `read_document` reads as YAML.
+    """
+
+    def __init__(self, text: str) -> None:
+        recorder = _Recorder()
+        self._parser = YamlParser(text.removeprefix("\ufeff"), recorder)
+        self._parser.parse()
+        assert recorder.root is not None
+        self._root = recorder.root
+
+    def locate(
+        self, path: Sequence[str | int], of_key: bool = False, offset: int | None = None
+    ) -> tuple[int, int]:
+        """The line and column, from 1 on, of a value, or of its key; what an alias stands for is found at its anchor.
+
+        Args:
+            path: keys and numbers of items, from the document inwards; what is not there counts as what is around it.
+            offset: of a character of the value, or of the key, if it is a text.
+        """
+        part, position = self._root, self._root.position
+        for index, step in enumerate(path):
+            child = part.children.get(step)
+            key = part.keys.get(step, -1) if isinstance(step, str) else -1
+            if child is None:
+                break
+            is_last = index == len(path) - 1
+            position = key if key >= 0 and ((is_last and of_key) or child.text == "") else child.position
+            if is_last and offset is not None:
+                text = str(step) if of_key else child.text
+                if text:
+                    position = _inside(self._parser.text, position, text, offset)
+            part = child
+        return self._parser.line_and_column(position)
+
+
+class _Recorder:
+    """Receives the parser's events of a document without errors."""
+
+    def __init__(self) -> None:
+        self.root: _Part | None = None
+        self.anchors: dict[str, _Part] = {}
+        self.open: list[tuple[_Part, bool]] = []  # with whether it is a mapping
+        self.keys: list[str | None] = []  # of the open ones: whose value comes next
+
+    def start_document(self, position: int) -> None:
+        pass
+
+    def scalar(self, text: str, is_plain: bool, properties: Properties, position: int) -> None:
+        self._add(_Part(position, text), properties.anchor)
+
+    def alias(self, name: str, position: int) -> None:
+        self._add(self.anchors[name], None)
+
+    def start(self, collection: dict[str, Any] | list[Any], properties: Properties, position: int) -> None:
+        part = _Part(position)
+        self._add(part, properties.anchor)
+        self.open.append((part, isinstance(collection, dict)))
+        self.keys.append(None)
+
+    def end(self) -> None:
+        self.open.pop()
+        self.keys.pop()
+
+    def _add(self, part: _Part, anchor: str | None) -> None:
+        if anchor is not None:
+            self.anchors[anchor] = part
+        if not self.open:
+            self.root = part
+            return
+        parent, is_mapping = self.open[-1]
+        if not is_mapping:
+            parent.children[len(parent.children)] = part
+        elif self.keys[-1] is None:
+            assert part.text is not None
+            self.keys[-1] = part.text
+            parent.keys[part.text] = part.position
+        else:
+            parent.children[self.keys[-1]] = part
+            self.keys[-1] = None
+
+
+def _inside(source: str, position: int, text: str, offset: int) -> int:
+    """The position of a character of a scalar that begins at a position."""
+    style = source[position]
+    if style == '"':
+        for at, length in double_quoted_units(source, position + 1):
+            if offset < length or source[at] == '"':
+                return at
+            offset -= length
+    start = position
+    if style in "|>":
+        start = source.index("\n", position)
+    elif style == "'":
+        start += 1
+    # line ends and indentation are written otherwise than they are read, but all else is as it is
+    units = (_SINGLE_QUOTED_UNIT if style == "'" else _NO_BLANK).finditer(source, start)
+    before = len(_NO_BLANK.findall(text[:offset]))
+    if offset < len(text) and _NO_BLANK.match(text[offset]):
+        return next(itertools.islice(units, before, None)).start()
+    last = next(itertools.islice(units, before - 1, None), None) if before else None
+    return last.end() if last else start
