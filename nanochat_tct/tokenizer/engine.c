@@ -204,10 +204,11 @@ typedef struct {
     uint32_t row_count;          /* of distances: for so many depths that are left they differ */
     uint32_t *distance[2];       /* bytes of the shortest way to acceptance: [left * state_count + state] */
     int is_all_endless, is_any; /* is_any: it accepts every Unicode text */
-    int is_simple[2];           /* a table of states and nothing else; [1]: in strict mode */
+    uint8_t *entry[2];          /* to states, without a stack of calls: never, always, or ask; [1]: in strict mode */
     uint32_t names;             /* in strict mode only names of this kind, 0: no names */
 } Automaton;
 enum { FAR = 1 << 29 }; /* a distance that is infinite */
+enum { NEVER, ALWAYS, ASK };
 
 typedef struct {
     uint32_t alternative, automaton;
@@ -312,7 +313,8 @@ typedef struct {
 } Facts;
 
 typedef struct { /* what strings do in a text, from one state of its automaton on */
-    uint64_t *inside; /* those that end inside */
+    Numbers strings;  /* that end inside */
+    uint64_t *inside; /* the same as bits, where all strings were read, and not those below some node of the trie */
     Numbers ends;     /* nodes of the trie that END leads to, where the text may end */
     Numbers named;    /* nodes before which the names in scope were asked for: these are gone into once they are known */
 } TextFacts;
@@ -342,6 +344,7 @@ typedef struct {
     uint64_t remembered;
     uint32_t ends_plus_1[2]; /* masks: nothing is legal; the end */
     Machine *walkers[MAX_LEVELS];
+    uint8_t spread[256][8]; /* the bits of a byte, the lowest first */
     Numbers marks; /* for each node of the trie: a place in what is being collected */
     /* of the function of the interface that is at work */
     Machine *machine, *machine2, *machine3;
@@ -2137,70 +2140,78 @@ typedef struct {
     Machine *m;
     const Trie *trie;
     int is_closed_key; /* only some names are left for the key */
-    uint64_t *inside;  /* strings that end in it */
+    Numbers *strings;  /* that end in it */
     Numbers *ends;     /* nodes that END leads to where it may end */
     Numbers *named;    /* if it is given: see TextFacts */
 } Reader;
 
-static void read_simple(const Reader *r, uint32_t node, const Automaton *a, uint32_t state) {
-    const Trie *trie = r->trie;
-    const uint32_t *row = a->following + (size_t)state * a->class_count;
-    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
-        uint32_t code = trie->code.items[child];
-        if (code > END) break;
-        if (code > 255) {
-            if (code == END && a->accepting[r->m->is_strict][state]) *push(r->ends) = child;
-            continue;
-        }
-        uint32_t next = row[a->classes[code]], string = trie->string_plus_1.items[child];
-        if (next == 0) continue;
-        if (string) set_bit(r->inside, string - 1);
-        if (has_children(trie, child)) read_simple(r, child, a, next - 1);
+static void read_text(const Reader *r, uint32_t node, const Config *c);
+
+static void read_inside(const Reader *r, uint32_t node, const Config *c) { /* a node whose byte was read */
+    uint32_t string = r->trie->string_plus_1.items[node];
+    if (string) *push(r->strings) = string - 1;
+    if (has_children(r->trie, node)) read_text(r, node, c);
+}
+
+static void read_child(const Reader *r, uint32_t child, const Config *c) {
+    Machine *m = r->m;
+    size_t stacked = m->stack.count, length = m->names.count;
+    uint32_t code = r->trie->code.items[child];
+    Config next = *c;
+    int is_right = 0;
+    if (r->named != NULL) m->engine->uses_names = 0;
+    m->at = (uint32_t)length - m->partial;
+    if (code < 256) {
+        if (m->is_strict || r->is_closed_key) *push(&m->names) = (uint8_t)code;
+        is_right = move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL));
+    } else {
+        is_right = code == END && accepts_end(m, c);
     }
+    if (r->named != NULL && m->engine->uses_names) {
+        *push(r->named) = child;
+    } else if (is_right && code == END) {
+        *push(r->ends) = child;
+    } else if (is_right) {
+        read_inside(r, child, &next);
+    }
+    m->names.count = length;
+    m->stack.count = stacked;
 }
 
 /* Reads the strings below a node of the trie. */
 static void read_text(const Reader *r, uint32_t node, const Config *c) {
-    Machine *m = r->m;
     const Trie *trie = r->trie;
-    const Automaton *a = &m->engine->automata[c->automaton];
-    if (a->is_simple[m->is_strict] && c->stack == 0 && !r->is_closed_key) {
-        read_simple(r, node, a, c->state);
-        return;
-    }
-    size_t stacked = m->stack.count, length = m->names.count;
+    const Automaton *a = &r->m->engine->automata[c->automaton];
+    int mode = (int)r->m->is_strict, is_simple = c->stack == 0 && !r->is_closed_key && !(mode && a->names);
+    const uint32_t *row = a->following + (size_t)c->state * a->class_count;
     for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
         uint32_t code = trie->code.items[child];
-        Config next = *c;
         if (code > END) break;
-        if (r->named != NULL) m->engine->uses_names = 0;
-        m->at = (uint32_t)length - m->partial;
-        int is_right = 0;
-        if (code < 256) {
-            if (m->is_strict || r->is_closed_key) *push(&m->names) = (uint8_t)code;
-            is_right = move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL));
+        if (!is_simple) {
+            read_child(r, child, c);
+        } else if (code > 255) {
+            if (code == END && a->accepting[mode][c->state]) *push(r->ends) = child;
         } else {
-            is_right = code == END && accepts_end(m, c);
+            uint32_t next = row[a->classes[code]], entry = next <= a->state_count ? next ? a->entry[mode][next - 1] : NEVER : ASK;
+            if (entry == NEVER) continue;
+            if (entry == ASK) {
+                read_child(r, child, c);
+            } else {
+                Config after = *c;
+                after.state = next - 1;
+                if (mode) *push(&r->m->names) = (uint8_t)code;
+                read_inside(r, child, &after);
+                if (mode) r->m->names.count--;
+            }
         }
-        if (r->named != NULL && m->engine->uses_names) {
-            *push(r->named) = child;
-        } else if (is_right && code == END) {
-            *push(r->ends) = child;
-        } else if (is_right) {
-            uint32_t string = trie->string_plus_1.items[child];
-            if (string) set_bit(r->inside, string - 1);
-            if (has_children(trie, child)) read_text(r, child, &next);
-        }
-        m->names.count = length;
-        m->stack.count = stacked;
     }
 }
 
-/* Goes on at a node of the trie, whose path may now be read. */
-static void read_named(const Reader *r, uint32_t node, const Config *from) {
+/* Goes on at a node of the trie, to which the way from another one may now be read. */
+static void read_named(const Reader *r, uint32_t node, uint32_t start, const Config *from) {
     Machine *m = r->m;
     size_t stacked = m->stack.count, length = m->names.count;
-    uint32_t count, i = 0;
+    uint32_t count, i = r->trie->depth.items[start];
     const uint16_t *path = path_of(r->trie, node, &count);
     Config c = *from;
     for (; i < count; i++) {
@@ -2210,34 +2221,36 @@ static void read_named(const Reader *r, uint32_t node, const Config *from) {
         if (!move(m, &c, path[i])) break;
     }
     if (i < count && path[i] == END && accepts_end(m, &c)) *push(r->ends) = node;
-    if (i == count) {
-        uint32_t string = r->trie->string_plus_1.items[node];
-        if (string) set_bit(r->inside, string - 1);
-        read_text(r, node, &c);
-    }
+    if (i == count) read_inside(r, node, &c);
     m->names.count = length;
     m->stack.count = stacked;
 }
 
-/* What all strings do in the text or key on top, as one automaton reads it: a number of engine->texts. */
-static uint32_t text_facts_of(Machine *m, const Config *c) {
+/* What the strings below a node of the trie do in the text or key on top, as one automaton reads it. */
+static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node) {
     Engine *engine = m->engine;
     Bytes *key = &engine->text_key;
     key->count = 0;
+    append(key, (const uint8_t *)&node, sizeof node);
     *push(key) = (uint8_t)m->is_strict;
     put_config_key(key, m, c);
     uint32_t *number = map_value(&engine->text_facts, key->items, key->count);
-    if (*number != 0) return *number - 1;
+    if (*number != 0) return &engine->texts.items[*number - 1];
     uint64_t uses_names = engine->uses_names;
     *push(&engine->texts) = (TextFacts){0};
     *number = (uint32_t)engine->texts.count;
     TextFacts *facts = &engine->texts.items[*number - 1];
-    facts->inside = allocate(mask_words(engine->trie), sizeof *facts->inside);
-    Reader reader = {m, engine->trie, 0, facts->inside, &facts->ends, &facts->named};
-    read_text(&reader, 0, c);
+    Reader reader = {m, engine->trie, 0, &facts->strings, &facts->ends, &facts->named};
+    read_text(&reader, node, c);
     engine->uses_names = uses_names;
-    engine->remembered += mask_words(engine->trie) * 8 + key->count + 4 * (facts->ends.count + facts->named.count);
-    return (uint32_t)engine->texts.count - 1;
+    engine->remembered += key->count + 4 * (facts->strings.count + facts->ends.count + facts->named.count);
+    if (node == 0) {
+        facts->inside = allocate(mask_words(engine->trie), sizeof *facts->inside);
+        for (size_t i = 0; i < facts->strings.count; i++) set_bit(facts->inside, facts->strings.items[i]);
+        facts->strings.count = 0;
+        engine->remembered += mask_words(engine->trie) * sizeof *facts->inside;
+    }
+    return facts;
 }
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
@@ -2291,22 +2304,23 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     int defines = definition->kind && (is_key || f->length) && (m->is_strict || must_be_unique(m, definition));
     int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
     VECTOR(Ending) endings = {0};
-    Numbers ends = {0};
+    Numbers ends = {0}, strings = {0};
     for (uint32_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
-        Reader reader = {m, trie, is_closed_key, facts->inside, &ends, NULL};
+        Reader reader = {m, trie, is_closed_key, &strings, &ends, NULL};
         const Numbers *found = &ends;
-        ends.count = 0;
-        if (node == 0 && !is_closed_key) {
-            uint32_t number = text_facts_of(m, &c);
-            const TextFacts *text = &engine->texts.items[number];
-            for (uint32_t word = 0; word < mask_words(trie); word++) facts->inside[word] |= text->inside[word];
+        ends.count = strings.count = 0;
+        if (is_closed_key) {
+            read_text(&reader, node, &c);
+        } else {
+            const TextFacts *text = text_facts_of(m, &c, node);
+            for (uint32_t word = 0; text->inside && word < mask_words(trie); word++) facts->inside[word] |= text->inside[word];
+            for (size_t j = 0; j < text->strings.count; j++) set_bit(facts->inside, text->strings.items[j]);
             if (text->named.count == 0) found = &text->ends;
             else copy_vector(&ends, &text->ends);
-            for (size_t j = 0; j < text->named.count; j++) read_named(&reader, text->named.items[j], &c);
-        } else {
-            read_text(&reader, node, &c);
+            for (size_t j = 0; j < text->named.count; j++) read_named(&reader, text->named.items[j], node, &c);
         }
+        for (size_t j = 0; j < strings.count; j++) set_bit(facts->inside, strings.items[j]);
         for (size_t j = 0; j < found->count; j++) {
             uint32_t end = found->items[j], *mark = &engine->marks.items[end];
             if (*mark >= endings.count || endings.items[*mark].node != end) {
@@ -2337,6 +2351,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     }
     free(endings.items);
     free(ends.items);
+    free(strings.items);
 }
 
 static int may_come(const Machine *m, const Frame *f, uint32_t code) { /* a code of structure, as far as is quickly seen */
@@ -2734,6 +2749,7 @@ static void forget_masks(Engine *engine) {
         free(engine->packed.items[i]);
     }
     for (size_t i = 0; i < engine->texts.count; i++) {
+        free(engine->texts.items[i].strings.items);
         free(engine->texts.items[i].inside);
         free(engine->texts.items[i].ends.items);
         free(engine->texts.items[i].named.items);
@@ -3005,13 +3021,13 @@ static void study_automata(Loader *loader) {
     }
 }
 
-static void find_simple(Engine *engine) {
-    for (uint32_t i = 0; i < engine->automaton_count; i++) {
-        Automaton *a = &engine->automata[i];
-        a->is_simple[0] = a->is_simple[1] = a->call_count == 0;
-        a->is_simple[1] &= a->names == 0;
+static void find_entries(Loader *loader, Automaton *a) {
+    for (int mode = 0; mode < 2; mode++) {
+        a->entry[mode] = keep(loader, a->state_count, 1);
         for (uint32_t state = 0; state < a->state_count; state++) {
-            a->is_simple[1] &= !a->is_lenient[state] && a->requires[state] == 0 && a->distance[1][state] < FAR;
+            uint32_t left = loader->engine->max_call_depth - a->depth, row = left < a->row_count ? left : a->row_count - 1;
+            int is_dead = a->depth > loader->engine->max_call_depth || a->distance[mode][row * a->state_count + state] >= FAR;
+            a->entry[mode][state] = is_dead || (mode && a->is_lenient[state]) ? NEVER : mode && a->requires[state] ? ASK : ALWAYS;
         }
     }
 }
@@ -3276,7 +3292,7 @@ static void load_grammar(Loader *loader) {
     for (uint32_t i = 0; i < engine->node_count; i++) load_node(loader, &engine->nodes[i]);
     if (loader->left != 0) longjmp(*way_out, 2);
     study_automata(loader);
-    find_simple(engine);
+    for (uint32_t i = 0; i < engine->automaton_count; i++) find_entries(loader, &engine->automata[i]);
     study_nodes(loader);
 }
 
@@ -3392,6 +3408,7 @@ EXPORT Engine *engine_new(const uint64_t *numbers, size_t count, const Trie *tri
     if (reason == 0) {
         Loader loader = {.engine = engine, .at = numbers, .left = count};
         engine->trie = trie;
+        for (int i = 0; i < 256 * 8; i++) engine->spread[i / 8][i % 8] = (uint8_t)(i / 8 >> i % 8 & 1);
         engine->machine = new_machine(engine);
         engine->machine2 = new_machine(engine);
         engine->machine3 = new_machine(engine);
@@ -3566,11 +3583,9 @@ EXPORT int machine_legal(Machine *m, uint8_t *legal) {
     uint32_t count = engine->trie->token_count;
     uint32_t mask = mask_of(m);
     const uint64_t *bits = engine->masks.items[mask];
-    for (uint32_t i = 0; i < count; i += 8) { /* the bits of a byte, each in one of eight bytes */
-        uint64_t spread = (bits[i / 64] >> i % 64 & 255) * 0x0101010101010101u & 0x8040201008040201u;
-        spread = ((spread + 0x7F7F7F7F7F7F7F7Fu) | spread) >> 7 & 0x0101010101010101u;
-        memcpy(legal + i, &spread, count - i < 8 ? count - i : 8);
-    }
+    uint32_t i = 0;
+    for (; i + 8 <= count; i += 8) memcpy(legal + i, engine->spread[bits[i / 64] >> i % 64 & 255], 8);
+    memcpy(legal + i, engine->spread[bits[i / 64] >> i % 64 & 255], count - i);
     return 1;
 }
 
