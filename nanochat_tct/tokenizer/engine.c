@@ -204,7 +204,9 @@ typedef struct {
     uint32_t row_count;          /* of distances: for so many depths that are left they differ */
     uint32_t *distance[2];       /* bytes of the shortest way to acceptance: [left * state_count + state] */
     int is_all_endless, is_any; /* is_any: it accepts every Unicode text */
-    uint8_t *entry[2];          /* to states, without a stack of calls: never, always, or ask; [1]: in strict mode */
+    uint32_t shape;             /* automata of the same shape differ in what they call */
+    uint8_t *entry[2];          /* to states, far from all limits: never, always, or ask; [1]: in strict mode */
+    uint32_t steady[2], farthest[2]; /* with so many levels of depth left distances are those of the last row; the largest */
     uint32_t names;             /* in strict mode only names of this kind, 0: no names */
 } Automaton;
 enum { FAR = 1 << 29 }; /* a distance that is infinite */
@@ -312,11 +314,14 @@ typedef struct {
     uint64_t uses_names; /* bits of kinds: its key must say which names of these are in scope */
 } Facts;
 
-typedef struct { /* what strings do in a text, from one state of its automaton on */
+typedef struct {
+    uint32_t node, state; /* of the trie, and of the automaton before the code of that node */
+} Pause;
+typedef struct { /* what strings do while one automaton reads them, from one of its states on */
     Numbers strings;  /* that end inside */
     uint64_t *inside; /* the same as bits, where all strings were read, and not those below some node of the trie */
     Numbers ends;     /* nodes of the trie that END leads to, where the text may end */
-    Numbers named;    /* nodes before which the names in scope were asked for: these are gone into once they are known */
+    VECTOR(Pause) pauses; /* where calls, returns or names decide */
 } TextFacts;
 
 enum { MAX_LEVELS = 3 * MAX_TOKEN + 8 }; /* machines at work on the way to a node of the trie */
@@ -349,7 +354,7 @@ typedef struct {
     /* of the function of the interface that is at work */
     Machine *machine, *machine2, *machine3;
     Codes codes;
-    Bytes json, key, text_key;
+    Bytes json, key;
     Numbers numbers;
     uint64_t error_at;
     uint64_t uses_names; /* masks: bits of kinds of names that the walker has asked for */
@@ -2124,9 +2129,16 @@ static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length
     return trie->text.items + trie->path.items[node];
 }
 
+/* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
+static int is_far_from_limits(const Machine *m, const Config *c) {
+    const Automaton *a = &m->engine->automata[c->automaton];
+    uint32_t depth = depth_of(m, c), rest = c->stack ? m->stack.items[c->stack].rest : 0;
+    if (depth + a->steady[m->is_strict] > m->engine->max_call_depth) return 0;
+    return c->stack == 0 || c->units + rest + a->farthest[m->is_strict] + 2 * MAX_TOKEN < m->engine->max_call_units;
+}
+
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
-    uint32_t units = c->units + MAX_TOKEN + 64 > m->engine->max_call_units ? c->units : 0;
-    uint32_t parts[] = {c->automaton, c->state, units};
+    uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
     for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
         uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
@@ -2140,110 +2152,72 @@ typedef struct {
     Machine *m;
     const Trie *trie;
     int is_closed_key; /* only some names are left for the key */
-    Numbers *strings;  /* that end in it */
-    Numbers *ends;     /* nodes that END leads to where it may end */
-    Numbers *named;    /* if it is given: see TextFacts */
+    Numbers strings;   /* that end in it */
+    Numbers ends;      /* nodes that END leads to where it may end */
 } Reader;
 
-static void read_text(const Reader *r, uint32_t node, const Config *c);
+static void read_text(Reader *r, uint32_t node, const Config *c);
 
-static void read_inside(const Reader *r, uint32_t node, const Config *c) { /* a node whose byte was read */
-    uint32_t string = r->trie->string_plus_1.items[node];
-    if (string) *push(r->strings) = string - 1;
-    if (has_children(r->trie, node)) read_text(r, node, c);
-}
-
-static void read_child(const Reader *r, uint32_t child, const Config *c) {
+static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its code is not legal */
     Machine *m = r->m;
     size_t stacked = m->stack.count, length = m->names.count;
-    uint32_t code = r->trie->code.items[child];
+    uint32_t code = r->trie->code.items[child], string = r->trie->string_plus_1.items[child];
     Config next = *c;
     int is_right = 0;
-    if (r->named != NULL) m->engine->uses_names = 0;
     m->at = (uint32_t)length - m->partial;
-    if (code < 256) {
-        if (m->is_strict || r->is_closed_key) *push(&m->names) = (uint8_t)code;
-        is_right = move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL));
-    } else {
+    if (code > 255) {
         is_right = code == END && accepts_end(m, c);
+        if (is_right) *push(&r->ends) = child;
+        return is_right;
     }
-    if (r->named != NULL && m->engine->uses_names) {
-        *push(r->named) = child;
-    } else if (is_right && code == END) {
-        *push(r->ends) = child;
-    } else if (is_right) {
-        read_inside(r, child, &next);
-    }
+    if (m->is_strict || r->is_closed_key) *push(&m->names) = (uint8_t)code;
+    is_right = move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL));
+    if (is_right && string) *push(&r->strings) = string - 1;
+    if (is_right && has_children(r->trie, child)) read_text(r, child, &next);
     m->names.count = length;
     m->stack.count = stacked;
+    return is_right;
 }
 
 /* Reads the strings below a node of the trie. */
-static void read_text(const Reader *r, uint32_t node, const Config *c) {
-    const Trie *trie = r->trie;
-    const Automaton *a = &r->m->engine->automata[c->automaton];
-    int mode = (int)r->m->is_strict, is_simple = c->stack == 0 && !r->is_closed_key && !(mode && a->names);
-    const uint32_t *row = a->following + (size_t)c->state * a->class_count;
+static void read_text(Reader *r, uint32_t node, const Config *c) {
+    for (uint32_t child = first_child(r->trie, node); child < first_child(r->trie, node + 1); child++) {
+        if (r->trie->code.items[child] > END) break;
+        read_child(r, child, c);
+    }
+}
+
+/* The same as far as it is the automaton's own matter. */
+static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int mode, int is_called) {
+    const uint32_t *row = a->following + (size_t)state * a->class_count;
+    int may_return = is_called && a->accepting[mode][state];
     for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
-        uint32_t code = trie->code.items[child];
+        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
         if (code > END) break;
-        if (!is_simple) {
-            read_child(r, child, c);
-        } else if (code > 255) {
-            if (code == END && a->accepting[mode][c->state]) *push(r->ends) = child;
-        } else {
-            uint32_t next = row[a->classes[code]], entry = next <= a->state_count ? next ? a->entry[mode][next - 1] : NEVER : ASK;
-            if (entry == NEVER) continue;
-            if (entry == ASK) {
-                read_child(r, child, c);
-            } else {
-                Config after = *c;
-                after.state = next - 1;
-                if (mode) *push(&r->m->names) = (uint8_t)code;
-                read_inside(r, child, &after);
-                if (mode) r->m->names.count--;
-            }
+        if (code > 255) {
+            if (code == END && may_return) *push(&facts->pauses) = (Pause){child, state};
+            else if (code == END && a->accepting[mode][state]) *push(&facts->ends) = child;
+            continue;
         }
+        next = row[a->classes[code]];
+        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[mode][next - 1];
+        if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, state};
+        if (entry != ALWAYS) continue;
+        if (string) *push(&facts->strings) = string - 1;
+        if (has_children(trie, child)) read_alone(facts, trie, child, a, next - 1, mode, is_called);
     }
 }
 
-/* Goes on at a node of the trie, to which the way from another one may now be read. */
-static void read_named(const Reader *r, uint32_t node, uint32_t start, const Config *from) {
-    Machine *m = r->m;
-    size_t stacked = m->stack.count, length = m->names.count;
-    uint32_t count, i = r->trie->depth.items[start];
-    const uint16_t *path = path_of(r->trie, node, &count);
-    Config c = *from;
-    for (; i < count; i++) {
-        m->at = (uint32_t)(m->names.count - m->partial);
-        if (path[i] > 255) break;
-        *push(&m->names) = (uint8_t)path[i];
-        if (!move(m, &c, path[i])) break;
-    }
-    if (i < count && path[i] == END && accepts_end(m, &c)) *push(r->ends) = node;
-    if (i == count) read_inside(r, node, &c);
-    m->names.count = length;
-    m->stack.count = stacked;
-}
-
-/* What the strings below a node of the trie do in the text or key on top, as one automaton reads it. */
-static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node) {
-    Engine *engine = m->engine;
-    Bytes *key = &engine->text_key;
-    key->count = 0;
-    append(key, (const uint8_t *)&node, sizeof node);
-    *push(key) = (uint8_t)m->is_strict;
-    put_config_key(key, m, c);
-    uint32_t *number = map_value(&engine->text_facts, key->items, key->count);
+static const TextFacts *text_facts_of(Engine *engine, const Config *c, uint32_t node, int mode) {
+    const Automaton *a = &engine->automata[c->automaton];
+    uint32_t key[] = {a->shape, c->state, node, (uint32_t)mode, c->stack != 0};
+    uint32_t *number = map_value(&engine->text_facts, key, sizeof key);
     if (*number != 0) return &engine->texts.items[*number - 1];
-    uint64_t uses_names = engine->uses_names;
     *push(&engine->texts) = (TextFacts){0};
     *number = (uint32_t)engine->texts.count;
     TextFacts *facts = &engine->texts.items[*number - 1];
-    Reader reader = {m, engine->trie, 0, &facts->strings, &facts->ends, &facts->named};
-    read_text(&reader, node, c);
-    engine->uses_names = uses_names;
-    engine->remembered += key->count + 4 * (facts->strings.count + facts->ends.count + facts->named.count);
+    read_alone(facts, engine->trie, node, a, c->state, mode, c->stack != 0);
+    engine->remembered += sizeof *facts + sizeof key + 4 * (facts->strings.count + facts->ends.count + 2 * facts->pauses.count);
     if (node == 0) {
         facts->inside = allocate(mask_words(engine->trie), sizeof *facts->inside);
         for (size_t i = 0; i < facts->strings.count; i++) set_bit(facts->inside, facts->strings.items[i]);
@@ -2251,6 +2225,35 @@ static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node
         engine->remembered += mask_words(engine->trie) * sizeof *facts->inside;
     }
     return facts;
+}
+
+/* Goes on where others decide than the automaton alone. */
+static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from) {
+    Machine *m = r->m;
+    const Automaton *a = &m->engine->automata[from->automaton];
+    size_t length = m->names.count;
+    int has_names = 0;
+    uint8_t is_illegal[END + 1] = {0}; /* whatever was read before, after a return */
+    for (uint32_t at = from->stack; at != 0; at = m->stack.items[at].below) has_names |= m->engine->automata[m->stack.items[at].automaton].names != 0;
+    for (size_t i = 0; i < facts->pauses.count; i++) {
+        Pause pause = facts->pauses.items[i];
+        uint32_t code = r->trie->code.items[pause.node], path_length;
+        int returns = code == END || a->following[pause.state * a->class_count + a->classes[code]] == 0;
+        if (returns && is_illegal[code]) continue;
+        Config c = *from;
+        c.state = pause.state;
+        const uint16_t *path = path_of(r->trie, pause.node, &path_length);
+        for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
+        if (!read_child(r, pause.node, &c) && !has_names) is_illegal[code] = returns;
+        m->names.count = length;
+    }
+}
+
+/* Whether an automaton decides alone about what it reads. */
+static int reads_alone(Machine *m, const Config *c) {
+    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
+    if (kind != 0) m->engine->uses_names |= (uint64_t)1 << kind;
+    return (kind == 0 || m->open_kinds >> kind & 1) && is_far_from_limits(m, c);
 }
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
@@ -2304,26 +2307,25 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     int defines = definition->kind && (is_key || f->length) && (m->is_strict || must_be_unique(m, definition));
     int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
     VECTOR(Ending) endings = {0};
-    Numbers ends = {0}, strings = {0};
+    Reader reader = {.m = m, .trie = trie, .is_closed_key = is_closed_key};
     for (uint32_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
-        Reader reader = {m, trie, is_closed_key, &strings, &ends, NULL};
-        const Numbers *found = &ends;
-        ends.count = strings.count = 0;
-        if (is_closed_key) {
+        reader.ends.count = reader.strings.count = 0;
+        const Numbers *found = &reader.ends;
+        if (is_closed_key || !reads_alone(m, &c)) {
             read_text(&reader, node, &c);
         } else {
-            const TextFacts *text = text_facts_of(m, &c, node);
+            const TextFacts *text = text_facts_of(engine, &c, node, (int)m->is_strict);
             for (uint32_t word = 0; text->inside && word < mask_words(trie); word++) facts->inside[word] |= text->inside[word];
             for (size_t j = 0; j < text->strings.count; j++) set_bit(facts->inside, text->strings.items[j]);
-            if (text->named.count == 0) found = &text->ends;
-            else copy_vector(&ends, &text->ends);
-            for (size_t j = 0; j < text->named.count; j++) read_named(&reader, text->named.items[j], node, &c);
+            if (text->pauses.count == 0) found = &text->ends;
+            else copy_vector(&reader.ends, &text->ends);
+            read_pauses(&reader, text, node, &c);
         }
-        for (size_t j = 0; j < strings.count; j++) set_bit(facts->inside, strings.items[j]);
+        for (size_t j = 0; j < reader.strings.count; j++) set_bit(facts->inside, reader.strings.items[j]);
         for (size_t j = 0; j < found->count; j++) {
             uint32_t end = found->items[j], *mark = &engine->marks.items[end];
-            if (*mark >= endings.count || endings.items[*mark].node != end) {
+            if (m->configs.count == 1 || *mark >= endings.count || endings.items[*mark].node != end) {
                 *mark = (uint32_t)endings.count;
                 *push(&endings) = (Ending){end, i, {0}};
             }
@@ -2350,8 +2352,8 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
         visit(engine, facts, level + 1, ending->node);
     }
     free(endings.items);
-    free(ends.items);
-    free(strings.items);
+    free(reader.ends.items);
+    free(reader.strings.items);
 }
 
 static int may_come(const Machine *m, const Frame *f, uint32_t code) { /* a code of structure, as far as is quickly seen */
@@ -2469,7 +2471,6 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     *push(key) = (uint8_t)(f->kind | is_key << 3 | (int)m->is_strict << 4);
     put_frame_key(key, m, f, depth);
     for (size_t i = 0; i < (is_key || f->kind == SCALAR ? m->configs.count : 0); i++) {
-        append(key, (const uint8_t *)&m->configs.items[i].which, sizeof m->configs.items[i].which);
         put_config_key(key, m, &m->configs.items[i]);
     }
     if (names_count) {
@@ -2752,7 +2753,7 @@ static void forget_masks(Engine *engine) {
         free(engine->texts.items[i].strings.items);
         free(engine->texts.items[i].inside);
         free(engine->texts.items[i].ends.items);
-        free(engine->texts.items[i].named.items);
+        free(engine->texts.items[i].pauses.items);
     }
     free_map(&engine->frame_facts);
     free_map(&engine->text_facts);
@@ -3021,15 +3022,31 @@ static void study_automata(Loader *loader) {
     }
 }
 
-static void find_entries(Loader *loader, Automaton *a) {
+static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
+    Bytes *key = &loader->engine->key;
+    uint32_t states = a->state_count, *number;
+    key->count = 0;
     for (int mode = 0; mode < 2; mode++) {
-        a->entry[mode] = keep(loader, a->state_count, 1);
-        for (uint32_t state = 0; state < a->state_count; state++) {
-            uint32_t left = loader->engine->max_call_depth - a->depth, row = left < a->row_count ? left : a->row_count - 1;
-            int is_dead = a->depth > loader->engine->max_call_depth || a->distance[mode][row * a->state_count + state] >= FAR;
-            a->entry[mode][state] = is_dead || (mode && a->is_lenient[state]) ? NEVER : mode && a->requires[state] ? ASK : ALWAYS;
+        const uint32_t *last = a->distance[mode] + (size_t)(a->row_count - 1) * states;
+        a->entry[mode] = keep(loader, states, 1);
+        for (uint32_t state = 0; state < states; state++) {
+            int is_dead = last[state] >= FAR || (mode && a->is_lenient[state]);
+            a->entry[mode][state] = is_dead ? NEVER : mode && a->requires[state] ? ASK : ALWAYS;
+            if (last[state] < FAR && last[state] > a->farthest[mode]) a->farthest[mode] = last[state];
         }
+        uint32_t row = a->row_count - 1;
+        while (row > 0 && !memcmp(a->distance[mode] + (size_t)(row - 1) * states, last, states * sizeof *last)) row--;
+        a->steady[mode] = row;
+        append(key, a->entry[mode], states);
+        append(key, a->accepting[mode], states);
     }
+    append(key, (const uint8_t *)&a->state_count, sizeof a->state_count);
+    append(key, (const uint8_t *)&a->call_count, sizeof a->call_count);
+    append(key, a->classes, sizeof a->classes);
+    append(key, (const uint8_t *)a->following, (size_t)states * a->class_count * sizeof *a->following);
+    number = map_value(shapes, key->items, key->count);
+    if (*number == 0) *number = (uint32_t)shapes->count;
+    a->shape = *number;
 }
 
 static void put_slot(NameSlot *slots, uint32_t slot_count, uint32_t literal, uint32_t index) {
@@ -3292,7 +3309,9 @@ static void load_grammar(Loader *loader) {
     for (uint32_t i = 0; i < engine->node_count; i++) load_node(loader, &engine->nodes[i]);
     if (loader->left != 0) longjmp(*way_out, 2);
     study_automata(loader);
-    for (uint32_t i = 0; i < engine->automaton_count; i++) find_entries(loader, &engine->automata[i]);
+    Map shapes = {0};
+    for (uint32_t i = 0; i < engine->automaton_count; i++) find_entries(loader, &engine->automata[i], &shapes);
+    free_map(&shapes);
     study_nodes(loader);
 }
 
@@ -3380,7 +3399,6 @@ EXPORT void engine_free(Engine *engine) {
     free(engine->facts.items);
     free(engine->texts.items);
     free(engine->marks.items);
-    free(engine->text_key.items);
     free(engine->masks.items);
     free(engine->packed.items);
     free(engine->codes.items);
