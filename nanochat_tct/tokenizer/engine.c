@@ -204,9 +204,13 @@ typedef struct {
     uint32_t row_count;          /* of distances: for so many depths that are left they differ */
     uint32_t *distance[2];       /* bytes of the shortest way to acceptance: [left * state_count + state] */
     int is_all_endless, is_any; /* is_any: it accepts every Unicode text */
+    uint32_t shape;             /* automata of the same shape differ in what they call */
+    uint8_t *entry[2];          /* to states, far from all limits: never, always, or ask; [1]: in strict mode */
+    uint32_t steady[2], farthest[2]; /* with so many levels of depth left distances are those of the last row; the largest */
     uint32_t names;             /* in strict mode only names of this kind, 0: no names */
 } Automaton;
 enum { FAR = 1 << 29 }; /* a distance that is infinite */
+enum { NEVER, ALWAYS, ASK };
 
 typedef struct {
     uint32_t alternative, automaton;
@@ -308,8 +312,20 @@ typedef struct {
     VECTOR(Exit) exits;
     VECTOR(LaterKey) later;
     Bytes later_names;
-    uint32_t uses_names; /* its key must say which names are in scope */
+    uint64_t uses_names; /* bits of kinds: its key must say which names of these are in scope */
 } Facts;
+
+typedef struct {
+    uint32_t node, state; /* of the trie, and of the automaton before the code of that node */
+} Pause;
+typedef struct { /* what strings do while one automaton reads them, from one of its states on */
+    Numbers strings;  /* that end inside */
+    uint64_t *inside; /* the same as bits, where all strings were read, and not those below some node of the trie */
+    Numbers ends;     /* nodes of the trie that END leads to, where the text may end */
+    VECTOR(Pause) pauses; /* where calls, returns or names decide */
+} TextFacts;
+
+enum { MAX_LEVELS = 3 * MAX_TOKEN + 8 }; /* machines at work on the way to a node of the trie */
 
 typedef struct {
     Block *blocks;
@@ -329,21 +345,25 @@ typedef struct {
     Map literal_numbers; /* text to number + 1 */
     const Trie *trie;
     /* what is remembered of masks: all is forgotten at once where it has become too much */
-    Map frame_facts, mask_parts, mask_contents;
+    Map frame_facts, text_facts, mask_parts, mask_contents;
     VECTOR(Facts) facts;
+    VECTOR(TextFacts) texts;
     VECTOR(uint64_t *) masks;
     VECTOR(uint8_t *) packed;
     uint32_t first_mask, generation; /* numbers of masks go on where memory has been given free */
     uint64_t remembered;
     uint32_t ends_plus_1[2]; /* masks: nothing is legal; the end */
-    Machine *walkers[MAX_TOKEN + 2];
+    Machine *walkers[MAX_LEVELS];
+    uint8_t spread[256][8]; /* the bits of a byte, the lowest first */
+    Numbers marks; /* for each node of the trie: a place in what is being collected */
     /* of the function of the interface that is at work */
     Machine *machine, *machine2, *machine3;
     Codes codes;
     Bytes json, key;
     Numbers numbers;
     uint64_t error_at;
-    uint32_t is_exploring, uses_names, noted_kind; /* masks: what the walker has asked for, or defined (`noted`) */
+    uint64_t uses_names; /* masks: bits of kinds of names that the walker has asked for */
+    uint32_t is_exploring, noted_kind; /* and what it has defined (`noted`) */
     size_t names_before; /* those that the walker has defined come behind */
     Bytes noted;
 } Engine;
@@ -726,7 +746,7 @@ static const uint8_t *next_payload(const Machine *m, const uint8_t *name, uint32
 
 /* Whether some name of a kind in scope begins with these bytes (is_whole: is them). */
 static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
-    m->engine->uses_names = 1;
+    m->engine->uses_names |= (uint64_t)1 << kind;
     if (m->open_kinds >> kind & 1) return 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
@@ -1224,6 +1244,13 @@ static uint32_t object_below(const Machine *m) { /* the frame of the innermost o
     return frame;
 }
 
+static int finish_text(Machine *m, Mask accepted) { /* or a number */
+    const Definition *definition = &top_of(m)->node->defines_text;
+    if (definition->kind && any(accepted) && top_of(m)->length && !define(m, definition, object_below(m), 0)) return 0;
+    m->names.count = m->partial;
+    return finish(m, accepted);
+}
+
 static int end_scalar(Machine *m) {
     if (m->json != NULL && !top_of(m)->length) {
         *push(m->json) = 0;
@@ -1234,11 +1261,7 @@ static int end_scalar(Machine *m) {
     } else {
         put_json(m, '"');
     }
-    Mask accepted = accepted_at_end(m);
-    const Definition *definition = &top_of(m)->node->defines_text;
-    if (definition->kind && any(accepted) && top_of(m)->length && !define(m, definition, object_below(m), 0)) return 0;
-    m->names.count = m->partial;
-    return finish(m, accepted);
+    return finish_text(m, accepted_at_end(m));
 }
 
 static int end_array(Machine *m) {
@@ -1339,26 +1362,28 @@ static int open_key(Machine *m) {
     return 1;
 }
 
-static int end_key(Machine *m) {
+static int finish_key(Machine *m, uint32_t class) { /* of the object's additional keys */
     uint32_t frame = m->count - 2;
     const Node *node = m->frames[frame].node;
     const uint8_t *name = m->names.items + m->partial;
     size_t length = m->names.count - m->partial;
-    m->at = (uint32_t)length;
+    if (node->defines_keys.kind && !define(m, &node->defines_keys, frame, 1)) return 0;
+    if (m->has_loose_key) {
+        m->has_loose_key = 0;
+        m->names.count = m->partial;
+    } else {
+        if (is_known(m->engine, node, name, length) || is_taken(m, frame, name, length)) return 0;
+        add_entry(m, frame);
+    }
+    m->count--;
+    put_json(m, '"');
+    return take(m, &node->additional[class].key);
+}
+
+static int end_key(Machine *m) {
+    m->at = (uint32_t)(m->names.count - m->partial);
     for (size_t i = 0; i < m->configs.count; i++) {
-        if (!accepts_end(m, &m->configs.items[i])) continue;
-        if (node->defines_keys.kind && !define(m, &node->defines_keys, frame, 1)) return 0;
-        const Key *key = &node->additional[m->configs.items[i].which].key;
-        if (m->has_loose_key) {
-            m->has_loose_key = 0;
-            m->names.count = m->partial;
-        } else {
-            if (is_known(m->engine, node, name, length) || is_taken(m, frame, name, length)) return 0;
-            add_entry(m, frame);
-        }
-        m->count--;
-        put_json(m, '"');
-        return take(m, key);
+        if (accepts_end(m, &m->configs.items[i])) return finish_key(m, m->configs.items[i].which);
     }
     return 0;
 }
@@ -1778,8 +1803,13 @@ typedef struct {
     uint32_t token;       /* twice (the number + 1 of the token that ends here), + 1 where a longer one goes on */
 } TrieNode;
 
-/* The strings are the tokens and, for masks, what may be left of one after a code of structure; they are numbered in
-   their order. Nodes are numbered breadth first, so that the children of one follow each other; the root is node 0. */
+typedef struct {
+    uint32_t string, rest;
+} Rest;
+
+/* The strings are the tokens and, for masks, what may be left of one after a code of structure. A token has its own
+   number as a string, the others follow. Nodes are numbered breadth first, so that the children of one follow each other
+   in the order of their codes; the root is node 0. */
 struct Trie {
     uint32_t token_count, string_count, node_count, code_count;
     uint32_t longest;             /* the most codes of structure in a token */
@@ -1789,18 +1819,22 @@ struct Trie {
     Numbers by_byte;              /* see `dense` */
     VECTOR(TrieNode) nodes;
     Codes code;                   /* that leads to a node */
-    Numbers low;                  /* of a node: the numbers of the strings that begin with it */
-    Numbers high;
+    Numbers string_plus_1;        /* that ends at a node; 0: none */
+    Numbers low, high;            /* of a node: the strings that begin with it have these places in `order` */
+    Numbers path;                 /* to a node: the place in `text`, and its length */
+    Codes depth;
     Numbers rest_start;           /* of a node that a code of structure leads to: where `rests` has what its strings go on with */
-    Numbers rests;
-    uint32_t *string_token; /* of a string: the token's number + 1 */
+    VECTOR(Rest) rests;
+    uint32_t *order;              /* strings in the order of their codes */
 };
 
 enum { MANY_CHILDREN = 6 };
 
+static inline uint32_t first_child(const Trie *trie, uint32_t node) { return trie->nodes.items[node].first_child; }
+
 static inline uint32_t child_of(const Trie *trie, uint32_t node, uint32_t code) { /* 0: none */
     if (node == 0) return code < trie->code_count ? trie->first_node[code] : 0;
-    uint32_t low = trie->nodes.items[node].first_child, high = trie->nodes.items[node + 1].first_child;
+    uint32_t low = first_child(trie, node), high = first_child(trie, node + 1);
     if (trie->nodes.items[node].dense != 0 && code < 256) return trie->by_byte.items[trie->nodes.items[node].dense + code];
     while (high - low > MANY_CHILDREN) {
         uint32_t middle = (low + high) / 2;
@@ -1842,7 +1876,7 @@ static void free_trie(Trie *trie) {
     if (trie == NULL) return;
     void *all[] = {trie->nodes.items, trie->by_byte.items, trie->text.items,  trie->starts,    trie->first_node, trie->code.items,
                    trie->low.items, trie->high.items, trie->rest_start.items,  trie->rests.items,
-                   trie->string_token, trie};
+                   trie->order,         trie->path.items,      trie->depth.items, trie->string_plus_1.items, trie};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -1861,17 +1895,18 @@ static void add_node(Trie *trie, uint16_t code, uint32_t low) {
     *push(&trie->high) = low;
     *push(&trie->nodes) = (TrieNode){0};
     *push(&trie->rest_start) = 0;
+    *push(&trie->string_plus_1) = 0;
+    *push(&trie->path) = 0;
+    *push(&trie->depth) = 0;
 }
 
-static int is_string(const Trie *trie, uint32_t node) { /* whether one ends there: else the first goes on */
-    uint32_t child = trie->nodes.items[node].first_child;
-    return child == trie->nodes.items[node + 1].first_child || trie->low.items[child] != trie->low.items[node];
-}
+static inline int has_children(const Trie *trie, uint32_t node) { return first_child(trie, node) < first_child(trie, node + 1); }
 
-/* The numbers of the strings that those below one node go on with, which begin at another one. */
+/* What the strings below one node go on with, which stands at another one: `rest`, 0 for the whole string. */
 static void collect_rests(Trie *trie, uint32_t node, uint32_t rest) {
-    if (is_string(trie, node)) *push(&trie->rests) = rest == 0 ? trie->string_count : trie->low.items[rest];
-    for (uint32_t child = trie->nodes.items[node].first_child; child < trie->nodes.items[node + 1].first_child; child++) {
+    uint32_t string = trie->string_plus_1.items[node];
+    if (string) *push(&trie->rests) = (Rest){string - 1, rest == 0 ? trie->string_count : trie->string_plus_1.items[rest] - 1};
+    for (uint32_t child = first_child(trie, node); child < first_child(trie, node + 1); child++) {
         collect_rests(trie, child, child_of(trie, rest, trie->code.items[child]));
     }
 }
@@ -1903,18 +1938,20 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
         trie->starts[token + 1] = at + lengths[token];
     }
     qsort(strings.items, strings.count, sizeof *strings.items, by_codes);
-    trie->string_token = allocate(strings.count + 1, sizeof *trie->string_token);
-    uint32_t *longer = allocate(strings.count + 1, sizeof *longer); /* tokens before a string */
+    trie->order = allocate(strings.count + 1, sizeof *trie->order);
+    uint32_t further = count, *longer = allocate(strings.count + 1, sizeof *longer); /* tokens before a string */
     for (size_t i = 0; i < strings.count; i++) { /* a token comes before what is left of others and the same */
         const String *last = &strings.items[trie->string_count ? trie->string_count - 1 : 0];
         String here = strings.items[i];
         if (i != 0 && here.length == last->length && !memcmp(here.codes, last->codes, here.length * sizeof *here.codes)) continue;
-        trie->string_token[trie->string_count] = here.token_plus_1;
+        trie->order[trie->string_count] = here.token_plus_1 ? here.token_plus_1 - 1 : further++;
         longer[trie->string_count + 1] = longer[trie->string_count] + (here.token_plus_1 != 0);
         strings.items[trie->string_count++] = here;
     }
     add_node(trie, 0, 0);
-    trie->high.items[0] = trie->string_count;
+    uint32_t place_count = trie->string_count;
+    trie->string_count = further;
+    trie->high.items[0] = place_count;
     for (uint32_t node = 0, depth = 0, level_end = 1; node < trie->low.count; node++) {
         if (node == level_end) {
             depth++;
@@ -1922,9 +1959,11 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
         }
         uint32_t at = trie->low.items[node], end = trie->high.items[node];
         trie->nodes.items[node].first_child = (uint32_t)trie->low.count;
-        if (at < end && strings.items[at].length == depth) at++;
-        uint32_t own = node ? trie->string_token[trie->low.items[node]] * (at > trie->low.items[node]) : 0;
-        trie->nodes.items[node].token = 2 * own + (longer[end] - longer[at] > 0);
+        trie->depth.items[node] = (uint8_t)depth;
+        if (at < end) trie->path.items[node] = (uint32_t)(strings.items[at].codes - trie->text.items);
+        if (at < end && strings.items[at].length == depth) trie->string_plus_1.items[node] = trie->order[at++] + 1;
+        uint32_t own = trie->string_plus_1.items[node];
+        trie->nodes.items[node].token = 2 * (own <= count ? own : 0) + (longer[end] - longer[at] > 0);
         while (at < end) {
             uint16_t code = strings.items[at].codes[depth];
             add_node(trie, code, at);
@@ -1935,7 +1974,7 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
     }
     *push(&trie->nodes) = (TrieNode){.first_child = (uint32_t)trie->low.count};
     for (uint32_t node = 0; node < trie->low.count; node++) {
-        uint32_t child = trie->nodes.items[node].first_child, end = trie->nodes.items[node + 1].first_child;
+        uint32_t child = first_child(trie, node), end = first_child(trie, node + 1);
         if (end - child <= MANY_CHILDREN) continue;
         trie->nodes.items[node].dense = (uint32_t)trie->by_byte.count + 1;
         reserve(&trie->by_byte, 257);
@@ -2224,26 +2263,147 @@ static int complete(Engine *engine, const Machine *from, Codes *out) {
    Keys of any name are different in each document, and seldom matter to a string. The facts leave them out where any
    name can be gone on with, and the strings that would write one of them again are taken out of the mask. */
 
-static int is_open_named(const Node *node) { return node->additional_count && node->has_open_names; }
-
-/* Whether a byte leaves the text on top as it is, whatever the surroundings. */
-static int is_plain_byte(const Machine *m, uint32_t code) {
-    if (code > 127 || m->frames[m->count - 1].kind != SCALAR) return 0;
-    for (size_t i = 0; i < m->configs.count; i++) {
-        const Config *c = &m->configs.items[i];
-        if (c->stack != 0 || !m->engine->automata[c->automaton].plain[c->state]) return 0;
-    }
-    return 1;
+static int must_be_unique(const Machine *m, const Definition *definition) {
+    return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
 }
+
+static int is_open_named(const Node *node) { return node->additional_count && node->has_open_names; }
 
 static void set_bit(uint64_t *bits, uint32_t index) { bits[index / 64] |= (uint64_t)1 << index % 64; }
 static int bit_of(const uint64_t *bits, uint32_t index) { return bits[index / 64] >> index % 64 & 1; }
+static uint32_t mask_words(const Trie *trie) { return trie->string_count / 64 + 1; }
 
+static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length) {
+    *length = trie->depth.items[node];
+    return trie->text.items + trie->path.items[node];
+}
+
+/* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
+static int is_far_from_limits(const Machine *m, const Config *c) {
+    const Automaton *a = &m->engine->automata[c->automaton];
+    uint32_t depth = depth_of(m, c), rest = c->stack ? m->stack.items[c->stack].rest : 0;
+    if (depth + a->steady[m->is_strict] > m->engine->max_call_depth) return 0;
+    return c->stack == 0 || c->units + rest + a->farthest[m->is_strict] + 2 * MAX_TOKEN < m->engine->max_call_units;
+}
+
+static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
+    uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
+    append(key, (const uint8_t *)parts, sizeof parts);
+    for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
+        uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
+        append(key, (const uint8_t *)call, sizeof call);
+    }
+    *push(key) = 0xFF;
+}
+
+/* Strings in the text or key on top of a machine, which one of its automata reads. */
 typedef struct {
-    Engine *engine;
-    Facts *facts;
-    uint16_t path[MAX_TOKEN + 1];
-} Explorer;
+    Machine *m;
+    const Trie *trie;
+    int is_closed_key; /* only some names are left for the key */
+    Numbers strings;   /* that end in it */
+    Numbers ends;      /* nodes that END leads to where it may end */
+} Reader;
+
+static void read_text(Reader *r, uint32_t node, const Config *c);
+
+static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its code is not legal */
+    Machine *m = r->m;
+    size_t stacked = m->stack.count, length = m->names.count;
+    uint32_t code = r->trie->code.items[child], string = r->trie->string_plus_1.items[child];
+    Config next = *c;
+    int is_right = 0;
+    m->at = (uint32_t)length - m->partial;
+    if (code > 255) {
+        is_right = code == END && accepts_end(m, c);
+        if (is_right) *push(&r->ends) = child;
+        return is_right;
+    }
+    if (m->is_strict || r->is_closed_key) *push(&m->names) = (uint8_t)code;
+    is_right = move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL));
+    if (is_right && string) *push(&r->strings) = string - 1;
+    if (is_right && has_children(r->trie, child)) read_text(r, child, &next);
+    m->names.count = length;
+    m->stack.count = stacked;
+    return is_right;
+}
+
+/* Reads the strings below a node of the trie. */
+static void read_text(Reader *r, uint32_t node, const Config *c) {
+    for (uint32_t child = first_child(r->trie, node); child < first_child(r->trie, node + 1); child++) {
+        if (r->trie->code.items[child] > END) break;
+        read_child(r, child, c);
+    }
+}
+
+/* The same as far as it is the automaton's own matter. */
+static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int mode, int is_called) {
+    const uint32_t *row = a->following + (size_t)state * a->class_count;
+    int may_return = is_called && a->accepting[mode][state];
+    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
+        if (code > END) break;
+        if (code > 255) {
+            if (code == END && may_return) *push(&facts->pauses) = (Pause){child, state};
+            else if (code == END && a->accepting[mode][state]) *push(&facts->ends) = child;
+            continue;
+        }
+        next = row[a->classes[code]];
+        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[mode][next - 1];
+        if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, state};
+        if (entry != ALWAYS) continue;
+        if (string) *push(&facts->strings) = string - 1;
+        if (has_children(trie, child)) read_alone(facts, trie, child, a, next - 1, mode, is_called);
+    }
+}
+
+static const TextFacts *text_facts_of(Engine *engine, const Config *c, uint32_t node, int mode) {
+    const Automaton *a = &engine->automata[c->automaton];
+    uint32_t key[] = {a->shape, c->state, node, (uint32_t)mode, c->stack != 0};
+    uint32_t *number = map_value(&engine->text_facts, key, sizeof key);
+    if (*number != 0) return &engine->texts.items[*number - 1];
+    *push(&engine->texts) = (TextFacts){0};
+    *number = (uint32_t)engine->texts.count;
+    TextFacts *facts = &engine->texts.items[*number - 1];
+    read_alone(facts, engine->trie, node, a, c->state, mode, c->stack != 0);
+    engine->remembered += sizeof *facts + sizeof key + 4 * (facts->strings.count + facts->ends.count + 2 * facts->pauses.count);
+    if (node == 0) {
+        facts->inside = allocate(mask_words(engine->trie), sizeof *facts->inside);
+        for (size_t i = 0; i < facts->strings.count; i++) set_bit(facts->inside, facts->strings.items[i]);
+        facts->strings.count = 0;
+        engine->remembered += mask_words(engine->trie) * sizeof *facts->inside;
+    }
+    return facts;
+}
+
+/* Goes on where others decide than the automaton alone. */
+static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from) {
+    Machine *m = r->m;
+    const Automaton *a = &m->engine->automata[from->automaton];
+    size_t length = m->names.count;
+    int has_names = 0;
+    uint8_t is_illegal[END + 1] = {0}; /* whatever was read before, after a return */
+    for (uint32_t at = from->stack; at != 0; at = m->stack.items[at].below) has_names |= m->engine->automata[m->stack.items[at].automaton].names != 0;
+    for (size_t i = 0; i < facts->pauses.count; i++) {
+        Pause pause = facts->pauses.items[i];
+        uint32_t code = r->trie->code.items[pause.node], path_length;
+        int returns = code == END || a->following[pause.state * a->class_count + a->classes[code]] == 0;
+        if (returns && is_illegal[code]) continue;
+        Config c = *from;
+        c.state = pause.state;
+        const uint16_t *path = path_of(r->trie, pause.node, &path_length);
+        for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
+        if (!read_child(r, pause.node, &c) && !has_names) is_illegal[code] = returns;
+        m->names.count = length;
+    }
+}
+
+/* Whether an automaton decides alone about what it reads. */
+static int reads_alone(Machine *m, const Config *c) {
+    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
+    if (kind != 0) m->engine->uses_names |= (uint64_t)1 << kind;
+    return (kind == 0 || m->open_kinds >> kind & 1) && is_far_from_limits(m, c);
+}
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
     size_t i = 0;
@@ -2253,55 +2413,139 @@ static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
 }
 
 /* Notes that strings below a node have written a key of the frame, or a text that must be another one than others. */
-static void note_later(Explorer *e, uint32_t node, uint32_t kind, const uint8_t *name, uint32_t length) {
-    Facts *facts = e->facts;
-    uint32_t first = 0, start = (uint32_t)facts->later_names.count;
-    while (e->path[first] < 256) first++;
-    for (uint32_t i = 0; i < first; i++) *push(&facts->later_names) = (uint8_t)e->path[i];
+static void note_later(Engine *engine, Facts *facts, uint32_t node, uint32_t kind, const uint8_t *name, uint32_t length) {
+    uint32_t first = 0, start = (uint32_t)facts->later_names.count, path_length;
+    const uint16_t *path = path_of(engine->trie, node, &path_length);
+    for (; first < path_length && path[first] < 256; first++) *push(&facts->later_names) = (uint8_t)path[first];
     append(&facts->later_names, name, length);
-    *push(&facts->later) = (LaterKey){node, hash_of_name(e->engine, name, length), kind, start, first, length};
+    *push(&facts->later) = (LaterKey){node, hash_of_name(engine, name, length), kind, start, first, length};
 }
 
-static void note_later_key(Explorer *e, uint32_t node, uint32_t code, uint32_t key_start, uint32_t end) {
-    uint8_t name[MAX_TOKEN];
-    for (uint32_t i = key_start; i < end; i++) name[i - key_start] = (uint8_t)e->path[i];
-    if (code == END) {
-        note_later(e, node, 0, name, end - key_start);
-    } else if (e->engine->ignores_key_case) {
-        const Literal *literal = &e->engine->literals[code - FIRST_LITERAL];
-        note_later(e, node, 0, literal->bytes, (uint32_t)literal->length);
+static Machine *next_walker(Engine *engine, uint32_t level) { /* as the one of a level, to be moved on */
+    Machine **next = &engine->walkers[level + 1];
+    if (*next == NULL) *next = new_machine(engine);
+    copy_machine(*next, engine->walkers[level]);
+    return *next;
+}
+
+static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node, uint32_t barred);
+
+static void visit(Engine *engine, Facts *facts, uint32_t level, uint32_t node) { /* the machine of a level has read its path */
+    const Machine *m = engine->walkers[level];
+    uint32_t string = engine->trie->string_plus_1.items[node];
+    if (m->is_closed) {
+        note_exit(facts, m->accepted, node);
+    } else {
+        if (string) set_bit(facts->inside, string - 1);
+        if (has_children(engine->trie, node)) explore(engine, facts, level, node, 0);
     }
 }
 
-/* Reads the strings below a node of the trie, from the state of the walker of a level on. */
-static void explore(Explorer *e, uint32_t node, uint32_t depth, uint32_t level, uint32_t key_start) {
-    const Trie *trie = e->engine->trie;
-    for (uint32_t child = trie->nodes.items[node].first_child; child < trie->nodes.items[node + 1].first_child; child++) {
-        uint32_t code = trie->code.items[child], next_start = key_start, next_level = level;
-        Machine *m = e->engine->walkers[level];
-        e->path[depth] = (uint16_t)code;
-        if (!is_plain_byte(m, code)) {
-            uint32_t was_key = m->count == 2 && m->frames[1].kind == KEY_FRAME;
-            int was_object = m->count == 1 && m->frames[0].kind == OBJECT_FRAME;
-            Machine *next = e->engine->walkers[++next_level];
-            copy_machine(next, m);
-            if (was_object) next_start = depth;
-            e->engine->noted_kind = 0;
-            if (!step(next, code)) continue;
-            if (e->engine->noted_kind) note_later(e, child, e->engine->noted_kind, e->engine->noted.items, (uint32_t)e->engine->noted.count);
-            if (next->is_closed) {
-                note_exit(e->facts, next->accepted, child);
-                continue;
-            }
-            int is_key = (code == END && (was_key || was_object) && next_start > 0) || (was_object && code >= FIRST_LITERAL);
-            if (is_key) note_later_key(e, child, code, next_start, depth);
+typedef struct {
+    uint32_t node, which; /* which: of the configurations, the first that ends there */
+    Mask accepted;        /* alternatives of a text or number */
+} Ending;
+
+/* Reads the strings below a node of the trie, which stands in the text or key on top of the machine of a level. */
+static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t node) {
+    Machine *m = engine->walkers[level], *next = NULL;
+    const Trie *trie = engine->trie;
+    const Frame *f = top_of(m);
+    int is_key = f->kind == KEY_FRAME, is_closed_key = is_key && !is_open_named(f->node), is_right = 0;
+    const Definition *definition = is_key ? &f->node->defines_keys : &f->node->defines_text;
+    int defines = definition->kind && (is_key || f->length) && (m->is_strict || must_be_unique(m, definition));
+    int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
+    VECTOR(Ending) endings = {0};
+    Reader reader = {.m = m, .trie = trie, .is_closed_key = is_closed_key};
+    for (uint32_t i = 0; i < m->configs.count; i++) {
+        Config c = m->configs.items[i];
+        reader.ends.count = reader.strings.count = 0;
+        const Numbers *found = &reader.ends;
+        if (is_closed_key || !reads_alone(m, &c)) {
+            read_text(&reader, node, &c);
+        } else {
+            const TextFacts *text = text_facts_of(engine, &c, node, (int)m->is_strict);
+            for (uint32_t word = 0; text->inside && word < mask_words(trie); word++) facts->inside[word] |= text->inside[word];
+            for (size_t j = 0; j < text->strings.count; j++) set_bit(facts->inside, text->strings.items[j]);
+            if (text->pauses.count == 0) found = &text->ends;
+            else copy_vector(&reader.ends, &text->ends);
+            read_pauses(&reader, text, node, &c);
         }
-        if (is_string(trie, child)) set_bit(e->facts->inside, trie->low.items[child]);
-        explore(e, child, depth + 1, next_level, next_start);
+        for (size_t j = 0; j < reader.strings.count; j++) set_bit(facts->inside, reader.strings.items[j]);
+        for (size_t j = 0; j < found->count; j++) {
+            uint32_t end = found->items[j], *mark = &engine->marks.items[end];
+            if (m->configs.count == 1 || *mark >= endings.count || endings.items[*mark].node != end) {
+                *mark = (uint32_t)endings.count;
+                *push(&endings) = (Ending){end, i, {0}};
+            }
+            if (!is_key) add(&endings.items[*mark].accepted, c.which);
+        }
     }
+    for (size_t i = 0; i < endings.count; i++) {
+        const Ending *ending = &endings.items[i], *last = &endings.items[i ? i - 1 : 0];
+        uint32_t length, from = trie->depth.items[node];
+        const uint16_t *path = path_of(trie, ending->node, &length);
+        uint8_t name[MAX_TOKEN];
+        for (uint32_t j = from; j + 1 < length; j++) name[j - from] = (uint8_t)path[j];
+        if (i == 0 || !is_same_after_all || ending->which != last->which || memcmp(&ending->accepted, &last->accepted, sizeof last->accepted)) {
+            next = next_walker(engine, level);
+            if (!is_same_after_all) append(&next->names, name, length - 1 - from);
+            engine->noted_kind = 0;
+            is_right = is_key ? finish_key(next, m->configs.items[ending->which].which) : finish_text(next, ending->accepted);
+            if (is_right && engine->noted_kind) {
+                note_later(engine, facts, ending->node, engine->noted_kind, engine->noted.items, (uint32_t)engine->noted.count);
+            }
+        }
+        if (!is_right) continue;
+        if (is_key && m->count == 2 && node != 0) note_later(engine, facts, ending->node, 0, name, length - 1 - from);
+        visit(engine, facts, level + 1, ending->node);
+    }
+    free(endings.items);
+    free(reader.ends.items);
+    free(reader.strings.items);
 }
 
-static uint32_t mask_words(const Trie *trie) { return trie->string_count / 64 + 1; }
+static int may_come(const Machine *m, const Frame *f, uint32_t code) { /* a code of structure, as far as is quickly seen */
+    uint32_t index = 0;
+    if (f->kind == ARRAY_FRAME) return code == ARRAY_END;
+    if (f->kind == OBJECT_FRAME) {
+        return code == OBJECT_END || (code >= FIRST_LITERAL && find_known(f->node, code - FIRST_LITERAL, &index) && !is_present(m, f, index));
+    }
+    return code < FIRST_LITERAL || (!f->node->text_count && find_literal(f->node->members, f->node->member_slots, code - FIRST_LITERAL));
+}
+
+/* Reads the strings below a node of the trie, from where the machine of a level is; `barred`: none that begin so. */
+static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node, uint32_t barred) {
+    const Trie *trie = engine->trie;
+    Machine *m = engine->walkers[level], *next;
+    const Frame *f = top_of(m);
+    uint32_t child = first_child(trie, node), last = first_child(trie, node + 1);
+    if (child == last || level + 3 > MAX_LEVELS) return;
+    int has_text = trie->code.items[child] <= END;
+    if (f->kind == SCALAR || f->kind == KEY_FRAME) {
+        if (has_text) explore_text(engine, facts, level, node);
+        return;
+    }
+    if (f->kind == ARRAY_FRAME) {
+        next = next_walker(engine, level);
+        if (begin_item(next)) explore(engine, facts, level + 1, node, ARRAY_END);
+    } else if (has_text && (f->kind == OBJECT_FRAME ? f->node->additional_count : f->node->text_count)) {
+        next = next_walker(engine, level);
+        int is_open = f->kind == OBJECT_FRAME ? open_key(next) : open_scalar(next, f->node->texts, f->node->text_count, 1);
+        if (is_open) explore_text(engine, facts, level + 1, node);
+    }
+    for (; child < last; child++) {
+        uint32_t code = trie->code.items[child];
+        if (code <= END || code == barred || !may_come(m, f, code)) continue;
+        next = next_walker(engine, level);
+        if (!step(next, code)) continue;
+        if (engine->ignores_key_case && code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
+            const Literal *literal = &engine->literals[code - FIRST_LITERAL];
+            note_later(engine, facts, child, 0, literal->bytes, (uint32_t)literal->length);
+        }
+        visit(engine, facts, level + 1, child);
+    }
+}
 
 static void put_frame_key(Bytes *key, const Machine *m, const Frame *f, uint32_t depth) {
     uint64_t length = f->length < f->node->count_bound ? f->length : f->node->count_bound;
@@ -2313,21 +2557,6 @@ static void put_frame_key(Bytes *key, const Machine *m, const Frame *f, uint32_t
     if (f->kind != OBJECT_FRAME) return;
     *push(key) = m->missing_jobs && f->node->defines_keys.kind == m->engine->graph_keys;
     append(key, (const uint8_t *)(m->words.items + f->first_word), f->node->known_words * sizeof *m->words.items);
-}
-
-static void put_config_key(Bytes *key, const Machine *m) {
-    const Engine *engine = m->engine;
-    for (size_t i = 0; i < m->configs.count; i++) {
-        Config c = m->configs.items[i];
-        uint32_t units = c.units + MAX_TOKEN + 64 > engine->max_call_units ? c.units : 0;
-        uint32_t parts[] = {c.which, c.automaton, c.state, units};
-        append(key, (const uint8_t *)parts, sizeof parts);
-        for (uint32_t at = c.stack; at != 0; at = m->stack.items[at].below) {
-            uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
-            append(key, (const uint8_t *)call, sizeof call);
-        }
-        *push(key) = 0xFF;
-    }
 }
 
 /* The names of the object in a frame, one after the other. */
@@ -2343,14 +2572,18 @@ static int by_hash(const void *left, const void *right) {
     return a->hash < b->hash ? -1 : a->hash > b->hash;
 }
 
-/* What the names in scope add to the key of a frame, where they matter to it. */
-static void put_names_key(Bytes *key, const Machine *m, int has_text) {
+/* What the names of some kinds add to the key of a frame, where they matter to it. */
+static void put_names_key(Bytes *key, const Machine *m, uint64_t kinds, int has_text) {
     const uint8_t *text = m->names.items + m->partial;
-    append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
-    append(key, (const uint8_t *)&m->events, sizeof m->events);
-    append(key, m->known_bytes.items + m->owner_start, m->owner_length);
+    uint64_t open_kinds = m->open_kinds & kinds;
+    append(key, (const uint8_t *)&open_kinds, sizeof open_kinds);
+    if (kinds >> m->engine->payload_kind & 1) append(key, (const uint8_t *)&m->events, sizeof m->events);
+    if (m->is_owner_needed || kinds >> m->engine->owned_kind & 1) {
+        append(key, m->known_bytes.items + m->owner_start, m->owner_length);
+    }
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
+        if (!(kinds >> name->kind & 1)) continue;
         uint32_t parts[] = {name->kind, name->length, name->owner_length, name->pending};
         append(key, (const uint8_t *)parts, sizeof parts);
         append(key, m->known_bytes.items + name->start, name->length);
@@ -2388,10 +2621,6 @@ static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
     }
 }
 
-static int must_be_unique(const Machine *m, const Definition *definition) {
-    return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
-}
-
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
 static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     Engine *engine = m->engine;
@@ -2405,7 +2634,9 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     key->count = 0;
     *push(key) = (uint8_t)(f->kind | is_key << 3 | (int)m->is_strict << 4 | (int)m->is_forward << 5);
     put_frame_key(key, m, f, depth);
-    if (is_key || f->kind == SCALAR) put_config_key(key, m);
+    for (size_t i = 0; i < (is_key || f->kind == SCALAR ? m->configs.count : 0); i++) {
+        put_config_key(key, m, &m->configs.items[i]);
+    }
     if (names_count) {
         size_t at = f->first_entry;
         for (const Entry *entry; (entry = next_entry(m, base, &at)) != NULL;) {
@@ -2414,17 +2645,21 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         }
         if (is_key) append(key, m->names.items + m->partial, m->names.count - m->partial);
     }
+    size_t key_length = key->count;
     uint32_t known = map_get(&engine->frame_facts, key->items, key->count), *number;
     if (known != 0 && engine->facts.items[known - 1].uses_names) {
-        put_names_key(key, m, is_key || f->kind == SCALAR);
+        put_names_key(key, m, engine->facts.items[known - 1].uses_names, is_key || f->kind == SCALAR);
         known = map_get(&engine->frame_facts, key->items, key->count);
     }
     if (known != 0) return known - 1;
     Facts *facts = push(&engine->facts);
     *facts = (Facts){.inside = NULL};
     facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
-    for (uint32_t level = 0; level < MAX_TOKEN + 2; level++) {
-        if (engine->walkers[level] == NULL) engine->walkers[level] = new_machine(engine);
+    if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
+    if (engine->marks.count == 0) {
+        reserve(&engine->marks, trie->nodes.count);
+        engine->marks.count = trie->nodes.count;
+        memset(engine->marks.items, 0, trie->nodes.count * sizeof *engine->marks.items);
     }
     Machine *walker = engine->walkers[0];
     walker->is_strict = m->is_strict;
@@ -2453,17 +2688,19 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     }
     if (is_key) walker->frames[walker->count++] = *top_of(m);
     walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
-    Explorer explorer = {.engine = engine, .facts = facts};
     engine->is_exploring = 1;
     engine->names_before = walker->known.count;
     engine->uses_names = 0;
-    explore(&explorer, 0, 0, 0, 0);
+    explore(engine, facts, 0, 0, 0);
     engine->is_exploring = 0;
     facts->uses_names = engine->uses_names;
+    key->count = key_length;
     number = map_value(&engine->frame_facts, key->items, key->count);
     if (*number == 0) *number = (uint32_t)engine->facts.count;
-    if (facts->uses_names) {
-        put_names_key(key, m, is_key || f->kind == SCALAR);
+    uint64_t *kinds = &engine->facts.items[*number - 1].uses_names; /* that have mattered to such frames so far */
+    *kinds |= facts->uses_names;
+    if (*kinds) {
+        put_names_key(key, m, *kinds, is_key || f->kind == SCALAR);
         *map_value(&engine->frame_facts, key->items, key->count) = (uint32_t)engine->facts.count;
     }
     if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
@@ -2643,17 +2880,17 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
             const uint64_t *outer = engine->masks.items[parts.items[i + 1]];
             const Numbers *nodes = &facts->exits.items[i].nodes;
             for (size_t j = 0; j < nodes->count; j++) {
-                uint32_t node = nodes->items[j], low = trie->low.items[node], high = trie->high.items[node];
-                const uint32_t *rests = trie->rests.items + trie->rest_start.items[node];
-                for (uint32_t string = low; string < high; string++) {
-                    if (bit_of(outer, rests[string - low])) set_bit(bits, string);
+                uint32_t node = nodes->items[j];
+                const Rest *rest = trie->rests.items + trie->rest_start.items[node];
+                for (uint32_t left = trie->high.items[node] - trie->low.items[node]; left > 0; left--, rest++) {
+                    if (bit_of(outer, rest->rest)) set_bit(bits, rest->string);
                 }
             }
         }
         for (size_t i = exits + 1; i < parts.count; i++) {
             uint32_t node = parts.items[i];
-            for (uint32_t string = trie->low.items[node]; string < trie->high.items[node]; string++) {
-                bits[string / 64] &= ~((uint64_t)1 << string % 64);
+            for (uint32_t place = trie->low.items[node]; place < trie->high.items[node]; place++) {
+                bits[trie->order[place] / 64] &= ~((uint64_t)1 << trie->order[place] % 64);
             }
         }
         set_bit(bits, trie->string_count);
@@ -2678,11 +2915,18 @@ static void forget_masks(Engine *engine) {
         free(engine->masks.items[i]);
         free(engine->packed.items[i]);
     }
+    for (size_t i = 0; i < engine->texts.count; i++) {
+        free(engine->texts.items[i].strings.items);
+        free(engine->texts.items[i].inside);
+        free(engine->texts.items[i].ends.items);
+        free(engine->texts.items[i].pauses.items);
+    }
     free_map(&engine->frame_facts);
+    free_map(&engine->text_facts);
     free_map(&engine->mask_parts);
     free_map(&engine->mask_contents);
     engine->first_mask += (uint32_t)engine->masks.count;
-    engine->facts.count = engine->masks.count = engine->packed.count = 0;
+    engine->facts.count = engine->texts.count = engine->masks.count = engine->packed.count = 0;
     engine->ends_plus_1[0] = engine->ends_plus_1[1] = 0;
     engine->remembered = 0;
     engine->generation++;
@@ -2703,10 +2947,11 @@ static const uint8_t *packed_mask(Engine *engine, uint32_t mask) { /* a bit a to
     uint8_t **packed = &engine->packed.items[mask];
     if (*packed == NULL) {
         *packed = allocate(packed_size(engine->trie), 1);
-        for (uint32_t string = 0; string < engine->trie->string_count; string++) {
-            uint32_t token = engine->trie->string_token[string];
-            if (token && bit_of(engine->masks.items[mask], string)) (*packed)[(token - 1) / 8] |= (uint8_t)(0x80 >> (token - 1) % 8);
+        for (size_t i = 0; i < packed_size(engine->trie); i++) { /* bits the other way round */
+            uint64_t byte = engine->masks.items[mask][i / 8] >> 8 * (i % 8) & 255;
+            (*packed)[i] = (uint8_t)((byte * 0x0202020202u & 0x010884422010u) % 1023);
         }
+        if (engine->trie->token_count % 8) (*packed)[packed_size(engine->trie) - 1] &= (uint8_t)(0xFF00 >> engine->trie->token_count % 8);
     }
     return *packed;
 }
@@ -2959,6 +3204,33 @@ static void study_automata(Loader *loader) {
             same = is_same ? same + 1 : 0;
         }
     }
+}
+
+static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
+    Bytes *key = &loader->engine->key;
+    uint32_t states = a->state_count, *number;
+    key->count = 0;
+    for (int mode = 0; mode < 2; mode++) {
+        const uint32_t *last = a->distance[mode] + (size_t)(a->row_count - 1) * states;
+        a->entry[mode] = keep(loader, states, 1);
+        for (uint32_t state = 0; state < states; state++) {
+            int is_dead = last[state] >= FAR || (mode && a->is_lenient[state]);
+            a->entry[mode][state] = is_dead ? NEVER : mode && a->requires[state] ? ASK : ALWAYS;
+            if (last[state] < FAR && last[state] > a->farthest[mode]) a->farthest[mode] = last[state];
+        }
+        uint32_t row = a->row_count - 1;
+        while (row > 0 && !memcmp(a->distance[mode] + (size_t)(row - 1) * states, last, states * sizeof *last)) row--;
+        a->steady[mode] = row;
+        append(key, a->entry[mode], states);
+        append(key, a->accepting[mode], states);
+    }
+    append(key, (const uint8_t *)&a->state_count, sizeof a->state_count);
+    append(key, (const uint8_t *)&a->call_count, sizeof a->call_count);
+    append(key, a->classes, sizeof a->classes);
+    append(key, (const uint8_t *)a->following, (size_t)states * a->class_count * sizeof *a->following);
+    number = map_value(shapes, key->items, key->count);
+    if (*number == 0) *number = (uint32_t)shapes->count;
+    a->shape = *number;
 }
 
 static void put_slot(NameSlot *slots, uint32_t slot_count, uint32_t literal, uint32_t index) {
@@ -3223,6 +3495,9 @@ static void load_grammar(Loader *loader) {
     for (uint32_t i = 0; i < engine->node_count; i++) load_node(loader, &engine->nodes[i]);
     if (loader->left != 0) longjmp(*way_out, 2);
     study_automata(loader);
+    Map shapes = {0};
+    for (uint32_t i = 0; i < engine->automaton_count; i++) find_entries(loader, &engine->automata[i], &shapes);
+    free_map(&shapes);
     study_nodes(loader);
 }
 
@@ -3303,11 +3578,13 @@ EXPORT void engine_free(Engine *engine) {
     way_out = &here;
     forget_masks(engine);
     free_map(&engine->literal_numbers);
-    for (size_t i = 0; i < MAX_TOKEN + 2; i++) free_machine(engine->walkers[i]);
+    for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
     free_machine(engine->machine3);
     free(engine->facts.items);
+    free(engine->texts.items);
+    free(engine->marks.items);
     free(engine->masks.items);
     free(engine->packed.items);
     free(engine->codes.items);
@@ -3335,6 +3612,7 @@ EXPORT Engine *engine_new(const uint64_t *numbers, size_t count, const Trie *tri
     if (reason == 0) {
         Loader loader = {.engine = engine, .at = numbers, .left = count};
         engine->trie = trie;
+        for (int i = 0; i < 256 * 8; i++) engine->spread[i / 8][i % 8] = (uint8_t)(i / 8 >> i % 8 & 1);
         engine->machine = new_machine(engine);
         engine->machine2 = new_machine(engine);
         engine->machine3 = new_machine(engine);
@@ -3549,8 +3827,12 @@ EXPORT int machine_legal(Machine *m, uint8_t *legal) {
     GUARD(NO_MEMORY);
     Engine *engine = m->engine;
     if (engine->remembered > MAX_MASK_BYTES) forget_masks(engine);
-    const uint8_t *packed = packed_mask(engine, mask_of(m));
-    for (uint32_t i = 0; i < engine->trie->token_count; i++) legal[i] = packed[i / 8] >> (7 - i % 8) & 1;
+    uint32_t count = engine->trie->token_count;
+    uint32_t mask = mask_of(m);
+    const uint64_t *bits = engine->masks.items[mask];
+    uint32_t i = 0;
+    for (; i + 8 <= count; i += 8) memcpy(legal + i, engine->spread[bits[i / 64] >> i % 64 & 255], 8);
+    memcpy(legal + i, engine->spread[bits[i / 64] >> i % 64 & 255], count - i);
     return 1;
 }
 

@@ -339,6 +339,8 @@ class Engine:
         weakref.finalize(self, self.library.engine_free, self.pointer)
         self._accepted = (ctypes.c_uint64 * 8)()
         self._masks: dict[int, bytes] = {}
+        self._legal = np.empty(len(self.segmenter.expansions), dtype=bool)  # what a call fills in
+        self._legal_address = self._legal.ctypes.data
 
     def encode(self, text: bytes) -> list[int] | None:
         """Token ids of a document's JSON text in UTF-8; None: it is not valid."""
@@ -514,9 +516,8 @@ class Matcher:
 
     def legal(self) -> np.ndarray:
         """Which tokens some valid document goes on with: bool (vocab_size,)."""
-        legal = np.empty(len(self.engine.segmenter.expansions), dtype=bool)
-        _check(self._library.machine_legal(self.pointer, legal.ctypes.data))
-        return legal
+        _check(self._library.machine_legal(self.pointer, self.engine._legal_address))
+        return self.engine._legal.copy()
 
     def frames(self) -> list[tuple[str, int, int | str]]:
         """What this position is in, from the document inwards: the kind of each part, its node, and the length of an
