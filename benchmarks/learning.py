@@ -39,7 +39,7 @@ from benchmarks.held_out import Document, split_documents
 from benchmarks.small_runs import Documents, FinishedRuns, add_arguments, train
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
+from nanochat_tct.tokenizer.train import train_vocabulary
 from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.token_parts import TokenParts, parts_of
 
@@ -119,7 +119,7 @@ class Corpus:
         path = self.cache / "line.json"
         if not path.exists():
             values = ((document.repo, json.loads(document.compact)) for document in self.training)
-            train_vocabulary(values, workflow_schema(), VOCAB_SIZE, path)
+            train_vocabulary(values, None, VOCAB_SIZE, path)
         return Tokenizer(path)
 
     def byte_pairs(self, variant: str) -> BytePairs:

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ i
 from benchmarks.byte_pairs import BytePairs
 from benchmarks.held_out import Document, fold_of, owner_of, read_documents, without_copies
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
+from nanochat_tct.tokenizer.train import train_vocabulary
 
 RANKS_ADDRESS = "https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken"
 VOCAB_SIZE = 8192
@@ -160,7 +160,7 @@ def count_tokens(rest: list[Document], held_out: list[Document], theirs: tiktoke
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vocabulary.json"
         values = ((document.repo, json.loads(document.compact)) for document in rest)
-        train_vocabulary(values, workflow_schema(), VOCAB_SIZE, path)
+        train_vocabulary(values, None, VOCAB_SIZE, path)
         ours = load_tokenizer(str(path))
     texts = [document.compact for document in rest]
     words, superwords = (BytePairs.learn(lambda: texts, VOCAB_SIZE, share) for share in (1.0, 0.5))

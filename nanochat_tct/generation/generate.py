@@ -35,7 +35,7 @@ class Sample:
     tokens: list[int]  # content tokens, including the prompt
     # "limit": max_tokens forced the ending; "decode_prefix": completed a document that a wheel's tokenizer cut off
     completed_by: Literal["model", "limit", "decode_prefix"]
-    problem: str | None  # the schema's first objection, None if the workflow is valid
+    problem: str | None  # what GitHub refuses it for, None if it accepts the workflow
 
     @property
     def valid(self) -> bool:
@@ -74,7 +74,7 @@ def generate_workflows(
 
 def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
     """Decode the workflow of some tokens, completing it if it was cut off."""
-    from nanochat_tct.generation.validity import schema_problem
+    from nanochat_tct.generation.validity import document_problem
 
     if generated.is_complete:
         text, _, _ = tokenizer.decode(generated.tokens)
@@ -89,7 +89,7 @@ def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
         json=to_json(value),
         tokens=generated.tokens,
         completed_by=completed_by,
-        problem=schema_problem(value),
+        problem=document_problem(value, tokenizer),
     )
 
 
@@ -111,6 +111,12 @@ def generate(config: GenerateConfig) -> int:
         print(f"left out of the prompt: {lines[0].strip()!r}{more} ({prompt.reason})", file=sys.stderr)
     elif prompt.reason:
         print(f"the last line of the prompt is taken as not yet complete ({prompt.reason})", file=sys.stderr)
+    place = None if prompt.is_whole else tokenizer.complaint(prompt.tokens)
+    if place is not None:
+        print(
+            f"{name} has something at {place or '/'} that GitHub accepts with a warning; it stays as it is",
+            file=sys.stderr,
+        )
     if prompt.is_whole:
         print(f"{name} is a whole workflow: there is nothing to add", file=sys.stderr)
     if len(prompt.tokens) >= config.limit and not prompt.is_whole:

@@ -3506,7 +3506,8 @@ static int has_right_graph(Machine *m) {
     Map jobs = {0};
     Numbers counts = {0}, first = {0}, next = {0}, ready = {0}; /* per job: needs that are left, the needs that name it */
     Numbers owners = {0};
-    int is_right = m->engine->graph_keys == 0 || m->needs.count == 0;
+    int is_right = 1; /* where no jobs are among what was read, as in one job by itself */
+    for (size_t i = 0; i < m->needs.count && is_right; i++) is_right = m->needs.items[i].kind != m->engine->graph_keys;
     for (size_t i = 0; i < m->needs.count && !is_right; i++) {
         const Name *job = &m->needs.items[i];
         if (job->kind != m->engine->graph_keys) continue;

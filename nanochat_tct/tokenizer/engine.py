@@ -432,7 +432,7 @@ class Engine:
         """A matcher of some mode before the first base token of a document.
 
         Args:
-            mode: LENIENT or STRICT, see ``matcher``; GENERATING: strict, and names are not used before their definition;
+            mode: LENIENT or STRICT, see ``matcher``; GENERATING: strict, and no name is used before its definition;
                 PROMPT: lenient until ``Matcher.generate``.
         """
         return Matcher(self, self.library.machine_new(self.pointer, mode))

@@ -49,9 +49,8 @@ def learn_tokens(counts: Counter[str], base_size: int, vocab_size: int) -> list[
     surplus = max(0, len(tokens) - capacity)
     for rounds_left in range(ROUNDS, 0, -1):
         uses = _uses(counts, base | tokens)
-        by_loss = sorted(
-            tokens, key=lambda token: (uses[token] * _pieces_without(token, base | tokens), token)
-        )
+        every = base | tokens
+        by_loss = sorted(tokens, key=lambda token: (uses[token] * _pieces_without(token, every), token))
         drop = max(0, len(tokens) - capacity) if rounds_left == 1 else surplus // ROUNDS
         tokens.difference_update(by_loss[:drop])
     uses = _uses(counts, base | tokens)

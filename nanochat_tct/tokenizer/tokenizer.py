@@ -7,12 +7,13 @@ import struct
 from array import array
 from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nanochat_tct.tokenizer.engine import DONE, END, GENERATING, LENIENT, PAD, Engine, Matcher, base_name
+from nanochat_tct.tokenizer.engine import DONE, END, LENIENT, PAD, PROMPT, STRICT, Engine, Matcher, base_name
 from nanochat_tct.tokenizer.errors import Problem, TokenizerError
 from nanochat_tct.tokenizer.explain import Explainer, Pairs, json_text
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
@@ -212,15 +213,18 @@ class Tokenizer:
             they were a complete document by themselves.
         """
         self._check_range(tokens)
-        matcher = self.engine.matcher()
+        mode = PROMPT if self.is_github else LENIENT
+        matcher = self.engine.matcher_in(mode)
         legal = matcher.advance_tokens(array("I", tokens))
         base, fields, is_complete = self.segmenter.decode(tokens[:legal]), matcher.fields, matcher.is_complete
         if not is_complete:
             cut = _incomplete_character(base)
             if cut:
                 base = base[:-cut]
-                matcher = self.engine.matcher()
+                matcher = self.engine.matcher_in(mode)
                 assert matcher.advance(base)
+            if self.is_github:
+                matcher.generate()
             base += matcher.complete()
         result, text, _ = self.engine.read(base, checks_graph=False)
         assert result == DONE
@@ -237,11 +241,23 @@ class Tokenizer:
         return [start, *tokens[start:end]]
 
     def matcher(self) -> TokenMatcher:
-        """Return a matcher before the first token of a document.
-
-        In GitHub's language it leaves out what GitHub accepts and its language service complains of.
-        """
+        """Return a matcher before the first token of a document."""
         return TokenMatcher(self)
+
+    @cached_property
+    def stays_in_text(self) -> np.ndarray:
+        """Tokens of which nothing stands behind the end of a text: bool (vocab_size,)."""
+        return np.array([max(text[:-1], default="") <= "\xff" for text in self.expansions])
+
+    def complaint(self, tokens: Sequence[int]) -> str | None:
+        """The place (JSON pointer) up to which the beginning of a document has nothing that GitHub accepts and its
+        language service complains of; None: it has nothing of that at all, or the vocabulary is of another language."""
+        matcher = self.engine.matcher_in(STRICT if self.is_github else LENIENT)
+        if matcher.advance_tokens(array("I", tokens)) == len(tokens):
+            return None
+        frames = matcher.frames()
+        parts = [str(detail) for kind, _, detail in frames[:-1] if kind in ("array", "object")]
+        return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
 
     def masks_of(self, tokens: Sequence[int]) -> list[bytes]:
         """Which tokens are legal in the place of each token of a document, itself among them.
@@ -276,19 +292,36 @@ class Tokenizer:
 
 
 class TokenMatcher:
-    """Walks through a document token by token, as generation does."""
+    """Walks through a document token by token, as generation does.
+
+    What is generated has nothing that GitHub's language service complains of, where the vocabulary is of GitHub's
+    language. What stands before may have: then the text that it is in the middle of ends as it can.
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._matcher: Matcher = tokenizer.engine.matcher_in(GENERATING if tokenizer.is_github else LENIENT)
+        self._matcher: Matcher = tokenizer.engine.matcher_in(PROMPT if tokenizer.is_github else LENIENT)
         self._expected: tuple[str, ...] = ()
+        self._is_waiting = False  # for the end of a text that has no strict one
 
     def expect(self, *beginnings: str) -> None:
-        """Allows only tokens that write one of these strings of base tokens first; the last may go on beyond it.
+        """From here on tokens are generated, first those that write one of some strings of base tokens.
 
-        Each must be legal here, and the first one lead to the shortest document; an empty one allows anything.
+        Each string must be legal here, and the first one lead to the shortest document; the last token may go on
+        beyond it. An empty string, or none at all, allows anything.
         """
         self._expected = beginnings if all(beginnings) else ()
+        self._is_waiting = self._tokenizer.is_github
+        self._end_waiting()
+
+    def _end_waiting(self) -> None:
+        """Goes over to strict mode where that can be."""
+        strict = self._matcher.copy()
+        if not self._is_waiting or not strict.generate():
+            return
+        allowed = tuple(beginning for beginning in self._expected if strict.allows(beginning))
+        if allowed or not self._expected:
+            self._matcher, self._expected, self._is_waiting = strict, allowed, False
 
     @property
     def is_complete(self) -> bool:
@@ -298,6 +331,8 @@ class TokenMatcher:
     def legal(self) -> np.ndarray:
         """Which tokens some valid document goes on with: bool (vocab_size,)."""
         mask = self._matcher.legal()
+        if self._is_waiting:
+            mask &= self._tokenizer.stays_in_text
         if not self._expected:
             return mask
         expansions = self._tokenizer.expansions
@@ -314,7 +349,9 @@ class TokenMatcher:
 
     def allows(self, token: int) -> bool:
         """Whether some valid document goes on with this token."""
-        return self._fits(token) and self._matcher.advance_token(token, is_trial=True)
+        if not self._fits(token) or not self._matcher.advance_token(token, is_trial=True):
+            return False
+        return not self._is_waiting or bool(self._tokenizer.stays_in_text[token])
 
     def advance(self, token: int) -> None:
         """Reads a token.
@@ -329,6 +366,7 @@ class TokenMatcher:
             is_written = any(text.startswith(expected) for expected in self._expected)
             rests = [each[len(text) :] for each in self._expected if each.startswith(text)]
             self._expected = () if is_written else tuple(rests)
+        self._end_waiting()
 
     def after(self, token: int) -> TokenMatcher:
         """Return a new matcher that has also accepted a token; see ``advance``."""
@@ -339,11 +377,17 @@ class TokenMatcher:
 
     def closing(self) -> list[int]:
         """Tokens that end the document: the shortest way in base tokens."""
-        if not self._expected:
+        if not self._expected and not self._is_waiting:
             return self._matcher.closing()
+        written = self._expected[0] if self._expected else ""
         matcher = self._matcher.copy()
-        assert matcher.advance(self._expected[0])
-        return self._tokenizer.segmenter.encode(self._expected[0] + matcher.complete())
+        assert matcher.advance(written)
+        while self._is_waiting and not matcher.is_complete and not matcher.generate():
+            rest = matcher.complete()  # of which only the end of the text on top counts
+            end = next(index for index, character in enumerate(rest) if character > "\xff") + 1
+            assert matcher.advance(rest[:end])
+            written += rest[:end]
+        return self._tokenizer.segmenter.encode(written + matcher.complete())
 
     def _fits(self, token: int) -> bool:
         """Whether a token is one of what is expected."""

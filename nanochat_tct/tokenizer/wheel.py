@@ -102,6 +102,9 @@ class WheelTokenizer:
     def extract_window(self, tokens: Sequence[int], start: int, end: int) -> list[int]:
         return list(self._module.extract_window(list(tokens), start, end))
 
+    def complaint(self, tokens: Sequence[int]) -> None:
+        """It cannot tell."""
+
     def masks_of(self, tokens: Sequence[int]) -> None:
         """It cannot tell what is legal."""
 

@@ -23,8 +23,7 @@ import torch
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import prepare as prepare_module
 from nanochat_tct.data.config import PrepareConfig
-from nanochat_tct.data.encode import encode_raw
-from nanochat_tct.data.parts import RawDocument, plan_parts
+from nanochat_tct.data.parts import plan_parts
 from nanochat_tct.data.prepare import prepare
 from nanochat_tct.data.sources import find_sources
 from nanochat_tct.data.store import TokenStore
@@ -32,7 +31,6 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.commands import Finished, assert_user_error, flags, run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 

@@ -192,7 +192,10 @@ STEPS = "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n"
     ("text", "value"),
     [
         # (the prompt, what the shortest workflow begins with)
-        ('{"on":{"push":{"branches":["main"],', {"on": {"push": {"branches": ["main"], "paths": ["a"]}}}),
+        (
+            '{"on":{"push":{"branches":["main"],',
+            {"on": {"push": {"branches": ["main"], "branches-ignore": True}}},
+        ),
         (
             '{"on":{"push":{"branches":["main"]},',
             {"on": {"push": {"branches": ["main"]}, "branch_protection_rule": None}},
@@ -208,7 +211,7 @@ STEPS = "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n"
         ("name: Rel \udcf0\udc9f", {"name": "Rel"}),
         ("name: x\ud83d", {"name": "x"}),
         ("permissions:\n  contents: re", {"permissions": {"contents": "read"}}),
-        ("on: push\njobs:\n  a:\n    runs-o", {"on": "push", "jobs": {"a": {"runs-on": ""}}}),
+        ("on: push\njobs:\n  a:\n    runs-o", {"on": "push", "jobs": {"a": {"runs-on": True}}}),
         ("on: workflow_c", {"on": "workflow_call"}),
         ("on: workflow_c\n", {"on": "workflow_call"}),
         ("on:\n  workflow_c", {"on": "workflow_call"}),
@@ -233,7 +236,7 @@ STEPS = "on: push\njobs:\n  a:\n    runs-on: x\n    steps:\n"
         ("name: CI#", {"name": "CI#"}),
         ("--- # a\nname: x", {"name": "x"}),
         ("? name\n: x", {"name": "x"}),
-        ("? nam", {"name": ""}),
+        ("? nam", {"name": None}),
         ("env:\n  A: tru", {"env": {"A": True}}),
         ('{"env":{"A":tru', {"env": {"A": True}}),
         ('{"env":{"A":1.', {"env": {"A": 1.0}}),

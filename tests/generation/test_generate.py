@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -14,10 +15,9 @@ from nanochat_tct.documents import read_workflow, to_yaml
 from nanochat_tct.generation.generate import generate_workflows
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
-from tests.support.commands import run_python
 from tests.support.models import model_that_knows, save, untrained_model, workflow
 
-TOKENIZER = load_tokenizer()
+TOKENIZER: Any = load_tokenizer()
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +104,9 @@ def test_an_untrained_model_needs_no_checkpoint(tmp_path: Path, capsys: pytest.C
     arguments = ["generate", "--untrained", "--num-samples", "20", "--output", str(tmp_path)]
     assert main(arguments) == 0
     assert len(capsys.readouterr().out.splitlines()) == 20
-    command = (
-        "-m",
-        "check_jsonschema",
-        "--builtin-schema",
-        "vendor.github-workflows",
-        *sorted(tmp_path.iterdir()),
-    )
-    assert run_python(*command).code == 0
+    for file in tmp_path.iterdir():
+        base = TOKENIZER.write(read_workflow(file.read_text(), "yaml"))
+        assert TOKENIZER.engine.matcher(is_strict=True).advance(base), file.read_text()
 
 
 def test_tells_what_it_left_out_of_the_prompt(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
