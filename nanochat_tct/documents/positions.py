@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import re
 from collections.abc import Sequence
@@ -33,8 +34,10 @@ class Positions:
 
     def __init__(self, text: str) -> None:
         recorder = _Recorder()
-        self._parser = YamlParser(text.removeprefix("\ufeff"), recorder)
-        self._parser.parse()
+        parser = YamlParser(text.removeprefix("\ufeff"), recorder)
+        parser.parse()
+        self._text = parser.text
+        self._line_ends = [found.start() for found in re.finditer("\n", parser.text)]
         assert recorder.root is not None
         self._root = recorder.root
 
@@ -58,9 +61,10 @@ class Positions:
             if is_last and offset is not None:
                 text = str(step) if of_key else child.text
                 if text:
-                    position = _inside(self._parser.text, position, text, offset)
+                    position = _inside(self._text, position, text, offset)
             part = child
-        return self._parser.line_and_column(position)
+        line = bisect.bisect_left(self._line_ends, position)
+        return line, position - self._line_ends[line - 1]
 
 
 class _Recorder:

@@ -225,6 +225,11 @@ class Explainer:
             raise self.errors(value)[0].error()
         return base
 
+    def problems(self, value: Any) -> list[Problem]:
+        """All that is wrong with a document whose objects are dictionaries: errors, then warnings."""
+        errors = [] if _Search(self, value, is_strict=False).is_right(value) else self.errors(value)
+        return errors + self.warnings(value, errors)
+
     def errors(self, value: Any) -> list[Problem]:
         """All that is wrong with a document that the engine refuses."""
         search = _Search(self, value, is_strict=False)
@@ -240,9 +245,10 @@ class Explainer:
         """What GitHub's language service complains of in a workflow beyond errors, which were found before."""
         if not self.is_github:
             return []
-        value_only = without_names(value)
-        search = _Search(self, value_only, is_strict=True)
-        search.check(0, value_only, 0, ())
+        search = _Search(self, value, is_strict=True)
+        if not search.is_right(value):
+            unnamed = without_names(value)
+            search.check(0, unnamed, 0, ())
         found = [replace(p, is_warning=True) for p in search.problems if p.message not in WHOLE]
         found += [problem for problem in name_problems(value) if problem.is_warning]
         wrong = {(error.path, error.of_key, error.offset) for error in errors}
@@ -333,6 +339,10 @@ class _Search:
         self.node = cache(lambda number: Node(grammar, number, True)) if is_strict else explainer.node
         self.problems: list[Problem] = []
 
+    def is_right(self, value: Any) -> bool:
+        """Whether the engine takes a whole document."""
+        return self.matcher.write(self.to_json(value).encode("utf-8"))
+
     def check(self, number: int, value: Any, depth: int, path: Path) -> int:
         """The alternatives of a node that accept a value, as a mask; EVERY: none does, and it is said why."""
         accepted, _ = self.engine.write(self.to_json(value).encode("utf-8"), number, depth, self.matcher)
@@ -369,7 +379,7 @@ class _Search:
     def _check_object(self, node: Node, value: Any, depth: int, path: Path) -> None:
         before = len(self.problems)
         pairs = list(value.items() if isinstance(value, dict) else value)
-        names = self._right_names(node, [name for name, _ in pairs], path)
+        names = dict.fromkeys(self._right_names(node, [name for name, _ in pairs], path))
         alive = EVERY
         try:
             alive, _ = node.shapes_with(tuple(names))
@@ -391,6 +401,7 @@ class _Search:
     def _right_names(self, node: Node, names: list[str], path: Path) -> list[str]:
         """The keys of an object that may stand in it, each once; the others are reported."""
         right: list[str] = []
+        given = set(names)
         ignores_case = self.engine.grammar.get("ignore_key_case", False)
         seen: dict[str, str] = {}
         for name in names:
@@ -402,7 +413,7 @@ class _Search:
                 self._report((*path, name), what, of_key=True)
             elif node.key(name) is None and not (self.is_github and node.free):
                 self._mismatch(path, node.unknown_key(name))
-                right += [meant for meant in node.meant(name) if meant not in names]
+                right += [meant for meant in node.meant(name) if meant not in given]
             elif name not in node.known and (problems := self._key_problems(node, name, (*path, name))):
                 self.problems += problems
             else:

@@ -17,6 +17,8 @@ from nanochat_tct.tokenizer.engine import END, Matcher
 from nanochat_tct.tokenizer.github import FACTS, MIN_INTERVAL
 
 Path = tuple[str | int, ...]  # keys and numbers of items, from the document inwards
+MAX_COMPARED = 200  # names that one may be meant for
+MAX_PROBLEMS = 10  # of one text
 MAX_LISTED = 12  # names that a message lists
 MAX_DEPTH = 40  # of brackets, from which on an expression that is refused may be too deep
 _TOKEN = re.compile(
@@ -52,7 +54,7 @@ def facts() -> Facts:
 
 def near(names: Iterable[str], name: str) -> list[str]:
     """The name that is most like another one, if any is."""
-    by_folded = {each.lower(): each for each in names}
+    by_folded = {each.lower(): each for each in itertools.islice(names, MAX_COMPARED)}
     found = difflib.get_close_matches(name.lower().replace("_", "-"), by_folded, n=1, cutoff=0.7)
     found = found or difflib.get_close_matches(name.lower(), by_folded, n=1, cutoff=0.7)
     return [by_folded[each] for each in found]
@@ -95,7 +97,7 @@ def text_problems(
     written = text
     while True:
         at = _legal_length(start(), written)
-        if at is None or (problems and at <= problems[-1][0]):
+        if at is None or (problems and at <= problems[-1][0]) or len(problems) == MAX_PROBLEMS:
             break
         offset, message, repaired = _problem(written, at, path, start, is_key, is_strict)
         problems.append((offset, message))
@@ -137,6 +139,8 @@ def _problem(
         before = text[: max(begin - 3, 0)]
         is_whole = begin == 0
         if not is_whole and not start().allows(_base(before + "${{ 0")):
+            if is_condition:
+                break
             message = "" if is_strict else "no expression may stand here: write the text itself"
             return begin - 3, message, None
         found = _in_expression(
@@ -389,6 +393,8 @@ def _plain_problem(text: str, at: int, path: Path, is_key: bool) -> tuple[int, s
     if path[-1:] == ("uses",):
         return _uses_problem(text, is_step="steps" in path)
     if path[-1:] == ("if",):
+        if re.sub(_EXPRESSION, "", text, count=1).isspace():
+            return 0, ""  # there is only one expression after all
         return 0, "text around ${{ }} makes a condition that is always true: put all of it inside ${{ }}"
     if not text:
         return 0, "the text must not be empty"

@@ -7,11 +7,19 @@ need a later one, names differ in case, and a name may be used before what defin
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import Any
 
 from nanochat_tct.tokenizer.errors import Problem
-from nanochat_tct.tokenizer.explain_text import Path, did_you_mean, expressions_in, facts, listed
+from nanochat_tct.tokenizer.explain_text import (
+    MAX_LISTED,
+    Path,
+    did_you_mean,
+    expressions_in,
+    facts,
+    listed,
+)
 
 _CONTEXTS = ("steps", "needs", "jobs", "inputs", "matrix", "env", "github", "job", "runner", "strategy")
 _CHAIN = re.compile(
@@ -76,7 +84,7 @@ def name_problems(workflow: Any) -> Iterator[Problem]:
             for found in _CHAIN.finditer(text, begin, stop):
                 if found[1]:
                     links = [
-                        (m.start(m.lastindex or 1), m[1] or m[2])
+                        (m.start(m.lastindex or 1), m[1] or m[2] or "")
                         for m in _LINK.finditer(text, *found.span(2))
                     ]
                     if problem := names.problem(found[1].lower(), links, path):
@@ -90,14 +98,83 @@ def _mapping(value: Any, *keys: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+class _Known:
+    """Names of one kind, which GitHub compares without case; or any name."""
+
+    def __init__(self, names: Iterable[str], is_any: bool = False) -> None:
+        self.names = list(names)
+        self.is_any = is_any
+        self._folded = {name.lower() for name in self.names}
+
+    def __contains__(self, name: str) -> bool:
+        return self.is_any or name.lower() in self._folded
+
+    def lacks(self, what: str, name: str) -> str:
+        """That it does not have a name."""
+        there = f", there are: {listed(self.names)}" if self.names else ", there are none"
+        return f"{what} {name!r}{did_you_mean(name, self.names) or there}"
+
+
+class _Job:
+    """The names that references inside a job may use."""
+
+    def __init__(self, job: Any, env: _Known) -> None:
+        job = _mapping(job)
+        self.needs = _Known(need for _, need in needs_of(job))
+        self.steps: dict[str, int] = {}  # ids, with the number of the step
+        for path, name in _step_ids(job, ()):
+            self.steps.setdefault(name.lower(), path[0])  # type: ignore[arg-type]
+        self.step_names = [name for _, name in _step_ids(job, ())]
+        matrix = _mapping(job.get("strategy")).get("matrix")
+        include = _mapping(matrix).get("include") or []
+        # where it is an expression, or nothing, GitHub says no more
+        is_static = isinstance(matrix, dict) and isinstance(include, list)
+        keys = [key for key in _mapping(matrix) if key not in ("include", "exclude")]
+        keys += [key for each in include if isinstance(each, dict) for key in each] if is_static else []
+        is_any = not is_static or any(isinstance(each, str) for each in include)
+        self.matrix = _Known(dict.fromkeys(keys), is_any)
+        self.env = _with_env(env, job)
+        self.step_env = [_with_env(self.env, step) for step in _list(job.get("steps"))]
+        outputs = job.get("outputs")
+        self.outputs = _Known(_mapping(outputs), is_any="uses" in job or isinstance(outputs, str))
+        dynamic = [each for each in ("services", "container") if each in job]
+        self.context = _Known([*facts().keys["job"], *dynamic])
+
+
+@cache
+def _context(name: str) -> _Known:
+    """The keys of a context that is the same in every workflow."""
+    return _Known(facts().keys[name])
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _with_env(around: _Known, holder: Any) -> _Known:
+    env = holder.get("env") if isinstance(holder, dict) else None
+    if not env:
+        return around
+    return _Known([*around.names, *_mapping(env)], around.is_any or isinstance(env, str))
+
+
 class _Names:
     """The names that a workflow defines."""
 
     def __init__(self, workflow: Any) -> None:
-        self.workflow = workflow
         self.jobs = _mapping(workflow, "jobs")
+        self.job_names = _Known(self.jobs)
         on = workflow.get("on") if isinstance(workflow, dict) else None
         self.events = [on] if isinstance(on, str) else list(on) if isinstance(on, dict | list) else []
+        dispatched = _mapping(on, "workflow_dispatch", "inputs")
+        self.dispatched = _Known(dispatched)
+        self.inputs = _Known([*dispatched, *_mapping(on, "workflow_call", "inputs")])
+        self.env = _with_env(_Known(()), workflow)
+        self.job = cache(lambda name: _Job(self.jobs.get(name), self.env))
+        self.by_folded = {name.lower(): name for name in self.jobs}
+        payloads = [facts().payloads.get(event, []) for event in self.events if isinstance(event, str)]
+        keys = sorted({key for each in payloads for key in each or ()})
+        self.payload = _Known(keys, is_any=any(each is None for each in payloads))
 
     # ---- errors ----
 
@@ -105,164 +182,126 @@ class _Names:
         graph: dict[str, list[str]] = {}
         for name, job in self.jobs.items():
             if isinstance(job, dict):
-                graph[name] = [need for _, need in self.needs(job)]
-                for path, need in self.needs(job):
+                graph[name] = [need for _, need in needs_of(job)]
+                for path, need in needs_of(job):
                     if need not in self.jobs:
                         what = f"there is no job {need!r}{did_you_mean(need, self.jobs)}"
                         yield Problem(("jobs", name, *path), what)
-            yield from self._repeated_ids(("jobs", name, "steps"), job)
+            yield from _repeated_ids(("jobs", name), job)
         if graph and all(graph.values()):
             yield Problem(("jobs",), "every job needs another one, so that none can begin")
         for circle in _circles(graph):
-            where = (
-                "jobs",
-                circle[0],
-                *next(p for p, n in self.needs(self.jobs[circle[0]]) if n == circle[1]),
-            )
-            yield Problem(where, "jobs need one another in a circle: " + " -> ".join(circle))
-
-    @staticmethod
-    def needs(job: Any) -> list[tuple[Path, str]]:
-        needs = job.get("needs") if isinstance(job, dict) else None
-        if isinstance(needs, str):
-            return [(("needs",), needs)]
-        items = enumerate(needs) if isinstance(needs, list) else ()
-        return [(("needs", index), need) for index, need in items if isinstance(need, str)]
-
-    @staticmethod
-    def _repeated_ids(path: Path, job: Any) -> Iterator[Problem]:
-        seen: dict[str, Path] = {}
-        for where, name in _step_ids(job, path):
-            if name in seen:
-                what = f"the id {name!r} stands twice in this job: step {seen[name]} has it too"
-                yield Problem(where, what)
-            else:
-                seen[name] = where[len(path)] + 1  # type: ignore[operator, assignment]
+            path = next(path for path, need in needs_of(self.jobs[circle[0]]) if need == circle[1])
+            what = f"jobs need one another in a circle: {' -> '.join(circle[:MAX_LISTED])}"
+            yield Problem(("jobs", circle[0], *path), what + " -> ..." * (len(circle) > MAX_LISTED))
 
     # ---- references ----
 
     def problem(self, context: str, links: list[tuple[int, str]], path: Path) -> tuple[int, str] | None:
         """What is wrong with a reference: where in its text, and what."""
-        job_name = path[1] if path[:1] == ("jobs",) and len(path) > 1 else None
-        job = self.jobs.get(job_name) if isinstance(job_name, str) else None
+        job = self.job(path[1] if path[:1] == ("jobs",) and len(path) > 1 else None)
         at, name = links[0]
         if name == "*":
             return None
         if context in facts().keys:
-            names = facts().keys[context] + [
-                each for each in ("services", "container") if each in _mapping(job)
-            ]
-            message = "" if _has(names, name) else _unknown(f"{context} has no", name, names)
+            keys = _Known(
+                [*facts().keys[context], *job.context] if context == "job" else facts().keys[context]
+            )
+            message = "" if name in keys else keys.lacks(f"{context} has no", name)
+        elif context == "steps":
+            message = self._step_problem(name, job, path)
+        elif context == "needs" and name not in job.needs and name in self.job_names:
+            message = f"this job does not need {name!r}: add it to 'needs'"
         else:
-            check: Callable[[str, Any, Path], str] = getattr(self, "_" + context)
-            message = check(name, job, path)
+            env = job.step_env[path[3]] if path[2:3] == ("steps",) and len(path) > 3 else job.env  # type: ignore[index]
+            known, what = {
+                "needs": (job.needs, "there is no job"),
+                "jobs": (self.job_names, "there is no job"),
+                "inputs": (self.inputs, "the workflow has no input"),
+                "matrix": (job.matrix, "the matrix of this job has no"),
+                "env": (env, "no 'env' around this sets"),
+            }[context]
+            message = "" if name in known else known.lacks(what, name)
         if message:
             return at, message
-        if context in ("steps", "needs", "jobs") and len(links) > 1:
-            at, what = links[1]
-            known = _STEP if context == "steps" else _JOB
-            if what != "*" and what.lower() not in known:
-                return at, f"{context}.{name} has no {what!r}: it has {listed(known)}"
-            if context != "steps" and what.lower() == "outputs" and len(links) > 2:
-                outputs = self._outputs(name)
-                if outputs is not None and not _has(outputs, links[2][1]):
-                    return links[2][0], _unknown(f"the job {name!r} has no output", links[2][1], outputs)
         if context == "github" and name.lower() == "event" and len(links) > 1:
-            return self._payload_problem(*links[1])
+            return self._payload_problem(links[1:])
+        if context in ("steps", "needs", "jobs") and len(links) > 1:
+            return self._result_problem(context, name, links[1:])
         return None
 
-    def _steps(self, name: str, job: Any, path: Path) -> str:
-        ids = [(where[3], each) for where, each in _step_ids(job, ("jobs", "", "steps"))]
+    def _step_problem(self, name: str, job: _Job, path: Path) -> str:
+        number = job.steps.get(name.lower())
         here = path[3] if path[2:3] == ("steps",) and len(path) > 3 else None
-        before = [each for number, each in ids if here is None or number < here]  # type: ignore[operator]
-        if _has(before, name):
+        if number is not None and (here is None or number < here):  # type: ignore[operator]
             return ""
-        if _has([each for _, each in ids], name):
+        if number is not None:
             return f"the step {name!r} has not run yet, so that its results are empty here"
-        earlier = "no step of this job" if here is None else "no earlier step of this job"
-        return _unknown(f"{earlier} has the id", name, before)
+        ids = [each for each in job.step_names if here is None or job.steps[each.lower()] < here]  # type: ignore[operator]
+        return _Known(ids).lacks(f"no {'earlier ' * (here is not None)}step of this job has the id", name)
 
-    def _needs(self, name: str, job: Any, path: Path) -> str:
-        needs = [need for _, need in self.needs(job)]
-        if _has(needs, name):
-            return ""
-        if _has(self.jobs, name):
-            return f"this job does not need {name!r}: add it to 'needs'"
-        return _unknown("there is no job", name, needs)
-
-    def _jobs(self, name: str, job: Any, path: Path) -> str:
-        return "" if _has(self.jobs, name) else _unknown("there is no job", name, self.jobs)
-
-    def _inputs(self, name: str, job: Any, path: Path) -> str:
-        names = [*_mapping(self.workflow, "on", "workflow_dispatch", "inputs")]
-        names += _mapping(self.workflow, "on", "workflow_call", "inputs")
-        return "" if _has(names, name) else _unknown("the workflow has no input", name, names)
-
-    def _matrix(self, name: str, job: Any, path: Path) -> str:
-        matrix = job.get("strategy") if isinstance(job, dict) else None
-        matrix = matrix.get("matrix") if isinstance(matrix, dict) else None
-        if not isinstance(matrix, dict):  # an expression, or nothing: GitHub says no more
-            return ""
-        names = [key for key in _mapping(matrix) if key not in ("include", "exclude")]
-        include = _mapping(matrix).get("include", [])
-        if isinstance(include, str) or any(isinstance(each, str) for each in include or ()):
-            return ""
-        names += [key for each in include or () for key in _mapping(each)]
+    def _result_problem(
+        self, context: str, name: str, links: list[tuple[int, str]]
+    ) -> tuple[int, str] | None:
+        """Of what follows a step's or a job's name."""
+        at, what = links[0]
+        known = _STEP if context == "steps" else _JOB
+        if what != "*" and what.lower() not in known:
+            return at, f"{context}.{name} has no {what!r}: it has {listed(known)}"
+        if context == "steps" or what.lower() != "outputs" or len(links) == 1 or links[1][1] == "*":
+            return None
+        outputs = self.job(self.by_folded[name.lower()]).outputs
         return (
-            "" if _has(names, name) else _unknown("the matrix of this job has no", name, dict.fromkeys(names))
+            None
+            if links[1][1] in outputs
+            else (links[1][0], outputs.lacks(f"{name!r} has no output", links[1][1]))
         )
 
-    def _env(self, name: str, job: Any, path: Path) -> str:
-        holders = [self.workflow, job]
-        if path[2:3] == ("steps",) and len(path) > 3 and isinstance(job, dict):
-            steps = job.get("steps")
-            holders.append(steps[path[3]] if isinstance(steps, list) else None)
-        found = [holder.get("env") for holder in holders if isinstance(holder, dict)]
-        if any(isinstance(env, str) for env in found):
-            return ""
-        names = [key for env in found for key in _mapping(env)]
-        return "" if _has(names, name) else _unknown("no 'env' of this workflow sets", name, names)
-
-    def _payload_problem(self, at: int, name: str) -> tuple[int, str] | None:
+    def _payload_problem(self, links: list[tuple[int, str]]) -> tuple[int, str] | None:
+        at, name = links[0]
+        if self.payload.is_any or name == "*":
+            return None
         if name.lower() == "inputs" and "workflow_dispatch" in self.events:
-            return None
-        payloads = [facts().payloads.get(event, []) for event in self.events if isinstance(event, str)]
-        if any(each is None for each in payloads) or name == "*":
-            return None
-        names = sorted({key for each in payloads for key in each or ()})
-        if _has(names, name):
-            return None
+            if (
+                not self.dispatched.names
+                or len(links) == 1
+                or links[1][1] == "*"
+                or links[1][1] in self.dispatched
+            ):
+                return None
+            return links[1][0], self.dispatched.lacks("the workflow has no input", links[1][1])
         events = listed(str(event) for event in self.events)
-        return at, _unknown(f"the events of this workflow ({events}) have no", name, names)
-
-    def _outputs(self, name: str) -> Iterable[str] | None:
-        """The outputs of a job; None: they are not known here."""
-        job = next((job for key, job in self.jobs.items() if key.lower() == name.lower()), None)
-        if not isinstance(job, dict) or "uses" in job:
-            return None
-        outputs = job.get("outputs")
-        return None if isinstance(outputs, str) else _mapping(outputs)
+        return (
+            None if name in self.payload else (at, self.payload.lacks(f"its events ({events}) have no", name))
+        )
 
 
-def _has(names: Iterable[str], name: str) -> bool:
-    return name.lower() in (each.lower() for each in names)
+def needs_of(job: Any) -> list[tuple[Path, str]]:
+    """The jobs that a job needs, and where it says so."""
+    needs = job.get("needs") if isinstance(job, dict) else None
+    if isinstance(needs, str):
+        return [(("needs",), needs)]
+    return [(("needs", index), need) for index, need in enumerate(_list(needs)) if isinstance(need, str)]
 
 
-def _unknown(what: str, name: str, names: Iterable[str]) -> str:
-    names = list(names)
-    there = f", there are: {listed(names)}" if names else ", there are none"
-    return f"{what} {name!r}{did_you_mean(name, names) or there}"
-
-
-def _step_ids(job: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """The ids of a job's steps, those of steps that run beside others included, and where they stand."""
-    steps = job.get("steps" if len(path) == 3 else "parallel") if isinstance(job, dict) else None
-    for index, step in enumerate(steps if isinstance(steps, list) else ()):
+def _step_ids(job: Any, path: Path, key: str = "steps") -> Iterator[tuple[Path, str]]:
+    """The ids of a job's steps, those of steps that run beside others included, and the numbers of the steps."""
+    for index, step in enumerate(_list(job.get(key)) if isinstance(job, dict) else ()):
         if isinstance(step, dict):
             if isinstance(step.get("id"), str):
-                yield (*path, index, "id"), step["id"]
+                yield (*path, index), step["id"]
             if "parallel" in step:
-                yield from _step_ids(step, (*path, index, "parallel"))
+                yield from _step_ids(step, (*path, index, "parallel"), "parallel")
+
+
+def _repeated_ids(path: Path, job: Any) -> Iterator[Problem]:
+    seen: dict[str, int | str] = {}
+    for where, name in _step_ids(job, ()):
+        if name in seen:
+            what = f"the id {name!r} stands twice in this job: its step {seen[name]} has it too"
+            yield Problem((*path, "steps", *where, "id"), what)
+        else:
+            seen[name] = where[0] + 1  # type: ignore[operator]
 
 
 def _circles(graph: dict[str, list[str]]) -> Iterator[list[str]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from nanochat_tct.tokenizer.engine import DONE, END, LENIENT, PAD, PROMPT, STRICT, Engine, Matcher, base_name
 from nanochat_tct.tokenizer.errors import Problem, TokenizerError
-from nanochat_tct.tokenizer.explain import Explainer, Pairs, json_text
+from nanochat_tct.tokenizer.explain import Explainer, Pairs
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
 from nanochat_tct.tokenizer.vocabulary import GITHUB_FORMAT, builtin_path, load_vocabulary
 
@@ -92,9 +92,7 @@ class Tokenizer:
 
         Returns: errors, for which GitHub (or the schema) refuses it, then warnings of GitHub's language service.
         """
-        is_valid = self.engine.write(json_text(value).encode("utf-8"))[0]
-        errors = [] if is_valid else self.explainer.errors(value)
-        return errors + self.explainer.warnings(value, errors)
+        return self.explainer.problems(value)
 
     def encode_prefix(self, value: Any, open_scalar: bool = True) -> list[int]:
         """Token ids of a half-written document, left open at its end.
