@@ -199,11 +199,13 @@ typedef struct {
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
     const uint8_t *plain;   /* every ASCII byte leads from the state back to it: a run of them need not be looked at */
-    const uint8_t *endless; /* infinitely many strings lead from the state to acceptance */
+    const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
+    const uint32_t *room;  /* bytes that lead from the state to one without plenty; UINT32_MAX: there is none */
+    uint32_t longest_run;  /* of bytes of a token that some states can read */
     uint32_t depth;              /* that a call adds; the depth of a stack is that of all automata in it */
     uint32_t row_count;          /* of distances: for so many depths that are left they differ */
     uint32_t *distance[2];       /* bytes of the shortest way to acceptance: [left * state_count + state] */
-    int is_all_endless, is_any; /* is_any: it accepts every Unicode text */
+    int is_any;                  /* it accepts every Unicode text */
     uint32_t shape;             /* automata of the same shape differ in what they call */
     uint8_t *entry[2];          /* to states, far from all limits: never, always, or ask; [1]: in strict mode */
     uint32_t steady[2], farthest[2]; /* with so many levels of depth left distances are those of the last row; the largest */
@@ -276,7 +278,6 @@ struct Node {
     const ObjectShape *shapes;
     const Key *keys;
     const AdditionalKey *additional;
-    int has_open_names; /* whatever keys were written, every beginning of a new one leads to infinitely many */
     Definition defines_keys, defines_text;
     uint64_t scope, closes; /* bits of kinds: of names that are forgotten where it ends; that are not all legal from here on */
 };
@@ -952,7 +953,7 @@ typedef struct {
 static int spell(Machine *m, uint32_t frame, const Config *c, Bytes *out) {
     const Automaton *a = &m->engine->automata[c->automaton];
     if (a->state_count == 0) return 0;
-    if (out == NULL && (a->endless[c->state] || c->stack || a->call_count)) return 1;
+    if (out == NULL && (a->plenty[c->state] || c->stack || a->call_count)) return 1;
     const Node *node = m->frames[frame].node;
     Bytes text = {0};
     size_t prefix = m->names.count - m->partial, excluded = m->entries.count + node->known_count + 1;
@@ -2118,7 +2119,22 @@ static int must_be_unique(const Machine *m, const Definition *definition) {
     return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
 }
 
-static int is_open_named(const Node *node) { return node->additional_count && node->has_open_names; }
+/* Whether an object in a frame may have more keys of any name, with the key on top of it if there is one, and whatever a
+   string writes of one, others lead on: then it does not matter which there are. */
+static int is_open_named(const Machine *m, uint32_t frame) {
+    const Node *node = m->frames[frame].node;
+    int is_key = frame + 1 < m->count && m->frames[frame + 1].kind == KEY_FRAME, is_open = node->additional_count > 0;
+    for (uint32_t i = 0; i < node->additional_count; i++) {
+        const Automaton *a = &m->engine->automata[node->additional[i].automaton];
+        is_open &= a->room[0] > a->longest_run;
+    }
+    for (size_t i = 0; i < (is_key ? m->configs.count : 0); i++) {
+        const Config *c = &m->configs.items[i];
+        const Automaton *a = &m->engine->automata[c->automaton];
+        is_open &= c->stack != 0 || a->room[c->state] > a->longest_run;
+    }
+    return is_open;
+}
 
 static void set_bit(uint64_t *bits, uint32_t index) { bits[index / 64] |= (uint64_t)1 << index % 64; }
 static int bit_of(const uint64_t *bits, uint32_t index) { return bits[index / 64] >> index % 64 & 1; }
@@ -2302,7 +2318,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     Machine *m = engine->walkers[level], *next = NULL;
     const Trie *trie = engine->trie;
     const Frame *f = top_of(m);
-    int is_key = f->kind == KEY_FRAME, is_closed_key = is_key && !is_open_named(f->node), is_right = 0;
+    int is_key = f->kind == KEY_FRAME, is_closed_key = is_key && !is_open_named(m, m->count - 2), is_right = 0;
     const Definition *definition = is_key ? &f->node->defines_keys : &f->node->defines_text;
     int defines = definition->kind && (is_key || f->length) && (m->is_strict || must_be_unique(m, definition));
     int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
@@ -2463,7 +2479,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     const Trie *trie = engine->trie;
     const Frame *f = &m->frames[base];
     int is_container = f->kind == OBJECT_FRAME || f->kind == ARRAY_FRAME;
-    int is_key = top > base, names_count = f->kind == OBJECT_FRAME && !is_open_named(f->node);
+    int is_key = top > base, names_count = f->kind == OBJECT_FRAME && !is_open_named(m, base);
     uint32_t depth = base + (uint32_t)is_container;
     if (depth + trie->longest + 1 < MAX_DEPTH) depth = (uint32_t)is_container;
     Bytes *key = &engine->key;
@@ -2638,7 +2654,7 @@ static void find_taken_later(Machine *m, uint32_t base, uint32_t top, const Fact
     const Frame *f = &m->frames[base];
     size_t at = f->first_entry;
     int has_text = top == base && base + 1 == m->count && f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
-    if (f->kind == OBJECT_FRAME && is_open_named(f->node) && facts->later.count) {
+    if (f->kind == OBJECT_FRAME && is_open_named(m, base) && facts->later.count) {
         for (const Entry *entry; (entry = next_entry(m, base, &at)) != NULL;) {
             find_later(m, facts, 0, m->names.items + entry->start, entry->length, entry->hash, found);
         }
@@ -2702,7 +2718,7 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
         *push(&parts) = mask;
     }
     const Facts *facts = &engine->facts.items[number];
-    if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m->frames[base].node)) {
+    if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m, base)) {
         find_taken(m, base, top, facts, &parts);
     }
     find_taken_later(m, base, top, facts, &parts);
@@ -2943,9 +2959,27 @@ static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t
     return has_changed;
 }
 
-static void find_endless(Loader *loader, Automaton *a, const uint32_t *heads, const BackEdge *edges) {
+static uint32_t longest_run(const Trie *trie, const Automaton *a) {
+    uint32_t longest = 0;
+    uint8_t is_read[256] = {0};
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        for (uint32_t state = 0; state < a->state_count; state++) is_read[byte] |= a->following[state * a->class_count + a->classes[byte]] != 0;
+    }
+    for (uint32_t token = 0; token < trie->token_count; token++) {
+        for (uint32_t i = trie->starts[token], run = 0; i < trie->starts[token + 1]; i++) {
+            run = trie->text.items[i] < 256 && is_read[trie->text.items[i]] ? run + 1 : 0;
+            if (run > longest) longest = run;
+        }
+    }
+    return longest;
+}
+
+static void find_plenty(Loader *loader, Automaton *a, const uint32_t *heads, const BackEdge *edges) {
     /* of the states that lead to states of the set, again and again, those that lead to a cycle remain */
     uint8_t *endless = keep(loader, a->state_count, 1);
+    uint32_t bytes[256] = {0}, *room = keep(loader, a->state_count, sizeof *room);
+    uint64_t *strings = allocate(a->state_count, sizeof *strings); /* from a state that is not endless */
+    for (int byte = 0; byte < 256; byte++) bytes[a->classes[byte]]++;
     uint32_t *ways = allocate(a->state_count, sizeof *ways);
     Numbers waiting = {0};
     for (uint32_t state = 0; state < a->state_count; state++) {
@@ -2953,18 +2987,39 @@ static void find_endless(Loader *loader, Automaton *a, const uint32_t *heads, co
         endless[state] = ways[state] != 0;
         if (!endless[state]) *push(&waiting) = state;
     }
-    for (size_t at = 0; at < waiting.count; at++) {
-        for (uint32_t i = heads[waiting.items[at]]; i != 0; i = edges[i - 1].next) {
+    for (size_t at = 0; at < waiting.count; at++) { /* what a state leads to comes before it */
+        uint32_t state = waiting.items[at];
+        strings[state] += a->accepting[0][state] && a->accepting[1][state];
+        for (uint32_t i = heads[state]; i != 0; i = edges[i - 1].next) {
             uint32_t from = edges[i - 1].from;
+            if (!edges[i - 1].call_plus_1 && !a->is_lenient[state]) strings[from] += strings[state] * bytes[edges[i - 1].class];
+            if (strings[from] > UINT32_MAX) strings[from] = UINT32_MAX;
             if (endless[from] && --ways[from] == 0) {
                 endless[from] = 0;
                 *push(&waiting) = from;
             }
         }
     }
-    a->endless = endless;
-    a->is_all_endless = 1;
-    for (uint32_t state = 0; state < a->state_count; state++) a->is_all_endless &= endless[state];
+    waiting.count = 0;
+    for (uint32_t state = 0; state < a->state_count; state++) {
+        endless[state] |= strings[state] >= UINT32_MAX;
+        room[state] = UINT32_MAX;
+        if (endless[state]) continue;
+        room[state] = 0;
+        *push(&waiting) = state;
+    }
+    for (size_t at = 0; at < waiting.count; at++) {
+        for (uint32_t i = heads[waiting.items[at]]; i != 0; i = edges[i - 1].next) {
+            uint32_t from = edges[i - 1].from;
+            if (room[from] != UINT32_MAX) continue;
+            room[from] = a->call_count ? 0 : room[waiting.items[at]] + 1; /* calls may go on for long, or be short */
+            *push(&waiting) = from;
+        }
+    }
+    a->plenty = endless;
+    a->room = room;
+    if (waiting.count > 0) a->longest_run = longest_run(loader->engine->trie, a);
+    free(strings);
     free(waiting.items);
     free(ways);
 }
@@ -2996,7 +3051,7 @@ static void study_automata(Loader *loader) {
             for (size_t place = 0; place < places; place++) a->distance[mode][place] = FAR;
             if (a->call_count == 0) find_distances(engine, a, mode, 0, heads[i], edges[i]);
         }
-        find_endless(loader, a, heads[i], edges[i]);
+        find_plenty(loader, a, heads[i], edges[i]);
     }
     for (int mode = 0; mode < 2; mode++) {
         uint32_t same = 0; /* rows that are like the one before: further ones are, too */
@@ -3145,7 +3200,6 @@ static void load_node(Loader *loader, Node *node) {
     node->known = known;
     node->additional_count = take_count(loader);
     AdditionalKey *additional = keep(loader, node->additional_count, sizeof *additional);
-    node->has_open_names = 1;
     for (uint32_t i = 0; i < node->additional_count; i++) {
         additional[i].automaton = take_index(loader, engine->automaton_count);
         load_key(loader, node, &additional[i].key);
@@ -3236,8 +3290,6 @@ static void study_nodes(Loader *loader) {
         Node *node = &engine->nodes[i];
         name_lengths[i] = keep(loader, node->additional_count, sizeof **name_lengths);
         for (uint32_t j = 0; j < node->additional_count; j++) {
-            const Automaton *a = &engine->automata[node->additional[j].automaton];
-            node->has_open_names &= a->is_all_endless;
             m->frames[0].node = node;
             text.count = 0;
             name_lengths[i][j] = spell(m, 0, &(Config){.automaton = node->additional[j].automaton}, &text) ? (uint32_t)text.count : FAR;
