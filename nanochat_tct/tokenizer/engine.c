@@ -2172,6 +2172,13 @@ typedef struct {
     Numbers ends;      /* nodes that END leads to where it may end */
 } Reader;
 
+/* Whether an automaton decides alone about what it reads. */
+static int reads_alone(Machine *m, const Config *c) {
+    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
+    if (kind != 0) m->engine->uses_names |= (uint64_t)1 << kind;
+    return (kind == 0 || m->open_kinds >> kind & 1) && is_far_from_limits(m, c);
+}
+
 static void read_text(Reader *r, uint32_t node, const Config *c);
 
 static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its code is not legal */
@@ -2197,8 +2204,29 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
 
 /* Reads the strings below a node of the trie. */
 static void read_text(Reader *r, uint32_t node, const Config *c) {
-    for (uint32_t child = first_child(r->trie, node); child < first_child(r->trie, node + 1); child++) {
-        if (r->trie->code.items[child] > END) break;
+    const Trie *trie = r->trie;
+    const Automaton *a = &r->m->engine->automata[c->automaton];
+    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
+    int may_return = c->stack != 0 && a->accepting[mode][c->state];
+    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child];
+        if (code > END) break;
+        uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
+        if (next <= a->state_count) {
+            uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
+            if (entry == NEVER && !may_return) continue;
+            if (entry == ALWAYS) {
+                Config after = *c;
+                after.state = next - 1;
+                if (c->stack) after.units += (code & 0xC0) != 0x80 ? 1 + (code >= 0xF0) : 0;
+                if (string) *push(&r->strings) = string - 1;
+                if (!has_children(trie, child)) continue;
+                if (mode) *push(&r->m->names) = (uint8_t)code;
+                read_text(r, child, &after);
+                if (mode) r->m->names.count--;
+                continue;
+            }
+        }
         read_child(r, child, c);
     }
 }
@@ -2248,9 +2276,8 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
     Machine *m = r->m;
     const Automaton *a = &m->engine->automata[from->automaton];
     size_t length = m->names.count;
-    int has_names = 0;
+    int spells_name = m->is_strict && a->names != 0;
     uint8_t is_illegal[END + 1] = {0}; /* whatever was read before, after a return */
-    for (uint32_t at = from->stack; at != 0; at = m->stack.items[at].below) has_names |= m->engine->automata[m->stack.items[at].automaton].names != 0;
     for (size_t i = 0; i < facts->pauses.count; i++) {
         Pause pause = facts->pauses.items[i];
         uint32_t code = r->trie->code.items[pause.node], path_length;
@@ -2260,16 +2287,9 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
         c.state = pause.state;
         const uint16_t *path = path_of(r->trie, pause.node, &path_length);
         for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
-        if (!read_child(r, pause.node, &c) && !has_names) is_illegal[code] = returns;
+        if (!read_child(r, pause.node, &c) && !spells_name) is_illegal[code] = returns;
         m->names.count = length;
     }
-}
-
-/* Whether an automaton decides alone about what it reads. */
-static int reads_alone(Machine *m, const Config *c) {
-    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
-    if (kind != 0) m->engine->uses_names |= (uint64_t)1 << kind;
-    return (kind == 0 || m->open_kinds >> kind & 1) && is_far_from_limits(m, c);
 }
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
