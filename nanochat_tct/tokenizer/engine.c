@@ -279,8 +279,18 @@ struct Node {
     const Key *keys;
     const AdditionalKey *additional;
     Definition defines_keys, defines_text;
+    uint32_t implies; /* a kind of names: its members and known keys define some, see Implied */
     uint64_t scope, closes; /* bits of kinds: of names that are forgotten where it ends; that are not all legal from here on */
 };
+
+typedef struct { /* names that some text defines */
+    int is_all; /* every name of the kind is legal from there on */
+    uint32_t count;
+    const struct Span {
+        const uint8_t *bytes;
+        uint32_t length;
+    } *names;
+} Implied;
 
 typedef struct {
     const uint8_t *bytes;
@@ -338,6 +348,9 @@ typedef struct {
     uint32_t owned_kind; /* of names that belong to a job */
     uint32_t graph_keys, graph_texts; /* kinds: of jobs, and of the names of jobs that they need; 0: none */
     uint64_t forward;                 /* bits of kinds whose names may be defined later: they are legal until some node closes them */
+    uint32_t while_open[64];          /* of such a kind: while it is open, its names are those of another kind; 0: all are legal */
+    Map implied_numbers;              /* a kind and a text to number + 1 */
+    const Implied *implied;
     Map literal_numbers; /* text to number + 1 */
     const Trie *trie;
     /* what is remembered of masks: all is forgotten at once where it has become too much */
@@ -445,7 +458,7 @@ struct Machine {
     VECTOR(Entry) entries;
     Numbers slots;      /* a hash table of entries: their index + 1 */
     VECTOR(Name) known;  /* names that are in scope, or will be */
-    Bytes known_bytes;
+    Bytes known_bytes, implied_key;
     uint64_t open_kinds; /* bits of kinds of which every name is legal */
     uint32_t names_version;
     uint32_t owner_start, owner_length; /* of the job that is being read */
@@ -475,6 +488,7 @@ static void free_machine(Machine *m) {
     free(m->slots.items);
     free(m->known.items);
     free(m->known_bytes.items);
+    free(m->implied_key.items);
     free(m->needs.items);
     free(m);
 }
@@ -680,11 +694,19 @@ static int is_same_span(const uint8_t *left, uint32_t left_length, const uint8_t
     return left_length == right_length && (left_length == 0 || memcmp(left, right, left_length) == 0);
 }
 
+/* The kind of the names that are legal where a name of some kind is; 0: all are. */
+static uint32_t kind_to_find(Machine *m, uint32_t kind) {
+    m->engine->uses_names |= (uint64_t)1 << kind;
+    if (m->open_kinds >> kind & 1) kind = m->engine->while_open[kind];
+    m->engine->uses_names |= (uint64_t)1 << kind;
+    return kind;
+}
+
 /* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
    of the kind have one. */
 static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
-    m->engine->uses_names |= (uint64_t)1 << kind;
-    if (m->open_kinds >> kind & 1) return 1;
+    kind = kind_to_find(m, kind);
+    if (kind == 0) return 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
         if (name->kind != kind || name->pending || name->length < length || (is_whole && name->length != length)) continue;
@@ -743,6 +765,31 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     if (is_need) name.owner_length = 0;
     if (m->is_strict || is_unique) *push(&m->known) = name;
     return 1;
+}
+
+/* Defines what a member or known key of a node implies. */
+static void imply(Machine *m, uint32_t kind, const uint8_t *text, size_t length) {
+    Bytes *key = &m->implied_key;
+    if (kind == 0 || !m->is_strict) return;
+    key->count = 0;
+    append(key, (const uint8_t *)&kind, sizeof kind);
+    append(key, text, length);
+    uint32_t number = map_get(&m->engine->implied_numbers, key->items, key->count);
+    if (number == 0) return;
+    const Implied *implied = &m->engine->implied[number - 1];
+    m->names_version++;
+    if (implied->is_all) m->open_kinds |= (uint64_t)1 << kind;
+    for (uint32_t i = 0; i < implied->count; i++) {
+        struct Span span = implied->names[i];
+        size_t at = 0;
+        for (; at < m->known.count; at++) {
+            const Name *name = &m->known.items[at];
+            if (name->kind == kind && is_same_span(m->known_bytes.items + name->start, name->length, span.bytes, span.length)) break;
+        }
+        if (at < m->known.count) continue;
+        *push(&m->known) = (Name){.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = span.length};
+        append(&m->known_bytes, span.bytes, span.length);
+    }
 }
 
 static void open_names(Machine *m, Frame *f) { /* an array or object begins */
@@ -884,7 +931,7 @@ static int is_known(const Engine *engine, const Node *node, const uint8_t *name,
 
 /* Appends the rest of a name, the shortest one in scope, to `out`. */
 static void shortest_name(Machine *m, const Config *c, Bytes *out) {
-    uint32_t kind = m->engine->automata[c->automaton].names, length = m->at - c->begin, best = UINT32_MAX;
+    uint32_t kind = kind_to_find(m, m->engine->automata[c->automaton].names), length = m->at - c->begin, best = UINT32_MAX;
     const uint8_t *text = m->names.items + m->partial + c->begin, *rest = NULL;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
@@ -912,7 +959,7 @@ static void shortest_text(Machine *m, Config c, Bytes *out) {
         Config best_config = c;
         uint8_t best_byte = 0;
         size_t from = out->count;
-        if (m->is_strict && a->names && !(m->open_kinds >> a->names & 1)) shortest_name(m, &c, out);
+        if (m->is_strict && a->names && kind_to_find(m, a->names)) shortest_name(m, &c, out);
         if (out->count > from) {
             append(&m->names, out->items + from, out->count - from);
             for (; from < out->count; from++, m->at++) {
@@ -1124,6 +1171,7 @@ static uint32_t object_below(const Machine *m) { /* the frame of the innermost o
 
 static int finish_text(Machine *m, Mask accepted) { /* or a number */
     const Definition *definition = &top_of(m)->node->defines_text;
+    if (top_of(m)->length) imply(m, top_of(m)->node->implies, m->names.items + m->partial, m->names.count - m->partial);
     if (definition->kind && any(accepted) && top_of(m)->length && !define(m, definition, object_below(m), 0)) return 0;
     m->names.count = m->partial;
     return finish(m, accepted);
@@ -1206,6 +1254,7 @@ static int take_known(Machine *m, uint32_t literal) {
         add_entry(m, m->count - 1);
     }
     *word |= bit;
+    imply(m, f->node->implies, text->bytes, text->length);
     if (m->json != NULL) {
         if (f->length > 0) *push(m->json) = ',';
         append(m->json, text->quoted, text->quoted_length);
@@ -1339,6 +1388,7 @@ static int step_value(Machine *m, uint32_t code) {
         if (slot == NULL) return 0;
         const Literal *literal = &m->engine->literals[code - FIRST_LITERAL];
         if (m->json != NULL) append(m->json, literal->quoted, literal->quoted_length);
+        imply(m, node->implies, literal->bytes, literal->length);
         return finish(m, node->member_masks[slot->index] & f->alive);
     }
     if (!node->text_count || code > END || code == END - 1) return 0;
@@ -1507,7 +1557,7 @@ static int write_text(Writer *w) { /* at a quote */
     if (f->node->text_count) {
         *push(w->codes) = END;
         if (!open_scalar(m, f->node->texts, f->node->text_count, 1)) return 0;
-        if (m->configs.count == 1 && m->engine->automata[m->configs.items[0].automaton].is_any && !f->node->defines_text.kind) {
+        if (m->configs.count == 1 && m->engine->automata[m->configs.items[0].automaton].is_any && !f->node->defines_text.kind && !m->is_strict) {
             return finish(m, only(m->configs.items[0].which)); /* the text is UTF-8 as it comes from engine.py */
         }
         return (length == 0 || run(m, codes, length)) && end_scalar(m);
@@ -2175,8 +2225,7 @@ typedef struct {
 /* Whether an automaton decides alone about what it reads. */
 static int reads_alone(Machine *m, const Config *c) {
     uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
-    if (kind != 0) m->engine->uses_names |= (uint64_t)1 << kind;
-    return (kind == 0 || m->open_kinds >> kind & 1) && is_far_from_limits(m, c);
+    return (kind == 0 || kind_to_find(m, kind) == 0) && is_far_from_limits(m, c);
 }
 
 static void read_text(Reader *r, uint32_t node, const Config *c);
@@ -2341,6 +2390,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     int is_key = f->kind == KEY_FRAME, is_closed_key = is_key && !is_open_named(m, m->count - 2), is_right = 0;
     const Definition *definition = is_key ? &f->node->defines_keys : &f->node->defines_text;
     int defines = definition->kind && (is_key || f->length) && (m->is_strict || must_be_unique(m, definition));
+    defines |= m->is_strict && f->node->implies;
     int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
     VECTOR(Ending) endings = {0};
     Reader reader = {.m = m, .trie = trie, .is_closed_key = is_closed_key};
@@ -3233,6 +3283,7 @@ static void load_node(Loader *loader, Node *node) {
         definitions[i]->is_late = (uint32_t)take_number(loader, 1);
         definitions[i]->opens = (uint32_t)take_number(loader, 1);
     }
+    node->implies = (uint32_t)take_number(loader, 63);
     node->scope = take_number(loader, UINT64_MAX);
     node->closes = take_number(loader, UINT64_MAX);
     engine->forward |= node->closes;
@@ -3359,6 +3410,33 @@ static void study_nodes(Loader *loader) {
     }
 }
 
+static struct Span load_span(Loader *loader) {
+    uint32_t length = take_count(loader);
+    uint8_t *bytes = keep(loader, length, 1);
+    for (uint32_t i = 0; i < length; i++) bytes[i] = (uint8_t)take_number(loader, 255);
+    return (struct Span){bytes, length};
+}
+
+static void load_implied(Loader *loader) {
+    Engine *engine = loader->engine;
+    uint32_t count = take_count(loader);
+    Implied *implied = keep(loader, count, sizeof *implied);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t kind = (uint32_t)take_number(loader, 63);
+        struct Span text = load_span(loader);
+        implied[i].is_all = (int)take_number(loader, 1);
+        implied[i].count = take_count(loader);
+        struct Span *names = keep(loader, implied[i].count, sizeof *names);
+        for (uint32_t j = 0; j < implied[i].count; j++) names[j] = load_span(loader);
+        implied[i].names = names;
+        engine->key.count = 0;
+        append(&engine->key, (const uint8_t *)&kind, sizeof kind);
+        append(&engine->key, text.bytes, text.length);
+        *map_value(&engine->implied_numbers, engine->key.items, engine->key.count) = i + 1;
+    }
+    engine->implied = implied;
+}
+
 static void load_grammar(Loader *loader) {
     Engine *engine = loader->engine;
     loader->mask_words = (uint32_t)take_number(loader, MAX_ALTERNATIVES / 64);
@@ -3371,6 +3449,11 @@ static void load_grammar(Loader *loader) {
     engine->graph_keys = (uint32_t)take_number(loader, 63);
     engine->graph_texts = (uint32_t)take_number(loader, 63);
     engine->owned_kind = (uint32_t)take_number(loader, 63);
+    for (uint32_t left = take_count(loader); left > 0; left--) {
+        uint32_t kind = (uint32_t)take_number(loader, 63);
+        engine->while_open[kind] = (uint32_t)take_number(loader, 63);
+    }
+    load_implied(loader);
     engine->base_size = FIRST_LITERAL + engine->literal_count;
     if (engine->node_count == 0) longjmp(*way_out, 2);
     engine->literals = keep(loader, engine->literal_count, sizeof *engine->literals);
@@ -3464,6 +3547,7 @@ EXPORT void engine_free(Engine *engine) {
     way_out = &here;
     forget_masks(engine);
     free_map(&engine->literal_numbers);
+    free_map(&engine->implied_numbers);
     for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
@@ -3520,7 +3604,7 @@ EXPORT int engine_write(Engine *engine, const uint8_t *text, size_t length, uint
     Writer writer = {.m = m ? m : engine->machine, .codes = &engine->codes, .text = text, .length = length};
     engine->codes.count = 0;
     reserve(&engine->codes, length + 64);
-    int result = start(writer.m, node, 0) ? FAILED : DONE;
+    int result = start(writer.m, node, m ? (int)m->is_strict : 0) ? FAILED : DONE;
     writer.m->depth += depth;
     if (result == FAILED && writer.m->depth <= MAX_DEPTH) result = write_document(&writer);
     else result = FAILED;

@@ -49,12 +49,28 @@ def grammar_numbers(grammar: dict[str, Any]) -> array[int]:
     numbers.append(grammar.get("ignore_key_case", False))
     numbers.extend([grammar.get("max_call_depth", 0), grammar.get("max_call_units", 0)])
     numbers.extend(map(writer.kind, [*grammar.get("graph", ("", "")), "output"]))
+    while_open = grammar.get("while_open", {})
+    numbers.extend([len(while_open), *(writer.kind(kind) for pair in while_open.items() for kind in pair)])
+    implied = [
+        (kind, text, names)
+        for kind, texts in grammar.get("implied", {}).items()
+        for text, names in texts.items()
+    ]
+    numbers.append(len(implied))
+    for kind, text, names in implied:
+        numbers.extend([writer.kind(kind), *_counted(text), names is None, len(names or [])])
+        for name in names or []:
+            numbers.extend(_counted(name))
     for text in grammar["literals"]:
-        encoded = text.encode()
-        numbers.extend([len(encoded), *encoded])
+        numbers.extend(_counted(text))
     for automaton in writer.automata:
         numbers.extend(_automaton_numbers(automaton, writer.kinds))
     return numbers + nodes
+
+
+def _counted(text: str) -> list[int]:
+    encoded = text.encode()
+    return [len(encoded), *encoded]
 
 
 def _automaton_numbers(description: dict[str, Any], kinds: dict[str, int]) -> Iterator[int]:
@@ -213,6 +229,7 @@ class _Packer:
             unique = found.get("unique", "")
             packed += [self.kind(found.get("kind")), unique == "always", unique == "strict"]
             packed += [found.get("late", False), found.get("opens", False)]
+        packed.append(self.kind(description.get("implies")))
         for where in ("scope", "closes"):
             packed.append(sum(1 << self.kind(kind) for kind in description.get(where, ())))
         return packed
