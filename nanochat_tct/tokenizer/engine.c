@@ -199,11 +199,13 @@ typedef struct {
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
     const uint8_t *plain;   /* every ASCII byte leads from the state back to it: a run of them need not be looked at */
-    const uint8_t *endless; /* infinitely many strings lead from the state to acceptance */
+    const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
+    const uint32_t *room;  /* bytes that lead from the state to one without plenty; UINT32_MAX: there is none */
+    uint32_t longest_run;  /* of bytes of a token that some states can read */
     uint32_t depth;              /* that a call adds; the depth of a stack is that of all automata in it */
     uint32_t row_count;          /* of distances: for so many depths that are left they differ */
     uint32_t *distance[2];       /* bytes of the shortest way to acceptance: [left * state_count + state] */
-    int is_all_endless, is_any; /* is_any: it accepts every Unicode text */
+    int is_any;                  /* it accepts every Unicode text */
     uint32_t shape;             /* automata of the same shape differ in what they call */
     uint8_t *entry[2];          /* to states, far from all limits: never, always, or ask; [1]: in strict mode */
     uint32_t steady[2], farthest[2]; /* with so many levels of depth left distances are those of the last row; the largest */
@@ -276,11 +278,19 @@ struct Node {
     const ObjectShape *shapes;
     const Key *keys;
     const AdditionalKey *additional;
-    int has_open_names; /* whatever keys were written, every beginning of a new one leads to infinitely many */
     Definition defines_keys, defines_text;
+    uint32_t implies; /* a kind of names: its members and known keys define some, see Implied */
     uint64_t scope, closes; /* bits of kinds: of names that are forgotten where it ends; that are not all legal from here on */
-    int implies;            /* its members and known keys are events, whose payloads become legal */
 };
+
+typedef struct { /* names that some text defines */
+    int is_all; /* every name of the kind is legal from there on */
+    uint32_t count;
+    const struct Span {
+        const uint8_t *bytes;
+        uint32_t length;
+    } *names;
+} Implied;
 
 typedef struct {
     const uint8_t *bytes;
@@ -338,10 +348,10 @@ typedef struct {
     uint32_t owned_kind; /* of names that belong to a job */
     uint32_t graph_keys, graph_texts; /* kinds: of jobs, and of the names of jobs that they need; 0: none */
     const Automaton *spelling[64];    /* of the names of a kind */
-    uint32_t payload_kind, event_count; /* of the names that events imply; 0: none */
-    const uint8_t **payloads;         /* of an event: its names, each with a NUL; NULL: every name */
-    uint32_t *events;                 /* of a literal: its event + 1, 0: none */
     uint64_t forward;                 /* bits of kinds whose names may be defined later: they are legal until some node closes them */
+    uint32_t while_open[64];          /* of such a kind: while it is open, its names are those of another kind; 0: all are legal */
+    Map implied_numbers;              /* a kind and a text to number + 1 */
+    const Implied *implied;
     Map literal_numbers; /* text to number + 1 */
     const Trie *trie;
     /* what is remembered of masks: all is forgotten at once where it has become too much */
@@ -441,7 +451,6 @@ struct Machine {
     uint32_t keeps_names, is_forward; /* names are kept, though they do not matter yet; they may be used before their definition */
     uint32_t missing_jobs;            /* that others need; and whether they need the one that is being read */
     uint32_t is_owner_needed;
-    uint64_t events;                  /* that have been read, a bit each */
     Mask accepted;      /* when it is closed: the alternatives of the document's node that accept it */
     uint32_t mask_plus_1, mask_generation;
     uint64_t fields;    /* keys whose value has begun */
@@ -453,7 +462,7 @@ struct Machine {
     VECTOR(Entry) entries;
     Numbers slots;      /* a hash table of entries: their index + 1 */
     VECTOR(Name) known;  /* names that are in scope, or will be */
-    Bytes known_bytes;
+    Bytes known_bytes, implied_key;
     uint64_t open_kinds; /* bits of kinds of which every name is legal */
     uint32_t names_version;
     uint32_t owner_start, owner_length; /* of the job that is being read */
@@ -483,6 +492,7 @@ static void free_machine(Machine *m) {
     free(m->slots.items);
     free(m->known.items);
     free(m->known_bytes.items);
+    free(m->implied_key.items);
     free(m->needs.items);
     free(m);
 }
@@ -496,7 +506,6 @@ static void copy_machine(Machine *to, const Machine *from) {
     to->is_forward = from->is_forward;
     to->missing_jobs = from->missing_jobs;
     to->is_owner_needed = from->is_owner_needed;
-    to->events = from->events;
     to->has_loose_key = from->has_loose_key;
     to->is_closed = from->is_closed;
     to->accepted = from->accepted;
@@ -732,44 +741,26 @@ static int is_in_scope(const Machine *m, const Name *name, uint32_t kind, const 
                                      m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin);
 }
 
-/* The next name that an event which has been read implies, behind the one given (NULL: the first); NULL: there is none. */
-static const uint8_t *next_payload(const Machine *m, const uint8_t *name, uint32_t *event) {
-    if (name != NULL) name += strlen((const char *)name) + 1;
-    while (name == NULL || *name == 0) {
-        if (name != NULL) ++*event;
-        while (*event < m->engine->event_count && (!(m->events >> *event & 1) || m->engine->payloads[*event] == NULL)) ++*event;
-        if (*event >= m->engine->event_count) return NULL;
-        name = m->engine->payloads[*event];
-    }
-    return name;
+/* The kind of the names that are legal where a name of some kind is; 0: all are. */
+static uint32_t kind_to_find(Machine *m, uint32_t kind) {
+    m->engine->uses_names |= (uint64_t)1 << kind;
+    if (m->open_kinds >> kind & 1) kind = m->engine->while_open[kind];
+    m->engine->uses_names |= (uint64_t)1 << kind;
+    return kind;
 }
 
-/* Whether some name of a kind in scope begins with these bytes (is_whole: is them). */
+/* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
+   of the kind have one. */
 static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
-    m->engine->uses_names |= (uint64_t)1 << kind;
-    if (m->open_kinds >> kind & 1) return 1;
+    kind = kind_to_find(m, kind);
+    if (kind == 0) return 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
         if (name->length < length || (is_whole && name->length != length)) continue;
         if (length && memcmp(m->known_bytes.items + name->start, text, length) != 0) continue;
         if (is_in_scope(m, name, kind, c)) return 1;
     }
-    uint32_t event = 0;
-    const uint8_t *name = NULL;
-    while (kind == m->engine->payload_kind && (name = next_payload(m, name, &event)) != NULL) {
-        size_t size = strlen((const char *)name);
-        if (size < length || (is_whole && size != length)) continue;
-        if (length == 0 || memcmp(name, text, length) == 0) return 1;
-    }
     return 0;
-}
-
-static void read_event(Machine *m, const Node *node, uint32_t literal) {
-    if (!node->implies || !m->keeps_names || m->engine->events[literal] == 0) return;
-    uint32_t event = m->engine->events[literal] - 1;
-    if (m->engine->payloads[event] == NULL) m->open_kinds |= (uint64_t)1 << m->engine->payload_kind;
-    m->events |= (uint64_t)1 << event;
-    m->names_version++;
 }
 
 /* How many jobs others need that are not there; the first one is put into `name`. */
@@ -861,6 +852,31 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
         m->is_owner_needed = 0;
     }
     return 1;
+}
+
+/* Defines what a member or known key of a node implies. */
+static void imply(Machine *m, uint32_t kind, const uint8_t *text, size_t length) {
+    Bytes *key = &m->implied_key;
+    if (kind == 0 || !m->keeps_names) return;
+    key->count = 0;
+    append(key, (const uint8_t *)&kind, sizeof kind);
+    append(key, text, length);
+    uint32_t number = map_get(&m->engine->implied_numbers, key->items, key->count);
+    if (number == 0) return;
+    const Implied *implied = &m->engine->implied[number - 1];
+    m->names_version++;
+    if (implied->is_all) m->open_kinds |= (uint64_t)1 << kind;
+    for (uint32_t i = 0; i < implied->count; i++) {
+        struct Span span = implied->names[i];
+        size_t at = 0;
+        for (; at < m->known.count; at++) {
+            const Name *name = &m->known.items[at];
+            if (name->kind == kind && is_same_span(m->known_bytes.items + name->start, name->length, span.bytes, span.length)) break;
+        }
+        if (at < m->known.count) continue;
+        *push(&m->known) = (Name){.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = span.length};
+        append(&m->known_bytes, span.bytes, span.length);
+    }
 }
 
 static void open_names(Machine *m, Frame *f) { /* an array or object begins */
@@ -1002,7 +1018,7 @@ static int is_known(const Engine *engine, const Node *node, const uint8_t *name,
 
 /* Appends the rest of a name, the shortest one in scope, to `out`. */
 static void shortest_name(Machine *m, const Config *c, Bytes *out) {
-    uint32_t kind = m->engine->automata[c->automaton].names, length = m->at - c->begin, best = UINT32_MAX;
+    uint32_t kind = kind_to_find(m, m->engine->automata[c->automaton].names), length = m->at - c->begin, best = UINT32_MAX;
     const uint8_t *text = m->names.items + m->partial + c->begin, *rest = NULL;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
@@ -1010,14 +1026,6 @@ static void shortest_name(Machine *m, const Config *c, Bytes *out) {
         if (name->length < length || name->length >= best || !is_in_scope(m, name, kind, c)) continue;
         if (length && memcmp(bytes, text, length) != 0) continue;
         best = name->length;
-        rest = bytes + length;
-    }
-    uint32_t event = 0;
-    const uint8_t *bytes = NULL;
-    while (kind == m->engine->payload_kind && (bytes = next_payload(m, bytes, &event)) != NULL) {
-        size_t size = strlen((const char *)bytes);
-        if (size < length || size >= best || (length && memcmp(bytes, text, length) != 0)) continue;
-        best = (uint32_t)size;
         rest = bytes + length;
     }
     if (rest != NULL) append(out, rest, best - length);
@@ -1034,7 +1042,7 @@ static void shortest_text(Machine *m, Config c, Bytes *out) {
         Config best_config = c;
         uint8_t best_byte = 0;
         size_t from = out->count;
-        if (m->is_strict && a->names && !(m->open_kinds >> a->names & 1)) shortest_name(m, &c, out);
+        if (m->is_strict && a->names && kind_to_find(m, a->names)) shortest_name(m, &c, out);
         if (out->count > from) {
             append(&m->names, out->items + from, out->count - from);
             for (; from < out->count; from++, m->at++) {
@@ -1075,7 +1083,7 @@ typedef struct {
 static int spell(Machine *m, uint32_t frame, const Config *c, Bytes *out) {
     const Automaton *a = &m->engine->automata[c->automaton];
     if (a->state_count == 0) return 0;
-    if (out == NULL && (a->endless[c->state] || c->stack || a->call_count)) return 1;
+    if (out == NULL && (a->plenty[c->state] || c->stack || a->call_count)) return 1;
     const Node *node = m->frames[frame].node;
     Bytes text = {0};
     size_t prefix = m->names.count - m->partial, excluded = m->entries.count + node->known_count + 1;
@@ -1246,6 +1254,7 @@ static uint32_t object_below(const Machine *m) { /* the frame of the innermost o
 
 static int finish_text(Machine *m, Mask accepted) { /* or a number */
     const Definition *definition = &top_of(m)->node->defines_text;
+    if (top_of(m)->length) imply(m, top_of(m)->node->implies, m->names.items + m->partial, m->names.count - m->partial);
     if (definition->kind && any(accepted) && top_of(m)->length && !define(m, definition, object_below(m), 0)) return 0;
     m->names.count = m->partial;
     return finish(m, accepted);
@@ -1329,7 +1338,7 @@ static int take_known(Machine *m, uint32_t literal) {
         add_entry(m, m->count - 1);
     }
     *word |= bit;
-    read_event(m, f->node, literal);
+    imply(m, f->node->implies, text->bytes, text->length);
     if (m->json != NULL) {
         if (f->length > 0) *push(m->json) = ',';
         append(m->json, text->quoted, text->quoted_length);
@@ -1463,7 +1472,7 @@ static int step_value(Machine *m, uint32_t code) {
         if (slot == NULL) return 0;
         const Literal *literal = &m->engine->literals[code - FIRST_LITERAL];
         if (m->json != NULL) append(m->json, literal->quoted, literal->quoted_length);
-        read_event(m, node, code - FIRST_LITERAL);
+        imply(m, node->implies, literal->bytes, literal->length);
         return finish(m, node->member_masks[slot->index] & f->alive);
     }
     if (!node->text_count || code > END || code == END - 1) return 0;
@@ -1519,7 +1528,7 @@ static size_t walk(Machine *m, const uint16_t *codes, size_t count) {
 
 static void clear_machine(Machine *m) {
     m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = 0;
-    m->fields = m->events = m->missing_jobs = m->is_owner_needed = 0;
+    m->fields = m->missing_jobs = m->is_owner_needed = 0;
     m->json = NULL;
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
@@ -1639,7 +1648,7 @@ static int write_text(Writer *w) { /* at a quote */
     if (f->node->text_count) {
         *push(w->codes) = END;
         if (!open_scalar(m, f->node->texts, f->node->text_count, 1)) return 0;
-        if (m->configs.count == 1 && m->engine->automata[m->configs.items[0].automaton].is_any && !f->node->defines_text.kind) {
+        if (m->configs.count == 1 && m->engine->automata[m->configs.items[0].automaton].is_any && !f->node->defines_text.kind && !m->is_strict) {
             return finish(m, only(m->configs.items[0].which)); /* the text is UTF-8 as it comes from engine.py */
         }
         return (length == 0 || run(m, codes, length)) && end_scalar(m);
@@ -2267,7 +2276,22 @@ static int must_be_unique(const Machine *m, const Definition *definition) {
     return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
 }
 
-static int is_open_named(const Node *node) { return node->additional_count && node->has_open_names; }
+/* Whether an object in a frame may have more keys of any name, with the key on top of it if there is one, and whatever a
+   string writes of one, others lead on: then it does not matter which there are. */
+static int is_open_named(const Machine *m, uint32_t frame) {
+    const Node *node = m->frames[frame].node;
+    int is_key = frame + 1 < m->count && m->frames[frame + 1].kind == KEY_FRAME, is_open = node->additional_count > 0;
+    for (uint32_t i = 0; i < node->additional_count; i++) {
+        const Automaton *a = &m->engine->automata[node->additional[i].automaton];
+        is_open &= a->room[0] > a->longest_run;
+    }
+    for (size_t i = 0; i < (is_key ? m->configs.count : 0); i++) {
+        const Config *c = &m->configs.items[i];
+        const Automaton *a = &m->engine->automata[c->automaton];
+        is_open &= c->stack != 0 || a->room[c->state] > a->longest_run;
+    }
+    return is_open;
+}
 
 static void set_bit(uint64_t *bits, uint32_t index) { bits[index / 64] |= (uint64_t)1 << index % 64; }
 static int bit_of(const uint64_t *bits, uint32_t index) { return bits[index / 64] >> index % 64 & 1; }
@@ -2305,6 +2329,12 @@ typedef struct {
     Numbers ends;      /* nodes that END leads to where it may end */
 } Reader;
 
+/* Whether an automaton decides alone about what it reads. */
+static int reads_alone(Machine *m, const Config *c) {
+    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
+    return (kind == 0 || kind_to_find(m, kind) == 0) && is_far_from_limits(m, c);
+}
+
 static void read_text(Reader *r, uint32_t node, const Config *c);
 
 static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its code is not legal */
@@ -2330,8 +2360,29 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
 
 /* Reads the strings below a node of the trie. */
 static void read_text(Reader *r, uint32_t node, const Config *c) {
-    for (uint32_t child = first_child(r->trie, node); child < first_child(r->trie, node + 1); child++) {
-        if (r->trie->code.items[child] > END) break;
+    const Trie *trie = r->trie;
+    const Automaton *a = &r->m->engine->automata[c->automaton];
+    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
+    int may_return = c->stack != 0 && a->accepting[mode][c->state];
+    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child];
+        if (code > END) break;
+        uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
+        if (next <= a->state_count) {
+            uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
+            if (entry == NEVER && !may_return) continue;
+            if (entry == ALWAYS) {
+                Config after = *c;
+                after.state = next - 1;
+                if (c->stack) after.units += (code & 0xC0) != 0x80 ? 1 + (code >= 0xF0) : 0;
+                if (string) *push(&r->strings) = string - 1;
+                if (!has_children(trie, child)) continue;
+                if (mode) *push(&r->m->names) = (uint8_t)code;
+                read_text(r, child, &after);
+                if (mode) r->m->names.count--;
+                continue;
+            }
+        }
         read_child(r, child, c);
     }
 }
@@ -2381,9 +2432,8 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
     Machine *m = r->m;
     const Automaton *a = &m->engine->automata[from->automaton];
     size_t length = m->names.count;
-    int has_names = 0;
+    int spells_name = m->is_strict && a->names != 0;
     uint8_t is_illegal[END + 1] = {0}; /* whatever was read before, after a return */
-    for (uint32_t at = from->stack; at != 0; at = m->stack.items[at].below) has_names |= m->engine->automata[m->stack.items[at].automaton].names != 0;
     for (size_t i = 0; i < facts->pauses.count; i++) {
         Pause pause = facts->pauses.items[i];
         uint32_t code = r->trie->code.items[pause.node], path_length;
@@ -2393,16 +2443,9 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
         c.state = pause.state;
         const uint16_t *path = path_of(r->trie, pause.node, &path_length);
         for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
-        if (!read_child(r, pause.node, &c) && !has_names) is_illegal[code] = returns;
+        if (!read_child(r, pause.node, &c) && !spells_name) is_illegal[code] = returns;
         m->names.count = length;
     }
-}
-
-/* Whether an automaton decides alone about what it reads. */
-static int reads_alone(Machine *m, const Config *c) {
-    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
-    if (kind != 0) m->engine->uses_names |= (uint64_t)1 << kind;
-    return (kind == 0 || m->open_kinds >> kind & 1) && is_far_from_limits(m, c);
 }
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
@@ -2451,9 +2494,10 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     Machine *m = engine->walkers[level], *next = NULL;
     const Trie *trie = engine->trie;
     const Frame *f = top_of(m);
-    int is_key = f->kind == KEY_FRAME, is_closed_key = is_key && !is_open_named(f->node), is_right = 0;
+    int is_key = f->kind == KEY_FRAME, is_closed_key = is_key && !is_open_named(m, m->count - 2), is_right = 0;
     const Definition *definition = is_key ? &f->node->defines_keys : &f->node->defines_text;
     int defines = definition->kind && (is_key || f->length) && (m->is_strict || must_be_unique(m, definition));
+    defines |= m->is_strict && f->node->implies;
     int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
     VECTOR(Ending) endings = {0};
     Reader reader = {.m = m, .trie = trie, .is_closed_key = is_closed_key};
@@ -2577,7 +2621,6 @@ static void put_names_key(Bytes *key, const Machine *m, uint64_t kinds, int has_
     const uint8_t *text = m->names.items + m->partial;
     uint64_t open_kinds = m->open_kinds & kinds;
     append(key, (const uint8_t *)&open_kinds, sizeof open_kinds);
-    if (kinds >> m->engine->payload_kind & 1) append(key, (const uint8_t *)&m->events, sizeof m->events);
     if (m->is_owner_needed || kinds >> m->engine->owned_kind & 1) {
         append(key, m->known_bytes.items + m->owner_start, m->owner_length);
     }
@@ -2607,7 +2650,6 @@ static void put_names_key(Bytes *key, const Machine *m, uint64_t kinds, int has_
 
 static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
     walker->open_kinds = m->open_kinds;
-    walker->events = m->events;
     walker->missing_jobs = m->missing_jobs;
     walker->is_owner_needed = m->is_owner_needed;
     copy_vector(&walker->needs, &m->needs);
@@ -2627,7 +2669,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     const Trie *trie = engine->trie;
     const Frame *f = &m->frames[base];
     int is_container = f->kind == OBJECT_FRAME || f->kind == ARRAY_FRAME;
-    int is_key = top > base, names_count = f->kind == OBJECT_FRAME && !is_open_named(f->node);
+    int is_key = top > base, names_count = f->kind == OBJECT_FRAME && !is_open_named(m, base);
     uint32_t depth = base + (uint32_t)is_container;
     if (depth + trie->longest + 1 < MAX_DEPTH) depth = (uint32_t)is_container;
     Bytes *key = &engine->key;
@@ -2804,7 +2846,7 @@ static void find_taken_later(Machine *m, uint32_t base, uint32_t top, const Fact
     const Frame *f = &m->frames[base];
     size_t at = f->first_entry;
     int has_text = top == base && base + 1 == m->count && f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
-    if (f->kind == OBJECT_FRAME && is_open_named(f->node) && facts->later.count) {
+    if (f->kind == OBJECT_FRAME && is_open_named(m, base) && facts->later.count) {
         for (const Entry *entry; (entry = next_entry(m, base, &at)) != NULL;) {
             find_later(m, facts, 0, m->names.items + entry->start, entry->length, entry->hash, found);
         }
@@ -2868,7 +2910,7 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
         *push(&parts) = mask;
     }
     const Facts *facts = &engine->facts.items[number];
-    if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m->frames[base].node)) {
+    if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m, base)) {
         find_taken(m, base, top, facts, &parts);
     }
     find_taken_later(m, base, top, facts, &parts);
@@ -3010,23 +3052,6 @@ static void load_literal(Loader *loader, uint32_t number) {
     *map_value(&loader->engine->literal_numbers, bytes, literal->length) = number + 1;
 }
 
-static void load_events(Loader *loader) {
-    Engine *engine = loader->engine;
-    engine->payload_kind = (uint32_t)take_number(loader, 63);
-    engine->event_count = (uint32_t)take_number(loader, 64);
-    engine->payloads = keep(loader, engine->event_count, sizeof *engine->payloads);
-    engine->events = keep(loader, engine->literal_count, sizeof *engine->events);
-    for (uint32_t event = 0; event < engine->event_count; event++) {
-        engine->events[take_index(loader, engine->literal_count)] = event + 1;
-        uint32_t size = take_count(loader);
-        if (size == 0) continue; /* every name */
-        uint8_t *names = keep(loader, size + 1, 1); /* ends with an empty one */
-        for (uint32_t i = 0; i < size; i++) names[i] = (uint8_t)take_number(loader, 255);
-        if (names[size - 1] != 0) longjmp(*way_out, 2);
-        engine->payloads[event] = names;
-    }
-}
-
 static void load_automaton(Loader *loader, Automaton *a) {
     uint32_t states = a->state_count = take_count(loader), classes = a->class_count = (uint32_t)take_number(loader, 256);
     uint32_t calls = a->call_count = take_count(loader);
@@ -3127,9 +3152,27 @@ static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t
     return has_changed;
 }
 
-static void find_endless(Loader *loader, Automaton *a, const uint32_t *heads, const BackEdge *edges) {
+static uint32_t longest_run(const Trie *trie, const Automaton *a) {
+    uint32_t longest = 0;
+    uint8_t is_read[256] = {0};
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        for (uint32_t state = 0; state < a->state_count; state++) is_read[byte] |= a->following[state * a->class_count + a->classes[byte]] != 0;
+    }
+    for (uint32_t token = 0; token < trie->token_count; token++) {
+        for (uint32_t i = trie->starts[token], run = 0; i < trie->starts[token + 1]; i++) {
+            run = trie->text.items[i] < 256 && is_read[trie->text.items[i]] ? run + 1 : 0;
+            if (run > longest) longest = run;
+        }
+    }
+    return longest;
+}
+
+static void find_plenty(Loader *loader, Automaton *a, const uint32_t *heads, const BackEdge *edges) {
     /* of the states that lead to states of the set, again and again, those that lead to a cycle remain */
     uint8_t *endless = keep(loader, a->state_count, 1);
+    uint32_t bytes[256] = {0}, *room = keep(loader, a->state_count, sizeof *room);
+    uint64_t *strings = allocate(a->state_count, sizeof *strings); /* from a state that is not endless */
+    for (int byte = 0; byte < 256; byte++) bytes[a->classes[byte]]++;
     uint32_t *ways = allocate(a->state_count, sizeof *ways);
     Numbers waiting = {0};
     for (uint32_t state = 0; state < a->state_count; state++) {
@@ -3137,18 +3180,39 @@ static void find_endless(Loader *loader, Automaton *a, const uint32_t *heads, co
         endless[state] = ways[state] != 0;
         if (!endless[state]) *push(&waiting) = state;
     }
-    for (size_t at = 0; at < waiting.count; at++) {
-        for (uint32_t i = heads[waiting.items[at]]; i != 0; i = edges[i - 1].next) {
+    for (size_t at = 0; at < waiting.count; at++) { /* what a state leads to comes before it */
+        uint32_t state = waiting.items[at];
+        strings[state] += a->accepting[0][state] && a->accepting[1][state];
+        for (uint32_t i = heads[state]; i != 0; i = edges[i - 1].next) {
             uint32_t from = edges[i - 1].from;
+            if (!edges[i - 1].call_plus_1 && !a->is_lenient[state]) strings[from] += strings[state] * bytes[edges[i - 1].class];
+            if (strings[from] > UINT32_MAX) strings[from] = UINT32_MAX;
             if (endless[from] && --ways[from] == 0) {
                 endless[from] = 0;
                 *push(&waiting) = from;
             }
         }
     }
-    a->endless = endless;
-    a->is_all_endless = 1;
-    for (uint32_t state = 0; state < a->state_count; state++) a->is_all_endless &= endless[state];
+    waiting.count = 0;
+    for (uint32_t state = 0; state < a->state_count; state++) {
+        endless[state] |= strings[state] >= UINT32_MAX;
+        room[state] = UINT32_MAX;
+        if (endless[state]) continue;
+        room[state] = 0;
+        *push(&waiting) = state;
+    }
+    for (size_t at = 0; at < waiting.count; at++) {
+        for (uint32_t i = heads[waiting.items[at]]; i != 0; i = edges[i - 1].next) {
+            uint32_t from = edges[i - 1].from;
+            if (room[from] != UINT32_MAX) continue;
+            room[from] = a->call_count ? 0 : room[waiting.items[at]] + 1; /* calls may go on for long, or be short */
+            *push(&waiting) = from;
+        }
+    }
+    a->plenty = endless;
+    a->room = room;
+    if (waiting.count > 0) a->longest_run = longest_run(loader->engine->trie, a);
+    free(strings);
     free(waiting.items);
     free(ways);
 }
@@ -3180,7 +3244,7 @@ static void study_automata(Loader *loader) {
             for (size_t place = 0; place < places; place++) a->distance[mode][place] = FAR;
             if (a->call_count == 0) find_distances(engine, a, mode, 0, heads[i], edges[i]);
         }
-        find_endless(loader, a, heads[i], edges[i]);
+        find_plenty(loader, a, heads[i], edges[i]);
     }
     for (int mode = 0; mode < 2; mode++) {
         uint32_t same = 0; /* rows that are like the one before: further ones are, too */
@@ -3329,7 +3393,6 @@ static void load_node(Loader *loader, Node *node) {
     node->known = known;
     node->additional_count = take_count(loader);
     AdditionalKey *additional = keep(loader, node->additional_count, sizeof *additional);
-    node->has_open_names = 1;
     for (uint32_t i = 0; i < node->additional_count; i++) {
         additional[i].automaton = take_index(loader, engine->automaton_count);
         load_key(loader, node, &additional[i].key);
@@ -3343,9 +3406,9 @@ static void load_node(Loader *loader, Node *node) {
         definitions[i]->is_late = (uint32_t)take_number(loader, 1);
         definitions[i]->opens = (uint32_t)take_number(loader, 1);
     }
+    node->implies = (uint32_t)take_number(loader, 63);
     node->scope = take_number(loader, UINT64_MAX);
     node->closes = take_number(loader, UINT64_MAX);
-    node->implies = (int)take_number(loader, 1);
     engine->forward |= node->closes;
     engine->has_names |= node->defines_keys.kind || node->defines_text.kind;
     for (uint32_t i = 0; i < node->alternative_count; i++) { /* what an alternative refers to must be there */
@@ -3421,8 +3484,6 @@ static void study_nodes(Loader *loader) {
         Node *node = &engine->nodes[i];
         name_lengths[i] = keep(loader, node->additional_count, sizeof **name_lengths);
         for (uint32_t j = 0; j < node->additional_count; j++) {
-            const Automaton *a = &engine->automata[node->additional[j].automaton];
-            node->has_open_names &= a->is_all_endless;
             m->frames[0].node = node;
             text.count = 0;
             name_lengths[i][j] = spell(m, 0, &(Config){.automaton = node->additional[j].automaton}, &text) ? (uint32_t)text.count : FAR;
@@ -3472,6 +3533,33 @@ static void study_nodes(Loader *loader) {
     }
 }
 
+static struct Span load_span(Loader *loader) {
+    uint32_t length = take_count(loader);
+    uint8_t *bytes = keep(loader, length, 1);
+    for (uint32_t i = 0; i < length; i++) bytes[i] = (uint8_t)take_number(loader, 255);
+    return (struct Span){bytes, length};
+}
+
+static void load_implied(Loader *loader) {
+    Engine *engine = loader->engine;
+    uint32_t count = take_count(loader);
+    Implied *implied = keep(loader, count, sizeof *implied);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t kind = (uint32_t)take_number(loader, 63);
+        struct Span text = load_span(loader);
+        implied[i].is_all = (int)take_number(loader, 1);
+        implied[i].count = take_count(loader);
+        struct Span *names = keep(loader, implied[i].count, sizeof *names);
+        for (uint32_t j = 0; j < implied[i].count; j++) names[j] = load_span(loader);
+        implied[i].names = names;
+        engine->key.count = 0;
+        append(&engine->key, (const uint8_t *)&kind, sizeof kind);
+        append(&engine->key, text.bytes, text.length);
+        *map_value(&engine->implied_numbers, engine->key.items, engine->key.count) = i + 1;
+    }
+    engine->implied = implied;
+}
+
 static void load_grammar(Loader *loader) {
     Engine *engine = loader->engine;
     loader->mask_words = (uint32_t)take_number(loader, MAX_ALTERNATIVES / 64);
@@ -3484,13 +3572,17 @@ static void load_grammar(Loader *loader) {
     engine->graph_keys = (uint32_t)take_number(loader, 63);
     engine->graph_texts = (uint32_t)take_number(loader, 63);
     engine->owned_kind = (uint32_t)take_number(loader, 63);
+    for (uint32_t left = take_count(loader); left > 0; left--) {
+        uint32_t kind = (uint32_t)take_number(loader, 63);
+        engine->while_open[kind] = (uint32_t)take_number(loader, 63);
+    }
+    load_implied(loader);
     engine->base_size = FIRST_LITERAL + engine->literal_count;
     if (engine->node_count == 0) longjmp(*way_out, 2);
     engine->literals = keep(loader, engine->literal_count, sizeof *engine->literals);
     engine->nodes = keep(loader, engine->node_count, sizeof *engine->nodes);
     engine->automata = keep(loader, engine->automaton_count, sizeof *engine->automata);
     for (uint32_t i = 0; i < engine->literal_count; i++) load_literal(loader, i);
-    load_events(loader);
     for (uint32_t i = 0; i < engine->automaton_count; i++) load_automaton(loader, &engine->automata[i]);
     for (uint32_t i = 0; i < engine->node_count; i++) load_node(loader, &engine->nodes[i]);
     if (loader->left != 0) longjmp(*way_out, 2);
@@ -3579,6 +3671,7 @@ EXPORT void engine_free(Engine *engine) {
     way_out = &here;
     forget_masks(engine);
     free_map(&engine->literal_numbers);
+    free_map(&engine->implied_numbers);
     for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
@@ -3635,7 +3728,7 @@ EXPORT int engine_write(Engine *engine, const uint8_t *text, size_t length, uint
     Writer writer = {.m = m ? m : engine->machine, .codes = &engine->codes, .text = text, .length = length};
     engine->codes.count = 0;
     reserve(&engine->codes, length + 64);
-    int result = start(writer.m, node, m != NULL && m->is_strict) ? FAILED : DONE;
+    int result = start(writer.m, node, m ? (int)m->is_strict : 0) ? FAILED : DONE;
     writer.m->depth += depth;
     if (result == FAILED && writer.m->depth <= MAX_DEPTH) result = write_document(&writer);
     else result = FAILED;

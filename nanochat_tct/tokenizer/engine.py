@@ -50,13 +50,28 @@ def grammar_numbers(grammar: dict[str, Any]) -> array[int]:
     numbers.append(grammar.get("ignore_key_case", False))
     numbers.extend([grammar.get("max_call_depth", 0), grammar.get("max_call_units", 0)])
     numbers.extend(map(writer.kind, [*grammar.get("graph", ("", "")), "output"]))
+    while_open = grammar.get("while_open", {})
+    numbers.extend([len(while_open), *(writer.kind(kind) for pair in while_open.items() for kind in pair)])
+    implied = [
+        (kind, text, names)
+        for kind, texts in grammar.get("implied", {}).items()
+        for text, names in texts.items()
+    ]
+    numbers.append(len(implied))
+    for kind, text, names in implied:
+        numbers.extend([writer.kind(kind), *_counted(text), names is None, len(names or [])])
+        for name in names or []:
+            numbers.extend(_counted(name))
     for text in grammar["literals"]:
-        encoded = text.encode()
-        numbers.extend([len(encoded), *encoded])
-    numbers.extend(writer.events(grammar.get("implied", {})))
+        numbers.extend(_counted(text))
     for automaton in writer.automata:
         numbers.extend(_automaton_numbers(automaton, writer.kinds))
     return numbers + nodes
+
+
+def _counted(text: str) -> list[int]:
+    encoded = text.encode()
+    return [len(encoded), *encoded]
 
 
 def _automaton_numbers(description: dict[str, Any], kinds: dict[str, int]) -> Iterator[int]:
@@ -215,20 +230,9 @@ class _Packer:
             unique = found.get("unique", "")
             packed += [self.kind(found.get("kind")), unique == "always", unique == "strict"]
             packed += [found.get("late", False), found.get("opens", False)]
+        packed.append(self.kind(description.get("implies")))
         for where in ("scope", "closes"):
             packed.append(sum(1 << self.kind(kind) for kind in description.get(where, ())))
-        return [*packed, "implies" in description]
-
-    def events(self, implied: dict[str, Any]) -> list[int]:
-        """The kind of names that events imply, and for each event its literal and its names; none: all names."""
-        if not implied:
-            return [0, 0]
-        ((kind, events),) = implied.items()
-        listed = [(text, names) for text, names in events.items() if text in self.literals]
-        packed = [self.kind(kind), len(listed)]
-        for text, names in listed:
-            encoded = b"" if names is None else b"".join(name.encode() + b"\0" for name in names) or b"\0"
-            packed += [self.literals[text], len(encoded), *encoded]
         return packed
 
     def names(self, patterns: list[int]) -> dict[int, Automaton | int]:
