@@ -24,9 +24,9 @@ WORD = re.compile(
 PIECE = re.compile(
     r"[^\n]*\n* *"
 )  # tokens are learned inside these: all up to a line break and its indentation
-CANDIDATES = 1.75  # tokens learned by merging, for each that is kept
-WORD_SHARE = 0.5  # of the merges, those that stay inside words
-ROUNDS = 6
+CANDIDATES = 2.5  # tokens learned by merging, for each that is kept
+WORD_SHARE = 0.35  # of the merges, those that stay inside words
+ROUNDS = 12
 
 Pairs = list[tuple[int, int]]
 
@@ -48,35 +48,35 @@ def learn_tokens(counts: Counter[str], base_size: int, vocab_size: int) -> list[
     tokens = merge(counts, base_size, round(capacity * CANDIDATES)) - base
     surplus = max(0, len(tokens) - capacity)
     for rounds_left in range(ROUNDS, 0, -1):
-        uses = _uses(counts, base | tokens)
-        every = base | tokens
-        by_loss = sorted(tokens, key=lambda token: (uses[token] * _pieces_without(token, every), token))
+        known = sorted(base | tokens)
+        segmenter, uses = Segmenter(known), _uses(counts, known)
+        losses = {
+            token: use * _pieces_without(token, segmenter)
+            for token, use in zip(known, uses, strict=True)
+            if token in tokens
+        }
+        by_loss = sorted(tokens, key=lambda token: (losses[token], token))
         drop = max(0, len(tokens) - capacity) if rounds_left == 1 else surplus // ROUNDS
         tokens.difference_update(by_loss[:drop])
-    uses = _uses(counts, base | tokens)
-    return sorted(tokens, key=lambda token: (-uses[token], token))
+    known = sorted(base | tokens)
+    uses_of = dict(zip(known, _uses(counts, known), strict=True))
+    return sorted(tokens, key=lambda token: (-uses_of[token], token))
 
 
-def _uses(counts: Counter[str], tokens: set[str]) -> Counter[str]:
+def _uses(counts: Counter[str], known: list[str]) -> list[int]:
     """How often each token occurs when the pieces are cut greedily."""
-    known = sorted(tokens)
-    cut = Segmenter(known).encode
-    uses: Counter[str] = Counter()
-    for piece, count in counts.items():
-        for index in cut(piece):
-            uses[known[index]] += count
+    border = len(known)
+    ids = np.array(Segmenter([*known, chr(PAD)]).encode(chr(PAD).join(counts)), dtype=np.int64)
+    piece = np.cumsum(ids == border)
+    weights = np.fromiter(counts.values(), dtype=np.int64, count=len(counts))
+    uses: list[int] = np.bincount(ids, weights[piece], minlength=border).astype(np.int64)[:border].tolist()
     return uses
 
 
-def _pieces_without(token: str, tokens: set[str]) -> int:
+def _pieces_without(token: str, segmenter: Segmenter) -> int:
     """How many tokens more it takes to write a token with others."""
-    fewest = [0] + [len(token)] * len(token)
-    for start, here in enumerate(fewest[:-1]):
-        here = fewest[start]
-        for stop in range(start + 1, len(token) + 1):
-            if here + 1 < fewest[stop] and stop - start < len(token) and token[start:stop] in tokens:
-                fewest[stop] = here + 1
-    return fewest[-1] - 1
+    (first, *_) = segmenter.encode(token[:-1])  # the longest that is not the token itself
+    return len(segmenter.encode(token[len(segmenter.expansions[first]) :]))
 
 
 def merge(counts: Counter[str], base_size: int, capacity: int) -> set[str]:

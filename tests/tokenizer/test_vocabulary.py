@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -6,8 +7,9 @@ import pytest
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tokenizer.train import train_vocabulary, workflow_schema
-from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
+from nanochat_tct.tokenizer.compile import compile_github
+from nanochat_tct.tokenizer.train import train_vocabulary
+from nanochat_tct.tokenizer.vocabulary import BUILTIN, EARLIER, builtin_path, load_vocabulary
 
 SCHEMA = {
     "type": "object",
@@ -25,13 +27,22 @@ def test_builtin_file_is_small_and_has_exactly_8192_ids() -> None:
     assert fingerprint == load_tokenizer().fingerprint
 
 
-def test_builtin_grammar_is_that_of_the_installed_schema() -> None:
-    """Fails when check-jsonschema brings a newer schema: then decide whether to train a new vocabulary."""
-    from nanochat_tct.tokenizer.compile import compile_schema
+def test_builtin_grammar_is_that_of_the_facts() -> None:
+    """Fails when the facts about GitHub, or what is made of them, change: then decide on a new vocabulary."""
+    assert json.loads(json.dumps(compile_github())) == load_vocabulary(BUILTIN)[0]["grammar"]
 
-    compiled, unenforced = compile_schema(workflow_schema())
-    assert json.loads(json.dumps(compiled)) == load_vocabulary(BUILTIN)[0]["grammar"]
-    assert unenforced == []
+
+def test_stores_and_checkpoints_of_earlier_versions_find_their_vocabulary() -> None:
+    for name, fingerprint in EARLIER.items():
+        earlier = load_tokenizer("builtin", fingerprint)
+        assert earlier is load_tokenizer(name)
+        assert (earlier.name, earlier.fingerprint, earlier.vocab_size()) == (name, fingerprint, 8192)
+    assert load_tokenizer("builtin", load_tokenizer().fingerprint) is load_tokenizer()
+    assert load_tokenizer("builtin", "0" * 64) is load_tokenizer()
+    ids = load_tokenizer("builtin-1").encode(
+        '{"on":"push","jobs":{"a":{"uses":"./.github/workflows/b.yml"}}}'
+    )
+    assert hashlib.sha256(json.dumps(ids).encode()).hexdigest()[:16] == "8b78c6f670019535"
 
 
 def test_train_save_load(tmp_path: Path) -> None:
@@ -62,8 +73,11 @@ def test_training_that_cannot_be_done(tmp_path: Path, documents: Any, vocab_size
     assert list(tmp_path.iterdir()) == []
 
 
+EARLIER_FILE = builtin_path("builtin-1") or BUILTIN
+
+
 def tampered(change: str, value: Any) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(BUILTIN.read_text())
+    content: dict[str, Any] = json.loads(EARLIER_FILE.read_text())
     if change.startswith("grammar."):
         content["grammar"][change.removeprefix("grammar.")] = value
     else:
@@ -147,13 +161,74 @@ TAMPERED: list[tuple[list[Any], Any, str]] = [
 def test_a_changed_grammar_is_refused_with_its_place(
     tmp_path: Path, place: list[Any], value: Any, message: str
 ) -> None:
-    content = json.loads(BUILTIN.read_text())
+    content = json.loads(EARLIER_FILE.read_text())
     here = content["grammar"]
     for part in place[:-1]:
         here = here[part]
     here[place[-1]] = value
     path = tmp_path / "v.json"
     path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"v\.json: not a vocabulary file.*({message})") as caught:
+        load_tokenizer(str(path))
+    assert "\n" not in str(caught.value)
+
+
+# the same for the built-in file of GitHub's language; CALLS is an automaton with calls, NAMES one of names
+TAMPERED_GITHUB: list[tuple[list[Any], Any, str]] = [
+    (["automata", "CALLS", "calls", 0], [36, 36, 10**6, 0], "a call leads to no state"),
+    (["automata", "CALLS", "calls", 0], [36, 36, 0, 10**6], "a call leads to no state"),
+    (["automata", "CALLS", "calls", 0], [36, 36, 0], "a call is cut"),
+    (["automata", "CALLS", "calls", 0], [0, 255, 0, 0], "bytes are out of order"),
+    (["automata", "CALLS", "calls"], [], "calls are cut"),
+    (
+        ["automata", "CALLS", "calls", 0],
+        [36, 36, "CALLS", 0],
+        "reads nothing|calls itself|leads nowhere|out of order",
+    ),
+    (["automata", "CALLS", "depth"], 5, "depth"),
+    (["automata", "CALLS", "strict"], [True], "is cut"),
+    (["automata", "CALLS", "lenient"], [10**6], "lenient states"),
+    (["automata", "CALLS", "requires"], [[0]], "kinds of names"),
+    (["automata", "NAMES", "names"], 3, "kinds of names"),
+    (["automata", "NAMES", "accepting", 0], True, ""),
+    (["nodes", 0, "lenient"], [99], "lenient alternatives"),
+    (["nodes", 0, "scope"], ["\ud800"], "kinds of names"),
+    (["nodes", 0, "scope"], 3, "kinds of names"),
+    (["nodes", 0, "implies"], 3, "kinds of names"),
+    (["nodes", 0, "defines"], {"keys": {"kind": "job"}}, "what it defines"),
+    (["nodes", 0, "defines"], {"values": {}}, "what it defines"),
+    (["nodes", 0, "closes"], [f"k{index}" for index in range(61)], "too many kinds"),
+    (["graph"], ["job"], "graph"),
+    (["implied"], {"payload": {"push": [1]}}, "implied"),
+    (["implied"], [], "implied"),
+    (["while_open"], [], "while_open"),
+    (["ignore_key_case"], 1, "ignore_key_case"),
+    (["max_call_depth"], 201, "limits of calls"),
+    (["max_call_units"], -1, "limits of calls"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "message"), TAMPERED_GITHUB)
+def test_a_changed_grammar_of_github_is_refused_with_its_place(
+    tmp_path: Path, place: list[Any], value: Any, message: str
+) -> None:
+    content = json.loads(BUILTIN.read_text())
+    grammar = content["grammar"]
+    numbers = {
+        "CALLS": next(i for i, each in enumerate(grammar["automata"]) if any(each.get("calls", []))),
+        "NAMES": next(i for i, each in enumerate(grammar["automata"]) if each.get("names")),
+    }
+    here = grammar
+    for part in place[:-1]:
+        here = here[numbers.get(part, part)]
+    here[place[-1]] = (
+        [numbers.get(each, each) for each in value] if place[-1] == 0 and isinstance(value, list) else value
+    )
+    path = tmp_path / "v.json"
+    path.write_text(json.dumps(content))
+    if not message:  # a name may be empty: that is another language, but no harm
+        assert load_tokenizer(str(path)).fingerprint != load_tokenizer().fingerprint
+        return
     with pytest.raises(UserError, match=rf"v\.json: not a vocabulary file.*({message})") as caught:
         load_tokenizer(str(path))
     assert "\n" not in str(caught.value)
