@@ -80,14 +80,14 @@ def decoded(text: str | bytes) -> str:
     Raises:
         DocumentError: they are not in UTF-8, UTF-16 or UTF-32.
     """
-    if isinstance(text, bytes):
-        encoding = json.detect_encoding(text)  # YAML and JSON have the same rule
-        try:
-            text = text.decode(encoding)
-        except UnicodeDecodeError as error:
-            name, line = encoding.upper().removesuffix("-SIG"), text.count(b"\n", 0, error.start) + 1
-            raise DocumentError("not-utf8", f"byte {error.start} is not valid {name}", line) from None
-    return text.removeprefix("\ufeff")
+    if isinstance(text, str):
+        return text.removeprefix("\ufeff")
+    encoding = json.detect_encoding(text)  # YAML and JSON have the same rule
+    try:
+        return text.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        name, line = encoding.upper().removesuffix("-SIG"), text.count(b"\n", 0, error.start) + 1
+        raise DocumentError("not-utf8", f"byte {error.start} is not valid {name}", line) from None
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
