@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "ray_compat": {"errors"},
     "ray_session": {"errors", "ray_compat"},
     "cluster_file": {"errors", "ray_session", "ray_compat"},
+    "check": {"errors", "config", "documents", "tokenizer"},
     "synthetic": BASE,
     "data": BASE | {"tokenizer", *RAY},
     "model": {"errors", "storage"},

@@ -89,7 +89,8 @@ def encode_raw(
     """Parse, check and encode one document; one that is not fit for the store comes back with the reason."""
     repo = raw.repo
     try:
-        value, repo = parse_raw(raw, limits)
+        # a vocabulary of another language may have numbers as keys, merge keys, or no mapping at all
+        value, repo = parse_raw(raw, limits, any_value=not getattr(tokenizer, "is_github", True))
         return encode_document(raw.source, repo, value, tokenizer, sender)
     except (DocumentError, TokenizerError) as error:
         reason = error.reason if isinstance(error, DocumentError) else "schema"

@@ -34,12 +34,13 @@ def json_bytes(value: Any) -> bytes:
 def read_workflow(
     text: str | bytes, format: Format = "auto", limits: Limits = DEFAULT_LIMITS
 ) -> dict[str, Any]:
-    """Parse one document whose value is a mapping, as a workflow's is; see `read_document`.
+    """Parse one document as GitHub reads a workflow: the value is a mapping, all keys are texts, and there are no merge
+    keys; see `read_document`.
 
     Raises:
         DocumentError: the document is not one JSON object, or exceeds a limit.
     """
-    value = read_document(text, format, limits)
+    value = _read(text, format, limits, as_github=True)
     if not isinstance(value, dict):
         raise DocumentError("not-a-mapping", f"the document is a {kind_of(value)}, not a mapping")
     return value
@@ -59,6 +60,10 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
     Raises:
         DocumentError: the document is not one JSON value, or exceeds a limit.
     """
+    return _read(text, format, limits, as_github=False)
+
+
+def _read(text: str | bytes, format: Format, limits: Limits, as_github: bool) -> Any:
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > limits.max_bytes:
         raise DocumentError("too-large", f"{size} bytes, more than the limit of {limits.max_bytes}")
@@ -71,7 +76,7 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
                 raise
     if format == "json":
         return _read_json(text, limits)
-    return read_yaml(text, limits)
+    return read_yaml(text, limits, as_github)
 
 
 def decoded(text: str | bytes) -> str:
@@ -80,14 +85,14 @@ def decoded(text: str | bytes) -> str:
     Raises:
         DocumentError: they are not in UTF-8, UTF-16 or UTF-32.
     """
-    if isinstance(text, bytes):
-        encoding = json.detect_encoding(text)  # YAML and JSON have the same rule
-        try:
-            text = text.decode(encoding)
-        except UnicodeDecodeError as error:
-            name, line = encoding.upper().removesuffix("-SIG"), text.count(b"\n", 0, error.start) + 1
-            raise DocumentError("not-utf8", f"byte {error.start} is not valid {name}", line) from None
-    return text.removeprefix("\ufeff")
+    if isinstance(text, str):
+        return text.removeprefix("\ufeff")
+    encoding = json.detect_encoding(text)  # YAML and JSON have the same rule
+    try:
+        return text.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        name, line = encoding.upper().removesuffix("-SIG"), text.count(b"\n", 0, error.start) + 1
+        raise DocumentError("not-utf8", f"byte {error.start} is not valid {name}", line) from None
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

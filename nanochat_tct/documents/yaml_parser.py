@@ -4,8 +4,8 @@ It reads a text from left to right, by regular expressions that never backtrack 
 is linear in the length of any text. It recurses once or twice a level of nesting; the receiver of the events bounds the
 depth by refusing to start another collection.
 
-One rule of the specification is relaxed, because real workflows break it and GitHub reads them: the lines of a
-quoted scalar, and the closing bracket of a flow collection, may have any indentation.
+One rule of the specification is relaxed, because real workflows break it and GitHub reads them: the closing bracket of
+a flow collection may have any indentation.
 """
 
 import re
@@ -133,7 +133,7 @@ class YamlParser:
         self.begins_line = True
         self.indent = -1
         self.after_tab = False
-        self.parent_indent = -1  # of the block collection around a flow collection
+        self.parent_indent = -1  # of the block collection around a flow collection or a scalar
 
     def line_and_column(self, position: int) -> tuple[int, int]:
         """The line and column of a position, both counted from 1."""
@@ -310,6 +310,7 @@ class YamlParser:
             self._advance(end)
             self._check_line_end()
         else:
+            self.parent_indent = parent
             value, is_plain, end = ("", True, position) if is_indicator else self._scalar(position)
             if colon := _COLON.match(text, end):
                 if column < 0:
@@ -545,6 +546,8 @@ class YamlParser:
         has_line_ends = "\n" in value
         if has_line_ends and (marker := _MARKER_INSIDE.search(text, position, quoted.end())):
             self._fail("the document ends inside quotes that are not closed", marker.start() + 1)
+        if has_line_ends and (line := _outdented(self.parent_indent).search(text, position, quoted.end())):
+            self._fail("a line inside quotes must be indented more than the line that opens them", line.end())
         if character == "'":
             if has_line_ends:
                 value = _LINE_ENDS.sub(_fold, value)
@@ -739,6 +742,12 @@ def _block_lines(indent: int) -> re.Pattern[str]:
 @lru_cache(maxsize=64)
 def _indentation(indent: int) -> re.Pattern[str]:
     return re.compile(rf"^ {{1,{indent}}}+", re.MULTILINE)
+
+
+@lru_cache(maxsize=64)
+def _outdented(parent: int) -> re.Pattern[str]:
+    """A line that is not empty and not indented more than the collection around it."""
+    return re.compile(rf"\n {{0,{parent}}}+(?=[^ \n])" if parent >= 0 else r"(?!)")
 
 
 def _folded_breaks(count: int) -> str:

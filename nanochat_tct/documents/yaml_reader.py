@@ -56,14 +56,21 @@ class _Collection:
     merged_keys: set[str] | tuple[()] = ()  # keys that came from a merge: the mapping's own win
 
 
-def read_yaml(text: str, limits: Limits) -> Any:
-    """The value of the one document in a text. Raises: DocumentError."""
+def read_yaml(text: str, limits: Limits, as_github: bool = False) -> Any:
+    """The value of the one document in a text.
+
+    Args:
+        as_github: keys are texts, and `<<` is one of them.
+
+    Raises:
+        DocumentError: it is not one JSON value, or exceeds a limit.
+    """
     if not text.isascii() and (surrogate := SURROGATE.search(text)):
         line = text.count("\n", 0, surrogate.start()) + 1
         raise DocumentError(
             "not-utf8", "a lone surrogate is not a character, so it cannot stand in YAML", line
         )
-    reader = _YamlReader(limits)
+    reader = _YamlReader(limits, as_github)
     parser = YamlParser(text, reader)
     try:
         parser.parse()
@@ -80,7 +87,8 @@ def read_yaml(text: str, limits: Limits) -> Any:
 class _YamlReader:
     """Builds the value from the parser's events; checks the limits before it expands anything."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, as_github: bool) -> None:
+        self.as_github = as_github
         self.max_depth = limits.max_depth
         self.max_nodes, self.max_characters = limits.max_nodes, limits.max_expanded_characters
         self.nodes = 0  # values so far, aliases counted with everything in them
@@ -107,7 +115,11 @@ class _YamlReader:
             value = self.scalar_value(text, is_plain, tag, position) if tag or anchor else None
             if anchor is not None:
                 self.anchors[anchor] = _Anchored(value, text, 1, len(text), 0)
-            if not is_plain or tag is not None or text not in ("<<", ""):
+            is_special = is_plain and tag is None and text in ("<<", "")
+            is_constant = is_plain and tag is None and text and _PLAIN_SPECIAL.match(text)
+            if self.as_github and is_constant and not isinstance(self.resolved(text, position), str):
+                self.fail("bad-key", f"the key {text} is not a text for GitHub; quote it", position)
+            if not is_special or (self.as_github and text):
                 self.key(parent, text, position)
             elif text == "":
                 self.fail("bad-key", "a key is empty", position)

@@ -384,7 +384,8 @@ class _Search:
         try:
             alive, _ = node.shapes_with(tuple(names))
         except Mismatch as error:
-            self._mismatch(path, error)
+            if len(names) == len(pairs) or not error.problem.startswith("has "):  # so many keys
+                self._mismatch(path, error)
         for name, child in pairs:
             key = node.key(name) if name in names else None
             if key is None:
@@ -480,6 +481,8 @@ class _Search:
         message = f"{what} where {node.kinds} is expected{hint}"
         if not self.is_github:
             return message
+        if hint:
+            return f"{shown(value)} is not among what is allowed here{hint}"
         if node.has_texts:
             assert self.matcher.write(b"", node.number)
             if not self.matcher.allows("x" + END):

@@ -27,6 +27,7 @@ _TOKEN = re.compile(
 _EXPRESSION = re.compile(r"\$\{\{((?:'[^']*+'|(?!\}\})[^'])*+)(\}\})?")
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _OPERATORS = ("&&", "||", "==", "!=", "<=", ">=", "<", ">", "!")
+_INCOMPLETE = "the arguments are not complete"
 _ID = "has letters, digits, '-' and '_' only, begins with a letter or '_', and has at most 100 characters"
 
 
@@ -81,6 +82,9 @@ def expressions_in(text: str, is_bare: bool) -> Iterator[tuple[int, int]]:
         yield 0, len(text)
         return
     for found in _EXPRESSION.finditer(text):
+        if found[2] is None:  # it has no end
+            yield found.start(1), len(text)
+            return
         yield found.span(1)
 
 
@@ -94,11 +98,12 @@ def text_problems(
         is_strict: it is the language service that complains of the text.
     """
     problems: list[tuple[int, str]] = []
-    written = text
-    while True:
+    written, last = text, -1
+    while len(problems) < MAX_PROBLEMS:
         at = _legal_length(start(), written)
-        if at is None or (problems and at <= problems[-1][0]) or len(problems) == MAX_PROBLEMS:
+        if at is None or at <= last:
             break
+        last = at
         offset, message, repaired = _problem(written, at, path, start, is_key, is_strict)
         problems.append((offset, message))
         if repaired is None:
@@ -132,7 +137,7 @@ def _problem(
     """The problem at an offset, and the text with something else there, for what comes after it."""
     is_condition = not is_key and path[-1:] == ("if",)
     for begin, end in expressions_in(text, is_condition):
-        if at > end or (at == end and text[end : end + 2] != "}}" and end < len(text)):
+        if at > end:
             continue
         if at < begin - 3:
             break
@@ -148,7 +153,8 @@ def _problem(
         )
         offset, message, span = found
         if span is None:
-            repaired = None if is_whole else _blanked(text, begin, end, " 0")
+            is_open = is_whole or end == len(text)
+            repaired = None if is_open else _blanked(text, begin, end, " 0")
         else:
             repaired = _blanked(text, *span, "(0)")
         return offset, message, repaired
@@ -182,7 +188,7 @@ def _in_expression(
     index = next((i for i, (where, token) in enumerate(tokens) if where + len(token) > at), len(tokens))
     if before is not None and text[end : end + 2] != "}}" and index == len(tokens):
         unclosed = tokens[-1][1]
-        if unclosed.startswith("'") and (len(unclosed) == 1 or not unclosed.endswith("'")):
+        if unclosed.count("'") % 2:
             return tokens[-1][0], "the text that begins with this quote is not closed", None
         return begin - 3, "the expression has no end: '}}' is missing", None
     if index == len(tokens):
@@ -227,6 +233,8 @@ def _in_expression(
         return where, f"{token[0]!r} is not an operator: expressions cannot calculate", None
     if is_strict and token == "[":
         return where, "", None  # what is there is known only when it runs
+    if previous == "," and function and _wrong_arguments(tokens[function[0]][1], function[1]) != _INCOMPLETE:
+        return where, _wrong_arguments(tokens[function[0]][1], function[1]), None
     if previous in _OPERATORS or previous in ("(", ",", "["):
         return where, f"a value is missing between {previous!r} and {_shown(token)}", None
     after = f" after {_shown(previous)}" if previous else ""
@@ -374,7 +382,7 @@ def _wrong_arguments(name: str, count: int) -> str:
     wanted = wanted if most in (least, None, 255) else f"{least} to {most}"
     if count < least or (most is not None and count >= most):
         return f"{name}() takes {wanted} argument{'s' * (not wanted.endswith('1'))}"
-    return f"the arguments of {name}() are not complete"
+    return _INCOMPLETE
 
 
 # ---- texts of other forms ----

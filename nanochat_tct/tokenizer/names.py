@@ -204,9 +204,7 @@ class _Names:
         if name == "*":
             return None
         if context in facts().keys:
-            keys = _Known(
-                [*facts().keys[context], *job.context] if context == "job" else facts().keys[context]
-            )
+            keys = job.context if context == "job" else _context(context)
             message = "" if name in keys else keys.lacks(f"{context} has no", name)
         elif context == "steps":
             message = self._step_problem(name, job, path)

@@ -30,6 +30,7 @@ def read_value(text: str) -> Any:
 
 def reason_of(text: str | bytes, format: Any = "yaml", limits: Limits | None = None) -> str:
     with pytest.raises(DocumentError) as caught:
+        read_document(text, format, limits or Limits())
         read_workflow(text, format, limits or Limits())
     assert "\n" not in str(caught.value), "the message is one line"
     return caught.value.reason
@@ -94,12 +95,26 @@ def test_core_schema(text: str, value: Any) -> None:
 
 
 def test_keys_are_their_text() -> None:
-    document = read_workflow("on: push\ntrue: 1\n3.10: 2\nnull: 3\n1e3: 4\n~: 5\n? a\n: 6\n", "yaml")
+    document = read_document("on: push\ntrue: 1\n3.10: 2\nnull: 3\n1e3: 4\n~: 5\n? a\n: 6\n", "yaml")
     assert list(document) == ["on", "true", "3.10", "null", "1e3", "~", "a"]
 
 
+@pytest.mark.parametrize("key", ["true", "3.10", "null", "~", "1", "0x1F"])
+def test_keys_of_a_workflow_are_texts(key: str) -> None:
+    """GitHub's parser fails on others."""
+    with pytest.raises(DocumentError, match=f"line 2, column 3: the key {key} is not a text") as caught:
+        read_workflow(f"a:\n  {key}: x", "yaml")
+    assert caught.value.reason == "bad-key"
+    assert read_workflow(f"'{key}': x", "yaml") == {key: "x"}
+
+
+def test_a_workflow_has_no_merge_keys() -> None:
+    text = "a: &a {b: 1}\nc: {<<: *a, b: 2}\n"
+    assert read_workflow(text, "yaml") == {"a": {"b": 1}, "c": {"<<": {"b": 1}, "b": 2}}
+
+
 def test_anchors_and_merges() -> None:
-    document = read_workflow(
+    document = read_document(
         """
 base: &base {a: 1, b: 2}
 other: &other {b: 3, c: 4}
@@ -192,7 +207,7 @@ def test_line_ends_marks_and_tabs() -> None:
         ),
         ("a: |\n  b", {"a": "b"}),
         # What real workflows do against the letter of the specification, and GitHub reads.
-        ("a:\n  b: [\n    c,\n]\nd: 'e\nf'\n", {"a": {"b": ["c"]}, "d": "e f"}),
+        ("a:\n  b: [\n    c,\n]\nd: 'e\n f'\n", {"a": {"b": ["c"]}, "d": "e f"}),
         # Line ends.
         ("a: b\rc: |\r\n  d\r  e\r\n", {"a": "b", "c": "d\ne\n"}),
         ("a: 'x\ufeff\x7fy'", {"a": "x\ufeff\x7fy"}),
@@ -313,6 +328,8 @@ def test_auto_tells_json_from_yaml() -> None:
         ("${{ a }}: b\n? {c: d}\n: e", "bad-key"),
         ("? \n: b", "bad-key"),
         ("a: {<<: text}", "bad-merge"),
+        ("d: 'e\nf'\n", "yaml-syntax"),
+        ('a:\n- b: x\n  c: "e\n  f"\n', "yaml-syntax"),
         ("a: *nothing", "bad-alias"),
         ("a: &a [*a]", "bad-alias"),
         ("a: \ud800", "not-utf8"),
