@@ -273,6 +273,7 @@ struct Node {
     uint32_t member_slots, known_slots;
     const Mask *member_masks;
     const ArrayShape *arrays;
+    uint64_t *required; /* bits of known keys that some shape requires */
     uint64_t count_bound; /* from this length on, an array or object is like a longer one */
     const Node *item;
     const ObjectShape *shapes;
@@ -317,12 +318,23 @@ typedef struct {
     uint32_t kind; /* of names: it is no key, but a text that defines one; 0 */
     uint32_t start, first_length, length; /* of the bytes that a string begins with, and then the key's: in later_names */
 } LaterKey;
+typedef struct { /* whether a name of some kind, and of an owner, is in scope, or begins so */
+    uint32_t kind, is_whole, start, length, owner_length, answer;
+} Question;
+typedef struct {
+    uint32_t index, node; /* of a known key, and of the trie */
+} KnownKey;
 typedef struct {
     uint64_t *inside;
     VECTOR(Exit) exits;
+    VECTOR(KnownKey) known_keys; /* where strings write one of the frame: not where it has it already */
     VECTOR(LaterKey) later;
     Bytes later_names;
-    uint64_t uses_names; /* bits of kinds: its key must say which names of these are in scope */
+    VECTOR(Question) questions; /* about names in scope: the facts hold where they have the same answers */
+    Bytes asked;                /* names in the questions */
+    uint64_t names_version;     /* with which the answers were last the same */
+    uint32_t is_volatile;       /* it holds with that alone */
+    uint32_t next_plus_1;       /* facts about the same frame with other answers */
 } Facts;
 
 typedef struct {
@@ -371,8 +383,10 @@ typedef struct {
     Bytes json, key;
     Numbers numbers;
     uint64_t error_at;
-    uint64_t uses_names; /* masks: bits of kinds of names that the walker has asked for */
-    uint32_t is_exploring, noted_kind; /* and what it has defined (`noted`) */
+    uint64_t names_clock;
+    Map asked; /* masks: the questions that were asked so far, and whether the answer was yes: 2 */
+    Facts *asks;
+    uint32_t is_exploring, noted_kind; /* and what the walker has defined (`noted`) */
     size_t names_before; /* those that the walker has defined come behind */
     Bytes noted;
 } Engine;
@@ -439,7 +453,8 @@ typedef struct { /* that the document has defined */
 /* The masks of what is around a frame, once it has ended: while it is open, that stays the same. */
 enum { MAX_AROUND = 3 };
 typedef struct {
-    uint32_t count, generation, names_version, mask[MAX_AROUND];
+    uint64_t names_version;
+    uint32_t count, generation, mask[MAX_AROUND];
     Mask accepted[MAX_AROUND];
 } Around;
 
@@ -460,7 +475,7 @@ struct Machine {
     VECTOR(Name) known;  /* names that are in scope, or will be */
     Bytes known_bytes, implied_key;
     uint64_t open_kinds; /* bits of kinds of which every name is legal */
-    uint32_t names_version;
+    uint64_t names_version;
     uint32_t owner_start, owner_length; /* of the job that is being read */
     VECTOR(Name) needs;  /* of jobs: a name and its owner */
     uint32_t at;         /* the place of the byte that is being read in the text on top */
@@ -695,11 +710,43 @@ static int is_same_span(const uint8_t *left, uint32_t left_length, const uint8_t
 }
 
 /* The kind of the names that are legal where a name of some kind is; 0: all are. */
-static uint32_t kind_to_find(Machine *m, uint32_t kind) {
-    m->engine->uses_names |= (uint64_t)1 << kind;
-    if (m->open_kinds >> kind & 1) kind = m->engine->while_open[kind];
-    m->engine->uses_names |= (uint64_t)1 << kind;
-    return kind;
+static uint32_t kind_to_find(const Machine *m, uint32_t kind) {
+    return m->open_kinds >> kind & 1 ? m->engine->while_open[kind] : kind;
+}
+
+static void touch_names(Machine *m) { m->names_version = ++m->engine->names_clock; }
+
+static int find_name(const Machine *m, size_t from, size_t to, const Question *q, const uint8_t *text, const uint8_t *owner) {
+    for (size_t i = from; i < to; i++) {
+        const Name *name = &m->known.items[i];
+        if (name->kind != q->kind || name->pending || name->length < q->length || (q->is_whole && name->length != q->length)) continue;
+        if (q->length && memcmp(m->known_bytes.items + name->start, text, q->length) != 0) continue;
+        if (name->owner_length == 0) return 1;
+        if (is_same_span(m->known_bytes.items + name->owner_start, name->owner_length, owner, q->owner_length)) return 1;
+    }
+    return 0;
+}
+
+/* The answer to a question about the names of the document, which the facts that are being found depend on. */
+static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner) {
+    Engine *engine = m->engine;
+    Facts *facts = engine->asks;
+    Bytes *key = &m->implied_key;
+    key->count = 0;
+    append(key, (const uint8_t *)&q, sizeof q);
+    append(key, text, q.length);
+    append(key, owner, q.owner_length);
+    uint32_t *known = map_value(&engine->asked, key->items, key->count);
+    if (*known == 0) {
+        *known = 1;
+        q.answer = (uint32_t)find_name(m, 0, engine->names_before, &q, text, owner);
+        *known += q.answer;
+        q.start = (uint32_t)facts->asked.count;
+        append(&facts->asked, text, q.length);
+        append(&facts->asked, owner, q.owner_length);
+        *push(&facts->questions) = q;
+    }
+    return *known == 2;
 }
 
 /* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
@@ -707,17 +754,14 @@ static uint32_t kind_to_find(Machine *m, uint32_t kind) {
 static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
     kind = kind_to_find(m, kind);
     if (kind == 0) return 1;
-    for (size_t i = 0; i < m->known.count; i++) {
-        const Name *name = &m->known.items[i];
-        if (name->kind != kind || name->pending || name->length < length || (is_whole && name->length != length)) continue;
-        if (length && memcmp(m->known_bytes.items + name->start, text, length) != 0) continue;
-        if (name->owner_length == 0) return 1;
-        if (c != NULL && is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
-                                      m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
-            return 1;
-        }
+    const uint8_t *owner = NULL;
+    Question q = {.kind = kind, .is_whole = (uint32_t)is_whole, .length = length};
+    if (kind == m->engine->owned_kind && c != NULL) {
+        owner = m->names.items + m->partial + c->last_begin;
+        q.owner_length = c->last_end - c->last_begin;
     }
-    return 0;
+    if (!m->engine->is_exploring) return find_name(m, 0, m->known.count, &q, text, owner);
+    return find_name(m, m->engine->names_before, m->known.count, &q, text, owner) || ask(m, q, text, owner);
 }
 
 static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
@@ -734,7 +778,7 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     int is_unique = definition->is_unique || (m->is_strict && definition->strict_unique);
     int is_job = is_key && kind == m->engine->graph_keys, is_need = !is_key && kind == m->engine->graph_texts;
     if (!m->is_strict && !is_unique && !is_job && !is_need) return 1;
-    m->names_version++;
+    touch_names(m);
     if (definition->opens) {
         m->open_kinds |= (uint64_t)1 << kind;
         return 1;
@@ -760,6 +804,7 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     if (kind == m->engine->owned_kind || is_need) {
         name.owner_start = m->owner_start;
         name.owner_length = m->owner_length;
+        if (m->engine->is_exploring) m->engine->asks->is_volatile = 1;
     }
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
@@ -777,7 +822,7 @@ static void imply(Machine *m, uint32_t kind, const uint8_t *text, size_t length)
     uint32_t number = map_get(&m->engine->implied_numbers, key->items, key->count);
     if (number == 0) return;
     const Implied *implied = &m->engine->implied[number - 1];
-    m->names_version++;
+    touch_names(m);
     if (implied->is_all) m->open_kinds |= (uint64_t)1 << kind;
     for (uint32_t i = 0; i < implied->count; i++) {
         struct Span span = implied->names[i];
@@ -798,30 +843,34 @@ static void open_names(Machine *m, Frame *f) { /* an array or object begins */
     f->first_name = (uint32_t)m->known.count;
     f->open_kinds = m->open_kinds;
     m->open_kinds = ((m->open_kinds & ~scope) | (m->engine->forward & scope)) & ~f->node->closes;
-    m->names_version += m->open_kinds != f->open_kinds;
+    if (m->open_kinds != f->open_kinds) touch_names(m);
 }
 
 static void close_names(Machine *m, uint32_t frame) { /* it ends */
     const Frame *f = &m->frames[frame];
     if (!m->engine->has_names) return;
     size_t kept = f->first_name;
+    uint64_t open_kinds = (m->open_kinds & ~f->node->scope) | (f->open_kinds & f->node->scope);
+    int has_changed = open_kinds != m->open_kinds;
     for (size_t i = kept; i < m->known.count; i++) {
         Name name = m->known.items[i];
         if (f->node->scope >> name.kind & 1) continue;
+        has_changed |= name.pending == 2 * frame + 2;
         if (name.pending == 2 * frame + 2) name.pending = 0;
         m->known.items[kept++] = name;
     }
+    if (has_changed || kept != m->known.count) touch_names(m);
     m->known.count = kept;
-    m->open_kinds = (m->open_kinds & ~f->node->scope) | (f->open_kinds & f->node->scope);
-    m->names_version++;
+    m->open_kinds = open_kinds;
 }
 
 static void finish_names(Machine *m, uint32_t frame) { /* the value of a key of this object has ended */
-    if (!m->frames[frame].node->defines_keys.is_late || m->known.count == 0) return;
+    if (!m->frames[frame].node->defines_keys.is_late) return;
     for (size_t i = 0; i < m->known.count; i++) {
-        if (m->known.items[i].pending == 2 * frame + 3) m->known.items[i].pending = 0;
+        if (m->known.items[i].pending != 2 * frame + 3) continue;
+        m->known.items[i].pending = 0;
+        touch_names(m);
     }
-    m->names_version++;
 }
 
 /* ---- automata ---- */
@@ -873,6 +922,7 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
     c->automaton = stack->automaton;
     c->state = stack->state;
     c->stack = stack->below;
+    if (c->stack == 0) c->last_begin = c->last_end = 0;
     return 1;
 }
 
@@ -933,6 +983,7 @@ static int is_known(const Engine *engine, const Node *node, const uint8_t *name,
 static void shortest_name(Machine *m, const Config *c, Bytes *out) {
     uint32_t kind = kind_to_find(m, m->engine->automata[c->automaton].names), length = m->at - c->begin, best = UINT32_MAX;
     const uint8_t *text = m->names.items + m->partial + c->begin, *rest = NULL;
+    if (m->engine->is_exploring) m->engine->asks->is_volatile = 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
         const uint8_t *bytes = m->known_bytes.items + name->start;
@@ -1052,7 +1103,6 @@ static int open_object(Machine *m) { /* the value on top is one */
     Mask alive = {0};
     for (uint32_t i = 0; i < f->node->shape_count; i++) {
         uint32_t alternative = f->node->shapes[i].alternative;
-        if (m->is_strict && has(&f->node->lenient, alternative)) continue;
         if (has(&f->alive, alternative) && has(&f->node->live, alternative)) add(&alive, alternative);
     }
     if (!any(alive) || m->depth >= MAX_DEPTH) return 0;
@@ -1072,7 +1122,6 @@ static int open_array(Machine *m) {
     Mask alive = {0};
     for (uint32_t i = 0; i < f->node->array_count; i++) {
         uint32_t alternative = f->node->arrays[i].alternative;
-        if (m->is_strict && has(&f->node->lenient, alternative)) continue;
         if (has(&f->alive, alternative) && has(&f->node->live, alternative)) add(&alive, alternative);
     }
     if (!any(alive) || m->depth >= MAX_DEPTH) return 0;
@@ -1090,7 +1139,6 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
     for (uint32_t i = 0; i < count; i++) {
         uint32_t alternative = forms[i].alternative;
         if (!has(&f->alive, alternative) || m->engine->automata[forms[i].automaton].state_count == 0) continue;
-        if (m->is_strict && has(&f->node->lenient, alternative)) continue;
         Config c = {.automaton = forms[i].automaton, .which = alternative};
         if (may_enter(m, &c, c.automaton, 0) && has_right_name(m, &c, 0, 0)) *push(&m->configs) = c;
     }
@@ -1104,6 +1152,8 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
 
 /* Puts a value on top, and steps into it at once where its kind is implied. */
 static int begin(Machine *m, const Node *node, Mask mask) {
+    if (m->is_strict) mask &= ~node->lenient;
+    if (!any(mask)) return 0;
     m->around[m->count].count = 0;
     m->frames[m->count++] = (Frame){.kind = VALUE, .node = node, .alive = mask};
     if (node->opens) return 1;
@@ -1449,7 +1499,7 @@ static void clear_machine(Machine *m) {
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
     m->open_kinds = m->engine->forward;
-    m->names_version++;
+    touch_names(m);
     if (m->slots.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items);
 }
 
@@ -2173,7 +2223,7 @@ static int must_be_unique(const Machine *m, const Definition *definition) {
    string writes of one, others lead on: then it does not matter which there are. */
 static int is_open_named(const Machine *m, uint32_t frame) {
     const Node *node = m->frames[frame].node;
-    int is_key = frame + 1 < m->count && m->frames[frame + 1].kind == KEY_FRAME, is_open = node->additional_count > 0;
+    int is_key = frame + 1 < m->count && m->frames[frame + 1].kind == KEY_FRAME, is_open = 1;
     for (uint32_t i = 0; i < node->additional_count; i++) {
         const Automaton *a = &m->engine->automata[node->additional[i].automaton];
         is_open &= a->room[0] > a->longest_run;
@@ -2206,6 +2256,14 @@ static int is_far_from_limits(const Machine *m, const Config *c) {
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
     uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
+    if (m->is_strict) { /* the name that is being written, and the last one before it */
+        const uint8_t *text = m->names.items + m->partial;
+        uint32_t length = m->engine->automata[c->automaton].names ? (uint32_t)m->names.count - m->partial - c->begin : 0;
+        uint32_t lengths[] = {length, c->last_end - c->last_begin};
+        append(key, (const uint8_t *)lengths, sizeof lengths);
+        append(key, text + c->begin, length);
+        append(key, text + c->last_begin, c->last_end - c->last_begin);
+    }
     for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
         uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
         append(key, (const uint8_t *)call, sizeof call);
@@ -2424,7 +2482,12 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
         const uint16_t *path = path_of(trie, ending->node, &length);
         uint8_t name[MAX_TOKEN];
         for (uint32_t j = from; j + 1 < length; j++) name[j - from] = (uint8_t)path[j];
-        if (i == 0 || !is_same_after_all || ending->which != last->which || memcmp(&ending->accepted, &last->accepted, sizeof last->accepted)) {
+        int is_last = !has_children(trie, ending->node) && !must_be_unique(m, definition); /* nothing depends on its name */
+        if (is_last && is_key && !m->has_loose_key &&
+            (is_known(engine, f->node, name, length - 1 - from) || is_taken(m, m->count - 2, name, length - 1 - from))) {
+            continue;
+        }
+        if (i == 0 || !(is_same_after_all || is_last) || ending->which != last->which || memcmp(&ending->accepted, &last->accepted, sizeof last->accepted)) {
             next = next_walker(engine, level);
             if (!is_same_after_all) append(&next->names, name, length - 1 - from);
             engine->noted_kind = 0;
@@ -2476,6 +2539,11 @@ static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node,
         if (code <= END || code == barred || !may_come(m, f, code)) continue;
         next = next_walker(engine, level);
         if (!step(next, code)) continue;
+        if (code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
+            KnownKey *known = push(&facts->known_keys);
+            find_known(f->node, code - FIRST_LITERAL, &known->index);
+            known->node = child;
+        }
         if (engine->ignores_key_case && code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
             const Literal *literal = &engine->literals[code - FIRST_LITERAL];
             note_later(engine, facts, child, 0, literal->bytes, (uint32_t)literal->length);
@@ -2492,7 +2560,10 @@ static void put_frame_key(Bytes *key, const Machine *m, const Frame *f, uint32_t
     append(key, (const uint8_t *)&length, sizeof length);
     append(key, (const uint8_t *)&depth, sizeof depth);
     if (f->kind != OBJECT_FRAME) return;
-    append(key, (const uint8_t *)(m->words.items + f->first_word), f->node->known_words * sizeof *m->words.items);
+    for (uint32_t i = 0; i < f->node->known_words; i++) { /* of the others only themselves: see KnownKey */
+        uint64_t word = m->words.items[f->first_word + i] & f->node->required[i];
+        append(key, (const uint8_t *)&word, sizeof word);
+    }
 }
 
 /* The names of the object in a frame, one after the other. */
@@ -2508,29 +2579,6 @@ static int by_hash(const void *left, const void *right) {
     return a->hash < b->hash ? -1 : a->hash > b->hash;
 }
 
-/* What the names of some kinds add to the key of a frame, where they matter to it. */
-static void put_names_key(Bytes *key, const Machine *m, uint64_t kinds, int has_text) {
-    const uint8_t *text = m->names.items + m->partial;
-    uint64_t open_kinds = m->open_kinds & kinds;
-    append(key, (const uint8_t *)&open_kinds, sizeof open_kinds);
-    if (kinds >> m->engine->owned_kind & 1) append(key, m->known_bytes.items + m->owner_start, m->owner_length);
-    for (size_t i = 0; i < m->known.count; i++) {
-        const Name *name = &m->known.items[i];
-        if (!(kinds >> name->kind & 1)) continue;
-        uint32_t parts[] = {name->kind, name->length, name->owner_length, name->pending};
-        append(key, (const uint8_t *)parts, sizeof parts);
-        append(key, m->known_bytes.items + name->start, name->length);
-        append(key, m->known_bytes.items + name->owner_start, name->owner_length);
-    }
-    for (size_t i = 0; i < (has_text ? m->configs.count : 0); i++) {
-        const Config *c = &m->configs.items[i];
-        *push(key) = 0xFF;
-        append(key, text + c->last_begin, c->last_end - c->last_begin);
-        *push(key) = 0xFE;
-        if (m->engine->automata[c->automaton].names) append(key, text + c->begin, m->names.count - m->partial - c->begin);
-    }
-}
-
 static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
     walker->open_kinds = m->open_kinds;
     walker->owner_start = m->owner_start;
@@ -2542,6 +2590,20 @@ static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
         if (*pending != 0) *pending = *pending / 2 - 1 == base ? 2 + *pending % 2 : UINT32_MAX; /* of a frame further out */
     }
 }
+
+static int still_hold(const Machine *m, Facts *facts) {
+    if (facts->names_version == m->names_version || !m->is_strict) return 1;
+    if (facts->is_volatile) return 0;
+    for (size_t i = 0; i < facts->questions.count; i++) {
+        const Question *q = &facts->questions.items[i];
+        const uint8_t *text = facts->asked.items + q->start;
+        if ((uint32_t)find_name(m, 0, m->known.count, q, text, text + q->length) != q->answer) return 0;
+    }
+    facts->names_version = m->names_version;
+    return 1;
+}
+
+enum { MAX_TRIES = 8 };
 
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
 static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
@@ -2567,15 +2629,17 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         }
         if (is_key) append(key, m->names.items + m->partial, m->names.count - m->partial);
     }
-    size_t key_length = key->count;
-    uint32_t known = map_get(&engine->frame_facts, key->items, key->count), *number;
-    if (known != 0 && engine->facts.items[known - 1].uses_names) {
-        put_names_key(key, m, engine->facts.items[known - 1].uses_names, is_key || f->kind == SCALAR);
-        known = map_get(&engine->frame_facts, key->items, key->count);
+    if (m->is_strict) append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
+    uint32_t first = map_get(&engine->frame_facts, key->items, key->count), next = first;
+    for (int tries = 0; next != 0 && tries < MAX_TRIES; tries++) {
+        if (still_hold(m, &engine->facts.items[next - 1])) return next - 1;
+        next = engine->facts.items[next - 1].next_plus_1;
     }
-    if (known != 0) return known - 1;
     Facts *facts = push(&engine->facts);
-    *facts = (Facts){.inside = NULL};
+    *facts = (Facts){.names_version = m->names_version, .next_plus_1 = first};
+    engine->asks = facts;
+    engine->asked.count = engine->asked.keys.count = 0;
+    if (engine->asked.capacity) memset(engine->asked.slots, 0, engine->asked.capacity * sizeof *engine->asked.slots);
     facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
     if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
     if (engine->marks.count == 0) {
@@ -2591,7 +2655,9 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     walker->frames[0] = *f;
     walker->count = 1;
     walker->frames[0].first_word = walker->frames[0].first_entry = 0;
-    if (f->kind == OBJECT_FRAME) append(&walker->words, m->words.items + f->first_word, f->node->known_words);
+    for (uint32_t i = 0; i < (f->kind == OBJECT_FRAME ? f->node->known_words : 0); i++) {
+        *push(&walker->words) = m->words.items[f->first_word + i] & f->node->required[i];
+    }
     int defines_unique = f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
     if (is_key || f->kind == SCALAR) {
         copy_vector(&walker->configs, &m->configs);
@@ -2610,19 +2676,9 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
     engine->is_exploring = 1;
     engine->names_before = walker->known.count;
-    engine->uses_names = 0;
     explore(engine, facts, 0, 0, 0);
     engine->is_exploring = 0;
-    facts->uses_names = engine->uses_names;
-    key->count = key_length;
-    number = map_value(&engine->frame_facts, key->items, key->count);
-    if (*number == 0) *number = (uint32_t)engine->facts.count;
-    uint64_t *kinds = &engine->facts.items[*number - 1].uses_names; /* that have mattered to such frames so far */
-    *kinds |= facts->uses_names;
-    if (*kinds) {
-        put_names_key(key, m, *kinds, is_key || f->kind == SCALAR);
-        *map_value(&engine->frame_facts, key->items, key->count) = (uint32_t)engine->facts.count;
-    }
+    *map_value(&engine->frame_facts, key->items, key->count) = (uint32_t)engine->facts.count;
     if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
     engine->remembered += mask_words(trie) * 8 + key->count;
     for (size_t i = 0; i < facts->exits.count; i++) engine->remembered += 4 * facts->exits.items[i].nodes.count + sizeof(Exit);
@@ -2756,7 +2812,8 @@ static uint32_t mask_around(Machine *m, uint32_t base, Mask accepted) {
     Frame *outer = &m->frames[base - 1], before = *outer;
     VECTOR(Name) known = {0};
     uint64_t open_kinds = m->open_kinds;
-    uint32_t version = m->names_version, kind = m->frames[base].kind;
+    uint64_t version = m->names_version;
+    uint32_t kind = m->frames[base].kind;
     copy_vector(&known, &m->known);
     if (kind == OBJECT_FRAME || kind == ARRAY_FRAME) close_names(m, base);
     if (outer->kind == OBJECT_FRAME) finish_names(m, base - 1);
@@ -2788,7 +2845,11 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
         *push(&parts) = mask;
     }
     const Facts *facts = &engine->facts.items[number];
-    if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m, base)) {
+    for (size_t i = 0; i < facts->known_keys.count; i++) {
+        KnownKey key = facts->known_keys.items[i];
+        if (m->frames[base].kind == OBJECT_FRAME && is_present(m, &m->frames[base], key.index)) *push(&parts) = key.node;
+    }
+    if (m->frames[base].kind == OBJECT_FRAME && m->frames[base].node->additional_count && is_open_named(m, base)) {
         find_taken(m, base, top, facts, &parts);
     }
     find_taken_later(m, base, top, facts, &parts);
@@ -2829,6 +2890,9 @@ static void forget_masks(Engine *engine) {
         free(facts->exits.items);
         free(facts->later.items);
         free(facts->later_names.items);
+        free(facts->questions.items);
+        free(facts->known_keys.items);
+        free(facts->asked.items);
         free(facts->inside);
     }
     for (size_t i = 0; i < engine->masks.count; i++) {
@@ -3259,6 +3323,10 @@ static void load_node(Loader *loader, Node *node) {
         shapes[i].required_bits = bits;
     }
     node->shapes = shapes;
+    node->required = keep(loader, node->known_words, sizeof *node->required);
+    for (uint32_t i = 0; i < node->shape_count; i++) {
+        for (uint32_t word = 0; word < node->known_words; word++) node->required[word] |= shapes[i].required_bits[word];
+    }
     Key *keys = keep(loader, node->known_count, sizeof *keys);
     NameSlot *known = keep_slots(loader, node->known_count, &node->known_slots);
     for (uint32_t i = 0; i < node->known_count; i++) {
@@ -3367,12 +3435,12 @@ static void study_nodes(Loader *loader) {
         }
         for (uint32_t j = 0; j < node->array_count; j++) {
             const ArrayShape *array = &node->arrays[j];
-            uint64_t bound = 1 + (array->maximum == UNBOUNDED || array->maximum < array->minimum ? array->minimum : array->maximum);
+            uint64_t bound = array->maximum == UNBOUNDED || array->maximum < array->minimum ? array->minimum : array->maximum + 1;
             if (bound > node->count_bound) node->count_bound = bound;
         }
         for (uint32_t j = 0; j < node->shape_count; j++) {
             const ObjectShape *shape = &node->shapes[j];
-            uint64_t bound = 1 + (shape->maximum == UNBOUNDED || shape->maximum < shape->minimum ? shape->minimum : shape->maximum);
+            uint64_t bound = shape->maximum == UNBOUNDED || shape->maximum < shape->minimum ? shape->minimum : shape->maximum + 1;
             if (bound > node->count_bound) node->count_bound = bound;
         }
     }
@@ -3548,6 +3616,7 @@ EXPORT void engine_free(Engine *engine) {
     forget_masks(engine);
     free_map(&engine->literal_numbers);
     free_map(&engine->implied_numbers);
+    free_map(&engine->asked);
     for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
