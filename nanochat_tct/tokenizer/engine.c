@@ -761,6 +761,9 @@ static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t len
         q.owner_length = c->last_end - c->last_begin;
     }
     if (!m->engine->is_exploring) return find_name(m, 0, m->known.count, &q, text, owner);
+    for (size_t i = m->engine->names_before; i < m->known.count && kind == m->engine->owned_kind; i++) {
+        if (m->known.items[i].kind == kind) m->engine->asks->is_volatile = 1; /* whose name has it: the document knows */
+    }
     return find_name(m, m->engine->names_before, m->known.count, &q, text, owner) || ask(m, q, text, owner);
 }
 
@@ -804,7 +807,6 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     if (kind == m->engine->owned_kind || is_need) {
         name.owner_start = m->owner_start;
         name.owner_length = m->owner_length;
-        if (m->engine->is_exploring) m->engine->asks->is_volatile = 1;
     }
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
