@@ -320,6 +320,7 @@ typedef struct {
 } LaterKey;
 typedef struct { /* whether a name of some kind, and of an owner, is in scope, or begins so */
     uint32_t kind, is_whole, start, length, owner_length, answer;
+    uint32_t speller; /* the automaton that must be able to write all of it, + 1 */
 } Question;
 typedef struct {
     uint32_t index, node; /* of a known key, and of the trie */
@@ -360,6 +361,7 @@ typedef struct {
     uint32_t owned_kind; /* of names that belong to a job */
     uint32_t graph_keys, graph_texts; /* kinds: of jobs, and of the names of jobs that they need; 0: none */
     uint64_t forward;                 /* bits of kinds whose names may be defined later: they are legal until some node closes them */
+    uint32_t speller[64];             /* of names of a kind: an automaton that writes them, + 1 */
     uint32_t while_open[64];          /* of such a kind: while it is open, its names are those of another kind; 0: all are legal */
     Map implied_numbers;              /* a kind and a text to number + 1 */
     const Implied *implied;
@@ -368,7 +370,7 @@ typedef struct {
     /* what is remembered of masks: all is forgotten at once where it has become too much */
     Map frame_facts, text_facts, mask_parts, mask_contents;
     VECTOR(Facts) facts;
-    VECTOR(TextFacts) texts;
+    VECTOR(TextFacts *) texts;
     VECTOR(uint64_t *) masks;
     VECTOR(uint8_t *) packed;
     uint32_t first_mask, generation; /* numbers of masks go on where memory has been given free */
@@ -716,11 +718,22 @@ static uint32_t kind_to_find(const Machine *m, uint32_t kind) {
 
 static void touch_names(Machine *m) { m->names_version = ++m->engine->names_clock; }
 
+static int can_spell(const Automaton *a, const uint8_t *name, uint32_t length) {
+    uint32_t state = 0;
+    for (uint32_t i = 0; i < length && !a->call_count; i++) {
+        uint32_t next = a->following[state * a->class_count + a->classes[name[i]]];
+        if (next == 0 || a->is_lenient[next - 1]) return 0;
+        state = next - 1;
+    }
+    return a->call_count || (a->state_count && a->accepting[1][state]);
+}
+
 static int find_name(const Machine *m, size_t from, size_t to, const Question *q, const uint8_t *text, const uint8_t *owner) {
     for (size_t i = from; i < to; i++) {
         const Name *name = &m->known.items[i];
         if (name->kind != q->kind || name->pending || name->length < q->length || (q->is_whole && name->length != q->length)) continue;
         if (q->length && memcmp(m->known_bytes.items + name->start, text, q->length) != 0) continue;
+        if (q->speller && !can_spell(&m->engine->automata[q->speller - 1], m->known_bytes.items + name->start, name->length)) continue;
         if (name->owner_length == 0) return 1;
         if (is_same_span(m->known_bytes.items + name->owner_start, name->owner_length, owner, q->owner_length)) return 1;
     }
@@ -751,11 +764,11 @@ static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner
 
 /* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
    of the kind have one. */
-static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
+static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole, uint32_t speller) {
     kind = kind_to_find(m, kind);
     if (kind == 0) return 1;
     const uint8_t *owner = NULL;
-    Question q = {.kind = kind, .is_whole = (uint32_t)is_whole, .length = length};
+    Question q = {.kind = kind, .is_whole = (uint32_t)is_whole, .length = length, .speller = is_whole ? 0 : speller};
     if (kind == m->engine->owned_kind && c != NULL) {
         owner = m->names.items + m->partial + c->last_begin;
         q.owner_length = c->last_end - c->last_begin;
@@ -769,7 +782,7 @@ static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t len
 
 static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
     for (uint32_t kind = 1; kinds >> kind; kind++) {
-        if (kinds >> kind & 1 && !has_name(m, kind, NULL, 0, c, 0)) return 0;
+        if (kinds >> kind & 1 && !has_name(m, kind, NULL, 0, c, 0, m->engine->speller[kind])) return 0;
     }
     return 1;
 }
@@ -909,7 +922,7 @@ static int may_enter(Machine *m, const Config *c, uint32_t automaton, uint32_t s
 static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whole) { /* up to a place in the text */
     uint32_t kind = m->engine->automata[c->automaton].names;
     if (!m->is_strict || kind == 0) return 1;
-    return has_name(m, kind, m->names.items + m->partial + c->begin, end - c->begin, c, is_whole);
+    return has_name(m, kind, m->names.items + m->partial + c->begin, end - c->begin, c, is_whole, c->automaton + 1);
 }
 
 /* Goes back to the caller; 0: what was called cannot end here. `end`: a place in the text. */
@@ -991,6 +1004,7 @@ static void shortest_name(Machine *m, const Config *c, Bytes *out) {
         const uint8_t *bytes = m->known_bytes.items + name->start;
         if (name->kind != kind || name->pending || name->length < length || name->length >= best) continue;
         if (length && memcmp(bytes, text, length) != 0) continue;
+        if (!can_spell(&m->engine->automata[c->automaton], bytes, name->length)) continue;
         if (name->owner_length && !is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
                                                 m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
             continue;
@@ -2311,36 +2325,7 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
     return is_right;
 }
 
-/* Reads the strings below a node of the trie. */
-static void read_text(Reader *r, uint32_t node, const Config *c) {
-    const Trie *trie = r->trie;
-    const Automaton *a = &r->m->engine->automata[c->automaton];
-    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
-    int may_return = c->stack != 0 && a->accepting[mode][c->state];
-    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
-        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child];
-        if (code > END) break;
-        uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
-        if (next <= a->state_count) {
-            uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
-            if (entry == NEVER && !may_return) continue;
-            if (entry == ALWAYS) {
-                Config after = *c;
-                after.state = next - 1;
-                if (c->stack) after.units += (code & 0xC0) != 0x80 ? 1 + (code >= 0xF0) : 0;
-                if (string) *push(&r->strings) = string - 1;
-                if (!has_children(trie, child)) continue;
-                if (mode) *push(&r->m->names) = (uint8_t)code;
-                read_text(r, child, &after);
-                if (mode) r->m->names.count--;
-                continue;
-            }
-        }
-        read_child(r, child, c);
-    }
-}
-
-/* The same as far as it is the automaton's own matter. */
+/* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
 static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int mode, int is_called) {
     const uint32_t *row = a->following + (size_t)state * a->class_count;
     int may_return = is_called && a->accepting[mode][state];
@@ -2365,10 +2350,9 @@ static const TextFacts *text_facts_of(Engine *engine, const Config *c, uint32_t 
     const Automaton *a = &engine->automata[c->automaton];
     uint32_t key[] = {a->shape, c->state, node, (uint32_t)mode, c->stack != 0};
     uint32_t *number = map_value(&engine->text_facts, key, sizeof key);
-    if (*number != 0) return &engine->texts.items[*number - 1];
-    *push(&engine->texts) = (TextFacts){0};
+    if (*number != 0) return engine->texts.items[*number - 1];
+    TextFacts *facts = *push(&engine->texts) = allocate(1, sizeof *facts);
     *number = (uint32_t)engine->texts.count;
-    TextFacts *facts = &engine->texts.items[*number - 1];
     read_alone(facts, engine->trie, node, a, c->state, mode, c->stack != 0);
     engine->remembered += sizeof *facts + sizeof key + 4 * (facts->strings.count + facts->ends.count + 2 * facts->pauses.count);
     if (node == 0) {
@@ -2378,6 +2362,46 @@ static const TextFacts *text_facts_of(Engine *engine, const Config *c, uint32_t 
         engine->remembered += mask_words(engine->trie) * sizeof *facts->inside;
     }
     return facts;
+}
+
+static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from);
+
+enum { MANY_STRINGS = 48 }; /* below a node: what is found out about them is kept */
+
+/* Reads the strings below a node of the trie. */
+static void read_text(Reader *r, uint32_t node, const Config *c) {
+    const Trie *trie = r->trie;
+    const Automaton *a = &r->m->engine->automata[c->automaton];
+    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
+    int may_return = c->stack != 0 && a->accepting[mode][c->state];
+    if (is_alone && trie->high.items[node] - trie->low.items[node] > MANY_STRINGS) {
+        const TextFacts *facts = text_facts_of(r->m->engine, c, node, mode);
+        append(&r->strings, facts->strings.items, facts->strings.count);
+        append(&r->ends, facts->ends.items, facts->ends.count);
+        read_pauses(r, facts, node, c);
+        return;
+    }
+    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child];
+        if (code > END) break;
+        uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
+        if (next <= a->state_count) {
+            uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
+            if (entry == NEVER && !may_return) continue;
+            if (entry == ALWAYS) {
+                Config after = *c;
+                after.state = next - 1;
+                if (c->stack) after.units += (code & 0xC0) != 0x80 ? 1 + (code >= 0xF0) : 0;
+                if (string) *push(&r->strings) = string - 1;
+                if (!has_children(trie, child)) continue;
+                if (mode) *push(&r->m->names) = (uint8_t)code;
+                read_text(r, child, &after);
+                if (mode) r->m->names.count--;
+                continue;
+            }
+        }
+        read_child(r, child, c);
+    }
 }
 
 /* Goes on where others decide than the automaton alone. */
@@ -2902,10 +2926,11 @@ static void forget_masks(Engine *engine) {
         free(engine->packed.items[i]);
     }
     for (size_t i = 0; i < engine->texts.count; i++) {
-        free(engine->texts.items[i].strings.items);
-        free(engine->texts.items[i].inside);
-        free(engine->texts.items[i].ends.items);
-        free(engine->texts.items[i].pauses.items);
+        free(engine->texts.items[i]->strings.items);
+        free(engine->texts.items[i]->inside);
+        free(engine->texts.items[i]->ends.items);
+        free(engine->texts.items[i]->pauses.items);
+        free(engine->texts.items[i]);
     }
     free_map(&engine->frame_facts);
     free_map(&engine->text_facts);
@@ -3002,6 +3027,7 @@ static void load_automaton(Loader *loader, Automaton *a) {
     a->names = (uint32_t)take_number(loader, 63);
     a->depth = (uint32_t)take_number(loader, MAX_CALL_DEPTH);
     a->is_any = (int)take_number(loader, 1);
+    if (a->names && !calls) loader->engine->speller[a->names] = (uint32_t)(a - loader->engine->automata) + 1;
     uint8_t *accepting = keep(loader, states, 1), *strict = keep(loader, states, 1), *is_lenient = keep(loader, states, 1);
     uint8_t *plain = keep(loader, states, 1);
     uint64_t *requires = keep(loader, states, sizeof *requires);
