@@ -273,6 +273,7 @@ struct Node {
     uint32_t member_slots, known_slots;
     const Mask *member_masks;
     const ArrayShape *arrays;
+    uint64_t *required; /* bits of known keys that some shape requires */
     uint64_t count_bound; /* from this length on, an array or object is like a longer one */
     const Node *item;
     const ObjectShape *shapes;
@@ -317,12 +318,25 @@ typedef struct {
     uint32_t kind; /* of names: it is no key, but a text that defines one; 0 */
     uint32_t start, first_length, length; /* of the bytes that a string begins with, and then the key's: in later_names */
 } LaterKey;
+typedef struct { /* whether a name of some kind, and of an owner, is in scope, or begins so */
+    uint32_t kind, is_whole, start, length, owner_length, answer;
+    uint32_t speller; /* the automaton that must be able to write all of it, + 1 */
+    uint32_t is_need; /* a job that the one being read is to need: that one must not need it already */
+} Question;
+typedef struct {
+    uint32_t index, node; /* of a known key, and of the trie */
+} KnownKey;
 typedef struct {
     uint64_t *inside;
     VECTOR(Exit) exits;
+    VECTOR(KnownKey) known_keys; /* where strings write one of the frame: not where it has it already */
     VECTOR(LaterKey) later;
     Bytes later_names;
-    uint64_t uses_names; /* bits of kinds: its key must say which names of these are in scope */
+    VECTOR(Question) questions; /* about names in scope: the facts hold where they have the same answers */
+    Bytes asked;                /* names in the questions */
+    uint64_t names_version;     /* with which the answers were last the same */
+    uint32_t is_volatile;       /* it holds with that alone */
+    uint32_t next_plus_1;       /* facts about the same frame with other answers */
 } Facts;
 
 typedef struct {
@@ -349,6 +363,7 @@ typedef struct {
     uint32_t graph_keys, graph_texts; /* kinds: of jobs, and of the names of jobs that they need; 0: none */
     const Automaton *spelling[64];    /* of the names of a kind */
     uint64_t forward;                 /* bits of kinds whose names may be defined later: they are legal until some node closes them */
+    uint32_t speller[64];             /* of names of a kind: an automaton that writes them, + 1 */
     uint32_t while_open[64];          /* of such a kind: while it is open, its names are those of another kind; 0: all are legal */
     Map implied_numbers;              /* a kind and a text to number + 1 */
     const Implied *implied;
@@ -357,7 +372,7 @@ typedef struct {
     /* what is remembered of masks: all is forgotten at once where it has become too much */
     Map frame_facts, text_facts, mask_parts, mask_contents;
     VECTOR(Facts) facts;
-    VECTOR(TextFacts) texts;
+    VECTOR(TextFacts *) texts;
     VECTOR(uint64_t *) masks;
     VECTOR(uint8_t *) packed;
     uint32_t first_mask, generation; /* numbers of masks go on where memory has been given free */
@@ -372,8 +387,10 @@ typedef struct {
     Bytes json, key;
     Numbers numbers;
     uint64_t error_at;
-    uint64_t uses_names; /* masks: bits of kinds of names that the walker has asked for */
-    uint32_t is_exploring, noted_kind; /* and what it has defined (`noted`) */
+    uint64_t names_clock;
+    Map asked; /* masks: the questions that were asked so far, and whether the answer was yes: 2 */
+    Facts *asks;
+    uint32_t is_exploring, noted_kind; /* and what the walker has defined (`noted`) */
     size_t names_before; /* those that the walker has defined come behind */
     Bytes noted;
 } Engine;
@@ -440,7 +457,8 @@ typedef struct { /* that the document has defined */
 /* The masks of what is around a frame, once it has ended: while it is open, that stays the same. */
 enum { MAX_AROUND = 3 };
 typedef struct {
-    uint32_t count, generation, names_version, mask[MAX_AROUND];
+    uint64_t names_version;
+    uint32_t count, generation, mask[MAX_AROUND];
     Mask accepted[MAX_AROUND];
 } Around;
 
@@ -464,7 +482,7 @@ struct Machine {
     VECTOR(Name) known;  /* names that are in scope, or will be */
     Bytes known_bytes, implied_key;
     uint64_t open_kinds; /* bits of kinds of which every name is legal */
-    uint32_t names_version;
+    uint64_t names_version;
     uint32_t owner_start, owner_length; /* of the job that is being read */
     VECTOR(Name) needs;  /* of jobs: a name and its owner */
     uint32_t at;         /* the place of the byte that is being read in the text on top */
@@ -729,36 +747,32 @@ static int needs_owner(const Machine *m, const uint8_t *job, uint32_t length) {
     return found;
 }
 
-/* Whether a name of a kind is in scope, and belongs to the owner if names of the kind have one. */
-static int is_in_scope(const Machine *m, const Name *name, uint32_t kind, const Config *c) {
-    const uint8_t *bytes = m->known_bytes.items;
-    if (name->kind != kind || name->pending) return 0;
-    if (kind == m->engine->graph_keys && top_of((Machine *)m)->node->defines_text.kind == m->engine->graph_texts) {
-        return !needs_owner(m, bytes + name->start, name->length);
-    }
-    if (name->owner_length == 0) return 1;
-    return c != NULL && is_same_span(bytes + name->owner_start, name->owner_length,
-                                     m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin);
-}
-
 /* The kind of the names that are legal where a name of some kind is; 0: all are. */
-static uint32_t kind_to_find(Machine *m, uint32_t kind) {
-    m->engine->uses_names |= (uint64_t)1 << kind;
-    if (m->open_kinds >> kind & 1) kind = m->engine->while_open[kind];
-    m->engine->uses_names |= (uint64_t)1 << kind;
-    return kind;
+static uint32_t kind_to_find(const Machine *m, uint32_t kind) {
+    return m->open_kinds >> kind & 1 ? m->engine->while_open[kind] : kind;
 }
 
-/* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
-   of the kind have one. */
-static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole) {
-    kind = kind_to_find(m, kind);
-    if (kind == 0) return 1;
-    for (size_t i = 0; i < m->known.count; i++) {
+static void touch_names(Machine *m) { m->names_version = ++m->engine->names_clock; }
+
+static int can_spell(const Automaton *a, const uint8_t *name, uint32_t length) {
+    uint32_t state = 0;
+    for (uint32_t i = 0; i < length && !a->call_count; i++) {
+        uint32_t next = a->following[state * a->class_count + a->classes[name[i]]];
+        if (next == 0 || a->is_lenient[next - 1]) return 0;
+        state = next - 1;
+    }
+    return a->call_count || (a->state_count && a->accepting[1][state]);
+}
+
+static int find_name(const Machine *m, size_t from, size_t to, const Question *q, const uint8_t *text, const uint8_t *owner) {
+    for (size_t i = from; i < to; i++) {
         const Name *name = &m->known.items[i];
-        if (name->length < length || (is_whole && name->length != length)) continue;
-        if (length && memcmp(m->known_bytes.items + name->start, text, length) != 0) continue;
-        if (is_in_scope(m, name, kind, c)) return 1;
+        if (name->kind != q->kind || name->pending || name->length < q->length || (q->is_whole && name->length != q->length)) continue;
+        if (q->length && memcmp(m->known_bytes.items + name->start, text, q->length) != 0) continue;
+        if (q->speller && !can_spell(&m->engine->automata[q->speller - 1], m->known_bytes.items + name->start, name->length)) continue;
+        if (q->is_need && needs_owner(m, m->known_bytes.items + name->start, name->length)) continue;
+        if (name->owner_length == 0) return 1;
+        if (is_same_span(m->known_bytes.items + name->owner_start, name->owner_length, owner, q->owner_length)) return 1;
     }
     return 0;
 }
@@ -780,9 +794,50 @@ static uint32_t count_missing_jobs(const Machine *m, Name *name) {
     return missing;
 }
 
+/* The answer to a question about the names of the document, which the facts that are being found depend on. */
+static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner) {
+    Engine *engine = m->engine;
+    Facts *facts = engine->asks;
+    Bytes *key = &m->implied_key;
+    key->count = 0;
+    append(key, (const uint8_t *)&q, sizeof q);
+    append(key, text, q.length);
+    append(key, owner, q.owner_length);
+    uint32_t *known = map_value(&engine->asked, key->items, key->count);
+    if (*known == 0) {
+        *known = 1;
+        q.answer = (uint32_t)find_name(m, 0, engine->names_before, &q, text, owner);
+        *known += q.answer;
+        q.start = (uint32_t)facts->asked.count;
+        append(&facts->asked, text, q.length);
+        append(&facts->asked, owner, q.owner_length);
+        *push(&facts->questions) = q;
+    }
+    return *known == 2;
+}
+
+/* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
+   of the kind have one. */
+static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole, uint32_t speller) {
+    kind = kind_to_find(m, kind);
+    if (kind == 0) return 1;
+    const uint8_t *owner = NULL;
+    Question q = {.kind = kind, .is_whole = (uint32_t)is_whole, .length = length, .speller = is_whole ? 0 : speller};
+    if (kind == m->engine->owned_kind && c != NULL) {
+        owner = m->names.items + m->partial + c->last_begin;
+        q.owner_length = c->last_end - c->last_begin;
+    }
+    q.is_need = kind == m->engine->graph_keys && kind != 0 && top_of(m)->node->defines_text.kind == m->engine->graph_texts;
+    if (!m->engine->is_exploring) return find_name(m, 0, m->known.count, &q, text, owner);
+    for (size_t i = m->engine->names_before; i < m->known.count && kind == m->engine->owned_kind; i++) {
+        if (m->known.items[i].kind == kind) m->engine->asks->is_volatile = 1; /* whose name has it: the document knows */
+    }
+    return find_name(m, m->engine->names_before, m->known.count, &q, text, owner) || ask(m, q, text, owner);
+}
+
 static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
     for (uint32_t kind = 1; kinds >> kind; kind++) {
-        if (kinds >> kind & 1 && !has_name(m, kind, NULL, 0, c, 0)) return 0;
+        if (kinds >> kind & 1 && !has_name(m, kind, NULL, 0, c, 0, m->engine->speller[kind])) return 0;
     }
     return 1;
 }
@@ -815,7 +870,7 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     int is_unique = definition->is_unique || (m->is_strict && definition->strict_unique);
     int is_job = is_key && kind == m->engine->graph_keys, is_need = !is_key && kind == m->engine->graph_texts;
     if (!m->keeps_names && !is_unique && !is_job && !is_need) return 1;
-    m->names_version++;
+    touch_names(m);
     if (definition->opens) {
         m->open_kinds |= (uint64_t)1 << kind;
         return 1;
@@ -864,7 +919,7 @@ static void imply(Machine *m, uint32_t kind, const uint8_t *text, size_t length)
     uint32_t number = map_get(&m->engine->implied_numbers, key->items, key->count);
     if (number == 0) return;
     const Implied *implied = &m->engine->implied[number - 1];
-    m->names_version++;
+    touch_names(m);
     if (implied->is_all) m->open_kinds |= (uint64_t)1 << kind;
     for (uint32_t i = 0; i < implied->count; i++) {
         struct Span span = implied->names[i];
@@ -885,30 +940,34 @@ static void open_names(Machine *m, Frame *f) { /* an array or object begins */
     f->first_name = (uint32_t)m->known.count;
     f->open_kinds = m->open_kinds;
     m->open_kinds = ((m->open_kinds & ~scope) | (m->is_forward ? m->engine->forward & scope : 0)) & ~f->node->closes;
-    m->names_version += m->open_kinds != f->open_kinds;
+    if (m->open_kinds != f->open_kinds) touch_names(m);
 }
 
 static void close_names(Machine *m, uint32_t frame) { /* it ends */
     const Frame *f = &m->frames[frame];
     if (!m->engine->has_names) return;
     size_t kept = f->first_name;
+    uint64_t open_kinds = (m->open_kinds & ~f->node->scope) | (f->open_kinds & f->node->scope);
+    int has_changed = open_kinds != m->open_kinds;
     for (size_t i = kept; i < m->known.count; i++) {
         Name name = m->known.items[i];
         if (f->node->scope >> name.kind & 1) continue;
+        has_changed |= name.pending == 2 * frame + 2;
         if (name.pending == 2 * frame + 2) name.pending = 0;
         m->known.items[kept++] = name;
     }
+    if (has_changed || kept != m->known.count) touch_names(m);
     m->known.count = kept;
-    m->open_kinds = (m->open_kinds & ~f->node->scope) | (f->open_kinds & f->node->scope);
-    m->names_version++;
+    m->open_kinds = open_kinds;
 }
 
 static void finish_names(Machine *m, uint32_t frame) { /* the value of a key of this object has ended */
-    if (!m->frames[frame].node->defines_keys.is_late || m->known.count == 0) return;
+    if (!m->frames[frame].node->defines_keys.is_late) return;
     for (size_t i = 0; i < m->known.count; i++) {
-        if (m->known.items[i].pending == 2 * frame + 3) m->known.items[i].pending = 0;
+        if (m->known.items[i].pending != 2 * frame + 3) continue;
+        m->known.items[i].pending = 0;
+        touch_names(m);
     }
-    m->names_version++;
 }
 
 /* ---- automata ---- */
@@ -945,7 +1004,7 @@ static int may_enter(Machine *m, const Config *c, uint32_t automaton, uint32_t s
 static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whole) { /* up to a place in the text */
     uint32_t kind = m->engine->automata[c->automaton].names;
     if (!m->is_strict || kind == 0) return 1;
-    return has_name(m, kind, m->names.items + m->partial + c->begin, end - c->begin, c, is_whole);
+    return has_name(m, kind, m->names.items + m->partial + c->begin, end - c->begin, c, is_whole, c->automaton + 1);
 }
 
 /* Goes back to the caller; 0: what was called cannot end here. `end`: a place in the text. */
@@ -960,6 +1019,7 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
     c->automaton = stack->automaton;
     c->state = stack->state;
     c->stack = stack->below;
+    if (c->stack == 0) c->last_begin = c->last_end = 0;
     return 1;
 }
 
@@ -1020,11 +1080,19 @@ static int is_known(const Engine *engine, const Node *node, const uint8_t *name,
 static void shortest_name(Machine *m, const Config *c, Bytes *out) {
     uint32_t kind = kind_to_find(m, m->engine->automata[c->automaton].names), length = m->at - c->begin, best = UINT32_MAX;
     const uint8_t *text = m->names.items + m->partial + c->begin, *rest = NULL;
+    int is_need = kind != 0 && kind == m->engine->graph_keys && top_of(m)->node->defines_text.kind == m->engine->graph_texts;
+    if (m->engine->is_exploring) m->engine->asks->is_volatile = 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
         const uint8_t *bytes = m->known_bytes.items + name->start;
-        if (name->length < length || name->length >= best || !is_in_scope(m, name, kind, c)) continue;
+        if (name->length < length || name->length >= best || name->kind != kind || name->pending) continue;
         if (length && memcmp(bytes, text, length) != 0) continue;
+        if (!can_spell(&m->engine->automata[c->automaton], bytes, name->length)) continue;
+        if (is_need && needs_owner(m, bytes, name->length)) continue;
+        if (name->owner_length && !is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
+                                                m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
+            continue;
+        }
         best = name->length;
         rest = bytes + length;
     }
@@ -1135,7 +1203,6 @@ static int open_object(Machine *m) { /* the value on top is one */
     Mask alive = {0};
     for (uint32_t i = 0; i < f->node->shape_count; i++) {
         uint32_t alternative = f->node->shapes[i].alternative;
-        if (m->is_strict && has(&f->node->lenient, alternative)) continue;
         if (has(&f->alive, alternative) && has(&f->node->live, alternative)) add(&alive, alternative);
     }
     if (!any(alive) || m->depth >= MAX_DEPTH) return 0;
@@ -1155,7 +1222,6 @@ static int open_array(Machine *m) {
     Mask alive = {0};
     for (uint32_t i = 0; i < f->node->array_count; i++) {
         uint32_t alternative = f->node->arrays[i].alternative;
-        if (m->is_strict && has(&f->node->lenient, alternative)) continue;
         if (has(&f->alive, alternative) && has(&f->node->live, alternative)) add(&alive, alternative);
     }
     if (!any(alive) || m->depth >= MAX_DEPTH) return 0;
@@ -1173,7 +1239,6 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
     for (uint32_t i = 0; i < count; i++) {
         uint32_t alternative = forms[i].alternative;
         if (!has(&f->alive, alternative) || m->engine->automata[forms[i].automaton].state_count == 0) continue;
-        if (m->is_strict && has(&f->node->lenient, alternative)) continue;
         Config c = {.automaton = forms[i].automaton, .which = alternative};
         if (may_enter(m, &c, c.automaton, 0) && has_right_name(m, &c, 0, 0)) *push(&m->configs) = c;
     }
@@ -1187,6 +1252,8 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
 
 /* Puts a value on top, and steps into it at once where its kind is implied. */
 static int begin(Machine *m, const Node *node, Mask mask) {
+    if (m->is_strict) mask &= ~node->lenient;
+    if (!any(mask)) return 0;
     m->around[m->count].count = 0;
     m->frames[m->count++] = (Frame){.kind = VALUE, .node = node, .alive = mask};
     if (node->opens) return 1;
@@ -1533,7 +1600,7 @@ static void clear_machine(Machine *m) {
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
     m->open_kinds = m->is_forward ? m->engine->forward : 0;
-    m->names_version++;
+    touch_names(m);
     if (m->slots.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items);
 }
 
@@ -2280,7 +2347,7 @@ static int must_be_unique(const Machine *m, const Definition *definition) {
    string writes of one, others lead on: then it does not matter which there are. */
 static int is_open_named(const Machine *m, uint32_t frame) {
     const Node *node = m->frames[frame].node;
-    int is_key = frame + 1 < m->count && m->frames[frame + 1].kind == KEY_FRAME, is_open = node->additional_count > 0;
+    int is_key = frame + 1 < m->count && m->frames[frame + 1].kind == KEY_FRAME, is_open = 1;
     for (uint32_t i = 0; i < node->additional_count; i++) {
         const Automaton *a = &m->engine->automata[node->additional[i].automaton];
         is_open &= a->room[0] > a->longest_run;
@@ -2313,6 +2380,14 @@ static int is_far_from_limits(const Machine *m, const Config *c) {
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
     uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
+    if (m->is_strict) { /* the name that is being written, and the last one before it */
+        const uint8_t *text = m->names.items + m->partial;
+        uint32_t length = m->engine->automata[c->automaton].names ? (uint32_t)m->names.count - m->partial - c->begin : 0;
+        uint32_t lengths[] = {length, c->last_end - c->last_begin};
+        append(key, (const uint8_t *)lengths, sizeof lengths);
+        append(key, text + c->begin, length);
+        append(key, text + c->last_begin, c->last_end - c->last_begin);
+    }
     for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
         uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
         append(key, (const uint8_t *)call, sizeof call);
@@ -2358,36 +2433,7 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
     return is_right;
 }
 
-/* Reads the strings below a node of the trie. */
-static void read_text(Reader *r, uint32_t node, const Config *c) {
-    const Trie *trie = r->trie;
-    const Automaton *a = &r->m->engine->automata[c->automaton];
-    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
-    int may_return = c->stack != 0 && a->accepting[mode][c->state];
-    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
-        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child];
-        if (code > END) break;
-        uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
-        if (next <= a->state_count) {
-            uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
-            if (entry == NEVER && !may_return) continue;
-            if (entry == ALWAYS) {
-                Config after = *c;
-                after.state = next - 1;
-                if (c->stack) after.units += (code & 0xC0) != 0x80 ? 1 + (code >= 0xF0) : 0;
-                if (string) *push(&r->strings) = string - 1;
-                if (!has_children(trie, child)) continue;
-                if (mode) *push(&r->m->names) = (uint8_t)code;
-                read_text(r, child, &after);
-                if (mode) r->m->names.count--;
-                continue;
-            }
-        }
-        read_child(r, child, c);
-    }
-}
-
-/* The same as far as it is the automaton's own matter. */
+/* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
 static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int mode, int is_called) {
     const uint32_t *row = a->following + (size_t)state * a->class_count;
     int may_return = is_called && a->accepting[mode][state];
@@ -2412,10 +2458,9 @@ static const TextFacts *text_facts_of(Engine *engine, const Config *c, uint32_t 
     const Automaton *a = &engine->automata[c->automaton];
     uint32_t key[] = {a->shape, c->state, node, (uint32_t)mode, c->stack != 0};
     uint32_t *number = map_value(&engine->text_facts, key, sizeof key);
-    if (*number != 0) return &engine->texts.items[*number - 1];
-    *push(&engine->texts) = (TextFacts){0};
+    if (*number != 0) return engine->texts.items[*number - 1];
+    TextFacts *facts = *push(&engine->texts) = allocate(1, sizeof *facts);
     *number = (uint32_t)engine->texts.count;
-    TextFacts *facts = &engine->texts.items[*number - 1];
     read_alone(facts, engine->trie, node, a, c->state, mode, c->stack != 0);
     engine->remembered += sizeof *facts + sizeof key + 4 * (facts->strings.count + facts->ends.count + 2 * facts->pauses.count);
     if (node == 0) {
@@ -2425,6 +2470,46 @@ static const TextFacts *text_facts_of(Engine *engine, const Config *c, uint32_t 
         engine->remembered += mask_words(engine->trie) * sizeof *facts->inside;
     }
     return facts;
+}
+
+static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from);
+
+enum { MANY_STRINGS = 48 }; /* below a node: what is found out about them is kept */
+
+/* Reads the strings below a node of the trie. */
+static void read_text(Reader *r, uint32_t node, const Config *c) {
+    const Trie *trie = r->trie;
+    const Automaton *a = &r->m->engine->automata[c->automaton];
+    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
+    int may_return = c->stack != 0 && a->accepting[mode][c->state];
+    if (is_alone && trie->high.items[node] - trie->low.items[node] > MANY_STRINGS) {
+        const TextFacts *facts = text_facts_of(r->m->engine, c, node, mode);
+        append(&r->strings, facts->strings.items, facts->strings.count);
+        append(&r->ends, facts->ends.items, facts->ends.count);
+        read_pauses(r, facts, node, c);
+        return;
+    }
+    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child];
+        if (code > END) break;
+        uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
+        if (next <= a->state_count) {
+            uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
+            if (entry == NEVER && !may_return) continue;
+            if (entry == ALWAYS) {
+                Config after = *c;
+                after.state = next - 1;
+                if (c->stack) after.units += (code & 0xC0) != 0x80 ? 1 + (code >= 0xF0) : 0;
+                if (string) *push(&r->strings) = string - 1;
+                if (!has_children(trie, child)) continue;
+                if (mode) *push(&r->m->names) = (uint8_t)code;
+                read_text(r, child, &after);
+                if (mode) r->m->names.count--;
+                continue;
+            }
+        }
+        read_child(r, child, c);
+    }
 }
 
 /* Goes on where others decide than the automaton alone. */
@@ -2531,7 +2616,12 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
         const uint16_t *path = path_of(trie, ending->node, &length);
         uint8_t name[MAX_TOKEN];
         for (uint32_t j = from; j + 1 < length; j++) name[j - from] = (uint8_t)path[j];
-        if (i == 0 || !is_same_after_all || ending->which != last->which || memcmp(&ending->accepted, &last->accepted, sizeof last->accepted)) {
+        int is_last = !has_children(trie, ending->node) && !must_be_unique(m, definition); /* nothing depends on its name */
+        if (is_last && is_key && !m->has_loose_key &&
+            (is_known(engine, f->node, name, length - 1 - from) || is_taken(m, m->count - 2, name, length - 1 - from))) {
+            continue;
+        }
+        if (i == 0 || !(is_same_after_all || is_last) || ending->which != last->which || memcmp(&ending->accepted, &last->accepted, sizeof last->accepted)) {
             next = next_walker(engine, level);
             if (!is_same_after_all) append(&next->names, name, length - 1 - from);
             engine->noted_kind = 0;
@@ -2583,6 +2673,11 @@ static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node,
         if (code <= END || code == barred || !may_come(m, f, code)) continue;
         next = next_walker(engine, level);
         if (!step(next, code)) continue;
+        if (code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
+            KnownKey *known = push(&facts->known_keys);
+            find_known(f->node, code - FIRST_LITERAL, &known->index);
+            known->node = child;
+        }
         if (engine->ignores_key_case && code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
             const Literal *literal = &engine->literals[code - FIRST_LITERAL];
             note_later(engine, facts, child, 0, literal->bytes, (uint32_t)literal->length);
@@ -2600,7 +2695,10 @@ static void put_frame_key(Bytes *key, const Machine *m, const Frame *f, uint32_t
     append(key, (const uint8_t *)&depth, sizeof depth);
     if (f->kind != OBJECT_FRAME) return;
     *push(key) = m->missing_jobs && f->node->defines_keys.kind == m->engine->graph_keys;
-    append(key, (const uint8_t *)(m->words.items + f->first_word), f->node->known_words * sizeof *m->words.items);
+    for (uint32_t i = 0; i < f->node->known_words; i++) { /* of the others only themselves: see KnownKey */
+        uint64_t word = m->words.items[f->first_word + i] & f->node->required[i];
+        append(key, (const uint8_t *)&word, sizeof word);
+    }
 }
 
 /* The names of the object in a frame, one after the other. */
@@ -2614,38 +2712,6 @@ static const Entry *next_entry(const Machine *m, uint32_t frame, size_t *at) {
 static int by_hash(const void *left, const void *right) {
     const LaterKey *a = left, *b = right;
     return a->hash < b->hash ? -1 : a->hash > b->hash;
-}
-
-/* What the names of some kinds add to the key of a frame, where they matter to it. */
-static void put_names_key(Bytes *key, const Machine *m, uint64_t kinds, int has_text) {
-    const uint8_t *text = m->names.items + m->partial;
-    uint64_t open_kinds = m->open_kinds & kinds;
-    append(key, (const uint8_t *)&open_kinds, sizeof open_kinds);
-    if (m->is_owner_needed || kinds >> m->engine->owned_kind & 1) {
-        append(key, m->known_bytes.items + m->owner_start, m->owner_length);
-    }
-    for (size_t i = 0; i < m->known.count; i++) {
-        const Name *name = &m->known.items[i];
-        if (!(kinds >> name->kind & 1)) continue;
-        uint32_t parts[] = {name->kind, name->length, name->owner_length, name->pending};
-        append(key, (const uint8_t *)parts, sizeof parts);
-        append(key, m->known_bytes.items + name->start, name->length);
-        append(key, m->known_bytes.items + name->owner_start, name->owner_length);
-    }
-    for (size_t i = 0; i < (m->is_owner_needed ? m->needs.count : 0); i++) {
-        const Name *need = &m->needs.items[i];
-        uint32_t parts[] = {need->kind, need->length, need->owner_length};
-        append(key, (const uint8_t *)parts, sizeof parts);
-        append(key, m->known_bytes.items + need->start, need->length);
-        append(key, m->known_bytes.items + need->owner_start, need->owner_length);
-    }
-    for (size_t i = 0; i < (has_text ? m->configs.count : 0); i++) {
-        const Config *c = &m->configs.items[i];
-        *push(key) = 0xFF;
-        append(key, text + c->last_begin, c->last_end - c->last_begin);
-        *push(key) = 0xFE;
-        if (m->engine->automata[c->automaton].names) append(key, text + c->begin, m->names.count - m->partial - c->begin);
-    }
 }
 
 static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
@@ -2662,6 +2728,20 @@ static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
         if (*pending != 0) *pending = *pending / 2 - 1 == base ? 2 + *pending % 2 : UINT32_MAX; /* of a frame further out */
     }
 }
+
+static int still_hold(const Machine *m, Facts *facts) {
+    if (facts->names_version == m->names_version || !m->is_strict) return 1;
+    if (facts->is_volatile) return 0;
+    for (size_t i = 0; i < facts->questions.count; i++) {
+        const Question *q = &facts->questions.items[i];
+        const uint8_t *text = facts->asked.items + q->start;
+        if ((uint32_t)find_name(m, 0, m->known.count, q, text, text + q->length) != q->answer) return 0;
+    }
+    facts->names_version = m->names_version;
+    return 1;
+}
+
+enum { MAX_TRIES = 8 };
 
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
 static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
@@ -2687,15 +2767,17 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         }
         if (is_key) append(key, m->names.items + m->partial, m->names.count - m->partial);
     }
-    size_t key_length = key->count;
-    uint32_t known = map_get(&engine->frame_facts, key->items, key->count), *number;
-    if (known != 0 && engine->facts.items[known - 1].uses_names) {
-        put_names_key(key, m, engine->facts.items[known - 1].uses_names, is_key || f->kind == SCALAR);
-        known = map_get(&engine->frame_facts, key->items, key->count);
+    if (m->is_strict) append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
+    uint32_t first = map_get(&engine->frame_facts, key->items, key->count), next = first;
+    for (int tries = 0; next != 0 && tries < MAX_TRIES; tries++) {
+        if (still_hold(m, &engine->facts.items[next - 1])) return next - 1;
+        next = engine->facts.items[next - 1].next_plus_1;
     }
-    if (known != 0) return known - 1;
     Facts *facts = push(&engine->facts);
-    *facts = (Facts){.inside = NULL};
+    *facts = (Facts){.names_version = m->names_version, .next_plus_1 = first};
+    engine->asks = facts;
+    engine->asked.count = engine->asked.keys.count = 0;
+    if (engine->asked.capacity) memset(engine->asked.slots, 0, engine->asked.capacity * sizeof *engine->asked.slots);
     facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
     if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
     if (engine->marks.count == 0) {
@@ -2713,7 +2795,9 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     walker->frames[0] = *f;
     walker->count = 1;
     walker->frames[0].first_word = walker->frames[0].first_entry = 0;
-    if (f->kind == OBJECT_FRAME) append(&walker->words, m->words.items + f->first_word, f->node->known_words);
+    for (uint32_t i = 0; i < (f->kind == OBJECT_FRAME ? f->node->known_words : 0); i++) {
+        *push(&walker->words) = m->words.items[f->first_word + i] & f->node->required[i];
+    }
     int defines_unique = f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
     if (is_key || f->kind == SCALAR) {
         copy_vector(&walker->configs, &m->configs);
@@ -2732,19 +2816,9 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
     engine->is_exploring = 1;
     engine->names_before = walker->known.count;
-    engine->uses_names = 0;
     explore(engine, facts, 0, 0, 0);
     engine->is_exploring = 0;
-    facts->uses_names = engine->uses_names;
-    key->count = key_length;
-    number = map_value(&engine->frame_facts, key->items, key->count);
-    if (*number == 0) *number = (uint32_t)engine->facts.count;
-    uint64_t *kinds = &engine->facts.items[*number - 1].uses_names; /* that have mattered to such frames so far */
-    *kinds |= facts->uses_names;
-    if (*kinds) {
-        put_names_key(key, m, *kinds, is_key || f->kind == SCALAR);
-        *map_value(&engine->frame_facts, key->items, key->count) = (uint32_t)engine->facts.count;
-    }
+    *map_value(&engine->frame_facts, key->items, key->count) = (uint32_t)engine->facts.count;
     if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
     engine->remembered += mask_words(trie) * 8 + key->count;
     for (size_t i = 0; i < facts->exits.count; i++) engine->remembered += 4 * facts->exits.items[i].nodes.count + sizeof(Exit);
@@ -2878,7 +2952,8 @@ static uint32_t mask_around(Machine *m, uint32_t base, Mask accepted) {
     Frame *outer = &m->frames[base - 1], before = *outer;
     VECTOR(Name) known = {0};
     uint64_t open_kinds = m->open_kinds;
-    uint32_t version = m->names_version, kind = m->frames[base].kind;
+    uint64_t version = m->names_version;
+    uint32_t kind = m->frames[base].kind;
     copy_vector(&known, &m->known);
     if (kind == OBJECT_FRAME || kind == ARRAY_FRAME) close_names(m, base);
     if (outer->kind == OBJECT_FRAME) finish_names(m, base - 1);
@@ -2910,7 +2985,11 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
         *push(&parts) = mask;
     }
     const Facts *facts = &engine->facts.items[number];
-    if (m->frames[base].kind == OBJECT_FRAME && is_open_named(m, base)) {
+    for (size_t i = 0; i < facts->known_keys.count; i++) {
+        KnownKey key = facts->known_keys.items[i];
+        if (m->frames[base].kind == OBJECT_FRAME && is_present(m, &m->frames[base], key.index)) *push(&parts) = key.node;
+    }
+    if (m->frames[base].kind == OBJECT_FRAME && m->frames[base].node->additional_count && is_open_named(m, base)) {
         find_taken(m, base, top, facts, &parts);
     }
     find_taken_later(m, base, top, facts, &parts);
@@ -2951,6 +3030,9 @@ static void forget_masks(Engine *engine) {
         free(facts->exits.items);
         free(facts->later.items);
         free(facts->later_names.items);
+        free(facts->questions.items);
+        free(facts->known_keys.items);
+        free(facts->asked.items);
         free(facts->inside);
     }
     for (size_t i = 0; i < engine->masks.count; i++) {
@@ -2958,10 +3040,11 @@ static void forget_masks(Engine *engine) {
         free(engine->packed.items[i]);
     }
     for (size_t i = 0; i < engine->texts.count; i++) {
-        free(engine->texts.items[i].strings.items);
-        free(engine->texts.items[i].inside);
-        free(engine->texts.items[i].ends.items);
-        free(engine->texts.items[i].pauses.items);
+        free(engine->texts.items[i]->strings.items);
+        free(engine->texts.items[i]->inside);
+        free(engine->texts.items[i]->ends.items);
+        free(engine->texts.items[i]->pauses.items);
+        free(engine->texts.items[i]);
     }
     free_map(&engine->frame_facts);
     free_map(&engine->text_facts);
@@ -3058,6 +3141,7 @@ static void load_automaton(Loader *loader, Automaton *a) {
     a->names = (uint32_t)take_number(loader, 63);
     a->depth = (uint32_t)take_number(loader, MAX_CALL_DEPTH);
     a->is_any = (int)take_number(loader, 1);
+    if (a->names && !calls) loader->engine->speller[a->names] = (uint32_t)(a - loader->engine->automata) + 1;
     uint8_t *accepting = keep(loader, states, 1), *strict = keep(loader, states, 1), *is_lenient = keep(loader, states, 1);
     uint8_t *plain = keep(loader, states, 1);
     uint64_t *requires = keep(loader, states, sizeof *requires);
@@ -3382,6 +3466,10 @@ static void load_node(Loader *loader, Node *node) {
         shapes[i].required_bits = bits;
     }
     node->shapes = shapes;
+    node->required = keep(loader, node->known_words, sizeof *node->required);
+    for (uint32_t i = 0; i < node->shape_count; i++) {
+        for (uint32_t word = 0; word < node->known_words; word++) node->required[word] |= shapes[i].required_bits[word];
+    }
     Key *keys = keep(loader, node->known_count, sizeof *keys);
     NameSlot *known = keep_slots(loader, node->known_count, &node->known_slots);
     for (uint32_t i = 0; i < node->known_count; i++) {
@@ -3490,12 +3578,12 @@ static void study_nodes(Loader *loader) {
         }
         for (uint32_t j = 0; j < node->array_count; j++) {
             const ArrayShape *array = &node->arrays[j];
-            uint64_t bound = 1 + (array->maximum == UNBOUNDED || array->maximum < array->minimum ? array->minimum : array->maximum);
+            uint64_t bound = array->maximum == UNBOUNDED || array->maximum < array->minimum ? array->minimum : array->maximum + 1;
             if (bound > node->count_bound) node->count_bound = bound;
         }
         for (uint32_t j = 0; j < node->shape_count; j++) {
             const ObjectShape *shape = &node->shapes[j];
-            uint64_t bound = 1 + (shape->maximum == UNBOUNDED || shape->maximum < shape->minimum ? shape->minimum : shape->maximum);
+            uint64_t bound = shape->maximum == UNBOUNDED || shape->maximum < shape->minimum ? shape->minimum : shape->maximum + 1;
             if (bound > node->count_bound) node->count_bound = bound;
         }
     }
@@ -3672,6 +3760,7 @@ EXPORT void engine_free(Engine *engine) {
     forget_masks(engine);
     free_map(&engine->literal_numbers);
     free_map(&engine->implied_numbers);
+    free_map(&engine->asked);
     for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
@@ -3848,7 +3937,7 @@ EXPORT int machine_generate(Machine *m) {
     copy_machine(changed, m);
     uint32_t kind = top_of(changed)->kind;
     changed->is_strict = 1;
-    changed->names_version++;
+    touch_names(changed);
     changed->mask_plus_1 = 0;
     changed->missing_jobs = count_missing_jobs(changed, &job);
     changed->is_owner_needed = is_needed(changed);
