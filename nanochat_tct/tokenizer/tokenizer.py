@@ -221,9 +221,7 @@ class Tokenizer:
                 base = base[:-cut]
                 matcher = self.engine.matcher_in(mode)
                 assert matcher.advance(base)
-            if self.is_github:
-                matcher.generate()
-            base += matcher.complete()
+            base += _strict_end(matcher) if self.is_github else matcher.complete()
         result, text, _ = self.engine.read(base, checks_graph=False)
         assert result == DONE
         return text, fields, is_complete
@@ -380,12 +378,8 @@ class TokenMatcher:
         written = self._expected[0] if self._expected else ""
         matcher = self._matcher.copy()
         assert matcher.advance(written)
-        while self._is_waiting and not matcher.is_complete and not matcher.generate():
-            rest = matcher.complete()  # of which only the end of the text on top counts
-            end = next(index for index, character in enumerate(rest) if character > "\xff") + 1
-            assert matcher.advance(rest[:end])
-            written += rest[:end]
-        return self._tokenizer.segmenter.encode(written + matcher.complete())
+        rest = _strict_end(matcher) if self._is_waiting else matcher.complete()
+        return self._tokenizer.segmenter.encode(written + rest)
 
     def _fits(self, token: int) -> bool:
         """Whether a token is one of what is expected."""
@@ -393,6 +387,17 @@ class TokenMatcher:
             return not self._expected
         text = self._tokenizer.expansions[token]
         return any(text.startswith(each) or each.startswith(text) for each in self._expected)
+
+
+def _strict_end(matcher: Matcher) -> str:
+    """The base tokens that end a document in strict mode, but for the text on top where it has no strict end."""
+    written = ""
+    while not matcher.is_complete and not matcher.generate():
+        rest = matcher.complete()
+        end = next(index for index, character in enumerate(rest) if character > "\xff") + 1
+        assert matcher.advance(rest[:end])
+        written += rest[:end]
+    return written + matcher.complete()
 
 
 def _refuse_constant(text: str) -> Any:

@@ -225,3 +225,27 @@ def test_wrong_checkpoints(model: GPT, tmp_path: Path, capsys: pytest.CaptureFix
     assert "was trained with tokenizer 'builtin' (ffffffffffff)" in capsys.readouterr().err
     assert main(["generate"]) == 2
     assert "--checkpoint is missing" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_an_earlier_version_is_used_with_the_vocabulary_of_then(
+    model: GPT, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = load_tokenizer("builtin-1")
+    save(model, tmp_path / "run", earlier.fingerprint)
+    prompt = "name: CI\non: push\n"
+    arguments = ["generate", "--checkpoint", str(tmp_path / "run"), "--max-tokens", "60", "--prompt", prompt]
+    main(arguments)  # the language of then is not GitHub's: the workflow need not be valid
+    earlier.encode_value(read_workflow(capsys.readouterr().out, "yaml"))
+
+
+def test_what_github_warns_of_in_a_prompt_is_kept_and_said_once(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompt = "on: push\njobs:\n  a:\n    if: on ${{ github.ref }} only\n    needs: [b]\n    runs-on: x\n"
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--max-tokens", "90", "--prompt", prompt]
+    assert main([*arguments, "--num-samples", "3"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "the prompt has something at /jobs/a/if that GitHub accepts with a warning; it stays as it is\n"
+    for document in yaml.safe_load_all(out):
+        assert document["jobs"]["a"]["if"] == "on ${{ github.ref }} only"
+        assert "b" in document["jobs"]

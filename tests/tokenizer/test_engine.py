@@ -386,10 +386,10 @@ def test_surplus_ids_are_left_over_and_a_token_over_the_end_is_refused() -> None
 
 
 def test_an_error_names_its_place() -> None:
-    value = {"on": "push", "jobs": {"build": {"runs-on": "x", "steps": [{"run": "a"}, {"uses": 3}]}}}
+    value = {"on": "push", "jobs": {"build": {"runs-on": "x", "steps": [{"run": "a"}, {"run": ["b"]}]}}}
     with pytest.raises(TokenizerError) as caught:
         TOKENIZER.encode(to_json(value))
-    assert caught.value.pointer == "/jobs/build/steps/1/uses"
+    assert caught.value.pointer == "/jobs/build/steps/1/run"
     with pytest.raises(TokenizerError, match="cut off"):
         TOKENIZER.decode(TOKENIZER.encode(to_json(WORKFLOWS[0]))[:-1])
 
