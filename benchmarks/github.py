@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,9 +62,12 @@ def rows(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
 
 def judged(texts: list[str], node_modules: Path) -> list[dict[str, Any]]:
     """The verdicts of GitHub's packages."""
+    node = shutil.which("node")
+    if node is None:
+        raise SystemExit("node is not installed: GitHub's packages need it")
     lines = [json.dumps({"name": f"{index}.yml", "text": text}) for index, text in enumerate(texts)]
     done = subprocess.run(
-        ["node", str(JUDGE), str(node_modules)],
+        [node, str(JUDGE), str(node_modules)],
         input="".join(line + "\n" for line in lines),
         stdout=subprocess.PIPE,
         text=True,

@@ -57,7 +57,7 @@ class Positions:
             if child is None:
                 break
             is_last = index == len(path) - 1
-            position = key if key >= 0 and ((is_last and of_key) or child.text == "") else child.position
+            position = key if is_last and of_key and key >= 0 else self._start(child, key)
             if is_last and offset is not None:
                 text = str(step) if of_key else child.text
                 if text:
@@ -65,6 +65,17 @@ class Positions:
             part = child
         line = bisect.bisect_left(self._line_ends, position)
         return line, position - self._line_ends[line - 1]
+
+    def _start(self, part: _Part, key: int) -> int:
+        """The position of a value; one without any text counts as what is before it."""
+        position = part.position
+        if part.text != "" or self._text.startswith(("'", '"', "|", ">"), position):
+            return position
+        if key >= 0:
+            return key
+        while position > 0 and self._text[position - 1] in " \t\n":
+            position -= 1
+        return position
 
 
 class _Recorder:

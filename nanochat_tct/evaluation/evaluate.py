@@ -14,7 +14,8 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.config import EvaluateConfig
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.generate import in_order, load
-from nanochat_tct.tokenizer import Tokenizer
+from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
+from nanochat_tct.tokenizer.errors import Problem
 from nanochat_tct.tracking.terminal import Terminal
 
 # PyTorch is imported where a model is needed, so that a wrong path is answered at once.
@@ -83,9 +84,10 @@ def evaluate_samples(
     """Statistics of the workflows that a model writes from nothing.
 
     Returns:
-        num_samples; valid: share that the workflow schema accepts; completed_by_itself: share that the model
-        ended before max_tokens, so that nothing was closed for it; distinct: share of different documents;
-        mean_tokens; problems: what the schema objects to in those that are not valid.
+        num_samples; valid: share that GitHub accepts (or the schema of another vocabulary); without_warning: share
+        that its language service has no complaint about either; completed_by_itself: share that the model ended before
+        max_tokens, so that nothing was closed for it; distinct: share of different documents; mean_tokens; problems:
+        what is wrong with those that are not valid.
     """
     from nanochat_tct.generation.engine import generate_tokens
 
@@ -97,11 +99,20 @@ def evaluate_samples(
     return {
         "num_samples": num_samples,
         "valid": sum(sample.valid for sample in done) / num_samples,
+        "without_warning": sum(not problems_of(sample.value, tokenizer) for sample in done) / num_samples,
         "completed_by_itself": sum(sample.completed_by == "model" for sample in done) / num_samples,
         "distinct": len({sample.json for sample in done}) / num_samples,
         "mean_tokens": sum(len(sample.tokens) for sample in done) / num_samples,
         "problems": [sample.problem for sample in done if sample.problem is not None],
     }
+
+
+def problems_of(value: Any, tokenizer: Tokenizer) -> list[Problem]:
+    """What `check` says of a document that a model of this tokenizer wrote."""
+    is_workflow = tokenizer.name == "wheel" or tokenizer.name.startswith("builtin")
+    judge: Any = load_tokenizer() if is_workflow else tokenizer
+    problems: list[Problem] = judge.problems(value)
+    return problems
 
 
 def with_progress(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
@@ -154,6 +165,7 @@ def as_text(result: dict[str, Any]) -> str:
     if samples:
         lines.append(
             f"samples        {samples['num_samples']}: {samples['valid']:.0%} valid,"
+            f" {samples['without_warning']:.0%} without a warning,"
             f" {samples['completed_by_itself']:.0%} completed by the model itself,"
             f" {samples['distinct']:.0%} distinct, {samples['mean_tokens']:.0f} tokens on average"
         )

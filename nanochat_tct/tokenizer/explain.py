@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
@@ -370,7 +371,8 @@ class _Search:
         if self.is_strict:
             return  # what is offered is less than what is right
         if mismatch.about is None:
-            self._report(path, mismatch.problem)
+            is_empty = self.is_github and mismatch.problem.startswith("has 0 keys")
+            self._report(path, "the mapping is empty: a key is missing" if is_empty else mismatch.problem)
         elif self.is_github:  # its own key is what a person looks for
             self._report((*path, mismatch.about), mismatch.problem, of_key=True)
         else:
@@ -386,6 +388,7 @@ class _Search:
         except Mismatch as error:
             if len(names) == len(pairs) or not error.problem.startswith("has "):  # so many keys
                 self._mismatch(path, error)
+        read: list[tuple[str, Key, int]] = []
         for name, child in pairs:
             key = node.key(name) if name in names else None
             if key is None:
@@ -394,10 +397,35 @@ class _Search:
             left = node.narrow(alive, key, accepted) if alive != EVERY else EVERY
             if left:
                 alive = left
+                read.append((name, key, accepted))
+            elif self.is_github:
+                self._report(*self._why_narrowed(node, names, read, (name, key, accepted), child, path))
             else:
                 self._report((*path, name), contradiction(child))
         if len(self.problems) == before:
             self._report(path, WHOLE[0])
+
+    @staticmethod
+    def _why_narrowed(
+        node: Node,
+        names: Iterable[str],
+        read: list[tuple[str, Key, int]],
+        last: tuple[str, Key, int],
+        value: Any,
+        path: Path,
+    ) -> tuple[Path, str]:
+        """Why a value does not fit the keys and values before it."""
+        name, key, accepted = last
+        every = sum(bit for bit, *_ in node.objects)
+        alive = node.narrow(every, key, accepted)  # with this value alone
+        others = [other for other, *rest in read if not node.narrow(alive, *rest)]
+        if others:
+            return (*path, name), f"{shown(value)} does not go with {others[0]!r} beside it"
+        for bit, required, *_ in node.objects:
+            missing = [each for each in required if each not in names]
+            if alive & bit and missing:
+                return path, f"missing {missing[0]!r}, which goes with '{name}: {value}'"
+        return (*path, name), contradiction(value)
 
     def _right_names(self, node: Node, names: list[str], path: Path) -> list[str]:
         """The keys of an object that may stand in it, each once; the others are reported."""
@@ -446,7 +474,9 @@ class _Search:
                 self._report((*path, index), contradiction(item))
         lengths = [(least, most) for bit, least, most, _ in node.arrays if (every & alive) & bit]
         if not any(least <= len(value) and (most is None or len(value) <= most) for least, most in lengths):
-            self._report(path, node.length_problem(alive, len(value)).problem)
+            problem = node.length_problem(alive, len(value)).problem
+            is_empty = self.is_github and not value
+            self._report(path, "the list is empty: an item is missing" if is_empty else problem)
         elif len(self.problems) == before:
             self._report(path, WHOLE[1])
 

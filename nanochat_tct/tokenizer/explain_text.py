@@ -97,6 +97,17 @@ def text_problems(
         start: makes a matcher where the text is to be written.
         is_strict: it is the language service that complains of the text.
     """
+    if not is_key and path[-1:] == ("if",) and "${{" not in text:
+        # with ${{ }} it can be nothing but an expression, and the place where it goes wrong is certain
+        found = _text_problems(f"${{{{{text}}}}}", path, start, is_key, is_strict)
+        if found:
+            return [(max(offset - len("${{"), 0), message) for offset, message in found]
+    return _text_problems(text, path, start, is_key, is_strict)
+
+
+def _text_problems(
+    text: str, path: Path, start: Callable[[], Matcher], is_key: bool, is_strict: bool
+) -> list[tuple[int, str]]:
     problems: list[tuple[int, str]] = []
     written, last = text, -1
     while len(problems) < MAX_PROBLEMS:

@@ -72,3 +72,6 @@ def test_keys_values_and_what_is_not_there() -> None:
     assert positions.locate(["single"], offset=len("it's ok z")) == (15, 7)
     assert positions.locate(["folded", "nothing", 3]) == positions.locate(["folded"])
     assert Positions("a:\nb: 1\n").locate(["a"]) == (1, 1)
+    assert Positions("a:\n- \n\nb:").locate(["a", 0]) == (2, 2)
+    assert Positions("a:\n- \n\nb:").locate(["b"]) == (4, 1)
+    assert Positions("a: ''").locate(["a"], offset=0) == (1, 4)

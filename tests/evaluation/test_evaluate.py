@@ -44,6 +44,7 @@ def test_json(checkpoint: Path, data_dir: Path, capsys: pytest.CaptureFixture[st
     assert result["samples"]["valid"] == 1.0
     assert result["samples"]["num_samples"] == 4
     assert 0 <= result["samples"]["completed_by_itself"] <= 1
+    assert 0 <= result["samples"]["without_warning"] <= result["samples"]["valid"] == 1.0
 
 
 def test_text(checkpoint: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

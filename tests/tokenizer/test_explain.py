@@ -58,6 +58,9 @@ ERRORS = [  # a workflow; the pointer and the offset of its only error, and what
     (step("run: a ${{ github.ref"), f"{STEP}/run", 2, "'}}' is missing"),
     (step("run: ${{ 'a }}"), f"{STEP}/run", 4, "not closed"),
     (condition("github.ref == 'a' &&"), f"{STEP}/if", 20, "something must follow '&&'"),
+    (condition("github.ref = 'a'"), f"{STEP}/if", 11, "did you mean '=='?"),
+    (condition("github.ref == 'a' && foo.b"), f"{STEP}/if", 21, "there is no context 'foo'"),
+    (condition("'${{ a' == 'b' || b.c"), f"{STEP}/if", 1, "not closed"),
     (step("id: 1a\nrun: x"), f"{STEP}/id", 0, "cannot be the id of a step"),
     ("on: push\njobs: {1a: {runs-on: x}}", "/jobs/1a", 0, "cannot be the id of a job"),
     ("on: push\njobs: {a: {runs-on: x, needs: b}}", "/jobs/a/needs", None, "there is no job 'b'"),
@@ -87,6 +90,19 @@ ERRORS = [  # a workflow; the pointer and the offset of its only error, and what
         None,
         "'text' where one of",
     ),
+    (
+        "on: {workflow_dispatch: {inputs: {i: {type: choice}}}}\njobs: {a: {runs-on: x}}",
+        "/on/workflow_dispatch/inputs/i",
+        None,
+        "missing 'options', which goes with 'type: choice'",
+    ),
+    (
+        "on: {workflow_dispatch: {inputs: {i: {type: boolean, default: x}}}}\njobs: {a: {runs-on: x}}",
+        "/on/workflow_dispatch/inputs/i/default",
+        None,
+        "'x' does not go with 'type' beside it",
+    ),
+    ("on: push\njobs: {}", "/jobs", None, "the mapping is empty"),
 ]
 WARNINGS = [
     (step("run: ${{ steps.s.outcome }}"), f"{STEP}/run", 10, "no earlier step of this job has the id 's'"),
