@@ -1170,6 +1170,11 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
 static int begin(Machine *m, const Node *node, Mask mask) {
     if (m->is_strict) mask &= ~node->lenient;
     if (!any(mask)) return 0;
+    uint64_t closes = m->open_kinds & node->closes & ~node->scope;
+    if (closes) {
+        m->open_kinds &= ~closes;
+        touch_names(m);
+    }
     m->around[m->count].count = 0;
     m->frames[m->count++] = (Frame){.kind = VALUE, .node = node, .alive = mask};
     if (node->opens) return 1;
