@@ -38,7 +38,7 @@ enum {
     MAX_CODES = 0xD800,
     MAX_KNOWN = 1 << 14, /* keys that one node knows */
     MAX_TOKEN = 160,     /* codes */
-    SPARE = 8,           /* codes behind the last that may be copied with it */
+    SPARE_JSON = 16,     /* bytes: a copy of fixed size is quicker */
     MAX_INTEGER_DIGITS = 309,
     MAX_MASK_BYTES = 1 << 26, /* of all remembered masks together, and of the facts about frames */
 };
@@ -198,7 +198,7 @@ typedef struct {
     const uint8_t *accepting[2]; /* states; [1]: in strict mode, as everywhere */
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
-    const uint8_t *plain;   /* every ASCII byte leads from the state back to it: a run of them need not be looked at */
+    const uint8_t *plain;   /* these bytes lead from the state back to it: a run of them need not be looked at */
     const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
     const uint32_t *room;  /* bytes that lead from the state to one without plenty; UINT32_MAX: there is none */
     uint32_t longest_run;  /* of bytes of a token that some states can read */
@@ -213,6 +213,7 @@ typedef struct {
 } Automaton;
 enum { FAR = 1 << 29 }; /* a distance that is infinite */
 enum { NEVER, ALWAYS, ASK };
+enum { NOTHING, ASCII_BUT_DOLLARS, ALL_ASCII, NOT_PLAIN };
 
 typedef struct {
     uint32_t alternative, automaton;
@@ -273,6 +274,7 @@ struct Node {
     uint32_t member_slots, known_slots;
     const Mask *member_masks;
     const ArrayShape *arrays;
+    int has_cases;      /* two different keys may differ in case only, which is not allowed */
     uint64_t *required; /* bits of known keys that some shape requires */
     uint64_t count_bound; /* from this length on, an array or object is like a longer one */
     const Node *item;
@@ -1319,7 +1321,7 @@ static int take_known(Machine *m, uint32_t literal) {
     uint64_t *word = &m->words.items[f->first_word + index / 64], bit = (uint64_t)1 << index % 64;
     if (*word & bit) return 0;
     const Literal *text = &m->engine->literals[literal];
-    if (m->engine->ignores_key_case) {
+    if (f->node->has_cases) {
         if (is_taken(m, m->count - 1, text->bytes, text->length)) return 0;
         append(&m->names, text->bytes, text->length);
         add_entry(m, m->count - 1);
@@ -1384,6 +1386,14 @@ static int end_key(Machine *m) {
     return 0;
 }
 
+/* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
+static int is_far_from_limits(const Machine *m, const Config *c) {
+    const Automaton *a = &m->engine->automata[c->automaton];
+    uint32_t depth = depth_of(m, c), rest = c->stack ? m->stack.items[c->stack].rest : 0;
+    if (depth + a->steady[m->is_strict] > m->engine->max_call_depth) return 0;
+    return c->stack == 0 || c->units + rest + a->farthest[m->is_strict] + 2 * MAX_TOKEN < m->engine->max_call_units;
+}
+
 /* Reads bytes inside the text, number or key on top. */
 static int run(Machine *m, const uint16_t *codes, size_t length) {
     int is_key = top_of(m)->kind == KEY_FRAME, has_changed = is_key;
@@ -1401,7 +1411,7 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
     for (size_t i = 0; i < m->configs.count && is_plain; i++) {
         const Config *c = &m->configs.items[i];
         const Automaton *a = &m->engine->automata[c->automaton];
-        is_plain = c->stack == 0 && a->plain[c->state] && !(m->is_strict && a->names);
+        is_plain = c->stack == 0 && a->plain[c->state] == ALL_ASCII && !(m->is_strict && a->names);
     }
     if (is_plain) return 1; /* most texts are any text */
     for (size_t i = 0; i < m->configs.count; i++) {
@@ -1409,27 +1419,23 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
         size_t at = 0;
         while (at < length) {
             const Automaton *a = &m->engine->automata[c.automaton];
-            if (c.stack != 0 || a->call_count != 0 || m->is_strict) {
-                if (c.stack == 0 && a->plain[c.state] && !a->names) {
-                    while (at < length && codes[at] < 128) at++;
-                    if (at == length) break;
+            if (!(m->is_strict && a->names) && is_far_from_limits(m, &c)) { /* what it reads by itself */
+                size_t stop = c.stack && length - at > MAX_TOKEN ? at + MAX_TOKEN : length;
+                const uint8_t *entry = a->entry[m->is_strict];
+                while (at < stop) {
+                    while (a->plain[c.state] == ALL_ASCII && c.stack == 0 && at < stop && codes[at] < 128) at++;
+                    if (at == stop) break;
+                    uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
+                    if (next == 0 || next > a->state_count || entry[next - 1] != ALWAYS) break;
+                    c.state = next - 1;
+                    if (c.stack) c.units += (codes[at] & 0xC0) != 0x80 ? 1 + (codes[at] >= 0xF0) : 0;
+                    at++;
                 }
-                m->at = (uint32_t)(keeps_text ? m->names.count - m->partial - length + at : 0);
-                if (!move(m, &c, codes[at])) break;
-                at++;
-                continue;
+                if (at == stop) continue;
             }
-            while (at < length) {
-                if (a->plain[c.state]) {
-                    while (at < length && codes[at] < 128) at++;
-                    if (at == length) break;
-                }
-                uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
-                if (next == 0) break;
-                c.state = next - 1;
-                at++;
-            }
-            break;
+            m->at = (uint32_t)(keeps_text ? m->names.count - m->partial - length + at : 0);
+            if (!move(m, &c, codes[at])) break;
+            at++;
         }
         if (at < length || (is_key && !spell(m, m->count - 2, &c, NULL))) continue;
         has_changed |= (m->is_strict && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
@@ -1804,6 +1810,12 @@ struct Trie {
     uint32_t longest;             /* the most codes of structure in a token */
     Codes text;                   /* the codes of all tokens, one after the other */
     uint32_t *starts;             /* where each token's begin; one more for the end */
+    struct TokenJson {
+        uint32_t start;           /* in `json`, of a token that is bytes alone */
+        uint16_t length;
+        uint16_t needs;           /* the state of a text must be as `plain` as this to take it in without a look */
+    } *token_json;
+    Bytes json;
     uint32_t *first_node;         /* the child of the root by its code; 0: none */
     Numbers by_byte;              /* see `dense` */
     VECTOR(TrieNode) nodes;
@@ -1865,7 +1877,7 @@ static void free_trie(Trie *trie) {
     if (trie == NULL) return;
     void *all[] = {trie->nodes.items, trie->by_byte.items, trie->text.items,  trie->starts,    trie->first_node, trie->code.items,
                    trie->low.items, trie->high.items, trie->rest_start.items,  trie->rests.items,
-                   trie->order,         trie->path.items,      trie->depth.items, trie->string_plus_1.items, trie};
+                   trie->order, trie->token_json, trie->json.items, trie->path.items,      trie->depth.items, trie->string_plus_1.items, trie};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -1900,12 +1912,34 @@ static void collect_rests(Trie *trie, uint32_t node, uint32_t rest) {
     }
 }
 
+static void load_json(Trie *trie) {
+    trie->token_json = allocate(trie->token_count, sizeof *trie->token_json);
+    for (uint32_t token = 0; token < trie->token_count; token++) {
+        struct TokenJson *here = &trie->token_json[token];
+        const uint16_t *codes = trie->text.items + trie->starts[token];
+        size_t length = trie->starts[token + 1] - trie->starts[token];
+        here->start = (uint32_t)trie->json.count;
+        here->needs = length > MAX_TOKEN ? NOT_PLAIN : ASCII_BUT_DOLLARS;
+        for (size_t i = 0; i < length && here->needs != NOT_PLAIN; i++) {
+            if (codes[i] == '$') here->needs = ALL_ASCII;
+            if (codes[i] > 127) here->needs = NOT_PLAIN;
+        }
+        if (here->needs == NOT_PLAIN) continue;
+        reserve(&trie->json, 6 * length);
+        uint8_t *out = trie->json.items + trie->json.count;
+        for (size_t i = 0; i < length; i++) out = write_byte(out, (uint8_t)codes[i]);
+        trie->json.count = (size_t)(out - trie->json.items);
+        here->length = (uint16_t)(trie->json.count - here->start);
+    }
+    reserve(&trie->json, SPARE_JSON); /* may be copied with the last */
+    memset(trie->json.items + trie->json.count, 0, SPARE_JSON);
+}
+
 static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengths, uint32_t count, int has_rests) {
     size_t total = 0;
     for (uint32_t i = 0; i < count; i++) total += lengths[i];
-    reserve(&trie->text, total + SPARE);
+    reserve(&trie->text, total);
     append(&trie->text, codes, total);
-    memset(trie->text.items + total, 0, SPARE * sizeof *codes);
     trie->starts = allocate((size_t)count + 1, sizeof *trie->starts);
     trie->token_count = count;
     for (size_t i = 0; i < total; i++) {
@@ -2266,14 +2300,6 @@ static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length
     return trie->text.items + trie->path.items[node];
 }
 
-/* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
-static int is_far_from_limits(const Machine *m, const Config *c) {
-    const Automaton *a = &m->engine->automata[c->automaton];
-    uint32_t depth = depth_of(m, c), rest = c->stack ? m->stack.items[c->stack].rest : 0;
-    if (depth + a->steady[m->is_strict] > m->engine->max_call_depth) return 0;
-    return c->stack == 0 || c->units + rest + a->farthest[m->is_strict] + 2 * MAX_TOKEN < m->engine->max_call_units;
-}
-
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
     uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
@@ -2575,7 +2601,7 @@ static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node,
             find_known(f->node, code - FIRST_LITERAL, &known->index);
             known->node = child;
         }
-        if (engine->ignores_key_case && code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
+        if (f->node->has_cases && code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
             const Literal *literal = &engine->literals[code - FIRST_LITERAL];
             note_later(engine, facts, child, 0, literal->bytes, (uint32_t)literal->length);
         }
@@ -3052,8 +3078,10 @@ static void load_automaton(Loader *loader, Automaton *a) {
         is_lenient[state] = (uint8_t)take_number(loader, 1);
         requires[state] = take_number(loader, UINT64_MAX);
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
-        plain[state] = 1;
-        for (int byte = 0; byte < 128; byte++) plain[state] &= row[a->classes[byte]] == state + 1;
+        plain[state] = ALL_ASCII;
+        for (int byte = 0; byte < 128; byte++) {
+            if (row[a->classes[byte]] != state + 1) plain[state] = byte == '$' && plain[state] ? ASCII_BUT_DOLLARS : NOTHING;
+        }
     }
     for (uint32_t i = 0; i < calls; i++) {
         all_calls[i].callee = take_index(loader, loader->engine->automaton_count);
@@ -3376,6 +3404,17 @@ static void load_node(Loader *loader, Node *node) {
         load_key(loader, node, &additional[i].key);
     }
     node->additional = additional;
+    node->has_cases = engine->ignores_key_case && node->additional_count;
+    Map folded_keys = {0};
+    for (uint32_t i = 0; i < node->known_count && engine->ignores_key_case; i++) {
+        const Literal *literal = &engine->literals[keys[i].literal];
+        engine->key.count = 0;
+        for (size_t j = 0; j < literal->length; j++) *push(&engine->key) = folded(literal->bytes[j]);
+        uint32_t *known_key = map_value(&folded_keys, engine->key.items, engine->key.count);
+        node->has_cases |= *known_key != 0;
+        *known_key = 1;
+    }
+    free_map(&folded_keys);
     Definition *definitions[] = {&node->defines_keys, &node->defines_text};
     for (int i = 0; i < 2; i++) {
         definitions[i]->kind = (uint32_t)take_number(loader, 63);
@@ -3625,6 +3664,7 @@ EXPORT Trie *trie_new(const uint16_t *codes, const uint32_t *lengths, uint32_t c
     GUARD(NULL);
     Trie *trie = allocate(1, sizeof *trie);
     load_tokens(trie, codes, lengths, count, has_rests);
+    if (has_rests) load_json(trie);
     return trie;
 }
 
@@ -3754,38 +3794,52 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
     return *consumed == count ? OPEN : FAILED;
 }
 
-/* The codes of ids, in engine_codes; 0: one is out of range. */
-static int engine_expand(Engine *engine, const uint32_t *ids, size_t count) {
-    GUARD(NO_MEMORY);
-    const Trie *trie = engine->trie;
-    size_t total = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] >= trie->token_count) return 0;
-        total += trie->starts[ids[i] + 1] - trie->starts[ids[i]];
+/* As which tokens the text on top takes in bytes without changing: see `plain`. */
+static uint32_t plainness(Machine *m) {
+    const Frame *f = top_of(m);
+    if (m->is_closed || f->kind != SCALAR || !f->length || f->node->defines_text.kind) return NOTHING;
+    uint32_t least = ALL_ASCII;
+    for (size_t i = 0; i < m->configs.count; i++) {
+        const Config *c = &m->configs.items[i];
+        uint32_t here = c->stack ? NOTHING : m->engine->automata[c->automaton].plain[c->state];
+        if (here < least) least = here;
     }
-    engine->codes.count = 0;
-    reserve(&engine->codes, total + SPARE);
-    uint16_t *out = engine->codes.items;
-    for (size_t i = 0; i < count; i++) {
-        size_t length;
-        const uint16_t *codes = codes_of(trie, ids[i], &length);
-        memcpy(out, codes, SPARE * sizeof *out); /* most are no longer: a copy of fixed size is quicker */
-        if (length > SPARE) memcpy(out, codes, length * sizeof *out);
-        out += length;
-    }
-    engine->codes.count = total;
-    return 1;
+    return least;
 }
 
 /* As engine_read, for ids; 3: the last id reaches beyond the end of the document. *consumed: ids. */
 EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, const uint8_t **json, size_t *length, size_t *consumed) {
-    size_t read = 0, at = 0;
-    int result = engine_expand(engine, ids, count);
-    if (result == DONE) result = engine_read(engine, engine->codes.items, engine->codes.count, 1, json, length, &read);
-    for (*consumed = 0; result == DONE && at < read; ++*consumed) {
-        at += engine->trie->starts[ids[*consumed] + 1] - engine->trie->starts[ids[*consumed]];
+    GUARD(NO_MEMORY);
+    Machine *m = engine->machine;
+    Bytes *out = &engine->json;
+    uint32_t plain = NOTHING;
+    size_t i = 0, read = 0, token_length = 0;
+    out->count = 0;
+    *consumed = 0;
+    clear_machine(m);
+    m->json = out;
+    if (!begin(m, engine->nodes, engine->nodes->live)) return FAILED;
+    for (; i < count && !m->is_closed; i++) {
+        if (ids[i] >= engine->trie->token_count) return FAILED;
+        const struct TokenJson *token = &engine->trie->token_json[ids[i]];
+        if (token->needs <= plain) {
+            const uint8_t *from = engine->trie->json.items + token->start;
+            reserve(out, 6 * MAX_TOKEN + SPARE_JSON);
+            memcpy(out->items + out->count, from, SPARE_JSON);
+            if (token->length > SPARE_JSON) memcpy(out->items + out->count, from, token->length);
+            out->count += token->length;
+            continue;
+        }
+        const uint16_t *codes = codes_of(engine->trie, ids[i], &token_length);
+        read = walk(m, codes, token_length);
+        if (read != token_length && !m->is_closed) return FAILED;
+        plain = plainness(m);
     }
-    return result == DONE && at != read ? 3 : result;
+    *consumed = i;
+    *json = out->items;
+    *length = out->count;
+    if (!m->is_closed) return OPEN;
+    return !has_right_graph(m) ? FAILED : read == token_length ? DONE : 3;
 }
 
 EXPORT Machine *machine_new(Engine *engine, int is_strict) {
