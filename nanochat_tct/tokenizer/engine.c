@@ -213,7 +213,7 @@ typedef struct {
 } Automaton;
 enum { FAR = 1 << 29 }; /* a distance that is infinite */
 enum { NEVER, ALWAYS, ASK };
-enum { NOTHING, ASCII_BUT_DOLLARS, ALL_ASCII, NOT_PLAIN };
+enum { NOTHING, BY_AUTOMATON, ASCII_BUT_DOLLARS, ALL_ASCII, NOT_PLAIN };
 
 typedef struct {
     uint32_t alternative, automaton;
@@ -3080,7 +3080,7 @@ static void load_automaton(Loader *loader, Automaton *a) {
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
         plain[state] = ALL_ASCII;
         for (int byte = 0; byte < 128; byte++) {
-            if (row[a->classes[byte]] != state + 1) plain[state] = byte == '$' && plain[state] ? ASCII_BUT_DOLLARS : NOTHING;
+            if (row[a->classes[byte]] != state + 1) plain[state] = byte == '$' && plain[state] != BY_AUTOMATON ? ASCII_BUT_DOLLARS : BY_AUTOMATON;
         }
     }
     for (uint32_t i = 0; i < calls; i++) {
@@ -3801,10 +3801,26 @@ static uint32_t plainness(Machine *m) {
     uint32_t least = ALL_ASCII;
     for (size_t i = 0; i < m->configs.count; i++) {
         const Config *c = &m->configs.items[i];
-        uint32_t here = c->stack ? NOTHING : m->engine->automata[c->automaton].plain[c->state];
+        uint32_t here = c->stack ? BY_AUTOMATON : m->engine->automata[c->automaton].plain[c->state];
         if (here < least) least = here;
     }
     return least;
+}
+
+/* Reads bytes into the only automaton of a text, where it decides alone; 0: it does not, and nothing was read. */
+static int read_quickly(Machine *m, const uint16_t *codes, size_t length) {
+    Config *c = m->configs.items;
+    const Automaton *a = &m->engine->automata[c->automaton];
+    if (m->configs.count != 1 || !is_far_from_limits(m, c)) return 0;
+    uint32_t state = c->state;
+    for (size_t i = 0; i < length; i++) {
+        uint32_t next = a->following[state * a->class_count + a->classes[codes[i]]];
+        if (next == 0 || next > a->state_count || a->entry[0][next - 1] != ALWAYS) return 0;
+        state = next - 1;
+    }
+    c->state = state;
+    if (c->stack) c->units += (uint32_t)length; /* they are ASCII */
+    return 1;
 }
 
 /* As engine_read, for ids; 3: the last id reaches beyond the end of the document. *consumed: ids. */
@@ -3822,15 +3838,16 @@ EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, cons
     for (; i < count && !m->is_closed; i++) {
         if (ids[i] >= engine->trie->token_count) return FAILED;
         const struct TokenJson *token = &engine->trie->token_json[ids[i]];
-        if (token->needs <= plain) {
+        const uint16_t *codes = codes_of(engine->trie, ids[i], &token_length);
+        if (token->needs <= plain || (token->needs != NOT_PLAIN && plain != NOTHING && read_quickly(m, codes, token_length))) {
             const uint8_t *from = engine->trie->json.items + token->start;
             reserve(out, 6 * MAX_TOKEN + SPARE_JSON);
             memcpy(out->items + out->count, from, SPARE_JSON);
             if (token->length > SPARE_JSON) memcpy(out->items + out->count, from, token->length);
             out->count += token->length;
+            if (token->needs > plain) plain = plainness(m);
             continue;
         }
-        const uint16_t *codes = codes_of(engine->trie, ids[i], &token_length);
         read = walk(m, codes, token_length);
         if (read != token_length && !m->is_closed) return FAILED;
         plain = plainness(m);
