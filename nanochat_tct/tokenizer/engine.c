@@ -423,6 +423,7 @@ typedef struct {
     const Key *key; /* of an object: the one whose value is being read */
     uint64_t open_kinds;              /* before it began, see Machine */
     uint32_t first_name;              /* of the names that were defined since it began */
+    uint32_t around_count;            /* masks in Around */
     Mask alive;     /* alternatives that what was read so far leaves possible */
 } Frame;
 
@@ -458,7 +459,7 @@ typedef struct { /* that the document has defined */
 enum { MAX_AROUND = 3 };
 typedef struct {
     uint64_t names_version;
-    uint32_t count, generation, mask[MAX_AROUND];
+    uint32_t generation, mask[MAX_AROUND];
     Mask accepted[MAX_AROUND];
 } Around;
 
@@ -540,8 +541,7 @@ static void copy_machine(Machine *to, const Machine *from) {
     copy_vector(&to->slots, &from->slots);
     memcpy(to->frames, from->frames, from->count * sizeof *from->frames);
     for (uint32_t i = 0; i < from->count; i++) {
-        to->around[i].count = from->around[i].count;
-        if (from->around[i].count != 0) to->around[i] = from->around[i];
+        if (from->frames[i].around_count != 0) to->around[i] = from->around[i];
     }
 }
 
@@ -984,6 +984,7 @@ static int move(Machine *m, Config *c, uint32_t byte) {
 }
 
 static int accepts_end(Machine *m, const Config *config) { /* of the text, which ends at m->at */
+    if (config->stack == 0 && !m->is_strict) return m->engine->automata[config->automaton].accepting[0][config->state];
     Config c = *config;
     while (c.stack != 0) {
         if (!return_from(m, &c, m->at)) return 0;
@@ -1177,7 +1178,6 @@ static int begin(Machine *m, const Node *node, Mask mask) {
         m->open_kinds &= ~closes;
         touch_names(m);
     }
-    m->around[m->count].count = 0;
     m->frames[m->count++] = (Frame){.kind = VALUE, .node = node, .alive = mask};
     if (node->opens) return 1;
     if (node->shape_count) return open_object(m);
@@ -1298,7 +1298,13 @@ static int take(Machine *m, const Key *key) {
     Frame *f = top_of(m);
     Mask alive = {0}, mask = {0};
     f->length++;
-    for (uint32_t i = 0; i < f->node->shape_count; i++) {
+    int is_only = f->node->shape_count == 1 && f->node->shapes->maximum == UNBOUNDED;
+    if (is_only) {
+        alive = f->alive;
+        mask = key->masks[0];
+        if (!any(mask)) return 0;
+    }
+    for (uint32_t i = 0; i < (is_only ? 0 : f->node->shape_count); i++) {
         const ObjectShape *shape = &f->node->shapes[i];
         if (!has(&f->alive, shape->alternative) || !any(key->masks[i])) continue;
         if (shape->maximum != UNBOUNDED && f->length + missing_required(m, f, shape) > shape->maximum) continue;
@@ -1394,9 +1400,39 @@ static int is_far_from_limits(const Machine *m, const Config *c) {
     return c->stack == 0 || c->units + rest + a->farthest[m->is_strict] + 2 * MAX_TOKEN < m->engine->max_call_units;
 }
 
+/* Reads bytes with the only automaton of a text or number, as far as it decides alone; returns how many. */
+static size_t read_alone_into(Machine *m, const uint16_t *codes, size_t length) {
+    Config *c = m->configs.items;
+    const Automaton *a = &m->engine->automata[c->automaton];
+    uint32_t state = c->state;
+    size_t at = 0;
+    if (!is_far_from_limits(m, c)) return 0;
+    if (c->stack && length > MAX_TOKEN) length = MAX_TOKEN;
+    if (m->json != NULL) reserve(m->json, 6 * length);
+    uint8_t *out = m->json ? m->json->items + m->json->count : NULL;
+    for (; at < length; at++) {
+        uint32_t next = a->following[state * a->class_count + a->classes[codes[at]]];
+        if (next == 0 || next > a->state_count || a->entry[0][next - 1] != ALWAYS) break;
+        state = next - 1;
+        if (out != NULL && !escape_length[codes[at]]) *out++ = (uint8_t)codes[at];
+        else if (out != NULL) out = write_byte(out, (uint8_t)codes[at]);
+        if (c->stack) c->units += (codes[at] & 0xC0) != 0x80 ? 1 + (codes[at] >= 0xF0) : 0;
+    }
+    if (out != NULL) m->json->count = (size_t)(out - m->json->items);
+    if (state != c->state || (c->stack && at > 0)) m->mask_plus_1 = 0;
+    c->state = state;
+    return at;
+}
+
 /* Reads bytes inside the text, number or key on top. */
 static int run(Machine *m, const uint16_t *codes, size_t length) {
     int is_key = top_of(m)->kind == KEY_FRAME, has_changed = is_key;
+    if (m->configs.count == 1 && !is_key && !m->is_strict && !top_of(m)->node->defines_text.kind) {
+        size_t read = read_alone_into(m, codes, length);
+        codes += read;
+        length -= read;
+        if (length == 0) return 1;
+    }
     size_t kept = 0;
     uint32_t deepest = 0;
     put_json_bytes(m, codes, length);
@@ -1810,10 +1846,10 @@ struct Trie {
     uint32_t longest;             /* the most codes of structure in a token */
     Codes text;                   /* the codes of all tokens, one after the other */
     uint32_t *starts;             /* where each token's begin; one more for the end */
-    struct TokenJson {
-        uint32_t start;           /* in `json`, of a token that is bytes alone */
-        uint16_t length;
-        uint16_t needs;           /* the state of a text must be as `plain` as this to take it in without a look */
+    struct TokenJson {            /* of a token that is bytes alone */
+        uint32_t start, codes;    /* in `json` and in `text` */
+        uint16_t length, count;
+        uint32_t needs;           /* the state of a text must be as `plain` as this to take it in without a look */
     } *token_json;
     Bytes json;
     uint32_t *first_node;         /* the child of the root by its code; 0: none */
@@ -1919,6 +1955,8 @@ static void load_json(Trie *trie) {
         const uint16_t *codes = trie->text.items + trie->starts[token];
         size_t length = trie->starts[token + 1] - trie->starts[token];
         here->start = (uint32_t)trie->json.count;
+        here->codes = trie->starts[token];
+        here->count = (uint16_t)(length > MAX_TOKEN ? 0 : length);
         here->needs = length > MAX_TOKEN ? NOT_PLAIN : ASCII_BUT_DOLLARS;
         for (size_t i = 0; i < length && here->needs != NOT_PLAIN; i++) {
             if (codes[i] == '$') here->needs = ALL_ASCII;
@@ -2710,6 +2748,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     copy_names(walker, m, base);
     walker->depth = depth;
     walker->frames[0] = *f;
+    walker->frames[0].around_count = 0;
     walker->count = 1;
     walker->frames[0].first_word = walker->frames[0].first_entry = 0;
     for (uint32_t i = 0; i < (f->kind == OBJECT_FRAME ? f->node->known_words : 0); i++) {
@@ -2862,8 +2901,9 @@ static uint32_t mask_at(Machine *m, uint32_t top);
 static uint32_t mask_around(Machine *m, uint32_t base, Mask accepted) {
     if (base == 0) return mask_with_end(m->engine, any(accepted));
     Around *around = &m->around[base];
-    if (around->generation != m->engine->generation || around->names_version != m->names_version) around->count = 0;
-    for (uint32_t i = 0; i < around->count; i++) {
+    uint32_t *count = &m->frames[base].around_count;
+    if (around->generation != m->engine->generation || around->names_version != m->names_version) *count = 0;
+    for (uint32_t i = 0; i < *count; i++) {
         if (memcmp(&around->accepted[i], &accepted, sizeof accepted) == 0) return around->mask[i];
     }
     Frame *outer = &m->frames[base - 1], before = *outer;
@@ -2875,12 +2915,13 @@ static uint32_t mask_around(Machine *m, uint32_t base, Mask accepted) {
     if (kind == OBJECT_FRAME || kind == ARRAY_FRAME) close_names(m, base);
     if (outer->kind == OBJECT_FRAME) finish_names(m, base - 1);
     uint32_t mask = finish_in(outer, accepted) ? mask_at(m, base - 1) : mask_with_end(m->engine, 0);
+    before.around_count = outer->around_count;
     *outer = before;
     copy_vector(&m->known, &known);
     free(known.items);
     m->open_kinds = open_kinds;
     m->names_version = version;
-    uint32_t place = around->count < MAX_AROUND ? around->count++ : 0;
+    uint32_t place = *count < MAX_AROUND ? (*count)++ : 0;
     around->accepted[place] = accepted;
     around->mask[place] = mask;
     around->generation = m->engine->generation;
@@ -3838,7 +3879,8 @@ EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, cons
     for (; i < count && !m->is_closed; i++) {
         if (ids[i] >= engine->trie->token_count) return FAILED;
         const struct TokenJson *token = &engine->trie->token_json[ids[i]];
-        const uint16_t *codes = codes_of(engine->trie, ids[i], &token_length);
+        const uint16_t *codes = engine->trie->text.items + token->codes;
+        token_length = token->count;
         if (token->needs <= plain || (token->needs != NOT_PLAIN && plain != NOTHING && read_quickly(m, codes, token_length))) {
             const uint8_t *from = engine->trie->json.items + token->start;
             reserve(out, 6 * MAX_TOKEN + SPARE_JSON);
