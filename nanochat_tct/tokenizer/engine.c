@@ -38,7 +38,7 @@ enum {
     MAX_CODES = 0xD800,
     MAX_KNOWN = 1 << 14, /* keys that one node knows */
     MAX_TOKEN = 160,     /* codes */
-    SPARE = 8,           /* codes behind the last that may be copied with it */
+    SPARE_JSON = 16,     /* bytes: a copy of fixed size is quicker */
     MAX_INTEGER_DIGITS = 309,
     MAX_MASK_BYTES = 1 << 26, /* of all remembered masks together, and of the facts about frames */
 };
@@ -198,7 +198,7 @@ typedef struct {
     const uint8_t *accepting[2]; /* states; [1]: in strict mode, as everywhere */
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
-    const uint8_t *plain;   /* every ASCII byte leads from the state back to it: a run of them need not be looked at */
+    const uint8_t *plain;   /* these bytes lead from the state back to it: a run of them need not be looked at */
     const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
     const uint32_t *room;  /* bytes that lead from the state to one without plenty; UINT32_MAX: there is none */
     uint32_t longest_run;  /* of bytes of a token that some states can read */
@@ -213,6 +213,7 @@ typedef struct {
 } Automaton;
 enum { FAR = 1 << 29 }; /* a distance that is infinite */
 enum { NEVER, ALWAYS, ASK };
+enum { NOTHING, BY_AUTOMATON, ASCII_BUT_DOLLARS, ALL_ASCII, NOT_PLAIN };
 
 typedef struct {
     uint32_t alternative, automaton;
@@ -273,6 +274,7 @@ struct Node {
     uint32_t member_slots, known_slots;
     const Mask *member_masks;
     const ArrayShape *arrays;
+    int has_cases;      /* two different keys may differ in case only, which is not allowed */
     uint64_t *required; /* bits of known keys that some shape requires */
     uint64_t count_bound; /* from this length on, an array or object is like a longer one */
     const Node *item;
@@ -423,6 +425,7 @@ typedef struct {
     const Key *key; /* of an object: the one whose value is being read */
     uint64_t open_kinds;              /* before it began, see Machine */
     uint32_t first_name;              /* of the names that were defined since it began */
+    uint32_t around_count;            /* masks in Around */
     Mask alive;     /* alternatives that what was read so far leaves possible */
 } Frame;
 
@@ -458,7 +461,7 @@ typedef struct { /* that the document has defined */
 enum { MAX_AROUND = 3 };
 typedef struct {
     uint64_t names_version;
-    uint32_t count, generation, mask[MAX_AROUND];
+    uint32_t generation, mask[MAX_AROUND];
     Mask accepted[MAX_AROUND];
 } Around;
 
@@ -547,8 +550,7 @@ static void copy_machine(Machine *to, const Machine *from) {
     copy_vector(&to->slots, &from->slots);
     memcpy(to->frames, from->frames, from->count * sizeof *from->frames);
     for (uint32_t i = 0; i < from->count; i++) {
-        to->around[i].count = from->around[i].count;
-        if (from->around[i].count != 0) to->around[i] = from->around[i];
+        if (from->frames[i].around_count != 0) to->around[i] = from->around[i];
     }
 }
 
@@ -1064,6 +1066,7 @@ static int move(Machine *m, Config *c, uint32_t byte) {
 }
 
 static int accepts_end(Machine *m, const Config *config) { /* of the text, which ends at m->at */
+    if (config->stack == 0 && !m->is_strict) return m->engine->automata[config->automaton].accepting[0][config->state];
     Config c = *config;
     while (c.stack != 0) {
         if (!return_from(m, &c, m->at)) return 0;
@@ -1254,7 +1257,11 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
 static int begin(Machine *m, const Node *node, Mask mask) {
     if (m->is_strict) mask &= ~node->lenient;
     if (!any(mask)) return 0;
-    m->around[m->count].count = 0;
+    uint64_t closes = m->open_kinds & node->closes & ~node->scope;
+    if (closes) {
+        m->open_kinds &= ~closes;
+        touch_names(m);
+    }
     m->frames[m->count++] = (Frame){.kind = VALUE, .node = node, .alive = mask};
     if (node->opens) return 1;
     if (node->shape_count) return open_object(m);
@@ -1376,7 +1383,13 @@ static int take(Machine *m, const Key *key) {
     Frame *f = top_of(m);
     Mask alive = {0}, mask = {0};
     f->length++;
-    for (uint32_t i = 0; i < f->node->shape_count; i++) {
+    int is_only = f->node->shape_count == 1 && f->node->shapes->maximum == UNBOUNDED;
+    if (is_only) {
+        alive = f->alive;
+        mask = key->masks[0];
+        if (!any(mask)) return 0;
+    }
+    for (uint32_t i = 0; i < (is_only ? 0 : f->node->shape_count); i++) {
         const ObjectShape *shape = &f->node->shapes[i];
         if (!has(&f->alive, shape->alternative) || !any(key->masks[i])) continue;
         if (shape->maximum != UNBOUNDED && f->length + missing_required(m, f, shape) > shape->maximum) continue;
@@ -1399,7 +1412,7 @@ static int take_known(Machine *m, uint32_t literal) {
     uint64_t *word = &m->words.items[f->first_word + index / 64], bit = (uint64_t)1 << index % 64;
     if (*word & bit) return 0;
     const Literal *text = &m->engine->literals[literal];
-    if (m->engine->ignores_key_case) {
+    if (f->node->has_cases) {
         if (is_taken(m, m->count - 1, text->bytes, text->length)) return 0;
         append(&m->names, text->bytes, text->length);
         add_entry(m, m->count - 1);
@@ -1464,9 +1477,47 @@ static int end_key(Machine *m) {
     return 0;
 }
 
+/* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
+static int is_far_from_limits(const Machine *m, const Config *c) {
+    const Automaton *a = &m->engine->automata[c->automaton];
+    uint32_t depth = depth_of(m, c), rest = c->stack ? m->stack.items[c->stack].rest : 0;
+    if (depth + a->steady[m->is_strict] > m->engine->max_call_depth) return 0;
+    return c->stack == 0 || c->units + rest + a->farthest[m->is_strict] + 2 * MAX_TOKEN < m->engine->max_call_units;
+}
+
+/* Reads bytes with the only automaton of a text or number, as far as it decides alone; returns how many. */
+static size_t read_alone_into(Machine *m, const uint16_t *codes, size_t length) {
+    Config *c = m->configs.items;
+    const Automaton *a = &m->engine->automata[c->automaton];
+    uint32_t state = c->state;
+    size_t at = 0;
+    if (!is_far_from_limits(m, c)) return 0;
+    if (c->stack && length > MAX_TOKEN) length = MAX_TOKEN;
+    if (m->json != NULL) reserve(m->json, 6 * length);
+    uint8_t *out = m->json ? m->json->items + m->json->count : NULL;
+    for (; at < length; at++) {
+        uint32_t next = a->following[state * a->class_count + a->classes[codes[at]]];
+        if (next == 0 || next > a->state_count || a->entry[0][next - 1] != ALWAYS) break;
+        state = next - 1;
+        if (out != NULL && !escape_length[codes[at]]) *out++ = (uint8_t)codes[at];
+        else if (out != NULL) out = write_byte(out, (uint8_t)codes[at]);
+        if (c->stack) c->units += (codes[at] & 0xC0) != 0x80 ? 1 + (codes[at] >= 0xF0) : 0;
+    }
+    if (out != NULL) m->json->count = (size_t)(out - m->json->items);
+    if (state != c->state || (c->stack && at > 0)) m->mask_plus_1 = 0;
+    c->state = state;
+    return at;
+}
+
 /* Reads bytes inside the text, number or key on top. */
 static int run(Machine *m, const uint16_t *codes, size_t length) {
     int is_key = top_of(m)->kind == KEY_FRAME, has_changed = is_key;
+    if (m->configs.count == 1 && !is_key && !m->is_strict && !top_of(m)->node->defines_text.kind) {
+        size_t read = read_alone_into(m, codes, length);
+        codes += read;
+        length -= read;
+        if (length == 0) return 1;
+    }
     size_t kept = 0;
     uint32_t deepest = 0;
     put_json_bytes(m, codes, length);
@@ -1481,7 +1532,7 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
     for (size_t i = 0; i < m->configs.count && is_plain; i++) {
         const Config *c = &m->configs.items[i];
         const Automaton *a = &m->engine->automata[c->automaton];
-        is_plain = c->stack == 0 && a->plain[c->state] && !(m->is_strict && a->names);
+        is_plain = c->stack == 0 && a->plain[c->state] == ALL_ASCII && !(m->is_strict && a->names);
     }
     if (is_plain) return 1; /* most texts are any text */
     for (size_t i = 0; i < m->configs.count; i++) {
@@ -1489,27 +1540,23 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
         size_t at = 0;
         while (at < length) {
             const Automaton *a = &m->engine->automata[c.automaton];
-            if (c.stack != 0 || a->call_count != 0 || m->is_strict) {
-                if (c.stack == 0 && a->plain[c.state] && !a->names) {
-                    while (at < length && codes[at] < 128) at++;
-                    if (at == length) break;
+            if (!(m->is_strict && a->names) && is_far_from_limits(m, &c)) { /* what it reads by itself */
+                size_t stop = c.stack && length - at > MAX_TOKEN ? at + MAX_TOKEN : length;
+                const uint8_t *entry = a->entry[m->is_strict];
+                while (at < stop) {
+                    while (a->plain[c.state] == ALL_ASCII && c.stack == 0 && at < stop && codes[at] < 128) at++;
+                    if (at == stop) break;
+                    uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
+                    if (next == 0 || next > a->state_count || entry[next - 1] != ALWAYS) break;
+                    c.state = next - 1;
+                    if (c.stack) c.units += (codes[at] & 0xC0) != 0x80 ? 1 + (codes[at] >= 0xF0) : 0;
+                    at++;
                 }
-                m->at = (uint32_t)(keeps_text ? m->names.count - m->partial - length + at : 0);
-                if (!move(m, &c, codes[at])) break;
-                at++;
-                continue;
+                if (at == stop) continue;
             }
-            while (at < length) {
-                if (a->plain[c.state]) {
-                    while (at < length && codes[at] < 128) at++;
-                    if (at == length) break;
-                }
-                uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
-                if (next == 0) break;
-                c.state = next - 1;
-                at++;
-            }
-            break;
+            m->at = (uint32_t)(keeps_text ? m->names.count - m->partial - length + at : 0);
+            if (!move(m, &c, codes[at])) break;
+            at++;
         }
         if (at < length || (is_key && !spell(m, m->count - 2, &c, NULL))) continue;
         has_changed |= (m->is_strict && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
@@ -1891,6 +1938,12 @@ struct Trie {
     uint32_t longest;             /* the most codes of structure in a token */
     Codes text;                   /* the codes of all tokens, one after the other */
     uint32_t *starts;             /* where each token's begin; one more for the end */
+    struct TokenJson {            /* of a token that is bytes alone */
+        uint32_t start, codes;    /* in `json` and in `text` */
+        uint16_t length, count;
+        uint32_t needs;           /* the state of a text must be as `plain` as this to take it in without a look */
+    } *token_json;
+    Bytes json;
     uint32_t *first_node;         /* the child of the root by its code; 0: none */
     Numbers by_byte;              /* see `dense` */
     VECTOR(TrieNode) nodes;
@@ -1952,7 +2005,7 @@ static void free_trie(Trie *trie) {
     if (trie == NULL) return;
     void *all[] = {trie->nodes.items, trie->by_byte.items, trie->text.items,  trie->starts,    trie->first_node, trie->code.items,
                    trie->low.items, trie->high.items, trie->rest_start.items,  trie->rests.items,
-                   trie->order,         trie->path.items,      trie->depth.items, trie->string_plus_1.items, trie};
+                   trie->order, trie->token_json, trie->json.items, trie->path.items,      trie->depth.items, trie->string_plus_1.items, trie};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -1987,12 +2040,36 @@ static void collect_rests(Trie *trie, uint32_t node, uint32_t rest) {
     }
 }
 
+static void load_json(Trie *trie) {
+    trie->token_json = allocate(trie->token_count, sizeof *trie->token_json);
+    for (uint32_t token = 0; token < trie->token_count; token++) {
+        struct TokenJson *here = &trie->token_json[token];
+        const uint16_t *codes = trie->text.items + trie->starts[token];
+        size_t length = trie->starts[token + 1] - trie->starts[token];
+        here->start = (uint32_t)trie->json.count;
+        here->codes = trie->starts[token];
+        here->count = (uint16_t)(length > MAX_TOKEN ? 0 : length);
+        here->needs = length > MAX_TOKEN ? NOT_PLAIN : ASCII_BUT_DOLLARS;
+        for (size_t i = 0; i < length && here->needs != NOT_PLAIN; i++) {
+            if (codes[i] == '$') here->needs = ALL_ASCII;
+            if (codes[i] > 127) here->needs = NOT_PLAIN;
+        }
+        if (here->needs == NOT_PLAIN) continue;
+        reserve(&trie->json, 6 * length);
+        uint8_t *out = trie->json.items + trie->json.count;
+        for (size_t i = 0; i < length; i++) out = write_byte(out, (uint8_t)codes[i]);
+        trie->json.count = (size_t)(out - trie->json.items);
+        here->length = (uint16_t)(trie->json.count - here->start);
+    }
+    reserve(&trie->json, SPARE_JSON); /* may be copied with the last */
+    memset(trie->json.items + trie->json.count, 0, SPARE_JSON);
+}
+
 static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengths, uint32_t count, int has_rests) {
     size_t total = 0;
     for (uint32_t i = 0; i < count; i++) total += lengths[i];
-    reserve(&trie->text, total + SPARE);
+    reserve(&trie->text, total);
     append(&trie->text, codes, total);
-    memset(trie->text.items + total, 0, SPARE * sizeof *codes);
     trie->starts = allocate((size_t)count + 1, sizeof *trie->starts);
     trie->token_count = count;
     for (size_t i = 0; i < total; i++) {
@@ -2369,14 +2446,6 @@ static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length
     return trie->text.items + trie->path.items[node];
 }
 
-/* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
-static int is_far_from_limits(const Machine *m, const Config *c) {
-    const Automaton *a = &m->engine->automata[c->automaton];
-    uint32_t depth = depth_of(m, c), rest = c->stack ? m->stack.items[c->stack].rest : 0;
-    if (depth + a->steady[m->is_strict] > m->engine->max_call_depth) return 0;
-    return c->stack == 0 || c->units + rest + a->farthest[m->is_strict] + 2 * MAX_TOKEN < m->engine->max_call_units;
-}
-
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
     uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
@@ -2678,7 +2747,7 @@ static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node,
             find_known(f->node, code - FIRST_LITERAL, &known->index);
             known->node = child;
         }
-        if (engine->ignores_key_case && code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
+        if (f->node->has_cases && code >= FIRST_LITERAL && f->kind == OBJECT_FRAME && m->count == 1) {
             const Literal *literal = &engine->literals[code - FIRST_LITERAL];
             note_later(engine, facts, child, 0, literal->bytes, (uint32_t)literal->length);
         }
@@ -2793,6 +2862,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     copy_names(walker, m, base);
     walker->depth = depth;
     walker->frames[0] = *f;
+    walker->frames[0].around_count = 0;
     walker->count = 1;
     walker->frames[0].first_word = walker->frames[0].first_entry = 0;
     for (uint32_t i = 0; i < (f->kind == OBJECT_FRAME ? f->node->known_words : 0); i++) {
@@ -2945,8 +3015,9 @@ static uint32_t mask_at(Machine *m, uint32_t top);
 static uint32_t mask_around(Machine *m, uint32_t base, Mask accepted) {
     if (base == 0) return mask_with_end(m->engine, any(accepted));
     Around *around = &m->around[base];
-    if (around->generation != m->engine->generation || around->names_version != m->names_version) around->count = 0;
-    for (uint32_t i = 0; i < around->count; i++) {
+    uint32_t *count = &m->frames[base].around_count;
+    if (around->generation != m->engine->generation || around->names_version != m->names_version) *count = 0;
+    for (uint32_t i = 0; i < *count; i++) {
         if (memcmp(&around->accepted[i], &accepted, sizeof accepted) == 0) return around->mask[i];
     }
     Frame *outer = &m->frames[base - 1], before = *outer;
@@ -2958,12 +3029,13 @@ static uint32_t mask_around(Machine *m, uint32_t base, Mask accepted) {
     if (kind == OBJECT_FRAME || kind == ARRAY_FRAME) close_names(m, base);
     if (outer->kind == OBJECT_FRAME) finish_names(m, base - 1);
     uint32_t mask = finish_in(outer, accepted) ? mask_at(m, base - 1) : mask_with_end(m->engine, 0);
+    before.around_count = outer->around_count;
     *outer = before;
     copy_vector(&m->known, &known);
     free(known.items);
     m->open_kinds = open_kinds;
     m->names_version = version;
-    uint32_t place = around->count < MAX_AROUND ? around->count++ : 0;
+    uint32_t place = *count < MAX_AROUND ? (*count)++ : 0;
     around->accepted[place] = accepted;
     around->mask[place] = mask;
     around->generation = m->engine->generation;
@@ -3161,8 +3233,10 @@ static void load_automaton(Loader *loader, Automaton *a) {
         is_lenient[state] = (uint8_t)take_number(loader, 1);
         requires[state] = take_number(loader, UINT64_MAX);
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
-        plain[state] = 1;
-        for (int byte = 0; byte < 128; byte++) plain[state] &= row[a->classes[byte]] == state + 1;
+        plain[state] = ALL_ASCII;
+        for (int byte = 0; byte < 128; byte++) {
+            if (row[a->classes[byte]] != state + 1) plain[state] = byte == '$' && plain[state] != BY_AUTOMATON ? ASCII_BUT_DOLLARS : BY_AUTOMATON;
+        }
     }
     for (uint32_t i = 0; i < calls; i++) {
         all_calls[i].callee = take_index(loader, loader->engine->automaton_count);
@@ -3486,6 +3560,17 @@ static void load_node(Loader *loader, Node *node) {
         load_key(loader, node, &additional[i].key);
     }
     node->additional = additional;
+    node->has_cases = engine->ignores_key_case && node->additional_count;
+    Map folded_keys = {0};
+    for (uint32_t i = 0; i < node->known_count && engine->ignores_key_case; i++) {
+        const Literal *literal = &engine->literals[keys[i].literal];
+        engine->key.count = 0;
+        for (size_t j = 0; j < literal->length; j++) *push(&engine->key) = folded(literal->bytes[j]);
+        uint32_t *known_key = map_value(&folded_keys, engine->key.items, engine->key.count);
+        node->has_cases |= *known_key != 0;
+        *known_key = 1;
+    }
+    free_map(&folded_keys);
     Definition *definitions[] = {&node->defines_keys, &node->defines_text};
     for (int i = 0; i < 2; i++) {
         definitions[i]->kind = (uint32_t)take_number(loader, 63);
@@ -3736,6 +3821,7 @@ EXPORT Trie *trie_new(const uint16_t *codes, const uint32_t *lengths, uint32_t c
     GUARD(NULL);
     Trie *trie = allocate(1, sizeof *trie);
     load_tokens(trie, codes, lengths, count, has_rests);
+    if (has_rests) load_json(trie);
     return trie;
 }
 
@@ -3866,38 +3952,70 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
     return *consumed == count ? OPEN : FAILED;
 }
 
-/* The codes of ids, in engine_codes; 0: one is out of range. */
-static int engine_expand(Engine *engine, const uint32_t *ids, size_t count) {
-    GUARD(NO_MEMORY);
-    const Trie *trie = engine->trie;
-    size_t total = 0;
-    for (size_t i = 0; i < count; i++) {
-        if (ids[i] >= trie->token_count) return 0;
-        total += trie->starts[ids[i] + 1] - trie->starts[ids[i]];
+/* As which tokens the text on top takes in bytes without changing: see `plain`. */
+static uint32_t plainness(Machine *m) {
+    const Frame *f = top_of(m);
+    if (m->is_closed || f->kind != SCALAR || !f->length || f->node->defines_text.kind) return NOTHING;
+    uint32_t least = ALL_ASCII;
+    for (size_t i = 0; i < m->configs.count; i++) {
+        const Config *c = &m->configs.items[i];
+        uint32_t here = c->stack ? BY_AUTOMATON : m->engine->automata[c->automaton].plain[c->state];
+        if (here < least) least = here;
     }
-    engine->codes.count = 0;
-    reserve(&engine->codes, total + SPARE);
-    uint16_t *out = engine->codes.items;
-    for (size_t i = 0; i < count; i++) {
-        size_t length;
-        const uint16_t *codes = codes_of(trie, ids[i], &length);
-        memcpy(out, codes, SPARE * sizeof *out); /* most are no longer: a copy of fixed size is quicker */
-        if (length > SPARE) memcpy(out, codes, length * sizeof *out);
-        out += length;
+    return least;
+}
+
+/* Reads bytes into the only automaton of a text, where it decides alone; 0: it does not, and nothing was read. */
+static int read_quickly(Machine *m, const uint16_t *codes, size_t length) {
+    Config *c = m->configs.items;
+    const Automaton *a = &m->engine->automata[c->automaton];
+    if (m->configs.count != 1 || !is_far_from_limits(m, c)) return 0;
+    uint32_t state = c->state;
+    for (size_t i = 0; i < length; i++) {
+        uint32_t next = a->following[state * a->class_count + a->classes[codes[i]]];
+        if (next == 0 || next > a->state_count || a->entry[0][next - 1] != ALWAYS) return 0;
+        state = next - 1;
     }
-    engine->codes.count = total;
+    c->state = state;
+    if (c->stack) c->units += (uint32_t)length; /* they are ASCII */
     return 1;
 }
 
 /* As engine_read, for ids; 3: the last id reaches beyond the end of the document. *consumed: ids. */
 EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, const uint8_t **json, size_t *length, size_t *consumed) {
-    size_t read = 0, at = 0;
-    int result = engine_expand(engine, ids, count);
-    if (result == DONE) result = engine_read(engine, engine->codes.items, engine->codes.count, 1, json, length, &read);
-    for (*consumed = 0; result == DONE && at < read; ++*consumed) {
-        at += engine->trie->starts[ids[*consumed] + 1] - engine->trie->starts[ids[*consumed]];
+    GUARD(NO_MEMORY);
+    Machine *m = engine->machine;
+    Bytes *out = &engine->json;
+    uint32_t plain = NOTHING;
+    size_t i = 0, read = 0, token_length = 0;
+    out->count = 0;
+    *consumed = 0;
+    clear_machine(m);
+    m->json = out;
+    if (!begin(m, engine->nodes, engine->nodes->live)) return FAILED;
+    for (; i < count && !m->is_closed; i++) {
+        if (ids[i] >= engine->trie->token_count) return FAILED;
+        const struct TokenJson *token = &engine->trie->token_json[ids[i]];
+        const uint16_t *codes = engine->trie->text.items + token->codes;
+        token_length = token->count;
+        if (token->needs <= plain || (token->needs != NOT_PLAIN && plain != NOTHING && read_quickly(m, codes, token_length))) {
+            const uint8_t *from = engine->trie->json.items + token->start;
+            reserve(out, 6 * MAX_TOKEN + SPARE_JSON);
+            memcpy(out->items + out->count, from, SPARE_JSON);
+            if (token->length > SPARE_JSON) memcpy(out->items + out->count, from, token->length);
+            out->count += token->length;
+            if (token->needs > plain) plain = plainness(m);
+            continue;
+        }
+        read = walk(m, codes, token_length);
+        if (read != token_length && !m->is_closed) return FAILED;
+        plain = plainness(m);
     }
-    return result == DONE && at != read ? 3 : result;
+    *consumed = i;
+    *json = out->items;
+    *length = out->count;
+    if (!m->is_closed) return OPEN;
+    return !has_right_graph(m) ? FAILED : read == token_length ? DONE : 3;
 }
 
 EXPORT Machine *machine_new(Engine *engine, int mode) {

@@ -261,6 +261,14 @@ def _base(library: ctypes.PyDLL, engine: int) -> str:
     )
 
 
+def _ids(tokens: Sequence[int]) -> bytes:
+    """Token ids as numbers of 32 bits; one that is out of range becomes the largest, which is no id."""
+    try:
+        return array("I", tokens).tobytes()
+    except OverflowError:
+        return array("I", [token if 0 <= token < 2**32 else 2**32 - 1 for token in tokens]).tobytes()
+
+
 def _check(result: int) -> int:
     if result == NO_MEMORY:
         raise MemoryError("the tokenizer has run out of memory")
@@ -345,6 +353,8 @@ class Engine:
         self._masks: dict[int, bytes] = {}
         self._legal = np.empty(len(self.segmenter.expansions), dtype=bool)  # what a call fills in
         self._legal_address = self._legal.ctypes.data
+        self._decoded = (ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t())
+        self._decoded_at = [ctypes.addressof(each) for each in self._decoded]
 
     def encode(self, text: bytes) -> list[int] | None:
         """Token ids of a document's JSON text in UTF-8; None: it is not valid."""
@@ -397,12 +407,12 @@ class Engine:
         text = ctypes.string_at(json, length.value) if _check(result) == DONE else b""
         return result, text.decode("utf-8"), consumed.value
 
-    def decode(self, ids: bytes) -> tuple[int, str, int]:
-        """As ``read`` for token ids of 32 bits; it says how many were read; 3: the last one reaches further."""
-        json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
-        result = self.library.engine_decode(
-            self.pointer, ids, len(ids) // 4, *map(ctypes.byref, (json, length, consumed))
-        )
+    def decode(self, ids: bytes | Sequence[int]) -> tuple[int, str, int]:
+        """As ``read`` for token ids (bytes: of 32 bits); it says how many were read; 3: the last one reaches further."""
+        if not isinstance(ids, bytes):
+            ids = _ids(ids)
+        result = self.library.engine_decode(self.pointer, ids, len(ids) // 4, *self._decoded_at)
+        json, length, consumed = self._decoded
         text = ctypes.string_at(json, length.value) if _check(result) == DONE else b""
         return result, text.decode("utf-8"), consumed.value
 

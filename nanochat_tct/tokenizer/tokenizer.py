@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from array import array
 from collections.abc import Sequence
 from copy import copy
@@ -179,11 +178,7 @@ class Tokenizer:
         Raises:
             TokenizerError: the tokens are cut off, out of range, or not those of a valid document.
         """
-        try:
-            ids = struct.pack(f"{len(tokens)}I", *tokens)
-        except struct.error:  # a number that is no id
-            ids = b"\xff" * 4
-        result, text, consumed = self.engine.decode(ids)
+        result, text, consumed = self.engine.decode(tokens)
         if result == DONE:
             return text, consumed, len(tokens)
         self._check_range(tokens)
