@@ -1512,7 +1512,7 @@ static size_t read_alone_into(Machine *m, const uint16_t *codes, size_t length) 
 /* Reads bytes inside the text, number or key on top. */
 static int run(Machine *m, const uint16_t *codes, size_t length) {
     int is_key = top_of(m)->kind == KEY_FRAME, has_changed = is_key;
-    if (m->configs.count == 1 && !is_key && !m->is_strict && !top_of(m)->node->defines_text.kind) {
+    if (m->configs.count == 1 && !is_key && !m->keeps_names && !top_of(m)->node->defines_text.kind) {
         size_t read = read_alone_into(m, codes, length);
         codes += read;
         length -= read;
@@ -1532,7 +1532,7 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
     for (size_t i = 0; i < m->configs.count && is_plain; i++) {
         const Config *c = &m->configs.items[i];
         const Automaton *a = &m->engine->automata[c->automaton];
-        is_plain = c->stack == 0 && a->plain[c->state] == ALL_ASCII && !(m->is_strict && a->names);
+        is_plain = c->stack == 0 && a->plain[c->state] == ALL_ASCII && !(m->keeps_names && a->names);
     }
     if (is_plain) return 1; /* most texts are any text */
     for (size_t i = 0; i < m->configs.count; i++) {
@@ -1540,7 +1540,7 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
         size_t at = 0;
         while (at < length) {
             const Automaton *a = &m->engine->automata[c.automaton];
-            if (!(m->is_strict && a->names) && is_far_from_limits(m, &c)) { /* what it reads by itself */
+            if (!(m->keeps_names && a->names) && is_far_from_limits(m, &c)) { /* what it reads by itself */
                 size_t stop = c.stack && length - at > MAX_TOKEN ? at + MAX_TOKEN : length;
                 const uint8_t *entry = a->entry[m->is_strict];
                 while (at < stop) {
