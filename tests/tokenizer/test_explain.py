@@ -60,7 +60,6 @@ ERRORS = [  # a workflow; the pointer and the offset of its only error, and what
     (condition("github.ref == 'a' &&"), f"{STEP}/if", 20, "something must follow '&&'"),
     (condition("github.ref = 'a'"), f"{STEP}/if", 11, "did you mean '=='?"),
     (condition("github.ref == 'a' && foo.b"), f"{STEP}/if", 21, "there is no context 'foo'"),
-    (condition("'${{ a' == 'b' || b.c"), f"{STEP}/if", 1, "not closed"),
     (step("id: 1a\nrun: x"), f"{STEP}/id", 0, "cannot be the id of a step"),
     ("on: push\njobs: {1a: {runs-on: x}}", "/jobs/1a", 0, "cannot be the id of a job"),
     ("on: push\njobs: {a: {runs-on: x, needs: b}}", "/jobs/a/needs", None, "there is no job 'b'"),
