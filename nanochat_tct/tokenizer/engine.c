@@ -1589,35 +1589,41 @@ static int step_value(Machine *m, uint32_t code) {
         imply(m, node->implies, literal->bytes, literal->length);
         return finish(m, node->member_masks[slot->index] & f->alive);
     }
-    if (!node->text_count || code > END || code == END - 1) return 0;
-    if (!open_scalar(m, node->texts, node->text_count, 1)) return 0;
-    return code == END ? end_scalar(m) : run(m, &(uint16_t){(uint16_t)code}, 1);
+    return code == END && node->text_count && open_scalar(m, node->texts, node->text_count, 1) && end_scalar(m);
+}
+
+/* Makes the text, number or key that begins with a byte the top. */
+static int open_bytes(Machine *m) {
+    for (;;) {
+        const Frame *f = top_of(m);
+        if (f->kind == SCALAR || f->kind == KEY_FRAME) return 1;
+        m->mask_plus_1 = 0;
+        if (f->kind == OBJECT_FRAME) return open_key(m);
+        if (f->kind == VALUE) return f->node->text_count && open_scalar(m, f->node->texts, f->node->text_count, 1);
+        if (!begin_item(m)) return 0;
+    }
 }
 
 /* Reads one code; 0 where no valid document has it, and then the machine is in no state. */
 static int step(Machine *m, uint32_t code) {
-    uint16_t byte = (uint16_t)code;
-    for (;;) {
-        if (m->is_closed) return 0;
-        Frame *f = top_of(m);
-        if (f->kind == SCALAR && code < 256) return run(m, &byte, 1);
-        m->mask_plus_1 = 0;
-        switch (f->kind) {
-        case SCALAR:
-            return code == END && end_scalar(m);
-        case VALUE:
-            return step_value(m, code);
-        case KEY_FRAME:
-            return code == END ? end_key(m) : code < 256 && run(m, &byte, 1);
-        case ARRAY_FRAME:
-            if (code == ARRAY_END) return end_array(m);
-            if (!begin_item(m)) return 0;
-            break;
-        default:
-            if (code == OBJECT_END) return end_object(m);
-            if (code >= FIRST_LITERAL) return take_known(m, code - FIRST_LITERAL);
-            if ((code > 255 && code != END) || !open_key(m)) return 0;
-        }
+    if (m->is_closed) return 0;
+    if (code < 256) return open_bytes(m) && run(m, &(uint16_t){(uint16_t)code}, 1);
+    m->mask_plus_1 = 0;
+    while (top_of(m)->kind == ARRAY_FRAME) {
+        if (code == ARRAY_END) return end_array(m);
+        if (!begin_item(m)) return 0;
+    }
+    switch (top_of(m)->kind) {
+    case SCALAR:
+        return code == END && end_scalar(m);
+    case VALUE:
+        return step_value(m, code);
+    case KEY_FRAME:
+        return code == END && end_key(m);
+    default:
+        if (code == OBJECT_END) return end_object(m);
+        if (code >= FIRST_LITERAL) return take_known(m, code - FIRST_LITERAL);
+        return code == END && open_key(m) && end_key(m);
     }
 }
 
@@ -1625,11 +1631,10 @@ static int step(Machine *m, uint32_t code) {
 static size_t walk(Machine *m, const uint16_t *codes, size_t count) {
     size_t at = 0;
     while (at < count && !m->is_closed) {
-        uint32_t kind = top_of(m)->kind;
-        if ((kind == SCALAR || kind == KEY_FRAME) && codes[at] < 256) {
+        if (codes[at] < 256) {
             size_t end = at + 1;
             while (end < count && codes[end] < 256) end++;
-            if (!run(m, codes + at, end - at)) return at;
+            if (!open_bytes(m) || !run(m, codes + at, end - at)) return at;
             at = end;
         } else if (step(m, codes[at])) {
             at++;
