@@ -30,6 +30,7 @@ FLAGS = {
         "sweep-share concurrency seed data-dir"
     ),
     "evaluate": "checkpoint data-dir num-samples json",
+    "check": "config warnings json tokenizer",
     "generate": "checkpoint prompt num-samples temperature top-p seed format output",
     "tokenize": "",
     "train-tokenizer": "input vocab-size output",

@@ -534,6 +534,11 @@ def json_text(value: Any, depth: int = 0) -> str:
         return "[]"
     parts: list[str] = []
     part: Any = ""
+    pairs = value.items() if isinstance(value, dict) else value if isinstance(value, Pairs) else ()
+    for name, _ in pairs:
+        if type(name) is not str:
+            raise Mismatch("a key is not a string")
+        utf8(name)
     try:
         if isinstance(value, list):
             for item in value:
@@ -541,14 +546,11 @@ def json_text(value: Any, depth: int = 0) -> str:
                 parts.append(json_text(item, depth + 1))
             return f"[{','.join(parts)}]"
         if isinstance(value, dict | Pairs):
-            for part, child in value.items() if isinstance(value, dict) else value:
-                if type(part) is not str:
-                    raise Mismatch("a key is not a string")
+            for part, child in pairs:
                 parts.append(f"{scalar_text(part)}:{json_text(child, depth + 1)}")
             return f"{{{','.join(parts)}}}"
     except Mismatch as error:
-        if error.problem != "a key is not a string" or error.path:
-            error.path.append(part)
+        error.path.append(part)
         raise
     raise Mismatch(f"a {type(value).__name__} is not a JSON value")
 

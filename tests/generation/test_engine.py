@@ -201,15 +201,18 @@ def test_documents_outgrow_the_context(model: GPT) -> None:
     room = CONFIG.context_size
     (generated,) = generate(model, 1, prompt[:40], temperature=0, max_tokens=60 + 2 * room)
     assert len(generated.tokens) > 2 * room
+    written = len(TOKENIZER.segmenter.decode(prompt[:40]))
+    # the last token of the prompt may have been written by others
+    first = next(n for n in range(39, 50) if len(TOKENIZER.segmenter.decode(generated.tokens[:n])) >= written)
     matcher = TOKENIZER.matcher()
     start = 0
     model.eval()
     for place, token in enumerate(generated.tokens):
-        if place == 40:
+        if place == first:
             matcher.expect()
         if place - start + 1 > room:
             start = place - room // 2
-        if 40 <= place < 40 + room:  # far from the limit
+        if first <= place < first + room:  # far from the limit
             window = torch.tensor([[CONFIG.vocab_size + start, *generated.tokens[start:place]]])
             with torch.no_grad():
                 logits = model(window)[0, -1]

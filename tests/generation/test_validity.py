@@ -29,7 +29,7 @@ def test_valid(value: object, name: str) -> None:
     ("value", "place"),
     [
         ({"on": "push", "jobs": {}}, "/jobs: "),
-        ({"on": "push", "jobs": {"1a": {"runs-on": "x", "steps": STEPS}}}, "/jobs: "),
+        ({"on": "push", "jobs": {"1a": {"runs-on": "x", "steps": STEPS}}}, "/jobs/1a: "),
         ({"on": "psuh", "jobs": {"a": {"runs-on": "x", "steps": STEPS}}}, "/on: "),
         ({"on": "push", "jobs": {"a": {"runs-on": "x", "steps": [{"run": "${{ foo.bar }}"}]}}}, "/run: "),
         ({"on": "push", "jobs": {"\ud800": {"runs-on": "x", "steps": STEPS}}}, "/jobs: "),
