@@ -343,3 +343,13 @@ def largest_micro_batch(config: TrainConfig, world_size: int, global_batch: int)
     """Windows at a time, as configured; with `auto` a worker's whole part of the global batch."""
     part = max_shard_size(global_batch, world_size)
     return part if config.batch_size == "auto" else min(config.batch_size, part)
+
+
+def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
+    """Windows that pass forward and backward before the first iter, over all workers, when memory suffices.
+
+    Each worker tries a micro-batch (`micro_batch.fit_micro_batch`), and then takes a micro-step with the others
+    (`MicroSteps.warm_up`): of one window, or of a whole micro-batch where the model is compiled for that.
+    """
+    micro_batch = largest_micro_batch(config, world_size, global_batch)
+    return world_size * (micro_batch + (micro_batch if config.compile else 1))
