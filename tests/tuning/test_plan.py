@@ -93,7 +93,7 @@ def test_the_best_config_evaluates_for_five_percent_of_its_training(
 
 def test_the_forecast_counts_starts_evaluations_and_the_whole_budget(tmp_path: Path) -> None:
     def probed(folder: Path, start_up: float = 8.0, slots: int = 1) -> tuple[Scheduler, Plan, Forecast]:
-        sweep = make_sweep(folder)
+        sweep = make_sweep(folder, follow_up_share=0.3)
         for _ in sweep.sizes:
             finish(sweep, str(sweep.next_trial(set())), start_up=start_up)
         sweep.slots, sweep.validation_windows = slots, 1000
