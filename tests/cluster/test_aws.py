@@ -1,5 +1,6 @@
 """cluster/aws.py against moto's AWS: from an empty account to a file that the doctor and Ray take."""
 
+import functools
 import importlib.util
 import json
 import shutil
@@ -11,6 +12,7 @@ import boto3
 import pytest
 import yaml
 from botocore.exceptions import ClientError
+from botocore.loaders import JSONFileLoader
 from moto import mock_aws
 
 from nanochat_tct.cluster_file import check_fields, read_cluster_file
@@ -18,6 +20,15 @@ from tests.support.cluster_files import path_of
 from tests.support.commands import REPOSITORY
 
 FLAGS = "--region us-east-1 --zone us-east-1a --bucket bucket-of-mine --cost-centre research".split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def service_models() -> Iterator[None]:
+    """AWS's descriptions of its services are parsed once: moto has each test begin with a new session of boto3."""
+    load = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda self, path: load(path))
+        yield
 
 
 @pytest.fixture
