@@ -13,7 +13,6 @@ import pytest
 import yaml
 from botocore.exceptions import ClientError
 from botocore.loaders import JSONFileLoader
-from moto import mock_aws
 
 from nanochat_tct.cluster_file import check_fields, read_cluster_file
 from tests.support.cluster_files import path_of
@@ -42,6 +41,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "PROPAGATION_SECONDS", 0)
     monkeypatch.setattr(module, "my_address", lambda: "203.0.113.7")
+    from moto import mock_aws
+
     with mock_aws():
         yield module
 

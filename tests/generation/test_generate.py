@@ -185,7 +185,7 @@ def test_bytes_on_the_command_line_and_on_stdin(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Half a character, as a shell cuts it off; and text that begins with a dash."""
-    arguments = ["generate", "--untrained", "--format", "json", "--prompt"]
+    arguments = ["generate", "--untrained", "--format", "json", "--max-tokens", "60", "--prompt"]
     half = "name: Rel 🚀".encode()[:-2]
     done = subprocess.run([sys.executable, "-m", "nanochat_tct.cli", *arguments, half], capture_output=True)
     assert done.stderr == b"" and json.loads(done.stdout)["name"].startswith("Rel")

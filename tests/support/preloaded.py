@@ -1,6 +1,6 @@
 """Imported once by the server that processes are forked from (`workers.PRELOADED`): what each would do for itself."""
 
-import pandas  # noqa: F401  # by pyarrow, for the first list that it converts
+import pyarrow
 import torch
 import torch._dynamo  # by an optimizer, at its first step
 
@@ -9,6 +9,7 @@ import tests.support.workers  # noqa: F401
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.speed import peak_of
 
+pyarrow.array(["imports pandas"])
 torch.set_num_threads(1)
 peak_of(torch.device("cpu"))
 load_tokenizer()

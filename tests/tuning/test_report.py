@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.image import imread as read_image
 
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures, report
@@ -147,6 +146,8 @@ def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("unit", ["usd", "flops"])
 def test_page_holds_everything_and_needs_nothing(tmp_path: Path, unit: str) -> None:
+    from matplotlib.image import imread
+
     trials, outcome = finished_sweep(tmp_path / "sweep", unit)
     path = write_report(tmp_path / "sweep")
     assert path == tmp_path / "sweep/report/index.html"
@@ -163,7 +164,7 @@ def test_page_holds_everything_and_needs_nothing(tmp_path: Path, unit: str) -> N
         kind, data = str(image["src"]).split(",")
         written = (path.parent / f"{name}.png").read_bytes()
         assert kind == "data:image/png;base64" and base64.b64decode(data) == written
-        pixels = read_image(io.BytesIO(written), format="png")
+        pixels = imread(io.BytesIO(written), format="png")
         colours = np.ascontiguousarray((255 * pixels).astype(np.uint8)).view(np.uint32)  # of RGBA
         assert pixels.shape[1] > 1000 and len(np.unique(colours)) > 100
         assert len(str(image["alt"])) > 20
