@@ -56,8 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # Files whose tests share something that is made once in a process: a Ray, or a process that others are forked from.
+# `test_ray_session` waits as much as those of "ray", so that another worker has the cores meanwhile.
 SHARED = {
-    "ray": ("data/test_prepare", "test_doctor", "test_security", "tuning/test_remote_sweep"),
+    "ray": (
+        "data/test_prepare",
+        "test_doctor",
+        "test_security",
+        "tuning/test_remote_sweep",
+        "test_ray_session",
+    ),
     "forks": [
         f"training/test_{name}" for name in ("distributed", "launch", "micro_batch", "nodes", "trainer")
     ],

@@ -353,3 +353,19 @@ def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> 
     """
     micro_batch = largest_micro_batch(config, world_size, global_batch)
     return world_size * (micro_batch + (micro_batch if config.compile else 1))
+
+
+def own_rate(config: ResolvedConfig, num_windows: int, global_batch: int) -> float:
+    """The learning rate of tokens themselves as a share of their parts': 1 / epochs.
+
+    So over little data a token itself learns as much as if it had seen each of its occurrences once. The epochs are
+    those until `lr_decay_iters`, as for the learning rate: a longer `max_iters` changes neither.
+
+    Args:
+        num_windows: of an epoch.
+        global_batch: windows of an iter.
+    Returns: 1 for less than an epoch, and for runs that are to memorize (`train_samples`).
+    """
+    if config.train_samples is not None:
+        return 1.0
+    return min(1.0, num_windows / (config.lr_decay_iters * global_batch))

@@ -24,6 +24,7 @@ from nanochat_tct.training.config import (
     TrainConfig,
     largest_micro_batch,
     max_shard_size,
+    own_rate,
     refuse_other_run,
     resolve,
 )
@@ -202,8 +203,6 @@ def evaluations_left(config: ResolvedConfig, done: int) -> int:
 
 def describe(plan: Plan) -> list[str]:
     """What to print of a plan: everything that was derived from settings and data. Imports PyTorch."""
-    from nanochat_tct.training.optim import own_rate
-
     config, num_windows, previous = plan.config, plan.num_windows, plan.previous
     shape = config.model()
     global_batch = previous.state["global_batch"] if previous else config.global_batch

@@ -30,6 +30,7 @@ from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training.config import (
     ResolvedConfig,
     largest_micro_batch,
+    own_rate,
     refuse_other_run,
     warm_up_rows,
 )
@@ -54,7 +55,7 @@ from nanochat_tct.training.micro_batch import (
     padded,
     ran_out_of_memory,
 )
-from nanochat_tct.training.optim import Muon, make_optimizers, own_rate, set_learning_rate, step_if
+from nanochat_tct.training.optim import Muon, make_optimizers, set_learning_rate, step_if
 from nanochat_tct.training.parallel import distribute, full_state, load_full_state
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.saver import BackgroundSaver
