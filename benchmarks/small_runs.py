@@ -17,8 +17,8 @@ from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.evaluation import loss
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask
-from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.optim import make_optimizers, own_rate, set_learning_rate
+from nanochat_tct.training.config import TrainConfig, own_rate
+from nanochat_tct.training.optim import make_optimizers, set_learning_rate
 from nanochat_tct.training.token_parts import TokenParts
 
 EVAL_BATCH_SIZE = 16  # windows

@@ -53,13 +53,14 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import Tracker
 from nanochat_tct.training import micro_batch as micro_steps
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.distributed import Worker, distribute, shard_range
+from nanochat_tct.training.distributed import Worker, shard_range
 from nanochat_tct.training.micro_batch import MicroSteps
 from nanochat_tct.training.optim import make_optimizers, step_if
-from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.parallel import distribute
+from nanochat_tct.training.plan import make_plan, open_windows
 from nanochat_tct.training.speed import peak_of
 from nanochat_tct.training.token_parts import token_parts
-from nanochat_tct.training.trainer import open_windows, read_ahead
+from nanochat_tct.training.trainer import read_ahead
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks/ is not installed

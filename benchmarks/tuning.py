@@ -59,9 +59,8 @@ from nanochat_tct.evaluation.evaluate import evaluate_loss
 from nanochat_tct.generation.generate import load
 from nanochat_tct.model.checkpoint import latest_checkpoint
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve, warm_up_rows
 from nanochat_tct.training.distributed import StoppedTogether, Worker
-from nanochat_tct.training.micro_batch import warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.trainer import Reporter, Trainer
 from nanochat_tct.tuning.config import SweepConfig

@@ -32,16 +32,18 @@ MAX_CAUSES = 10  # how deep to look into the causes of an error
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
 
-def start_ray(num_cpus: int | None = None) -> str | None:
+def start_ray(num_cpus: int | None = None, with_dashboard: bool = True) -> str | None:
     """Join the cluster of the running job or of ``RAY_ADDRESS``, else start Ray here, on loopback only.
 
     Does nothing when this process has Ray already.
 
     Args:
         num_cpus: of a Ray started here; None for all of the machine. A joined cluster keeps its own.
+        with_dashboard: False leaves out the dashboard of a Ray started here, and with it the jobs and state APIs,
+            which Ray Train and Tune need.
 
     Returns:
-        The address (host:port) of the dashboard of a Ray that was started now; None for one that ran already.
+        The address (host:port) of the dashboard of a Ray that was started now; None where there is none.
 
     Raises:
         UserError: no Ray that accepts us answers at ``RAY_ADDRESS``; Ray cannot start here, because of its temporary
@@ -66,13 +68,16 @@ def start_ray(num_cpus: int | None = None) -> str | None:
     # Otherwise it warns that a token guards this Ray, as it should.
     logging.getLogger(ray_compat.AUTHENTICATION_LOGGER).setLevel(logging.ERROR)
     if is_local:
-        return _start(num_cpus)
+        return _start(num_cpus, with_dashboard)
     _join(address)
     return None
 
 
-def _start(num_cpus: int | None) -> str:
-    """Start Ray on this machine, and return its dashboard's address. Raises: UserError when it cannot start."""
+def _start(num_cpus: int | None, with_dashboard: bool) -> str | None:
+    """Start Ray on this machine, and return the address of its dashboard, if it has one.
+
+    Raises: UserError when it cannot start.
+    """
     import ray
 
     _check_temporary_folder()
@@ -91,11 +96,12 @@ def _start(num_cpus: int | None) -> str:
                     address="local",
                     num_cpus=num_cpus,
                     object_store_memory=min(OBJECT_STORE_BYTES, memory // 4),
+                    include_dashboard=with_dashboard,
                     dashboard_host="127.0.0.1",
                     dashboard_port=port,
                     logging_level=logging.WARNING,
                 )
-            return str(context.dashboard_url)
+            return context.dashboard_url or None
         except Exception as error:  # Ray has no narrower type for it
             if "timed out during startup" not in str(error):
                 raise

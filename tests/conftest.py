@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # clusters of several nodes are on loopback too
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",  # thousands of images, made anew for each account of a test
     # Before anything imports torch: several threads for a model this small wait for each other, which takes several
     # times the CPU time where workers of pytest-xdist have all cores.
     "OMP_NUM_THREADS": "1",
@@ -55,8 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # Files whose tests share something that is made once in a process: a Ray, or a process that others are forked from.
+# `test_ray_session` waits as much as those of "ray", so that another worker has the cores meanwhile.
 SHARED = {
-    "ray": ("data/test_prepare", "test_doctor", "test_security", "tuning/test_remote_sweep"),
+    "ray": (
+        "data/test_prepare",
+        "test_doctor",
+        "test_security",
+        "tuning/test_remote_sweep",
+        "test_ray_session",
+    ),
     "forks": [
         f"training/test_{name}" for name in ("distributed", "launch", "micro_batch", "nodes", "trainer")
     ],
@@ -133,7 +141,7 @@ def ray_session() -> Any:
     """Ray in this process, started once for the whole run of pytest."""
     from nanochat_tct.ray_session import start_ray
 
-    start_ray(num_cpus=2)
+    start_ray(num_cpus=2, with_dashboard=False)
     import ray
 
     yield ray

@@ -343,3 +343,29 @@ def largest_micro_batch(config: TrainConfig, world_size: int, global_batch: int)
     """Windows at a time, as configured; with `auto` a worker's whole part of the global batch."""
     part = max_shard_size(global_batch, world_size)
     return part if config.batch_size == "auto" else min(config.batch_size, part)
+
+
+def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
+    """Windows that pass forward and backward before the first iter, over all workers, when memory suffices.
+
+    Each worker tries a micro-batch (`micro_batch.fit_micro_batch`), and then takes a micro-step with the others
+    (`MicroSteps.warm_up`): of one window, or of a whole micro-batch where the model is compiled for that.
+    """
+    micro_batch = largest_micro_batch(config, world_size, global_batch)
+    return world_size * (micro_batch + (micro_batch if config.compile else 1))
+
+
+def own_rate(config: ResolvedConfig, num_windows: int, global_batch: int) -> float:
+    """The learning rate of tokens themselves as a share of their parts': 1 / epochs.
+
+    So over little data a token itself learns as much as if it had seen each of its occurrences once. The epochs are
+    those until `lr_decay_iters`, as for the learning rate: a longer `max_iters` changes neither.
+
+    Args:
+        num_windows: of an epoch.
+        global_batch: windows of an iter.
+    Returns: 1 for less than an epoch, and for runs that are to memorize (`train_samples`).
+    """
+    if config.train_samples is not None:
+        return 1.0
+    return min(1.0, num_windows / (config.lr_decay_iters * global_batch))

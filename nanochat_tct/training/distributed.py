@@ -1,26 +1,16 @@
-"""What several workers do together: replicas or shards of the model, sums, agreement, full states."""
+"""What several workers do together: sums, agreement, shares of the work."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from nanochat_tct.errors import StorageError, UserError
-from nanochat_tct.model.gpt import GPT
 
 
 class StoppedTogether(UserError):
@@ -51,41 +41,6 @@ def set_up_device(device: torch.device, local_world_size: int) -> None:
     else:
         # The same number on every start: sums over threads depend on it.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
-
-
-def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.Module:
-    """The model that the workers train together: wrapped in DDP, sharded by FSDP2, or as it is for one worker.
-
-    The GPT itself stays usable: `ddp` wraps it, `fsdp` changes it in place.
-    """
-    if parallel == "fsdp":
-        assert dist.is_initialized()
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        # What the blocks are given stays as it is: x has that dtype already, and the tables of angles need more.
-        policy = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-        for block in model.blocks:
-            fully_shard(block, mp_policy=policy)
-        fully_shard(model, mp_policy=policy)
-        return model
-    if worker.world_size > 1:
-        device_ids = [worker.device] if worker.device.type == "cuda" else None
-        return DistributedDataParallel(
-            model, device_ids=device_ids, forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
-    return model
-
-
-@contextmanager
-def gradient_sync(model: nn.Module, is_last: bool) -> Iterator[None]:
-    """Workers exchange gradients in the last micro-step of an iter only."""
-    if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(is_last)
-        yield
-    elif isinstance(model, DistributedDataParallel) and not is_last:
-        with model.no_sync():
-            yield
-    else:
-        yield
 
 
 def sum_over_workers(values: Tensor, worker: Worker) -> Tensor:
@@ -129,27 +84,6 @@ def together(worker: Worker, kind: type[StoppedTogether] = StoppedTogether) -> I
 def shard_range(total: int, worker: Worker) -> range:
     """The worker's contiguous shard of `total` items; shards differ by one item at most."""
     return range(total * worker.rank // worker.world_size, total * (worker.rank + 1) // worker.world_size)
-
-
-def full_state(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Full weights and optimizer state by parameter name. All workers call it; with FSDP only rank 0 gets them."""
-    options = StateDictOptions(full_state_dict=True, cpu_offload=isinstance(model, FSDPModule))
-    weights = get_model_state_dict(model, options=options)
-    return cast(dict[str, Tensor], weights), get_optimizer_state_dict(model, optimizers, options=options)
-
-
-def load_full_state(
-    model: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
-    weights: dict[str, Tensor],
-    optimizer_state: dict[str, Any],
-) -> None:
-    """Load what `full_state` returned, on any number of workers. Every worker passes the full state."""
-    options = StateDictOptions(full_state_dict=True)
-    set_model_state_dict(model, dict(weights), options=options)
-    set_optimizer_state_dict(model, optimizers, optimizer_state, options=options)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

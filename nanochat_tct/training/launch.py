@@ -9,7 +9,7 @@ from nanochat_tct.data.config import PrepareConfig
 from nanochat_tct.model.checkpoint import exclusive
 from nanochat_tct.synthetic.config import SynthesizeConfig
 from nanochat_tct.training.config import BUNDLED_STORE, TrainConfig
-from nanochat_tct.training.plan import Plan, check_settings, make_plan
+from nanochat_tct.training.plan import Plan, check_settings, describe, make_plan
 
 BUNDLED_COUNT = 2500  # workflows: a little more than the demo trains on
 BUNDLED_SPLIT = 0.95  # 125 are enough to measure by, and an evaluation of them is short
@@ -50,7 +50,8 @@ def launch(
         if is_first:
             print(line, flush=True)
 
-    say("\n".join(plan.lines))
+    if is_first:
+        say("\n".join(describe(plan)))
     with ExitStack() as held:
         with together():
             if is_first:

@@ -25,27 +25,12 @@ from nanochat_tct.model.accounting import memory_bytes, parameter_count
 from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.storage.files import write_atomic
 from nanochat_tct.training.config import ResolvedConfig, largest_micro_batch, max_shard_size
-from nanochat_tct.training.distributed import (
-    StoppedTogether,
-    Worker,
-    gather,
-    gradient_sync,
-    sum_over_workers,
-)
+from nanochat_tct.training.distributed import StoppedTogether, Worker, gather, sum_over_workers
+from nanochat_tct.training.parallel import gradient_sync
 
 FILE = "micro_batch.json"  # in the run's folder: what a worker found not to fit while training
 ADAMW_BYTES = 8  # of AdamW's state, for each parameter
 ADVICE = "try --checkpoint-activations, a smaller model, or --parallel fsdp on more GPUs"
-
-
-def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
-    """Windows that pass forward and backward before the first iter, over all workers, when memory suffices.
-
-    Each worker tries a micro-batch (`fit_micro_batch`), and then takes a micro-step with the others
-    (`MicroSteps.warm_up`): of one window, or of a whole micro-batch where the model is compiled for that.
-    """
-    micro_batch = largest_micro_batch(config, world_size, global_batch)
-    return world_size * (micro_batch + (micro_batch if config.compile else 1))
 
 
 def fit_micro_batch(

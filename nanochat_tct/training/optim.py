@@ -5,7 +5,7 @@ Two recipes, by `--optimizer`:
 adamw   AdamW for everything, with decay on matrices only: the plain one.
 muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of tokens, in embedding and head, learn
         from tokens made of the same parts too. In a run of many epochs a token soon memorizes what it sees by itself,
-        and its parts do not: so the former learns more slowly (`own_rate`).
+        and its parts do not: so the former learns more slowly (`config.own_rate`).
 """
 
 import math
@@ -176,7 +176,7 @@ def make_optimizers(
 
     Args:
         parts: what tokens are made of; None: unknown. The plain recipe makes no use of it.
-        own_rate: see the function of that name.
+        own_rate: see `config.own_rate`.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
     matrices = [parameter for name, parameter in named if ".blocks." in f".{name}" and parameter.dim() == 2]
@@ -289,22 +289,6 @@ def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
         if steps:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-
-
-def own_rate(config: ResolvedConfig, num_windows: int, global_batch: int) -> float:
-    """The learning rate of tokens themselves as a share of their parts': 1 / epochs.
-
-    So over little data a token itself learns as much as if it had seen each of its occurrences once. The epochs are
-    those until `lr_decay_iters`, as for the learning rate: a longer `max_iters` changes neither.
-
-    Args:
-        num_windows: of an epoch.
-        global_batch: windows of an iter.
-    Returns: 1 for less than an epoch, and for runs that are to memorize (`train_samples`).
-    """
-    if config.train_samples is not None:
-        return 1.0
-    return min(1.0, num_windows / (config.lr_decay_iters * global_batch))
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: ResolvedConfig) -> float:

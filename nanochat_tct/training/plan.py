@@ -24,6 +24,7 @@ from nanochat_tct.training.config import (
     TrainConfig,
     largest_micro_batch,
     max_shard_size,
+    own_rate,
     refuse_other_run,
     resolve,
 )
@@ -41,7 +42,7 @@ class Plan:
     """A resolved config with absolute paths, and the checkpoint that the run continues from."""
 
     config: ResolvedConfig
-    lines: list[str]  # to print
+    num_windows: dict[str, int]  # of each split
     previous: checkpoint.Checkpoint | None
 
     @property
@@ -171,7 +172,7 @@ def make_plan(config: TrainConfig) -> Plan:
         refuse_other_run(resolved, store.fingerprint, tokenizer.fingerprint, previous.state)
     elif config.resume:
         raise UserError(f"--resume, but {run_dir} holds no checkpoint; leave --resume out to start anew")
-    return Plan(resolved, describe(resolved, num_windows, previous), previous)
+    return Plan(resolved, num_windows, previous)
 
 
 def count_windows(store: TokenStore, config: ResolvedConfig) -> dict[str, int]:
@@ -200,12 +201,9 @@ def evaluations_left(config: ResolvedConfig, done: int) -> int:
     return max(0, left) + is_last_extra + (done == 0)
 
 
-def describe(
-    config: ResolvedConfig, num_windows: dict[str, int], previous: checkpoint.Checkpoint | None
-) -> list[str]:
-    """The lines of the plan: everything that was derived from settings and data."""
-    from nanochat_tct.training.optim import own_rate
-
+def describe(plan: Plan) -> list[str]:
+    """What to print of a plan: everything that was derived from settings and data. Imports PyTorch."""
+    config, num_windows, previous = plan.config, plan.num_windows, plan.previous
     shape = config.model()
     global_batch = previous.state["global_batch"] if previous else config.global_batch
     batch_tokens = global_batch * shape.context_size

@@ -18,6 +18,7 @@ from nanochat_tct.ray_compat import is_lost_worker
 from nanochat_tct.ray_session import start_ray, wait_for_gpus, watch_workers
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
+from nanochat_tct.training.driver_channel import DriverChannel
 from nanochat_tct.training.plan import Plan
 from nanochat_tct.training.signals import StopSignals
 
@@ -28,37 +29,6 @@ Result = TypeVar("Result")
 
 class WorkersLost(UserError):
     """Workers were lost more often than `max_failures` without a new checkpoint in between."""
-
-
-class DriverChannel:
-    """An actor that carries lines and metrics from rank 0 to the driver, and a stop request back."""
-
-    def __init__(self) -> None:
-        self.reason: str | None = None  # why the run is to save and end
-        self.lines: list[str | dict[str, Any]] = []
-        self.starts = 0
-
-    def count_start(self) -> int:
-        """Count a start of the workers. Returns how many there were before."""
-        self.starts += 1
-        return self.starts - 1
-
-    def put(self, line: str | dict[str, Any]) -> None:
-        """Add a line, or metrics for the progress bar."""
-        self.lines.append(line)
-
-    def take(self) -> list[str | dict[str, Any]]:
-        """Everything that was put since the last call."""
-        lines, self.lines = self.lines, []
-        return lines
-
-    def stop(self, reason: str) -> None:
-        """Ask the run to save and end."""
-        self.reason = reason
-
-    def stop_reason(self) -> str | None:
-        """Why the run is to end; None while it is not."""
-        return self.reason
 
 
 def train_on_ray(plan: Plan) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How fast training is and could be on this device, and what it costs."""
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -12,11 +13,16 @@ from nanochat_tct.training.config import ResolvedConfig
 def peak_of(device: torch.device) -> float:
     """FLOPs a second: a GPU's by its data sheet; for a device not listed, what a matrix product reaches here."""
     listed = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-    return listed or measured_flops(device)
+    return listed or measured_flops(device, torch.get_num_threads())
 
 
-def measured_flops(device: torch.device, size: int = 1024, repeats: int = 5) -> float:
-    """FLOPs a second of the fastest of a few float32 (size, size) matrix products, with torch's threads."""
+@functools.cache
+def measured_flops(device: torch.device, threads: int, size: int = 1024, repeats: int = 5) -> float:
+    """FLOPs a second of the fastest of a few float32 (size, size) matrix products, measured once in a process.
+
+    Args:
+        threads: torch's number of them.
+    """
     matrix = torch.ones(size, size, device=device)
     fastest = float("inf")
     for _ in range(repeats):

@@ -27,16 +27,19 @@ from nanochat_tct.model.loss import masks_on
 from nanochat_tct.storage.object_storage import local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import Tracker
-from nanochat_tct.training.config import ResolvedConfig, largest_micro_batch, refuse_other_run
+from nanochat_tct.training.config import (
+    ResolvedConfig,
+    largest_micro_batch,
+    own_rate,
+    refuse_other_run,
+    warm_up_rows,
+)
 from nanochat_tct.training.distributed import (
     NotSaved,
     StoppedTogether,
     Worker,
     broadcast,
-    distribute,
-    full_state,
     gather,
-    load_full_state,
     random_state,
     seed_worker,
     set_random_state,
@@ -51,9 +54,9 @@ from nanochat_tct.training.micro_batch import (
     out_of_memory,
     padded,
     ran_out_of_memory,
-    warm_up_rows,
 )
-from nanochat_tct.training.optim import Muon, make_optimizers, own_rate, set_learning_rate, step_if
+from nanochat_tct.training.optim import Muon, make_optimizers, set_learning_rate, step_if
+from nanochat_tct.training.parallel import distribute, full_state, load_full_state
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.saver import BackgroundSaver
 from nanochat_tct.training.speed import CostMeter, Speed, peak_of

@@ -1,7 +1,6 @@
 """How long a sweep will take: the forecast from its probes, and the time left while it runs."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rich.box import SIMPLE
@@ -10,9 +9,8 @@ from rich.table import Table
 
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tuning.amounts import money, of_budget, unit_name
-from nanochat_tct.tuning.budget import EVALUATIONS, FINAL_EVALUATIONS, Prices, final_iters, final_windows
-from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import Ledger, Terms
+from nanochat_tct.tuning.budget import EVALUATIONS, FINAL_EVALUATIONS, final_iters, final_windows
+from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.records import Choice, Duration, Plan
 from nanochat_tct.tuning.scheduler import Scheduler, spread
 
@@ -38,33 +36,18 @@ class Forecast:
     lasts: Duration
 
 
-def make_forecast(
-    plan: Plan,
-    config: SweepConfig,
-    terms: Terms,
-    quanta: Mapping[str, Prices],
-    final_quanta: Mapping[str, Prices],
-    seconds: Mapping[str, Prices],
-    spent: int,
-    slots: int,
-    final_speed: int,
-) -> Forecast:
-    """The forecast of a sweep whose sizes are probed: with starts, evaluations and checkpoints.
-
-    Args:
-        quanta, final_quanta: prices of a trial and of a final run, by size.
-        seconds: what a probe measured, by size.
-        spent: quanta, so far.
-        slots: trials at a time.
-        final_speed: how many times as many workers the final run has.
-    """
+def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
+    """The forecast of a sweep whose sizes are probed: with starts, evaluations and checkpoints."""
+    config, terms, spent = sweep.config, sweep.ledger.terms, sweep.spent_on("probe", "idle")
+    seconds = {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None}
     windows, number = EVALUATIONS * plan.windows, config.trials_of_a_size
-    rows = [ForecastRow("probes (done)", len(quanta), 0, 0.0, spent)]
-    rounds = math.ceil(number * len(quanta) / slots) / (number * len(quanta))  # the last one may not be full
+    rows = [ForecastRow("probes (done)", len(sweep.sizes), 0, 0.0, spent)]
+    trials = number * len(sweep.sizes)
+    rounds = math.ceil(trials / sweep.slots) / trials  # the last one may not be full
     paces = []
-    for name, price in quanta.items() if plan.has_trials else ():
+    for name in sweep.sizes if plan.has_trials else ():
         iters = plan.iters[name]
-        one, cost = seconds[name].of(iters, windows), price.of(iters, windows)
+        one, cost = seconds[name].of(iters, windows), sweep.prices(name).of(iters, windows)
         rows.append(ForecastRow(name, number, iters, one * number * rounds, cost * number))
         paces.append(one / cost)
     rest: float = terms.capacity - spent
@@ -75,7 +58,9 @@ def make_forecast(
         rows.append(ForecastRow("follow-ups, at most", 0, 0, pace * follow_ups, follow_ups))
         rest = terms.capacity * (1 - config.sweep_share)
     sweep_seconds, final_seconds = sum(row.seconds for row in rows), {}
-    for name, price in final_quanta.items():
+    final_speed = spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers
+    for name in sweep.sizes:
+        price = sweep.prices(name, is_final=True)
         iters, measured = final_iters(price, rest, plan), final_windows(price, rest, plan)
         once = seconds[name].of(0, 0, FINAL_EVALUATIONS)
         work = seconds[name].of(iters, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS) - once
@@ -98,17 +83,7 @@ def show_forecast(sweep: Scheduler, console: Console) -> None:
     Raises: UserError when the budget is too small.
     """
     plan, terms = sweep.make_plan(), sweep.ledger.terms
-    forecast = make_forecast(
-        plan,
-        sweep.config,
-        terms,
-        {name: sweep.prices(name) for name in sweep.sizes},
-        {name: sweep.prices(name, is_final=True) for name in sweep.sizes},
-        {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None},
-        sweep.spent_on("probe", "idle"),
-        sweep.slots,
-        spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers,
-    )
+    forecast = make_forecast(sweep, plan)
     if sweep.ledger.latest(Duration) != forecast.lasts:
         sweep.ledger.note(forecast.lasts)
     console.print(forecast_table(forecast, sweep, plan))

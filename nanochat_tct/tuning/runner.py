@@ -8,14 +8,12 @@ import time
 from contextlib import nullcontext
 from typing import Self
 
-import torch
 from rich.console import Console
 
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.storage.object_storage import is_remote
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.nodes import software
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.amounts import money, of_budget
@@ -37,6 +35,10 @@ def run_alone(sweep: Scheduler) -> bool:
     Returns: False when it was interrupted.
     Raises: UserError when it cannot continue.
     """
+    import torch
+
+    from nanochat_tct.training.distributed import Worker
+
     assert sweep.base.num_workers == 1 and sweep.slots == 1
     losers = Losers(sweep.ledger)
     while isinstance(name := sweep.next_trial(set()), str):

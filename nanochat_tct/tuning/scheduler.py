@@ -20,10 +20,9 @@ from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import absolute, join
-from nanochat_tct.training.config import ResolvedConfig, TrainConfig
-from nanochat_tct.training.micro_batch import warm_up_rows
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
-from nanochat_tct.training.trainer import open_windows
+from nanochat_tct.training.plan import open_windows
 from nanochat_tct.tuning.amounts import rounded_up
 from nanochat_tct.tuning.budget import (
     EVALUATIONS,
@@ -317,15 +316,12 @@ class Scheduler:
         plan = self.ledger.latest(Plan)
         if plan is not None and plan.round == self.round:
             return plan
-        has_trials = True
-        try:
-            self.refuse_too_small()
-        except UserError as error:
+        too_small = self.why_too_small
+        if too_small:
             # The probes only now show how slow this machine is. A refusal would waste the money they cost.
             if not self.is_timed or self.config.dry_run:
-                raise
-            has_trials = False
-            print(f"{error}; no trials are begun, the final run gets what is left", file=sys.stderr)
+                raise UserError(too_small)
+            print(f"{too_small}; no trials are begun, the final run gets what is left", file=sys.stderr)
         prices = {name: self.prices(name) for name in self.sizes}
         if plan is None:
             spent, batch = self.spent_on("probe", "idle"), max(self.batches)
@@ -340,22 +336,21 @@ class Scheduler:
                 money = min(money, left * (1 - self.config.follow_up_share) / number)
             iters = {name: price.iters(money, EVALUATIONS * plan.windows) for name, price in prices.items()}
             plan = dataclasses.replace(plan, money=money, iters=iters)
-        plan = dataclasses.replace(plan, round=self.round, has_trials=has_trials)
+        plan = dataclasses.replace(plan, round=self.round, has_trials=not too_small)
         self.note_centres(plan)
         self.ledger.note(plan)
         return plan
 
-    def refuse_too_small(self) -> None:
-        """The rule of what a budget must buy; it decides before anything is spent.
+    @property
+    def why_too_small(self) -> str | None:
+        """The message for a budget that does not buy the least, which it names; None for one that does.
 
-        Where the budget is in time, and some size is not measured yet, it counts only the starts of workers; it
-        decides again once all are measured. Where idle workers have cost too much, the final run gets what is left,
-        however little that is.
-
-        Raises: UserError that names the least budget that would do.
+        This decides before anything is spent. Where the budget is in time, and some size is not measured yet, it
+        counts only the starts of workers; it decides again once all are measured. Where idle workers have cost too
+        much, the final run gets what is left, however little that is.
         """
         if self.is_idle_too_long:
-            return
+            return None
         terms, batch = self.ledger.terms, {"global_batch": max(self.batches)}
         is_priced = not self.is_timed or self.is_probed
         at_least = Prices(LEAST_SECONDS * self.base.num_workers * MICRO, 0, 0, 0, 0)
@@ -367,10 +362,10 @@ class Scheduler:
         least = least_budget(self.config, number, trials, finals, windows, gone)
         if self.is_timed and probes:
             least = max(least, (self.sweep_gone + sum(probes) / PROBE_SHARE) / self.config.sweep_share)
-        if terms.capacity - self.committed < least:
-            margin = RESERVE if self.is_timed and is_priced else 1.0  # workers also start, and wait
-            wanted = self.committed + margin * least
-            raise UserError(too_small(terms, wanted, number, len(probes), self.ledger.spent))
+        if terms.capacity - self.committed >= least:
+            return None
+        margin = RESERVE if self.is_timed and is_priced else 1.0  # workers also start, and wait
+        return too_small(terms, self.committed + margin * least, number, len(probes), self.ledger.spent)
 
     def trials_left(self) -> int:
         """How many first trials are still to be begun, those that other sweeps' trials may replace included."""

@@ -1,4 +1,8 @@
-"""One trial: Ray Tune calls `run_trial`, which trains on Ray Train's workers and settles with the ledger."""
+"""One trial: Ray Tune calls `run_trial`, which trains on Ray Train's workers and settles with the ledger.
+
+The command and the process beside a trial's workers import this module too, so only functions that workers call
+import PyTorch and the loop.
+"""
 
 import dataclasses
 import logging
@@ -7,9 +11,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
@@ -18,11 +20,10 @@ from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.storage.object_storage import is_remote, join, local_path
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import ResolvedConfig, resolve
-from nanochat_tct.training.distributed import NotSaved, StoppedTogether, Worker
 from nanochat_tct.training.nodes import check_node
+from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.ray_driver import WorkersLost, fit, make_trainer, with_retries
 from nanochat_tct.training.signals import PREEMPTED
-from nanochat_tct.training.trainer import Reporter, Trainer, open_windows
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices, seconds_of
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
 from nanochat_tct.tuning.ledger_server import connect
@@ -38,6 +39,10 @@ from nanochat_tct.tuning.meter import (
     spare_of,
 )
 from nanochat_tct.tuning.records import HalfWay, Head
+
+if TYPE_CHECKING:
+    from nanochat_tct.training.distributed import Worker
+    from nanochat_tct.training.trainer import Reporter
 
 FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
 POLL_SECONDS = 0.5  # how often a trial's driver looks at the ledger
@@ -199,7 +204,7 @@ def work(
     folder: str | Path,
     ledger: Ledger,
     trial: str,
-    worker: Worker,
+    worker: "Worker",
     hand_on: Callable[[dict[str, Any]], None] = lambda metrics: None,
     broadcast: Callable[[Any], Any] = lambda value: value,
     preemption: Callable[[], str | None] = lambda: None,
@@ -212,6 +217,10 @@ def work(
         preemption: why this worker should save and leave; None: it should not.
     Returns: what `train_to_the_end` does; of a probe also `seconds`, of a final run `whole_split`.
     """
+    import torch
+
+    from nanochat_tct.training.trainer import Reporter
+
     meter = WorkerMeter(folder, ledger, trial, worker.rank)
     account, settings, config = meter.account, meter.account.settings, meter.config
     if worker.device.type == "cpu":
@@ -256,8 +265,8 @@ def work(
 
 def train_to_the_end(
     config: ResolvedConfig,
-    worker: Worker,
-    reporter: Reporter,
+    worker: "Worker",
+    reporter: "Reporter",
     meter: WorkerMeter,
     broadcast: Callable[[Any], Any],
 ) -> dict[str, Any]:
@@ -265,6 +274,9 @@ def train_to_the_end(
 
     Returns: `status iters tokens bits_per_byte checkpoint why ended_at`.
     """
+    from nanochat_tct.training.distributed import NotSaved, StoppedTogether
+    from nanochat_tct.training.trainer import Trainer
+
     why: str | None = RESIZE
     while why == RESIZE:
         if worker.is_first:

@@ -12,7 +12,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from nanochat_tct.config import to_dict, to_yaml
@@ -144,8 +143,10 @@ def refuse_too_small(ledger: Ledger | None, terms: Terms, sweep_with: Callable[[
             attempt = Ledger(aside)
             attempt.copy = None
             attempt.extend(terms)
-        sweep_with(attempt).refuse_too_small()
+        too_small = sweep_with(attempt).why_too_small
         attempt.close()
+    if too_small:
+        raise UserError(too_small)
 
 
 def check(config: SweepConfig) -> dict[str, Size]:
@@ -172,13 +173,19 @@ def check(config: SweepConfig) -> dict[str, Size]:
     # Waiting costs money where the budget is in time.
     if terms.is_timed and config.concurrency and os.environ.get("RAY_ADDRESS", "") in ("", "local"):
         cpu_workers = WORKERS_OF_A_CORE * len(os.sched_getaffinity(0))
-        workers = torch.cuda.device_count() if config.train.use_gpu else cpu_workers
+        workers = gpus_here() if config.train.use_gpu else cpu_workers
         if config.concurrency * config.train.num_workers > max(workers, config.train.num_workers):
             raise UserError(
                 f"--concurrency {config.concurrency} with --num-workers {config.train.num_workers}: this machine runs "
                 f"{workers} workers at a time, and trials that wait for them would be charged too"
             )
     return sizes
+
+
+def gpus_here() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def folders_in(folder: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """cluster/aws.py against moto's AWS: from an empty account to a file that the doctor and Ray take."""
 
+import functools
 import importlib.util
 import json
 import shutil
@@ -11,13 +12,22 @@ import boto3
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from moto import mock_aws
+from botocore.loaders import JSONFileLoader
 
 from nanochat_tct.cluster_file import check_fields, read_cluster_file
 from tests.support.cluster_files import path_of
 from tests.support.commands import REPOSITORY
 
 FLAGS = "--region us-east-1 --zone us-east-1a --bucket bucket-of-mine --cost-centre research".split()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def service_models() -> Iterator[None]:
+    """AWS's descriptions of its services are parsed once: moto has each test begin with a new session of boto3."""
+    load = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda self, path: load(path))
+        yield
 
 
 @pytest.fixture
@@ -31,6 +41,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "PROPAGATION_SECONDS", 0)
     monkeypatch.setattr(module, "my_address", lambda: "203.0.113.7")
+    from moto import mock_aws
+
     with mock_aws():
         yield module
 

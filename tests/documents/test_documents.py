@@ -458,16 +458,30 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=600, deadline=None)
-@given(st.dictionaries(ODD_STRINGS, VALUES, max_size=4))
-def test_to_yaml_reads_back_equal(value: dict[str, Any]) -> None:
+DOCUMENTS = st.dictionaries(ODD_STRINGS, VALUES, max_size=4)
+
+
+def check_read_back(value: dict[str, Any]) -> None:
     text = to_yaml(value)
     assert to_json(read_workflow(text, "yaml")) == to_json(value)  # compares types and key order too
     assert to_json(read_workflow(to_json(value), "json")) == to_json(value)
 
 
+@settings(max_examples=200, deadline=None)
+@given(DOCUMENTS)
+def test_to_yaml_reads_back_equal(value: dict[str, Any]) -> None:
+    check_read_back(value)
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None)
+@given(DOCUMENTS)
+def test_many_more_documents_read_back_equal(value: dict[str, Any]) -> None:
+    check_read_back(value)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.dictionaries(ODD_STRINGS, VALUES, max_size=4))
+@given(DOCUMENTS)
 def test_yaml_1_1_readers_agree(value: dict[str, Any]) -> None:
     value.pop("on", None)
     assert to_json(yaml.load(to_yaml(value), Loader=yaml.CSafeLoader)) == to_json(value)
@@ -475,7 +489,7 @@ def test_yaml_1_1_readers_agree(value: dict[str, Any]) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.dictionaries(ODD_STRINGS, VALUES, max_size=4))
+@given(DOCUMENTS)
 def test_another_reader_of_yaml_1_2_agrees(value: dict[str, Any]) -> None:
     assert to_json(ruamel.yaml.YAML(typ="safe", pure=True).load(to_yaml(value))) == to_json(value)
 

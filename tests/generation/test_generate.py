@@ -177,10 +177,11 @@ def test_prompts_as_arguments(
 
 
 def test_bytes_on_the_command_line_and_on_stdin(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Half a character, as a shell cuts it off; and text that begins with a dash."""
-    arguments = ["generate", "--untrained", "--format", "json", "--prompt"]
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--format", "json", "--max-tokens", "60"]
+    arguments.append("--prompt")
     half = "name: Rel 🚀".encode()[:-2]
     done = subprocess.run([sys.executable, "-m", "nanochat_tct.cli", *arguments, half], capture_output=True)
     assert done.stderr == b"" and json.loads(done.stdout)["name"].startswith("Rel")

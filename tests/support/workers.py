@@ -32,8 +32,8 @@ from nanochat_tct.training.trainer import Reporter, Trainer
 from tests.support.commands import flags, free_port
 
 CPU = torch.device("cpu")
-# Processes are forked from one that has imported everything and done nothing, once for all tests.
-PRELOADED = ["tests.support.workers", "nanochat_tct.tuning.tune", "pandas", "torch._dynamo"]
+# Processes are forked from one that has imported everything, once for all tests.
+PRELOADED = ["tests.support.preloaded"]
 
 
 def small_workflows(count: int, seed: int = 0) -> list[Any]:

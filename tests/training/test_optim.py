@@ -7,7 +7,7 @@ import torch
 
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.config import TrainConfig, own_rate, resolve
 from nanochat_tct.training.optim import (
     MUON_LR,
     Muon,
@@ -15,7 +15,6 @@ from nanochat_tct.training.optim import (
     learning_rate,
     make_optimizers,
     orthogonalized,
-    own_rate,
     set_learning_rate,
     step_if,
 )

@@ -4,15 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import ray.exceptions
-from ray.train import WorkerGroupError
 
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.model.checkpoint import step_directory
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.training.ray_driver import WorkersLost, with_retries
-
-LOST = ray.exceptions.ActorDiedError()
 
 
 @pytest.fixture
@@ -20,8 +16,16 @@ def config(tmp_path: Path) -> ResolvedConfig:
     return resolve(TrainConfig(checkpoint_dir=str(tmp_path), max_failures=2), 8192)
 
 
+def lost() -> Exception:
+    import ray.exceptions
+
+    return ray.exceptions.ActorDiedError()
+
+
 def failing(config: ResolvedConfig, *starts: tuple[int, list[Exception]]) -> Callable[[], str]:
     """A start of workers that fails as often: the iter of a checkpoint before, and the workers' errors."""
+    from ray.train import WorkerGroupError
+
     left = list(starts)
 
     def start() -> str:
@@ -35,16 +39,18 @@ def failing(config: ResolvedConfig, *starts: tuple[int, list[Exception]]) -> Cal
 
 
 def test_workers_start_again_as_long_as_there_are_new_checkpoints(config: ResolvedConfig) -> None:
+    from ray.train import WorkerGroupError
+
     said: list[str] = []
     # With a new checkpoint a mistake of a worker's own may follow from the loss of its neighbour.
-    start = failing(config, (5, [LOST]), (10, [ValueError("connection closed")]))
+    start = failing(config, (5, [lost()]), (10, [ValueError("connection closed")]))
     assert with_retries(start, config, said.append) == "done"
     assert said == [
         f"workers were lost several times, but iter {step} was reached: going on" for step in (5, 10)
     ]
 
     with pytest.raises(WorkersLost, match=r"more than --max-failures 2 .* goes on from iter 15"):
-        with_retries(failing(config, (15, [LOST]), (15, [ValueError("a"), LOST])), config, said.append)
+        with_retries(failing(config, (15, [lost()]), (15, [ValueError("a"), lost()])), config, said.append)
     with pytest.raises(WorkerGroupError):
         with_retries(failing(config, (15, [ValueError("a mistake")])), config, said.append)
 
@@ -57,7 +63,7 @@ def test_some_errors_are_never_tried_again(config: ResolvedConfig) -> None:
 
     errors = [UserError("a"), StorageError("full"), OutOfMoney("no more")]
     with pytest.raises(UserError, match=r"^a$"):
-        with_retries(failing(config, (5, [LOST, *errors])), config, print)
+        with_retries(failing(config, (5, [lost(), *errors])), config, print)
     for fatal in ((OutOfMoney, StorageError, UserError), (StorageError, UserError)):
         with pytest.raises(fatal[0]):
-            with_retries(failing(config, (10, [LOST, *errors])), config, print, fatal)
+            with_retries(failing(config, (10, [lost(), *errors])), config, print, fatal)

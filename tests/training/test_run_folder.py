@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from matplotlib.image import imread
 
 from nanochat_tct.config import parse_arguments, to_dict
 from nanochat_tct.documents import read_workflow
@@ -20,6 +19,8 @@ from tests.support.workers import small_config, small_store, train_alone
 
 
 def test_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.image import imread
+
     # What has hardly learned anything goes on to the limit.
     monkeypatch.setattr(run_folder, "MAX_TOKENS", 64)
     config = small_config(small_store(tmp_path / "store"), tmp_path, num_samples=2)

@@ -255,27 +255,24 @@ def test_decision_is_two_plain_sentences() -> None:
     assert f"{fit.best.bits_per_byte.middle:.4f}" in fit.decision
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
-@given(st.randoms(use_true_random=False))
-def test_order_of_trials_does_not_matter(shuffler: random.Random) -> None:
+def test_order_of_trials_does_not_matter() -> None:
     trials = Curve().sweep(0, sizes=("narrow", "middle"))
     trials.append(trial("middle", 0.2, 1000, None, status="stopped"))
-    shuffled = list(trials)
-    shuffler.shuffle(shuffled)
-    assert fit_trials(shuffled, final_tokens()).decision == fit_trials(trials, final_tokens()).decision
+    expected = fit_trials(trials, final_tokens()).decision
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(trials, len(trials))
+        assert fit_trials(shuffled, final_tokens()).decision == expected
 
 
-@settings(max_examples=5, deadline=None, derandomize=True)
-@given(st.integers(-8, 8))
-def test_unit_of_the_loss_does_not_matter(power: int) -> None:
+def test_unit_of_the_loss_does_not_matter() -> None:
     """Times a power of two, which floating point does exactly."""
     trials = Curve().sweep(0, sizes=("narrow", "middle"))
-    scaled = [dataclasses.replace(t, bits_per_byte=(t.bits_per_byte or 0) * 2.0**power) for t in trials]
-    fit, other = fit_trials(trials), fit_trials(scaled)
-    assert (
-        other.best.size == fit.best.size and other.best.learning_rate.middle == fit.best.learning_rate.middle
-    )
-    assert other.best.bits_per_byte.middle == pytest.approx(fit.best.bits_per_byte.middle * 2.0**power)
+    fit = fit_trials(trials)
+    for power in (-8, -5, 1, 3, 8):
+        scaled = [dataclasses.replace(t, bits_per_byte=(t.bits_per_byte or 0) * 2.0**power) for t in trials]
+        best = fit_trials(scaled).best
+        assert best.size == fit.best.size and best.learning_rate.middle == fit.best.learning_rate.middle
+        assert best.bits_per_byte.middle == pytest.approx(fit.best.bits_per_byte.middle * 2.0**power)
 
 
 @settings(deadline=None)

@@ -1,6 +1,6 @@
 """How a budget is divided, and the forecast of what it takes."""
 
-import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
@@ -20,14 +20,15 @@ from nanochat_tct.tuning.budget import (
     make_plan,
 )
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.forecast import make_forecast
+from nanochat_tct.tuning.forecast import Forecast, make_forecast
 from nanochat_tct.tuning.ledger import Terms
 from nanochat_tct.tuning.records import Plan
+from nanochat_tct.tuning.scheduler import Scheduler
+from tests.tuning.test_sweep import finish, make_sweep
 
 CONFIG = SweepConfig(budget_flops=1e12, sizes=["1x32", "2x64"], num_rates=3)
 ROW = {"1x32": 1e6, "2x64": 3e6}  # FLOPs of a window
 GLOBAL_BATCH = 4
-SECONDS = Prices(start_up=10.0, warm_up=0.5, iter=0.02, window=0.002, checkpoint=0.1)
 
 
 def prices_of(row: float) -> Prices:
@@ -90,27 +91,33 @@ def test_the_best_config_evaluates_for_five_percent_of_its_training(
     assert windows <= global_batch or cost <= 0.05 * max_iters * global_batch * (1 + 1e-9)
 
 
-def test_the_forecast_counts_starts_evaluations_and_the_whole_budget() -> None:
-    terms = Terms("flops", 1e12, None, {})
-    probes = 10**10
-    plan = make_plan(CONFIG, terms, PRICES, probes, GLOBAL_BATCH, 1000)
-    seconds = dict.fromkeys(PRICES, SECONDS)
-    forecast = make_forecast(plan, CONFIG, terms, PRICES, PRICES, seconds, probes, 2, 2)
+def test_the_forecast_counts_starts_evaluations_and_the_whole_budget(tmp_path: Path) -> None:
+    def probed(folder: Path, start_up: float = 8.0, slots: int = 1) -> tuple[Scheduler, Plan, Forecast]:
+        sweep = make_sweep(folder, follow_up_share=0.3)
+        for _ in sweep.sizes:
+            finish(sweep, str(sweep.next_trial(set())), start_up=start_up)
+        sweep.slots, sweep.validation_windows = slots, 1000
+        plan = sweep.make_plan()
+        return sweep, plan, make_forecast(sweep, plan)
+
+    sweep, plan, forecast = probed(tmp_path / "two", slots=2)
     rows = {row.name: row for row in forecast.rows}
-    for size in PRICES:
-        one = SECONDS.of(plan.iters[size], EVALUATIONS * plan.windows)
-        assert rows[size].seconds == pytest.approx(3 * one / 2) and one > 10
+    for size in sweep.sizes:
+        seconds = sweep.seconds(size)
+        assert seconds is not None
+        one = seconds.of(plan.iters[size], EVALUATIONS * plan.windows)
+        assert rows[size].seconds == pytest.approx(3 * one / 2) and one > 8
         whole = rows[f"final run, if {size}"].quanta + forecast.rows[-1].quanta
-        assert whole == pytest.approx(0.7e12, rel=0.05)
+        assert whole == pytest.approx(0.7 * sweep.ledger.terms.capacity, rel=0.05)
     swept = sum(row.quanta for row in forecast.rows[:4])
-    assert swept == pytest.approx(0.3e12, rel=0.01)
+    assert swept == pytest.approx(0.3 * sweep.ledger.terms.capacity, rel=0.01)
     measured = [row for row in forecast.rows if row.name == "  whole split"]
-    assert len(measured) == 2 and all(row.seconds == pytest.approx(2.0) for row in measured)
-    one_at_a_time = make_forecast(plan, CONFIG, terms, PRICES, PRICES, seconds, probes, 1, 1)
+    split = pytest.approx(0.001 * sweep.validation_windows)
+    assert len(measured) == 2 and all(row.seconds == split for row in measured)
+    _, _, one_at_a_time = probed(tmp_path / "one")
     assert one_at_a_time.lasts.sweep > 1.3 * forecast.lasts.sweep
-    assert min(one_at_a_time.lasts.final.values()) > 10 + 1.5 * (min(forecast.lasts.final.values()) - 10)
-    slower_starts = dict.fromkeys(PRICES, dataclasses.replace(SECONDS, start_up=110.0))
-    slow = make_forecast(plan, CONFIG, terms, PRICES, PRICES, slower_starts, probes, 1, 1)
+    assert min(one_at_a_time.lasts.final.values()) > 8 + 1.5 * (min(forecast.lasts.final.values()) - 8)
+    _, _, slow = probed(tmp_path / "slow", start_up=108.0)
     assert slow.lasts.sweep - one_at_a_time.lasts.sweep > 6 * 100
 
 

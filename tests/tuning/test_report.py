@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.image import imread as read_image
 
 from nanochat_tct.errors import UserError, exit_code
-from nanochat_tct.tuning import figures
-from nanochat_tct.tuning.fit import fit_trials
+from nanochat_tct.tuning import figures, report
+from nanochat_tct.tuning.fit import Fit, fit_trials
 from nanochat_tct.tuning.records import (
     CURVES,
     TRIALS,
@@ -32,6 +31,25 @@ from tests.tuning.curves import Curve, parameters, trial
 from tests.tuning.test_sweep import finish, make_sweep
 
 PICTURES = ("learning_rate", "cost", "spending")
+
+
+@pytest.fixture(autouse=True)
+def fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same trials are fitted once: most pages here are of the same sweep."""
+    monkeypatch.setattr(
+        report, "fit_trials", lambda trials, tokens: fit_once(tuple(trials), tuple(tokens.items()))
+    )
+
+
+@functools.cache
+def fit_once(trials: tuple[Trial, ...], tokens: tuple[tuple[str, int], ...]) -> Fit:
+    return fit_trials(trials, dict(tokens))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of a page's text: drawing takes longest."""
+    monkeypatch.setattr(report, "_draw", lambda report: [])
 
 
 class Page(html.parser.HTMLParser):
@@ -128,6 +146,8 @@ def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("unit", ["usd", "flops"])
 def test_page_holds_everything_and_needs_nothing(tmp_path: Path, unit: str) -> None:
+    from matplotlib.image import imread
+
     trials, outcome = finished_sweep(tmp_path / "sweep", unit)
     path = write_report(tmp_path / "sweep")
     assert path == tmp_path / "sweep/report/index.html"
@@ -144,7 +164,7 @@ def test_page_holds_everything_and_needs_nothing(tmp_path: Path, unit: str) -> N
         kind, data = str(image["src"]).split(",")
         written = (path.parent / f"{name}.png").read_bytes()
         assert kind == "data:image/png;base64" and base64.b64decode(data) == written
-        pixels = read_image(io.BytesIO(written), format="png")
+        pixels = imread(io.BytesIO(written), format="png")
         colours = np.ascontiguousarray((255 * pixels).astype(np.uint8)).view(np.uint32)  # of RGBA
         assert pixels.shape[1] > 1000 and len(np.unique(colours)) > 100
         assert len(str(image["alt"])) > 20
@@ -292,6 +312,7 @@ def test_a_stopped_trial_stands_at_its_loss(tmp_path: Path) -> None:
     assert sorted(crosses.get_ydata()) == [measured[1], top, top]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_what_was_measured_on_is_said(tmp_path: Path) -> None:
     trials, outcome = finished_sweep(tmp_path / "sweep")
     part = dataclasses.replace(outcome, trial_share=0.2, actual_share=0.5, actual_error=0.0123)
@@ -309,6 +330,7 @@ def test_what_was_measured_on_is_said(tmp_path: Path) -> None:
     assert "on the whole validation split" in text and "measured on all of them" in text
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("use_gpu", [True, False])
 def test_without_gpus_no_hours_of_gpus_are_reported(tmp_path: Path, use_gpu: bool) -> None:
     trials, outcome = finished_sweep(tmp_path / "sweep", "gpu_hours")

@@ -19,12 +19,13 @@ from nanochat_tct.model import checkpoint
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.forecast import show_forecast
 from nanochat_tct.tuning.ledger import LEDGER, MICRO, START_UP, Ledger, Terms
-from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, StartUpCharger, WorkerCharger, WorkerMeter
+from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, StartUpCharger, WorkerMeter
 from nanochat_tct.tuning.records import OUTCOME, Choice
 from nanochat_tct.tuning.runner import IdleMeter
 from nanochat_tct.tuning.scheduler import RESERVE, Scheduler
 from nanochat_tct.tuning.trial import Losers, covers_rest, fit_length
-from tests.tuning.sweeps import ForkedProcess, open_ledger, sweep_arguments
+from tests.support.commands import run_python
+from tests.tuning.sweeps import open_ledger, sweep_arguments
 from tests.tuning.test_kills import RunningSweep, wait_until
 from tests.tuning.test_sweep import finish, make_sweep
 
@@ -311,21 +312,21 @@ def test_a_machine_too_slow_for_any_trial_still_trains_a_model(
     assert "final run, if 1x32" in shown.getvalue() and "follow-ups" not in shown.getvalue()
 
 
-def use_up(folder: Path) -> None:
-    """A worker that is in the middle of something when its reserve is used up."""
-    ledger = Ledger(folder)
-    result = {"status": "cut", "tokens": 7}
-    with open(folder / "log", "w") as log, WorkerCharger(ledger, "a", log, lambda: result):
-        time.sleep(60)
+# A worker that is in the middle of something when its reserve is used up
+USE_UP = """
+import os, sys, time
+from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.meter import WorkerCharger
+with WorkerCharger(Ledger(sys.argv[1]), "a", open(os.devnull, "w"), lambda: {"status": "cut", "tokens": 7}):
+    time.sleep(60)
+"""
 
 
 def test_a_worker_that_is_out_of_money_ends_its_trial(tmp_path: Path) -> None:
     """Its process is gone, and whoever starts it again finds a trial that has its result."""
     ledger = Ledger.create(tmp_path, Terms("usd", 2.0, 3600.0, {}))
     ledger.open("a", "sweep", 1, {}, MICRO)
-    process = ForkedProcess(use_up, tmp_path)
-    process.wait(timeout=60)
-    assert process.returncode == OUT_OF_MONEY
+    assert run_python("-c", USE_UP, tmp_path, timeout=60).code == OUT_OF_MONEY
     ledger.refresh()
     assert not ledger.accounts["a"].is_open
     assert ledger.accounts["a"].result == {"status": "cut", "tokens": 7}

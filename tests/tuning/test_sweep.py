@@ -8,8 +8,7 @@ import pytest
 
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError
-from nanochat_tct.training.config import ResolvedConfig, TrainConfig
-from nanochat_tct.training.micro_batch import warm_up_rows
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, warm_up_rows
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
