@@ -219,7 +219,7 @@ class _Builder:
         for matched in (
             range(1 << len(patterns))
             if len(patterns) <= MAX_PATTERNS
-            else classes_of_keys(patterns, MAX_CLASS_STATES)
+            else classes_of_keys([p for p in patterns if isinstance(p, Automaton)], MAX_CLASS_STATES)
         ):
             types: list[Lazy] = []
             for shape in shapes:
