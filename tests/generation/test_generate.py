@@ -245,7 +245,10 @@ def test_what_github_warns_of_in_a_prompt_is_kept_and_said_once(
     arguments = ["generate", "--checkpoint", str(checkpoint), "--max-tokens", "90", "--prompt", prompt]
     assert main([*arguments, "--num-samples", "3"]) == 0
     out, err = capsys.readouterr()
-    assert err == "the prompt has something at /jobs/a/if that GitHub accepts with a warning; it stays as it is\n"
+    assert (
+        err
+        == "the prompt has something at /jobs/a/if that GitHub accepts with a warning; it stays as it is\n"
+    )
     for document in yaml.safe_load_all(out):
         assert document["jobs"]["a"]["if"] == "on ${{ github.ref }} only"
         assert "b" in document["jobs"]
