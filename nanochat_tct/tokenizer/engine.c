@@ -877,7 +877,7 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
         m->open_kinds |= (uint64_t)1 << kind;
         return 1;
     }
-    uint64_t hash = is_unique ? hash_of_name(m->engine, text, length) : 0;
+    uint64_t hash = is_unique || definition->strict_unique ? hash_of_name(m->engine, text, length) : 0;
     if (is_unique && m->engine->is_exploring) { /* masks compare it with other names later */
         m->engine->noted_kind = m->has_loose_key ? 0 : kind;
         m->engine->noted.count = 0;
@@ -901,7 +901,8 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     }
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
-    if (is_unique || (m->keeps_names && can_be_spelled(m->engine, kind, text, length))) *push(&m->known) = name;
+    int will_be_unique = definition->strict_unique && m->keeps_names; /* behind a prompt */
+    if (is_unique || will_be_unique || (m->keeps_names && can_be_spelled(m->engine, kind, text, length))) *push(&m->known) = name;
     if (is_job && m->is_strict && m->missing_jobs) {
         m->missing_jobs = count_missing_jobs(m, &name);
         m->is_owner_needed = is_needed(m);
@@ -1142,6 +1143,63 @@ static void shortest_text(Machine *m, Config c, Bytes *out) {
     }
     m->at = before;
     m->names.count = names;
+}
+
+static int must_be_unique(const Machine *m, const Definition *definition) {
+    return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
+}
+
+/* Whether a text, of which the first bytes stand from `partial` on, is a name that must be another one. */
+static int is_used_up(const Machine *m, const Definition *definition, const Bytes *rest, size_t from) {
+    size_t first = m->names.count - m->partial, length = first + rest->count - from;
+    for (size_t i = 0; i < m->known.count; i++) {
+        const Name *name = &m->known.items[i];
+        const uint8_t *bytes = m->known_bytes.items + name->start;
+        if (name->kind != definition->kind || name->length != length) continue;
+        if (first && memcmp(bytes, m->names.items + m->partial, first) != 0) continue;
+        if (length == first || memcmp(bytes + first, rest->items + from, length - first) == 0) return 1;
+    }
+    return 0;
+}
+
+/* As shortest_text, but a name that must be unique is another one than those that are there. */
+static void shortest_new_text(Machine *m, Config c, const Definition *definition, Bytes *out) {
+    size_t from = out->count, names = m->names.count;
+    shortest_text(m, c, out);
+    if (!must_be_unique(m, definition) || !is_used_up(m, definition, out, from)) return;
+    Bytes text = {0};
+    append(&text, out->items + from, out->count - from);
+    for (size_t written = 0;;) { /* `text` is read, then each byte that may follow is tried */
+        for (; written < text.count; written++) {
+            m->at = (uint32_t)(m->names.count - m->partial);
+            *push(&m->names) = text.items[written];
+            if (!move(m, &c, text.items[written])) break;
+        }
+        size_t read = m->names.count;
+        int follows = -1;
+        out->count = from;
+        if (written < text.count) break;
+        for (uint32_t i = 0; i < 256 && out->count == from; i++) {
+            uint32_t byte = i < 26 ? 'a' + i : i < 'a' + 26 ? i - 26 : i;
+            Config next = c;
+            m->at = (uint32_t)(m->names.count - m->partial);
+            *push(&m->names) = (uint8_t)byte;
+            int moves = move(m, &next, byte);
+            if (moves && follows < 0) follows = (int)byte;
+            if (moves) {
+                append(out, text.items, text.count);
+                *push(out) = (uint8_t)byte;
+                shortest_text(m, next, out);
+            }
+            m->names.count = names;
+            if (moves && is_used_up(m, definition, out, from)) out->count = from;
+            m->names.count = read;
+        }
+        if (out->count > from || follows < 0) break;
+        *push(&text) = (uint8_t)follows;
+    }
+    m->names.count = names;
+    free(text.items);
 }
 
 typedef struct {
@@ -2186,7 +2244,7 @@ static int put_value(Machine *m, const Node *node, const Mask *mask, Codes *out)
     case NUMBER:
     case END:
         if (alternative->kind == NUMBER && node->opens) *push(out) = NUMBER;
-        shortest_text(m, (Config){.automaton = alternative->index}, &text);
+        shortest_new_text(m, (Config){.automaton = alternative->index}, &node->defines_text, &text);
         put_bytes(out, &text, 0);
         free(text.items);
         *push(out) = END;
@@ -2320,7 +2378,7 @@ static int put_rest(Machine *m, Codes *out) {
     if (f.kind == SCALAR) {
         for (size_t i = 0; i < m->configs.count; i++) {
             text.count = 0;
-            shortest_text(m, m->configs.items[i], &text);
+            shortest_new_text(m, m->configs.items[i], &f.node->defines_text, &text);
             if (found && (text.count > least.count || (text.count == least.count && memcmp(text.items, least.items, text.count) >= 0))) {
                 continue;
             }

@@ -324,6 +324,7 @@ _USED = union(SOME_PLAIN_TEXT, from_pattern(r"^\$\{\{\s*'(?:[^']|'')+'\s*\}\}$")
 _OWNER = "[A-Za-z0-9_.-]+"
 _VERSION = "[A-Za-z0-9_+-]+(?:[./][A-Za-z0-9_+-]+)*"
 _SHORT_HASH = from_pattern("@[0-9a-fA-F]{7,8}$")
+_LOCAL = from_pattern(r"^\.{1,2}/")
 _FILE = r"\.github/workflows(?:-lab)?/[A-Za-z0-9_.-]*[A-Za-z0-9_-]\.ya?ml"
 
 
@@ -333,7 +334,7 @@ def _action() -> Rule:
     local = r"^(?:[.$]/[^@]*|docker://[A-Za-z0-9_./:@-]+)$"
     remote = from_pattern(f"^{_OWNER}/{_OWNER}(?:/[A-Za-z0-9_.-]+)*@{_VERSION}$")
     workflow = from_pattern(r"^[^/]*/[^/]*/\.github/workflows")
-    strict = difference(difference(remote, workflow), _SHORT_HASH)
+    strict = difference(difference(difference(remote, workflow), _SHORT_HASH), _LOCAL)
     return marked(("action",), _USED, union(from_pattern(local), strict))
 
 
@@ -342,6 +343,7 @@ def _workflow() -> Rule:
     """What a job uses: a workflow of the repository, or a version of another one's."""
     remote = from_pattern(f"^{_OWNER}/{_OWNER}/{_FILE}@{_VERSION}$")
     remote = difference(difference(remote, from_pattern(r"\.lock(?:/|$)")), _SHORT_HASH)
+    remote = difference(remote, _LOCAL)
     return marked(("workflow",), _USED, union(from_pattern(rf"^[.$]/{_FILE}$"), remote))
 
 

@@ -154,3 +154,24 @@ def test_decode_prefix_is_accepted(cut: int) -> None:
     tokens = TOKENIZER.encode_value({"on": "push", "run-name": "${{ github.ref }}", "jobs": jobs})
     text, _, _ = TOKENIZER.decode_prefix(tokens[: cut % (len(tokens) + 1)])
     TOKENIZER.encode(text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "end"),
+    [
+        ("on: push\nconcurrency: a\njobs:\n  b:\n    concurrency: a", {"concurrency": "aa", "runs-on": True}),
+        (
+            "on: push\njobs:\n  b:\n    runs-on: x\n    steps:\n      - id: a\n        run: a\n      - id: a",
+            {"runs-on": "x", "steps": [{"id": "a", "run": "a"}, {"id": "aa", "run": None}]},
+        ),
+    ],
+)
+def test_a_name_that_must_be_unique_goes_on(prompt: str, end: Any) -> None:
+    tokens, matcher = behind(prompt)
+    assert TOKENIZER.decode_value(tokens + matcher.closing())["jobs"]["b"] == end
+
+
+def test_local_references_begin_at_the_root() -> None:
+    for uses, is_fine in {"./.github/workflows/a.yml": True, "./a/.github/workflows/b.yml@v1": False}.items():
+        value = {"on": "push", "jobs": {"a": {"uses": uses}}}
+        assert is_strict(value) == is_fine
