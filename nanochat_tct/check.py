@@ -162,22 +162,17 @@ def check_text(name: str, text: bytes, tokenizer: Tokenizer) -> list[Finding]:
     Args:
         name: of its file, for what is returned.
     """
+    complaints: list[DocumentError] = []
     try:
-        value = read_workflow(text, "yaml")
+        value = read_workflow(text, "yaml", complaints=complaints)
     except DocumentError as error:
         return [Finding(name, error.line, error.column, "error", error.problem, "")]
+    found = [Finding(name, each.line, each.column, "error", each.problem, "") for each in complaints]
     problems = tokenizer.problems(value)
-    if not problems:
-        return []
-    positions = Positions(decoded(text))
-    found = [
-        Finding(
-            name,
-            *positions.locate(problem.path, problem.of_key, problem.offset),
-            "warning" if problem.is_warning else "error",
-            problem.message,
-            problem.pointer,
-        )
-        for problem in problems
-    ]
+    positions = Positions(decoded(text)) if problems else None
+    for problem in problems:
+        assert positions is not None
+        line, column = positions.locate(problem.path, problem.of_key, problem.offset)
+        severity = "warning" if problem.is_warning else "error"
+        found.append(Finding(name, line, column, severity, problem.message, problem.pointer))
     return sorted(found, key=lambda each: (each.line, each.column))

@@ -153,6 +153,17 @@ def test_what_is_not_yaml_is_refused(
     assert found.startswith(f"{tmp_path}/a.yml:{place}: error: ") and message in found, found
 
 
+def test_keys_that_are_wrong_do_not_hide_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = WRONG.replace("on: push", "on: push\nenv: {1: x, a: y, a: z}\non: pull_request")
+    assert check(CheckConfig([str(write(tmp_path, a=text) / "a.yml")])) == 1
+    assert [line.split(": ", 2)[2] for line in printed(capsys)] == [
+        "the key 1 is not a text for GitHub; quote it",
+        "the key 'a' stands twice in one mapping",
+        "the key 'on' stands twice in one mapping",
+        "unknown key 'runs_on'; did you mean 'runs-on'?",
+    ]
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(WRONG.encode())))
     assert check(CheckConfig(["-"])) == 1

@@ -32,15 +32,21 @@ def json_bytes(value: Any) -> bytes:
 
 
 def read_workflow(
-    text: str | bytes, format: Format = "auto", limits: Limits = DEFAULT_LIMITS
+    text: str | bytes,
+    format: Format = "auto",
+    limits: Limits = DEFAULT_LIMITS,
+    complaints: list[DocumentError] | None = None,
 ) -> dict[str, Any]:
     """Parse one document as GitHub reads a workflow: the value is a mapping, all keys are texts, and there are no merge
     keys; see `read_document`.
 
+    Args:
+        complaints: receives what is wrong with the keys of YAML, which then is not raised.
+
     Raises:
         DocumentError: the document is not one JSON object, or exceeds a limit.
     """
-    value = _read(text, format, limits, as_github=True)
+    value = _read(text, format, limits, True, complaints)
     if not isinstance(value, dict):
         raise DocumentError("not-a-mapping", f"the document is a {kind_of(value)}, not a mapping")
     return value
@@ -60,10 +66,12 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
     Raises:
         DocumentError: the document is not one JSON value, or exceeds a limit.
     """
-    return _read(text, format, limits, as_github=False)
+    return _read(text, format, limits, False, None)
 
 
-def _read(text: str | bytes, format: Format, limits: Limits, as_github: bool) -> Any:
+def _read(
+    text: str | bytes, format: Format, limits: Limits, as_github: bool, complaints: list[DocumentError] | None
+) -> Any:
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > limits.max_bytes:
         raise DocumentError("too-large", f"{size} bytes, more than the limit of {limits.max_bytes}")
@@ -76,7 +84,7 @@ def _read(text: str | bytes, format: Format, limits: Limits, as_github: bool) ->
                 raise
     if format == "json":
         return _read_json(text, limits)
-    return read_yaml(text, limits, as_github)
+    return read_yaml(text, limits, as_github, complaints)
 
 
 def decoded(text: str | bytes) -> str:

@@ -25,6 +25,7 @@ _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
 _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _PLAIN_SPECIAL = re.compile(r"[-+.0-9~nNtTfF]|$")  # begins the plain scalars that are not strings
+MAX_COMPLAINTS = 1000
 _TYPES_BY_TAG = {"int": (int,), "float": (int, float), "bool": (bool,), "null": (type(None),)}
 
 
@@ -56,11 +57,14 @@ class _Collection:
     merged_keys: set[str] | tuple[()] = ()  # keys that came from a merge: the mapping's own win
 
 
-def read_yaml(text: str, limits: Limits, as_github: bool = False) -> Any:
+def read_yaml(
+    text: str, limits: Limits, as_github: bool = False, complaints: list[DocumentError] | None = None
+) -> Any:
     """The value of the one document in a text.
 
     Args:
         as_github: keys are texts, and `<<` is one of them.
+        complaints: receives what is wrong with keys, which then is not raised.
 
     Raises:
         DocumentError: it is not one JSON value, or exceeds a limit.
@@ -70,25 +74,31 @@ def read_yaml(text: str, limits: Limits, as_github: bool = False) -> Any:
         raise DocumentError(
             "not-utf8", "a lone surrogate is not a character, so it cannot stand in YAML", line
         )
-    reader = _YamlReader(limits, as_github)
+    reader = _YamlReader(limits, as_github, is_tolerant=complaints is not None)
     parser = YamlParser(text, reader)
+
+    def located(error: YamlError) -> DocumentError:
+        return DocumentError(error.reason, str(error), *parser.line_and_column(error.position))
+
     try:
         parser.parse()
     except YamlError as error:
-        line, column = parser.line_and_column(error.position)
-        raise DocumentError(error.reason, str(error), line, column) from None
+        raise located(error) from None
     except RecursionError:
         raise DocumentError("too-deep", "nested too deep to be read") from None
     if reader.root is None:
         raise DocumentError("empty", "the file holds no value")
+    if complaints is not None:
+        complaints += map(located, reader.complaints[:MAX_COMPLAINTS])
     return reader.root
 
 
 class _YamlReader:
     """Builds the value from the parser's events; checks the limits before it expands anything."""
 
-    def __init__(self, limits: Limits, as_github: bool) -> None:
-        self.as_github = as_github
+    def __init__(self, limits: Limits, as_github: bool, is_tolerant: bool) -> None:
+        self.as_github, self.is_tolerant = as_github, is_tolerant
+        self.complaints: list[YamlError] = []
         self.max_depth = limits.max_depth
         self.max_nodes, self.max_characters = limits.max_nodes, limits.max_expanded_characters
         self.nodes = 0  # values so far, aliases counted with everything in them
@@ -100,6 +110,12 @@ class _YamlReader:
 
     def fail(self, reason: str, message: str, position: int) -> NoReturn:
         raise YamlError(position, message, reason)
+
+    def complain(self, reason: str, message: str, position: int) -> None:
+        """Fail, unless the caller wants to know of everything."""
+        self.complaints.append(YamlError(position, message, reason))
+        if not self.is_tolerant:
+            raise self.complaints[0]
 
     # ---- the parser's events ----
 
@@ -118,7 +134,7 @@ class _YamlReader:
             is_special = is_plain and tag is None and text in ("<<", "")
             is_constant = is_plain and tag is None and text and _PLAIN_SPECIAL.match(text)
             if self.as_github and is_constant and not isinstance(self.resolved(text, position), str):
-                self.fail("bad-key", f"the key {text} is not a text for GitHub; quote it", position)
+                self.complain("bad-key", f"the key {text} is not a text for GitHub; quote it", position)
             if not is_special or (self.as_github and text):
                 self.key(parent, text, position)
             elif text == "":
@@ -188,7 +204,7 @@ class _YamlReader:
     def key(self, parent: _Collection, text: str, position: int) -> None:
         """A key is its text, whatever a value of that text would mean: JSON's keys are strings."""
         if text in parent.value and text not in parent.merged_keys:
-            self.fail("duplicate-key", f"the key {shortened(text)} stands twice in one mapping", position)
+            self.complain("duplicate-key", f"the key {shortened(text)} stands twice in one mapping", position)
         self.characters += len(text)
         parent.key, parent.wants_key = text, False
 

@@ -418,7 +418,7 @@ class _Search:
         name, key, accepted = last
         every = sum(bit for bit, *_ in node.objects)
         alive = node.narrow(every, key, accepted)  # with this value alone
-        others = [other for other, *rest in read if not node.narrow(alive, *rest)]
+        others = [other for other, its_key, its_mask in read if not node.narrow(alive, its_key, its_mask)]
         if others:
             return (*path, name), f"{shown(value)} does not go with {others[0]!r} beside it"
         for bit, required, *_ in node.objects:

@@ -24,7 +24,7 @@ MAX_DEPTH = 40  # of brackets, from which on an expression that is refused may b
 _TOKEN = re.compile(
     r"\s++|'(?:[^']|'')*+'?|[A-Za-z_][\w-]*+|[-+]?(?:\d[\w.]*+|\.\d[\w.]*+)|&&|\|\||[!=<>]=|.", re.DOTALL
 )
-_EXPRESSION = re.compile(r"\$\{\{((?:'[^']*+'|(?!\}\})[^'])*+)(\}\})?")
+_EXPRESSION = re.compile(r"\$\{\{((?:[^'}]++|'[^']*+'|\}(?!\}))*+)(\}\})?")
 _NAME = re.compile(r"[A-Za-z_][\w-]*")
 _OPERATORS = ("&&", "||", "==", "!=", "<=", ">=", "<", ">", "!")
 _INCOMPLETE = "the arguments are not complete"

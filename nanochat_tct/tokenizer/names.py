@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from nanochat_tct.tokenizer.errors import Problem
@@ -104,7 +104,10 @@ class _Known:
     def __init__(self, names: Iterable[str], is_any: bool = False) -> None:
         self.names = list(names)
         self.is_any = is_any
-        self._folded = {name.lower() for name in self.names}
+
+    @cached_property
+    def _folded(self) -> set[str]:
+        return {name.lower() for name in self.names}
 
     def __contains__(self, name: str) -> bool:
         return self.is_any or name.lower() in self._folded
@@ -211,14 +214,7 @@ class _Names:
         elif context == "needs" and name not in job.needs and name in self.job_names:
             message = f"this job does not need {name!r}: add it to 'needs'"
         else:
-            env = job.step_env[path[3]] if path[2:3] == ("steps",) and len(path) > 3 else job.env  # type: ignore[index]
-            known, what = {
-                "needs": (job.needs, "there is no job"),
-                "jobs": (self.job_names, "there is no job"),
-                "inputs": (self.inputs, "the workflow has no input"),
-                "matrix": (job.matrix, "the matrix of this job has no"),
-                "env": (env, "no 'env' around this sets"),
-            }[context]
+            known, what = self._names_in(context, job, path)
             message = "" if name in known else known.lacks(what, name)
         if message:
             return at, message
@@ -227,6 +223,19 @@ class _Names:
         if context in ("steps", "needs", "jobs") and len(links) > 1:
             return self._result_problem(context, name, links[1:])
         return None
+
+    def _names_in(self, context: str, job: _Job, path: Path) -> tuple[_Known, str]:
+        """The names of a context, and what is said of one that is not among them."""
+        if context == "needs":
+            return job.needs, "there is no job"
+        if context == "jobs":
+            return self.job_names, "there is no job"
+        if context == "inputs":
+            return self.inputs, "the workflow has no input"
+        if context == "matrix":
+            return job.matrix, "the matrix of this job has no"
+        is_in_step = path[2:3] == ("steps",) and len(path) > 3
+        return job.step_env[path[3]] if is_in_step else job.env, "no 'env' around this sets"  # type: ignore[index]
 
     def _step_problem(self, name: str, job: _Job, path: Path) -> str:
         number = job.steps.get(name.lower())
