@@ -641,7 +641,7 @@ static size_t number_as_python_writes_it(Bytes *text, size_t start) {
 static inline uint8_t folded(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte | 32 : byte; }
 
 static int same_name(const uint8_t *left, const uint8_t *right, size_t length, int ignores_case) {
-    if (!ignores_case) return memcmp(left, right, length) == 0;
+    if (!ignores_case) return length == 0 || memcmp(left, right, length) == 0;
     for (size_t i = 0; i < length; i++) {
         if (folded(left[i]) != folded(right[i])) return 0;
     }
@@ -1088,7 +1088,7 @@ static int spell(Machine *m, uint32_t frame, const Config *c, Bytes *out) {
             text.count = 0;
             reserve(&text, length);
             text.count = length;
-            memcpy(text.items, m->names.items + m->partial, prefix);
+            if (prefix) memcpy(text.items, m->names.items + m->partial, prefix);
             for (size_t i = at; i != 0; i = nodes.items[i].before) text.items[--length] = nodes.items[i].byte;
             found = !is_taken(m, frame, text.items, text.count) && !is_known(m->engine, node, text.items, text.count);
         }
@@ -2277,7 +2277,7 @@ static int put_rest(Machine *m, Codes *out) {
                 found = 1;
             }
             *top_of(m) = f;
-            memcpy(m->words.items + f.first_word, words.items, f.node->known_words * sizeof *words.items);
+            if (words.count) memcpy(m->words.items + f.first_word, words.items, words.count * sizeof *words.items);
             remove_entries(m, (uint32_t)entries);
             free(words.items);
         }
@@ -3842,8 +3842,9 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
 
 /* As which tokens the text on top takes in bytes without changing: see `plain`. */
 static uint32_t plainness(Machine *m) {
+    if (m->is_closed) return NOTHING;
     const Frame *f = top_of(m);
-    if (m->is_closed || f->kind != SCALAR || !f->length || f->node->defines_text.kind) return NOTHING;
+    if (f->kind != SCALAR || !f->length || f->node->defines_text.kind) return NOTHING;
     uint32_t least = ALL_ASCII;
     for (size_t i = 0; i < m->configs.count; i++) {
         const Config *c = &m->configs.items[i];
