@@ -478,6 +478,8 @@ struct Machine {
     VECTOR(Entry) entries;
     Numbers slots;      /* a hash table of entries: their index + 1 */
     VECTOR(Name) known;  /* names that are in scope, or will be */
+    Numbers name_slots;  /* a hash table of the unique ones, their place + 1, where there are many; some slots are out of date */
+    size_t name_slots_used;
     Bytes known_bytes, implied_key;
     uint64_t open_kinds; /* bits of kinds of which every name is legal */
     uint64_t names_version;
@@ -508,6 +510,7 @@ static void free_machine(Machine *m) {
     free(m->slots.items);
     free(m->known.items);
     free(m->known_bytes.items);
+    free(m->name_slots.items);
     free(m->implied_key.items);
     free(m->needs.items);
     free(m);
@@ -530,6 +533,7 @@ static void copy_machine(Machine *to, const Machine *from) {
     to->names_version = from->names_version;
     to->owner_start = from->owner_start;
     to->owner_length = from->owner_length;
+    to->name_slots.count = 0; /* it is made again where it is needed */
     copy_vector(&to->known, &from->known);
     copy_vector(&to->known_bytes, &from->known_bytes);
     copy_vector(&to->needs, &from->needs);
@@ -789,6 +793,40 @@ static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
     return 1;
 }
 
+enum { MANY_NAMES = 32 };
+
+static void put_name_slot(Machine *m, uint32_t place) {
+    size_t at = m->known.items[place].hash;
+    while (m->name_slots.items[at & (m->name_slots.count - 1)] != 0) at++;
+    m->name_slots.items[at & (m->name_slots.count - 1)] = place + 1;
+    m->name_slots_used++;
+}
+
+/* Whether a unique name of a kind is among those from a place on. */
+static int is_defined(Machine *m, const Name *wanted, const uint8_t *text, size_t from) {
+    int has_slots = from == 0 && m->known.count > MANY_NAMES;
+    if (has_slots && (m->name_slots.count == 0 || 2 * m->name_slots_used >= m->name_slots.count)) {
+        size_t capacity = 64;
+        while (capacity < 4 * m->known.count) capacity *= 2;
+        m->name_slots.count = m->name_slots_used = 0;
+        reserve(&m->name_slots, capacity);
+        memset(m->name_slots.items, 0, capacity * sizeof *m->name_slots.items);
+        m->name_slots.count = capacity;
+        for (uint32_t i = 0; i < m->known.count; i++) {
+            if (m->known.items[i].hash != 0) put_name_slot(m, i);
+        }
+    }
+    for (size_t at = has_slots ? wanted->hash : from; has_slots || at < m->known.count; at++) {
+        size_t place = has_slots ? m->name_slots.items[at & (m->name_slots.count - 1)] : at + 1;
+        if (place == 0) return 0;
+        if (place > m->known.count) continue;
+        const Name *name = &m->known.items[place - 1];
+        if (name->kind != wanted->kind || name->hash != wanted->hash) continue;
+        if (is_same_span(m->known_bytes.items + name->start, name->length, text, wanted->length)) return 1;
+    }
+    return 0;
+}
+
 /* Defines a name, whose bytes stand from `partial` on; 0: it must be another one. */
 static int define(Machine *m, const Definition *definition, uint32_t frame, int is_key) {
     const uint8_t *text = m->names.items + m->partial;
@@ -808,11 +846,8 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
         append(&m->engine->noted, text, length);
         m->has_loose_key = 0;
     }
-    for (size_t i = m->engine->is_exploring ? m->engine->names_before : 0; i < m->known.count && is_unique; i++) {
-        const Name *name = &m->known.items[i];
-        if (name->kind == kind && name->hash == hash && is_same_span(m->known_bytes.items + name->start, name->length, text, length)) return 0;
-    }
     Name name = {.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = length, .hash = hash};
+    if (is_unique && is_defined(m, &name, text, m->engine->is_exploring ? m->engine->names_before : 0)) return 0;
     if (definition->is_late) name.pending = 2 * frame + 2 + (uint32_t)is_key;
     append(&m->known_bytes, text, length);
     if (is_job) {
@@ -826,6 +861,7 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
     if (m->is_strict || is_unique) *push(&m->known) = name;
+    if (is_unique && m->name_slots.count != 0) put_name_slot(m, (uint32_t)m->known.count - 1);
     return 1;
 }
 
@@ -875,6 +911,7 @@ static void close_names(Machine *m, uint32_t frame) { /* it ends */
         has_changed |= name.pending == 2 * frame + 2;
         if (name.pending == 2 * frame + 2) name.pending = 0;
         m->known.items[kept++] = name;
+        if (kept <= i && m->name_slots.count != 0) m->name_slots.count = 0;
     }
     if (has_changed || kept != m->known.count) touch_names(m);
     m->known.count = kept;
@@ -1566,6 +1603,7 @@ static void clear_machine(Machine *m) {
     m->json = NULL;
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
+    m->name_slots.count = 0;
     m->open_kinds = m->engine->forward;
     touch_names(m);
     if (m->slots.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items);
