@@ -388,6 +388,7 @@ typedef struct {
     Numbers numbers;
     uint64_t error_at;
     uint64_t names_clock;
+    uint8_t asked_any[64]; /* masks: whether some name of a kind is there, 1: no, 2: yes, as far as it was asked */
     Map asked; /* masks: the questions that were asked so far, and whether the answer was yes: 2 */
     Facts *asks;
     uint32_t is_exploring, noted_kind; /* and what the walker has defined (`noted`) */
@@ -751,6 +752,8 @@ static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner
     Engine *engine = m->engine;
     Facts *facts = engine->asks;
     Bytes *key = &m->implied_key;
+    int is_any = q.length == 0 && q.owner_length == 0 && q.kind != engine->owned_kind && q.speller == engine->speller[q.kind];
+    if (is_any && engine->asked_any[q.kind]) return engine->asked_any[q.kind] == 2;
     key->count = 0;
     append(key, (const uint8_t *)&q, sizeof q);
     append(key, text, q.length);
@@ -765,6 +768,7 @@ static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner
         append(&facts->asked, owner, q.owner_length);
         *push(&facts->questions) = q;
     }
+    if (is_any) engine->asked_any[q.kind] = (uint8_t)*known;
     return *known == 2;
 }
 
@@ -2516,25 +2520,51 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
     }
 }
 
-/* Goes on where others decide than the automaton alone. */
+/* Goes on where others decide than the automaton alone. After a return, that depends on the code only, not on what was
+   read before, unless that is the name of an owner. */
 static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from) {
+    enum { UNKNOWN, ILLEGAL, LEGAL };
     Machine *m = r->m;
-    const Automaton *a = &m->engine->automata[from->automaton];
-    size_t length = m->names.count;
+    const Engine *engine = m->engine;
+    const Automaton *a = &engine->automata[from->automaton];
+    size_t length = m->names.count, stacked = m->stack.count;
     int spells_name = m->is_strict && a->names != 0;
-    uint8_t is_illegal[END + 1] = {0}; /* whatever was read before, after a return */
+    int spells_owner = spells_name && (a->names == engine->graph_keys || a->names == engine->graph_texts);
+    uint8_t known[END + 1] = {UNKNOWN};
+    Config after[END]; /* a code; what it has called stays on the stack up to the end of this function */
     for (size_t i = 0; i < facts->pauses.count; i++) {
         Pause pause = facts->pauses.items[i];
-        uint32_t code = r->trie->code.items[pause.node], path_length;
+        uint32_t code = r->trie->code.items[pause.node], string = r->trie->string_plus_1.items[pause.node], path_length;
         int returns = code == END || a->following[pause.state * a->class_count + a->classes[code]] == 0;
-        if (returns && is_illegal[code]) continue;
+        if (returns && known[code] == ILLEGAL) continue;
         Config c = *from;
         c.state = pause.state;
         const uint16_t *path = path_of(r->trie, pause.node, &path_length);
         for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
-        if (!read_child(r, pause.node, &c) && !spells_name) is_illegal[code] = returns;
+        m->at = (uint32_t)m->names.count - m->partial;
+        if (!returns || spells_owner) {
+            read_child(r, pause.node, &c);
+        } else if (code == END) {
+            known[code] = known[code] == LEGAL || accepts_end(m, &c) ? LEGAL : ILLEGAL;
+            if (known[code] == LEGAL) *push(&r->ends) = pause.node;
+        } else {
+            if (m->is_strict) *push(&m->names) = (uint8_t)code;
+            if (known[code] == UNKNOWN) {
+                after[code] = c;
+                known[code] = move(m, &after[code], code) ? LEGAL : ILLEGAL;
+                if (after[code].begin != from->begin) after[code].begin = UINT32_MAX; /* a call has begun here */
+            }
+            if (known[code] == LEGAL && string) *push(&r->strings) = string - 1;
+            if (known[code] == LEGAL && has_children(r->trie, pause.node)) {
+                c = after[code];
+                if (c.begin == UINT32_MAX) c.begin = m->at;
+                if (spells_name && c.last_end != 0) c.last_end = m->at;
+                read_text(r, pause.node, &c);
+            }
+        }
         m->names.count = length;
     }
+    m->stack.count = stacked;
 }
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
@@ -2619,7 +2649,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
         uint32_t length, from = trie->depth.items[node];
         const uint16_t *path = path_of(trie, ending->node, &length);
         uint8_t name[MAX_TOKEN];
-        for (uint32_t j = from; j + 1 < length; j++) name[j - from] = (uint8_t)path[j];
+        for (uint32_t j = from; j + 1 < length && (is_key || !is_same_after_all); j++) name[j - from] = (uint8_t)path[j];
         int is_last = !has_children(trie, ending->node) && !must_be_unique(m, definition); /* nothing depends on its name */
         if (is_last && is_key && !m->has_loose_key &&
             (is_known(engine, f->node, name, length - 1 - from) || is_taken(m, m->count - 2, name, length - 1 - from))) {
@@ -2776,6 +2806,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     Facts *facts = push(&engine->facts);
     *facts = (Facts){.names_version = m->names_version, .next_plus_1 = first};
     engine->asks = facts;
+    memset(engine->asked_any, 0, sizeof engine->asked_any);
     engine->asked.count = engine->asked.keys.count = 0;
     if (engine->asked.capacity) memset(engine->asked.slots, 0, engine->asked.capacity * sizeof *engine->asked.slots);
     facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
@@ -3920,8 +3951,10 @@ EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, cons
     clear_machine(m);
     m->json = out;
     if (!begin(m, engine->nodes, engine->nodes->live)) return FAILED;
+    for (size_t j = 0; j < count; j++) {
+        if (ids[j] >= engine->trie->token_count) return FAILED;
+    }
     for (; i < count && !m->is_closed; i++) {
-        if (ids[i] >= engine->trie->token_count) return FAILED;
         const struct TokenJson *token = &engine->trie->token_json[ids[i]];
         const uint16_t *codes = engine->trie->text.items + token->codes;
         token_length = token->count;
