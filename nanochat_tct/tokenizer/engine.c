@@ -390,6 +390,7 @@ typedef struct {
     Numbers numbers;
     uint64_t error_at;
     uint64_t names_clock;
+    uint8_t asked_any[64]; /* masks: whether some name of a kind is there, 1: no, 2: yes, as far as it was asked */
     Map asked; /* masks: the questions that were asked so far, and whether the answer was yes: 2 */
     Facts *asks;
     uint32_t is_exploring, noted_kind; /* and what the walker has defined (`noted`) */
@@ -483,6 +484,8 @@ struct Machine {
     VECTOR(Entry) entries;
     Numbers slots;      /* a hash table of entries: their index + 1 */
     VECTOR(Name) known;  /* names that are in scope, or will be */
+    Numbers name_slots;  /* a hash table of the unique ones, their place + 1, where there are many; some slots are out of date */
+    size_t name_slots_used;
     Bytes known_bytes, implied_key;
     uint64_t open_kinds; /* bits of kinds of which every name is legal */
     uint64_t names_version;
@@ -513,6 +516,7 @@ static void free_machine(Machine *m) {
     free(m->slots.items);
     free(m->known.items);
     free(m->known_bytes.items);
+    free(m->name_slots.items);
     free(m->implied_key.items);
     free(m->needs.items);
     free(m);
@@ -539,6 +543,7 @@ static void copy_machine(Machine *to, const Machine *from) {
     to->names_version = from->names_version;
     to->owner_start = from->owner_start;
     to->owner_length = from->owner_length;
+    to->name_slots.count = 0; /* it is made again where it is needed */
     copy_vector(&to->known, &from->known);
     copy_vector(&to->known_bytes, &from->known_bytes);
     copy_vector(&to->needs, &from->needs);
@@ -650,7 +655,7 @@ static size_t number_as_python_writes_it(Bytes *text, size_t start) {
 static inline uint8_t folded(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte | 32 : byte; }
 
 static int same_name(const uint8_t *left, const uint8_t *right, size_t length, int ignores_case) {
-    if (!ignores_case) return memcmp(left, right, length) == 0;
+    if (!ignores_case) return length == 0 || memcmp(left, right, length) == 0;
     for (size_t i = 0; i < length; i++) {
         if (folded(left[i]) != folded(right[i])) return 0;
     }
@@ -801,6 +806,8 @@ static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner
     Engine *engine = m->engine;
     Facts *facts = engine->asks;
     Bytes *key = &m->implied_key;
+    int is_any = q.length == 0 && q.owner_length == 0 && q.kind != engine->owned_kind && q.speller == engine->speller[q.kind];
+    if (is_any && engine->asked_any[q.kind]) return engine->asked_any[q.kind] == 2;
     key->count = 0;
     append(key, (const uint8_t *)&q, sizeof q);
     append(key, text, q.length);
@@ -815,6 +822,7 @@ static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner
         append(&facts->asked, owner, q.owner_length);
         *push(&facts->questions) = q;
     }
+    if (is_any) engine->asked_any[q.kind] = (uint8_t)*known;
     return *known == 2;
 }
 
@@ -865,6 +873,40 @@ static int can_be_spelled(const Engine *engine, uint32_t kind, const uint8_t *te
     return a != NULL && next != 0 && next <= a->state_count && a->accepting[1][next - 1];
 }
 
+enum { MANY_NAMES = 32 };
+
+static void put_name_slot(Machine *m, uint32_t place) {
+    size_t at = m->known.items[place].hash;
+    while (m->name_slots.items[at & (m->name_slots.count - 1)] != 0) at++;
+    m->name_slots.items[at & (m->name_slots.count - 1)] = place + 1;
+    m->name_slots_used++;
+}
+
+/* Whether a unique name of a kind is among those from a place on. */
+static int is_defined(Machine *m, const Name *wanted, const uint8_t *text, size_t from) {
+    int has_slots = from == 0 && m->known.count > MANY_NAMES;
+    if (has_slots && (m->name_slots.count == 0 || 2 * m->name_slots_used >= m->name_slots.count)) {
+        size_t capacity = 64;
+        while (capacity < 4 * m->known.count) capacity *= 2;
+        m->name_slots.count = m->name_slots_used = 0;
+        reserve(&m->name_slots, capacity);
+        memset(m->name_slots.items, 0, capacity * sizeof *m->name_slots.items);
+        m->name_slots.count = capacity;
+        for (uint32_t i = 0; i < m->known.count; i++) {
+            if (m->known.items[i].hash != 0) put_name_slot(m, i);
+        }
+    }
+    for (size_t at = has_slots ? wanted->hash : from; has_slots || at < m->known.count; at++) {
+        size_t place = has_slots ? m->name_slots.items[at & (m->name_slots.count - 1)] : at + 1;
+        if (place == 0) return 0;
+        if (place > m->known.count) continue;
+        const Name *name = &m->known.items[place - 1];
+        if (name->kind != wanted->kind || name->hash != wanted->hash) continue;
+        if (is_same_span(m->known_bytes.items + name->start, name->length, text, wanted->length)) return 1;
+    }
+    return 0;
+}
+
 /* Defines a name, whose bytes stand from `partial` on; 0: it must be another one. */
 static int define(Machine *m, const Definition *definition, uint32_t frame, int is_key) {
     const uint8_t *text = m->names.items + m->partial;
@@ -884,11 +926,8 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
         append(&m->engine->noted, text, length);
         m->has_loose_key = 0;
     }
-    for (size_t i = m->engine->is_exploring ? m->engine->names_before : 0; i < m->known.count && is_unique; i++) {
-        const Name *name = &m->known.items[i];
-        if (name->kind == kind && name->hash == hash && is_same_span(m->known_bytes.items + name->start, name->length, text, length)) return 0;
-    }
     Name name = {.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = length, .hash = hash};
+    if (is_unique && is_defined(m, &name, text, m->engine->is_exploring ? m->engine->names_before : 0)) return 0;
     if (definition->is_late) name.pending = 2 * frame + 2 + (uint32_t)is_key;
     append(&m->known_bytes, text, length);
     if (is_job) {
@@ -902,7 +941,10 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
     int will_be_unique = definition->strict_unique && m->keeps_names; /* behind a prompt */
-    if (is_unique || will_be_unique || (m->keeps_names && can_be_spelled(m->engine, kind, text, length))) *push(&m->known) = name;
+    if (is_unique || will_be_unique || (m->keeps_names && can_be_spelled(m->engine, kind, text, length))) {
+        *push(&m->known) = name;
+        if (hash != 0 && m->name_slots.count != 0) put_name_slot(m, (uint32_t)m->known.count - 1);
+    }
     if (is_job && m->is_strict && m->missing_jobs) {
         m->missing_jobs = count_missing_jobs(m, &name);
         m->is_owner_needed = is_needed(m);
@@ -958,6 +1000,7 @@ static void close_names(Machine *m, uint32_t frame) { /* it ends */
         has_changed |= name.pending == 2 * frame + 2;
         if (name.pending == 2 * frame + 2) name.pending = 0;
         m->known.items[kept++] = name;
+        if (kept <= i && m->name_slots.count != 0) m->name_slots.count = 0;
     }
     if (has_changed || kept != m->known.count) touch_names(m);
     m->known.count = kept;
@@ -1230,7 +1273,7 @@ static int spell(Machine *m, uint32_t frame, const Config *c, Bytes *out) {
             text.count = 0;
             reserve(&text, length);
             text.count = length;
-            memcpy(text.items, m->names.items + m->partial, prefix);
+            if (prefix) memcpy(text.items, m->names.items + m->partial, prefix);
             for (size_t i = at; i != 0; i = nodes.items[i].before) text.items[--length] = nodes.items[i].byte;
             found = !is_taken(m, frame, text.items, text.count) && !is_known(m->engine, node, text.items, text.count);
         }
@@ -1709,6 +1752,7 @@ static void clear_machine(Machine *m) {
     m->json = NULL;
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
+    m->name_slots.count = 0;
     m->open_kinds = m->is_forward ? m->engine->forward : 0;
     touch_names(m);
     if (m->slots.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items);
@@ -2443,7 +2487,7 @@ static int put_rest(Machine *m, Codes *out) {
             *top_of(m) = f;
             m->needs.count = needs;
             m->missing_jobs = missing;
-            memcpy(m->words.items + f.first_word, words.items, f.node->known_words * sizeof *words.items);
+            if (words.count) memcpy(m->words.items + f.first_word, words.items, words.count * sizeof *words.items);
             remove_entries(m, (uint32_t)entries);
             free(words.items);
         }
@@ -2478,10 +2522,6 @@ static int complete(Engine *engine, const Machine *from, Codes *out) {
 
    Keys of any name are different in each document, and seldom matter to a string. The facts leave them out where any
    name can be gone on with, and the strings that would write one of them again are taken out of the mask. */
-
-static int must_be_unique(const Machine *m, const Definition *definition) {
-    return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
-}
 
 /* Whether an object in a frame may have more keys of any name, with the key on top of it if there is one, and whatever a
    string writes of one, others lead on: then it does not matter which there are. */
@@ -2644,25 +2684,51 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
     }
 }
 
-/* Goes on where others decide than the automaton alone. */
+/* Goes on where others decide than the automaton alone. After a return, that depends on the code only, not on what was
+   read before, unless that is the name of an owner. */
 static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from) {
+    enum { UNKNOWN, ILLEGAL, LEGAL };
     Machine *m = r->m;
-    const Automaton *a = &m->engine->automata[from->automaton];
-    size_t length = m->names.count;
+    const Engine *engine = m->engine;
+    const Automaton *a = &engine->automata[from->automaton];
+    size_t length = m->names.count, stacked = m->stack.count;
     int spells_name = m->is_strict && a->names != 0;
-    uint8_t is_illegal[END + 1] = {0}; /* whatever was read before, after a return */
+    int spells_owner = spells_name && (a->names == engine->graph_keys || a->names == engine->graph_texts);
+    uint8_t known[END + 1] = {UNKNOWN};
+    Config after[END]; /* a code; what it has called stays on the stack up to the end of this function */
     for (size_t i = 0; i < facts->pauses.count; i++) {
         Pause pause = facts->pauses.items[i];
-        uint32_t code = r->trie->code.items[pause.node], path_length;
+        uint32_t code = r->trie->code.items[pause.node], string = r->trie->string_plus_1.items[pause.node], path_length;
         int returns = code == END || a->following[pause.state * a->class_count + a->classes[code]] == 0;
-        if (returns && is_illegal[code]) continue;
+        if (returns && known[code] == ILLEGAL) continue;
         Config c = *from;
         c.state = pause.state;
         const uint16_t *path = path_of(r->trie, pause.node, &path_length);
         for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
-        if (!read_child(r, pause.node, &c) && !spells_name) is_illegal[code] = returns;
+        m->at = (uint32_t)m->names.count - m->partial;
+        if (!returns || spells_owner) {
+            read_child(r, pause.node, &c);
+        } else if (code == END) {
+            known[code] = known[code] == LEGAL || accepts_end(m, &c) ? LEGAL : ILLEGAL;
+            if (known[code] == LEGAL) *push(&r->ends) = pause.node;
+        } else {
+            if (m->is_strict) *push(&m->names) = (uint8_t)code;
+            if (known[code] == UNKNOWN) {
+                after[code] = c;
+                known[code] = move(m, &after[code], code) ? LEGAL : ILLEGAL;
+                if (after[code].begin != from->begin) after[code].begin = UINT32_MAX; /* a call has begun here */
+            }
+            if (known[code] == LEGAL && string) *push(&r->strings) = string - 1;
+            if (known[code] == LEGAL && has_children(r->trie, pause.node)) {
+                c = after[code];
+                if (c.begin == UINT32_MAX) c.begin = m->at;
+                if (spells_name && c.last_end != 0) c.last_end = m->at;
+                read_text(r, pause.node, &c);
+            }
+        }
         m->names.count = length;
     }
+    m->stack.count = stacked;
 }
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
@@ -2747,7 +2813,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
         uint32_t length, from = trie->depth.items[node];
         const uint16_t *path = path_of(trie, ending->node, &length);
         uint8_t name[MAX_TOKEN];
-        for (uint32_t j = from; j + 1 < length; j++) name[j - from] = (uint8_t)path[j];
+        for (uint32_t j = from; j + 1 < length && (is_key || !is_same_after_all); j++) name[j - from] = (uint8_t)path[j];
         int is_last = !has_children(trie, ending->node) && !must_be_unique(m, definition); /* nothing depends on its name */
         if (is_last && is_key && !m->has_loose_key &&
             (is_known(engine, f->node, name, length - 1 - from) || is_taken(m, m->count - 2, name, length - 1 - from))) {
@@ -2908,6 +2974,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     Facts *facts = push(&engine->facts);
     *facts = (Facts){.names_version = m->names_version, .next_plus_1 = first};
     engine->asks = facts;
+    memset(engine->asked_any, 0, sizeof engine->asked_any);
     engine->asked.count = engine->asked.keys.count = 0;
     if (engine->asked.capacity) memset(engine->asked.slots, 0, engine->asked.capacity * sizeof *engine->asked.slots);
     facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
@@ -4017,8 +4084,9 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
 
 /* As which tokens the text on top takes in bytes without changing: see `plain`. */
 static uint32_t plainness(Machine *m) {
+    if (m->is_closed) return NOTHING;
     const Frame *f = top_of(m);
-    if (m->is_closed || f->kind != SCALAR || !f->length || f->node->defines_text.kind) return NOTHING;
+    if (f->kind != SCALAR || !f->length || f->node->defines_text.kind) return NOTHING;
     uint32_t least = ALL_ASCII;
     for (size_t i = 0; i < m->configs.count; i++) {
         const Config *c = &m->configs.items[i];
@@ -4056,8 +4124,10 @@ EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, cons
     clear_machine(m);
     m->json = out;
     if (!begin(m, engine->nodes, engine->nodes->live)) return FAILED;
+    for (size_t j = 0; j < count; j++) {
+        if (ids[j] >= engine->trie->token_count) return FAILED;
+    }
     for (; i < count && !m->is_closed; i++) {
-        if (ids[i] >= engine->trie->token_count) return FAILED;
         const struct TokenJson *token = &engine->trie->token_json[ids[i]];
         const uint16_t *codes = engine->trie->text.items + token->codes;
         token_length = token->count;
