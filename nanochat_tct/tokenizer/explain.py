@@ -276,8 +276,10 @@ class Explainer:
             return TokenizerError("", f"cut off after {len(base)} base tokens; decode_prefix completes it")
         matcher = self.engine.matcher()
         assert matcher.advance(base[:consumed])
-        while matcher.advance(base[consumed]):  # bytes are read many at once
+        while consumed < len(base) and matcher.advance(base[consumed]):  # bytes are read many at once
             consumed += 1
+        if consumed == len(base):
+            return TokenizerError("/jobs", "some jobs need jobs that are not there, or all need others")
         frames = matcher.frames()
         error = self._refusal(frames, base, consumed)
         if frames[-1][0] == "key":

@@ -93,19 +93,19 @@ def test_the_six_functions_of_the_wheel() -> None:
     [
         ({"jobs": {"build": {}}}, "/jobs/build: missing one of 'runs-on', 'uses'"),
         ({"jobs": {"build": {"steps": []}}}, "/jobs/build: missing 'runs-on'"),
-        ({"jobs": {"1st": {"runs-on": "x"}}}, "/jobs: a key may not be '1st'"),
-        ({"jobs": {}}, "/jobs: has 0 keys, needs at least 1"),
-        ({"on": "pusj"}, "/on: a string 'pusj' where"),
+        ({"jobs": {"1st": {"runs-on": "x"}}}, "/jobs/1st: '1st' cannot be the id of a job"),
+        ({"jobs": {}}, "/jobs: the mapping is empty: a key is missing"),
+        ({"on": "pusj"}, "/on: 'pusj' is not among what is allowed here; did you mean 'push'?"),
         ({"on": {"schedule": [{"cron": "61 * * * *"}]}}, "/on/schedule/0/cron: "),
         (
             {"jobs": {"b": {"runs-on": "x", "steps": [{"uses": "a", "run": "b"}]}}},
-            "/jobs/b/steps/0: 'uses' cannot stand beside",
+            "/jobs/b/steps/0/uses: 'uses' cannot stand beside 'run'",
         ),
         (
             {"jobs": {"b": {"runs-on": "x", "steps": [{"uses": "a", "shell": "b"}]}}},
-            "/jobs/b/steps/0: 'shell' cannot stand beside",
+            "/jobs/b/steps/0/shell: 'shell' cannot stand beside 'uses'",
         ),
-        ({"nmae": "x"}, "/: unknown key 'nmae'"),
+        ({"nmae": "x"}, "/nmae: unknown key 'nmae'; did you mean 'name'?"),
         (
             {"jobs": {"b": {"runs-on": "x", "timeout-minutes": "5"}}},
             "/jobs/b/timeout-minutes: '5' does not have the form",
