@@ -48,7 +48,8 @@ def test_stores_and_checkpoints_of_earlier_versions_find_their_vocabulary() -> N
 def test_train_save_load(tmp_path: Path) -> None:
     path = tmp_path / "small.json"
     summary = train_vocabulary([*DOCUMENTS, ("b", {"walk": 1})], SCHEMA, 290, path)
-    assert summary["documents"] == 50 and dict(summary["refused"]) == {"unknown key 'walk'": 1}
+    ((problem, count),) = summary["refused"].items()
+    assert (summary["documents"], count) == (50, 1) and problem.startswith("unknown key 'walk'")
     tokenizer = load_tokenizer(str(path))
     assert tokenizer.vocab_size() == 290 and tokenizer.name == str(path)
     tokens = tokenizer.encode('{"run":"echo hello 3"}')
