@@ -90,7 +90,7 @@ def encode_raw(
     repo = raw.repo
     try:
         # a vocabulary of another language may have numbers as keys, merge keys, or no mapping at all
-        value, repo = parse_raw(raw, limits, any_value=not getattr(tokenizer, "is_github", True))
+        value, repo = parse_raw(raw, limits, any_value=not tokenizer.is_github)
         return encode_document(raw.source, repo, value, tokenizer, sender)
     except (DocumentError, TokenizerError) as error:
         reason = error.reason if isinstance(error, DocumentError) else "schema"

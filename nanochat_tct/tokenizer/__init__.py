@@ -59,6 +59,7 @@ class Tokenizer(Protocol):
 
     name: str
     fingerprint: str
+    is_github: bool  # its language is that of GitHub's workflows, not a JSON Schema's
 
     def vocab_size(self) -> int: ...
 

@@ -35,6 +35,7 @@ class WheelTokenizer:
     """
 
     name = "wheel"
+    is_github = True  # of the schema of its version
 
     def __init__(self) -> None:
         try:
