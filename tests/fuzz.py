@@ -5,8 +5,8 @@
 
 Targets: `encode`, `decode`, `decode_prefix` (tokenizer), `yaml` (the reader of documents) and `vocabulary` (the loader
 of vocabulary files, and the use of what it lets through). An input that ends in another error than a UserError, takes
-longer than 10 seconds, or gives a result that contradicts itself is printed, and the exit code is 1. Every input follows
-from the seed, the target and its number.
+longer than 10 seconds, or gives a result that contradicts itself is printed, and the exit code is 1. Every input
+follows from the seed, the target and its number.
 """
 
 from __future__ import annotations

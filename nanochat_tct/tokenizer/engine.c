@@ -197,6 +197,7 @@ typedef struct {
     const Call *calls;
     const uint8_t *accepting[2]; /* states; [1]: in strict mode, as everywhere */
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
+    uint64_t all_required;       /* by some state */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
     const uint8_t *plain;   /* these bytes lead from the state back to it: a run of them need not be looked at */
     const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
@@ -2605,20 +2606,23 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
     return is_right;
 }
 
+enum { STRICT_WITH_NAMES = 2 }; /* a mode: some name is in scope wherever an automaton requires one */
+
 /* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
 static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int mode, int is_called) {
     const uint32_t *row = a->following + (size_t)state * a->class_count;
-    int may_return = is_called && a->accepting[mode][state];
+    int may_return = is_called && a->accepting[mode != 0][state];
     for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
         uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
         if (code > END) break;
         if (code > 255) {
             if (code == END && may_return) *push(&facts->pauses) = (Pause){child, state};
-            else if (code == END && a->accepting[mode][state]) *push(&facts->ends) = child;
+            else if (code == END && a->accepting[mode != 0][state]) *push(&facts->ends) = child;
             continue;
         }
         next = row[a->classes[code]];
-        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[mode][next - 1];
+        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[mode != 0][next - 1];
+        if (entry == ASK && mode == STRICT_WITH_NAMES && next <= a->state_count) entry = ALWAYS;
         if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, state};
         if (entry != ALWAYS) continue;
         if (string) *push(&facts->strings) = string - 1;
@@ -2626,8 +2630,11 @@ static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const 
     }
 }
 
-static const TextFacts *text_facts_of(Engine *engine, const Config *c, uint32_t node, int mode) {
+static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node) {
+    Engine *engine = m->engine;
     const Automaton *a = &engine->automata[c->automaton];
+    int has_owner = engine->owned_kind && a->all_required >> engine->owned_kind & 1, mode = (int)m->is_strict;
+    if (mode && a->all_required && !has_owner && has_all_names(m, a->all_required, c)) mode = STRICT_WITH_NAMES;
     uint32_t key[] = {a->shape, c->state, node, (uint32_t)mode, c->stack != 0};
     uint32_t *number = map_value(&engine->text_facts, key, sizeof key);
     if (*number != 0) return engine->texts.items[*number - 1];
@@ -2655,7 +2662,7 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
     int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
     int may_return = c->stack != 0 && a->accepting[mode][c->state];
     if (is_alone && trie->high.items[node] - trie->low.items[node] > MANY_STRINGS) {
-        const TextFacts *facts = text_facts_of(r->m->engine, c, node, mode);
+        const TextFacts *facts = text_facts_of(r->m, c, node);
         append(&r->strings, facts->strings.items, facts->strings.count);
         append(&r->ends, facts->ends.items, facts->ends.count);
         read_pauses(r, facts, node, c);
@@ -2667,6 +2674,7 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
         uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
         if (next <= a->state_count) {
             uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
+            if (entry == ASK) entry = may_enter(r->m, c, c->automaton, next - 1) ? ALWAYS : NEVER;
             if (entry == NEVER && !may_return) continue;
             if (entry == ALWAYS) {
                 Config after = *c;
@@ -2791,7 +2799,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
         if (is_closed_key || !reads_alone(m, &c)) {
             read_text(&reader, node, &c);
         } else {
-            const TextFacts *text = text_facts_of(engine, &c, node, (int)m->is_strict);
+            const TextFacts *text = text_facts_of(m, &c, node);
             for (uint32_t word = 0; text->inside && word < mask_words(trie); word++) facts->inside[word] |= text->inside[word];
             for (size_t j = 0; j < text->strings.count; j++) set_bit(facts->inside, text->strings.items[j]);
             if (text->pauses.count == 0) found = &text->ends;
@@ -3362,6 +3370,7 @@ static void load_automaton(Loader *loader, Automaton *a) {
         strict[state] = (uint8_t)take_number(loader, 1);
         is_lenient[state] = (uint8_t)take_number(loader, 1);
         requires[state] = take_number(loader, UINT64_MAX);
+        a->all_required |= requires[state];
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
         plain[state] = ALL_ASCII;
         for (int byte = 0; byte < 128; byte++) {

@@ -408,7 +408,7 @@ class Engine:
         return result, text.decode("utf-8"), consumed.value
 
     def decode(self, ids: bytes | Sequence[int]) -> tuple[int, str, int]:
-        """As ``read`` for token ids (bytes: of 32 bits), with how many were read; 3: the last one reaches further."""
+        """As ``read`` for token ids (bytes: of 32 bits); it says how many were read; 3: the last reaches further."""
         if not isinstance(ids, bytes):
             ids = _ids(ids)
         result = self.library.engine_decode(self.pointer, ids, len(ids) // 4, *self._decoded_at)
