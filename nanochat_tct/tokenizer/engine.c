@@ -2779,7 +2779,7 @@ static int still_hold(const Machine *m, Facts *facts) {
     return 1;
 }
 
-enum { MAX_TRIES = 8 };
+enum { MAX_TRIES = 64 };
 
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
 static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
