@@ -23,8 +23,7 @@ from nanochat_tct.documents import to_json
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import _Row
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from nanochat_tct.tokenizer.train import workflow_schema
-from tests.support.schema import is_valid_workflow
+from tests.support.schema import is_valid_workflow, workflow_schema
 
 
 def some_documents(corpus: Path, number: int) -> list[Any]:

@@ -1754,6 +1754,7 @@ static void clear_machine(Machine *m) {
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
     m->name_slots.count = 0;
+    m->engine->is_exploring = 0; /* where memory ran out it still is */
     m->open_kinds = m->is_forward ? m->engine->forward : 0;
     touch_names(m);
     if (m->slots.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items);
@@ -2502,6 +2503,7 @@ static int put_rest(Machine *m, Codes *out) {
 /* Appends the fewest codes that make a whole document of what a machine has read. */
 static int complete(Engine *engine, const Machine *from, Codes *out) {
     Machine *m = engine->machine2, *scratch = engine->machine3;
+    engine->is_exploring = 0;
     copy_machine(m, from);
     while (!m->is_closed) {
         size_t start_of_rest = out->count;
@@ -2947,7 +2949,7 @@ static int still_hold(const Machine *m, Facts *facts) {
     return 1;
 }
 
-enum { MAX_TRIES = 8 };
+enum { MAX_TRIES = 64 };
 
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
 static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
@@ -3268,6 +3270,7 @@ static void forget_masks(Engine *engine) {
 }
 
 static uint32_t mask_of(Machine *m) { /* its place among the masks that are remembered */
+    m->engine->is_exploring = 0;
     if (m->is_closed) return mask_with_end(m->engine, 1);
     if (m->mask_plus_1 == 0 || m->mask_generation != m->engine->generation) {
         m->mask_plus_1 = mask_at(m, m->count - 1) + 1;
@@ -4224,6 +4227,7 @@ EXPORT uint64_t machine_fields(const Machine *m) { return m->fields; }
 EXPORT int machine_advance(Machine *m, const uint16_t *codes, size_t count, int is_trial) {
     GUARD(NO_MEMORY);
     Machine *moved = m->engine->machine2;
+    m->engine->is_exploring = 0;
     copy_machine(moved, m);
     if (walk(moved, codes, count) != count) return 0;
     if (!is_trial) copy_machine(m, moved);

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +15,6 @@ from nanochat_tct.tokenizer.engine import Engine
 from nanochat_tct.tokenizer.errors import TokenizerError
 from nanochat_tct.tokenizer.explain import Explainer
 from nanochat_tct.tokenizer.vocabulary import save_vocabulary
-
-
-def workflow_schema() -> Any:
-    """The GitHub workflow schema that the check-jsonschema package carries."""
-    path = files("check_jsonschema") / "builtin_schemas/vendor/github-workflows.json"
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def train_vocabulary(

@@ -1,6 +1,8 @@
 """Is a document a valid workflow? As check-jsonschema judges, by its own copy of the schema."""
 
 import functools
+import json
+from importlib.resources import files
 from typing import Any
 
 from check_jsonschema.formats import FormatOptions
@@ -8,6 +10,12 @@ from check_jsonschema.regex_variants import RegexImplementation, RegexVariantNam
 from check_jsonschema.schema_loader import BuiltinSchemaLoader
 
 SCHEMA = "vendor.github-workflows"
+
+
+def workflow_schema() -> Any:
+    """The GitHub workflow schema that the check-jsonschema package carries."""
+    path = files("check_jsonschema") / "builtin_schemas/vendor/github-workflows.json"
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @functools.cache

@@ -304,7 +304,7 @@ def test_real_workflows_come_back_equal_in_order_and_kind(real_workflows: Any) -
                 )
             continue
         assert json.dumps(TOKENIZER.decode_value(tokens)) == json.dumps(value)
-    assert unreadable < 0.002 * len(texts)
+    assert unreadable <= 0.004 * len(texts)
 
 
 def test_accepts_just_what_the_workflow_schema_accepts(real_workflows: Any, invalid_corpus: Any) -> None:
