@@ -22,8 +22,9 @@ from benchmarks.held_out import read_documents
 from nanochat_tct.documents import to_json
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import _Row
+from nanochat_tct.generation.validity import document_problem
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.support.schema import is_valid_workflow, workflow_schema
+from tests.support.schema import workflow_schema
 
 
 def some_documents(corpus: Path, number: int) -> list[Any]:
@@ -63,7 +64,7 @@ def ours(documents: list[Any], samples: int) -> None:
         sample = _Row(index, [], (), tokenizer.matcher(), 0)
         while not sample.matcher.is_complete:
             sample.choose(flat, sample.matcher.legal(), sampling)
-        valid += is_valid_workflow(tokenizer.decode_value(sample.tokens))
+        valid += document_problem(tokenizer.decode_value(sample.tokens), tokenizer) is None
     row("ours", load, seconds, accepted, len(documents), f"{valid} of {samples} random samples valid")
 
 
