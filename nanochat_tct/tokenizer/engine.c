@@ -364,7 +364,6 @@ typedef struct {
     int ignores_key_case, has_names;
     uint32_t owned_kind; /* of names that belong to a job */
     uint32_t graph_keys, graph_texts; /* kinds: of jobs, and of the names of jobs that they need; 0: none */
-    const Automaton *spelling[64];    /* of the names of a kind */
     uint64_t forward;                 /* bits of kinds whose names may be defined later: they are legal until some node closes them */
     uint32_t speller[64];             /* of names of a kind: an automaton that writes them, + 1 */
     uint32_t while_open[64];          /* of such a kind: while it is open, its names are those of another kind; 0: all are legal */
@@ -866,12 +865,7 @@ static int is_needed(const Machine *m) { /* the job that is being read */
 
 /* Whether an expression can have such a name: keys may be any text. */
 static int can_be_spelled(const Engine *engine, uint32_t kind, const uint8_t *text, uint32_t length) {
-    const Automaton *a = engine->spelling[kind];
-    uint32_t next = 1;
-    for (uint32_t i = 0; a != NULL && i < length && next != 0 && next <= a->state_count; i++) {
-        next = a->following[(next - 1) * a->class_count + a->classes[text[i]]];
-    }
-    return a != NULL && next != 0 && next <= a->state_count && a->accepting[1][next - 1];
+    return engine->speller[kind] != 0 && can_spell(&engine->automata[engine->speller[kind] - 1], text, length);
 }
 
 enum { MANY_NAMES = 32 };
@@ -3385,7 +3379,6 @@ static void load_automaton(Loader *loader, Automaton *a) {
         all_calls[i].return_state = take_index(loader, states);
     }
     for (int i = order_count; i < (int)classes; i++) a->order[i] = a->order[0]; /* a class without bytes */
-    if (a->names && a->state_count) loader->engine->spelling[a->names] = a;
     a->accepting[0] = accepting;
     a->accepting[1] = strict;
     a->is_lenient = is_lenient;
