@@ -6,13 +6,15 @@
 Models with random weights show what the language alone is worth, at the temperature 1; the same weights are sampled
 under the built-in vocabulary, whose language is GitHub's, and under the one before it ("builtin-1": SchemaStore's JSON
 Schema of workflows). A trained model of each is named by --checkpoint and --old-checkpoint. The rows "ours" judge the
-same workflows by `nanochat-tct check`; the exit code is 1 if it and GitHub's parser differ about one.
+same workflows by `nanochat-tct check`; the exit code is 1 if it and GitHub's parser differ about one. --cuts completes
+real workflows that GitHub accepts, each cut off before a random line, with the trained model at random temperatures.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from typing import Any
 from nanochat_tct.check import check_text, find_files
 from nanochat_tct.documents import to_yaml
 from nanochat_tct.generation.generate import generate_workflows, load, untrained
+from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 
@@ -36,14 +39,38 @@ def sampled(model: Any, tokenizer: Any, count: int, temperature: float, max_toke
     return [to_yaml(sample.value) for sample in samples]
 
 
+def spread(folder: str, count: int) -> list[str]:
+    """Files of a folder, at even distances."""
+    files = list(find_files([folder]))
+    chosen = files[:: max(1, len(files) // count)][:count]
+    return [Path(file).read_bytes().decode("utf-8", "replace") for file in chosen]
+
+
+def completed(model: Any, tokenizer: Any, texts: list[str], arguments: argparse.Namespace) -> list[str]:
+    """Workflows that begin as one of the texts does, each cut off before a random line, as YAML."""
+    choose = random.Random(arguments.seed)
+    results = []
+    for index, text in enumerate(texts):
+        lines = text.splitlines(keepends=True)
+        prompt = encode_prompt("".join(lines[: choose.randrange(len(lines))]), tokenizer)
+        (sample,) = generate_workflows(
+            model,
+            tokenizer,
+            prompt.tokens,
+            temperature=choose.choice(arguments.temperatures),
+            seed=index,
+            max_tokens=len(prompt.tokens) + arguments.cut_tokens,
+            endings=prompt.endings,
+        )
+        results.append(to_yaml(sample.value))
+    return results
+
+
 def rows(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Name and workflows of each row."""
     count = arguments.count
     if arguments.real:
-        files = list(find_files([arguments.real]))
-        step = max(1, len(files) // count)
-        chosen = files[::step][:count]
-        yield "real workflows", [Path(file).read_bytes().decode("utf-8", "replace") for file in chosen]
+        yield "real workflows", spread(arguments.real, count)
     yield "synthesize", [to_yaml(synthesize(index, arguments.seed)) for index in range(count)]
     for name, about in (("builtin-1", "old schema"), ("builtin", "GitHub's language")):
         tokenizer = load_tokenizer(name)
@@ -58,6 +85,11 @@ def rows(arguments: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
             for temperature in arguments.temperatures:
                 texts = sampled(model, tokenizer, count, temperature, arguments.max_tokens)
                 yield f"trained, {about}, T = {temperature:g}", texts
+            if checkpoint == arguments.checkpoint and arguments.cuts:
+                texts = spread(arguments.real, arguments.cuts)
+                verdicts = judged(texts, arguments.node_modules)
+                fine = [text for text, verdict in zip(texts, verdicts, strict=True) if not verdict["parser"]]
+                yield "real workflows, cut and completed", completed(model, tokenizer, fine, arguments)
 
 
 def judged(texts: list[str], node_modules: Path) -> list[dict[str, Any]]:
@@ -92,6 +124,10 @@ def main() -> int:
     parser.add_argument("--max-tokens", type=int, default=2048, help="of a trained model's workflows")
     parser.add_argument("--random-tokens", type=int, default=256, help="of a random model's workflows")
     parser.add_argument("--real", help="folder of real workflows")
+    parser.add_argument(
+        "--cuts", type=int, default=0, help="real workflows to cut and complete; needs --real"
+    )
+    parser.add_argument("--cut-tokens", type=int, default=256, help="tokens that a completion may add")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     if not (arguments.node_modules / "@actions" / "workflow-parser").is_dir():
