@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ i
 from benchmarks.byte_pairs import END, BytePairs
 from benchmarks.held_out import Document, split_documents
 from benchmarks.small_runs import Documents, FinishedRuns, add_arguments, train
+from nanochat_tct.data.repository import owner_of
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary
@@ -118,7 +119,7 @@ class Corpus:
         """Ours, learned from the training documents."""
         path = self.cache / "line.json"
         if not path.exists():
-            values = ((document.repo, json.loads(document.compact)) for document in self.training)
+            values = ((owner_of(document.repo), json.loads(document.compact)) for document in self.training)
             train_vocabulary(values, None, VOCAB_SIZE, path)
         return Tokenizer(path)
 

@@ -159,7 +159,7 @@ def count_tokens(rest: list[Document], held_out: list[Document], theirs: tiktoke
     """Tokens of the held-out documents in the order of COLUMNS."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vocabulary.json"
-        values = ((document.repo, json.loads(document.compact)) for document in rest)
+        values = ((owner_of(document.repo), json.loads(document.compact)) for document in rest)
         train_vocabulary(values, None, VOCAB_SIZE, path)
         ours = load_tokenizer(str(path))
     texts = [document.compact for document in rest]

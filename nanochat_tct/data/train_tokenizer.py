@@ -12,6 +12,7 @@ from typing import Any
 
 from nanochat_tct.data.config import TrainTokenizerConfig
 from nanochat_tct.data.parts import parse_raw, plan_parts, read_part
+from nanochat_tct.data.repository import owner_of
 from nanochat_tct.data.sources import find_sources
 from nanochat_tct.documents import DocumentError, Limits
 from nanochat_tct.errors import UserError
@@ -60,7 +61,7 @@ def train_tokenizer(config: TrainTokenizerConfig) -> None:
 def _read_documents(
     inputs: list[str], unreadable: Counter[str], any_value: bool
 ) -> Iterator[tuple[str, Any]]:
-    """(repository, or source if that is unknown; value) of each document; counts those that cannot be read."""
+    """(owner, or source if that is unknown; value) of each document; counts those that cannot be read."""
     limits = Limits()
     for part in plan_parts(find_sources(inputs)):
         for raw in read_part(part, limits):
@@ -69,4 +70,4 @@ def _read_documents(
             except DocumentError as error:
                 unreadable[error.reason] += 1
                 continue
-            yield repo or raw.source, value
+            yield owner_of(repo) if repo else raw.source, value

@@ -308,9 +308,14 @@ class Segmenter:
         weakref.finalize(self, self._library.trie_free, self.trie)
 
     def encode(self, base: str) -> list[int]:
-        """Base tokens, without padding, to token ids."""
-        ids = (ctypes.c_uint32 * len(base))()
-        count = self._library.trie_cut(self.trie, codes_of(base), len(base), ids)
+        """Base tokens to token ids."""
+        ids: list[int] = self.cut(codes_of(base)).tolist()
+        return ids
+
+    def cut(self, codes: bytes) -> np.ndarray:
+        """As ``encode`` for the numbers of base tokens; the ids are uint32."""
+        ids = np.empty(len(codes) // 2, dtype=np.uint32)
+        count = self._library.trie_cut(self.trie, codes, len(ids), ids.ctypes.data)
         return ids[:count]
 
     def decode(self, tokens: Iterable[int]) -> str:

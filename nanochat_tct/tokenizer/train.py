@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,11 +21,9 @@ def train_vocabulary(
 ) -> dict[str, Any]:
     """Learns a vocabulary and writes it.
 
-    A piece counts by the square root of how often it occurs in one group, summed over groups, so that a repository
-    that repeats itself does not buy tokens for itself alone.
-
     Args:
-        documents: (group, value): values that belong together, such as those of one repository, share a group.
+        documents: (group, value): values that belong together, such as those of one owner, share a group,
+            which counts less the more it repeats itself (see ``learn.learn_tokens``).
         schema: a JSON Schema document; None: GitHub's workflow language.
         vocab_size: number of ids.
         output: the vocabulary file.
@@ -44,30 +41,20 @@ def train_vocabulary(
         raise UserError(
             f"--vocab-size {vocab_size}: this schema has {grammar.base_size} base tokens; ask for more"
         )
-    groups: dict[str, Counter[str]] = {}
+    written: list[tuple[str, str]] = []
     refused: Counter[str] = Counter()
-    accepted = 0
     for group, value in documents:
         try:
-            base = explainer.write(value)
+            written.append((group, explainer.write(value)))
         except TokenizerError as error:
             refused[error.problem] += 1
-            continue
-        accepted += 1
-        groups.setdefault(group, Counter()).update(learn.PIECE.findall(base))
-    if not accepted:
+    if not written:
         raise UserError("--input: no document there is valid under the schema; nothing to learn from")
-    counts: Counter[str] = Counter()
-    for group in sorted(groups):
-        for piece, count in groups[group].items():
-            if piece:
-                counts[piece] += round(10 * math.sqrt(count))
-    ordered = Counter(dict(sorted(counts.items())))
-    tokens = learn.learn_tokens(ordered, grammar.base_size, vocab_size)
+    tokens = learn.learn_tokens(written, grammar.base_size, vocab_size)
     if grammar.base_size + len(tokens) != vocab_size:
         raise UserError(
             f"--vocab-size {vocab_size}: the input only yields {grammar.base_size + len(tokens)} tokens; "
             "give more documents or ask for fewer"
         )
     save_vocabulary(output, compiled, tokens)
-    return {"documents": accepted, "refused": refused, "tokens": len(tokens), "unenforced": unenforced}
+    return {"documents": len(written), "refused": refused, "tokens": len(tokens), "unenforced": unenforced}

@@ -1,92 +1,85 @@
-import itertools
 import random
 from collections import Counter
 
-import pytest
+import numpy as np
 
 from nanochat_tct.tokenizer import learn
-from nanochat_tct.tokenizer.engine import Segmenter
+from nanochat_tct.tokenizer.engine import ARRAY, END, PAD, Segmenter, codes_of
+
+BASE = [chr(code) for code in range(266)]
+LINES = {"pip install numpy\n": 30, "pip install torch\n": 30, "python -m pytest\n": 25, "make all\n": 3}
 
 
-def learn_slowly(
-    sequences: list[list[int]], weights: list[int], first_id: int, room: int
-) -> list[tuple[int, int]]:
-    """Byte-pair merging as in the textbook: count all pairs anew for each merge."""
-    pairs: list[tuple[int, int]] = []
-    while len(pairs) < room:
-        counts: Counter[tuple[int, int]] = Counter()
-        for sequence, weight in zip(sequences, weights, strict=True):
-            for pair in itertools.pairwise(sequence):
-                counts[pair] += weight
-        if not counts or max(counts.values()) < 2:
-            return pairs
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        sequences = [join(sequence, best, first_id + len(pairs)) for sequence in sequences]
-        pairs.append(best)
-    return pairs
-
-
-def join(sequence: list[int], pair: tuple[int, int], token: int) -> list[int]:
-    joined: list[int] = []
-    index = 0
-    while index < len(sequence):
-        if tuple(sequence[index : index + 2]) == pair:
-            joined.append(token)
-            index += 2
-        else:
-            joined.append(sequence[index])
-            index += 1
-    return joined
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_learns_the_same_merges_as_the_textbook(seed: int) -> None:
-    choose = random.Random(seed)
-    sequences = [[choose.randrange(3) for _ in range(choose.randrange(1, 16))] for _ in range(6)]
-    weights = [choose.randrange(1, 4) for _ in sequences]
-    assert learn._learn(sequences, weights, 10, 12) == learn_slowly(sequences, weights, 10, 12)
-
-
-def test_pieces_and_words_partition_every_text() -> None:
-    choose = random.Random(0)
-    alphabet = [
-        *map(chr, range(256)),
-        "\u0101",
-        "\u0102",
-        "\u0103",
-        "\u0105",
-        "\u0110",
-        "\uffff",
-        "\n",
-        "\n",
-        " ",
-        " ",
-    ]
-    for _ in range(500):
-        base = "".join(choose.choices(alphabet, k=40))
-        assert "".join(learn.PIECE.findall(base)) == base
-        for piece in learn.PIECE.findall(base):
-            assert "".join(learn.WORD.findall(piece)) == piece
+def pieces(tokens: list[str], text: str) -> list[str]:
+    segmenter = Segmenter([*BASE, *tokens])
+    return [segmenter.expansions[token] for token in segmenter.encode(text)]
 
 
 def test_keeps_the_tokens_that_save_most() -> None:
-    counts = Counter(
-        {"pip install numpy\n": 30, "pip install torch\n": 30, "python -m pytest\n": 25, "make all\n": 3}
-    )
-    tokens = learn.learn_tokens(counts, 266, 266 + 30)
-    assert len(tokens) == 30
-    segmenter = Segmenter([*map(chr, range(266)), *tokens])
-    assert [len(segmenter.encode(line)) for line in list(counts)[:3]] == [1, 1, 1]
-    assert tokens == learn.learn_tokens(Counter(dict(reversed(counts.items()))), 266, 266 + 30)
+    documents = [("", line) for line, count in LINES.items() for _ in range(count)]
+    tokens = learn.learn_tokens(documents, 266, 266 + 30)
+    assert len(set(tokens) - set(BASE)) == len(tokens) == 30
+    assert set(tokens[:4]) == set(LINES)
+    assert all(pieces(tokens, line) == [line] for line in list(LINES)[:3])
+    assert tokens == learn.learn_tokens(reversed(documents), 266, 266 + 30)
 
 
-def test_pruning_is_better_than_the_first_merges() -> None:
-    counts = Counter(
-        {f"echo {'ab' * (i % 5)}{i * 7919 % 97} && make -j{i % 3}\n": 1 + i % 4 for i in range(400)}
-    )
-    text = "".join(piece * count for piece, count in counts.items())
-    first = sorted(learn.merge(counts, 266, 60) - {chr(code) for code in range(266)})
-    kept = learn.learn_tokens(counts, 266, 266 + len(first))
-    assert len(Segmenter([*map(chr, range(266)), *kept]).encode(text)) < len(
-        Segmenter([*map(chr, range(266)), *first]).encode(text)
-    )
+def test_what_many_groups_have_is_worth_more_than_what_one_group_repeats() -> None:
+    one = [("one", "internal-registry\n")] * 40
+    many = [(f"group {number}", "actions/checkout\n") for number in range(30)]
+    assert learn.learn_tokens([*one, *many], 266, 286)[0] == "actions/checkout\n"
+    in_one_group = [("", base) for _, base in [*one, *many]]
+    assert learn.learn_tokens(in_one_group, 266, 286)[0] == "internal-registry\n"
+
+
+def test_what_does_not_repeat_yields_no_tokens() -> None:
+    assert learn.learn_tokens([("a", "abc"), ("b", "xyz")], 266, 300) == []
+    assert learn.learn_tokens([("a", "")], 266, 300) == []
+
+
+def test_uses_are_sums_over_groups_of_a_power_of_each_count() -> None:
+    choose = random.Random(0)
+    pairs = [(choose.randrange(20), choose.randrange(4)) for _ in range(90)]
+    counts = Counter(pairs)
+    keys, groups = np.array(pairs).T
+    found, uses = learn._uses(keys, groups)
+    expected = {
+        key: sum(counts[key, group] ** learn.POWER for group in range(4))
+        for key in range(20)
+        if sum(counts[key, group] for group in range(4)) > 1
+    }
+    assert found.tolist() == list(expected)
+    assert np.allclose(uses, list(expected.values()))
+
+
+def test_words_and_structure() -> None:
+    words = [
+        "name",
+        END,
+        ARRAY,
+        "echo",
+        " hello",
+        "  ",
+        "x",
+        "12",
+        "-",
+        " $",
+        "\n    ",
+        "if",
+        "\n\n",
+        "é".encode().decode("latin-1"),
+    ]
+    starts = learn._starts_word(np.frombuffer(codes_of("".join(words)), np.uint16))
+    assert np.flatnonzero(starts).tolist() == np.cumsum([0, *map(len, words)]).tolist()
+
+
+def test_documents_are_read_in_turns_from_each_group() -> None:
+    documents = [("a", "11"), ("a", "22"), ("a", "33"), ("b", "444"), ("c", "5")]
+    text = learn._in_turns(documents)
+    assert text.groups.tolist() == [0, 1, 2, 0, 0]
+    whole = text.codes.tobytes().decode("utf-16-le")
+    assert sorted(whole.split(chr(PAD))[:-1]) == sorted(base for _, base in documents)
+    assert text.first(1).groups.tolist() == [0]
+    assert text.first(3).groups.tolist() == [0]
+    assert text.first(4).groups.tolist() == [0, 1]
+    assert text.first(10**9).codes.tolist() == text.codes.tolist()
