@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from nanochat_tct import foreign_names
-from nanochat_tct.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.errors import UserError
 
 Config = TypeVar("Config")
@@ -222,6 +221,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def write_yaml(config: Any, path: str | Path) -> None:
     """Writes a config as a file that ``--config`` reads back to an equal one."""
+    from nanochat_tct.documents import to_yaml
+
     Path(path).write_text(to_yaml(to_dict(config)), encoding="utf-8")
 
 
@@ -314,6 +315,9 @@ def _flag(name: str) -> str:
 
 
 def _read_yaml(text: str, path: str | Path) -> dict[str, Any]:
+    # The reader of YAML takes longer to import than all else that `--help` needs.
+    from nanochat_tct.documents import DocumentError, read_workflow
+
     try:
         return read_workflow(text, "yaml")
     except DocumentError as error:

@@ -1,6 +1,5 @@
 """What a task of the preparation does: one part of the input in, a table of encoded documents out."""
 
-import functools
 import hashlib
 import pickle
 import socket
@@ -49,7 +48,6 @@ ENCODED_SCHEMA = pa.schema(
         ("message", pa.string()),
     ]
 )
-load_once = functools.cache(load_tokenizer)
 
 
 def encode_parts(
@@ -67,7 +65,7 @@ def encode_parts(
         a UserError, as exceptions come back from Ray without their cause.
     """
     try:
-        tokenizer = load_once(tokenizer_name)
+        tokenizer = load_tokenizer(tokenizer_name)
         if tokenizer.fingerprint != fingerprint:
             raise UserError(
                 f"machine {socket.gethostname()} has another tokenizer {tokenizer_name}: install the same package "

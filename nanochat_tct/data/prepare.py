@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,12 @@ from nanochat_tct.ray_compat import PROGRESS_LOGGER
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tracking.terminal import Terminal
+from nanochat_tct.tracking.terminal import with_progress
 
 SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by another rule is written again
 FEW_OWNERS = 5  # with fewer, one or two owners make up all of validation
 UNEVEN = 0.2  # warn about a training split that is farther than this from the fraction asked for
-QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
-DOCUMENTS = "preparing {task.completed:,.0f} of {task.total:,.0f} documents"  # the label of the bar
+PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 
 
 def prepare(config: PrepareConfig) -> TokenStore:
@@ -116,11 +116,12 @@ def _write(
             if done.count < len(parts):
                 start_ray()
             ray_seconds = time.monotonic() - ray_begin
-            progress = _Progress(sum(part.documents for part in parts))
-            with progress:
-                for table in _tables(parts, done, output, config, tokenizer):
+            total = sum(part.documents for part in parts)
+            tables = _tables(parts, done, output, config, tokenizer)
+            shown = with_progress(tables, total, "preparing {} of {} documents", len, PROGRESS_SECONDS)
+            with closing(shown):  # removes the bar before an error is printed
+                for table in shown:
                     writer.add_table(table)
-                    progress.advance(len(table))
             _check_rejected(writer, config)
             store = writer.commit(identity, config.export_pt)
         except StorageError:
@@ -239,26 +240,6 @@ def split_warnings(store: TokenStore) -> list[str]:
             f"owner, and there are {len(owners):,}; {more}, or take another --split-seed"
         )
     return warnings
-
-
-class _Progress(Terminal):
-    """Documents done, documents/s and time left: a bar on a terminal, else a line now and then, on stderr."""
-
-    def __init__(self, total: int) -> None:
-        super().__init__(total, sys.stderr, DOCUMENTS)
-        self.total = total
-        self.done = 0
-        self.begin = self.last_line = time.monotonic()
-
-    def advance(self, documents: int) -> None:
-        self.done += documents
-        now = time.monotonic()
-        rate = self.done / (now - self.begin)
-        pace = f"{rate:,.0f}/s, {(self.total - self.done) / rate:,.0f} s left"
-        self.update(self.done, pace)
-        if self.bar is None and now - self.last_line > QUIET_PROGRESS_SECONDS:
-            self.last_line = now
-            self.line(f"preparing: {self.done:,} of {self.total:,} documents, {pace}")
 
 
 def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_seconds: float) -> None:

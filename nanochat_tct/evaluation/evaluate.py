@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from nanochat_tct.data.store import TokenStore
@@ -16,7 +13,7 @@ from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.generate import in_order, load
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 from nanochat_tct.tokenizer.errors import Problem
-from nanochat_tct.tracking.terminal import Terminal
+from nanochat_tct.tracking.terminal import with_progress
 
 # PyTorch is imported where a model is needed, so that a wrong path is answered at once.
 if TYPE_CHECKING:
@@ -63,7 +60,7 @@ def evaluate_loss(
         )
     taken = taken or len(windows)
     batches = evaluation_batches(len(windows), taken, batch_size)
-    shown = with_progress(batches, len(batches), "evaluating") if show_progress else batches
+    shown = with_progress(batches, len(batches), "evaluating {} of {}") if show_progress else batches
     was_training = model.training
     model.eval()
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
@@ -92,10 +89,9 @@ def evaluate_samples(
     from nanochat_tct.generation.engine import generate_tokens
 
     samples = in_order(tokenizer, generate_tokens(model, tokenizer, [], num_samples, sampling))
-    done = [
-        sample
-        for _, sample in (with_progress(samples, num_samples, "generating") if show_progress else samples)
-    ]
+    if show_progress:
+        samples = with_progress(samples, num_samples, "generating {} of {}")
+    done = [sample for _, sample in samples]
     return {
         "num_samples": num_samples,
         "valid": sum(sample.valid for sample in done) / num_samples,
@@ -113,18 +109,6 @@ def problems_of(value: Any, tokenizer: Tokenizer) -> list[Problem]:
     judge: Any = load_tokenizer() if is_workflow else tokenizer
     problems: list[Problem] = judge.problems(value)
     return problems
-
-
-def with_progress(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
-    """The items, with a bar on stderr that counts them where someone is looking."""
-    start = time.monotonic()
-    label = what + " {task.completed:.0f} of {task.total:.0f}"
-    with Terminal(count, sys.stderr, label) as terminal:
-        for number, item in enumerate(items):
-            if number:
-                left = (time.monotonic() - start) / number * (count - number)
-                terminal.update(number, f"{left:.0f} s left")
-            yield item
 
 
 def evaluate(config: EvaluateConfig) -> None:

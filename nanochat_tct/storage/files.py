@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
-
 from nanochat_tct.errors import UserError
 
 PARTIAL = ".partial-"
@@ -134,6 +132,8 @@ def locked(path: Path, busy: str, wait_seconds: float = 0) -> Iterator[None]:
         UserError: another process holds it.
         OSError: the file cannot be made.
     """
+    from filelock import FileLock, Timeout  # here, as `--help` of a command needs none
+
     # A lock that only exists as a file, filelock's substitute where the kernel has none, would survive its holder.
     try:
         held = FileLock(path, timeout=wait_seconds, fallback_to_soft=False).acquire()

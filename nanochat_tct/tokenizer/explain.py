@@ -8,7 +8,6 @@ found, in time linear in the size of the value for each level.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, cached_property
@@ -558,11 +557,6 @@ def json_text(value: Any, depth: int = 0) -> str:
 
 
 scalar_text = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates."""
-    return re.search("[\ud800-\udfff]", text) is None
 
 
 def utf8(text: str) -> bytes:

@@ -173,14 +173,6 @@ def _typed(*types: Alternative) -> Lazy:
     return ("type", types)
 
 
-def _strings(rule: Rule, defines: Names | None = None) -> Refinement:
-    """Texts of a rule, and everything else as it was but for scalars that count as texts."""
-    return lambda language, types, scope: (
-        *(a for a in types if isinstance(a, Items | Fields)),
-        Text(pattern=rule, defines=defines),
-    )
-
-
 def _condition(language: Language, types: Type, scope: Scope) -> Type:
     """A condition is an expression, with ${{ }} or without."""
     scope = scope | {CONDITION}

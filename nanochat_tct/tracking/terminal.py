@@ -1,10 +1,13 @@
 """What a command shows while it works: lines, and on a terminal a progress bar below them."""
 
 import io
+import math
 import os
 import sys
+import time
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -12,6 +15,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from nanochat_tct.tracking.line import duration
 
 ITERS = "iter {task.completed:.0f} of {task.total:.0f}"
+Item = TypeVar("Item")
 
 
 def print_document(text: str) -> None:
@@ -25,6 +29,37 @@ def print_document(text: str) -> None:
         sys.stdout.buffer.flush()
     else:
         sys.stdout.write(text)
+
+
+def with_progress(
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    size: Callable[[Item], int] = lambda item: 1,
+    line_seconds: float = math.inf,
+) -> Generator[Item, None, None]:
+    """Yield the items, and show progress on stderr: a bar on a terminal, else a line from time to time.
+
+    Args:
+        total: the sum of all sizes.
+        what: the label, with two fields for the numbers: "evaluating {} of {}".
+        size: how far an item brings the bar.
+        line_seconds: the least time between two lines.
+    """
+    done, begin = 0, time.monotonic()
+    last_line = begin
+    label = what.format("{task.completed:,.0f}", "{task.total:,.0f}")
+    with Terminal(total, sys.stderr, label) as terminal:
+        for item in items:
+            yield item
+            done += size(item)
+            now = time.monotonic()
+            rate = done / (now - begin)
+            pace = f"{rate:,.1f}/s, {(total - done) / rate:,.0f} s left" if done else ""
+            terminal.update(done, pace)
+            if terminal.bar is None and now - last_line > line_seconds:
+                last_line = now
+                terminal.line(f"{what.format(f'{done:,}', f'{total:,}')}, {pace}")
 
 
 class Terminal:
