@@ -260,6 +260,8 @@ class _Names:
             return at, f"{context}.{name} has no {what!r}: it has {listed(known)}"
         if context == "steps" or what.lower() != "outputs" or len(links) == 1 or links[1][1] == "*":
             return None
+        if name.lower() not in self.by_folded:
+            return None  # the job needs one that does not exist, which is an error already
         outputs, (at, output) = self.job(self.by_folded[name.lower()]).outputs, links[1]
         return None if output in outputs else (at, outputs.lacks(f"{name!r} has no output", output))
 
