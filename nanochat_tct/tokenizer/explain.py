@@ -245,7 +245,7 @@ class Explainer:
         search.check(0, value, 0, ())
         if not self.is_github:
             return search.problems
-        # A whole array or object that is refused though its parts are right: `name_problems` says which names it is for.
+        # A whole array or object is refused, though its parts are right, for names: `name_problems` says for which.
         found = [problem for problem in search.problems if problem.message not in WHOLE]
         found += [problem for problem in name_problems(value) if not problem.is_warning]
         return found or search.problems

@@ -1,4 +1,4 @@
-"""What a command shows while it works: lines, and on a terminal a progress bar below them."""
+"""The output of a running command: lines and, on a terminal, a progress bar below them."""
 
 import io
 import math
@@ -19,9 +19,9 @@ Item = TypeVar("Item")
 
 
 def print_document(text: str) -> None:
-    """Print YAML or JSON to standard output as UTF-8, whatever encoding messages have there.
+    """Print YAML or JSON to standard output as UTF-8, whatever the encoding of the terminal.
 
-    Escapes for characters that an encoding lacks would make another document of it.
+    Messages have escapes for characters that the encoding lacks; in a document these would change its content.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.flush()
@@ -65,17 +65,17 @@ def with_progress(
 class Terminal:
     """Prints lines, with a progress bar below them if the output is a terminal.
 
-    Use as a context manager, so that the bar is removed at the end. An output that fails (a closed pipe, a full disk)
-    does not interrupt the work: `error` holds the reason, nothing more is printed, and the end of the context raises
-    it.
+    Use it as a context manager, so that the bar is removed at the end. An output that fails (a closed pipe, a full
+    disk) does not interrupt the work: `error` holds the reason, nothing more is printed, and the end of the context
+    raises it.
 
     Attributes:
-        bar: None where the output is a file or a pipe.
+        bar: None if the output is a file or a pipe.
     """
 
     def __init__(self, total: int, output: TextIO | None = None, label: str = ITERS) -> None:
         """Args:
-        total: where the bar is full.
+        total: the value of a full bar.
         output: None for standard output.
         label: of the bar, a template of rich.progress.TextColumn.
         """
@@ -106,11 +106,11 @@ class Terminal:
             self.error = error
 
     def stop_reason(self) -> str | None:
-        """Why the work should stop: its output fails, so nobody can see it any more. None while all is well."""
+        """Why the work should stop: its output fails, so that nobody sees it any more. None if it does not fail."""
         return None if self.error is None else f"its output ({os.strerror(self.error.errno or 0).lower()})"
 
     def update(self, done: int, text: str) -> None:
-        """Move the bar to `done`, with `text` behind it."""
+        """Move the bar to `done`, and show `text` behind it."""
         if self.bar is not None:
             self.bar.update(self.task, completed=done, description=text)
 
