@@ -1,4 +1,4 @@
-"""Trains a vocabulary: compiles the schema and learns tokens from workflows."""
+"""Trains a vocabulary: compiles a grammar and learns tokens from documents."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from nanochat_tct.tokenizer.vocabulary import save_vocabulary
 def train_vocabulary(
     documents: Iterable[tuple[str, Any]], schema: Any | None, vocab_size: int, output: Path
 ) -> dict[str, Any]:
-    """Learns a vocabulary and writes it.
+    """Learn a vocabulary and write it.
 
-    A piece counts by the square root of how often it occurs in one group, summed over groups, so that a repository
-    that repeats itself does not buy tokens for itself alone.
+    The count of a piece is the sum over groups of the square root of its occurrences, so that no repository gets tokens
+    only because it repeats itself.
 
     Args:
-        documents: (group, value): values that belong together, such as those of one repository, share a group.
-        schema: a JSON Schema document; None: GitHub's workflow language.
-        vocab_size: number of ids.
+        documents: (group, value) pairs; related values, such as those of one repository, share a group.
+        schema: a JSON Schema document; None for GitHub's workflow language.
+        vocab_size: the number of ids.
         output: the vocabulary file.
 
     Returns:
-        Counts: documents, refused (by problem), tokens (learned), unenforced (lines about the schema).
+        documents: their number; refused: numbers by problem; tokens: the number learned; unenforced: lines about the
+        schema.
 
     Raises:
         UserError: there is nothing to learn from, the size is too small, or the file cannot be written.
