@@ -306,7 +306,7 @@ class Expressions:
         return f"(?:{SOME_TEXT}{one}{TEXT}|{SOME_TEXT}|{filled}{TEXT})(?:{one}{TEXT})*"
 
     def _template(self, scope: Scope, strict: bool) -> str:
-        """A text with an expression, which GitHub accepts instead of any value; a string alone counts as that string."""
+        """A text with an expression, which GitHub accepts instead of any value. A lone string counts as that string."""
         one, proper = (f"{OPEN}{self.call(kind, scope)}{CLOSE}" for kind in ("expression", "proper"))
         if strict:
             return proper
