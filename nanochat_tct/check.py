@@ -1,4 +1,4 @@
-"""`check`: would GitHub accept these workflow files? What is wrong with them, and where."""
+"""`check`: whether GitHub would accept workflow files, and what is wrong with them, where."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:  # imported where it is needed, so that `--help` is quick
 
 WORKFLOWS = ".github/workflows"
 ENDINGS = (".yml", ".yaml")
-NOT_INPUT = {".git", "node_modules", ".venv"}  # folders of tools, with files of other authors
-FEW_FILES = 100  # for which other processes take longer to start than to work
+NOT_INPUT = {".git", "node_modules", ".venv"}  # folders of tools, which hold files of other authors
+FEW_FILES = 100  # below this, more processes would take longer to start than to work
 FILES_A_TASK = 20
 
 
@@ -45,7 +45,7 @@ class CheckConfig:
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem of a file; lines and columns count from 1, columns in characters."""
+    """A problem in a file. Lines and columns count from 1, columns in characters."""
 
     file: str
     line: int
@@ -56,7 +56,7 @@ class Finding:
 
 
 def check(config: CheckConfig) -> int:
-    """Check files, and print what is wrong. Returns the exit code: 1 if GitHub refuses one of them."""
+    """Check files, and print their problems. Returns the exit code: 1 if GitHub would refuse one of them."""
     from nanochat_tct.tokenizer import load_tokenizer
 
     files = list(find_files(config.files))
@@ -80,7 +80,7 @@ def check(config: CheckConfig) -> int:
 
 
 def summary(files: int, refused: int, accepted_with_warnings: int) -> str:
-    """What became of the files, for a person."""
+    """Format the result for people."""
     what = f"{files:,} workflow{'s' * (files != 1)}: "
     parts = [f"{refused:,} that GitHub would refuse"] * bool(refused)
     parts += [f"{accepted_with_warnings:,} with warnings only"] * bool(accepted_with_warnings)
@@ -89,16 +89,16 @@ def summary(files: int, refused: int, accepted_with_warnings: int) -> str:
 
 
 def as_text(finding: Finding) -> str:
-    """A problem on one line, as compilers print it."""
+    """Format a problem as one line, as compilers do."""
     message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in finding.message)
     return f"{finding.file}:{finding.line}:{finding.column}: {finding.severity}: {message}"
 
 
 def find_files(given: Sequence[str]) -> Iterator[str]:
-    """The files behind paths, those of a folder sorted.
+    """Yield the files at paths; those of a folder are sorted.
 
     Raises:
-        UserError: a path that does not exist, or a folder without workflows.
+        UserError: a path does not exist, or a folder has no workflows.
     """
     for path in given:
         if not os.path.isdir(path):
@@ -119,7 +119,7 @@ def find_files(given: Sequence[str]) -> Iterator[str]:
 
 
 def check_files(files: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[Finding]]:
-    """The problems of each file, in order; many files are checked by several processes."""
+    """Yield the problems of each file, in order. Several processes check many files."""
 
     def check_one(file: str) -> list[Finding]:
         return check_text(file, read(file), tokenizer)
@@ -133,7 +133,7 @@ def check_files(files: Sequence[str], tokenizer: Tokenizer) -> Iterator[list[Fin
         yield from pool.imap(_in_process, files, FILES_A_TASK)
 
 
-_check_one: Callable[[str], list[Finding]]  # what the processes inherit
+_check_one: Callable[[str], list[Finding]]  # the forked processes inherit it
 
 
 def _in_process(file: str) -> list[Finding]:
@@ -141,10 +141,10 @@ def _in_process(file: str) -> list[Finding]:
 
 
 def read(file: str) -> bytes:
-    """The content of a file, or as much of it as tells that it is too large; - is standard input.
+    """Read a file, or only so much of it that it is known to be too large; - is standard input.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     most = DEFAULT_LIMITS.max_bytes + 1
     try:
@@ -157,10 +157,10 @@ def read(file: str) -> bytes:
 
 
 def check_text(name: str, text: bytes, tokenizer: Tokenizer) -> list[Finding]:
-    """The problems of a workflow's text, from its first line to the last.
+    """The problems in the text of a workflow, in the order of lines.
 
     Args:
-        name: of its file, for what is returned.
+        name: the name of the file in the findings.
     """
     complaints: list[DocumentError] = []
     try:

@@ -1,4 +1,4 @@
-"""The ``nanochat-tct`` command: runs a job by name; a user's mistake becomes one line and exit code 2."""
+"""The ``nanochat-tct`` command: runs a job by its name. A user's mistake ends it with one line and exit code 2."""
 
 import importlib
 import importlib.metadata
@@ -10,7 +10,7 @@ from nanochat_tct.errors import UserError, exit_code
 
 
 class Command(NamedTuple):
-    """A config dataclass, and the job that takes one. The job is imported last: it may need torch and Ray."""
+    """A config dataclass and the job that takes it. The job is imported last, as it may import torch and Ray."""
 
     config: str  # module:class in this package
     job: str  # module:function
@@ -78,7 +78,7 @@ def _run(argv: list[str]) -> int:
 
 
 def _load(path: str) -> Any:
-    """What `module:name` names in this package."""
+    """Import `module:name` from this package."""
     module, name = path.split(":")
     return getattr(importlib.import_module(f"nanochat_tct.{module}"), name)
 

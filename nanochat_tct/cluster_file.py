@@ -1,7 +1,7 @@
-"""`nanochat-tct doctor --cluster FILE`: check that a cluster file is complete and safe before it costs anything.
+"""`nanochat-tct doctor --cluster FILE`: checks that a cluster file is complete and safe, before it costs anything.
 
-The files in cluster/ have one block of fields to fill in (`metadata.fill_in`; a ConfigMap in the KubeRay file),
-which the rest refers to. The checks need no cloud, only the file, Ray's schema and this machine.
+The files in cluster/ have one block of fields to fill in (`metadata.fill_in`; a ConfigMap in the KubeRay file), to
+which the rest refers. The checks need no cloud, only the file, Ray's schema and this machine.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from nanochat_tct.ray_compat import validated_cluster
 from nanochat_tct.ray_session import ensure_token
 
 FILL_IN = "FILL-IN"
-# The pattern of a field's value, and an example: a wrong value is found before `ray up`.
+# Patterns and examples of fields, so that a wrong value is found before `ray up`.
 PATTERNS = {
     "region": (r"[a-z]{2}(-[a-z]+)+-\d", "us-east-1"),
     "availability_zone": (r"[a-z]{2}(-[a-z]+)+-\d[a-z]", "us-east-1a"),
@@ -34,7 +34,7 @@ IMAGE = re.compile(r"rayproject/ray:(?P<version>[^-\s]+)-py(?P<python>\d+)")
 
 
 def read_cluster_file(path: str | Path) -> dict[str, Any]:
-    """The content of a cluster file.
+    """Read a cluster file.
 
     Raises: UserError when it does not exist, or is not valid YAML.
     """
@@ -50,20 +50,20 @@ def read_cluster_file(path: str | Path) -> dict[str, Any]:
 
 
 def is_kuberay(content: dict[str, Any]) -> bool:
-    """Whether the file is for Kubernetes, not for `ray up`."""
+    """Whether a file is for Kubernetes and not for `ray up`."""
     return content.get("kind") == "List"
 
 
 def cluster_spec(content: dict[str, Any]) -> dict[str, Any]:
-    """The cluster in a file for Kubernetes, which belongs to its job."""
+    """The specification of the cluster in a file for Kubernetes, which is part of its job."""
     spec: dict[str, Any] = content["items"][1]["spec"]["rayClusterSpec"]
     return spec
 
 
 def fields_to_fill(content: dict[str, Any]) -> dict[str, Any]:
-    """The fields that the user fills in, by name.
+    """The fields that the user has to fill in, by name.
 
-    Raises: UserError when the block is missing.
+    Raises: UserError when their block is missing.
     """
     try:
         fields = content["items"][0]["data"] if is_kuberay(content) else content["metadata"]["fill_in"]
@@ -101,7 +101,7 @@ def check_schema(content: dict[str, Any]) -> str:
 
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            prepared = validated_cluster(content)  # prints advice, which `ray up` prints again
+            prepared = validated_cluster(content)  # prints advice, as `ray up` will do again
     except (ValidationError, ValueError, AssertionError) as error:
         message = getattr(error, "message", str(error))
         pointer = "/".join(str(part) for part in getattr(error, "path", ()))
@@ -110,7 +110,7 @@ def check_schema(content: dict[str, Any]) -> str:
 
 
 def check_versions(content: dict[str, Any]) -> str:
-    """The cluster must run the same version of Ray as this machine: another one refuses its jobs."""
+    """The cluster must run the same version of Ray as this machine, or it refuses this machine's jobs."""
     version = importlib.metadata.version("ray")
     found = [match for text in strings(content) for match in IMAGE.finditer(text)]
     versions = {match["version"] for match in found}
@@ -167,7 +167,7 @@ def check_account(content: dict[str, Any]) -> str:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """All strings in a value, however deep."""
+    """Yield all strings in a value, at any depth."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):

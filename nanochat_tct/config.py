@@ -1,8 +1,8 @@
-"""Config dataclasses, filled from their defaults, then a config file, then the command line.
+"""Config dataclasses, filled from their defaults, a config file and the command line.
 
 A field ``max_iters: int = option(1000, "how long to train", unit="iters")`` is the key ``max_iters`` of a
-config file and the flag ``--max-iters`` of the command line. A flag wins over the file, the file over the
-default. A field made by `passed_on` holds another config, whose settings are keys and flags of this one too.
+config file and the flag ``--max-iters`` of the command line. Flags override the file, and the file overrides
+defaults. A field made by `passed_on` holds another config, whose settings are also keys and flags of this one.
 """
 
 import argparse
@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from nanochat_tct import foreign_names
-from nanochat_tct.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.errors import UserError
 
 Config = TypeVar("Config")
 
 MISSING: Any = dataclasses.MISSING
-LIKE_ENOUGH = 0.75  # two names, for one to be a slip of the pen: `block_size` is none for `vocab_size`
-REQUIRED: Any = MISSING  # option(REQUIRED, ...): the user must give a value
+LIKE_ENOUGH = 0.75  # similarity of a mistyped name; that of `block_size` and `vocab_size` is less
+REQUIRED: Any = MISSING  # as the default of an option: the user must give a value
 
 
 def option(
@@ -44,16 +43,16 @@ def option(
     """A field of a config dataclass.
 
     Args:
-        default: the value when nobody says otherwise, or REQUIRED (then the field must come before those with
-            a default, or the dataclass be ``kw_only``).
+        default: or REQUIRED (then the field must come before those with a default, or the dataclass be
+            ``kw_only``).
         help: one line for ``--help``.
         unit: of the number ("iters", "tokens", "USD"); shown in the help.
-        choices: the only values allowed.
-        positional: given on the command line without a flag (``tokenize FILE``).
-        low: the field that takes the lower end when this one, the upper, is given as a range (``2:4`` or a
-            list of two); given as one number, it sets the other to None.
-        is_path: a file or folder: a leading `~` or `~user` becomes the home folder, as a shell would have done.
-        least: the smallest number allowed, which `limits.refuse_absurd` checks.
+        choices: the allowed values.
+        positional: the command line has it without a flag (``tokenize FILE``).
+        low: the field for the lower end if the value is a range (``2:4`` or a list of two); this field takes the
+            upper end. A single number sets the other field to None.
+        is_path: a file or folder, in which a leading `~` or `~user` becomes the home folder, as in a shell.
+        least: the smallest allowed number, which `limits.refuse_absurd` checks.
     """
     metadata: dict[str, Any] = {"help": help, "unit": unit, "choices": choices, "positional": positional}
     metadata |= {"low": low, "is_path": is_path, "least": least}
@@ -67,9 +66,9 @@ def passed_on(default: Any, without: Mapping[str, str], helps: Mapping[str, str]
 
     Args:
         default: the other config, frozen; its values are the defaults.
-        without: settings that cannot be given here, and why: "is swept anyway". A setting that this config declares
-            itself is left out too.
-        helps: one line for ``--help`` in place of a setting's own.
+        without: settings that the user cannot give, and the reasons, such as "is swept anyway". Settings that this
+            config declares itself are left out too.
+        helps: other lines for ``--help`` by setting.
     """
     metadata = {"help": "", "choices": None, "is_path": False, "without": without, "helps": helps}
     return dataclasses.field(default=default, metadata=metadata)
@@ -77,16 +76,16 @@ def passed_on(default: Any, without: Mapping[str, str], helps: Mapping[str, str]
 
 @dataclass(frozen=True)
 class Setting:
-    """A key and flag of a config dataclass, of its own or of a config that it passes on."""
+    """A key and flag of a config dataclass, declared by itself or by a config that it passes on."""
 
     hint: Any  # its type
     default: Any  # MISSING where the user must give a value
     metadata: Mapping[str, Any]  # `option`'s
-    holder: str = ""  # the field that holds the config which it belongs to
+    holder: str = ""  # the field with the config that declares it; "" for the dataclass itself
 
 
 def settings_of(config_class: Any) -> dict[str, Setting]:
-    """All settings of a config dataclass by name, those of the configs that it passes on last."""
+    """All settings of a config dataclass by name; those of the configs that it passes on come last."""
     hints = typing.get_type_hints(config_class)
     own, passed = {}, {}
     for field in dataclasses.fields(config_class):
@@ -108,7 +107,7 @@ def settings_of(config_class: Any) -> dict[str, Setting]:
 
 
 def left_out(config_class: Any) -> dict[str, str]:
-    """Settings of configs that are passed on which cannot be given here, and why."""
+    """The settings of passed-on configs that the user cannot give, and the reasons."""
     reasons: dict[str, str] = {}
     for field in dataclasses.fields(config_class):
         reasons |= field.metadata.get("without", {})
@@ -116,11 +115,11 @@ def left_out(config_class: Any) -> dict[str, str]:
 
 
 def parse_arguments(config_class: type[Config], argv: list[str], command: str, description: str) -> Config:
-    """Fills ``config_class`` from the defaults, the file given with ``--config`` and the flags in ``argv``.
+    """Fill a config dataclass from its defaults, the file after ``--config`` and the flags in ``argv``.
 
     Raises:
-        UserError: unknown flag or key, wrong type, a value that is not among the choices, a required value
-            that is missing, or whatever ``__post_init__`` refuses.
+        UserError: unknown flag or key, wrong type, a value that is not among the choices, a missing value, or
+            whatever ``__post_init__`` refuses.
     """
     settings, reasons = settings_of(config_class), left_out(config_class)
     parser = _build_parser(settings, command, description)
@@ -161,15 +160,15 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
 
 
 def _attribute(name: str) -> str:
-    """The field of a setting: of `from`, which is a word of Python, `from_`."""
+    """The field of a setting; that of `from`, a keyword of Python, is `from_`."""
     return name + "_" if keyword.iskeyword(name) else name
 
 
 def expand_user(path: str, where: str) -> str:
-    """A path whose leading `~` or `~user` is replaced by the home folder; URIs stay as they are.
+    """Replace a leading `~` or `~user` of a path by the home folder; URIs do not change.
 
     Raises:
-        UserError: there is no such user.
+        UserError: the user does not exist.
     """
     expanded = os.path.expanduser(path)
     if expanded == path and re.match(r"~[\w.-]*(/|$)", path) and not os.path.lexists(path):
@@ -180,7 +179,7 @@ def expand_user(path: str, where: str) -> str:
 
 
 def _unknown(what: str, names: list[str], where: str, known: list[str], reasons: Mapping[str, str]) -> str:
-    """One line about the keys or flags that a command does not have, each with the name that may be meant."""
+    """One line about unknown keys or flags, each with a similar known name if there is one."""
 
     def hint(name: str) -> str:
         reason = reasons.get(_plain(name))
@@ -193,16 +192,16 @@ def _unknown(what: str, names: list[str], where: str, known: list[str], reasons:
 
 
 def convert(config_class: Any, name: str, value: Any, where: str) -> Any:
-    """A value, as a file or the command line has it, as the type of the field `name` of a config dataclass.
+    """Convert a value of a file or of the command line to the type of the setting `name` of a config dataclass.
 
     Raises:
-        UserError: it is of another type, or not among the choices; the message begins with `where`.
+        UserError: it has another type, or is not among the choices; the message begins with `where`.
     """
     return _convert(value, settings_of(config_class)[name], where)
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
-    """The keys and values of a flat YAML file, or of a ``.py`` file of literal assignments (not executed)."""
+    """Read the keys and values of a flat YAML file, or of a ``.py`` file of literal assignments (not executed)."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -212,7 +211,7 @@ def read_config_file(path: str | Path) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The settings of a config as plain values, fit for JSON and YAML (tuples become lists)."""
+    """The settings of a config as values for JSON and YAML; tuples become lists."""
     values = {}
     for name, setting in settings_of(type(config)).items():
         value = getattr(getattr(config, setting.holder) if setting.holder else config, _attribute(name))
@@ -221,7 +220,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def write_yaml(config: Any, path: str | Path) -> None:
-    """Writes a config as a file that ``--config`` reads back to an equal one."""
+    """Write a config to a file from which ``--config`` reads an equal one."""
+    from nanochat_tct.documents import to_yaml
+
     Path(path).write_text(to_yaml(to_dict(config)), encoding="utf-8")
 
 
@@ -236,9 +237,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _with_texts_joined(argv: list[str], settings: Mapping[str, Setting]) -> list[str]:
-    """Rewrite `--prompt TEXT` as `--prompt=\\0TEXT` where the text begins with a dash, as YAML may.
+    """Rewrite `--prompt TEXT` as `--prompt=\\0TEXT` if the text begins with a dash, as YAML may.
 
-    Otherwise argparse would take the text for a flag. No argument of a command line can hold a NUL.
+    Otherwise argparse would mistake the text for a flag. A NUL cannot occur in an argument, so it can be removed later.
     """
     texts = {_flag(name) for name, setting in settings.items() if setting.hint in (str, str | None)}
     joined: list[str] = []
@@ -251,7 +252,7 @@ def _with_texts_joined(argv: list[str], settings: Mapping[str, Setting]) -> list
 
 
 def _build_parser(settings: Mapping[str, Setting], command: str, description: str) -> argparse.ArgumentParser:
-    """Flags carry plain strings: ``_convert`` gives them their type, as it does for the values of a file."""
+    """The parser returns strings; ``_convert`` converts them, like the values of a file."""
     parser = _Parser(
         prog=f"nanochat-tct {command}",
         description=description,
@@ -314,6 +315,9 @@ def _flag(name: str) -> str:
 
 
 def _read_yaml(text: str, path: str | Path) -> dict[str, Any]:
+    # The reader of YAML takes longer to import than all else that `--help` needs.
+    from nanochat_tct.documents import DocumentError, read_workflow
+
     try:
         return read_workflow(text, "yaml")
     except DocumentError as error:
@@ -368,7 +372,7 @@ def _inspect(hint: Any) -> tuple[type, bool, bool, tuple[str, ...]]:
 
 
 def _read(name: str, value: Any, setting: Setting, where: str) -> dict[str, Any]:
-    """What a setting and, where it takes a range, the one for the range's lower end become."""
+    """The values of a setting and, if it takes a range, of the setting for the lower end."""
     low = setting.metadata.get("low")
     if not low:
         return {name: _convert(value, setting, where)}
@@ -382,7 +386,7 @@ def _read(name: str, value: Any, setting: Setting, where: str) -> dict[str, Any]
 
 
 def _convert(value: Any, setting: Setting, where: str) -> Any:
-    """A value of a file or of the command line as the type of its setting; a UserError names ``where``."""
+    """Convert a value of a file or of the command line to the type of its setting; a UserError names ``where``."""
     if typing.get_origin(setting.hint) is dict:
         return _to_lists(value, where)
     kind, is_list, optional, words = _inspect(setting.hint)
@@ -425,7 +429,7 @@ def _convert_one(value: Any, kind: type, setting: Setting, where: str, wanted: s
 
 
 def _to_number(value: str | int | float, kind: type) -> int | float | None:
-    """None for what is not a finite number, or not a whole one where ``kind`` is int; `1e9` is a whole number."""
+    """Convert to a finite number, which must be whole if ``kind`` is int, as `1e9` is; None if it is not one."""
     if kind is int and not isinstance(value, float):
         try:
             return int(value)
@@ -443,7 +447,7 @@ def _to_number(value: str | int | float, kind: type) -> int | float | None:
 
 
 def _to_lists(value: Any, where: str) -> dict[str, list[Any]]:
-    """Lists by name: a mapping of a file, or `name=value,value` of the command line. What is in them stays as it is."""
+    """Lists by name, from a mapping in a file, or `name=value,value` on the command line; items are not converted."""
     if isinstance(value, dict):
         pairs = [
             (name, items if isinstance(items, list | tuple) else [items]) for name, items in value.items()
@@ -459,14 +463,14 @@ def _to_lists(value: Any, where: str) -> dict[str, list[Any]]:
 
 
 def suggest(name: str, known: Iterable[Any]) -> str:
-    """The end of an error message about ``name``: the known name that is close to it, if there is one."""
+    """The end of an error message about ``name``, which suggests a similar known name if there is one."""
     names = {_plain(str(item)): str(item) for item in known}
     close = difflib.get_close_matches(_plain(name), names, n=1, cutoff=LIKE_ENOUGH)
     return f"; did you mean {names[close[0]]}?" if close else ""
 
 
 def _suggest_setting(name: str, known: list[str]) -> str:
-    """The same for a setting, which may be one of another trainer."""
+    """The same for a setting, whose name may be that of another trainer."""
     plain = _plain(name)
     names = {_plain(item): item for item in known}
     if plain not in names and (own := foreign_names.ours(plain, names)):

@@ -1,6 +1,6 @@
-"""`nanochat-tct doctor`: check the set-up; a line for each check, and what to do if it fails.
+"""`nanochat-tct doctor`: checks the set-up, and prints a line for each check, with what to do if it fails.
 
-A check imports what it needs: that may be what is broken.
+Each check imports what it needs itself, because an import may be what fails.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 
 GIB = 2**30
-MIN_GLIBC = (2, 28)  # what the wheels of torch and Ray are built for
+MIN_GLIBC = (2, 28)  # required by the wheels of torch and Ray
 MIN_DISK_BYTES = 2 * GIB
 MIN_SHARED_MEMORY_BYTES = GIB // 2
 TRAINING_WORKFLOWS = 60
@@ -57,7 +57,7 @@ class DoctorConfig:
 
 
 class Skipped(Exception):
-    """There is nothing to check here."""
+    """Raised by a check that does not apply here."""
 
 
 def check_python(config: DoctorConfig) -> str:
@@ -271,19 +271,19 @@ CHECKS: dict[str, Callable[[DoctorConfig], str]] = {
 
 
 def run_check(check: Callable[[Any], str], subject: Any) -> tuple[str, str]:
-    """Returns "ok", "FAIL" or "skip", and a line with what was found, or what to do."""
+    """Run one check. Returns "ok", "FAIL" or "skip", and a line with the result, or with what to do."""
     try:
         return "ok", check(subject)
     except Skipped as reason:
         return "skip", str(reason)
     except UserError as error:
         return "FAIL", str(error)
-    except Exception as error:  # whatever is broken here, the other checks run too
+    except Exception as error:  # any other failure must not prevent the other checks
         return "FAIL", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def doctor(config: DoctorConfig) -> int:
-    """Run every check. Returns 0 if none failed, otherwise 1."""
+    """Run all checks. Returns the exit code: 0 if none failed, otherwise 1."""
     checks: dict[str, Callable[[Any], str]] = CHECKS
     subject: Any = config
     if config.cluster is not None:

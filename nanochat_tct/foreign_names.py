@@ -1,8 +1,8 @@
-"""The names that other trainers (nanoGPT, nanochat, Hugging Face) give our settings, for suggestions in messages."""
+"""The names of our settings in other trainers (nanoGPT, nanochat, Hugging Face), for suggestions in messages."""
 
 from collections.abc import Iterable
 
-# our name: theirs. If several of ours match one of theirs, the first that a command has is suggested.
+# Their names by ours. If one of theirs stands for several of ours, the first that the command has is suggested.
 NAMES = {
     "context_size": "block_size n_ctx n_positions max_seq_len max_seq_length seq_len seq_length sequence_len "
     "sequence_length context_length context_len ctx_len max_position_embeddings model_max_length max_length",
@@ -59,7 +59,7 @@ NAMES = {
     "seed": "random_seed",
     "tokenizer": "tokenizer_name",
 }
-# Settings with another form here, or another unit.
+# Notes on settings that have another form or unit here.
 NOTES = {
     "use_gpu": "true or false",
     "precision": "bf16 or fp32",
@@ -72,7 +72,7 @@ NOTES = {
     "checkpoint_dir": "a run is a folder in it, named run_name",
     "data_dir": "a token store that prepare wrote",
 }
-# Settings without a counterpart here, which can be left out.
+# Settings that have no counterpart here and can be left out.
 NOTHING = frozenset(
     "backend bias eval_only dataloader_num_workers dataloader_pin_memory pin_memory local_rank gpt2 "
     "remove_unused_columns overwrite_output_dir do_train do_eval ddp_find_unused_parameters "
@@ -81,10 +81,10 @@ NOTHING = frozenset(
 
 
 def ours(name: str, known: Iterable[str]) -> str | None:
-    """The name among `known` for what another trainer calls `name`; None if there is none."""
+    """The name among `known` for the setting `name` of another trainer; None if there is none."""
     return next((own for own in NAMES if own in known and name in NAMES[own].split()), None)
 
 
 def is_theirs(name: str) -> bool:
-    """Whether another trainer has a setting of that name."""
+    """Whether another trainer has a setting with this name."""
     return name in NOTHING or any(name in names.split() for names in NAMES.values())

@@ -1,4 +1,4 @@
-"""Refuse settings that can never work: numbers out of range, text that is not Unicode, folders that cannot exist."""
+"""Refuse settings that cannot work: numbers out of range, text that is not Unicode, folders that cannot be written."""
 
 import dataclasses
 import os
@@ -10,17 +10,17 @@ from typing import Any
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import is_remote
 
-LARGEST_INTEGER = 2**63 - 1  # of NumPy, torch and Parquet
+LARGEST_INTEGER = 2**63 - 1  # that NumPy, torch and Parquet can hold
 LARGEST_FLOAT = 1e9
-LONGEST_NAME = 255  # bytes of a file's name, on the file systems of Linux and macOS
+LONGEST_NAME = 255  # bytes in the name of a file, on the file systems of Linux and macOS
 
 
 def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT, any_bytes: tuple[str, ...] = ()) -> None:
-    """Check the fields of a config dataclass: numbers too small or beyond all bounds, and text that is not Unicode.
+    """Check the fields of a config dataclass for numbers that are too small or too large, and for invalid text.
 
     Args:
-        largest: for floats.
-        any_bytes: fields that may hold any bytes: names of existing files, which need not be UTF-8, and prompts.
+        largest: the largest float.
+        any_bytes: fields whose text may hold any bytes: names of existing files, which need not be UTF-8, and prompts.
     Raises: UserError.
     """
     for field in dataclasses.fields(config):
@@ -38,14 +38,14 @@ def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT, any_bytes: tuple[
 
 
 def is_text(text: str) -> bool:
-    """Whether it is Unicode that a path can have: no NUL, no lone surrogates (bytes that were not UTF-8)."""
+    """Whether a path can have this text: without NUL and lone surrogates, which stand for bytes that are not UTF-8."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def refuse_folder(path_or_uri: str, flag: str) -> None:
-    """Check a folder that a job will write to, and that need not exist, leaving nothing behind. URIs are not checked.
+    """Check that a job can write to a folder, which need not exist yet. URIs are not checked.
 
-    Raises: UserError when it cannot be made or written to.
+    Raises: UserError when the folder cannot be created or written to.
     """
     if is_remote(path_or_uri):
         return
@@ -56,13 +56,13 @@ def refuse_folder(path_or_uri: str, flag: str) -> None:
         try:
             mode = folder.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
-            continue  # a folder above it decides
+            continue  # the folder above it decides
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()
             raise UserError(f"{flag} {_short(path_or_uri)}: {reason}; choose another folder") from error
         if not stat.S_ISDIR(mode):
             raise UserError(f"{flag} {path_or_uri}: {folder} is a file; name a folder")
-        try:  # permissions do not say enough: nobody can write to /proc or /sys
+        try:  # try it: permissions do not tell that nobody can write to /proc or /sys
             tempfile.TemporaryDirectory(dir=folder).cleanup()
         except OSError as error:
             reason = os.strerror(error.errno or 0).lower()

@@ -162,7 +162,7 @@ def test_exit_codes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     for failure, code, message in (
         ("mistake", 2, "error: no such thing; do this\n"),
         ("full disk", 2, "error: /data/tokens.bin: no space left on device; free some space and run again\n"),
-        ("refused", 2, "error: /data: permission denied; choose another place"),
+        ("refused", 2, "error: /data: permission denied; choose another path"),
         ("interrupted", 130, ""),
     ):
         assert main(["job", "--failure", failure]) == code

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "evaluation.loss": {"data", "model"},
     "generation": BASE | {"tokenizer", "model"},
     "training": BASE | {"tokenizer", "model", "data", "synthetic", "evaluation.loss", "generation", *RAY},
-    "evaluation": BASE | {"tokenizer", "model", "data", "generation", "training"},
+    "evaluation": BASE | {"tokenizer", "model", "data", "generation"},
     "tuning": BASE | {"tokenizer", "model", "data", "evaluation", "generation", "training", *RAY},
     "doctor": BASE | {"tokenizer", "data", "synthetic", "evaluation", "cluster_file", *RAY},
     "cli": {"config", "errors"},  # the jobs are imported by name, when one is called

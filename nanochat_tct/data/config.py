@@ -36,7 +36,7 @@ class PrepareConfig:
     split_seed: int = option(0, "another seed, another split")
     tokenizer: str = option("builtin", "builtin, wheel, or the path of a vocabulary file", is_path=True)
     max_rejected: float = option(0.5, "fail if more of the documents than this are bad", "fraction")
-    masks: bool = option(True, "also store which tokens are legal at each place, for --mask-illegal of train")
+    masks: bool = option(True, "also store which tokens are legal at each position, for train --mask-illegal")
     concurrency: int | None = option(None, "tasks at a time; none: one a CPU", least=1)
     export_pt: bool = option(False, "also write train.pt and val.pt: int64 (num_windows, context_size + 1)")
     max_file_bytes: int = option(DEFAULT_LIMITS.max_bytes, "larger documents are rejected", "bytes", least=1)
@@ -52,7 +52,7 @@ class PrepareConfig:
             raise UserError(f"max_rejected is {self.max_rejected}: it is a fraction from 0 to 1")
 
     def settings(self) -> "StoreSettings":
-        """The part that decides the content of the store."""
+        """The settings that decide the content of the store."""
         from nanochat_tct.data.store_writer import StoreSettings
 
         return StoreSettings(
@@ -64,7 +64,7 @@ class PrepareConfig:
         )
 
     def limits(self) -> Limits:
-        """Limits of a document."""
+        """What a single document may cost."""
         return dataclasses.replace(
             DEFAULT_LIMITS, max_bytes=self.max_file_bytes, max_depth=self.max_depth, max_nodes=self.max_nodes
         )

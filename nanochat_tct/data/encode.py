@@ -1,6 +1,5 @@
-"""What a task of the preparation does: one part of the input in, a table of encoded documents out."""
+"""The work of one task of `prepare`: from a part of the input to a table of encoded documents."""
 
-import functools
 import hashlib
 import pickle
 import socket
@@ -16,19 +15,19 @@ from nanochat_tct.documents import DocumentError, Limits, json_bytes
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
-ENCODED_VERSION = 2  # of what a task works out; what one of another version left is encoded again
-ENDS_JOB = "ends the job"  # the reason of a row that holds no document but a UserError's message
+ENCODED_VERSION = 2  # of the tables; tables of another version are thrown away
+ENDS_JOB = "ends the job"  # the reason of a row that holds the message of a UserError instead of a document
 
 
 class EncodedDocument(NamedTuple):
-    """A document that is fit for the store or, with a `reason`, one that is rejected."""
+    """A document for the store or, with a `reason`, a rejected one."""
 
     source: str
     repo: str | None
     content_hash: bytes | None = None  # SHA-256 of the compact JSON
     json_bytes: int | None = None  # of the compact JSON
     tokens: bytes | None = None  # uint16 little-endian
-    mask_numbers: bytes | None = None  # this and the next: see MaskSender; without masks anything is legal
+    mask_numbers: bytes | None = None  # for this and `new_masks` see MaskSender; None: every token is legal
     new_masks: bytes | None = None
     normal_hash: bytes = b""  # see split.normal_hash
     reason: str | None = None  # a short code for counting
@@ -49,7 +48,6 @@ ENCODED_SCHEMA = pa.schema(
         ("message", pa.string()),
     ]
 )
-load_once = functools.cache(load_tokenizer)
 
 
 def encode_parts(
@@ -59,15 +57,15 @@ def encode_parts(
 
     Args:
         batch: a column `part` of pickled Part.
-        fingerprint: of the driver's tokenizer; the one of this machine must be the same.
-        with_masks: also work out which tokens are legal at the position of each token.
+        fingerprint: of the driver's tokenizer, which this machine's must equal.
+        with_masks: also find which tokens are legal at each position.
 
     Returns:
-        A table of ENCODED_SCHEMA, in the order of the input; or one row with the reason ENDS_JOB and the message of
-        a UserError, as exceptions come back from Ray without their cause.
+        A table of ENCODED_SCHEMA, in the order of the input. After a UserError it is a single row with the reason
+        ENDS_JOB and the message, because Ray returns exceptions without their cause.
     """
     try:
-        tokenizer = load_once(tokenizer_name)
+        tokenizer = load_tokenizer(tokenizer_name)
         if tokenizer.fingerprint != fingerprint:
             raise UserError(
                 f"machine {socket.gethostname()} has another tokenizer {tokenizer_name}: install the same package "
@@ -76,7 +74,7 @@ def encode_parts(
         rows: list[EncodedDocument] = []
         for pickled in batch.column("part").to_pylist():
             sender = MaskSender() if with_masks else None
-            part = pickle.loads(pickled)  # noqa: S301  (what `prepare` itself put into the task)
+            part = pickle.loads(pickled)  # noqa: S301  (`prepare` itself pickled it)
             rows += (encode_raw(raw, tokenizer, limits, sender) for raw in read_part(part, limits))
     except UserError as error:
         rows = [EncodedDocument("", None, reason=ENDS_JOB, message=str(error))]
@@ -86,15 +84,15 @@ def encode_parts(
 def encode_raw(
     raw: RawDocument, tokenizer: Any, limits: Limits, sender: MaskSender | None = None
 ) -> EncodedDocument:
-    """Parse, check and encode one document; one that is not fit for the store comes back with the reason."""
+    """Parse, check and encode one document. A document that the store cannot take is returned with the reason."""
     repo = raw.repo
     try:
-        # a vocabulary of another language may have numbers as keys, merge keys, or no mapping at all
+        # The language of another vocabulary may allow numbers as keys, merge keys, and values other than mappings.
         value, repo = parse_raw(raw, limits, any_value=not tokenizer.is_github)
         return encode_document(raw.source, repo, value, tokenizer, sender)
     except (DocumentError, TokenizerError) as error:
         reason = error.reason if isinstance(error, DocumentError) else "schema"
-        # One line of text that Arrow takes: the message may quote the document, lone surrogates included.
+        # The message may quote the document, with its line breaks and lone surrogates, which Arrow refuses.
         message = " ".join(str(error).split()).encode("utf-8", "backslashreplace").decode()[:500]
         return EncodedDocument(raw.source, repo, reason=reason, message=message)
 
@@ -102,7 +100,7 @@ def encode_raw(
 def encode_document(
     source: str, repo: str | None, value: Any, tokenizer: Any, sender: MaskSender | None = None
 ) -> EncodedDocument:
-    """Tokens of a document and, if there is a sender, the masks of legal tokens at their positions.
+    """Encode a document and, if there is a sender, find the mask of legal tokens at each position.
 
     Raises TokenizerError if the tokenizer refuses the value.
     """
@@ -110,7 +108,7 @@ def encode_document(
         compact = json_bytes(value)
     except RecursionError:
         raise TokenizerError("", "nested too deep") from None
-    # from the text, which is needed anyway: the tokenizer's C code begins there
+    # The hash needs the text anyway, and the tokenizer reads text in C.
     ids = tokenizer.encode(compact.decode("utf-8", "surrogatepass"))
     masks = tokenizer.masks_of(ids) if sender is not None else None
     mask_numbers, new_masks = (None, None) if sender is None or masks is None else sender.send(masks)

@@ -1,4 +1,4 @@
-"""Encoded parts of the input on disk, so that a `prepare` that was killed continues where it stopped."""
+"""Encoded parts of the input on disk, so that an interrupted `prepare` continues where it stopped."""
 
 import hashlib
 import shutil
@@ -14,15 +14,14 @@ FOLDER = ".encoded"  # in the store's folder, until the store is written
 
 
 class EncodedParts:
-    """The tables of the first parts, in order.
-
-    Attributes:
-        count: the number of tables.
-    """
+    """The tables of the first `count` parts, in order."""
 
     def __init__(self, output: Path, identity: str) -> None:
-        """Find what an earlier run left, and delete it if it has another `identity`: the text of everything that
-        decides what the tables hold."""
+        """Find the tables of an earlier run. Those with another `identity` are deleted.
+
+        Args:
+            identity: everything that decides the content of the tables, as text.
+        """
         self.folder = output / FOLDER
         digest = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()
         identity_file = self.folder / "identity"
@@ -39,9 +38,9 @@ class EncodedParts:
             return file.read_all()
 
     def append(self, table: pa.Table) -> None:
-        """Keep the table of the next part. Raises: OSError."""
+        """Write the table of the next part. Raises: OSError."""
         options = pa.ipc.IpcWriteOptions(compression="zstd")
-        # A lost part is encoded again, so no waiting for the disk.
+        # Without waiting for the disk: a table that a power cut destroys is made again.
         with (
             replacing(self._path(self.count), sync=False) as partial,
             pa.ipc.new_file(partial, table.schema, options=options) as file,
@@ -53,7 +52,7 @@ class EncodedParts:
         return self.folder / f"{index:06}.arrow"
 
     def _is_whole(self, index: int) -> bool:
-        """Whether its end can be read: a power cut may leave a file that is shorter than it was."""
+        """Whether the end of a table can be read: a power cut may shorten files."""
         try:
             with pa.ipc.open_file(self._path(index)) as file:
                 return bool(file.num_record_batches >= 0)
@@ -62,6 +61,6 @@ class EncodedParts:
 
 
 def clear(output: Path) -> None:
-    """Delete the parts in a store's folder."""
+    """Delete the encoded parts in the folder of a store."""
     with suppress(FileNotFoundError):
         shutil.rmtree(output / FOLDER)

@@ -1,8 +1,8 @@
 """The masks of a store: each different mask once, and for every token the id of its mask.
 
-A mask says which tokens are legal at the position of a token. A task of the preparation sees the documents of its part
-of the input only, so it numbers the masks of that part, and sends the bits of each along with the first document that
-has it. The store numbers them again, in the order of its documents, whatever part they come from.
+A mask says which tokens are legal at one position. A task of `prepare` sees only its own part of the input, so it
+numbers the masks of that part, and sends the bits of each mask with the first document that has it. The store numbers
+them again in the order of its documents, so that the ids do not depend on the parts.
 """
 
 import itertools
@@ -25,8 +25,8 @@ class MaskSender:
         Args:
             masks: packed bits, one mask for each token.
 
-        Returns: for each token the number of its mask, uint32 little-endian; and the bits of the masks that no
-            document before had, one after the other.
+        Returns: for each token the number of its mask, uint32 little-endian; and the bits of the masks that are new in
+            this part, one after the other.
         """
         sent = len(self._numbers)
         numbers = [self._numbers.setdefault(mask, len(self._numbers)) for mask in masks]
@@ -38,7 +38,7 @@ class MaskTable:
     """Numbers the masks of a store. Mask 0 allows every token, and replaces masks beyond MAX_MASKS.
 
     Args:
-        vocab_size: bits of a mask; packed, the last byte is filled up.
+        vocab_size: bits of a mask, which is packed into whole bytes.
     """
 
     def __init__(self, vocab_size: int) -> None:
@@ -48,11 +48,11 @@ class MaskTable:
         self._part: list[bytes] = []  # the masks of the current part, by their numbers there
 
     def start_part(self) -> None:
-        """From now on, documents come from another MaskSender."""
+        """Forget the masks of the part before: the next documents come from another MaskSender."""
         self._part = []
 
     def receive(self, new: bytes) -> None:
-        """Take the bits that came with a document, even if the store does not take the document in."""
+        """Take the bits that came with a document. Later documents may need them even if the store skips this one."""
         self._part += (new[start : start + self.mask_bytes] for start in range(0, len(new), self.mask_bytes))
 
     def assign_ids(self, numbers: bytes) -> tuple[bytes, bytes]:

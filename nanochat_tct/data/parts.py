@@ -1,6 +1,6 @@
 """Cut the input into parts of a few MB, and read their documents: YAML, JSON, JSON lines and Parquet.
 
-Documents come in the order of their files' names, then of their rows, and nothing else decides it.
+The names of files, and then the order of lines or rows, alone decide the order of documents.
 """
 
 import functools
@@ -24,9 +24,9 @@ from nanochat_tct.storage.object_storage import persist
 PART_BYTES = 8 << 20
 PART_FILES = 1000
 PART_ROWS = 500
-MAX_SLICES = 8  # of a Parquet row group: each slice reads the group from its start
+MAX_SLICES = 8  # of a Parquet row group, as the task of each slice reads the group from its start
 REMOTE_THREADS = 16
-LINE_OVERHEAD = 6  # how much longer than a workflow its text can be in a line of JSON, because of escapes
+LINE_OVERHEAD = 6  # a character takes up to 6 in a JSON string, as an escape
 Result = TypeVar("Result")
 
 
@@ -43,7 +43,7 @@ class Part:
 
     @property
     def names(self) -> list[str]:
-        """Of the documents in the lines or rows of one file."""
+        """The names of the documents, which are lines or rows of one file."""
         return [
             f"{self.sources[0].name}#{number + 1}"
             for number in range(self.first, self.first + self.documents)
@@ -52,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class RawDocument:
-    """A document as found; or, with `error`, one that cannot be read."""
+    """The content of a document, not parsed yet; or, with `error`, a document that cannot be read."""
 
     source: str
     repo: str | None
@@ -92,7 +92,7 @@ def plan_parts(sources: list[Source]) -> list[Part]:
 
 
 def _plan_lines(source: Source) -> Iterator[Part]:
-    """Cut at line ends; reads the file once, to count lines. A line longer than a part is a part by itself."""
+    """Cut a file at line ends. Lines have numbers, so the file is read once. A very long line is a part by itself."""
     with _planning(source), _open(source) as file:
         position = start = first = 0
         while block := file.read(PART_BYTES):
@@ -140,7 +140,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
-    """Yield the documents of a part in order. One that cannot be read comes with its error; nothing is lost.
+    """Yield the documents of a part in order, including those that cannot be read.
 
     Raises:
         UserError: a file is not on this machine.
@@ -162,14 +162,14 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
 
 
 def _all_of(source: Source, read: Callable[..., Iterable[Result]], *arguments: Any) -> list[Result]:
-    """What `read` yields of a source; a request that object storage fails is tried again."""
+    """Everything that `read` yields of a source; a failed request to object storage is repeated."""
     if source.filesystem:
         return persist(source.location, lambda: list(read(*arguments)))
     return list(read(*arguments))
 
 
 def _raise_if_remote(source: Source, error: Exception) -> None:
-    """A failure of the storage is not the document's fault."""
+    """Raise a failure of the storage, for which the document must not be rejected."""
     if source.filesystem and isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
         raise error
 
@@ -270,10 +270,10 @@ def _one_line(error: Exception) -> str:
 
 
 def parse_raw(raw: RawDocument, limits: Limits, any_value: bool = False) -> tuple[Any, str | None]:
-    """The value of a document and its repository, if that is known.
+    """Parse a document. Returns its value and its repository, if known.
 
     Args:
-        any_value: also take documents that are not mappings, which other schemas than that of workflows may allow.
+        any_value: also accept documents that are not mappings; schemas other than GitHub's may allow them.
 
     Raises:
         DocumentError: it cannot be read, or is not a workflow document.
@@ -283,7 +283,7 @@ def parse_raw(raw: RawDocument, limits: Limits, any_value: bool = False) -> tupl
     read = read_document if any_value else read_workflow
     if raw.format != "json-line":
         return read(raw.text, raw.format, limits), raw.repo
-    # A line holds a document, or an object with its `text` and perhaps its `repo`.
+    # A line is a document itself, or an object with the `text` and perhaps the `repo` of a document.
     value = read(raw.text, "json", replace(limits, max_bytes=limits.max_bytes * LINE_OVERHEAD))
     if isinstance(value, dict) and isinstance(value.get("text"), str) and "jobs" not in value:
         repo = value.get("repo")

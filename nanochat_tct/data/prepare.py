@@ -1,9 +1,9 @@
 """The `prepare` job: read -> parse -> check -> encode (Ray Data tasks) -> de-duplicate -> split -> write.
 
-A task gets a part of the input, a few MB, and returns a table of encoded documents; Ray Data hands the tables over
-in the order of the input, whatever the number of tasks, and this process writes them to the store one after
-the other. So the output does not depend on the parallelism, and no process ever holds more than some parts.
-Each table is also kept on disk until the store is written: a run that was killed continues with the part after it.
+Each task reads a part of the input, a few MB, and returns a table of encoded documents. Ray Data yields the tables in
+the order of the input, and this process writes them to the store one after the other. So the output does not depend on
+the number of tasks, and no process holds more than a few parts. Each table also stays on disk until the store is
+finished, so that an interrupted run continues with the next part.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,16 @@ from nanochat_tct.ray_compat import PROGRESS_LOGGER
 from nanochat_tct.ray_session import start_ray, user_errors
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tracking.terminal import Terminal
+from nanochat_tct.tracking.terminal import with_progress
 
-SPLIT_RULE = "by owner, near-duplicates apart"  # a store that was split by another rule is written again
-FEW_OWNERS = 5  # with fewer, one or two owners make up all of validation
-UNEVEN = 0.2  # warn about a training split that is farther than this from the fraction asked for
-QUIET_PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
-DOCUMENTS = "preparing {task.completed:,.0f} of {task.total:,.0f} documents"  # the label of the bar
+SPLIT_RULE = "by owner, near-duplicates apart"  # a store with another rule is written again
+FEW_OWNERS = 5  # with fewer, validation consists of one or two owners
+UNEVEN = 0.2  # warn if the training split differs by more from the fraction asked for
+PROGRESS_SECONDS = 10  # between lines of progress when there is no terminal
 
 
 def prepare(config: PrepareConfig) -> TokenStore:
-    """Write the token store that `config` asks for, unless it exists already. Prints what it did.
-
-    Starts Ray if this process has none.
+    """Write a token store, unless it is up to date already, and print a summary. Starts Ray if it is not running.
 
     Raises:
         UserError: nothing to read, too many bad documents, or an output that cannot be written.
@@ -72,11 +70,11 @@ def prepare(config: PrepareConfig) -> TokenStore:
 
 
 def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, Any]) -> TokenStore | None:
-    """The finished store that this very run would write again, uploaded if its upload failed before."""
+    """The finished store of an equal earlier run, if there is one; it is uploaded if that failed before."""
     output = local_path(config.output)
     candidates: list[str | Path] = [output] if output.is_dir() else []
     if is_remote(config.output):
-        RemoteFolder(config.output).files()  # so that storage that refuses is found before the work
+        RemoteFolder(config.output).files()  # raises before the work if the storage refuses
         candidates.append(config.output)
     for candidate in candidates:
         try:
@@ -84,17 +82,17 @@ def _find_unchanged(config: PrepareConfig, tokenizer: Any, identity: dict[str, A
         except StorageError:
             raise
         except UserError:
-            continue  # missing, half-written or damaged: it is written again
+            continue  # missing, half-written or damaged, so it is written again
         if (
             store.manifest["input"] == json.loads(json.dumps(identity))
             and store.manifest["settings"] == dataclasses.asdict(config.settings())
             and store.tokenizer_fingerprint == tokenizer.fingerprint
         ):
-            is_new = is_remote(config.output) and upload_store(output, config.output)  # it failed last time
+            is_new = is_remote(config.output) and upload_store(output, config.output)
             what = "prepared before, and brought there now" if is_new else "up to date"
             documents = store.manifest["counts"]["documents"]
             print(f"{config.output} is {what}: {documents:,} documents; nothing to do")
-            encoded_parts.clear(output)  # of a run that was killed in its last moment
+            encoded_parts.clear(output)  # left by a run that was killed after it finished the store
             return store
     return None
 
@@ -116,17 +114,18 @@ def _write(
             if done.count < len(parts):
                 start_ray()
             ray_seconds = time.monotonic() - ray_begin
-            progress = _Progress(sum(part.documents for part in parts))
-            with progress:
-                for table in _tables(parts, done, output, config, tokenizer):
+            total = sum(part.documents for part in parts)
+            tables = _tables(parts, done, output, config, tokenizer)
+            shown = with_progress(tables, total, "preparing {} of {} documents", len, PROGRESS_SECONDS)
+            with closing(shown):  # removes the bar before an error is printed
+                for table in shown:
                     writer.add_table(table)
-                    progress.advance(len(table))
             _check_rejected(writer, config)
             store = writer.commit(identity, config.export_pt)
         except StorageError:
-            raise  # once the machine or the storage is mended, the same command continues from here
+            raise  # the parts stay: the same command continues once the storage works again
         except UserError:
-            encoded_parts.clear(output)  # what is to be mended changes the work, or the disk is full
+            encoded_parts.clear(output)  # the user will change the input or the settings, or needs the space
             raise
         encoded_parts.clear(output)
     if is_remote(config.output):
@@ -138,7 +137,7 @@ def _write(
 def _tables(
     parts: list[Part], done: EncodedParts, output: Path, config: PrepareConfig, tokenizer: Any
 ) -> Iterator[pa.Table]:
-    """The tables of all parts: those that are encoded already, then the others, each kept before it is yielded."""
+    """The tables of all parts: those on disk, then the others, which are written to disk before they are yielded."""
     start = done.count
     yield from map(done.read, range(start))
     if start == len(parts):
@@ -150,16 +149,16 @@ def _tables(
 
 
 def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterator[pa.Table]:
-    """Run the tasks; yield their tables in the order of the parts."""
+    """Encode the parts on Ray; yield their tables in the order of the parts."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger(PROGRESS_LOGGER).setLevel(logging.ERROR)  # warns that its bars are off
+    logging.getLogger(PROGRESS_LOGGER).setLevel(logging.ERROR)  # else Ray warns that its bars are off
     blocks = [pa.table({"part": pa.array([pickle.dumps(part)], pa.binary())}) for part in parts]
     dataset = ray.data.from_arrow(blocks).map_batches(
-        encode_parts,  # type: ignore[arg-type]  # its own stubs do not know fn_kwargs
+        encode_parts,  # type: ignore[arg-type]  # Ray's type does not allow for fn_kwargs
         batch_format="pyarrow",
-        batch_size=None,  # a block, that is one part, for each task
+        batch_size=None,  # a task for each block, which is one part
         fn_kwargs={
             "tokenizer_name": config.tokenizer,
             "fingerprint": tokenizer.fingerprint,
@@ -171,9 +170,9 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
     options = dataset.context.execution_options
     options.preserve_order = True
     if config.concurrency is not None:
-        # Also for a cluster with an autoscaler, which would otherwise add machines that have nothing to do.
+        # Otherwise a cluster's autoscaler would add machines that have nothing to do.
         options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=config.concurrency)
-    dataset.context.enable_progress_bars = False  # ours counts documents
+    dataset.context.enable_progress_bars = False  # ours counts documents, Ray's count blocks
     with user_errors():
         tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
         for table in tables:
@@ -202,7 +201,7 @@ def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
 
 
 def split_warnings(store: TokenStore) -> list[str]:
-    """What is unusual about the split into training and validation: a line each, with the reason and what to do."""
+    """A line for each thing that is unusual about the split, with the reason and what to do."""
     counts, settings = store.manifest["counts"], store.manifest["settings"]
     documents, val, near = (counts[name] for name in ("documents", "val_documents", "near_duplicates"))
     fraction, train = settings["train_split"], counts["train_documents"]
@@ -239,26 +238,6 @@ def split_warnings(store: TokenStore) -> list[str]:
             f"owner, and there are {len(owners):,}; {more}, or take another --split-seed"
         )
     return warnings
-
-
-class _Progress(Terminal):
-    """Documents done, documents/s and time left: a bar on a terminal, else a line now and then, on stderr."""
-
-    def __init__(self, total: int) -> None:
-        super().__init__(total, sys.stderr, DOCUMENTS)
-        self.total = total
-        self.done = 0
-        self.begin = self.last_line = time.monotonic()
-
-    def advance(self, documents: int) -> None:
-        self.done += documents
-        now = time.monotonic()
-        rate = self.done / (now - self.begin)
-        pace = f"{rate:,.0f}/s, {(self.total - self.done) / rate:,.0f} s left"
-        self.update(self.done, pace)
-        if self.bar is None and now - self.last_line > QUIET_PROGRESS_SECONDS:
-            self.last_line = now
-            self.line(f"preparing: {self.done:,} of {self.total:,} documents, {pace}")
 
 
 def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_seconds: float) -> None:

@@ -1,11 +1,11 @@
-"""The repository that a workflow belongs to, and its owner: by git's config, a URL, or the names of folders."""
+"""The repository and owner of a workflow, found in git's config, in a URL, or in the names of folders."""
 
 import os
 import re
 
 WORKFLOWS = os.path.join(".github", "workflows")
 MAX_CONFIG_BYTES = 1 << 20
-# What comes before `owner/name` in https://github.com/owner/name, git@github.com:owner/name and github.com/owner/name
+# The part before `owner/name` in https://github.com/owner/name, git@github.com:owner/name and github.com/owner/name
 HOST = re.compile(r"^(?:(?!file)[a-z][a-z0-9+.-]*://[^/]+/|[^/@:]+@[^/:]+:|[^/.]+\.[^/]+/(?=[^/]+/))", re.I)
 
 
@@ -16,13 +16,12 @@ def repo_of_url(url: str) -> str | None:
 
 
 def owner_of(repo: str) -> str:
-    """The owner of a repository `owner/name` or of its URL, in lower case as GitHub compares them; a bare name is its
-    own owner."""
+    """The owner in `owner/name` or in a URL, in lower case, as GitHub ignores case; a bare name counts as the owner."""
     return (repo_of_url(repo) or repo.strip("/")).split("/")[0].casefold()
 
 
 def repo_of_config(text: str) -> str | None:
-    """`owner/name` of the remote `origin`, or else of the first remote, in the text of git's config."""
+    """The `owner/name` of the remote `origin`, or else of the first remote, in the text of git's config."""
     remote = ""
     urls: dict[str, str] = {}
     for line in text.splitlines():
@@ -34,14 +33,14 @@ def repo_of_config(text: str) -> str | None:
 
 
 def repo_of_folder(inside: str) -> str | None:
-    """`owner/name` by the path of a checkout from the folder that the user gave; None for that folder itself."""
+    """The last two names in the path from the input folder to a checkout; None if the two are the same."""
     if inside == "." or inside.startswith(".."):
         return None
     return utf8("/".join(inside.split("/")[-2:])) or None
 
 
 def repo_of_checkout(checkout: str, inside: str) -> str | None:
-    """The repository of a folder that may be a checkout, at the path `inside` from the folder that the user gave."""
+    """The repository of a folder that may be a checkout, at the path `inside` from the input folder."""
     if not os.path.lexists(os.path.join(checkout, ".git")):
         return repo_of_folder(inside)
     name = os.path.basename(os.path.realpath(checkout))
@@ -49,7 +48,7 @@ def repo_of_checkout(checkout: str, inside: str) -> str | None:
 
 
 def _git_config(checkout: str) -> str:
-    """The text of git's config of a checkout, also of a worktree and of a submodule; empty if it cannot be read."""
+    """The text of git's config of a checkout, worktree or submodule; empty if it cannot be read."""
     git = os.path.join(checkout, ".git")
     try:
         if os.path.isfile(git):
@@ -68,7 +67,7 @@ def _read(path: str) -> str:
 
 
 def utf8(path: str) -> str:
-    """A path as text that can be stored: bytes that are not UTF-8 are replaced."""
+    """A path as text for the store, in which bytes that are not UTF-8 are replaced."""
     try:
         path.encode()
     except UnicodeEncodeError:

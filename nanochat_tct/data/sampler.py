@@ -1,7 +1,7 @@
-"""The order in which training sees its windows: a pure function of (seed, step) over the global batch.
+"""The order in which training sees windows: a pure function of (seed, step) over the global batch.
 
-It has no state between steps, so the number of a step is enough to resume a run, and the order does not depend on how
-many workers share a batch. The shuffle is our own and fixed: a newer NumPy or torch does not change it.
+There is no state, so the step alone is enough to resume a run, and the order does not depend on the number of workers.
+The shuffle is our own, so that no new version of NumPy or torch changes it.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ _GOLDEN = 0x9E3779B97F4A7C15
 
 
 class WindowSampler:
-    """Gives each batch its windows out of 0 .. num_windows - 1: all once an epoch, each epoch in another order."""
+    """Chooses the windows of each batch from 0 .. num_windows - 1: each once an epoch, every epoch in a new order."""
 
     def __init__(self, num_windows: int, seed: int) -> None:
         assert num_windows > 0, "a sampler needs at least one window"
@@ -50,9 +50,9 @@ def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def batch_hash(rows: np.ndarray, first: int = 0) -> int:
-    """A hash of a batch of windows, to compare runs: the hashes of its parts add up to that of the whole.
+    """A hash of a batch of windows, to compare runs. Workers hold a part of the batch each, and add up their hashes.
 
-    So the workers, which hold a part each, sum theirs. A sum of 2**17 rows is still exact in float64.
+    A sum over 2**17 rows is still exact in float64.
 
     Args:
         rows: (n, window) integers, a contiguous part of the batch.

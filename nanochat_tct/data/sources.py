@@ -1,7 +1,7 @@
-"""Find the files of `--input`: folders, globs, git checkouts and single files; local or in object storage.
+"""Find the files of `--input`: folders, globs, git checkouts and single files, on this machine or in object storage.
 
-The spelling of a path changes nothing: a file has the same name in the store whether its folder was given as
-`data/x`, `./data/x/` or from the root, whatever the order of the inputs, and each file counts once.
+A file's name in the store does not depend on how its path is spelled (`data/x`, `./data/x/`, `/home/me/data/x`), nor
+on the order of the inputs. Each file counts once.
 """
 
 import fnmatch
@@ -51,10 +51,10 @@ class Source:
     """A file to read or, with a `problem`, something that cannot be read.
 
     Attributes:
-        name: its path from the folder that holds all inputs.
-        path: to open it by.
-        repo: `owner/name`, or a part of that if the rest is unknown.
-        filesystem: the URI that its file system comes from, empty for this machine's.
+        name: its path relative to the folder that holds all inputs.
+        path: for opening it.
+        repo: `owner/name`, or only a part of it if the rest is unknown.
+        filesystem: a URI of its file system; empty for this machine's.
     """
 
     name: str
@@ -73,12 +73,12 @@ class Source:
 
 
 class Found(NamedTuple):
-    """A file that has no name yet, as its name depends on the other inputs.
+    """A file without a name, since its name depends on the other inputs.
 
     Attributes:
-        root: the folder that was given, or that holds the file or the pattern; without links.
-        path: the file's path from the root on.
-        real: its path without links.
+        root: the input folder, or the folder that holds the input file or pattern; without links.
+        path: the file's path, which begins with the root.
+        real: the file's path without links.
     """
 
     source: Source
@@ -94,8 +94,8 @@ class Found(NamedTuple):
 def find_sources(inputs: list[str]) -> list[Source]:
     """List the files behind paths, globs and URIs, sorted by name, each once.
 
-    In a folder every file of one of the KINDS counts, however deep; of a folder that holds `.git`, a checkout, only
-    `.github/workflows/*.yml` and `*.yaml` do. Links are followed.
+    A folder gives all files of one of the KINDS, at any depth. A git checkout (a folder with `.git`) gives only
+    `.github/workflows/*.yml` and `*.yaml`. Links are followed.
 
     Raises:
         UserError: a path that does not exist, a glob or folder without files, an unreachable file system.
@@ -118,7 +118,7 @@ def find_sources(inputs: list[str]) -> list[Source]:
         name = utf8(os.path.relpath(file.path, outermost[file.scheme]))
         if len(outermost) > 1 and file.scheme:
             name = utf8(file.source.location)
-        # A file that is found twice gets the name that is not a link's, from the outermost folder.
+        # Of the names of a file that is found twice, prefer one without links, then the longest.
         rank = (file.real != file.path, -len(name), name)
         key = (file.scheme, file.real)
         if key not in once or rank < once[key][0]:
@@ -128,7 +128,7 @@ def find_sources(inputs: list[str]) -> list[Source]:
 
 
 def sources_fingerprint(sources: list[Source]) -> str:
-    """A hash that changes when a file is added, removed, renamed or written to (by size and time), in hex."""
+    """A hash, in hex, that changes when a file is added, removed, renamed or modified (by size and time)."""
     digest = hashlib.sha256()
     for source in sources:
         line = f"{source.name}\0{source.repo}\0{source.size}\0{source.modified}\n"
@@ -186,7 +186,7 @@ def _match(root: str, pattern: list[str], given: str) -> Iterator[Found]:
 
 
 def _expand(folder: str, pattern: list[str]) -> list[str]:
-    """The paths below a folder that match a pattern without `**`; those of tools only where they are spelled out."""
+    """The paths below a folder that match a pattern without `**`; folders of tools match only their exact names."""
     if not pattern:
         return [folder]
     return [
@@ -208,17 +208,17 @@ def _fits(parts: list[str], pattern: list[str]) -> bool:
 
 
 class _LocalRoot:
-    """A folder of this machine that names of files begin from."""
+    """A folder of this machine that the paths of found files begin with."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.real = os.path.realpath(path)
 
     def walk(self, folder: str, is_whole: bool = False) -> Iterator[Found]:
-        """The files in a folder and below it, each folder once; linked folders last, so that the real path counts.
+        """Yield the files in a folder and below it, each folder once; links come last, so real paths have precedence.
 
         Args:
-            is_whole: take every file, even if the folder itself is a checkout.
+            is_whole: yield every file, even if the folder itself is a checkout.
         """
         top = os.path.realpath(folder)
         waiting, seen = [folder], set()
@@ -252,10 +252,10 @@ class _LocalRoot:
                 elif _kind_of(entry.name):
                     yield self.file(entry.path)
                 elif "." not in entry.name and entry.is_symlink() and not os.path.exists(entry.path):
-                    yield self.problem(entry.path, "a link to nothing")  # was perhaps a folder
+                    yield self.problem(entry.path, "a link to nothing")  # its target may have been a folder
 
     def workflows(self, folder: str) -> Iterator[Found]:
-        """The files in a checkout's folder of workflows, which need not exist."""
+        """Yield the files in a checkout's folder of workflows, if it exists."""
         try:
             entries = _entries(folder)
         except (FileNotFoundError, NotADirectoryError):
@@ -283,7 +283,7 @@ class _LocalRoot:
         return Found(source, self.real, self.inside(path), real)
 
     def problem(self, path: str, problem: str) -> Found:
-        """Something that cannot be read."""
+        """An entry for something that cannot be read."""
         source = Source("", path, "yaml", None, 0, 0, problem=problem)
         return Found(source, self.real, self.inside(path), self.inside(path))
 
@@ -292,7 +292,7 @@ class _LocalRoot:
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What is in a folder, by name."""
+    """The entries of a folder, sorted by name."""
     with os.scandir(folder) as entries:
         return sorted(entries, key=lambda entry: entry.name)
 
@@ -306,8 +306,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _real_and_repo(folder: str, root: str) -> tuple[str, str | None]:
-    """A folder without links, and the repository whose workflows are in it: by git's remote, or else by the names of
-    its folders."""
+    """The real path of a folder, and the repository whose workflows it holds, if it does."""
     real = os.path.realpath(folder)
     if not folder.endswith(f"/{WORKFLOWS}") and folder != WORKFLOWS:
         if not real.endswith(f"/{WORKFLOWS}"):
@@ -338,7 +337,7 @@ def _find_remote(given: str) -> Iterator[Found]:
     listed = persist(where, lambda: filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True)))
     checkouts = {match[1] for entry in listed if (match := re.match(r"(.*?)/\.git(/|$)", entry.path))}
     if first < len(parts):
-        checkouts.discard(root)  # a pattern asks for all files of the folder that it begins in
+        checkouts.discard(root)  # a pattern may match any file of its first folder
     configs = {entry.path for entry in listed if entry.path.endswith("/.git/config")}
 
     @functools.cache
@@ -371,7 +370,7 @@ def _read_start(filesystem: Any, path: str) -> str:
 
 
 def _parents(path: str) -> Iterator[str]:
-    """The folders that hold a path, the outermost first."""
+    """The folders around a path, the outermost first."""
     return (path[:index] for index, character in enumerate(path) if character == "/")
 
 

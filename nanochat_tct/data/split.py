@@ -15,9 +15,10 @@ from nanochat_tct.data.repository import owner_of
 
 TRAIN, VAL, NEAR_DUPLICATE = "train", "val", "near-duplicate"
 SplitBy = Literal["owner", "document"]
-# What changes when a workflow is copied and kept up to date: versions and commits behind an `@`, hashes of images,
-# what follows the first dot of a version number.
-VERSIONS = (  # one by one, which is faster than one alternation; each takes linear time, as strangers write the text
+# What differs between copies of a workflow that are kept up to date: versions and commits behind an `@`, hashes of
+# images, and version numbers behind their first dot. Three patterns are faster than one alternation. Each takes linear
+# time, since strangers write the text.
+VERSIONS = (
     re.compile(rb"@(?=v?\d|[0-9a-f]{40})[\w.-]+"),
     re.compile(rb"sha256:[0-9a-f]{64}"),
     re.compile(rb"\.\d[\d.]*"),
@@ -33,11 +34,13 @@ def split_documents(
     train_split: float,
     seed: int,
 ) -> tuple[list[str], SplitBy]:
-    """The split of each document, and what decides it: the document itself if all have the same owner.
+    """Choose the split of each document.
 
     Args:
         normal_hashes: see `normal_hash`. An empty one is unknown, and equals no other.
         train_split: the fraction to train on.
+
+    Returns: the splits, and what was kept together: "owner", or "document" if all documents have the same owner.
     """
     split_by: SplitBy = "owner"
     digests = [group_digest(repo, content, seed) for repo, content in zip(repos, content_hashes, strict=True)]
@@ -54,7 +57,7 @@ def split_documents(
 
 
 def normal_hash(compact_json: bytes) -> bytes:
-    """16 bytes, the same for documents that differ only in case, punctuation, white space, versions and hashes."""
+    """A hash of 16 bytes that ignores case, punctuation, white space, versions and hashes."""
     text = compact_json.lower()
     for version in VERSIONS:
         text = version.sub(b" ", text)
@@ -64,16 +67,16 @@ def normal_hash(compact_json: bytes) -> bytes:
 
 
 def group_digest(repo: str | None, content_hash: bytes, seed: int) -> int:
-    """A number below 2^64, the same for documents that stay together; `assign` compares it with the split."""
+    """A hash below 2^64, equal for documents that stay together; `assign` compares it with the split."""
     group = f"owner {owner_of(repo)}".encode("utf-8", "surrogatepass") if repo else b"content " + content_hash
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + group).digest()[:8], "big")
 
 
 def assign(digests: Sequence[int], train_split: float) -> np.ndarray:
-    """Which documents are trained on: bool (documents,).
+    """Which documents are for training: bool (documents,).
 
-    A hash below train_split x 2^64 means training, so a document stays where it is when others are added. If that
-    leaves one side empty, though there are two groups or more, the group nearest to the border goes there.
+    A digest below train_split x 2^64 means training, so adding documents moves no other. If one side would be empty
+    although there are at least two groups, the group nearest to the border goes there.
 
     Args:
         digests: of each document, see `group_digest`.

@@ -3,15 +3,15 @@
 A folder with
 
 - tokens.bin: the token ids of all documents, one after the other, uint16 little-endian;
-- documents.parquet: one row a document, in that order, see DOCUMENT_SCHEMA;
-- rejected.parquet: the documents that were not taken in, and why, see REJECTED_SCHEMA;
+- documents.parquet: a row for each document, in the same order, see DOCUMENT_SCHEMA;
+- rejected.parquet: the rejected documents with the reasons, see REJECTED_SCHEMA;
 - metadata.json: the keys that scripts expect (context_size, num_windows, ...);
 - mask_ids.bin and masks.bin, unless `--no-masks` was given: the id of a mask for each token, uint16 little-endian;
-  and the masks, a bit for each token of the vocabulary that may take its position, see data/mask_table.py;
+  and the masks, a bit for each token of the vocabulary, set if it is legal at that position, see data/mask_table.py;
 - manifest.json: size and SHA-256 of each file, tokenizer, counts, settings; written last;
-- train.pt and val.pt, if asked for.
+- train.pt and val.pt with `--export-pt`.
 
-Tokens are memory-mapped: opening costs no memory, and all workers of a machine share one copy.
+Tokens are memory-mapped, so opening a store costs no memory, and all workers of a machine share one copy.
 """
 
 import hashlib
@@ -46,8 +46,11 @@ DOCUMENT_SCHEMA = pa.schema(
         ("json_bytes", pa.int64()),  # of the compact JSON
         ("content_hash", pa.binary(32)),  # SHA-256 of the compact JSON
         ("source", pa.string()),
-        ("repo", pa.string()),  # null where the source does not name it
-        ("split", pa.string()),  # train, val, or near-duplicate: a document of val that is like one of train
+        ("repo", pa.string()),  # null if unknown
+        (
+            "split",
+            pa.string(),
+        ),  # train, val, or near-duplicate: would be val, but is very similar to one of train
     ]
 )
 REJECTED_SCHEMA = pa.schema(
@@ -59,18 +62,17 @@ class TokenStore:
     """An opened store: read-only, safe to share between processes.
 
     Attributes:
-        folder: where it is on this machine.
+        folder: its path on this machine.
         manifest: the content of manifest.json.
-        tokenizer_name, tokenizer_fingerprint: of the tokenizer that wrote the tokens; `load_tokenizer` takes the name.
-        vocab_size, pad_token: of that tokenizer.
+        tokenizer_name, tokenizer_fingerprint, vocab_size, pad_token: of the tokenizer that wrote the tokens.
         tokens: all token ids, uint16 (num_tokens,), memory-mapped.
         documents: the table of documents (pyarrow), see DOCUMENT_SCHEMA.
-        mask_ids, masks: masks[mask_ids[n]] holds the tokens that are legal at the position of tokens[n], a bit each.
+        mask_ids, masks: masks[mask_ids[n]] has a bit for each token, set if it is legal at the position of tokens[n].
             uint16 (num_tokens,) and uint8 (num_masks, ceil(vocab_size / 8)), memory-mapped; None without masks.
     """
 
     def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
-        """Use `TokenStore.open`. This maps the files of a folder whose manifest has been checked."""
+        """Map the files of a folder whose manifest has been checked. Others call `TokenStore.open`."""
         self.folder = folder
         self.manifest = manifest
         tokenizer = manifest["tokenizer"]
@@ -89,14 +91,14 @@ class TokenStore:
 
     @classmethod
     def open(cls, data_dir: str | Path, verify: bool = True) -> "TokenStore":
-        """Open a finished store; a remote one is downloaded to this machine first, once.
+        """Open a finished store. A remote store is downloaded to this machine first, once.
 
         Args:
             data_dir: a folder, or its URI in object storage.
-            verify: compare the SHA-256 of every file (about a second for each GB); sizes always are compared.
+            verify: compare the SHA-256 of every file, which takes about a second for each GB, and not only its size.
 
         Raises:
-            UserError: there is no store, or it is not finished, of another version, or damaged; the storage refuses.
+            UserError: the store is missing, unfinished, damaged or of another version, or the storage refuses.
         """
         folder = fetch_store(str(data_dir)) if is_remote(data_dir) else Path(data_dir)
         manifest = _read_manifest(folder)
@@ -111,7 +113,7 @@ class TokenStore:
         return store
 
     def _check_content(self, verify: bool) -> None:
-        """Refuse contents that no `prepare` writes, though the manifest describes them correctly."""
+        """Refuse files that match their manifest but cannot have been written by `prepare`."""
         if not self.documents.schema.equals(DOCUMENT_SCHEMA):
             raise UserError(f"{self.folder / DOCUMENTS} has other columns than a store's; run prepare again")
         lengths = self.documents.column("length").to_numpy()
@@ -130,7 +132,7 @@ class TokenStore:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the data set, wherever the store is: the SHA-256 of tokenizer and content, in hex."""
+        """The SHA-256 of tokenizer and content, in hex; it does not depend on where the store is."""
         files = self.manifest["files"]
         identity = {
             "format_version": self.manifest["format_version"],
@@ -140,12 +142,12 @@ class TokenStore:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     def split(self, name: Literal["train", "val"]) -> pa.Table:
-        """The rows of `documents` that belong to a split, in the store's order."""
+        """The rows of `documents` in a split, in the store's order."""
         assert name in ("train", "val"), name
         return self.documents.filter(pyarrow.compute.equal(self.documents.column("split"), name))
 
     def check_tokenizer(self, tokenizer: Any) -> None:
-        """Raises UserError if the tokens were written by another tokenizer than this one."""
+        """Raises: UserError if another tokenizer wrote the tokens."""
         if tokenizer.fingerprint != self.tokenizer_fingerprint:
             raise UserError(
                 f"{self.folder} was prepared with the tokenizer '{self.tokenizer_name}' "
@@ -176,7 +178,7 @@ def fetch_store(uri: str) -> Path:
 
 
 def upload_store(folder: Path, uri: str) -> bool:
-    """Upload a finished store to object storage; return False if that very store is already there.
+    """Upload a finished store to object storage; return False if the same store is there already.
 
     Raises:
         UserError: the storage refuses.
@@ -185,7 +187,7 @@ def upload_store(folder: Path, uri: str) -> bool:
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:
-    """The manifest's own checksum, which it holds under "sha256": over all its other keys."""
+    """The checksum of a manifest, which it holds under "sha256": that of all its other keys."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 

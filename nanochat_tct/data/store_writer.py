@@ -1,8 +1,8 @@
-"""Writes a token store so that a half-written one is never taken for a finished one.
+"""Writes a token store in a way that no half-written store passes for a finished one.
 
-Everything is written into `<output>/.partial` first. Only when all is on disk are the files moved up, the
-manifest last; an older manifest is deleted before the first move. A killed run leaves `.partial` behind,
-which the next run clears. A run that fails leaves an older store as it was.
+Everything is written into `<output>/.partial` first. When all files are on disk they are moved up, the manifest last;
+an older manifest is deleted before the first move. A killed run leaves `.partial` behind, which the next run clears. A
+run that fails does not change an older store.
 """
 
 import errno
@@ -39,9 +39,9 @@ MASK_FILES = (layout.MASK_IDS, layout.MASKS)
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """What decides the content of a store, besides documents and tokenizer.
+    """The settings that decide the content of a store, besides documents and tokenizer.
 
-    The tokens do not depend on the windowing: it says what metadata.json counts and what is exported.
+    The windowing only decides what metadata.json counts and what is exported; the tokens are the same.
     """
 
     context_size: int = 512
@@ -56,18 +56,18 @@ class StoreSettings:
             raise UserError(f"train_split is {self.train_split}: it is a fraction from 0 to 1")
 
     def windows(self, store: TokenStore, split: Literal["train", "val"]) -> Windows:
-        """The rows that these settings make of a split."""
+        """The windows of a split under these settings."""
         return Windows(store, split, self.context_size, self.windowing, self.stride)
 
 
 class StoreWriter:
-    """Takes documents in a stable order; use as a context manager and end with `commit`.
+    """Writes documents in the order in which they are added. Use it as a context manager that ends with `commit`.
 
     Attributes:
-        documents: those taken in, without their tokens and masks.
-        lengths: of these, in tokens.
-        duplicates: how many were left out because one of the same content came before.
-        rejected: the rejected ones.
+        documents: those in the store, without their tokens and masks.
+        lengths: their lengths in tokens.
+        duplicates: the number of documents left out because an earlier one has the same content.
+        rejected: the rejected documents.
     """
 
     def __init__(
@@ -109,11 +109,11 @@ class StoreWriter:
         self._stack.close()
 
     def _discard(self, is_new: bool) -> None:
-        """Leave no trace of a store that was not committed."""
+        """Remove all traces of a store that was not committed."""
         if not self.partial.exists():
             return
         for file in self._files.values():
-            with suppress(OSError):  # a full disk, again; the error that ended the run says so
+            with suppress(OSError):  # the disk is still full; the user sees the error that ended the run
                 file.close()
         shutil.rmtree(self.partial)
         if is_new:
@@ -121,13 +121,13 @@ class StoreWriter:
                 self.output.rmdir()
 
     def add_table(self, table: pa.Table) -> None:
-        """Take the documents of a table of encode.ENCODED_SCHEMA: those of one part of the input."""
+        """Add the documents of one part of the input, a table of encode.ENCODED_SCHEMA."""
         self._mask_table.start_part()
         for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
             self.add(EncodedDocument(*row))
 
     def add(self, document: EncodedDocument) -> None:
-        """Take a document in, unless it is rejected or one of the same content came before."""
+        """Add a document, unless it is rejected or an earlier one has the same content."""
         if document.reason is not None:
             self.rejected.append(document)
             return
@@ -152,7 +152,7 @@ class StoreWriter:
         """Put the finished store in place.
 
         Args:
-            input_identity: what a later run compares to see whether anything changed; part of the manifest.
+            input_identity: part of the manifest, by which a later run sees whether anything has changed.
             export_pt: also write train.pt and val.pt.
 
         Raises:
@@ -191,7 +191,7 @@ class StoreWriter:
         shutil.rmtree(self.partial)
 
     def _write_documents(self) -> dict[str, Any]:
-        """Split the documents; write their table and that of the rejected ones. Returns the manifest's beginning."""
+        """Split the documents, and write the tables of documents and of rejected ones. Returns the manifest so far."""
         columns: dict[str, Any] = {
             name: [getattr(each, name) for each in self.documents] for name in EncodedDocument._fields
         }
@@ -269,7 +269,7 @@ def write_store(
     settings: StoreSettings | None = None,
     with_masks: bool = True,
 ) -> TokenStore:
-    """Write a store of parsed workflows, in this process and without Ray; each counts as an owner of its own."""
+    """Write a store of parsed workflows in this process, without Ray. Each workflow counts as another owner's."""
     sender = MaskSender() if with_masks else None
     with StoreWriter(output, tokenizer, settings or StoreSettings(), with_masks) as writer:
         for index, value in enumerate(values):
@@ -280,8 +280,8 @@ def write_store(
 def export(staged: TokenStore, split: Literal["train", "val"], settings: StoreSettings) -> str:
     """Write all windows of a split as one int64 tensor (num_windows, context_size + 1); return the file's name.
 
-    Rows of per-document windowing are what `extract_window` gives: the position as a plain number, then
-    tokens. Rows of a stream hold several documents, so their position tokens are vocab_size + position.
+    With per-document windowing a row is the result of `extract_window`: the position as a plain number, then tokens.
+    Rows of a stream may hold several documents, so there position tokens are vocab_size + position.
     """
     import torch  # only an export needs it
 
@@ -295,14 +295,14 @@ def export(staged: TokenStore, split: Literal["train", "val"], settings: StoreSe
     name = f"{split}.pt"
     try:
         torch.save(rows, staged.folder / name)
-    except RuntimeError as error:  # all that torch says when a plain tensor cannot be written
+    except RuntimeError as error:  # torch says no more when it cannot write a plain tensor
         raise UserError(f"no space left to write {staged.folder / name}: free some") from error
     return name
 
 
 @contextmanager
 def writing_to(output: Path) -> Iterator[None]:
-    """Turn the errors of a file system that is full or refuses to write into one line for the user."""
+    """Turn the errors of a full or read-only file system into UserErrors that name --output."""
     try:
         yield
     except OSError as error:
@@ -318,7 +318,7 @@ def writing_to(output: Path) -> Iterator[None]:
 
 
 def _check_output(output: Path) -> None:
-    """Raises: UserError for a folder that is neither empty nor a store, nor what a killed run left."""
+    """Raises: UserError for a folder that is not empty and holds neither a store nor the remains of a killed run."""
     if output.is_dir():
         names = {path.name for path in output.iterdir()}
         if names and not names & {layout.MANIFEST, PARTIAL, encoded_parts.FOLDER}:

@@ -61,7 +61,7 @@ def train_tokenizer(config: TrainTokenizerConfig) -> None:
 def _read_documents(
     inputs: list[str], unreadable: Counter[str], any_value: bool
 ) -> Iterator[tuple[str, Any]]:
-    """(owner, or source if that is unknown; value) of each document; counts those that cannot be read."""
+    """Yield each document with its owner, or its source if that is unknown; count those that cannot be read."""
     limits = Limits()
     for part in plan_parts(find_sources(inputs)):
         for raw in read_part(part, limits):

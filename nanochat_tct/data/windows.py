@@ -3,12 +3,12 @@
 A row has context_size + 1 elements and begins with a position token: `vocab_size + p`, where p is the number of
 tokens of the document that come before the row. Model input is `row[:-1]`, targets are `row[1:]`.
 
-`stream` takes the documents of a split one after the other, each as [position 0] + its tokens, and cuts the
-stream into rows; a row that begins inside a document begins with the position token for the number of tokens before
-it. So every token of the split is a target exactly once; only the last row is padded.
+`stream` concatenates the documents of a split, each as [position 0] + its tokens, and cuts the stream into rows. A row
+that begins inside a document begins with the position token of its first token. So every token of the split is a
+target exactly once, and only the last row is padded.
 
-`per-document` takes every window of context_size tokens at the given stride inside one document, and drops
-documents that are shorter.
+`per-document` makes a row of every context_size tokens at the given stride inside one document, and drops shorter
+documents.
 """
 
 from typing import Literal, NamedTuple
@@ -27,8 +27,8 @@ class MaskedRows(NamedTuple):
 
     Attributes:
         rows: int64 (n, context_size + 1).
-        mask_ids: int64 (n, context_size): the index in the store's `masks` of the tokens that are legal instead of
-            each target rows[:, 1:]; 0 (anything) where there is no target. None if the store has no masks.
+        mask_ids: int64 (n, context_size): for each target rows[:, 1:] the index in the store's `masks` of the tokens
+            that are legal there; 0 (all tokens) where there is no target. None if the store has no masks.
     """
 
     rows: np.ndarray
@@ -57,7 +57,7 @@ class Windows:
             stride: of per-document windows, in tokens; None for context_size.
 
         Raises:
-            UserError: a context size or stride that makes no rows.
+            UserError: no rows can have this context size or stride.
         """
         check_windowing(context_size, windowing, stride)
         documents = store.split(split)
@@ -88,7 +88,7 @@ class Windows:
         return self._rows_from(*self._locate(indices))
 
     def get_masked(self, indices: np.ndarray) -> MaskedRows:
-        """The rows `indices` and, if the store has masks, the tokens that are legal in them."""
+        """The rows `indices` and, if the store has masks, the legal tokens of each target."""
         sources, positions = self._locate(indices)
         rows = self._rows_from(sources, positions)
         if self._mask_ids is None:
@@ -105,11 +105,12 @@ class Windows:
         )
 
     def _locate(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What the elements of rows are, for the whole batch at once: a loop over rows would hold the interpreter's
-        lock, which the thread that trains needs.
+        """Find what each element of the rows is.
 
-        Returns: two arrays, both int64 (n, context_size + 1): the index in the store's tokens, or -1 where the element
-            is not a token; and there the position of a position token, or -1 for padding.
+        It works on the whole batch at once, as a loop over rows would hold the GIL, which the training thread needs.
+
+        Returns: two arrays, both int64 (n, context_size + 1): the index in the store's tokens, -1 for other elements;
+            and of those the position of a position token, -1 for padding.
         """
         if self.windowing == "per-document":
             document, offset = self._rows[indices].T[:, :, None]  # each (n, 1)
@@ -117,10 +118,10 @@ class Windows:
             source = np.where(element > 0, self._starts[document] + offset + element - 1, -1)
             return source, np.where(element > 0, -1, offset)
         starts = self._rows[indices]  # (n,)
-        # The document that a row begins in, and how many more begin inside it.
+        # The document in which each row begins, and how many more documents begin inside the row.
         first = np.searchsorted(self._stream_starts, starts, side="right") - 1
         count = np.searchsorted(self._stream_starts, starts + self.context_size, side="left") - 1 - first
-        # These are few, so they are marked, and the sum of the marks numbers the documents.
+        # Mark these few beginnings: the running sum of the marks is the document of each element.
         row = np.repeat(np.arange(len(starts)), count)
         begun = first[row] + 1 + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         document = np.zeros((len(starts), self.context_size + 1), dtype=np.int64)
@@ -137,7 +138,7 @@ class Windows:
 
 
 def targets_of(rows: np.ndarray, vocab_size: int, pad_token: int) -> np.ndarray:
-    """What the model learns to predict: rows[:, 1:] with position tokens and padding as -1.
+    """The targets of rows: rows[:, 1:] with -1 for position tokens and padding.
 
     Args:
         rows: int64 (n, context_size + 1).
@@ -151,7 +152,7 @@ def targets_of(rows: np.ndarray, vocab_size: int, pad_token: int) -> np.ndarray:
 
 
 def check_windowing(context_size: int, windowing: str, stride: int | None) -> None:
-    """Raises UserError for a context size, windowing or stride that makes no rows."""
+    """Raises: UserError for a context size, windowing or stride that no rows can have."""
     if context_size < 1:
         raise UserError(f"context_size is {context_size}: a window needs at least 1 token; 512 is usual")
     if windowing not in WINDOWINGS:
@@ -171,10 +172,9 @@ def _stream_document_starts(lengths: np.ndarray) -> np.ndarray:
 def _stream_row_starts(lengths: np.ndarray, context_size: int) -> np.ndarray:
     """The index in the stream of each row's first token, behind its position token: int64 (n,).
 
-    A row holds a position token and `context_size` elements of the stream, so the next one starts
-    `context_size` later; if a document begins exactly there, its own position token is the row's, and the
-    row starts one later still. These shifts are rare, one in context_size documents, so the loop visits only
-    them.
+    A row holds a position token and `context_size` elements of the stream, so the next row starts `context_size`
+    later. If a document begins exactly there, its position token is that of the row, which then starts one element
+    later. Such shifts are rare, one in context_size documents, so the loop visits only them.
     """
     if len(lengths) == 0:
         return np.zeros(0, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What a document may cost, and the error that refuses one."""
+"""Limits for documents, and the error that refuses a document."""
 
 import re
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ class DocumentError(UserError):
         reason: a short code for counting, one of: too-large, not-utf8, yaml-syntax, json-syntax, empty,
             several-documents, not-a-mapping, duplicate-key, bad-key, bad-merge, bad-alias, unknown-tag,
             bad-number, too-deep, too-many-nodes, alias-expansion, not-yaml (to_yaml only).
-        problem: the message without the place.
-        line, column: the place, from 1 on.
+        problem: the message without line and column.
+        line, column: counted from 1.
     """
 
     def __init__(self, reason: str, problem: str, line: int = 0, column: int = 0) -> None:
@@ -28,7 +28,7 @@ class DocumentError(UserError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a document may cost. The largest real workflows are about 200 kB, 15 levels and 10,000 nodes."""
+    """Limits for one document. The largest real workflows have about 200 kB, 15 levels and 10,000 nodes."""
 
     max_bytes: int = 1 << 20  # of the source file
     max_depth: int = 100  # nested mappings and lists
@@ -37,7 +37,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-MAX_NUMBER_CHARACTERS = 1000  # Python refuses integers of more than 4300 digits; nobody means one that long
+MAX_NUMBER_CHARACTERS = 1000  # longer numbers are mistakes; Python refuses integers of more than 4300 digits
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -47,7 +47,7 @@ def shortened(text: str) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What JSON calls the type of a value, for messages."""
+    """The type of a JSON value, for messages."""
     if value is None:
         return "null"
     names = {dict: "mapping", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}

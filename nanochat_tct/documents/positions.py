@@ -1,4 +1,4 @@
-"""Where the parts of a YAML document stand in its text, for messages about a document that was read already."""
+"""The lines and columns of the parts of a YAML document, for messages about its values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SINGLE_QUOTED_UNIT = re.compile(r"''|[^ \t\n]")
 
 @dataclass(slots=True)
 class _Part:
-    """A value: its position, its text if it is a scalar, and what is inside it, with the positions of keys."""
+    """A value: its position, its text if it is a scalar, the positions of its keys, and the values inside it."""
 
     position: int
     text: str | None = None
@@ -44,11 +44,11 @@ class Positions:
     def locate(
         self, path: Sequence[str | int], of_key: bool = False, offset: int | None = None
     ) -> tuple[int, int]:
-        """The line and column, from 1 on, of a value, or of its key; what an alias stands for is found at its anchor.
+        """The line and column, counted from 1, of a value or of its key. The value of an alias is that at its anchor.
 
         Args:
-            path: keys and numbers of items, from the document inwards; what is not there counts as what is around it.
-            offset: of a character of the value, or of the key, if it is a text.
+            path: keys and indices, from the document inwards; where a part is missing, the value around it counts.
+            offset: of a character in the value, or in the key, if it is a text.
         """
         part, position = self._root, self._root.position
         for index, step in enumerate(path):
@@ -67,7 +67,7 @@ class Positions:
         return line, position - self._line_ends[line - 1]
 
     def _start(self, part: _Part, key: int) -> int:
-        """The position of a value; one without any text counts as what is before it."""
+        """The position of a value; for an empty one that of its key or of the text before it."""
         position = part.position
         if part.text != "" or self._text.startswith(("'", '"', "|", ">"), position):
             return position
@@ -79,13 +79,13 @@ class Positions:
 
 
 class _Recorder:
-    """Receives the parser's events of a document without errors."""
+    """Builds the tree of parts from the parser's events, for a document without errors."""
 
     def __init__(self) -> None:
         self.root: _Part | None = None
         self.anchors: dict[str, _Part] = {}
-        self.open: list[tuple[_Part, bool]] = []  # with whether it is a mapping
-        self.keys: list[str | None] = []  # of the open ones: whose value comes next
+        self.open: list[tuple[_Part, bool]] = []  # collections, and whether they are mappings
+        self.keys: list[str | None] = []  # for each open mapping the key whose value comes next
 
     def start_document(self, position: int) -> None:
         pass
@@ -125,7 +125,7 @@ class _Recorder:
 
 
 def _inside(source: str, position: int, text: str, offset: int) -> int:
-    """The position of a character of a scalar that begins at a position."""
+    """The position of the character at an offset of a scalar, which begins at a position."""
     style = source[position]
     if style == '"':
         for at, length in double_quoted_units(source, position + 1):
@@ -137,7 +137,7 @@ def _inside(source: str, position: int, text: str, offset: int) -> int:
         start = source.index("\n", position)
     elif style == "'":
         start += 1
-    # line ends and indentation are written otherwise than they are read, but all else is as it is
+    # Reading changes line ends and indentation only, so count the other characters.
     units = (_SINGLE_QUOTED_UNIT if style == "'" else _NO_BLANK).finditer(source, start)
     before = len(_NO_BLANK.findall(text[:offset]))
     if offset < len(text) and _NO_BLANK.match(text[offset]):

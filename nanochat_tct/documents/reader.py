@@ -1,7 +1,7 @@
 """Read one document (YAML 1.2 or JSON) into a JSON value, and write values as compact JSON.
 
-What is not one clean JSON value is refused with a reason, see `DocumentError`. Documents come from strangers, so
-`Limits` bounds every step.
+Everything that is not exactly one JSON value is refused with a reason, see `DocumentError`. Documents come from
+strangers, so `Limits` bounds every step.
 """
 
 import json
@@ -22,7 +22,7 @@ Format = Literal["yaml", "json", "auto"]
 
 
 def to_json(value: Any) -> str:
-    """The compact JSON of a value, in the order of its keys: the form that is hashed and measured."""
+    """The compact JSON of a value, with keys in their order: the form for hashes and sizes."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -37,11 +37,12 @@ def read_workflow(
     limits: Limits = DEFAULT_LIMITS,
     complaints: list[DocumentError] | None = None,
 ) -> dict[str, Any]:
-    """Parse one document as GitHub reads a workflow: the value is a mapping, all keys are texts, and there are no merge
-    keys; see `read_document`.
+    """Parse one document as GitHub reads a workflow; see `read_document`.
+
+    The value must be a mapping, all keys must be texts, and `<<` is an ordinary key.
 
     Args:
-        complaints: receives what is wrong with the keys of YAML, which then is not raised.
+        complaints: receives the errors about keys of YAML, which are raised otherwise.
 
     Raises:
         DocumentError: the document is not one JSON object, or exceeds a limit.
@@ -58,7 +59,7 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
     Args:
         text: the file's content.
         format: "yaml", "json", or "auto" (JSON if it starts with a brace and parses as JSON, otherwise YAML).
-        limits: what the document may cost.
+        limits: for the document.
 
     Returns:
         Its value. Aliases of a YAML anchor are the same Python object: treat it as read-only.
@@ -88,10 +89,10 @@ def _read(
 
 
 def decoded(text: str | bytes) -> str:
-    """The characters of a file, without a byte-order mark.
+    """Decode a file, without its byte-order mark.
 
     Raises:
-        DocumentError: they are not in UTF-8, UTF-16 or UTF-32.
+        DocumentError: it is not in UTF-8, UTF-16 or UTF-32.
     """
     if isinstance(text, str):
         return text.removeprefix("\ufeff")
@@ -155,9 +156,9 @@ def _read_json(text: str, limits: Limits) -> Any:
 
 
 def _check_limits(value: Any, limits: Limits) -> None:
-    """Check the depth and the number of nodes of a parsed JSON value, without recursion."""
+    """Check the depth and the number of nodes of a JSON value, without recursion."""
     nodes = 0
-    level, depth = [value], 0  # all values inside that many collections
+    level, depth = [value], 0  # all values at this depth
     while level:
         nodes += len(level)
         collections = [item for item in level if isinstance(item, dict | list)]

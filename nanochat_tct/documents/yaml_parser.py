@@ -1,11 +1,11 @@
 """A parser of YAML 1.2 (revision 1.2.2): text in, events out.
 
-It reads a text from left to right, by regular expressions that never backtrack (possessive quantifiers), so the time
-is linear in the length of any text. It recurses once or twice a level of nesting; the receiver of the events bounds the
-depth by refusing to start another collection.
+It reads a text from left to right, with regular expressions that never backtrack (possessive quantifiers), so the time
+is linear in the length of the text. It recurses once or twice for each level of nesting; the receiver of events bounds
+the depth by refusing to start another collection.
 
-One rule of the specification is relaxed, because real workflows break it and GitHub reads them: the closing bracket of
-a flow collection may have any indentation.
+One rule of the specification is relaxed, because real workflows break it and GitHub accepts that: the closing bracket
+of a flow collection may have any indentation.
 """
 
 import re
@@ -18,7 +18,7 @@ CORE_TAG = "tag:yaml.org,2002:"
 
 
 class YamlError(Exception):
-    """A text that cannot be used; `position` is an index into the parser's text, `reason` a DocumentError's."""
+    """The text is not valid; `position` is an index into the parser's text, `reason` that of a DocumentError."""
 
     def __init__(self, position: int, message: str, reason: str = "yaml-syntax") -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class YamlError(Exception):
 
 
 class Properties(NamedTuple):
-    """What may stand before a node."""
+    """The tag and the anchor before a node."""
 
     tag: str | None = None
     anchor: str | None = None
@@ -37,7 +37,7 @@ NO_PROPERTIES = Properties()
 
 
 class Events(Protocol):
-    """Receives what a text holds, in order. A position is an index into the parser's text."""
+    """Receives the content of a text in order. A position is an index into the parser's text."""
 
     def start_document(self, position: int) -> None: ...
 
@@ -52,18 +52,18 @@ class Events(Protocol):
     def end(self) -> None: ...
 
 
-# Characters that a scalar without quotes must not hold: byte-order marks, and what does not print.
+# Characters that are allowed only in quotes: byte-order marks, and others that cannot be printed.
 _UNPRINTABLE = "\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _NOT_PRINTABLE = re.compile(f"[{_UNPRINTABLE}]")
-_USUAL = re.compile(r"[\t\n -~]*+")  # the most common characters, for speed
+_USUAL = re.compile(r"[\t\n -~]*+")  # a fast check that most texts pass
 _UNUSUAL = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_UNPRINTABLE}]")
 
 
 def _plain_patterns(ends: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Patterns of a plain scalar on one line: from its first character on, and from any later one.
+    """Patterns of a plain scalar on one line: from its first character, and from any later one.
 
-    A colon inside it is text unless a blank follows, a `#` unless a blank precedes. The characters `ends` end it too.
+    A colon is part of it unless a blank follows, a `#` unless a blank precedes. The characters `ends` end it too.
     """
     first = rf"(?:[^-?:,\[\]{{}}#&*!|>'\"%@` \t\n{_UNPRINTABLE}]|[-?:](?=[^ \t\n{ends}]))"
     rest = rf"(?:[^\n:#{ends}{_UNPRINTABLE}]++|:(?=[^ \t\n{ends}])|(?<=[^ \t\n])#)*+"
@@ -72,8 +72,8 @@ def _plain_patterns(ends: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 _PLAIN, _PLAIN_REST = _plain_patterns("")
 _FLOW_PLAIN, _FLOW_PLAIN_REST = _plain_patterns(r",\[\]{}")
-# Most entries of mappings: a key and either all of its line, with a plain value or none, and the next line's
-# indentation, or what precedes a value of another kind. What does not match is read step by step.
+# Most entries of mappings, for speed: a key with a plain value or none, and the indentation of the next line; or a key
+# and the blanks before a value of another kind. Other entries are read step by step.
 _SIMPLE_ENTRY = re.compile(
     rf"([A-Za-z_][-\w./]*+):(?:(?: ++({_PLAIN.pattern}))?\n( *+)(?=[^ \t\n#])(?!(?<=\n)[-.])| ++(?=[^ \t\n#]))",
     re.ASCII,
@@ -103,21 +103,21 @@ _ESCAPE = re.compile(
 # Without groups: in Python 3.11 to 3.13.0 those in a possessive repeat may raise SystemError (cpython#101955).
 _VALID_ESCAPES = re.compile(r"(?:[^\\]++|{}|\\\n)*+".format(re.sub(r"\((?!\?)", "(?:", _ESCAPE.pattern)))
 _ESCAPED = dict(zip('0abtnvfre "/\\N_LP\t', '\0\a\b\t\n\v\f\r\x1b "/\\\x85\xa0\u2028\u2029\t', strict=True))
-# The line ends in quotes, with the blanks around them; other blanks too, so that each is looked at once.
+# The line ends in quotes with the blanks around them. Other blanks match too, so that each is read only once.
 _LINE_ENDS = re.compile(r"[ \t]*+\n[ \t\n]*+|[ \t]++")
 _ESCAPES_AND_LINE_ENDS = re.compile(rf"{_ESCAPE.pattern}|\\\n[ \t\n]*+|{_LINE_ENDS.pattern}")
-# A line of a folded block scalar whose line end is folded: neither it nor the next line of text is indented more.
+# A line of a folded block scalar whose line end is folded, as neither it nor the next line is indented further.
 _FOLDED_LINE = re.compile(r"^([^ \t\n][^\n]*+)(\n++)(?=[^ \t\n])", re.MULTILINE)
 _BLANK = " \t\n"
 _FLOW_ENDS = " \t\n,[]{}"
-_MAX_KEY = 1024  # characters before the colon of a key that no `?` announces
+_MAX_KEY = 1024  # characters before the colon of a key without `?`
 
 
 class YamlParser:
     """Parses one text; see `parse`.
 
     Attributes:
-        text: what positions refer to: the text with line ends as "\\n", one line end before and one behind it.
+        text: the text with "\\n" as line ends, one more line end before it, and one at its end. Positions refer to it.
     """
 
     def __init__(self, text: str, events: Events) -> None:
@@ -127,8 +127,8 @@ class YamlParser:
         self.events = events
         self.handles: dict[str, str] = {}  # of tags
         self.has_unprintable = False
-        # The next token: its position, whether it is the first of its line, how many spaces indent this line (-1: the
-        # document ends here), and whether a tab precedes it.
+        # The next token: its position, whether it is the first of its line, the indentation of the line in spaces (-1:
+        # the document ends here), and whether a tab precedes the token.
         self.position = 0
         self.begins_line = True
         self.indent = -1
@@ -170,7 +170,7 @@ class YamlParser:
     # ---- between the tokens ----
 
     def _advance(self, position: int) -> None:
-        """Move to the next token."""
+        """Move from a position to the next token."""
         text = self.text
         self.position = end = _SEPARATION.match(text, position).end()  # type: ignore[union-attr]
         line = text.rfind("\n", position, end) + 1
@@ -245,12 +245,11 @@ class YamlParser:
 
         Args:
             parent: the indentation of the collection around it; -1 for the document's value.
-            is_entry: whether it is the value (or key) of a mapping: then a list may have the indentation of the
-                mapping.
-            compact: whether a collection may begin on the same line, as after `- `.
+            is_entry: it is the value (or key) of a mapping, so a list may have the mapping's indentation.
+            compact: a collection may begin on the same line, as after `- `.
         """
         text = self.text
-        outer = NO_PROPERTIES  # of lines before the node
+        outer = NO_PROPERTIES  # properties on lines before the node
         start = self.position
         while True:
             first = self.position
@@ -273,7 +272,7 @@ class YamlParser:
             if text[first] in "&!":
                 own, end = self._properties(first)
                 self._advance(end)
-                if self.begins_line:  # the properties of what the next lines hold
+                if self.begins_line:  # the node is on one of the next lines
                     outer = self._merged(outer, own, first)
                     compact = False
                     continue
@@ -285,7 +284,7 @@ class YamlParser:
 
         Args:
             parent: the indentation of the collection around it.
-            column: where the node begins on its line; -1: a block collection cannot begin here.
+            column: the node's first column; -1: a block collection cannot begin here.
             first: the position of the node's properties, or else of the node.
             outer: properties on lines before.
             own: properties on the same line. They belong to its first key if the node is a mapping.
@@ -420,7 +419,7 @@ class YamlParser:
         """Parse a list.
 
         Args:
-            inside_mapping: whether it has the indentation of the mapping that it is a value of.
+            inside_mapping: the list is a value of a mapping with the same indentation.
         """
         text = self.text
         self.events.start([], properties, self.position)
@@ -460,7 +459,7 @@ class YamlParser:
         chomping = header[2] or header[3]
         end = _BLANK_LINES.match(text, start).end()  # type: ignore[union-attr]
         indent = max(parent, 0) + int(digit) if digit else self._block_indent(start, end, parent)
-        if indent < 0:  # it holds empty lines only
+        if indent < 0:  # there are only empty lines
             content, breaks = "", "\n" * text.count("\n", start, end)
         else:
             end = _block_lines(indent).match(text, start).end()  # type: ignore[union-attr]
@@ -474,7 +473,7 @@ class YamlParser:
             content = body.rstrip("\n")
             breaks = body[len(content) :]
             if self.lacks_line_end and end == len(text) and content.rpartition("\n")[2].strip():
-                breaks = breaks[:-1]  # a line of text that ends the file has no line end; one of blanks has
+                breaks = breaks[:-1]  # the last line of the file has no line end, unless it is blank
             if text[position] == ">":
                 content = _FOLDED_LINE.sub(lambda line: line[1] + _folded_breaks(len(line[2])), content)
         if not chomping:
@@ -485,7 +484,7 @@ class YamlParser:
         self._advance(end - 1)
 
     def _block_indent(self, start: int, blank_end: int, parent: int) -> int:
-        """The indentation of a block scalar by its first line of text, behind empty lines; -1 if it has no text."""
+        """The indentation of a block scalar, that of its first line that is not empty; -1 if there is none."""
         text = self.text
         indent = _SPACES.match(text, blank_end).end() - blank_end  # type: ignore[union-attr]
         if indent <= parent or blank_end == len(text):
@@ -498,7 +497,7 @@ class YamlParser:
         return indent
 
     def _continued(self, value: str, end: int, parent: int) -> str:
-        """The text of a plain scalar whose first line ended, with its further lines; moves behind it."""
+        """Read the further lines of a plain scalar, and move behind them. Returns the whole text."""
         text = self.text
         parts = [value]
         while self.begins_line and self.indent > parent:
@@ -518,7 +517,7 @@ class YamlParser:
     # ---- scalars ----
 
     def _scalar(self, position: int) -> tuple[str, bool, int]:
-        """Read a quoted scalar, an alias, or the first line of a plain scalar: its text, whether plain, the end."""
+        """Read a quoted scalar, an alias, or the first line of a plain one. Returns text, whether plain, and end."""
         plain = _PLAIN.match(self.text, position)
         if plain is not None:
             value = plain[0].rstrip(" \t")
@@ -527,7 +526,7 @@ class YamlParser:
         return value, False, end
 
     def _quoted_or_alias(self, position: int) -> tuple[str, int]:
-        """Read a quoted scalar or the name of an alias: its text and the end."""
+        """Read a quoted scalar or an alias. Returns its text or name, and its end."""
         text = self.text
         character = text[position]
         if character == "*":
@@ -564,7 +563,7 @@ class YamlParser:
         return value, quoted.end()
 
     def _properties(self, position: int) -> tuple[Properties, int]:
-        """Read a tag and an anchor, in either order, on one line; the end is behind the last one."""
+        """Read a tag and an anchor in either order on one line. Returns both, and the end of the last one."""
         text = self.text
         tag = anchor = None
         while True:
@@ -597,7 +596,7 @@ class YamlParser:
         return "!" if found[0] == "!" else self.handles[handle] + unquote(suffix)
 
     def _merged(self, outer: Properties, own: Properties, position: int) -> Properties:
-        """The properties of a node that may have some on a line before."""
+        """Merge the properties of a node with those on lines before it."""
         if outer is NO_PROPERTIES:
             return own
         if any(before is not None and after is not None for before, after in zip(outer, own, strict=True)):
@@ -733,7 +732,7 @@ class YamlParser:
 
 @lru_cache(maxsize=64)
 def _block_lines(indent: int) -> re.Pattern[str]:
-    """The lines of a block scalar: those that are indented far enough, and empty ones."""
+    """The lines of a block scalar: those with enough indentation, and empty ones."""
     if indent == 0:
         return re.compile(r"(?:[^\n]*+\n)*+")
     return re.compile(rf"(?: {{{indent}}}[^\n]*+\n| {{0,{indent - 1}}}+\n)*+")
@@ -746,12 +745,12 @@ def _indentation(indent: int) -> re.Pattern[str]:
 
 @lru_cache(maxsize=64)
 def _outdented(parent: int) -> re.Pattern[str]:
-    """A line that is not empty and not indented more than the collection around it."""
+    """A line that is not empty, and not indented further than the collection around it."""
     return re.compile(rf"\n {{0,{parent}}}+(?=[^ \n])" if parent >= 0 else r"(?!)")
 
 
 def _folded_breaks(count: int) -> str:
-    """The text for line ends between two texts: one is a blank, further ones are line ends."""
+    """The text for line ends between two texts: a blank for one, one line end less for several."""
     return "\n" * (count - 1) or " "
 
 
@@ -762,9 +761,9 @@ def _fold(found: re.Match[str]) -> str:
 
 
 def double_quoted_units(text: str, position: int) -> Iterator[tuple[int, int]]:
-    """What a text in double quotes consists of, from a position in it on, its closing quote included.
+    """Split a text in double quotes, from a position to its closing quote, into units.
 
-    Yields: the position of each character, escape or run of blanks, and how many characters it stands for.
+    Yields: the position of each character, escape or run of blanks, and the number of characters that it stands for.
     """
     while True:
         found = _ESCAPES_AND_LINE_ENDS.match(text, position)

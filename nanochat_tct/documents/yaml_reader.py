@@ -31,10 +31,10 @@ _TYPES_BY_TAG = {"int": (int,), "float": (int, float), "bool": (bool,), "null": 
 
 @dataclass(slots=True)
 class _Anchored:
-    """The value of an alias, and what it costs."""
+    """The value of an anchor, and its size."""
 
     value: Any
-    text: str | None  # of a scalar, as written in the file: needed if the alias is used as a key
+    text: str | None  # of a scalar, as in the file, in case an alias is used as a key
     nodes: int
     characters: int
     height: int
@@ -49,22 +49,22 @@ class _Collection:
     position: int
     nodes_before: int
     characters_before: int
-    wants_key: bool  # a key of this mapping comes next
-    key: str = ""  # whose value comes next, otherwise
+    wants_key: bool  # a mapping's next scalar is a key
+    key: str = ""  # the key whose value comes next
     height: int = 1
-    merging: bool = False  # the key was `<<`: the value is merged
+    merging: bool = False  # the key was `<<`, whose value is merged
     has_merged: bool = False
-    merged_keys: set[str] | tuple[()] = ()  # keys that came from a merge: the mapping's own win
+    merged_keys: set[str] | tuple[()] = ()  # keys from a merge, which the mapping's own keys override
 
 
 def read_yaml(
     text: str, limits: Limits, as_github: bool = False, complaints: list[DocumentError] | None = None
 ) -> Any:
-    """The value of the one document in a text.
+    """Read a text with one document.
 
     Args:
-        as_github: keys are texts, and `<<` is one of them.
-        complaints: receives what is wrong with keys, which then is not raised.
+        as_github: keys must be texts, and `<<` is an ordinary key.
+        complaints: receives the errors about keys, which are raised otherwise.
 
     Raises:
         DocumentError: it is not one JSON value, or exceeds a limit.
@@ -94,16 +94,16 @@ def read_yaml(
 
 
 class _YamlReader:
-    """Builds the value from the parser's events; checks the limits before it expands anything."""
+    """Builds the value from the parser's events; checks the limits before it expands an alias."""
 
     def __init__(self, limits: Limits, as_github: bool, is_tolerant: bool) -> None:
         self.as_github, self.is_tolerant = as_github, is_tolerant
         self.complaints: list[YamlError] = []
         self.max_depth = limits.max_depth
         self.max_nodes, self.max_characters = limits.max_nodes, limits.max_expanded_characters
-        self.nodes = 0  # values so far, aliases counted with everything in them
+        self.nodes = 0  # values so far; an alias counts as everything inside its value
         self.characters = 0  # of strings and keys, likewise
-        self.anchors: dict[str, _Anchored | None] = {}  # None: still being read
+        self.anchors: dict[str, _Anchored | None] = {}  # None while the value is being read
         self.stack: list[_Collection] = []
         self.root: Any = None
         self.has_document = False
@@ -112,7 +112,7 @@ class _YamlReader:
         raise YamlError(position, message, reason)
 
     def complain(self, reason: str, message: str, position: int) -> None:
-        """Fail, unless the caller wants to know of everything."""
+        """Record an error, and raise it unless the caller wants all of them."""
         self.complaints.append(YamlError(position, message, reason))
         if not self.is_tolerant:
             raise self.complaints[0]
@@ -202,7 +202,7 @@ class _YamlReader:
     # ---- what they do to the value ----
 
     def key(self, parent: _Collection, text: str, position: int) -> None:
-        """A key is its text, whatever a value of that text would mean: JSON's keys are strings."""
+        """Read a key. It is the text itself, even where a value of that text is a number: keys of JSON are strings."""
         if text in parent.value and text not in parent.merged_keys:
             self.complain("duplicate-key", f"the key {shortened(text)} stands twice in one mapping", position)
         self.characters += len(text)

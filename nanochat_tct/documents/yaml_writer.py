@@ -22,9 +22,9 @@ _NOT_A_STRING = re.compile(
     """,
     re.VERBOSE | re.ASCII,
 )
-# A first character that starts something else, or `- `, `? `, `: `; `: ` or ` #` or a final colon anywhere.
+# Texts that need quotes: they begin like something else, or have `: ` or ` #` or a final colon.
 _NOT_PLAIN = re.compile(r"[,\[\]{}#&*!|>'\"%@`]|[-?:](?:[ \t]|$)|---|\.\.\.|.*(?::(?:[ \t]|$)|[ \t]#)")
-# Characters that need an escape: not printable in YAML, or a line break to some reader, or a byte-order mark.
+# Characters that need an escape: not printable in YAML, a line break for some reader, or a byte-order mark.
 _NEEDS_ESCAPE = re.compile(
     "[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
@@ -43,10 +43,10 @@ _ESCAPES |= {"\x1b": "\\e", '"': '\\"', "\\": "\\\\", "\x85": "\\N", "\u2028": "
 
 
 def to_yaml(value: Any) -> str:
-    """Clean YAML that reads back as an equal value, also in YAML 1.1 readers (but for the key `on`).
+    """Write clean YAML, which readers of YAML 1.2 and 1.1 (except for the key `on`) read back as an equal value.
 
-    Lists and mappings are in block style, strings of several lines are block scalars where YAML allows it, there are
-    no needless quotes, lines are never wrapped, keys keep their order, the top-level key `on` is bare.
+    Lists and mappings are in block style, strings of several lines are block scalars where YAML allows it. There are no
+    needless quotes, lines are never wrapped, keys keep their order, and the top-level key `on` has no quotes.
 
     Raises:
         DocumentError: YAML cannot hold the value (lone surrogates, numbers that are not finite, too deep).
@@ -61,7 +61,7 @@ def to_yaml(value: Any) -> str:
 
 
 def _value_lines(value: Any, indent: int, depth: int, top: bool = False) -> Iterator[str]:
-    """Yield a value's lines; the first follows its key or dash on the same line (empty, or " text")."""
+    """Yield the lines of a value. The first one, empty or " text", continues the line of its key or dash."""
     if depth > DEFAULT_LIMITS.max_depth:
         raise DocumentError("too-deep", f"nested deeper than {DEFAULT_LIMITS.max_depth} levels")
     pad = " " * indent

@@ -1,11 +1,8 @@
-"""`evaluate`: bits per byte of held-out workflows, and how many of a model's own workflows are valid."""
+"""`evaluate`: bits per byte of held-out workflows, and the validity of workflows that the model generates."""
 
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from nanochat_tct.data.store import TokenStore
@@ -16,9 +13,9 @@ from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.generate import in_order, load
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 from nanochat_tct.tokenizer.errors import Problem
-from nanochat_tct.tracking.terminal import Terminal
+from nanochat_tct.tracking.terminal import with_progress
 
-# PyTorch is imported where a model is needed, so that a wrong path is answered at once.
+# PyTorch is imported only when a model is needed, so that a wrong path is reported at once.
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -36,15 +33,15 @@ def evaluate_loss(
     masks: np.ndarray | None = None,
     taken: int | None = None,
 ) -> dict[str, Any]:
-    """Loss over a split, each token once, or over a part of it.
+    """The loss over a split, each token once, or over a part of it.
 
     Args:
         model: on the device.
         windows: of the split, in stream windowing.
         batch_size: rows at a time.
         precision: "fp32", or "bf16" by autocast.
-        masks: the store's, if tokens that are not legal are to have no probability.
-        taken: how many windows, evenly spaced over the split; None: all.
+        masks: the store's, to leave illegal tokens out of the softmax.
+        taken: evaluate so many windows, evenly spaced over the split; None: all.
 
     Returns:
         targets, nats: of what was evaluated; bytes: of the split; and `loss_figures`.
@@ -63,7 +60,7 @@ def evaluate_loss(
         )
     taken = taken or len(windows)
     batches = evaluation_batches(len(windows), taken, batch_size)
-    shown = with_progress(batches, len(batches), "evaluating") if show_progress else batches
+    shown = with_progress(batches, len(batches), "evaluating {} of {}") if show_progress else batches
     was_training = model.training
     model.eval()
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
@@ -81,21 +78,19 @@ def evaluate_loss(
 def evaluate_samples(
     model: GPT, tokenizer: Tokenizer, num_samples: int, sampling: SamplingConfig, show_progress: bool = False
 ) -> dict[str, Any]:
-    """Statistics of the workflows that a model writes from nothing.
+    """Statistics of workflows that a model generates without a prompt.
 
     Returns:
-        num_samples; valid: share that GitHub accepts (or the schema of another vocabulary); without_warning: share
-        that its language service has no complaint about either; completed_by_itself: share that the model ended before
-        max_tokens, so that nothing was closed for it; distinct: share of different documents; mean_tokens; problems:
-        what is wrong with those that are not valid.
+        num_samples; the shares that are valid (GitHub, or the schema of another vocabulary, accepts them),
+        without_warning (nor does GitHub's language service complain), completed_by_itself (the model ended them before
+        max_tokens) and distinct; mean_tokens; problems: a message for each sample that is not valid.
     """
     from nanochat_tct.generation.engine import generate_tokens
 
     samples = in_order(tokenizer, generate_tokens(model, tokenizer, [], num_samples, sampling))
-    done = [
-        sample
-        for _, sample in (with_progress(samples, num_samples, "generating") if show_progress else samples)
-    ]
+    if show_progress:
+        samples = with_progress(samples, num_samples, "generating {} of {}")
+    done = [sample for _, sample in samples]
     return {
         "num_samples": num_samples,
         "valid": sum(sample.valid for sample in done) / num_samples,
@@ -108,23 +103,11 @@ def evaluate_samples(
 
 
 def problems_of(value: Any, tokenizer: Tokenizer) -> list[Problem]:
-    """What `check` says of a document that a model of this tokenizer wrote."""
+    """The problems that `check` finds in a document of this tokenizer's model."""
     is_workflow = tokenizer.name == "wheel" or tokenizer.name.startswith("builtin")
     judge: Any = load_tokenizer() if is_workflow else tokenizer
     problems: list[Problem] = judge.problems(value)
     return problems
-
-
-def with_progress(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
-    """The items, with a bar on stderr that counts them where someone is looking."""
-    start = time.monotonic()
-    label = what + " {task.completed:.0f} of {task.total:.0f}"
-    with Terminal(count, sys.stderr, label) as terminal:
-        for number, item in enumerate(items):
-            if number:
-                left = (time.monotonic() - start) / number * (count - number)
-                terminal.update(number, f"{left:.0f} s left")
-            yield item
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -134,7 +117,7 @@ def evaluate(config: EvaluateConfig) -> None:
     store.check_tokenizer(tokenizer)
     device = model.head.weight.device
     windows = Windows(store, "val", model.config.context_size)
-    # As it was trained: a model that never met an illegal token has learned nothing about them.
+    # As in training: a model trained without illegal tokens has learned nothing about them.
     masks = store.masks if state["config"].get("mask_illegal") else None
     result: dict[str, Any] = {
         "checkpoint": state["path"],
@@ -152,7 +135,7 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 def as_text(result: dict[str, Any]) -> str:
-    """The result of `evaluate` for a person."""
+    """Format the result of `evaluate` for people."""
     lines = [
         f"checkpoint     {result['checkpoint']} (iter {result['step']})",
         f"validation     {result['documents']:,} workflows of {result['data_dir']}:"

@@ -1,7 +1,7 @@
-"""Loss and bits per byte of a validation split: how the trainer, a sweep and `evaluate` measure a model.
+"""Loss and bits per byte of a validation split, for the trainer, sweeps and `evaluate`.
 
-An evaluation takes the whole split, or a part of it: windows evenly spaced over the split, the same for every model.
-A part gives an estimate, and the differences between its batches say how far the whole split may be from that.
+An evaluation takes the whole split, or windows evenly spaced over it, the same for every model. The latter gives an
+estimate, whose standard error follows from the differences between its batches.
 """
 
 import math
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from nanochat_tct.data.windows import MaskedRows, Windows, targets_of
 from nanochat_tct.model.loss import TokenMask
 
-# A part of a split is evaluated in at least LEAST_BATCHES batches, because a standard error from fewer is itself
-# uncertain, unless they would have fewer than LEAST_WINDOWS windows each. There are always at least two batches.
+# A part of a split is evaluated in at least LEAST_BATCHES batches, because a standard error from fewer is unreliable,
+# unless they would have fewer than LEAST_WINDOWS windows each. There are always at least two batches.
 LEAST_BATCHES, LEAST_WINDOWS = 16, 4
 
 
 def bits_per_byte(nats: float, num_bytes: float) -> float:
-    """Nats of some documents in bits for each byte of their compact JSON, which is comparable across tokenizers."""
+    """Convert nats to bits per byte of compact JSON, which can be compared across tokenizers."""
     return nats / math.log(2) / num_bytes
 
 
@@ -31,8 +31,8 @@ def evaluation_batches(
 
     Args:
         total: windows of the split.
-        taken: windows of the evaluation. Fewer than `total`: evenly spaced over the split, and those of each batch too,
-            so that the batches are samples of the same thing.
+        taken: windows of the evaluation. If these are fewer than `total`, they are evenly spaced over the split, as are
+            those of each batch, so that the batches are samples of the same distribution.
         batch_size: windows of a batch, at most.
     """
     windows = (2 * np.arange(taken) + 1) * total // (2 * max(1, taken))  # every window if taken == total
@@ -52,13 +52,13 @@ def batch_sums(
     device: torch.device | str = "cpu",
     masks: Tensor | None = None,
 ) -> Tensor:
-    """What `loss_figures` needs of the batches; sums of several workers add up. The model is in evaluation mode.
+    """The sums over batches that `loss_figures` needs; workers add up theirs. The model must be in evaluation mode.
 
     Args:
         model: gives the sum of nats for (tokens, targets, legal), as GPT does.
-        batches: rows as windows give them.
-        vocab_size, pad_token: tell position tokens and padding from targets.
-        masks: the store's, on the device, if tokens that are not legal are to have no probability.
+        batches: rows of windows.
+        vocab_size, pad_token: distinguish targets from position tokens and padding.
+        masks: the store's, on the device, to leave illegal tokens out of the softmax.
 
     Returns: (6,) float64 on the device, sums over batches: nats, targets, batches that have targets, nats^2,
         nats x targets, targets^2.
@@ -81,16 +81,16 @@ def batch_sums(
 
 
 def loss_figures(sums: list[float], windows: Windows, taken: int) -> dict[str, float]:
-    """What an evaluation reports.
+    """The result of an evaluation.
 
     Args:
-        sums: of all its batches (`batch_sums`).
+        sums: `batch_sums` of all its batches.
         windows: of the split, in stream windowing.
-        taken: the number of windows that were evaluated.
+        taken: the number of evaluated windows.
 
     Returns:
-        loss, nats a target; perplexity; bits_per_byte, of the split or the estimate from a part of it;
-        standard_error of that estimate, in bits per byte: 0 for the whole split, left out for a single batch.
+        loss in nats a target; perplexity; bits_per_byte, an estimate if not all windows were evaluated;
+        standard_error of the estimate in bits per byte: 0 for the whole split, missing for a single batch.
     """
     assert windows.windowing == "stream", "only stream windows hold every token once"
     nats, targets, batches, nats_squared, product, targets_squared = sums

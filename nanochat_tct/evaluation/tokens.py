@@ -1,4 +1,4 @@
-"""``nanochat-tct tokenize FILE``: a workflow's tokens as a person reads them, with counts."""
+"""``nanochat-tct tokenize FILE``: the tokens of a workflow in readable form, with counts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def tokenize(config: TokenizeConfig) -> None:
 
 
 def render(tokenizer: Tokenizer, tokens: Sequence[int], ids: bool = False, width: int = 110) -> list[str]:
-    """Lines of tokens in brackets; a new line begins with every token that opens a key or follows a line break."""
+    """Lines of tokens in brackets. A line begins before a token that opens a key, and ends after a line break."""
     lines: list[str] = []
     line = ""
     for token in tokens:
@@ -51,7 +51,7 @@ def render(tokenizer: Tokenizer, tokens: Sequence[int], ids: bool = False, width
 
 
 def compare_with_tiktoken(compact: str, original: str, tokens: int) -> str:
-    """One line: the count of o200k_base on the compact JSON and on the text as given, or why there is none."""
+    """A line with the counts of o200k_base on the compact JSON and on the original text, or why there are none."""
     try:
         import tiktoken
     except ImportError:

@@ -1,4 +1,4 @@
-"""The cost of a model by its shape: parameters, FLOPs per token, memory; and the peak FLOPs of devices."""
+"""The cost of a model, from its shape: parameters, FLOPs per token, memory; and the peak FLOPs of devices."""
 
 import re
 from dataclasses import dataclass

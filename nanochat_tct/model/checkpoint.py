@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written to the side, checksummed, committed by rename, verified when read.
+"""Checkpoints on disk: written aside, checksummed, committed by a rename, verified when read.
 
 A run directory (`<checkpoint_dir>/<run_name>/`) holds
 
@@ -8,11 +8,11 @@ A run directory (`<checkpoint_dir>/<run_name>/`) holds
     iter_00000500/manifest.json       SHA-256 and size of the three files above, written last
     best.json                         the step with the fewest validation bits per byte
 
-A checkpoint is first written under `.partial-...` and gets its name only when every byte is on the disk, so a
-killed run leaves either a whole checkpoint or none. A checkpoint does not depend on the number of workers that
-wrote it, except for the random state, which only the same number of workers can use.
+A checkpoint is written as `.partial-...` and gets its name when every byte is on the disk, so a killed run leaves a
+whole checkpoint or none. A checkpoint does not depend on the number of workers that wrote it, except for the random
+state, which only the same number of workers can use.
 
-PyTorch is imported where weights are read or written: finding and verifying a checkpoint needs none.
+Only reading and writing weights imports PyTorch; finding and verifying a checkpoint does not.
 """
 
 import json
@@ -63,14 +63,14 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One verified checkpoint. The big parts are read on request."""
+    """A verified checkpoint. The large files are read on request."""
 
     path: Path
     state: dict[str, Any]  # state.json
 
     @property
     def step(self) -> int:
-        """Iters done when it was written."""
+        """The number of iters done when it was written."""
         return int(self.state["step"])
 
     def weights(self) -> "dict[str, torch.Tensor]":
@@ -94,7 +94,7 @@ class Checkpoint:
             if not isinstance(state["optimizer"], dict) or not isinstance(state["random"], list):
                 raise TypeError("optimizer and random are not a dict and a list")
         except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
-            raise CheckpointError(  # without torch's text, which advises to load it unsafely
+            raise CheckpointError(  # without torch's text, which recommends loading the file unsafely
                 f"{self.path / OPTIMIZER}: not the state of an optimizer; it is damaged, or not from here"
             ) from error
         return state
@@ -102,7 +102,7 @@ class Checkpoint:
     def tokenizer(self) -> tuple[str, str]:
         """The name and the fingerprint of the tokenizer that the model was trained with.
 
-        Raises: CheckpointError when the state does not say.
+        Raises: CheckpointError when the state lacks them.
         """
         try:
             for value in (self.state["tokenizer"]["name"], self.state["tokenizer"]["fingerprint"]):
@@ -136,7 +136,7 @@ def step_directory(run_dir: Path, step: int) -> Path:
 
 
 def step_of(path: Path) -> int:
-    """The step whose checkpoint a directory is."""
+    """The step of a checkpoint directory."""
     return int(path.name.removeprefix("iter_"))
 
 
@@ -153,11 +153,11 @@ def save_checkpoint(
         run_dir: created if it does not exist.
         weights: full (unsharded) state dict of the bare model.
         optimizer_state: tensors, numbers, strings and containers of them only.
-        state: JSON; `state["best"]` (`{"step", "bits_per_byte"}` or None) says which checkpoint is the best.
-        keep: how many of the latest stay, at least 1.
+        state: JSON; `state["best"]` (`{"step", "bits_per_byte"}` or None) names the best checkpoint.
+        keep: how many of the latest checkpoints stay, at least 1.
 
     Returns: the committed directory.
-    Raises: UserError when the disk is full or not writable; nothing half-written is left.
+    Raises: UserError when the disk is full or not writable; the unfinished checkpoint is removed.
     """
     from safetensors.torch import save_file
 
@@ -176,7 +176,7 @@ def save_checkpoint(
         (partial / MANIFEST).write_text(_json(manifest))
         for name in (*PARTS, MANIFEST):
             fsync(partial / name)
-        commit_folder(partial, final)  # in place of a damaged one, or of the same step done before
+        commit_folder(partial, final)  # may replace a damaged checkpoint, or an earlier one of the same step
         if state.get("best"):
             write_atomic(run_dir / BEST, _json(state["best"]))
     except (OSError, SafetensorError) as error:  # the latter wraps the former
@@ -191,7 +191,7 @@ def save_checkpoint(
 
 
 def read_best(run_dir: Path) -> dict[str, Any] | None:
-    """`{"step", "bits_per_byte"}` of the best checkpoint, None while there is none."""
+    """`{"step", "bits_per_byte"}` of the best checkpoint; None if there is none yet."""
     try:
         best = json.loads((run_dir / BEST).read_text())
         int(best["step"])
@@ -204,7 +204,7 @@ def read_best(run_dir: Path) -> dict[str, Any] | None:
 
 
 def prune(run_dir: Path, keep: int) -> None:
-    """Delete what a killed run left half-written, and all checkpoints but the last `keep` and the best."""
+    """Delete unfinished checkpoints, and finished ones except for the last `keep` and the best."""
     clear_partial(run_dir)
     best = read_best(run_dir)
     for path in list_checkpoints(run_dir)[:-keep]:
@@ -213,7 +213,7 @@ def prune(run_dir: Path, keep: int) -> None:
 
 
 def list_checkpoints(run_dir: Path) -> list[Path]:
-    """Committed checkpoints, earliest first, not verified."""
+    """Committed checkpoints, the earliest first, without verifying them."""
     found = run_dir.iterdir() if run_dir.is_dir() else ()
     return sorted(
         (path for path in found if STEP_DIRECTORY.fullmatch(path.name) and path.is_dir()), key=step_of
@@ -221,18 +221,18 @@ def list_checkpoints(run_dir: Path) -> list[Path]:
 
 
 def latest_step(run_dir: Path) -> int:
-    """Iters done at the latest committed checkpoint, not verified; 0 where there is none."""
+    """Iters done at the latest committed checkpoint, without verifying it; 0 if there is none."""
     committed = list_checkpoints(run_dir)
     return step_of(committed[-1]) if committed else 0
 
 
 def say_on_stderr(line: str) -> None:
-    """Print a line on stderr, apart from a command's output."""
+    """Print a line to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def latest_checkpoint(run_dir: Path, say: Callable[[str], None] = say_on_stderr) -> Path | None:
-    """The latest checkpoint that is whole. Damaged ones are passed over, each with a line from `say`."""
+    """The latest checkpoint that is whole; `say` gets a line for each damaged one."""
     for path in reversed(list_checkpoints(run_dir)):
         try:
             verify_checkpoint(path)
@@ -273,7 +273,7 @@ def verify_checkpoint(path: Path) -> None:
 
 
 def load_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
-    """Read one checkpoint directory.
+    """Read a checkpoint directory.
 
     Raises: CheckpointError when it is missing or damaged.
     """
@@ -293,9 +293,9 @@ def load_checkpoint(path: Path, verify: bool = True) -> Checkpoint:
 
 
 def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
-    """The checkpoint in a checkpoint directory; of a run directory the best, or the latest if there is no best.
+    """The checkpoint in a checkpoint directory, or the best (else the latest) of a run directory.
 
-    Raises: CheckpointError when there is none to use, with the runs found below `path_or_run_dir`.
+    Raises: CheckpointError when there is none, which names the runs below `path_or_run_dir`.
     """
     path = Path(path_or_run_dir)
     if (path / MANIFEST).exists() or STEP_DIRECTORY.fullmatch(path.name):
@@ -319,7 +319,7 @@ def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
 def load_model(
     path_or_run_dir: str | Path, device: "str | torch.device" = "cpu"
 ) -> "tuple[GPT, dict[str, Any]]":
-    """Load the trained model of a checkpoint directory, or of a run directory (its best, else its latest checkpoint).
+    """Load the model of a checkpoint directory, or of the best (else the latest) checkpoint of a run directory.
 
     Returns: the model, in evaluation mode on `device`; and `state.json` (`step`, `config`, `model_config`,
         `tokenizer`, `data`, ...) with `state["path"]`, the checkpoint's directory.
@@ -330,7 +330,7 @@ def load_model(
 
 
 def check_tokenizer(state: dict[str, Any], name: str, fingerprint: str) -> None:
-    """Refuse to use a model with another tokenizer than it was trained with.
+    """Refuse a tokenizer other than the one that the model was trained with.
 
     Raises: UserError that names both.
     """
@@ -348,13 +348,13 @@ def exclusive(
     held: str = "another job trains under this name; wait, or choose another --run-name",
     waits: bool = False,
 ) -> Iterator[None]:
-    """Hold the directory of a run (or a sweep), so that two jobs of one name do not write over each other.
+    """Lock the directory of a run or sweep, so that two jobs with the same name do not overwrite each other's files.
 
     Args:
-        held: what the user reads when another process on this machine holds it.
-        waits: wait until that process lets go of it, instead.
+        held: the message of the error when another process on this machine holds the lock.
+        waits: wait for that process instead.
 
-    Raises: UserError when another process holds it, or it cannot be made.
+    Raises: UserError when another process holds the lock, or the directory cannot be created.
     """
     path = folder / ".lock"
     try:
@@ -374,7 +374,7 @@ def _save_optimizer(optimizer_state: dict[str, Any], path: Path) -> None:
     try:
         with open(path, "wb") as file:
             torch.save(optimizer_state, file)
-    except RuntimeError as error:  # torch's writer, when the file cannot grow
+    except RuntimeError as error:  # torch's writer raises it when the file cannot grow
         if isinstance(error.__context__, OSError):
             raise error.__context__ from error
         raise

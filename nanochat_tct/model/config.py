@@ -1,4 +1,4 @@
-"""The shape of a model, and the named sizes. Needs no PyTorch."""
+"""The shape of a model, and the presets. Does not import PyTorch."""
 
 import math
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class GPTConfig:
 
 
 PRESETS: dict[str, GPTConfig] = {
-    # 2 million parameters, most of them in embedding and head; learns something in minutes on two CPU cores.
+    # 2 million parameters, most of which are in embedding and head; learns something in minutes on two CPU cores.
     "demo": GPTConfig(context_size=256, n_layer=4, n_head=3, n_embd=96),
     "baseline": GPTConfig(context_size=512, n_layer=6, n_head=6, n_embd=384),
     "small": GPTConfig(context_size=512, n_layer=6, n_head=8, n_embd=512),

@@ -282,7 +282,7 @@ class GPT(nn.Module):
     def through_blocks(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None, cache: KVCache | None
     ) -> Tensor:
-        """What the head reads, of embedded tokens: both (B, T, n_embd)."""
+        """Apply the blocks to embedded tokens; input and output are (B, T, n_embd)."""
         x = norm(self.dropout(x))
         for block in self.blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():
@@ -292,10 +292,10 @@ class GPT(nn.Module):
         return norm(x)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """`torch.compile` of masks and blocks, each for itself, with arguments of that function.
+        """Call `torch.compile` with these arguments, once for the masks and once for the blocks.
 
-        In one piece it went wrong on an H100 with torch 2.11: flex attention read the documents of a mask made in the
-        same graph from memory that held something else. The loss has kernels of its own.
+        Compiled together they gave wrong results on an H100 with torch 2.11: flex attention read the documents of a
+        mask made in the same graph from memory that held something else. The loss has its own kernels.
         """
         device = self.head.weight.device
         self.through_blocks = torch.compile(self.through_blocks, *args, **kwargs)  # type: ignore[method-assign]

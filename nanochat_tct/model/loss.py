@@ -1,7 +1,7 @@
 """Cross-entropy of a soft-capped head, without holding the logits of a whole batch.
 
-At a vocabulary of 8,192 the head and its loss are most of a small model's work and much of any model's memory.
-Both gradients are therefore computed in the forward pass, one chunk of rows at a time while its logits exist, and
+With a vocabulary of 8,192, the head and its loss take most of a small model's time and much of any model's memory.
+Therefore the forward pass also computes both gradients, for one chunk of rows at a time, while its logits exist, and
 the backward pass only scales them. The result equals
 
     cross_entropy(cap * tanh(head(x) / cap), targets, ignore_index=-1, reduction="sum")

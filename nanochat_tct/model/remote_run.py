@@ -1,7 +1,7 @@
-"""A run whose `checkpoint_dir` is in object storage: worked on in a copy on this machine, and kept there.
+"""Runs whose `checkpoint_dir` is in object storage: a job works on a copy on this machine.
 
-`pull` makes the copy equal to what the storage has; `push` makes the storage equal to the copy. A checkpoint counts
-with its manifest, which goes last in both directions. Only files of known names are taken from the storage.
+`pull` makes the copy equal to the storage; `push` makes the storage equal to the copy. A checkpoint is complete once it
+has its manifest, which is transferred last in both directions. Only files with known names are downloaded.
 """
 
 import re
@@ -19,16 +19,16 @@ from nanochat_tct.storage.object_storage import (
     locked_copy,
 )
 
-# Of the run itself, besides its checkpoints: needed to go on
+# Files of the run besides its checkpoints that a resumed run needs
 NOTES = (checkpoint.BEST, "metrics.jsonl", "wandb_id")
 PUSHED = re.compile(r"[a-z_]+\.(json|jsonl|yaml|parquet|png)|wandb_id|samples/\d+\.yml")
 REMOTE_MANIFEST = re.compile(rf"iter_(\d{{8,}})/{re.escape(checkpoint.MANIFEST)}")
 
 
 def pull(uri: str) -> Path:
-    """This machine's copy of a run (its latest and its best checkpoint) or of one checkpoint, verified.
+    """Download a run (its latest and its best checkpoint) or one checkpoint, and verify it.
 
-    Returns: the copy; an empty folder when there is nothing. For a folder of this machine: that.
+    Returns: the copy, an empty folder if the storage has nothing; a folder of this machine unchanged.
     Raises: UserError when the storage refuses.
     """
     folder = local_path(uri)
@@ -49,10 +49,10 @@ def pull(uri: str) -> Path:
                 (folder / name).write_bytes(content)
         steps = sorted(int(match[1]) for name in there if (match := REMOTE_MANIFEST.fullmatch(name)))
         for path in checkpoint.list_checkpoints(folder):
-            if checkpoint.step_of(path) not in steps:  # of a run that was restarted, or never pushed
+            if checkpoint.step_of(path) not in steps:  # the run was started again, or this was never pushed
                 shutil.rmtree(path)
         best = checkpoint.read_best(folder)
-        for step in reversed(steps):  # the latest that is whole
+        for step in reversed(steps):  # until one is whole
             if _try_checkpoint(remote, folder, step):
                 break
         if best is not None and int(best["step"]) in steps:
@@ -61,7 +61,7 @@ def pull(uri: str) -> Path:
 
 
 def push(run_dir: Path, uri: str) -> None:
-    """Upload what changed in the copy `run_dir`, and delete checkpoints there that the copy has not.
+    """Upload what changed in the copy `run_dir`, and delete checkpoints in the storage that the copy lacks.
 
     Does nothing for a run on this machine. Raises: UserError when the storage refuses.
     """
@@ -76,13 +76,13 @@ def push(run_dir: Path, uri: str) -> None:
             remote.upload_folder(path, checkpoint.PARTS, checkpoint.MANIFEST, f"{path.name}/")
         kept = {path.name for path in here}
         gone = [name for name in there if re.match(r"iter_\d{8,}/", name) and name.split("/")[0] not in kept]
-        # Manifests first: what is being deleted must not look whole.
+        # Manifests first, so that no half-deleted checkpoint passes for a whole one.
         for name in sorted(gone, key=lambda name: not name.endswith("/" + checkpoint.MANIFEST)):
             remote.delete(name)
 
 
 def push_notes(run_dir: Path, uri: str) -> None:
-    """The same for all but the checkpoints: log, config, curve, samples."""
+    """Upload the other files of a run: log, config, curve, samples."""
     if is_remote(uri):
         RemoteFolder(uri).upload_matching(run_dir, PUSHED)
 
@@ -93,13 +93,13 @@ def _try_checkpoint(remote: RemoteFolder, run_dir: Path, step: int) -> bool:
         _pull_checkpoint(remote, path, f"{path.name}/")
     except checkpoint.CheckpointError as error:
         print(f"damaged checkpoint passed over: {error}", file=sys.stderr)
-        shutil.rmtree(path, ignore_errors=True)  # an older copy is not what the storage has
+        shutil.rmtree(path, ignore_errors=True)  # an older copy differs from the storage
         return False
     return True
 
 
 def _pull_checkpoint(remote: RemoteFolder, path: Path, prefix: str) -> None:
-    """Raises: CheckpointError when it is damaged."""
+    """Download one checkpoint. Raises: CheckpointError when it is damaged."""
 
     def records(folder: Path) -> list[FileRecord]:
         try:

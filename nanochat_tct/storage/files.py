@@ -1,6 +1,7 @@
-"""Files and folders that are whole or absent, whenever the process or the machine stops; locks; checksums.
+"""Atomic writes of files and folders, locks and checksums.
 
-What is being written has a name that begins with `PARTIAL`, by which a later run recognizes what a killed one left.
+A file or folder is whole or absent, whenever the process or the machine stops. Until it is finished its name begins
+with `PARTIAL`, so that a later run recognizes what a killed run left.
 """
 
 import hashlib
@@ -12,15 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock, Timeout
-
 from nanochat_tct.errors import UserError
 
 PARTIAL = ".partial-"
 
 
 class FileRecord(NamedTuple):
-    """What a manifest says of a file."""
+    """A file's entry in a manifest."""
 
     name: str  # relative to the manifest's folder
     size: int  # bytes
@@ -34,7 +33,7 @@ def file_sha256(path: Path) -> str:
 
 
 def record_of(path: Path) -> FileRecord:
-    """What a manifest is to say of the file at `path`."""
+    """The manifest's entry for the file at `path`."""
     return FileRecord(path.name, path.stat().st_size, file_sha256(path))
 
 
@@ -42,7 +41,7 @@ def find_damage(folder: Path, record: FileRecord, verify: bool = True) -> str | 
     """How a file differs from its record, for messages; None if it does not.
 
     Args:
-        verify: also compare the content's SHA-256, which takes about a second for each GB.
+        verify: compare the SHA-256 too, which takes about a second for each GB.
     """
     path = folder / record.name
     if not path.is_file():
@@ -64,16 +63,16 @@ def fsync(path: Path) -> None:
 
 
 def partial_path(path: Path) -> Path:
-    """A new name beside `path`, for what is not finished or is about to be deleted."""
+    """A new path beside `path`, for something unfinished or about to be deleted."""
     return path.with_name(f"{PARTIAL}{path.name}-{uuid.uuid4().hex[:8]}")
 
 
 @contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
-    """Replace the file `path` by what the block writes to the path that it gets; not at all if the block raises.
+    """Yield a path to write to, and then rename that file to `path`, unless the block raises.
 
     Args:
-        sync: wait until it is on the disk, so that it survives a power cut and not only a kill.
+        sync: wait for the disk, so that the file survives a power cut too.
     """
     partial = partial_path(path)
     try:
@@ -88,13 +87,13 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes, sync: bool = True) -> None:
-    """Write a small file; readers see the old content or the new one."""
+    """Write a small file; readers see either the old content or the new."""
     with replacing(path, sync) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def commit_folder(partial: Path, final: Path) -> None:
-    """Give a folder, whose files are on the disk already, its final name, and delete what had that name."""
+    """Rename a folder whose files are on the disk already, and delete the folder that had that name."""
     fsync(partial)
     replaced = partial_path(final)
     if final.exists():
@@ -105,14 +104,14 @@ def commit_folder(partial: Path, final: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder so that an interrupted deletion does not look like a damaged folder: it is renamed first."""
+    """Rename a folder, then delete it: so a folder that is half deleted does not pass for a damaged one."""
     doomed = partial_path(path)
     os.rename(path, doomed)
     shutil.rmtree(doomed, ignore_errors=True)
 
 
 def clear_partial(folder: Path) -> None:
-    """Delete what killed processes left half-written in a folder. Its lock must be held: others may be writing."""
+    """Delete what killed processes left half-written in a folder, whose lock the caller holds."""
     for leftover in folder.glob(f"{PARTIAL}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -122,19 +121,21 @@ def clear_partial(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, busy: str, wait_seconds: float = 0) -> Iterator[None]:
-    """Hold the lock file `path` against all other processes of this machine, and other threads of this one.
+    """Hold a lock file, which excludes all other processes of this machine and other threads of this one.
 
-    The kernel releases the lock when the holder ends, however it ends. The file, and the folder made for it, stay.
+    The kernel releases the lock when its holder ends in any way. The file and its folder stay.
 
     Args:
-        busy: what the user reads when another process holds it.
-        wait_seconds: how long to wait for that process; -1: until it lets go.
+        busy: the message of the error.
+        wait_seconds: how long to wait for another holder; -1: forever.
 
     Raises:
-        UserError: another process holds it.
-        OSError: the file cannot be made.
+        UserError: another process still holds the lock.
+        OSError: the file cannot be created.
     """
-    # A lock that only exists as a file, filelock's substitute where the kernel has none, would survive its holder.
+    from filelock import FileLock, Timeout  # here, as `--help` of a command needs none
+
+    # Where the kernel has no locks, filelock would use the file's existence, which outlives a killed holder.
     try:
         held = FileLock(path, timeout=wait_seconds, fallback_to_soft=False).acquire()
     except Timeout as error:

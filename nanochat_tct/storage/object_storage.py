@@ -1,11 +1,11 @@
 """Folders in object storage (s3://, gs://, whatever pyarrow.fs opens), and their copies on this machine.
 
-A copy lies under ``$NANOCHAT_TCT_CACHE`` (local disks, in the cluster files) or ``~/.cache/nanochat-tct``. All
-processes of a machine share it; the one that brings it up to date holds its lock. A request that fails is tried
-again; one that is refused raises a StorageError.
+A copy is under ``$NANOCHAT_TCT_CACHE`` (a local disk, in the cluster files) or ``~/.cache/nanochat-tct``. All processes
+of a machine share it; the process that updates it holds its lock. A request that fails is repeated; a request that is
+refused raises a StorageError.
 
-A folder with a manifest counts as soon as it has the manifest: an upload deletes the old manifest first and brings
-the new one last, so that an upload that is cut off leaves nothing that looks whole.
+A folder is complete once it has its manifest: an upload deletes the old manifest first and writes the new one last, so
+that an interrupted upload does not pass for a complete one.
 """
 
 import errno
@@ -26,9 +26,9 @@ from nanochat_tct.storage.files import PARTIAL, FileRecord, locked
 
 TRIES = 5
 FIRST_PAUSE_SECONDS = 0.25  # doubled after each try
-LOCK_SECONDS = 3600.0  # a store of 100 GB at 30 MB/s; a holder that takes longer must be stuck
+LOCK_SECONDS = 3600.0  # enough for a store of 100 GB at 30 MB/s; a holder that takes longer is stuck
 BLOCK_BYTES = 1 << 20
-# What trying again does not mend, in the words of AWS, Google and file systems
+# Errors of AWS, Google and file systems for which another try is useless
 REFUSALS = re.compile(
     r"ACCESS_DENIED|AccessDenied|NO_SUCH_BUCKET|NoSuchBucket|INVALID_ACCESS_KEY|InvalidAccessKey|"
     r"SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|403|Could not resolve|Unrecognized filesystem",
@@ -39,17 +39,17 @@ Result = TypeVar("Result")
 
 
 def is_remote(path_or_uri: str | Path) -> bool:
-    """Whether it is a URI, not a path."""
+    """Whether this is a URI and not a path."""
     return "://" in str(path_or_uri)
 
 
 def absolute(path_or_uri: str) -> str:
-    """A path from the root; a URI as it is."""
+    """An absolute path; a URI unchanged."""
     return path_or_uri if is_remote(path_or_uri) else str(Path(path_or_uri).resolve())
 
 
 def join(path_or_uri: str, name: str) -> str:
-    """`name` in a folder that is a path or a URI (whose options, after ``?``, stay at the end)."""
+    """The path or URI of `name` in a folder; the options of a URI, after ``?``, stay at the end."""
     location, question_mark, options = (
         path_or_uri.partition("?") if is_remote(path_or_uri) else (path_or_uri, "", "")
     )
@@ -57,12 +57,12 @@ def join(path_or_uri: str, name: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """A URI for messages: without its options, and without a key that may be in it."""
+    """A URI for messages, without its options, and without credentials."""
     return re.sub(r"://[^/@]*@", "://", uri.partition("?")[0]).rstrip("/")
 
 
 def local_path(path_or_uri: str | Path) -> Path:
-    """Where a folder is on this machine: itself, or the copy of the remote one (which may not exist yet)."""
+    """The path of a folder on this machine, or of the copy of a remote folder, which may not exist yet."""
     if not is_remote(path_or_uri):
         return Path(path_or_uri)
     root = os.environ.get("NANOCHAT_TCT_CACHE") or Path.home() / ".cache" / "nanochat-tct"
@@ -72,9 +72,9 @@ def local_path(path_or_uri: str | Path) -> Path:
 
 
 def locked_copy(folder: Path) -> AbstractContextManager[None]:
-    """Hold the copy `folder`, which need not exist, against the other processes of this machine.
+    """Lock the copy `folder`, which need not exist yet, for this process.
 
-    Raises: UserError when another one holds it for LOCK_SECONDS.
+    Raises: UserError when another process holds the lock for LOCK_SECONDS.
     """
     path = folder.parent / f".{folder.name}.lock"
     busy = f"another process has held {path} for {LOCK_SECONDS / 60:.0f} minutes; end it, and run again"
@@ -82,15 +82,15 @@ def locked_copy(folder: Path) -> AbstractContextManager[None]:
 
 
 class DamagedError(UserError):
-    """A file is not what its manifest says."""
+    """A file differs from its entry in the manifest."""
 
 
 def persist(uri: str, do: Callable[[], Result]) -> Result:
-    """Call `do` until it does not fail, and return its result.
+    """Call `do`, again if it fails, and return its result.
 
     Args:
         uri: for messages.
-    Raises: StorageError when the storage refuses, or fails for good; DamagedError when the content is wrong twice.
+    Raises: StorageError when the storage refuses, or fails TRIES times; DamagedError when the content is wrong twice.
     """
     from pyarrow import ArrowException
 
@@ -122,7 +122,7 @@ def persist(uri: str, do: Callable[[], Result]) -> Result:
 def _persistent(
     method: Callable[Concatenate["RemoteFolder", Arguments], Result],
 ) -> Callable[Concatenate["RemoteFolder", Arguments], Result]:
-    """Make a method of RemoteFolder one that `persist` calls."""
+    """Decorate a method of RemoteFolder so that `persist` calls it."""
 
     @functools.wraps(method)
     def call(self: "RemoteFolder", *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -132,8 +132,7 @@ def _persistent(
 
 
 class RemoteFolder:
-    """A folder in object storage. Every method tries again when the storage fails, and raises StorageError when
-    it refuses, or fails for good."""
+    """A folder in object storage. Every method repeats failed requests, and raises StorageError as `persist` does."""
 
     def __init__(self, uri: str) -> None:
         from pyarrow.fs import FileSystem  # here, as `--help` of a command needs none of it
@@ -144,7 +143,7 @@ class RemoteFolder:
 
     @_persistent
     def files(self) -> dict[str, int]:
-        """Sizes of all files below, by name relative to the folder; empty where there is no folder."""
+        """The sizes of all files in the folder by relative name; empty if the folder does not exist."""
         from pyarrow.fs import FileSelector
 
         selector = FileSelector(self._path, allow_not_found=True, recursive=True)
@@ -186,7 +185,7 @@ class RemoteFolder:
                 self.upload(path, name)
 
     def upload_folder(self, folder: Path, names: Iterable[str], manifest: str, prefix: str = "") -> bool:
-        """Upload a finished folder, its manifest last; return False if the storage has that very folder already.
+        """Upload a finished folder, its manifest last; return False if the storage has the same folder already.
 
         Args:
             names: its files besides the manifest.
@@ -210,13 +209,13 @@ class RemoteFolder:
     ) -> bool:
         """Make `folder` a verified copy of a finished folder; return False if the storage has no manifest.
 
-        A folder that has the same manifest already is left alone; otherwise it is replaced, once all files are here.
+        A folder with the same manifest stays; any other is replaced once all files are downloaded.
 
         Args:
-            read_manifest: the records in the manifest of the folder that it gets; raises what it refuses.
+            read_manifest: reads the records in the manifest of a folder; raises an error for a wrong manifest.
             prefix: of all names in the storage.
 
-        Raises: DamagedError when a file is not what the manifest says.
+        Raises: DamagedError when a file differs from the manifest.
         """
         content = self.read(prefix + manifest)
         if content is None:
@@ -238,7 +237,7 @@ class RemoteFolder:
 
     @_persistent
     def _download(self, record: FileRecord, folder: Path, prefix: str) -> None:
-        """Write a file into `folder`. Raises: DamagedError when it is not what `record` says, twice."""
+        """Download a file into `folder`. Raises: DamagedError when it differs from `record` twice."""
         digest, left = hashlib.sha256(), record.size
         path = f"{self._path}/{prefix}{record.name}"
         with (

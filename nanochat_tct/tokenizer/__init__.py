@@ -1,12 +1,12 @@
-"""Type-constrained tokenization: workflows to token ids along their schema, and back.
+"""Type-constrained tokenization: from workflows to token ids, guided by their grammar, and back.
 
     >>> from nanochat_tct import tokenizer
     >>> tokens = tokenizer.encode('{"on":"push","jobs":{"build":{"uses":"./.github/workflows/build.yml"}}}')
     >>> tokenizer.decode(tokens)[0]
     '{"on":"push","jobs":{"build":{"uses":"./.github/workflows/build.yml"}}}'
 
-The functions of this module are those of the built-in tokenizer, made when first used; ``load_tokenizer`` gives it,
-the one of a vocabulary file, or an installed wheel's as an object.
+The functions of this module are those of the built-in tokenizer, which is loaded at the first use. ``load_tokenizer``
+returns it, or that of a vocabulary file or of an installed wheel, as an object.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 
 class TokenMatcher(Protocol):
-    """A place in a document that is being written."""
+    """A position in a document that is being written; see tokenizer.py."""
 
     @property
     def is_complete(self) -> bool: ...
@@ -55,11 +55,11 @@ class TokenMatcher(Protocol):
 
 
 class Tokenizer(Protocol):
-    """What the rest of the package needs of a tokenizer; see tokenizer.py for the meaning of each."""
+    """The interface of a tokenizer for the rest of the package; see tokenizer.py."""
 
     name: str
     fingerprint: str
-    is_github: bool  # its language is that of GitHub's workflows, not a JSON Schema's
+    is_github: bool  # the language is that of GitHub's workflows, not of a JSON Schema
 
     def vocab_size(self) -> int: ...
 
@@ -93,16 +93,15 @@ class Tokenizer(Protocol):
 
 
 def load_tokenizer(name: str = "builtin", fingerprint: str = "") -> Tokenizer:
-    """The tokenizer of that name, made once in a process.
+    """Load a tokenizer, once in a process.
 
     Args:
-        name: "builtin", or "builtin-1" for the one of an earlier version; "wheel" for an installed
+        name: "builtin", or "builtin-1" for that of an earlier version; "wheel" for an installed
             ``tct_github_workflow``; or the path of a vocabulary file.
-        fingerprint: of the tokenizer that wrote a store or trained a checkpoint, so that "builtin" is the version of
-            then.
+        fingerprint: of the tokenizer of a store or checkpoint, which decides the version of "builtin".
 
     Raises:
-        UserError: there is no such file, or no such wheel.
+        UserError: the file or the wheel does not exist.
     """
     if name == "builtin":
         name = next((earlier for earlier, of_then in EARLIER.items() if of_then == fingerprint), name)
@@ -121,27 +120,27 @@ def _load(name: str) -> Tokenizer:
 
 
 def encode(json_str: str) -> list[int]:
-    """Token ids of a workflow's JSON; TokenizerError with the JSON pointer for a value outside the schema."""
+    """Token ids of a workflow's JSON. Raises: TokenizerError, with the JSON pointer, for an invalid workflow."""
     return load_tokenizer().encode(json_str)
 
 
 def decode(tokens: Sequence[int]) -> tuple[str, int, int]:
-    """Compact JSON, tokens consumed, tokens given; surplus tokens are left over."""
+    """Returns compact JSON, the number of tokens that it took, and the number of tokens given."""
     return load_tokenizer().decode(tokens)
 
 
 def decode_prefix(tokens: Sequence[int]) -> tuple[str, int, bool]:
-    """JSON completed to the shortest valid workflow, fields decoded, whether it was complete."""
+    """Returns JSON completed to the shortest valid workflow, the number of fields, and whether it was complete."""
     return load_tokenizer().decode_prefix(tokens)
 
 
 def extract_window(tokens: Sequence[int], start: int, end: int) -> list[int]:
-    """``[start] + tokens[start:end]``: one position token, then content."""
+    """Returns ``[start] + tokens[start:end]``: a position token, then content."""
     return load_tokenizer().extract_window(tokens, start, end)
 
 
 def vocab_size() -> int:
-    """Number of token ids."""
+    """The number of token ids."""
     return load_tokenizer().vocab_size()
 
 

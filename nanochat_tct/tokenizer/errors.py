@@ -1,4 +1,4 @@
-"""Errors of the tokenizer: what is wrong with a value or a token sequence, and where."""
+"""Errors of the tokenizer: what is wrong with a value, a token sequence or a schema, and where."""
 
 from dataclasses import dataclass
 
@@ -6,11 +6,11 @@ from nanochat_tct.errors import UserError
 
 
 class TokenizerError(UserError):
-    """A value outside the schema, or tokens that no document begins with.
+    """A value that the grammar does not allow, or tokens with which no document begins.
 
     Attributes:
-        pointer: JSON pointer (RFC 6901) of the place, "" for the whole document.
-        problem: what is wrong there.
+        pointer: JSON pointer (RFC 6901) of the wrong part, "" for the whole document.
+        problem: what is wrong with it.
     """
 
     def __init__(self, pointer: str, problem: str) -> None:
@@ -25,13 +25,13 @@ class TokenizerError(UserError):
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong in a document.
+    """A problem in a document.
 
     Attributes:
-        path: keys and numbers of items, from the document inwards.
-        of_key: it is the last key itself, not its value.
-        offset: of a character of the text that is wrong; None: the whole value is.
-        is_warning: GitHub takes the document all the same, and its language service complains.
+        path: keys and indices, from the document inwards.
+        of_key: the last key itself is wrong, not its value.
+        offset: of the first wrong character in a text; None: the whole value is wrong.
+        is_warning: GitHub accepts the document, but its language service complains.
     """
 
     path: tuple[str | int, ...]
@@ -51,4 +51,4 @@ class Problem:
 
 
 class SchemaError(UserError):
-    """A JSON Schema that cannot be compiled, with the place of the keyword that stands in the way."""
+    """A JSON Schema that cannot be compiled; the message has the pointer of the keyword that prevents it."""

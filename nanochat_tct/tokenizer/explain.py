@@ -1,14 +1,13 @@
-"""What is wrong with a value, or with base tokens, that the engine refuses: the message, and the place.
+"""What is wrong with a value, or with base tokens, that the engine refuses: messages, and where they belong.
 
-The engine decides; here it is only asked about the parts, in the order in which a person would look at them: the keys
-of an object before its values. A part that is wrong counts as right for what is around it, so that all problems are
-found, in time linear in the size of the value for each level.
+The engine decides. This file asks it about the parts of a value in the order in which a person would read them: the
+keys of an object before its values. A wrong part counts as right for the parts around it, so that one search finds all
+problems, in time linear in the size of the value for each level of nesting.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache, cached_property
@@ -28,29 +27,30 @@ from nanochat_tct.tokenizer.engine import (
     base_name,
 )
 from nanochat_tct.tokenizer.errors import Problem, TokenizerError
-from nanochat_tct.tokenizer.explain_text import MAX_LISTED, Path, did_you_mean, listed, near, text_problems
+from nanochat_tct.tokenizer.explain_text import TextChecker
 from nanochat_tct.tokenizer.names import is_condition, name_problems, without_names
+from nanochat_tct.tokenizer.wording import MAX_LISTED, Path, did_you_mean, listed, near
 
 MAX_INTEGER = 10**309
-EVERY = 2**512 - 1  # the alternatives of a node that accept what was found wrong
+EVERY = 2**512 - 1  # all alternatives of a node: what was found wrong counts as right
 WHOLE = ("its keys or values do not make a whole object", "its items do not make a whole array")
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
 
 
 class Pairs(tuple[tuple[str, Any], ...]):
-    """An object's keys and values as a JSON text has them, so that a key that stands twice is not lost."""
+    """The keys and values of a JSON object in order; unlike a dictionary it keeps a repeated key."""
 
     __slots__ = ()
 
 
 class Mismatch(Exception):
-    """A value or a base token that the grammar does not allow; the path is filled in on the way out."""
+    """A value or a base token that the grammar does not allow; callers add to the path as they catch it."""
 
     def __init__(self, problem: str, *path: str | int, about: str | None = None) -> None:
         super().__init__(problem)
         self.problem = problem
         self.path = [*reversed(path)]
-        self.about = about  # the key of an object that is to blame
+        self.about = about  # the key to blame, where the problem is one of an object's keys
 
     def located(self) -> TokenizerError:
         parts = (str(part).replace("~", "~0").replace("/", "~1") for part in reversed(self.path))
@@ -58,14 +58,26 @@ class Mismatch(Exception):
 
 
 class Key:
-    """What follows one key of an object: the node of its value, and for each shape a mask over its alternatives."""
+    """The node of a key's value, and for each object alternative a mask over the node's alternatives."""
 
     def __init__(self, target: list[Any]) -> None:
         self.node, self.masks = target
 
 
 class Node:
-    """A node of the grammar, as messages and half-written documents need it; see compile.py."""
+    """A node of the grammar (see compile.py), prepared for messages and half-written documents.
+
+    Attributes:
+        number: of the node.
+        objects: required keys, and the fewest and most keys, of each object alternative, after its bit in masks.
+        shapes: for each of `objects` its index in the masks of a `Key`.
+        arrays: the fewest and most items, and the mask over the items' alternatives, after the bit in masks.
+        item: the number of the node of array items.
+        constants: base tokens of null, true and false, as far as allowed.
+        values: members of enumerations; literals: those of them that are base tokens.
+        opens: a base token begins the value, as several kinds of values are allowed.
+        known, free: what follows keys with a name, and keys that match a set of patterns.
+    """
 
     def __init__(self, grammar: dict[str, Any], number: int, is_strict: bool = False) -> None:
         description = grammar["nodes"][number]
@@ -78,13 +90,8 @@ class Node:
             if index not in left_out
         ]
         self.objects = [(bit, *details) for bit, kind, *details in alternatives if kind == "object"]
-        self.shapes = [
-            index
-            for index, (number, _) in enumerate(
-                (i, each) for i, each in enumerate(description["alternatives"]) if each[0] == "object"
-            )
-            if number not in left_out
-        ]
+        every = [index for index, each in enumerate(description["alternatives"]) if each[0] == "object"]
+        self.shapes = [shape for shape, index in enumerate(every) if index not in left_out]
         self.arrays = [(bit, *details) for bit, kind, *details in alternatives if kind == "array"]
         self.constants = {CONSTANTS[kind] for _, kind, *_ in alternatives if kind in CONSTANTS}
         self.has_numbers = any(kind == "number" for _, kind, *_ in alternatives)
@@ -106,28 +113,29 @@ class Node:
             shown = ", ".join(map(repr, self.literals[:6])) + (", ..." if len(self.literals) > 6 else "")
             names.append(f"one of {shown}")
         booleans = {CONSTANTS["true"], CONSTANTS["false"]}
-        if not (self.has_texts and self.has_numbers and self.constants >= booleans):  # which count as strings
+        # GitHub reads numbers and booleans as strings where it takes strings.
+        if not (self.has_texts and self.has_numbers and self.constants >= booleans):
             names += ["a number"] * self.has_numbers
             names += ["a boolean"] * bool(self.constants & booleans)
             names += ["null"] * (CONSTANTS["null"] in self.constants)
         return " or ".join(names) if names else "nothing"
 
     def key(self, name: str) -> Key | None:
-        """What follows a key in this object; None where no shape has it."""
+        """What follows a key of this object; None if no alternative has the key."""
         found = self.known.get(name)
         if found is not None:
             return found if any(found.masks[shape] for shape in self.shapes) else None
         encoded = utf8(name)
         if any("calls" in each for each in self._patterns):
-            return next(iter(self.free.values()), None)  # as far as can be said without the engine
+            return next(iter(self.free.values()), None)  # only the engine follows calls; see `_key_problems`
         patterns = [automaton_of(description) for description in self._patterns]
         return self.free.get(sum(1 << i for i, each in enumerate(patterns) if each.accepts(encoded)))
 
     def shapes_with(self, names: tuple[str, ...]) -> tuple[int, list[Key]]:
-        """The object alternatives that keys, in any order, leave possible, and what follows each key.
+        """The object alternatives that have exactly these keys, in any order, and what follows each key.
 
         Raises:
-            Mismatch: no alternative has just these keys.
+            Mismatch: there is none.
         """
         found: list[Key] = []
         for name in names:
@@ -145,11 +153,11 @@ class Node:
         return alive, found
 
     def meant(self, name: str) -> list[str]:
-        """The key that may be meant by one that is not known, if there is one."""
+        """The known key that is similar to an unknown one, in a list, or an empty list."""
         return near([each for each in self.known if self.key(each)], name)
 
     def unknown_key(self, name: str) -> Mismatch:
-        """That no alternative has a key."""
+        """The error for a key that no alternative has."""
         if self.free:
             return Mismatch(f"a key may not be {name!r}", about=name)
         names = [each for each in self.known if self.key(each)]
@@ -159,7 +167,7 @@ class Node:
         return Mismatch(f"unknown key {name!r}{hint}", about=name)
 
     def _why_not(self, names: tuple[str, ...], found: list[Key]) -> Mismatch:
-        """The complaint of the alternative that came nearest."""
+        """The error for keys that no alternative has together: that of the alternative that needs the least change."""
         complaints: list[tuple[int, str, str | None]] = []
         for index, (_, required, minimum, maximum) in zip(self.shapes, self.objects, strict=True):
             wrong = [name for name, key in zip(names, found, strict=True) if not key.masks[index]]
@@ -185,14 +193,14 @@ class Node:
         return Mismatch(texts[0], about=nearest[0][1])
 
     def narrow(self, alive: int, key: Key, accepted: int) -> int:
-        """The object alternatives that remain when a key's value was accepted by some alternatives of its node."""
+        """The object alternatives that allow a key's value, which some alternatives of the key's node accept."""
         for index, (bit, *_) in zip(self.shapes, self.objects, strict=True):
             if alive & bit and not key.masks[index] & accepted:
                 alive &= ~bit
         return alive
 
     def length_problem(self, alive: int, length: int) -> Mismatch:
-        """Of the arrays among the given alternatives, that none has this length."""
+        """The error for a length that none of the given array alternatives has."""
         least = min(minimum for bit, minimum, _, _ in self.arrays if alive & bit)
         wanted = f"needs at least {least}" if length < least else "takes fewer"
         return Mismatch(f"an array of {length} items where the schema {wanted}")
@@ -215,7 +223,7 @@ class Explainer:
         """The base tokens of a document given as a parsed JSON value, whose objects are dictionaries or Pairs.
 
         Raises:
-            TokenizerError: the value is not valid; it names the place.
+            TokenizerError: the value is not valid; the error has its JSON pointer.
         """
         try:
             text = json_text(value)
@@ -227,36 +235,35 @@ class Explainer:
         return base
 
     def problems(self, value: Any) -> list[Problem]:
-        """All that is wrong with a document whose objects are dictionaries: errors, then warnings."""
+        """All problems of a document whose objects are dictionaries: errors, then warnings."""
         errors = [] if _Search(self, value, is_strict=False).is_right(value) else self.errors(value)
         return errors + self.warnings(value, errors)
 
     def errors(self, value: Any) -> list[Problem]:
-        """All that is wrong with a document that the engine refuses."""
+        """All errors of a document that the engine refuses."""
         search = _Search(self, value, is_strict=False)
         search.check(0, value, 0, ())
         if not self.is_github:
             return search.problems
-        # whole arrays and objects that are refused though their parts are not: for the names in them
+        # A whole array or object is refused, though its parts are right, for names: `name_problems` says for which.
         found = [problem for problem in search.problems if problem.message not in WHOLE]
         found += [problem for problem in name_problems(value) if not problem.is_warning]
         return found or search.problems
 
     def warnings(self, value: Any, errors: list[Problem]) -> list[Problem]:
-        """What GitHub's language service complains of in a workflow beyond errors, which were found before."""
+        """The warnings of GitHub's language service about a workflow whose errors are known already."""
         if not self.is_github:
             return []
         search = _Search(self, value, is_strict=True)
         if not search.is_right(value):
-            unnamed = without_names(value)
-            search.check(0, unnamed, 0, ())
+            search.check(0, without_names(value), 0, ())
         found = [replace(p, is_warning=True) for p in search.problems if p.message not in WHOLE]
         found += [problem for problem in name_problems(value) if problem.is_warning]
         wrong = {(error.path, error.of_key, error.offset) for error in errors}
         return [each for each in found if (each.path, each.of_key, each.offset) not in wrong]
 
     def accepted(self, number: int, value: Any, depth: int) -> int:
-        """The alternatives of a node, as a mask, that accept a value with so many arrays and objects around it.
+        """The alternatives of a node that accept a value inside `depth` arrays and objects, as a mask.
 
         Raises:
             Mismatch: none does.
@@ -271,24 +278,24 @@ class Explainer:
         return accepted
 
     def read_error(self, base: str, consumed: int, result: int) -> TokenizerError:
-        """Why base tokens are no document, of which so many were read."""
+        """The error for base tokens that are not a document; the engine has read `consumed` of them."""
         if result == OPEN:
             return TokenizerError("", f"cut off after {len(base)} base tokens; decode_prefix completes it")
         matcher = self.engine.matcher()
         assert matcher.advance(base[:consumed])
-        while consumed < len(base) and matcher.advance(base[consumed]):  # bytes are read many at once
-            consumed += 1
+        while consumed < len(base) and matcher.advance(base[consumed]):
+            consumed += 1  # the engine reads runs of bytes at once, and stops before a run with a wrong one
         if consumed == len(base):
             return TokenizerError("/jobs", "some jobs need jobs that are not there, or all need others")
         frames = matcher.frames()
         error = self._refusal(frames, base, consumed)
         if frames[-1][0] == "key":
-            del frames[-1]  # whose name the error has already
+            del frames[-1]  # the error has the name already
         error.path += [detail for kind, _, detail in reversed(frames[:-1]) if kind in ("array", "object")]
         return error.located()
 
     def _refusal(self, frames: list[tuple[str, int, int | str]], base: str, position: int) -> Mismatch:
-        """Why the innermost part does not go on with a base token."""
+        """The error for a base token that cannot continue the innermost part."""
         character = base[position]
         kind, number, detail = frames[-1]
         if kind == "key":
@@ -330,8 +337,8 @@ class _Search:
     """Collects the problems of one value.
 
     Args:
-        value: with ``Pairs`` in it only if it is no dictionary itself.
-        is_strict: what GitHub's language service complains of is a problem too.
+        value: has no ``Pairs`` inside if it is a dictionary itself.
+        is_strict: complaints of GitHub's language service are problems too.
     """
 
     def __init__(self, explainer: Explainer, value: Any, is_strict: bool) -> None:
@@ -343,11 +350,11 @@ class _Search:
         self.problems: list[Problem] = []
 
     def is_right(self, value: Any) -> bool:
-        """Whether the engine takes a whole document."""
+        """Whether the engine accepts a whole document."""
         return self.matcher.write(self.to_json(value).encode("utf-8"))
 
     def check(self, number: int, value: Any, depth: int, path: Path) -> int:
-        """The alternatives of a node that accept a value, as a mask; EVERY: none does, and it is said why."""
+        """The alternatives of a node that accept a value, as a mask; if there is none, report why and return EVERY."""
         accepted, _ = self.engine.write(self.to_json(value).encode("utf-8"), number, depth, self.matcher)
         if accepted:
             return accepted
@@ -362,7 +369,7 @@ class _Search:
                 self._check_object(node, value, depth, path)
         elif isinstance(value, str) and node.has_texts:
             self._check_text(node, value, path)
-        elif not (self.is_strict and is_condition(path)):  # of constants there the service says nothing
+        elif not (self.is_strict and is_condition(path)):  # the service does not mind a constant there
             self._report(path, self._wrong_kind(node, value))
         return EVERY
 
@@ -371,11 +378,11 @@ class _Search:
 
     def _mismatch(self, path: Path, mismatch: Mismatch) -> None:
         if self.is_strict:
-            return  # what is offered is less than what is right
+            return  # strict mode offers fewer keys than the service accepts
         if mismatch.about is None:
             is_empty = self.is_github and mismatch.problem.startswith("has 0 keys")
             self._report(path, "the mapping is empty: a key is missing" if is_empty else mismatch.problem)
-        elif self.is_github:  # its own key is what a person looks for
+        elif self.is_github:  # a person looks for the key itself
             self._report((*path, mismatch.about), mismatch.problem, of_key=True)
         else:
             self._report(path, mismatch.problem)
@@ -388,7 +395,8 @@ class _Search:
         try:
             alive, _ = node.shapes_with(tuple(names))
         except Mismatch as error:
-            if len(names) == len(pairs) or not error.problem.startswith("has "):  # so many keys
+            # A number of keys says nothing where wrong ones were left out.
+            if len(names) == len(pairs) or not error.problem.startswith("has "):
                 self._mismatch(path, error)
         read: list[tuple[str, Key, int]] = []
         for name, child in pairs:
@@ -416,7 +424,7 @@ class _Search:
         value: Any,
         path: Path,
     ) -> tuple[Path, str]:
-        """Why a value does not fit the keys and values before it."""
+        """The path and message for a value that does not fit the keys and values before it."""
         name, key, accepted = last
         every = sum(bit for bit, *_ in node.objects)
         alive = node.narrow(every, key, accepted)  # with this value alone
@@ -430,7 +438,7 @@ class _Search:
         return (*path, name), contradiction(value)
 
     def _right_names(self, node: Node, names: list[str], path: Path) -> list[str]:
-        """The keys of an object that may stand in it, each once; the others are reported."""
+        """The keys that an object may have, each once; the others are reported."""
         right: list[str] = []
         given = set(names)
         ignores_case = self.engine.grammar.get("ignore_key_case", False)
@@ -452,15 +460,17 @@ class _Search:
                 right.append(name)
         return right
 
+    def _text_checker(self, node: Node, path: Path, is_key: bool) -> TextChecker:
+        def start() -> Matcher:
+            assert self.matcher.write(b"{" if is_key else b"", node.number)
+            return self.matcher
+
+        return TextChecker(path, start, is_key, self.is_strict)
+
     def _key_problems(self, node: Node, name: str, path: Path) -> list[Problem]:
         if not self.is_github:
             return []
-
-        def start() -> Matcher:
-            assert self.matcher.write(b"{", node.number)
-            return self.matcher
-
-        found = text_problems(name, path, start, is_key=True, is_strict=self.is_strict)
+        found = self._text_checker(node, path, is_key=True).problems(name)
         return [Problem(path, message, True, offset) for offset, message in found]
 
     def _check_array(self, node: Node, value: list[Any], depth: int, path: Path) -> None:
@@ -486,12 +496,7 @@ class _Search:
         if not self.is_github:
             self._report(path, f"{shown(value)} does not have the form that is asked for here")
             return
-
-        def start() -> Matcher:
-            assert self.matcher.write(b"", node.number)
-            return self.matcher
-
-        found = text_problems(value, path, start, is_strict=self.is_strict)
+        found = self._text_checker(node, path, is_key=False).problems(value)
         for offset, message in found:
             if node.values and "${{" not in value:
                 offset, message = 0, self._wrong_kind(node, value)
@@ -523,10 +528,10 @@ class _Search:
 
 
 def json_text(value: Any, depth: int = 0) -> str:
-    """A value as JSON; beyond the levels that a document may have, something takes its place.
+    """A value as JSON. Arrays and objects deeper than a document may nest become [].
 
     Raises:
-        Mismatch: it is not a JSON value.
+        Mismatch: the value is not a JSON value.
     """
     if value is None or isinstance(value, str | int | float):
         if isinstance(value, str):
@@ -560,11 +565,6 @@ def json_text(value: Any, depth: int = 0) -> str:
 scalar_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogates."""
-    return re.search("[\ud800-\udfff]", text) is None
-
-
 def utf8(text: str) -> bytes:
     try:
         return text.encode("utf-8")
@@ -573,13 +573,13 @@ def utf8(text: str) -> bytes:
 
 
 def shown(value: Any) -> str:
-    """A value as messages have it, cut where it is long."""
+    """A value for a message, cut if it is long."""
     text = ascii(_plain(value))
     return text if len(text) <= 60 else text[:56] + "...'"
 
 
 def _plain(value: Any) -> Any:
-    """A value with dictionaries for Pairs."""
+    """A value with dictionaries in place of Pairs."""
     if type(value) is Pairs:
         return {name: _plain(child) for name, child in value}
     return [_plain(item) for item in value] if type(value) is list else value

@@ -1,12 +1,12 @@
 """GitHub's expression language as automata that call one another.
 
 Every rule is an ECMA-262 pattern in which a character above ``FIRST_SYMBOL`` stands for the text of another rule. A
-rule has two patterns: what GitHub's parser accepts (lenient), and what its language service does not complain of
-either (strict), a part of it. The depth of GitHub's parser is the sum of the rules' depths over the calls that a place
-in the text is inside of.
+rule has two patterns: the texts that GitHub's parser accepts (lenient), and those of them about which its language
+service does not complain (strict). The depth of GitHub's parser is the sum of the depths of all calls around a
+position of the text.
 
-What an expression may use depends on where it stands: a ``Scope`` is the set of contexts and functions that are
-offered there, so most rules exist once for each scope. The syntax is that of ``@actions/expressions``.
+A ``Scope`` is the set of contexts and functions that an expression may use, which depends on its position in the
+workflow; most rules exist once for each scope. The syntax is that of ``@actions/expressions``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,11 @@ Name = tuple[Any, ...]  # of a rule: what it is, and its scope
 Scope = frozenset[str]  # "github", "hashFiles(1,255)", ...
 
 FIRST_SYMBOL = 0xF0000  # private use: no pattern here has these characters as text
-STRICT = chr(FIRST_SYMBOL)  # behind what strict mode accepts
-# In a scope, beside what is offered: whether ${{ }} are left away (then its strings have no ${{ either), and whether
-# it is a condition.
+STRICT = chr(FIRST_SYMBOL)  # the end of a text that strict mode accepts
+# Two more members of scopes: the expression has no ${{ }} (and no ${{ in its strings), and it is a condition.
 BARE, CONDITION = "/bare", "/condition"
 
-SPACES = r"[ \t\r\n]*"  # between the parts of an expression; around one, all that JavaScript trims: \s
+SPACES = r"[ \t\r\n]*"  # between the parts of an expression; around an expression JavaScript trims \s
 IDENTIFIER = "[A-Za-z_][A-Za-z0-9_-]*"
 STRING = "'(?:[^']|'')*'"
 BARE_STRING = r"'(?:[^$']|''|\$+(?:\{\$+)*(?:[^${']|''|\{[^{$']|\{''))*(?:\$+(?:\{\$+)*\{?)?'"
@@ -39,15 +38,15 @@ NUMBER = (
 )
 PLAIN_NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?"
 COMPARISON = r"(?:==|!=|<=?|>=?)"
-# Text without ${{: no character, or some.
+# Text without ${{, which may be empty or not
 _CHARACTER = r"(?:[^$]|\$+(?:\{\$+)*(?:[^${]|\{[^{$]))"
 _DOLLARS = r"\$+(?:\{\$+)*\{?"
 TEXT = f"{_CHARACTER}*(?:{_DOLLARS})?"
 SOME_TEXT = f"(?:{_CHARACTER}+(?:{_DOLLARS})?|{_DOLLARS})"
 OPEN, CLOSE = r"\$\{\{\s*", r"\s*\}\}"
-MAX_FORMAT_ARGUMENTS = 5  # that strict mode counts
-# What GitHub's parser counts: levels of expressions, operands behind the first && and ||, dereferences. A condition is
-# read as success() && (condition).
+MAX_FORMAT_ARGUMENTS = 5  # of format() in strict mode
+# GitHub's parser limits the depth of expressions, which operands of && and || and dereferences add to. It reads a
+# condition as success() && (condition).
 _DEPTHS = {
     "expression": 1,
     "proper": 1,
@@ -64,12 +63,12 @@ _DEPTHS |= {"condition": 2, "bare_condition": 2, "quoted_condition": 2}
 
 @dataclass(frozen=True)
 class Rule:
-    """An automaton of a text with symbols for other rules; rules are the same when their names are.
+    """An automaton of texts with symbols for other rules. Rules with the same name are equal.
 
     Attributes:
-        automaton: edges of 256 mean the end of what strict mode accepts, 257 on the text of ``callees``.
-        depth: how much deeper than its caller GitHub's parser counts it.
-        names: the kind of names that it spells, "" for none: strict mode asks for one that is in scope.
+        automaton: an edge of 256 is the end of a text that strict mode accepts; edges from 257 on are ``callees``.
+        depth: that GitHub's parser adds to the caller's.
+        names: the kind of names that it spells, which must be in scope in strict mode; "" for none.
     """
 
     name: Name
@@ -79,12 +78,12 @@ class Rule:
     names: str = field(compare=False, default="")
 
     def accepts(self, text: bytes) -> bool:
-        """Whether a text belongs to it without any call."""
+        """Whether the automaton accepts a text without calls."""
         return self.automaton.accepts(text)
 
 
 def ignoring_case(text: str) -> str:
-    """A pattern of a word in any case."""
+    """A pattern of a word that ignores case."""
     return "".join(f"[{c.lower()}{c.upper()}]" if c.isalpha() else re.escape(c) for c in text)
 
 
@@ -93,11 +92,11 @@ def one_of(words: list[str]) -> str:
 
 
 class Expressions:
-    """The rules, made when they are asked for.
+    """The rules of expressions, which are made on demand.
 
     Args:
-        functions: (least, most) arguments by name, of functions that are offered everywhere; most None: no limit.
-        keys: the keys of the contexts that are the same in every workflow.
+        functions: for functions that are offered everywhere, the least and most arguments; None: no limit.
+        keys: the keys of the contexts that do not depend on the workflow.
     """
 
     def __init__(self, functions: dict[str, Any], keys: dict[str, list[str]]) -> None:
@@ -113,7 +112,7 @@ class Expressions:
         self.symbols: dict[Name, str] = {}
 
     def rule(self, name: Name) -> Rule:
-        """The rule of a name: of a method of this class and its arguments, or one that was added."""
+        """The rule with a name: the name of a method of this class with its arguments, or that of a rule from `add`."""
         if name not in self.rules:
             what, *details = name
             if what == "name":
@@ -125,7 +124,7 @@ class Expressions:
     def add(
         self, name: Name, lenient: str, strict: str | None = None, depth: int = 0, names: str = ""
     ) -> Rule:
-        """Compiles a rule from its patterns and keeps it."""
+        """Compile a rule from its patterns, and keep it."""
         strict = lenient if strict is None else strict
         used = [callee for callee, symbol in self.symbols.items() if symbol in lenient or symbol in strict]
         symbols = STRICT + "".join(self.symbols[callee] for callee in used)
@@ -134,15 +133,15 @@ class Expressions:
         return self.rules[name]
 
     def call(self, *name: Any) -> str:
-        """The character that stands for a rule in the patterns of others."""
+        """The character that stands for a rule in other patterns."""
         return self.symbols.setdefault(name, chr(FIRST_SYMBOL + 1 + len(self.symbols)))
 
-    # ---- one method for each kind of rule: the pattern of its lenient or its strict form ----
+    # ---- one method for each kind of rule, which returns its lenient or strict pattern ----
 
     def _expression(self, scope: Scope, strict: bool) -> str:
         return f"{self._compared(scope)}{self.call('and', scope)}?{self.call('or', scope)}?"
 
-    _argument = _expression  # of an argument list whose depth is counted already
+    _argument = _expression  # in an argument list that has counted the depth already
 
     def _proper(self, scope: Scope, strict: bool) -> str:
         """An expression that is not just one string."""
@@ -156,7 +155,7 @@ class Expressions:
         return f"{filled}{SPACES}{longer}?|''{SPACES}{longer}"
 
     def _longer(self, scope: Scope) -> str:
-        """What follows the first operand of an expression."""
+        """The rest of an expression behind its first operand, if there is more."""
         compared = f"(?:{COMPARISON}{SPACES}{self._operand_pattern(scope)}{SPACES})"
         logical, also = self.call("and", scope), self.call("or", scope)
         return f"(?:{compared}+{logical}?{also}?|{logical}{also}?|{also})"
@@ -181,7 +180,7 @@ class Expressions:
         return f"!{SPACES}{self._operand_pattern(scope)}{SPACES}"
 
     def _operand(self, scope: Scope, strict: bool) -> str:
-        """What is not a string: a group, a number, a constant, a context or a function, and what follows it."""
+        """Any operand except a string: a group, a number, a constant, a context or a function, with dereferences."""
         dereference = self._dereference(scope)
         parts = [
             self.call("not", scope),
@@ -199,14 +198,14 @@ class Expressions:
                 parts.append(f"{ignoring_case(offered)}{SPACES}{self._context(offered, scope, strict)}?")
         for name, (least, most) in functions.items():
             if strict and name == "format" and CONDITION in scope:
-                continue  # text around what it inserts would make the condition always true
+                continue  # its text would make the condition always true
             kind = name if name in ("case", "format") else "arguments"
             arguments = self.call(kind, scope, *([least, most] if kind == "arguments" else []))
             parts.append(f"{ignoring_case(name)}{SPACES}{arguments}{SPACES}{dereference}?")
         return "|".join(parts)
 
     def _arguments(self, scope: Scope, least: int, most: int | None, strict: bool) -> str:
-        # GitHub allows at most 255 arguments to some: more of them are not told apart here
+        # GitHub allows at most 255 arguments of some functions; that limit is not enforced here.
         one = self.call("expression", scope)
         if most == 0:
             return rf"\({SPACES}\)"
@@ -223,7 +222,7 @@ class Expressions:
         return rf"\({SPACES}{self.call('format_arguments', scope)}\)"
 
     def _format_arguments(self, scope: Scope, strict: bool) -> str:
-        """A format, which strict mode wants as one string, and at least as many arguments as it has holes for."""
+        """A format and its arguments. In strict mode the format is a string, and there is an argument for each hole."""
         one = self.call("argument", scope)
         if not strict or BARE in scope:  # strict mode has no format in a condition
             first = f"(?:{self._string(scope)}|{self.call('operand', scope)}){SPACES}{self._longer(scope)}?"
@@ -235,7 +234,7 @@ class Expressions:
             forms.append(rf"{string}{SPACES}(?:,{SPACES}{one}){{{count}}}")
         return "|".join(forms)
 
-    # ---- what follows a context: .name, ['name'] ----
+    # ---- dereferences: .name, ['name'] ----
 
     def _dereference(self, scope: Scope) -> str:
         return f"(?:{self.call('dot', 'value', scope)}|{self.call('bracket', scope)})"
@@ -255,7 +254,7 @@ class Expressions:
         return rf"\]{SPACES}{self._dereference(scope)}?"
 
     def _dot(self, of: str, scope: Scope, strict: bool) -> str:
-        """A dot and a name behind a context, or behind what another kind of dot led to."""
+        """A dot and a name behind a context, or behind another kind of dereference."""
 
         def then(following: str) -> str:
             return self.call("dot", following, scope)
@@ -299,7 +298,7 @@ class Expressions:
     # ---- whole texts ----
 
     def _text(self, scope: Scope, strict: bool) -> str:
-        """Any text, with expressions or without."""
+        """Any text, with or without expressions."""
         return f"{TEXT}(?:{OPEN}{self.call('expression', scope)}{CLOSE}{TEXT})*"
 
     def _some_text(self, scope: Scope, strict: bool) -> str:
@@ -307,7 +306,7 @@ class Expressions:
         return f"(?:{SOME_TEXT}{one}{TEXT}|{SOME_TEXT}|{filled}{TEXT})(?:{one}{TEXT})*"
 
     def _template(self, scope: Scope, strict: bool) -> str:
-        """A text with an expression: GitHub takes it in place of anything. One string alone counts as that string."""
+        """A text with an expression, which GitHub accepts instead of any value. A lone string counts as that string."""
         one, proper = (f"{OPEN}{self.call(kind, scope)}{CLOSE}" for kind in ("expression", "proper"))
         if strict:
             return proper
@@ -317,7 +316,7 @@ class Expressions:
         return self._template(scope, strict)
 
     def _quoted_condition(self, scope: Scope, strict: bool) -> str:
-        """A template that begins with a string in ${{ }}: alone, it is a condition without ${{ }} itself."""
+        """A template that begins with a string in ${{ }}. The string alone counts as a condition without ${{ }}."""
         one = f"{OPEN}{self.call('expression', scope)}{CLOSE}"
         alone = "(?:true|false|null|[0-9]*)"
         return f"{OPEN}(?:'{alone}'{CLOSE}|{STRING}{CLOSE}(?:{SOME_TEXT}|{one}{TEXT})(?:{one}{TEXT})*)"
@@ -326,13 +325,13 @@ class Expressions:
         return rf"\s*(?:{self.call('expression', scope | {BARE})}\s*)?"
 
     def _literal(self, least: int, strict: bool) -> str:
-        """A text where no expression may stand, but for a string in ${{ }}, which is that string."""
+        """A text without expressions, except that a string in ${{ }} counts as that string."""
         text = SOME_TEXT if least else TEXT
         return text if strict else rf"{text}|{OPEN}'(?:[^']|''){'+' if least else '*'}'{CLOSE}"
 
 
 def marked(name: Name, lenient: Automaton, strict: Automaton) -> Rule:
-    """A rule of the texts of one automaton, of which strict mode accepts those that are in the other one as well."""
+    """A rule with the texts of `lenient`, of which strict mode accepts those that `strict` accepts too."""
     dead = [-1] * 256
 
     def successors(state: tuple[int, int] | None) -> list[tuple[int, int, tuple[int, int] | None]]:
@@ -357,11 +356,11 @@ def marked(name: Name, lenient: Automaton, strict: Automaton) -> Rule:
 
 
 def described_rules(numbers: dict[Automaton | Rule, int]) -> list[dict[str, Any]]:
-    """Rules in the form of a grammar's automata (see compile.py), in the order of their numbers."""
+    """Rules as automata of a grammar (see compile.py), in the order of their numbers."""
     by_name = {rule.name: number for rule, number in numbers.items() if isinstance(rule, Rule)}
     machines = [_Machine(rule, by_name) for rule in numbers]
     firsts = _fixpoint_firsts(machines)
-    # states from which strict mode reaches an end, with all names and without those of one kind
+    # The states from which strict mode reaches an end: with names of all kinds, and with those of one kind missing.
     kinds = sorted({machine.names for machine in machines if machine.names})
     alive = _ending(machines, "")
     without = {kind: _ending(machines, kind) for kind in kinds}
@@ -396,14 +395,14 @@ def described_rules(numbers: dict[Automaton | Rule, int]) -> list[dict[str, Any]
 
 
 class _Machine:
-    """A rule with its symbols resolved: accepting states of both modes, edges on bytes, and calls by number."""
+    """A rule with resolved symbols: accepting states of both modes, edges on bytes, and calls by number."""
 
     def __init__(self, rule: Automaton | Rule, by_name: dict[Name, int]) -> None:
         spelled = rule.automaton if isinstance(rule, Rule) else rule
         self.name = rule.name if isinstance(rule, Rule) else ()
         self.depth, self.names = (rule.depth, rule.names) if isinstance(rule, Rule) else (0, "")
         callees = rule.callees if isinstance(rule, Rule) else ()
-        reached = {0: 0}  # the state behind the symbol of strict mode's end is left out
+        reached = {0: 0}  # without the state behind the symbol for the end in strict mode
         order = [0]
         for state in order:
             for low, _, target in spelled.edges[state]:
@@ -432,7 +431,7 @@ class _Machine:
         ]
 
     def described_calls(self, state: int, firsts: list[int]) -> list[int]:
-        """The calls of a state by their bytes, which nothing else in the state has."""
+        """The calls of a state by their first bytes, which no other call or edge of the state has."""
         taken = _bytes_of(self.edges[state])
         row: list[tuple[int, int, int, int]] = []
         for callee, target in self.calls[state]:
@@ -454,7 +453,7 @@ def _bytes_of(edges: list[tuple[int, int, int]]) -> int:
 
 
 def _fixpoint_firsts(machines: list[_Machine]) -> list[int]:
-    """The bytes that each automaton may begin with, as bits."""
+    """The bytes with which the texts of each automaton may begin, as bits."""
     firsts = [_bytes_of(machine.edges[0]) for machine in machines]
     changed = True
     while changed:
@@ -467,7 +466,7 @@ def _fixpoint_firsts(machines: list[_Machine]) -> list[int]:
 
 
 def _ending(machines: list[_Machine], missing: str) -> list[list[bool]]:
-    """The states that lead to an end in strict mode where no name of one kind is in scope."""
+    """The states that lead to an end in strict mode if no name of the kind `missing` is in scope."""
     ending = [
         [flag and not (machine.names and machine.names == missing) for flag in machine.strict]
         for machine in machines

@@ -1,12 +1,12 @@
-"""GitHub's workflow language to types (see schema.py), from the facts in ``github_facts.json``.
+"""GitHub's workflow language as types (see schema.py), from the facts in ``github_facts.json``.
 
-The facts say which keys, kinds and values a definition takes, and which contexts and functions an expression at that
-place may use; a definition inherits what is offered around it. What GitHub checks beyond them when it converts a
-document is below, one function for each definition that it concerns. Where GitHub reads a string, it takes numbers,
-booleans and nulls too; where expressions are offered at all, a text with an expression is taken in place of anything.
+The facts list for each definition its keys, kinds and values, and the contexts and functions that its expressions may
+use; a definition inherits those of the definitions around it. GitHub checks more when it converts a document: the
+functions below add this to the definitions. Where GitHub reads a string, it also accepts numbers, booleans and nulls;
+where it offers any expressions, it accepts a text with an expression instead of any value.
 
-What GitHub's parser accepts and its language service complains of is lenient: an alternative, or a part of a rule's
-language, that strict mode leaves out.
+Lenient alternatives, and lenient parts of a rule's language, are those that GitHub's parser accepts but of which its
+language service complains; strict mode leaves them out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from nanochat_tct.tokenizer.schema import (
 )
 
 FACTS = Path(__file__).with_name("github_facts.json")
-# Steps that run beside others are still being tried out: GitHub's parser refuses their keys.
+# Keys of steps in parallel that GitHub's parser still refuses.
 NOT_YET = frozenset(["background", "wait", "wait-all", "cancel"])
 MIN_INTERVAL = 5  # minutes between runs of a schedule
 # An identifier of a job or step has at most 99 characters; two underscores at its start are GitHub's own.
@@ -53,7 +53,7 @@ NULL = Constant(None)
 
 
 class Language:
-    """The types of GitHub's language: what compile.py asks of a ``schema.Compiler``."""
+    """The types of GitHub's language, with the interface of a ``schema.Compiler`` for compile.py."""
 
     def __init__(self, facts: Any = None) -> None:
         facts = json.loads(FACTS.read_text(encoding="utf-8")) if facts is None else facts
@@ -68,7 +68,7 @@ class Language:
 
     @staticmethod
     def at(name: str, scope: Scope) -> Lazy:
-        """The type of a definition where contexts and functions are offered around it."""
+        """The type of a definition inside a scope."""
         return ("github", (name, scope))
 
     def allowed(self, lazy: Lazy) -> Type:
@@ -104,7 +104,7 @@ class Language:
             return BOOLEANS
         if kind == "number":
             return (Number(),)
-        if kind in ("string", "text"):  # a text is not empty, which a null would be
+        if kind in ("string", "text"):  # a text must not be empty, as a null would be
             some = kind == "text"
             rule = ("some_text" if some else "text", scope) if scope else ("literal", int(some))
             return (*(() if some else (NULL,)), *BOOLEANS, Number(), self.text(*rule))
@@ -131,14 +131,14 @@ class Language:
         )
 
     def keys(self, name: str, scope: Scope) -> Automaton | Rule | None:
-        """What further keys may look like."""
+        """The texts that are allowed as further keys."""
         if self.definitions[name][0] == "string":
             return self.expressions.rule(("text", scope) if scope else ("literal", 0))
         return self.expressions.rule(("some_text", scope)) if scope else SOME_PLAIN_TEXT
 
 
 def _one_enumeration(types: Iterable[Alternative]) -> Type:
-    """The alternatives, enumerations joined to one."""
+    """Join the enumerations among alternatives into one."""
     types = tuple(types)
     enumerations = [a for a in types if isinstance(a, Text) and a.values]
     if len(enumerations) < 2:
@@ -147,13 +147,13 @@ def _one_enumeration(types: Iterable[Alternative]) -> Type:
     return (Text(values=tuple(values)), *(a for a in types if a not in enumerations))
 
 
-# ---- what GitHub checks beyond the definitions --------------------------------------------------------------------
+# ---- checks beyond the definitions --------------------------------------------------------------------------------
 
 Refinement = Callable[[Language, Type, Scope], Type]
 
 
 def _shapes(change: Callable[[Language, Fields, Scope], Iterable[Fields]]) -> Refinement:
-    """Changes the object shapes of a type."""
+    """A refinement that changes the object alternatives of a type."""
 
     def refine(language: Language, types: Type, scope: Scope) -> Type:
         changed = (change(language, a, scope) if isinstance(a, Fields) else (a,) for a in types)
@@ -163,7 +163,7 @@ def _shapes(change: Callable[[Language, Fields, Scope], Iterable[Fields]]) -> Re
 
 
 def _attributes(kind: type, **attributes: Any) -> Refinement:
-    """Replaces attributes of the alternatives of one kind."""
+    """A refinement that replaces attributes of the alternatives of one kind."""
     return lambda language, types, scope: tuple(
         replace(a, **attributes) if isinstance(a, kind) else a for a in types
     )
@@ -173,16 +173,8 @@ def _typed(*types: Alternative) -> Lazy:
     return ("type", types)
 
 
-def _strings(rule: Rule, defines: Names | None = None) -> Refinement:
-    """Texts of a rule, and everything else as it was but for scalars that count as texts."""
-    return lambda language, types, scope: (
-        *(a for a in types if isinstance(a, Items | Fields)),
-        Text(pattern=rule, defines=defines),
-    )
-
-
 def _condition(language: Language, types: Type, scope: Scope) -> Type:
-    """A condition is an expression, with ${{ }} or without."""
+    """A condition is an expression, with or without ${{ }}."""
     scope = scope | {CONDITION}
     return (
         *BOOLEANS,
@@ -221,7 +213,7 @@ def _input(language: Language, fields: Fields, scope: Scope) -> Iterable[Fields]
 
 
 def _concurrency(language: Language, fields: Fields, scope: Scope) -> Iterable[Fields]:
-    """A group that queues all runs cannot cancel them as well: GitHub's language service calls it an error."""
+    """A group that queues all runs must not cancel them too, or GitHub's language service complains."""
     inserted = language.text("template", scope)
     group = tuple(
         replace(a, defines=_GROUP) if isinstance(a, Text) else a
@@ -235,7 +227,7 @@ def _concurrency(language: Language, fields: Fields, scope: Scope) -> Iterable[F
 
 
 def _runner_group(language: Language, fields: Fields, scope: Scope) -> Iterable[Fields]:
-    """A group of runners has no slash but behind the kind of its owner."""
+    """The name of a group of runners has a slash only behind the kind of its owner."""
     name = SOME_TEXT.replace("[^$]", "[^$/]").replace("[^${]", "[^${/]").replace("[^{$]", "[^{$/]")
     group = from_pattern(f"^(?:(?:org|organization|ent|enterprise)/)?(?:{name})$")
     yield fields.with_key(
@@ -248,7 +240,7 @@ def _image(language: Language, fields: Fields, scope: Scope) -> Iterable[Fields]
 
 
 def _matrix(language: Language, fields: Fields, scope: Scope) -> Iterable[Fields]:
-    """Its keys, and those of what it includes, are the names of the matrix; an expression may have any."""
+    """The keys of the matrix, and those of what it includes, are its names; an expression may define any name."""
     include: list[Alternative] = []
     for a in language.allowed(fields.types["include"]):
         if isinstance(a, Items):
@@ -274,7 +266,7 @@ def _strategy(language: Language, fields: Fields, scope: Scope) -> Iterable[Fiel
 
 
 def _steps_in_parallel(language: Language, types: Type, scope: Scope) -> Type:
-    """Steps that run beside one another cannot have such steps in them."""
+    """Steps that run in parallel cannot have parallel steps inside."""
     (steps,) = types
     assert isinstance(steps, Items)
     flat = tuple(
@@ -283,7 +275,7 @@ def _steps_in_parallel(language: Language, types: Type, scope: Scope) -> Type:
     return (Items(item=_typed(*flat), scope=("step",)),)
 
 
-# ---- texts that GitHub asks a form of -----------------------------------------------------------------------------
+# ---- texts with a required form -----------------------------------------------------------------------------------
 
 
 def _cron(language: Language, types: Type, scope: Scope) -> Type:
@@ -296,14 +288,14 @@ def _cron(language: Language, types: Type, scope: Scope) -> Type:
 
 
 def _numbers(low: int, high: int) -> str:
-    """A pattern of the numbers of a range, below 100."""
+    """A pattern of the numbers in a range below 100."""
     tens = range(low // 10, high // 10 + 1)
     units = ((max(low - 10 * ten, 0), min(high - 10 * ten, 9)) for ten in tens)
     return "0*(?:" + "|".join(f"{ten or ''}[{a}-{b}]" for ten, (a, b) in zip(tens, units, strict=True)) + ")"
 
 
 def _cron_times(low: int, high: int, names: dict[str, int]) -> str:
-    """One item of a field's list: a time, a range or all of them, and perhaps a step."""
+    """A pattern of one item in a field: a value, a range or `*`, perhaps with a step."""
 
     def named(first: int, last: int) -> str:
         found = (ignoring_case(name) for name, value in names.items() if first <= value <= last)
@@ -314,7 +306,7 @@ def _cron_times(low: int, high: int, names: dict[str, int]) -> str:
 
 
 def _cron_minutes() -> str:
-    """Minutes that lie far enough apart."""
+    """A pattern of minutes that are far enough apart."""
     last = 60 - MIN_INTERVAL
     pairs = (f"{v},{_numbers(v + MIN_INTERVAL, last)}" for v in range(last - MIN_INTERVAL + 1))
     return rf"(?:{_numbers(0, 59)}|\*/{_numbers(MIN_INTERVAL, 59)}|{'|'.join(pairs)})"
@@ -330,7 +322,7 @@ _FILE = r"\.github/workflows(?:-lab)?/[A-Za-z0-9_.-]*[A-Za-z0-9_-]\.ya?ml"
 
 @functools.cache
 def _action() -> Rule:
-    """What a step uses: a path, an image, or a version of an action."""
+    """The rule of `uses` in a step: a path, an image, or a version of an action."""
     local = r"^(?:[.$]/[^@]*|docker://[A-Za-z0-9_./:@-]+)$"
     remote = from_pattern(f"^{_OWNER}/{_OWNER}(?:/[A-Za-z0-9_.-]+)*@{_VERSION}$")
     workflow = from_pattern(r"^[^/]*/[^/]*/\.github/workflows")
@@ -340,7 +332,7 @@ def _action() -> Rule:
 
 @functools.cache
 def _workflow() -> Rule:
-    """What a job uses: a workflow of the repository, or a version of another one's."""
+    """The rule of `uses` in a job: a workflow of the repository, or a version of a workflow elsewhere."""
     remote = from_pattern(f"^{_OWNER}/{_OWNER}/{_FILE}@{_VERSION}$")
     remote = difference(difference(remote, from_pattern(r"\.lock(?:/|$)")), _SHORT_HASH)
     remote = difference(remote, _LOCAL)
@@ -348,12 +340,11 @@ def _workflow() -> Rule:
 
 
 _IDENTIFIER = Expressions({}, {}).add(("identifier",), IDENTIFIER)
-_GROUP = Names(
-    "group", unique="strict"
-)  # of runs of the workflow and of its jobs: a job must not wait for itself
-# What GitHub reads as a text, though none that is any good there.
+# A concurrency group must not be both the workflow's and a job's, or the job would wait for itself.
+_GROUP = Names("group", unique="strict")
+# Values that GitHub reads as texts, though they are useless there.
 _NOT_TEXTS = (Constant(True, lenient=True), Constant(False, lenient=True), Number(lenient=True))
-# What GitHub asserts to be a mapping, so that an expression cannot stand for it.
+# GitHub requires mappings here, so that an expression cannot replace them.
 _NO_TEMPLATE = frozenset(["job-env", "step-env", "services"])
 _NAMED_INPUTS = _attributes(Fields, defines=Names("input"))
 

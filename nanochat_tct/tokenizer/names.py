@@ -1,7 +1,7 @@
-"""Names in a workflow as GitHub resolves them: jobs, steps, inputs, the matrix, variables.
+"""Names in a whole workflow as GitHub resolves them: jobs, steps, inputs, keys of the matrix, variables.
 
-When a document is generated, names are legal once they are defined. A document that is checked is complete: a job may
-need a later one, names differ in case, and a name may be used before what defines it.
+The engine reads from left to right, so it takes any name that a later part of the document may define. Here the
+document is complete, and every name is looked up.
 """
 
 from __future__ import annotations
@@ -12,16 +12,11 @@ from functools import cache, cached_property
 from typing import Any
 
 from nanochat_tct.tokenizer.errors import Problem
-from nanochat_tct.tokenizer.explain_text import (
-    MAX_LISTED,
-    Path,
-    did_you_mean,
-    expressions_in,
-    facts,
-    listed,
-)
+from nanochat_tct.tokenizer.explain_expression import expressions_in
+from nanochat_tct.tokenizer.wording import MAX_LISTED, Path, did_you_mean, facts, listed
 
 _CONTEXTS = ("steps", "needs", "jobs", "inputs", "matrix", "env", "github", "job", "runner", "strategy")
+# A context with the names behind it; a text in quotes matches too, so that nothing inside it does.
 _CHAIN = re.compile(
     r"'(?:[^']|'')*+'|(?<![\w.-])(?:(" + "|".join(_CONTEXTS) + r")\b(?![-\w])"
     r"((?:\s*\.\s*[A-Za-z_*][\w-]*+|\s*\.\s*\*|\s*\[\s*'[^']*'\s*\])++))",
@@ -33,11 +28,12 @@ _JOB = ("outputs", "result")
 
 
 def is_condition(path: Path) -> bool:
+    """Whether the value at a path is the condition of a job or a step."""
     return path[-1:] == ("if",) and path[:1] == ("jobs",)
 
 
 def texts_of(value: Any, path: Path = ()) -> Iterator[tuple[Path, str, bool]]:
-    """All texts of a document with an expression, with their paths, and whether they are keys."""
+    """The texts of a document that have expressions: path, text, and whether it is a key."""
     if isinstance(value, str):
         if "${{" in value or is_condition(path):
             yield path, value, False
@@ -52,7 +48,7 @@ def texts_of(value: Any, path: Path = ()) -> Iterator[tuple[Path, str, bool]]:
 
 
 def without_names(value: Any, path: Path = ()) -> Any:
-    """A document with something else, of the same length, for all names that `name_problems` looks at."""
+    """A document in which `(0)`, padded to the same length, replaces each reference that `name_problems` checks."""
     if isinstance(value, str) and ("${{" in value or is_condition(path)):
         parts, end = [], 0
         for begin, stop in expressions_in(value, is_condition(path)):
@@ -76,7 +72,7 @@ def _nothing(found: re.Match[str]) -> str:
 
 
 def name_problems(workflow: Any) -> Iterator[Problem]:
-    """What is wrong with the names of a workflow: errors of jobs and steps, then warnings about references."""
+    """The problems of names in a workflow: errors in jobs and steps, then warnings about references."""
     names = _Names(workflow)
     yield from names.errors()
     for path, text, is_key in texts_of(workflow):
@@ -92,14 +88,18 @@ def name_problems(workflow: Any) -> Iterator[Problem]:
 
 
 def _mapping(value: Any, *keys: str) -> dict[str, Any]:
-    """What stands below some keys, if it is a mapping."""
+    """The mapping below some keys; empty if something else is there, or nothing."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value if isinstance(value, dict) else {}
 
 
-class _Known:
-    """Names of one kind, which GitHub compares without case; or any name."""
+class _NameSet:
+    """The names of one kind that are defined, which GitHub compares without case.
+
+    Attributes:
+        is_any: an expression defines them, so that any name may be among them.
+    """
 
     def __init__(self, names: Iterable[str], is_any: bool = False) -> None:
         self.names = list(names)
@@ -113,7 +113,7 @@ class _Known:
         return self.is_any or name.lower() in self._folded
 
     def lacks(self, what: str, name: str) -> str:
-        """That it does not have a name."""
+        """The message for a name that is not in the set."""
         there = f", there are: {listed(self.names)}" if self.names else ", there are none"
         return f"{what} {name!r}{did_you_mean(name, self.names) or there}"
 
@@ -121,44 +121,44 @@ class _Known:
 class _Job:
     """The names that references inside a job may use."""
 
-    def __init__(self, job: Any, env: _Known) -> None:
+    def __init__(self, job: Any, env: _NameSet) -> None:
         job = _mapping(job)
-        self.needs = _Known(need for _, need in needs_of(job))
-        self.steps: dict[str, int] = {}  # ids, with the number of the step
+        self.needs = _NameSet(need for _, need in needs_of(job))
+        self.step_names = [name for _, name in _step_ids(job, ())]
+        self.steps: dict[str, int] = {}  # the index of the first step with each id
         for path, name in _step_ids(job, ()):
             self.steps.setdefault(name.lower(), path[0])  # type: ignore[arg-type]
-        self.step_names = [name for _, name in _step_ids(job, ())]
         matrix = _mapping(job.get("strategy")).get("matrix")
         include = _mapping(matrix).get("include") or []
-        # where it is an expression, or nothing, GitHub says no more
+        # GitHub does not check the keys of a matrix that is, or includes, an expression.
         is_static = isinstance(matrix, dict) and isinstance(include, list)
         keys = [key for key in _mapping(matrix) if key not in ("include", "exclude")]
         keys += [key for each in include if isinstance(each, dict) for key in each] if is_static else []
         is_any = not is_static or any(isinstance(each, str) for each in include)
-        self.matrix = _Known(dict.fromkeys(keys), is_any)
+        self.matrix = _NameSet(dict.fromkeys(keys), is_any)
         self.env = _with_env(env, job)
         self.step_env = [_with_env(self.env, step) for step in _list(job.get("steps"))]
         outputs = job.get("outputs")
-        self.outputs = _Known(_mapping(outputs), is_any="uses" in job or isinstance(outputs, str))
+        self.outputs = _NameSet(_mapping(outputs), is_any="uses" in job or isinstance(outputs, str))
         dynamic = [each for each in ("services", "container") if each in job]
-        self.context = _Known([*facts().keys["job"], *dynamic])
+        self.context = _NameSet([*facts().keys["job"], *dynamic])
 
 
 @cache
-def _context(name: str) -> _Known:
-    """The keys of a context that is the same in every workflow."""
-    return _Known(facts().keys[name])
+def _context(name: str) -> _NameSet:
+    """The keys of a context that every workflow has."""
+    return _NameSet(facts().keys[name])
 
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def _with_env(around: _Known, holder: Any) -> _Known:
+def _with_env(around: _NameSet, holder: Any) -> _NameSet:
     env = holder.get("env") if isinstance(holder, dict) else None
     if not env:
         return around
-    return _Known([*around.names, *_mapping(env)], around.is_any or isinstance(env, str))
+    return _NameSet([*around.names, *_mapping(env)], around.is_any or isinstance(env, str))
 
 
 class _Names:
@@ -166,18 +166,18 @@ class _Names:
 
     def __init__(self, workflow: Any) -> None:
         self.jobs = _mapping(workflow, "jobs")
-        self.job_names = _Known(self.jobs)
+        self.job_names = _NameSet(self.jobs)
         on = workflow.get("on") if isinstance(workflow, dict) else None
         self.events = [on] if isinstance(on, str) else list(on) if isinstance(on, dict | list) else []
         dispatched = _mapping(on, "workflow_dispatch", "inputs")
-        self.dispatched = _Known(dispatched)
-        self.inputs = _Known([*dispatched, *_mapping(on, "workflow_call", "inputs")])
-        self.env = _with_env(_Known(()), workflow)
+        self.dispatched = _NameSet(dispatched)
+        self.inputs = _NameSet([*dispatched, *_mapping(on, "workflow_call", "inputs")])
+        self.env = _with_env(_NameSet(()), workflow)
         self.job = cache(lambda name: _Job(self.jobs.get(name), self.env))
         self.by_folded = {name.lower(): name for name in self.jobs}
         payloads = [facts().payloads.get(event, []) for event in self.events if isinstance(event, str)]
         keys = sorted({key for each in payloads for key in each or ()})
-        self.payload = _Known(keys, is_any=any(each is None for each in payloads))
+        self.payload = _NameSet(keys, is_any=any(each is None for each in payloads))
 
     # ---- errors ----
 
@@ -201,7 +201,12 @@ class _Names:
     # ---- references ----
 
     def problem(self, context: str, links: list[tuple[int, str]], path: Path) -> tuple[int, str] | None:
-        """What is wrong with a reference: where in its text, and what."""
+        """What is wrong with a reference to a context: an offset in the text, and a message.
+
+        Args:
+            links: the names behind the context, with their offsets in the text.
+            path: of the text.
+        """
         job = self.job(path[1] if path[:1] == ("jobs",) and len(path) > 1 else None)
         at, name = links[0]
         if name == "*":
@@ -224,8 +229,8 @@ class _Names:
             return self._result_problem(context, name, links[1:])
         return None
 
-    def _names_in(self, context: str, job: _Job, path: Path) -> tuple[_Known, str]:
-        """The names of a context, and what is said of one that is not among them."""
+    def _names_in(self, context: str, job: _Job, path: Path) -> tuple[_NameSet, str]:
+        """The names of a context, and how the message about a missing one begins."""
         if context == "needs":
             return job.needs, "there is no job"
         if context == "jobs":
@@ -234,57 +239,56 @@ class _Names:
             return self.inputs, "the workflow has no input"
         if context == "matrix":
             return job.matrix, "the matrix of this job has no"
-        is_in_step = path[2:3] == ("steps",) and len(path) > 3
-        return job.step_env[path[3]] if is_in_step else job.env, "no 'env' around this sets"  # type: ignore[index]
+        step = _step_index(path)
+        return job.env if step is None else job.step_env[step], "no 'env' around this sets"
 
     def _step_problem(self, name: str, job: _Job, path: Path) -> str:
-        number = job.steps.get(name.lower())
-        here = path[3] if path[2:3] == ("steps",) and len(path) > 3 else None
-        if number is not None and (here is None or number < here):  # type: ignore[operator]
-            return ""
-        if number is not None:
-            return f"the step {name!r} has not run yet, so that its results are empty here"
-        ids = [each for each in job.step_names if here is None or job.steps[each.lower()] < here]  # type: ignore[operator]
-        return _Known(ids).lacks(f"no {'earlier ' * (here is not None)}step of this job has the id", name)
+        step, here = job.steps.get(name.lower()), _step_index(path)
+        if step is not None:
+            has_run = here is None or step < here
+            return "" if has_run else f"the step {name!r} has not run yet, so that its results are empty here"
+        ids = [each for each in job.step_names if here is None or job.steps[each.lower()] < here]
+        return _NameSet(ids).lacks(f"no {'earlier ' * (here is not None)}step of this job has the id", name)
 
     def _result_problem(
         self, context: str, name: str, links: list[tuple[int, str]]
     ) -> tuple[int, str] | None:
-        """Of what follows a step's or a job's name."""
+        """What is wrong with the names behind those of a step or a job: result, outputs, an output."""
         at, what = links[0]
         known = _STEP if context == "steps" else _JOB
         if what != "*" and what.lower() not in known:
             return at, f"{context}.{name} has no {what!r}: it has {listed(known)}"
         if context == "steps" or what.lower() != "outputs" or len(links) == 1 or links[1][1] == "*":
             return None
-        outputs = self.job(self.by_folded[name.lower()]).outputs
-        return (
-            None
-            if links[1][1] in outputs
-            else (links[1][0], outputs.lacks(f"{name!r} has no output", links[1][1]))
-        )
+        if name.lower() not in self.by_folded:
+            return None  # the job needs one that does not exist, which is an error already
+        outputs, (at, output) = self.job(self.by_folded[name.lower()]).outputs, links[1]
+        return None if output in outputs else (at, outputs.lacks(f"{name!r} has no output", output))
 
     def _payload_problem(self, links: list[tuple[int, str]]) -> tuple[int, str] | None:
+        """What is wrong with the names behind `github.event`."""
         at, name = links[0]
         if self.payload.is_any or name == "*":
             return None
         if name.lower() == "inputs" and "workflow_dispatch" in self.events:
-            if (
-                not self.dispatched.names
-                or len(links) == 1
-                or links[1][1] == "*"
-                or links[1][1] in self.dispatched
-            ):
+            at, name = links[1] if len(links) > 1 else (at, "*")
+            if name == "*" or not self.dispatched.names or name in self.dispatched:
                 return None
-            return links[1][0], self.dispatched.lacks("the workflow has no input", links[1][1])
+            return at, self.dispatched.lacks("the workflow has no input", name)
+        if name in self.payload:
+            return None
         events = listed(str(event) for event in self.events)
-        return (
-            None if name in self.payload else (at, self.payload.lacks(f"its events ({events}) have no", name))
-        )
+        return at, self.payload.lacks(f"its events ({events}) have no", name)
+
+
+def _step_index(path: Path) -> int | None:
+    """The index of the step that a path leads into."""
+    index = path[3] if path[2:3] == ("steps",) and len(path) > 3 else None
+    return index if isinstance(index, int) else None  # `steps` may be a mapping by mistake
 
 
 def needs_of(job: Any) -> list[tuple[Path, str]]:
-    """The jobs that a job needs, and where it says so."""
+    """The jobs that a job needs, with the paths of their names in the job."""
     needs = job.get("needs") if isinstance(job, dict) else None
     if isinstance(needs, str):
         return [(("needs",), needs)]
@@ -292,7 +296,7 @@ def needs_of(job: Any) -> list[tuple[Path, str]]:
 
 
 def _step_ids(job: Any, path: Path, key: str = "steps") -> Iterator[tuple[Path, str]]:
-    """The ids of a job's steps, those of steps that run beside others included, and the numbers of the steps."""
+    """The ids of a job's steps, including steps that run in parallel, with the paths of the steps below `steps`."""
     for index, step in enumerate(_list(job.get(key)) if isinstance(job, dict) else ()):
         if isinstance(step, dict):
             if isinstance(step.get("id"), str):
@@ -312,7 +316,7 @@ def _repeated_ids(path: Path, job: Any) -> Iterator[Problem]:
 
 
 def _circles(graph: dict[str, list[str]]) -> Iterator[list[str]]:
-    """Jobs that need themselves by way of others, the first one repeated at the end; each job in one circle only."""
+    """Circles of jobs that need one another, each with its first job repeated at the end; no job is in two circles."""
     done: set[str] = set()
     for start in graph:
         position: dict[str, int] = {}

@@ -1,7 +1,7 @@
 """Half-written documents: the base tokens of a value that is cut off, and what may come next.
 
-The cut is a ``Cut`` in the value: a key, an item or a value, the last one of its array or object. The arrays and
-objects around it are open; everything else is closed.
+A ``Cut`` in the value marks its end: it is the last key, item or value of its array or object. The arrays and objects
+around it are open; everything else is closed.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from nanochat_tct.tokenizer.explain import Explainer, Mismatch, Node, json_text,
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a document is cut off.
+    """The end of a document that is cut off.
 
     Attributes:
         kind: "collection": between two items or keys; "key": inside a key; "value": before a value; "text": inside a
             string; "plain": inside a scalar without quotes, which may become a string, a number, true, false or null;
-            "literal": inside one of JSON, which becomes no string.
-        text: the part of the key, string or scalar that is written.
+            "literal": inside a scalar of JSON without quotes, which cannot become a string.
+        text: the beginning of the key, string or scalar.
         goes_on: more must follow: another item or key, or more of the string.
     """
 
@@ -32,18 +32,18 @@ class Cut:
     goes_on: bool = False
 
 
-# base tokens that may come next, and those that may not follow them
+# Base tokens that may come next, and those that must not follow them
 Option = tuple[str, frozenset[str]]
 CLOSING = frozenset((OBJECT_END, ARRAY_END))
 NOTHING: frozenset[str] = frozenset()
-# as YAML 1.2 has them; JSON's are among them
+# The spellings of YAML 1.2, which include those of JSON
 CONSTANTS = {"true": TRUE, "True": TRUE, "TRUE": TRUE, "false": FALSE, "False": FALSE, "FALSE": FALSE}
 CONSTANTS |= {"null": NULL, "Null": NULL, "NULL": NULL, "~": NULL}
 NUMBER_BEGINNING = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:e[-+]?[0-9]*)?)?", re.ASCII)
 
 
 def cut_at_end(value: Any, open_scalar: bool) -> Any:
-    """The value with a ``Cut`` after its last part: in the last text or number itself if ``open_scalar``."""
+    """Put a ``Cut`` at the end of a value: after its last part, or inside a last text or number if ``open_scalar``."""
     if value is None:
         return Cut("value")
     if isinstance(value, dict):
@@ -66,7 +66,7 @@ def cut_at_end(value: Any, open_scalar: bool) -> Any:
 
 
 def is_cut(value: Any) -> bool:
-    """Whether there is a ``Cut`` at the end of a value."""
+    """Whether a value ends with a ``Cut``."""
     if isinstance(value, dict):
         return bool(value) and (isinstance(last := next(reversed(value)), Cut) or is_cut(value[last]))
     if isinstance(value, list):
@@ -75,10 +75,10 @@ def is_cut(value: Any) -> bool:
 
 
 def beginnings(explainer: Explainer, value: Any) -> list[str]:
-    """The base tokens of a value with a ``Cut``: each string is a way in which a valid document may begin.
+    """The base tokens of a value with a ``Cut``: strings with which a valid document may begin.
 
     Raises:
-        TokenizerError: a part before the cut is not valid, or nothing valid can follow; it names the place.
+        TokenizerError: a part before the cut is not valid, or nothing valid can follow; it has the JSON pointer.
     """
     opened = _Opened(explainer)
     try:
@@ -99,7 +99,7 @@ def beginnings(explainer: Explainer, value: Any) -> list[str]:
 
 
 def _endings(matcher: Matcher, text: str, avoided: frozenset[str]) -> list[str]:
-    """The text, or, where some base tokens may not follow it, the text with each of those that may."""
+    """A text or, if some base tokens must not follow it, the text with each base token that may follow."""
     here = matcher.copy()
     if text and not here.advance(text):
         return []
@@ -110,15 +110,15 @@ def _endings(matcher: Matcher, text: str, avoided: frozenset[str]) -> list[str]:
 
 
 class _Opened:
-    """The JSON text of a value up to its cut, and where its open parts begin in it."""
+    """The JSON text of a value up to its cut, and where its open parts begin."""
 
     def __init__(self, explainer: Explainer) -> None:
         self.explainer = explainer
         self.text: list[str] = []
-        self.pointers: list[tuple[int, str]] = []  # bytes before an open value, and its pointer
+        self.pointers: list[tuple[int, str]] = []  # for each open value the bytes before it, and its pointer
 
     def write(self, node: Node, value: Any, depth: int, pointer: str, is_item: bool = False) -> list[Option]:
-        """Writes what is certain; returns what may come next.
+        """Write the certain part of a value; return what may come next.
 
         Raises:
             Mismatch: a part before the cut is not valid.
@@ -130,7 +130,7 @@ class _Opened:
             return self._write_object(node, value, depth, pointer, is_item)
         if isinstance(value, list) and node.arrays and is_cut(value):
             return self._write_array(node, value, depth, pointer)
-        # whole, or of a kind that is not allowed here: then this says so
+        # A whole value, or one of a wrong kind, for which `accepted` raises the error.
         if is_cut(value):
             value = {} if isinstance(value, dict) else []
         self.explainer.accepted(node.number, value, depth)
@@ -143,7 +143,7 @@ class _Opened:
         self.text.append("{")
         for index, (name, child) in enumerate(value.items()):
             if isinstance(name, Cut):
-                # an object that is open without a token of its own: its array may not end before it
+                # If the open object has no token of its own, its array could end in place of it.
                 keeps_array = frozenset(ARRAY_END if is_item and len(value) == 1 and not node.opens else ())
                 used = [each for each in value if each is not name]
                 options = _key_options(self.explainer, node, name, used)
@@ -201,7 +201,7 @@ def _scalar_options(explainer: Explainer, node: Node, cut: Cut) -> list[Option]:
         raise Mismatch(f"an object or array where {node.kinds} is expected")
     text = cut.text
     options: list[Option] = []
-    if not node.has_texts and cut.kind != "literal":  # else the enumerations are among the texts
+    if not node.has_texts and cut.kind != "literal":  # texts include the members of enumerations
         options += [
             (explainer.literal(literal), NOTHING) for literal in node.literals if literal.startswith(text)
         ]
@@ -218,7 +218,7 @@ def _scalar_options(explainer: Explainer, node: Node, cut: Cut) -> list[Option]:
             options.append(((NUMBER if node.opens else "") + text, NOTHING))
     if node.has_texts and cut.kind == "text":
         avoided = frozenset(END) if cut.goes_on else NOTHING
-        if not text:  # the text has begun, though it has no token yet
+        if not text:  # the text has begun, though without a token
             avoided |= {chr(code) for code in range(256, explainer.engine.base_size)} - {END}
         options.append((_bytes_of(text), avoided))
     elif node.has_texts and cut.kind == "plain":
@@ -227,7 +227,7 @@ def _scalar_options(explainer: Explainer, node: Node, cut: Cut) -> list[Option]:
 
 
 def _plain_texts(text: str, goes_on: bool, has_numbers: bool) -> list[Option]:
-    """The strings that a scalar without quotes may become: no constants, and where there are numbers none of those."""
+    """The strings that a scalar without quotes may become: neither constants nor, where allowed, numbers."""
     if words := [word for word in CONSTANTS if word.startswith(text)]:
         beginnings = sorted({word[:length] for word in words for length in range(len(text), len(word) + 1)})
         options = []

@@ -1,8 +1,8 @@
-"""Whether a grammar, as a vocabulary file holds it, is one that the tokenizer can walk.
+"""Checks that the engine can use the grammar of a vocabulary file.
 
-A file may be cut, edited or made up. Everything that reading and writing rely on is checked once when it is loaded,
-so that nothing else has to: numbers of nodes and automata are in range, masks fit, automata are deterministic and
-only spell UTF-8, every state of them leads to an end, and counts are small enough to be written out.
+A file may be cut off, edited or malicious. Everything on which the engine relies is checked once when it is loaded:
+numbers of nodes and automata are in range, masks fit, automata are deterministic and spell only UTF-8, every state
+leads to an end, and counts are so small that a document can be completed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ GITHUB_KEYS = frozenset(
 MAX_CALL_DEPTH = 4  # of one automaton
 MAX_DEPTH_OF_CALLS = 200
 MAX_UNITS = 1 << 28
-MAX_KINDS = 60  # of names: a bit each
+MAX_KINDS = 60  # kinds of names, which have a bit each
 DEFINITION = {"kind": str, "unique": str, "late": bool, "opens": bool}
-MAX_COUNT = 1000  # items or keys that must be there: the shortest document has them all
-MAX_COUNTS = 10**6  # the same, arrays within arrays multiplied
+MAX_COUNT = 1000  # required items or keys of one value, all of which the shortest document has
+MAX_COUNTS = 10**6  # the product of such counts, for arrays within arrays
 DETAILS = {"null": 0, "true": 0, "false": 0, "number": 1, "text": 1, "enum": 1, "array": 3, "object": 3}
 
 
@@ -35,7 +35,7 @@ class _Problem(Exception):
 
 
 def grammar_problem(grammar: dict[str, Any]) -> str:
-    """What is wrong with a grammar; "" when nothing is. Its literals are known to be a list of strings."""
+    """What is wrong with a grammar; "" if it is right. Its literals must be a list of strings."""
     try:
         literals = set(grammar["literals"])
         _demand(len(literals) == len(grammar["literals"]), "a literal stands twice")
@@ -68,7 +68,7 @@ def grammar_problem(grammar: dict[str, Any]) -> str:
 
 
 def _automaton(item: Any, index: int, is_github: bool, count: int) -> Automaton:
-    """An automaton without its calls, which are checked too."""
+    """Check an automaton with its calls; return it without them."""
     where = f"automaton {index}"
     optional = {"calls", "depth", "names", "strict", "lenient", "requires"} if is_github else set()
     complete = isinstance(item, dict) and {"accepting", "edges"} <= set(item) <= {
@@ -116,7 +116,7 @@ def _ranges(flat: Any, width: int, what: str) -> list[tuple[int, ...]]:
 
 
 def _check_ends(automata: list[Automaton], calls: list[list[list[int]]]) -> None:
-    """Every state of every automaton leads to an end: to an accepting state, where calls lead to an end themselves."""
+    """Check that every state of every automaton leads to an accepting state, through calls that end themselves."""
     sources: list[list[list[tuple[int, int]]]] = [[[] for _ in each.edges] for each in automata]
     callers: list[list[tuple[int, int, int]]] = [[] for _ in automata]
     for number, automaton in enumerate(automata):
@@ -137,7 +137,7 @@ def _check_ends(automata: list[Automaton], calls: list[list[list[int]]]) -> None
         for source, before in sources[number][state]:
             if before >= 0:
                 waiting.append((source, before))
-            elif live[source][0]:  # a call that returns to this state
+            elif live[source][0]:  # the call that returns to this state ends
                 waiting.append((number, -1 - before))
         if state == 0:
             waiting += [(caller, before) for caller, before, back in callers[number] if live[caller][back]]
@@ -146,7 +146,7 @@ def _check_ends(automata: list[Automaton], calls: list[list[list[int]]]) -> None
 
 
 def _check_unicode(automaton: Automaton, calls: list[list[int]], where: str) -> None:
-    """The automaton only spells Unicode text, if those that it calls do."""
+    """Check that an automaton spells only Unicode text, if the automata that it calls do."""
     seen = {(0, 0)}
     waiting = list(seen) if automaton.edges else []
     while waiting:
@@ -169,7 +169,7 @@ def _check_unicode(automaton: Automaton, calls: list[list[int]], where: str) -> 
 
 
 def _check_calls(automata: list[Automaton], calls: list[list[list[int]]]) -> None:
-    """What is called can read the byte that it is called at, and calls without a byte between them come to an end."""
+    """Check that called automata read the byte at which they are called, and that none calls itself before it reads."""
     first: list[set[int]] = []
     for number, automaton in enumerate(automata):
         ranges = [(low, high) for low, high, _ in (automaton.edges or ((),))[0]]
@@ -191,7 +191,7 @@ def _check_calls(automata: list[Automaton], calls: list[list[list[int]]]) -> Non
 
 
 def _check_names(grammar: dict[str, Any]) -> None:
-    """What only GitHub's language has in its grammar and nodes: names, their kinds, and limits."""
+    """Check the parts of the grammar that only GitHub's language has: names, their kinds, and limits."""
     _demand(type(grammar["ignore_key_case"]) is bool, "ignore_key_case is not true or false")
     depth, units = grammar["max_call_depth"], grammar["max_call_units"]
     _demand(
@@ -228,7 +228,7 @@ def _check_names(grammar: dict[str, Any]) -> None:
 def _check_node(
     node: dict[str, Any], where: str, nodes: list[Any], automata: list[Automaton], literals: set[str]
 ) -> int:
-    """Returns the most items or keys that the node demands, where they are many."""
+    """Check a node. Returns the most items or keys that it requires, if they are many, else 1."""
     alternatives = node["alternatives"]
     most = 1
     kind: Any

@@ -1,4 +1,4 @@
-"""The tokenizer that ships with the package: JSON values to token ids and back, along the workflow schema."""
+"""The tokenizer of this package: JSON values to token ids, guided by a grammar, and back."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Tokenizer:
     """Type-constrained tokens of one vocabulary file.
 
     Args:
-        name: that of a built-in vocabulary, or the path of a vocabulary file.
+        name: of a built-in vocabulary, or the path of a vocabulary file.
 
     Attributes:
         name: the same.
-        fingerprint: SHA-256 (hex) of the vocabulary; equal fingerprints mean equal token ids.
+        fingerprint: SHA-256 (hex) of the vocabulary. Equal fingerprints mean equal token ids.
         expansions: the base tokens of each token.
     """
 
@@ -50,14 +50,14 @@ class Tokenizer:
         return len(self.expansions)
 
     def pad_token(self) -> int:
-        """The id that fills rows; it never stands in a document."""
+        """The id that pads rows, which no document has."""
         return PAD
 
     def encode(self, json_str: str) -> list[int]:
         """Token ids of a document given as JSON text.
 
         Raises:
-            TokenizerError: the text is not JSON, or its value is not valid under the schema (with the JSON pointer).
+            TokenizerError: the text is not JSON, or its value is not valid; then it has the JSON pointer.
         """
         try:
             ids = self.engine.encode(json_str.encode("utf-8"))
@@ -82,25 +82,25 @@ class Tokenizer:
         """The base tokens of a document given as a parsed JSON value.
 
         Raises:
-            TokenizerError: the value is not valid under the schema; it names the place.
+            TokenizerError: the value is not valid; the error has its JSON pointer.
         """
         return self.explainer.write(value)
 
     def problems(self, value: Any) -> list[Problem]:
-        """All that is wrong with a document given as a parsed JSON value.
+        """The problems of a document given as a parsed JSON value.
 
-        Returns: errors, for which GitHub (or the schema) refuses it, then warnings of GitHub's language service.
+        Returns: errors, for which GitHub or the schema refuses it, then warnings of GitHub's language service.
         """
         return self.explainer.problems(value)
 
     def encode_prefix(self, value: Any, open_scalar: bool = True) -> list[int]:
-        """Token ids of a half-written document, left open at its end.
+        """Token ids of a half-written document, which is open at its end.
 
-        The last array or object of each level stays open, and so does the last text or number (unless
-        ``open_scalar`` is False); a last key whose value is null and may not be null waits for its value.
+        The last array or object of each level is open, and so is the last text or number, unless ``open_scalar`` is
+        False. A last key with a null that its value cannot be waits for its value.
 
         Raises:
-            TokenizerError: no valid document begins like this; it names the place.
+            TokenizerError: no valid document begins like this; the error has the JSON pointer.
         """
         return self.encode_cut([cut_at_end(value, open_scalar)])[0]
 
@@ -108,15 +108,14 @@ class Tokenizer:
         """Token ids of a document that is cut off, and what may come next.
 
         Args:
-            readings: values with a ``Cut`` (prefix.py) each, of which one is meant; or one value without, which is
-                whole.
+            readings: possible meanings of the document, each a value with a ``Cut`` (prefix.py); or one whole value.
 
         Returns:
             The token ids that are certain, and strings of base tokens, one of which must follow (see
-            ``TokenMatcher.expect``); none if anything may. The first one leads to the shortest document.
+            ``TokenMatcher.expect``), or none if anything may follow. The first leads to the shortest document.
 
         Raises:
-            TokenizerError: no valid document begins like any of the readings; it names the place in the first one.
+            TokenizerError: no valid document begins like any of them; the error has the JSON pointer in the first.
         """
         found: list[str] = []
         first_error: TokenizerError | None = None
@@ -130,10 +129,10 @@ class Tokenizer:
             raise first_error
         found.sort()
         shortest = [found[0]]
-        for base in found:  # what goes on from another one is allowed by that
+        for base in found:  # a string that another one begins is allowed by that
             if not base.startswith(shortest[-1]):
                 shortest.append(base)
-        first, last = shortest[0], shortest[-1]  # in order: what these two have in common, all have
+        first, last = shortest[0], shortest[-1]  # they are sorted, so all have what these two have in common
         length = next((i for i, one in enumerate(first) if not last.startswith(one, i)), len(first))
         certain = first[:length]
         if len(shortest) == 1:
@@ -144,7 +143,7 @@ class Tokenizer:
         def order(ending: str) -> tuple[int, bool]:
             after = matcher.copy()
             assert after.advance(ending)
-            # of equally short ones, those that a person might write come first
+            # Of equally short ones, prefer those that a person might write.
             length = len(ending) + len(after.complete())
             return length, ord(ending[-1]) < 256 and not ending[-1].isalnum()
 
@@ -153,13 +152,13 @@ class Tokenizer:
         )
 
     def heal(self, tokens: Sequence[int]) -> tuple[list[int], str]:
-        """Takes back the last tokens of an open prefix that a whole document would have cut differently.
+        """Remove the last tokens of an open prefix that might be other tokens in a whole document.
 
-        A longer token may begin inside the prefix and reach beyond its end. A model never saw the prefix cut off
-        before it, so it should choose that token itself: see ``TokenMatcher.expect``.
+        A longer token may begin inside the prefix and reach beyond its end. In training the model never saw a prefix
+        that ends inside such a token, so it should choose that token itself: see ``TokenMatcher.expect``.
 
         Returns:
-            The tokens that stay, whatever follows, and the base tokens of the rest.
+            The tokens that remain, whatever follows, and the base tokens of the rest.
         """
         texts = [self.expansions[token] for token in tokens]
         rest = "".join(texts)
@@ -170,10 +169,10 @@ class Tokenizer:
         return list(tokens), ""
 
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
-        """The document that tokens begin with.
+        """Decode the document with which tokens begin.
 
         Returns:
-            Its compact JSON, how many tokens it took, and how many were given.
+            Its compact JSON, the number of tokens that it took, and the number of tokens given.
 
         Raises:
             TokenizerError: the tokens are cut off, out of range, or not those of a valid document.
@@ -196,14 +195,14 @@ class Tokenizer:
         return json.loads(text)
 
     def decode_prefix(self, tokens: Sequence[int]) -> tuple[str, int, bool]:
-        """A cut-off sequence, completed to the shortest valid document.
+        """Complete a cut-off sequence to the shortest valid document.
 
-        Reading stops at the first token that no valid document has at its place; a character cut in the middle is
-        left out.
+        Reading stops at the first token that no valid document has at its position. A character that is cut in the
+        middle is left out.
 
         Returns:
-            Compact JSON, the number of fields (keys with the beginning of a value) that the tokens gave, and whether
-            they were a complete document by themselves.
+            Compact JSON, the number of fields (keys with the beginning of a value) in the tokens, and whether they were
+            a complete document.
         """
         self._check_range(tokens)
         mode = PROMPT if self.is_github else LENIENT
@@ -222,7 +221,7 @@ class Tokenizer:
         return text, fields, is_complete
 
     def extract_window(self, tokens: Sequence[int], start: int, end: int) -> list[int]:
-        """``[start] + tokens[start:end]``: one position token, then content.
+        """Return ``[start] + tokens[start:end]``: a position token, then content.
 
         Raises:
             TokenizerError: start and end are not a range of the tokens.
@@ -237,12 +236,14 @@ class Tokenizer:
 
     @cached_property
     def stays_in_text(self) -> np.ndarray:
-        """Tokens of which nothing stands behind the end of a text: bool (vocab_size,)."""
+        """The tokens that do not go on behind the end of a text: bool (vocab_size,)."""
         return np.array([max(text[:-1], default="") <= "\xff" for text in self.expansions])
 
     def complaint(self, tokens: Sequence[int]) -> str | None:
-        """The place (JSON pointer) up to which the beginning of a document has nothing that GitHub accepts and its
-        language service complains of; None: it has nothing of that at all, or the vocabulary is of another language."""
+        """The JSON pointer of the first part of a document's beginning of which GitHub's language service complains.
+
+        Returns None if there is none, or if the vocabulary is of another language.
+        """
         matcher = self.engine.matcher_in(STRICT if self.is_github else LENIENT)
         if matcher.advance_tokens(array("I", tokens)) == len(tokens):
             return None
@@ -251,14 +252,14 @@ class Tokenizer:
         return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
 
     def masks_of(self, tokens: Sequence[int]) -> list[bytes]:
-        """Which tokens are legal in the place of each token of a document, itself among them.
+        """The mask of legal tokens at the position of each token of a document.
 
-        Returns: a mask for each, ceil(vocab_size / 8) bytes: a bit a token, the first one in the highest bit.
+        Returns: masks of ceil(vocab_size / 8) bytes, a bit for each token, the first token in the highest bit.
         """
         return self.engine.masks_of(tokens)
 
     def describe(self, token: int) -> str:
-        """A token as a person reads it."""
+        """A token in readable form."""
         parts: list[str] = []
         for character in self.expansions[token]:
             if character == END:
@@ -269,7 +270,7 @@ class Tokenizer:
                 parts.append(character)
         text = "".join(parts)
         if max(map(ord, text)) < 256:
-            # the bytes of a character cut in two are shown by their codes
+            # A token may have a part of a character, whose bytes are shown as codes.
             text = text.encode("latin-1").decode("utf-8", "backslashreplace")
         return text.replace("\n", "↵").replace(" ", "·").replace("\t", "→")
 
@@ -283,30 +284,30 @@ class Tokenizer:
 
 
 class TokenMatcher:
-    """Walks through a document token by token, as generation does.
+    """Follows a document token by token, as generation does.
 
-    What is generated has nothing that GitHub's language service complains of, where the vocabulary is of GitHub's
-    language. What stands before may have: then the text that it is in the middle of ends as it can.
+    With a vocabulary of GitHub's language, its language service has nothing to complain of in the generated part. It may
+    complain of the prompt; a text that the prompt has begun is ended first.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._matcher: Matcher = tokenizer.engine.matcher_in(PROMPT if tokenizer.is_github else LENIENT)
         self._expected: tuple[str, ...] = ()
-        self._is_waiting = False  # for the end of a text that has no strict one
+        self._is_waiting = False  # for the end of a text that cannot end in strict mode
 
     def expect(self, *beginnings: str) -> None:
-        """From here on tokens are generated, first those that write one of some strings of base tokens.
+        """Begin the generated part, which must begin with one of some strings of base tokens.
 
-        Each string must be legal here, and the first one lead to the shortest document; the last token may go on
-        beyond it. An empty string, or none at all, allows anything.
+        Each string must be legal here, and the first must lead to the shortest document. The last token may reach
+        beyond the string. An empty string, or no string, allows anything.
         """
         self._expected = beginnings if all(beginnings) else ()
         self._is_waiting = self._tokenizer.is_github
         self._end_waiting()
 
     def _end_waiting(self) -> None:
-        """Goes over to strict mode where that can be."""
+        """Switch to strict mode, if the text that the prompt has begun allows it."""
         strict = self._matcher.copy()
         if not self._is_waiting or not strict.generate():
             return
@@ -320,7 +321,7 @@ class TokenMatcher:
         return self._matcher.is_complete
 
     def legal(self) -> np.ndarray:
-        """Which tokens some valid document goes on with: bool (vocab_size,)."""
+        """The tokens with which some valid document continues: bool (vocab_size,)."""
         mask = self._matcher.legal()
         if self._is_waiting:
             mask &= self._tokenizer.stays_in_text
@@ -339,16 +340,16 @@ class TokenMatcher:
         return mask
 
     def allows(self, token: int) -> bool:
-        """Whether some valid document goes on with this token."""
+        """Whether some valid document continues with this token."""
         if not self._fits(token) or not self._matcher.advance_token(token, is_trial=True):
             return False
         return not self._is_waiting or bool(self._tokenizer.stays_in_text[token])
 
     def advance(self, token: int) -> None:
-        """Reads a token.
+        """Accept a token.
 
         Raises:
-            TokenizerError: no valid document goes on with it.
+            TokenizerError: no valid document continues with it.
         """
         if not (self._fits(token) and self._matcher.advance_token(token)):
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
@@ -360,14 +361,14 @@ class TokenMatcher:
         self._end_waiting()
 
     def after(self, token: int) -> TokenMatcher:
-        """Return a new matcher that has also accepted a token; see ``advance``."""
+        """A new matcher that has also accepted a token; see ``advance``."""
         matcher = copy(self)
         matcher._matcher = self._matcher.copy()
         matcher.advance(token)
         return matcher
 
     def closing(self) -> list[int]:
-        """Tokens that end the document: the shortest way in base tokens."""
+        """The tokens that complete the document with the fewest base tokens."""
         if not self._expected and not self._is_waiting:
             return self._matcher.closing()
         written = self._expected[0] if self._expected else ""
@@ -377,7 +378,7 @@ class TokenMatcher:
         return self._tokenizer.segmenter.encode(written + rest)
 
     def _fits(self, token: int) -> bool:
-        """Whether a token is one of what is expected."""
+        """Whether a token fits one of the expected strings."""
         if not self._expected or not 0 <= token < self._tokenizer.vocab_size():
             return not self._expected
         text = self._tokenizer.expansions[token]
@@ -385,7 +386,7 @@ class TokenMatcher:
 
 
 def _strict_end(matcher: Matcher) -> str:
-    """The base tokens that end a document in strict mode, but for the text on top where it has no strict end."""
+    """The base tokens that complete a document in strict mode, after the end of a text that cannot end in it."""
     written = ""
     while not matcher.is_complete and not matcher.generate():
         rest = matcher.complete()
@@ -403,7 +404,7 @@ _read_json = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook
 
 
 def _incomplete_character(base: str) -> int:
-    """Number of bytes at the end that begin a UTF-8 character without ending it."""
+    """The number of bytes at the end that belong to an incomplete UTF-8 character."""
     for back in range(1, min(4, len(base)) + 1):
         code = ord(base[-back])
         if code >= 0x100 or code < 0x80:

@@ -1,4 +1,4 @@
-"""Trains a vocabulary: compiles the schema and learns tokens from workflows."""
+"""Trains a vocabulary: compiles a grammar and learns tokens from documents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nanochat_tct.tokenizer.vocabulary import save_vocabulary
 def train_vocabulary(
     documents: Iterable[tuple[str, Any]], schema: Any | None, vocab_size: int, output: Path
 ) -> dict[str, Any]:
-    """Learns a vocabulary and writes it.
+    """Learn a vocabulary and write it.
 
     Args:
         documents: (group, value): values that belong together, such as those of one owner, share a group,
@@ -29,7 +29,8 @@ def train_vocabulary(
         output: the vocabulary file.
 
     Returns:
-        Counts: documents, refused (by problem), tokens (learned), unenforced (lines about the schema).
+        documents: their number; refused: numbers by problem; tokens: the number learned; unenforced: lines about the
+        schema.
 
     Raises:
         UserError: there is nothing to learn from, the size is too small, or the file cannot be written.

@@ -1,4 +1,4 @@
-"""The vocabulary file: a compiled grammar and the tokens over it, which fix every token id for good."""
+"""The vocabulary file: a compiled grammar and its tokens, which together define all token ids."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from nanochat_tct.tokenizer.soundness import GITHUB_KEYS, SCHEMA_KEYS, grammar_p
 
 SCHEMA_FORMAT, GITHUB_FORMAT = 1, 2  # of a JSON Schema's grammar, and of GitHub's language
 BUILTIN = Path(__file__).with_name("github_workflow.json")
-# Built-in vocabularies of earlier versions, by the names that load them, with their fingerprints: stores and
-# checkpoints of then say "builtin".
+# Fingerprints of earlier built-in vocabularies by name. Stores and checkpoints of their time call them "builtin".
 EARLIER = {"builtin-1": "dff9085014d8d80ee2ba32a47db90dd2fb7d46af0ddd904fcb193805767e48cc"}
 MAX_FILE_BYTES = 16 * 2**20
 MAX_IDS = 2**16
-# The SHA-256 of the automaton of all numbers in files from before floats of 1.7e308 and more were among them.
+# The SHA-256 of the automaton of numbers in earlier files, which lacked floats of 1.7e308 and more.
 _EARLIER_NUMBERS = "918e7b113db6dd31c8a62fd69bec15ff8299c5de8a736608a9859e5166b6817c"
 MAX_TOKEN = 160  # base tokens; the pattern of all tokens nests at most as deep
 
 
 def save_vocabulary(path: Path, grammar: dict[str, Any], tokens: list[str]) -> None:
-    """Writes a vocabulary file, whole or not at all."""
+    """Write a vocabulary file atomically."""
     content = {
         "format": SCHEMA_FORMAT if set(grammar) == SCHEMA_KEYS else GITHUB_FORMAT,
         "vocab_size": FIRST_LITERAL + len(grammar["literals"]) + len(tokens),
@@ -46,10 +45,11 @@ def save_vocabulary(path: Path, grammar: dict[str, Any], tokens: list[str]) -> N
 
 
 def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
-    """Reads and checks a vocabulary file.
+    """Read and check a vocabulary file.
 
     Returns:
-        The content as in ``save_vocabulary``, and its fingerprint: the SHA-256 (hex) of all that decides token ids.
+        The content as in ``save_vocabulary``, and its fingerprint, the SHA-256 (hex) of everything that decides token
+        ids.
 
     Raises:
         UserError: the file is missing, or is not a vocabulary that this version reads.
@@ -73,7 +73,7 @@ def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
     fingerprint = _sha256(content)
     automata = content["grammar"]["automata"]
     for index, automaton in enumerate(automata):
-        if _sha256(automaton) == _EARLIER_NUMBERS:  # how numbers are spelled decides no token id
+        if _sha256(automaton) == _EARLIER_NUMBERS:  # token ids do not depend on it
             automata[index] = {
                 "accepting": list(NUMBER_TEXT.accepting),
                 "edges": [list(sum(row, ())) for row in NUMBER_TEXT.edges],
@@ -82,7 +82,7 @@ def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def builtin_path(name: str) -> Path | None:
-    """The file of a built-in vocabulary; None: the name is not that of one."""
+    """The file of a built-in vocabulary; None for any other name."""
     if name in EARLIER:
         return BUILTIN.with_name(f"{BUILTIN.stem}{name.removeprefix('builtin')}.json")
     return BUILTIN if name == "builtin" else None
@@ -93,7 +93,7 @@ def _sha256(value: Any) -> str:
 
 
 def _problem(content: Any) -> str:
-    """What is wrong with the content of a vocabulary file; "" when nothing is."""
+    """What is wrong with the content of a vocabulary file; "" if it is right."""
     keys = {SCHEMA_FORMAT: SCHEMA_KEYS, GITHUB_FORMAT: SCHEMA_KEYS | GITHUB_KEYS}
     if (
         not isinstance(content, dict)

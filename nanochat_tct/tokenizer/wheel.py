@@ -1,7 +1,7 @@
-"""Adapter for an installed ``tct_github_workflow`` wheel, so that ``tokenizer: wheel`` in a config uses it.
+"""An adapter for an installed ``tct_github_workflow`` wheel, for ``tokenizer: wheel`` in a config.
 
-The wheel sorts the keys of objects, and its grammar is closed: there is no matcher and no open prefix, so generation
-with it is completed by ``decode_prefix`` alone.
+The wheel sorts the keys of objects, and does not show its grammar: it has neither a matcher nor open prefixes, so that
+only ``decode_prefix`` can complete a generated document.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class WheelTokenizer:
     """
 
     name = "wheel"
-    is_github = True  # of the schema of its version
+    is_github = True
 
     def __init__(self) -> None:
         try:
@@ -78,7 +78,7 @@ class WheelTokenizer:
         )
 
     def heal(self, tokens: Sequence[int]) -> tuple[list[int], str]:
-        return list(tokens), ""  # its tokens cannot be looked into
+        return list(tokens), ""  # its tokens are opaque
 
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
         try:
@@ -104,10 +104,10 @@ class WheelTokenizer:
         return list(self._module.extract_window(list(tokens), start, end))
 
     def complaint(self, tokens: Sequence[int]) -> None:
-        """It cannot tell."""
+        """The wheel does not know."""
 
     def masks_of(self, tokens: Sequence[int]) -> None:
-        """It cannot tell what is legal."""
+        """The wheel does not know which tokens are legal."""
 
     def describe(self, token: int) -> str:
         return f"‹{token}›"
@@ -131,7 +131,7 @@ class WheelCursor:
         return np.full(self._tokenizer.vocab_size(), not self.is_complete)
 
     def closing(self) -> None:
-        """The wheel cannot tell; ``decode_prefix`` closes what is cut off."""
+        """The wheel does not know; ``decode_prefix`` completes the document."""
 
     def after(self, token: int) -> WheelCursor:
         matcher = WheelCursor(self._tokenizer)

@@ -1,10 +1,10 @@
-"""The lines of the terminal."""
+"""The lines that training prints."""
 
 from typing import Any
 
 
 def log_line(metrics: dict[str, Any]) -> str:
-    """One iter, such as
+    """The line of an iter, such as
 
         iter 100 | loss 5.234 | lr 0.000030 | grad_norm 0.87 | tokens/sec 15000 | mfu 41.2% | cost $0.42 |
         eta 0:12:30
@@ -23,7 +23,7 @@ def log_line(metrics: dict[str, Any]) -> str:
 
 
 def evaluation_line(metrics: dict[str, Any]) -> str:
-    """One evaluation: `eval 100 | bits per byte 0.8123 | loss 4.321 | perplexity 75.3 | best`."""
+    """The line of an evaluation: `eval 100 | bits per byte 0.8123 | loss 4.321 | perplexity 75.3 | best`."""
     return (
         f"eval {metrics['iter']} | bits per byte {metrics['bits_per_byte']:.4f} | "
         f"loss {metrics['loss']:.3f} | perplexity {metrics['perplexity']:.1f}"
@@ -32,6 +32,6 @@ def evaluation_line(metrics: dict[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0:12:30`: hours, minutes, seconds."""
+    """Format seconds as hours, minutes and seconds: `0:12:30`."""
     whole = round(max(0.0, seconds))
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

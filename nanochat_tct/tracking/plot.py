@@ -11,7 +11,7 @@ from nanochat_tct.tracking.tracker import METRICS, read_metrics
 
 @dataclass(frozen=True)
 class PlotConfig:
-    """What to draw, and where to."""
+    """The flags of the plot."""
 
     runs: list[str] = option([], "directories of runs", positional=True, is_path=True)
     output: str = option("loss.png", "image to write", is_path=True)
@@ -47,7 +47,7 @@ def plot(runs: list[Path], output: Path, title: str = "") -> None:
 
 
 def command(argv: list[str]) -> int:
-    """Draw what the arguments say."""
+    """Draw the curves that the arguments ask for."""
     config = parse_arguments(PlotConfig, argv, "plot", "draw the loss curves of runs")
     if not config.runs:
         raise UserError("give the directory of a run, such as checkpoints/demo")

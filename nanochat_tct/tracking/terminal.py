@@ -1,10 +1,13 @@
-"""What a command shows while it works: lines, and on a terminal a progress bar below them."""
+"""The output of a running command: lines and, on a terminal, a progress bar below them."""
 
 import io
+import math
 import os
 import sys
+import time
+from collections.abc import Callable, Generator, Iterable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
@@ -12,12 +15,13 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from nanochat_tct.tracking.line import duration
 
 ITERS = "iter {task.completed:.0f} of {task.total:.0f}"
+Item = TypeVar("Item")
 
 
 def print_document(text: str) -> None:
-    """Print YAML or JSON to standard output as UTF-8, whatever encoding messages have there.
+    """Print YAML or JSON to standard output as UTF-8, whatever the encoding of the terminal.
 
-    Escapes for characters that an encoding lacks would make another document of it.
+    Messages have escapes for characters that the encoding lacks; in a document these would change its content.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.flush()
@@ -27,20 +31,51 @@ def print_document(text: str) -> None:
         sys.stdout.write(text)
 
 
+def with_progress(
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    size: Callable[[Item], int] = lambda item: 1,
+    line_seconds: float = math.inf,
+) -> Generator[Item, None, None]:
+    """Yield the items, and show progress on stderr: a bar on a terminal, else a line from time to time.
+
+    Args:
+        total: the sum of all sizes.
+        what: the label, with two fields for the numbers: "evaluating {} of {}".
+        size: how far an item brings the bar.
+        line_seconds: the least time between two lines.
+    """
+    done, begin = 0, time.monotonic()
+    last_line = begin
+    label = what.format("{task.completed:,.0f}", "{task.total:,.0f}")
+    with Terminal(total, sys.stderr, label) as terminal:
+        for item in items:
+            yield item
+            done += size(item)
+            now = time.monotonic()
+            rate = done / (now - begin)
+            pace = f"{rate:,.1f}/s, {(total - done) / rate:,.0f} s left" if done else ""
+            terminal.update(done, pace)
+            if terminal.bar is None and now - last_line > line_seconds:
+                last_line = now
+                terminal.line(f"{what.format(f'{done:,}', f'{total:,}')}, {pace}")
+
+
 class Terminal:
     """Prints lines, with a progress bar below them if the output is a terminal.
 
-    Use as a context manager, so that the bar is removed at the end. An output that fails (a closed pipe, a full disk)
-    does not interrupt the work: `error` holds the reason, nothing more is printed, and the end of the context raises
-    it.
+    Use it as a context manager, so that the bar is removed at the end. An output that fails (a closed pipe, a full
+    disk) does not interrupt the work: `error` holds the reason, nothing more is printed, and the end of the context
+    raises it.
 
     Attributes:
-        bar: None where the output is a file or a pipe.
+        bar: None if the output is a file or a pipe.
     """
 
     def __init__(self, total: int, output: TextIO | None = None, label: str = ITERS) -> None:
         """Args:
-        total: where the bar is full.
+        total: the value of a full bar.
         output: None for standard output.
         label: of the bar, a template of rich.progress.TextColumn.
         """
@@ -71,11 +106,11 @@ class Terminal:
             self.error = error
 
     def stop_reason(self) -> str | None:
-        """Why the work should stop: its output fails, so nobody can see it any more. None while all is well."""
+        """Why the work should stop: its output fails, so that nobody sees it any more. None if it does not fail."""
         return None if self.error is None else f"its output ({os.strerror(self.error.errno or 0).lower()})"
 
     def update(self, done: int, text: str) -> None:
-        """Move the bar to `done`, with `text` behind it."""
+        """Move the bar to `done`, and show `text` behind it."""
         if self.bar is not None:
             self.bar.update(self.task, completed=done, description=text)
 

@@ -1,4 +1,4 @@
-"""The sinks of a run's metrics: the terminal, metrics.jsonl, TensorBoard, W&B."""
+"""Writes the metrics of a run to the terminal, metrics.jsonl, TensorBoard and W&B."""
 
 import json
 import netrc
@@ -13,15 +13,15 @@ from nanochat_tct.storage.files import write_atomic
 from nanochat_tct.tracking.line import evaluation_line, log_line
 
 METRICS = "metrics.jsonl"
-QUALITY = "bits_per_byte"  # what runs are compared by
-# Every sweep varies these settings. The most telling ones come first.
+QUALITY = "bits_per_byte"  # the metric by which runs are compared
+# The settings that every sweep varies, the most important ones first.
 DIFFERING = ("learning_rate", "n_embd", "n_layer", "max_iters", "weight_decay")
-SHOWN_AT_FIRST = 5  # columns on TensorBoard's HParams page: settings that are marked as differing
+SHOWN_AT_FIRST = 5  # columns of TensorBoard's HParams page, which shows settings marked as differing
 HYPERPARAMETERS = (*DIFFERING, "batch_size", "beta1", "beta2", "dropout", "grad_clip", "optimizer", "seed")
 
 
 class Tracker:
-    """Takes the metrics of iters and evaluations and writes them to every sink that is on."""
+    """Writes the metrics of iters and evaluations to every sink that is enabled."""
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class Tracker:
         varied: Mapping[str, Any] | None = None,
     ) -> None:
         """Args:
-        run_dir: for metrics.jsonl; entries of later iters than first_iter are dropped from it.
+        run_dir: for metrics.jsonl, from which entries after first_iter are removed.
         log_dir: for the TensorBoard events and W&B's folder.
         say: prints a line.
         wandb: online, offline or off (`wandb_mode` resolves "auto").
-        config: W&B shows all of it, TensorBoard its hyperparameters. No secrets.
-        first_iter: iters done before, when a run is resumed.
-        varied: what else a sweep varies, with this run's values; TensorBoard shows them at first.
+        config: shown by W&B, and its hyperparameters by TensorBoard, so it must hold no secrets.
+        first_iter: iters done before, if the run is resumed.
+        varied: other settings that a sweep varies, with this run's values; TensorBoard shows them first.
         """
         self.say = say
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -74,9 +74,9 @@ class Tracker:
         self._record("validation", metrics)
 
     def _write_hyperparameters(self, config: Mapping[str, Any], varied: Mapping[str, Any]) -> None:
-        """For TensorBoard's HParams page: hyperparameters beside the bits per byte that they lead to.
+        """Write hyperparameters for TensorBoard's HParams page, which shows them beside the bits per byte.
 
-        `SummaryWriter.add_hparams` would make a second run of each run, so this writes its parts.
+        `SummaryWriter.add_hparams` would show each run as two, so this writes its parts.
         """
         from tensorboard.plugins.hparams.plugin_data_pb2 import (  # type: ignore[import-untyped]
             HParamsPluginData,
@@ -123,7 +123,7 @@ class Tracker:
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
-    """The entries of metrics.jsonl, without a last line that a kill cut off."""
+    """The entries of metrics.jsonl, without an incomplete last line of a killed run."""
     path = Path(run_dir) / METRICS
     if not path.exists():
         return []
@@ -132,7 +132,7 @@ def read_metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def wandb_mode(choice: str) -> str:
-    """Resolve a choice to `online`, `offline` or `off`: auto is WANDB_MODE if it is set, else online if logged in."""
+    """Resolve a choice to `online`, `offline` or `off`: `auto` is $WANDB_MODE if set, else online if logged in."""
     if choice != "auto":
         return choice
     wanted = os.environ.get("WANDB_MODE", "").lower()
@@ -158,15 +158,15 @@ def _is_logged_in() -> bool:
 def _start_wandb(
     mode: str, project: str, name: str | None, run_dir: Path, log_dir: Path, config: dict[str, Any]
 ) -> Any:
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # or it would send reports of its own crashes
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else W&B sends reports of its own crashes
     import wandb
 
-    id_file = run_dir / "wandb_id"  # so that a resumed run is one run there too
+    id_file = run_dir / "wandb_id"  # so that W&B shows a resumed run as one run
     if not id_file.exists():
         id_file.write_text(uuid.uuid4().hex[:8])
     run_id = id_file.read_text()
     log_dir.mkdir(parents=True, exist_ok=True)
-    # No console capture, no machine data, no code: only our own metrics leave the process.
+    # Only our own metrics leave the process: no console output, no data about the machine, no code.
     settings = wandb.Settings(
         console="off", silent=mode == "offline", x_disable_meta=True, disable_git=True, save_code=False
     )

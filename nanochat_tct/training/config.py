@@ -1,4 +1,4 @@
-"""The settings of a training run, and the values of those that are left open."""
+"""The settings of a training run, and how those left open are derived."""
 
 import dataclasses
 import hashlib
@@ -14,27 +14,27 @@ from nanochat_tct.model.config import PRESETS, GPTConfig
 from nanochat_tct.storage.object_storage import is_remote, join
 
 SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
-# Settings that cannot change when a run is resumed: it would no longer be the same run.
+# Settings that a resumed run must not change: it would be another run.
 FIXED = (
     *SHAPE,
     *"dropout tokenizer train_samples windowing stride seed optimizer mask_illegal".split(),
 )
-# The behaviour of versions that did not have these settings yet.
+# What earlier versions, without these settings, did.
 BEFORE = {"optimizer": "adamw", "mask_illegal": False}
-# Settings that change the results of a run; a run without a name is named after them.
+# Settings that change the results of a run, and with them its default name.
 MATHEMATICS = (
     *FIXED,
     *"batch_size gradient_accumulation num_workers precision learning_rate weight_decay beta1 beta2".split(),
     *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
-# Windows of an iter with `batch_size: auto`; those of configs/*.yaml.
+# Windows of an iter with `batch_size: auto`, as in configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All settings of `train`. None means: derived from the rest (`resolve`)."""
+    """All settings of `train`. `resolve` derives those that are None from the others."""
 
     # model and data
     preset: str = option("demo", "size of the model", choices=tuple(PRESETS))
@@ -170,12 +170,12 @@ class TrainConfig:
 
     @property
     def least_workers(self) -> int:
-        """The run waits while there are fewer workers."""
+        """The number of workers that the run needs to continue."""
         return self.min_workers or self.num_workers
 
     @property
     def global_batch(self) -> int:
-        """Windows of one iter, over all workers as configured."""
+        """Windows of one iter, over the configured number of workers."""
         if self.batch_size == "auto":
             return GLOBAL_BATCH[self.preset]
         return self.batch_size * self.gradient_accumulation * self.num_workers
@@ -188,10 +188,10 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedConfig(TrainConfig):
-    """A TrainConfig in which nothing is left open. `resolve` makes it; its fields are those of a TrainConfig.
+    """A TrainConfig in which every setting has its value; `resolve` returns it.
 
-    None is a value in three of them: `train_samples` (all windows), `min_workers` (`num_workers`) and `stride` (that
-    of a stream, which has none).
+    Three settings may still be None: `train_samples` (all windows), `min_workers` (the same as `num_workers`) and
+    `stride` (a stream has none).
     """
 
     data_dir: str
@@ -221,14 +221,14 @@ class ResolvedConfig(TrainConfig):
         return GPTConfig(dropout=self.dropout, **{name: getattr(self, name) for name in SHAPE})
 
     def reopened(self, **changes: Any) -> TrainConfig:
-        """The same settings with `changes`, of which None are for `resolve` to decide again."""
+        """The same settings with `changes`; None lets `resolve` derive a setting again."""
         return TrainConfig(**{**vars(self), **changes})
 
 
 def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
-    """Fill in everything that was left open.
+    """Fill in the settings that were left open.
 
-    The store decides `windowing` and `stride` (`plan.make_plan`); until it is open they are those of the bundled data.
+    `windowing` and `stride` depend on the store (`plan.make_plan`); here they are those of the bundled data.
 
     Args:
         vocab_size: the tokenizer's.
@@ -279,7 +279,7 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
 
 
 def default_weight_decay(config: TrainConfig, moved: float) -> float:
-    """As much decay in a short run as in a long one: measured with 30, 61 and 122 iters (docs/LOG.md).
+    """A weight decay with the same effect in short and long runs, as measured for 30 to 122 iters (docs/LOG.md).
 
     Args:
         moved: learning rate times the iters over which it falls.
@@ -290,8 +290,10 @@ def default_weight_decay(config: TrainConfig, moved: float) -> float:
 
 
 def default_run_name(config: TrainConfig) -> str:
-    """The preset's name, with a short hash where anything that changes the numbers was set: so the same command
-    resumes its run, and another command never does."""
+    """The preset's name, with a short hash of the settings in MATHEMATICS that differ from their defaults.
+
+    So the same command resumes its run, and a command with other settings does not.
+    """
     default = TrainConfig(preset=config.preset)
     given = {name: getattr(config, name) for name in MATHEMATICS}
     changed = {name: value for name, value in given.items() if value != getattr(default, name)}
@@ -306,7 +308,7 @@ def refuse_other_run(
 ) -> None:
     """Compare a resolved config with the checkpoint that the run would resume from.
 
-    Raises: UserError that names the first thing that matters and differs.
+    Raises: UserError that names the first important difference.
     """
     was, now = {**BEFORE, **state["config"]}, to_dict(config)
     advice = "take that again, or another --run-name for a new run"
@@ -325,7 +327,7 @@ def refuse_other_run(
     for name in FIXED:
         if name != "tokenizer" and was[name] != now[name]:
             raise UserError(f"{where} was started with {name} {was[name]}, not {now[name]}; {advice}")
-    # With other workers each accumulates more or less, so what was configured per worker may stay as it was.
+    # The number of workers may differ: each accumulates more or less, and the settings per worker stay.
     as_it_was = dataclasses.replace(config, num_workers=was["num_workers"]).global_batch
     if state["global_batch"] not in (config.global_batch, as_it_was):
         raise UserError(
@@ -340,31 +342,31 @@ def max_shard_size(total: int, world_size: int) -> int:
 
 
 def largest_micro_batch(config: TrainConfig, world_size: int, global_batch: int) -> int:
-    """Windows at a time, as configured; with `auto` a worker's whole part of the global batch."""
+    """The configured windows of a micro-batch; with `auto` a worker's whole part of the global batch."""
     part = max_shard_size(global_batch, world_size)
     return part if config.batch_size == "auto" else min(config.batch_size, part)
 
 
 def warm_up_rows(config: ResolvedConfig, world_size: int, global_batch: int) -> int:
-    """Windows that pass forward and backward before the first iter, over all workers, when memory suffices.
+    """Windows of forward and backward passes before the first iter, over all workers, if memory suffices.
 
     Each worker tries a micro-batch (`micro_batch.fit_micro_batch`), and then takes a micro-step with the others
-    (`MicroSteps.warm_up`): of one window, or of a whole micro-batch where the model is compiled for that.
+    (`MicroSteps.warm_up`): of one window, or of a whole micro-batch if the model is compiled for that shape.
     """
     micro_batch = largest_micro_batch(config, world_size, global_batch)
     return world_size * (micro_batch + (micro_batch if config.compile else 1))
 
 
 def own_rate(config: ResolvedConfig, num_windows: int, global_batch: int) -> float:
-    """The learning rate of tokens themselves as a share of their parts': 1 / epochs.
+    """The learning rate of tokens' own vectors, relative to that of their parts: 1 / epochs.
 
-    So over little data a token itself learns as much as if it had seen each of its occurrences once. The epochs are
-    those until `lr_decay_iters`, as for the learning rate: a longer `max_iters` changes neither.
+    So a token repeated over many epochs learns as much by itself as if it had seen each occurrence once. Epochs count
+    until `lr_decay_iters`, like the learning rate, so that a larger `max_iters` changes neither.
 
     Args:
         num_windows: of an epoch.
         global_batch: windows of an iter.
-    Returns: 1 for less than an epoch, and for runs that are to memorize (`train_samples`).
+    Returns: 1 for less than an epoch, and for runs that are meant to memorize (`train_samples`).
     """
     if config.train_samples is not None:
         return 1.0

@@ -1,4 +1,4 @@
-"""What several workers do together: sums, agreement, shares of the work."""
+"""Collective operations of the workers: sums, broadcasts, common errors, shards; and their random state."""
 
 import os
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ class NotSaved(StoppedTogether, StorageError):
 
 @dataclass(frozen=True)
 class Worker:
-    """Which worker this process is. The process group exists already where there are several."""
+    """Which worker this process is. With several workers, the process group exists already."""
 
     rank: int
     world_size: int
@@ -35,23 +35,23 @@ class Worker:
 
 
 def set_up_device(device: torch.device, local_world_size: int) -> None:
-    """Make a worker's device the one that torch uses; on a CPU, share the cores with the workers beside it."""
+    """Let torch use a worker's device; on a CPU, divide the cores among the workers of this machine."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
-        # The same number on every start: sums over threads depend on it.
+        # Sums over threads depend on their number, which must be the same on every start.
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world_size))
 
 
 def sum_over_workers(values: Tensor, worker: Worker) -> Tensor:
-    """The sum, in place, on every worker; bit for bit the same on all."""
+    """Sum in place over all workers; the result is the same on all, bit for bit."""
     if worker.world_size > 1:
         dist.all_reduce(values)
     return values
 
 
 def broadcast(value: Any, worker: Worker) -> Any:
-    """Rank 0's value, on every worker."""
+    """Return rank 0's value on every worker."""
     if worker.world_size == 1:
         return value
     box = [value]
@@ -60,7 +60,7 @@ def broadcast(value: Any, worker: Worker) -> Any:
 
 
 def gather(value: Any, worker: Worker) -> list[Any]:
-    """Every worker's value, by rank, on every worker."""
+    """Return the values of all workers, by rank, on every worker."""
     if worker.world_size == 1:
         return [value]
     values: list[Any] = [None] * worker.world_size
@@ -70,7 +70,10 @@ def gather(value: Any, worker: Worker) -> list[Any]:
 
 @contextmanager
 def together(worker: Worker, kind: type[StoppedTogether] = StoppedTogether) -> Iterator[None]:
-    """Raise a UserError of any worker's block on every worker, as a `kind`: the first one's. All of them enter it."""
+    """Raise a UserError of any worker's block on every worker, as a `kind`. All workers must enter the block.
+
+    If several blocks fail, the error of the lowest rank is raised.
+    """
     error = None
     try:
         yield
@@ -82,12 +85,12 @@ def together(worker: Worker, kind: type[StoppedTogether] = StoppedTogether) -> I
 
 
 def shard_range(total: int, worker: Worker) -> range:
-    """The worker's contiguous shard of `total` items; shards differ by one item at most."""
+    """The worker's contiguous shard of `total` items; the sizes of shards differ by one at most."""
     return range(total * worker.rank // worker.world_size, total * (worker.rank + 1) // worker.world_size)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of the random generators that training uses (dropout)."""
+    """The state of the random generators that training uses, for dropout."""
     state = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
@@ -102,5 +105,5 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 
 
 def seed_worker(seed: int, step: int, worker: Worker) -> None:
-    """Seed each worker's generators differently, for a run without a saved state."""
+    """Seed the generators of each worker differently, for a run without a saved state."""
     torch.manual_seed(((seed * 1_000_003 + step) * 100_003 + worker.rank) % 2**63)

@@ -1,4 +1,4 @@
-"""The actor between rank 0 and the driver. Its process imports this module, which therefore imports nothing else."""
+"""The actor between rank 0 and the driver. Its process imports this module, which therefore imports no other."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ class DriverChannel:
     """An actor that carries lines and metrics from rank 0 to the driver, and a stop request back."""
 
     def __init__(self) -> None:
-        self.reason: str | None = None  # why the run is to save and end
+        self.reason: str | None = None  # why the run should save and stop
         self.lines: list[str | dict[str, Any]] = []
         self.starts = 0
 
     def count_start(self) -> int:
-        """Count a start of the workers. Returns how many there were before."""
+        """Count a start of the workers; return the number of earlier starts."""
         self.starts += 1
         return self.starts - 1
 
@@ -21,14 +21,14 @@ class DriverChannel:
         self.lines.append(line)
 
     def take(self) -> list[str | dict[str, Any]]:
-        """Everything that was put since the last call."""
+        """Return and remove everything that was put since the last call."""
         lines, self.lines = self.lines, []
         return lines
 
     def stop(self, reason: str) -> None:
-        """Ask the run to save and end."""
+        """Ask the run to save and stop."""
         self.reason = reason
 
     def stop_reason(self) -> str | None:
-        """Why the run is to end; None while it is not."""
+        """Why the run should stop; None if it should not."""
         return self.reason

@@ -1,7 +1,7 @@
 """Forward and backward passes: the gradient of a global batch, one micro-batch at a time.
 
-A micro-batch has as many windows as configured, or fewer where memory does not hold them. The global batch never
-changes: with smaller micro-batches a worker takes more micro-steps in an iter.
+A micro-batch has the configured number of windows, or fewer if memory is too small. The global batch never changes:
+with smaller micro-batches a worker takes more micro-steps in an iter.
 """
 
 import json
@@ -28,7 +28,7 @@ from nanochat_tct.training.config import ResolvedConfig, largest_micro_batch, ma
 from nanochat_tct.training.distributed import StoppedTogether, Worker, gather, sum_over_workers
 from nanochat_tct.training.parallel import gradient_sync
 
-FILE = "micro_batch.json"  # in the run's folder: what a worker found not to fit while training
+FILE = "micro_batch.json"  # in the run's folder: a micro-batch that did not fit while training
 ADAMW_BYTES = 8  # of AdamW's state, for each parameter
 ADVICE = "try --checkpoint-activations, a smaller model, or --parallel fsdp on more GPUs"
 
@@ -41,27 +41,27 @@ def fit_micro_batch(
     try_micro_batch: Callable[[int], None],
     say: Callable[[str], None],
 ) -> int:
-    """Halve the micro-batch until every worker's memory holds it. All workers call it, and agree.
+    """Halve the micro-batch until it fits into every worker's memory. All workers call it, and get the same result.
 
-    Each worker tries by itself, before the model is distributed: one that ran out of memory while the others
-    wait for it in an exchange of gradients could not tell them.
+    Each worker tries by itself, before the model is distributed: a worker that runs out of memory in an exchange of
+    gradients could not tell the others, which wait for it.
 
     Args:
         config: with batch_size `auto`, halving starts with a worker's whole part of the global batch.
-        run_dir: where an earlier start of the run may have left what did not fit (`out_of_memory`).
-        try_micro_batch: a forward and backward pass of so many windows.
-    Returns: windows.
-    Raises: StoppedTogether when not even one fits.
+        run_dir: an earlier start of the run may have noted there what did not fit (`out_of_memory`).
+        try_micro_batch: makes a forward and backward pass of so many windows.
+    Returns: the windows of a micro-batch.
+    Raises: StoppedTogether when not even one window fits.
     """
     wanted = micro_batch = largest_micro_batch(config, worker.world_size, global_batch)
     reason = ""
     if worker.device.type == "cpu" and config.batch_size == "auto":
-        # A CPU's memory has no clear end: half of the machine's at most, by estimate.
+        # A CPU swaps before it runs out of memory, so take at most half of the machine's memory, by estimate.
         capacity = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2 / worker.world_size
         while micro_batch > 1 and _estimate(config, micro_batch) > capacity:
             micro_batch = half(micro_batch)
     full_at = min(filter(None, gather(_full_at(run_dir), worker)), default=None)
-    if full_at == 1:  # there is nothing smaller to try: whoever starts again has changed something else
+    if full_at == 1:  # nothing smaller can be tried, so assume that the user has changed something else
         (run_dir / FILE).unlink(missing_ok=True)
     elif full_at is not None:
         while micro_batch > 1 and micro_batch >= full_at:
@@ -87,8 +87,7 @@ def half(micro_batch: int) -> int:
 def out_of_memory(micro_batch: int, run_dir: Path) -> UserError:
     """The error of a worker whose memory is full in the middle of training.
 
-    What did not fit is written down for the next start of the run, by Ray Train or by hand, and for this worker's
-    neighbours (`ran_out_of_memory`).
+    A file tells the next start of the run, by Ray Train or by hand, and the other workers (`ran_out_of_memory`).
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     write_atomic(run_dir / FILE, json.dumps({"full_at": micro_batch}), sync=False)
@@ -101,9 +100,9 @@ def out_of_memory(micro_batch: int, run_dir: Path) -> UserError:
 
 
 def ran_out_of_memory(micro_batch: int, run_dir: Path) -> bool:
-    """Whether some worker wrote down that so many windows do not fit, since this run started.
+    """Whether some worker has noted since the start that so many windows do not fit.
 
-    Its neighbours only see that a connection is closed, and would otherwise raise that error, perhaps before it.
+    The others only see a closed connection, and would raise that error instead.
     """
     full_at = _full_at(run_dir)
     return full_at is not None and full_at <= micro_batch
@@ -119,8 +118,8 @@ def _full_at(run_dir: Path) -> int | None:
 def _fits(
     config: ResolvedConfig, worker: Worker, micro_batch: int, try_micro_batch: Callable[[int], None]
 ) -> bool:
-    """Whether this worker's memory holds a forward and backward pass, beside the optimizer's state to come."""
-    is_sharded = config.parallel == "fsdp" and worker.world_size > 1  # then half of what is held now goes
+    """Whether a forward and backward pass fits into this worker's memory, beside the future optimizer's state."""
+    is_sharded = config.parallel == "fsdp" and worker.world_size > 1  # frees half of the memory or more
     reserve = (
         0 if is_sharded or worker.device.type == "cpu" else ADAMW_BYTES * parameter_count(config.model())
     )
@@ -134,7 +133,7 @@ def _fits(
     if worker.device.type == "cuda":
         torch.cuda.empty_cache()
     if config.compile:
-        torch.compiler.reset()  # or the next size would be compiled as one of many
+        torch.compiler.reset()  # or the next size would be compiled for a variable shape
     return False
 
 
@@ -150,7 +149,7 @@ class Batch:
     tokens: Tensor  # (n, context_size) int64
     targets: Tensor  # (n, context_size) int64, -1 where there is none
     mask_ids: Tensor | None = None  # (n, context_size) int64, see MaskedRows
-    arrival: torch.cuda.Event | None = None  # None: they have arrived
+    arrival: torch.cuda.Event | None = None  # of the copies on the device; None: they are there
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ class Outcome:
     """The result of a global batch's gradient, the same on every worker.
 
     Attributes:
-        is_good: bool, 0-dimensional, on the device: loss and gradient are finite, and its norm is within the limit.
+        is_good: bool, 0-dimensional, on the device: loss and gradient are finite, the norm is within the limit.
         metrics: float64 on the CPU, valid once `arrival` has been reached; None: they are valid already.
     """
 
@@ -167,7 +166,8 @@ class Outcome:
     arrival: torch.cuda.Event | None
 
     def wait(self) -> tuple[bool, float, float, list[float]]:
-        """is_good; loss of the global batch (nats a target); norm of its gradient before clipping; extra metrics."""
+        """Returns is_good; the loss of the global batch in nats a target; the gradient's norm before clipping; extra
+        metrics."""
         if self.arrival is not None:
             self.arrival.synchronize()
         is_good, num_targets, norm, nats, *extra_sums = self.metrics.tolist()
@@ -178,8 +178,8 @@ class MicroSteps:
     """A worker's part of each step.
 
     Attributes:
-        micro_batch: windows of one forward and backward pass. Halved when the memory is full; what is computed
-            stays the same but for rounding.
+        micro_batch: windows of one forward and backward pass. It is halved when memory is full, which changes the
+            result by rounding only.
     """
 
     def __init__(
@@ -194,11 +194,11 @@ class MicroSteps:
         masks: Tensor | None = None,
     ) -> None:
         """Args:
-        trained: a GPT, as it is or distributed.
+        trained: a GPT, perhaps distributed.
         global_batch: windows of an iter, over all workers.
-        micro_batch: None: as configured.
-        say: prints a line when the memory is full.
-        masks: the store's (`masks_on`), if illegal tokens are to have no probability.
+        micro_batch: None for the configured one.
+        say: prints a line when memory is full.
+        masks: the store's (`masks_on`), to leave illegal tokens out of the softmax.
         """
         self.trained, self.config, self.worker, self.global_batch = trained, config, worker, global_batch
         self.vocab_size, self.pad_token = config.model().vocab_size, pad_token
@@ -210,11 +210,11 @@ class MicroSteps:
         self.copying = torch.cuda.Stream(worker.device) if worker.device.type == "cuda" else None
 
     def load(self, windows: MaskedRows) -> Batch:
-        """Start the copy of this worker's windows of a global batch to the device.
+        """Start copying this worker's windows of a global batch to the device.
 
-        Meant for the thread that reads ahead: on CUDA the copy runs beside the computation of the iter before.
-        Where the workers' parts differ by a window, those that have less get an empty one: FSDP needs all of
-        them in every micro-step.
+        The thread that reads ahead calls it: on CUDA the copy overlaps with the computation of the iter before. If the
+        workers' parts differ by a window, smaller parts get an empty window, as FSDP needs all workers in every
+        micro-step.
         """
         largest = max_shard_size(self.global_batch, self.worker.world_size)
         return self._send(padded(windows, largest, self.pad_token))
@@ -239,16 +239,16 @@ class MicroSteps:
         extra_metrics: Callable[[], list[float]] = list,
         norm_limit: float = sys.float_info.max,
     ) -> Outcome:
-        """Leave in `.grad` the gradient of (nats summed over the global batch / its targets), clipped.
+        """Leave in `.grad` the clipped gradient of the mean loss, the nats of the global batch divided by its targets.
 
-        Nothing waits for the device here. One worker whose memory is full begins the iter again with half the
-        micro-batch. Of several, the others wait for it in the middle of an exchange, so there it is an error.
+        Nothing here waits for the device. A single worker whose memory is full begins the iter again with half the
+        micro-batch. With several workers it is an error, as the others wait for it in the middle of an exchange.
 
         Args:
             batch: this worker's windows of the global batch.
             extra_metrics: called after the last backward pass; its values are summed over the workers together
-                with the loss, so they cost no communication of their own.
-            norm_limit: the largest norm of a gradient that is good.
+                with the loss, without further communication.
+            norm_limit: gradients with a larger norm are not good.
         Raises: torch.OutOfMemoryError.
         """
         try:
@@ -257,7 +257,7 @@ class MicroSteps:
         except torch.OutOfMemoryError:
             if self.worker.world_size > 1 or self.micro_batch == 1:
                 raise
-        # Out of the `except`, whose traceback holds on to the activations.
+        # Not inside `except`, where the traceback keeps the activations alive.
         self.trained.zero_grad(set_to_none=True)
         full_at, self.micro_batch = self.micro_batch, half(self.micro_batch)
         if self.worker.device.type == "cuda":
@@ -266,7 +266,7 @@ class MicroSteps:
         return self.gradients(batch, extra_metrics, norm_limit)
 
     def _accumulate(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Add up the gradient in `.grad`. Returns: this worker's nats and the global batch's targets, float64."""
+        """Accumulate the gradient in `.grad`. Returns this worker's nats and the global batch's targets, float64."""
         self.trained.train()
         if batch.arrival is not None:
             stream = torch.cuda.current_stream(self.worker.device)
@@ -279,7 +279,7 @@ class MicroSteps:
         num_targets = (batch.targets != -1).sum().to(torch.float64)
         with record_function("communication"):
             sum_over_workers(num_targets, self.worker)
-        # Gradients are averaged over workers on their way: times world_size makes that a sum again.
+        # DDP and FSDP average gradients over workers; the factor world_size makes it a sum.
         scale = (self.worker.world_size / num_targets.clamp(min=1)).to(torch.float32)
         nats = torch.zeros((), dtype=torch.float64, device=self.worker.device)
         starts = range(0, len(batch.tokens), self.micro_batch)
@@ -314,12 +314,12 @@ class MicroSteps:
         return Outcome(is_good, metrics, arrival)
 
     def micro_batch_at(self, batch: Batch, start: int) -> tuple[Tensor, Tensor, TokenMask | None]:
-        """Tokens, targets and what is legal of the micro-batch from there on: (micro_batch or fewer, context_size)."""
+        """Tokens, targets and masks of the micro-batch that begins at a row: (micro_batch or fewer, context_size)."""
         part = slice(start, start + self.micro_batch)
         tokens, targets = batch.tokens[part], batch.targets[part]
         mask_ids = None if batch.mask_ids is None else batch.mask_ids[part]
         missing = self.micro_batch - len(tokens)
-        if missing and self.config.compile:  # what is compiled is compiled for one shape
+        if missing and self.config.compile:  # the model is compiled for one shape
             tokens = F.pad(tokens, (0, 0, 0, missing), value=self.pad_token)
             targets = F.pad(targets, (0, 0, 0, missing), value=-1)
             mask_ids = None if mask_ids is None else F.pad(mask_ids, (0, 0, 0, missing))
@@ -327,12 +327,12 @@ class MicroSteps:
         return tokens, targets, legal
 
     def warm_up(self, num_rows: int | None = None) -> None:
-        """One micro-step without effect: compiles, allocates, and makes DDP lay out its buckets for good.
+        """Make one micro-step without effect: it compiles, allocates, and lets DDP lay out its buckets.
 
-        So a resumed run adds gradients in the same order as one that was never stopped.
+        So a resumed run adds gradients in the same order as an uninterrupted one.
 
         Args:
-            num_rows: windows; None: one, or as many as the model is compiled for.
+            num_rows: the number of windows; None: one, or as many as the model is compiled for.
         Raises: torch.OutOfMemoryError.
         """
         if num_rows is None:
@@ -347,7 +347,7 @@ class MicroSteps:
 def padded(windows: MaskedRows, count: int, pad_token: int) -> MaskedRows:
     """Pad with empty rows to at least `count` rows."""
     rows, mask_ids = windows
-    if len(rows) >= count:  # as nearly always, and a copy less
+    if len(rows) >= count:  # nearly always; saves a copy
         return windows
     missing = ((0, count - len(rows)), (0, 0))
     return MaskedRows(

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def check_nodes(data_dir: str, worker: "Worker") -> None:
-    """Compare all workers' machines with the first one's. A remote store is fetched to each machine here.
+    """Compare the machines of all workers with the first worker's. A remote store is downloaded to each machine.
 
-    Raises: StoppedTogether, on every worker, that names the machine and what it lacks.
+    Raises: StoppedTogether, on every worker, which names the machine and what it lacks.
     """
     from nanochat_tct.training.distributed import broadcast, together
 
@@ -34,7 +34,7 @@ def check_node(data_dir: str, head: Sequence[Any]) -> None:
 
     Args:
         head: its name and `software`.
-    Raises: UserError that names this machine and what it lacks; StorageError.
+    Raises: UserError, which names this machine and what it lacks; StorageError.
     """
     host = socket.gethostname()
     try:
@@ -55,7 +55,7 @@ def check_node(data_dir: str, head: Sequence[Any]) -> None:
 
 
 def software() -> dict[str, str]:
-    """Versions that must be the same for machines to compute the same and to understand each other."""
+    """Versions that must be equal on all machines, so that they compute the same and understand each other."""
     return {
         "nanochat-tct": package_digest(),
         "Python": platform.python_version(),
@@ -65,7 +65,7 @@ def software() -> dict[str, str]:
 
 @functools.cache
 def package_digest() -> str:
-    """A hash of this package's source on this machine: 12 hexadecimal digits."""
+    """A hash of this package's source on this machine, 12 hexadecimal digits."""
     folder = Path(nanochat_tct.__file__).resolve().parent
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):

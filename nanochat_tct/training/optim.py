@@ -2,10 +2,10 @@
 
 Two recipes, by `--optimizer`:
 
-adamw   AdamW for everything, with decay on matrices only: the plain one.
-muon    Muon for the matrices of blocks, AdamW for the rest; and the vectors of tokens, in embedding and head, learn
-        from tokens made of the same parts too. In a run of many epochs a token soon memorizes what it sees by itself,
-        and its parts do not: so the former learns more slowly (`config.own_rate`).
+adamw   AdamW for everything, with decay on matrices only.
+muon    Muon for the matrices of blocks, AdamW for the rest. The vectors of tokens, in embedding and head, also learn
+        from tokens with common parts. In a run of many epochs a token's own vector soon memorizes its few occurrences,
+        so it learns more slowly than its parts (`config.own_rate`).
 """
 
 import math
@@ -27,12 +27,12 @@ NEWTON_SCHULZ_STEPS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices inside a model; embeddings and head are AdamW's.
+    """Muon (Jordan et al. 2024), for the matrices of blocks; AdamW trains embeddings and head.
 
-    Muon is by Jordan et al. (2024). The scale makes an update as large as AdamW's, so that one learning rate and weight
-    decay serve both; it is Moonlight's (Liu et al. 2025). torch.optim.Muon is the same, but computes in bf16 on CPUs
-    too, which took 14 times as long as float32, and one matrix at a time; here matrices of one shape go together.
-    With FSDP each worker computes the whole update and takes its slice, so that the result is that of one worker.
+    The scale, that of Moonlight (Liu et al. 2025), makes an update as large as AdamW's, so that one learning rate and
+    weight decay serve both. torch.optim.Muon is the same, but computes in bf16 on CPUs too, which took 14 times as long
+    as float32, and updates one matrix at a time, while this updates all matrices of a shape together. With FSDP each
+    worker computes the whole update and takes its slice, so that the result does not depend on the number of workers.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         is_compiled: bool = False,
     ) -> None:
-        """`is_compiled`: into fewer kernels, for less time of launching; only where the device decides (`is_good`)."""
+        """`is_compiled`: compile into fewer kernels, which take less time to launch; needs `is_good` on the device."""
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
         self.is_compiled = is_compiled
         self.is_good: Tensor | None = None
@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def warm_up(self) -> None:
-        """Compile by a step of copies, if this is to be compiled."""
+        """Compile, if required, with a step on copies."""
         if not self.is_compiled:
             return
         for group in self.param_groups:
@@ -82,13 +82,13 @@ class Muon(torch.optim.Optimizer):
         group: dict[str, Any],
         is_good: Tensor | None,
     ) -> None:
-        """A step of matrices of one shape."""
+        """Make a step of matrices of one shape."""
         momentum, lr = group["momentum"], group["lr"]
         keep = if_good(momentum, 1.0, is_good)
         shrink = if_good(1 - lr * group["weight_decay"], 1.0, is_good)
         rate = if_good(-lr * 0.2 * math.sqrt(max(weights[0].shape)), 0.0, is_good)
-        # Numbers would be compiled in, and the rate changes in each iter: so only with tensors. Not a list of one
-        # either, with whose transpose the compiler of torch 2.11 fails.
+        # Numbers would be compiled in, and the rate changes in each iter, so compile only with tensors; and not a list
+        # of one matrix, on whose transpose the compiler of torch 2.11 fails.
         is_compiled = self.is_compiled and is_good is not None and len(weights) > 1
         of_shape = _compiled_move() if is_compiled else move
         of_shape(weights, grads, means, momentum, keep, shrink, rate)
@@ -118,17 +118,17 @@ def move(
 ) -> None:
     """Update weights of one shape, and the running means of their gradients, in place.
 
-    `_foreach` is one kernel for a whole list: the time of a small model goes into launching kernels.
+    `_foreach` launches one kernel for a whole list. A small model spends its time on launching kernels.
 
     Args:
         weights, grads, means: (rows, columns) each, whole or slices of them.
-        keep: what is left of a mean: the momentum, or 1 where gradients are zeros that do not count.
-        shrink: what is left of a weight after its decay.
-        rate: the update is added times this; negative.
+        keep: factor for the means: the momentum, or 1 in a skipped step, whose gradients are zeros.
+        shrink: factor for the weights, one minus their decay.
+        rate: factor for the update; negative.
     """
     torch._foreach_mul_(means, keep)
     torch._foreach_add_(means, grads, alpha=1 - momentum)
-    # Nesterov's: the means, looking one step ahead. A lerp would be one kernel, but FSDP of torch 2.11 has none.
+    # Nesterov momentum: the means one step ahead. A lerp would be one kernel, but FSDP of torch 2.11 has none.
     ahead = torch._foreach_mul(means, momentum)
     torch._foreach_add_(ahead, grads, alpha=1 - momentum)
     matrices = torch.stack([each.full_tensor() if isinstance(each, DTensor) else each for each in ahead])
@@ -150,7 +150,7 @@ def _compiled_move() -> Callable[..., None]:
 def orthogonalized(matrices: Tensor) -> Tensor:
     """Bring all singular values of the matrices near 1, by the Newton-Schulz iteration.
 
-    matrices: (n, rows, columns), any float dtype, which is also the result's. Computed in bf16 on CUDA, else float32.
+    matrices: (n, rows, columns); the result has their dtype. It computes in bf16 on CUDA, else in float32.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.to(torch.bfloat16 if matrices.device.type == "cuda" else torch.float32)
@@ -165,17 +165,17 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     return (x.mT if is_tall else x).to(matrices.dtype)
 
 
-MUON_LR = 2.0  # the matrices' learning rate at width MUON_WIDTH, times that of the rest
-MUON_WIDTH = 96  # of the demo, where this was measured
+MUON_LR = 2.0  # the matrices' learning rate relative to the others', at the width MUON_WIDTH
+MUON_WIDTH = 96  # that of the demo, for which MUON_LR was measured
 
 
 def make_optimizers(
     model: nn.Module, config: ResolvedConfig, parts: TokenParts | None, own_rate: float = 1.0
 ) -> list[torch.optim.Optimizer]:
-    """The optimizers of a resolved config, each parameter in one of them.
+    """The optimizers of a resolved config; each parameter is in one of them.
 
     Args:
-        parts: what tokens are made of; None: unknown. The plain recipe makes no use of it.
+        parts: the parts of tokens, which the recipe `muon` uses; None if they are unknown.
         own_rate: see `config.own_rate`.
     """
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -195,7 +195,7 @@ def make_optimizers(
     )
     optimizers: list[torch.optim.Optimizer] = [adamw]
     if is_muon:
-        # On a CPU launching kernels takes no time, and FSDP gathers its slices by kernels of its own.
+        # On a CPU launching kernels takes no time, and FSDP gathers slices with its own kernels.
         is_compiled = config.compile and matrices[0].is_cuda and not isinstance(matrices[0], DTensor)
         optimizers.append(Muon(matrices, weight_decay=decay, is_compiled=is_compiled))
     set_learning_rate(optimizers, 0, config)
@@ -203,21 +203,21 @@ def make_optimizers(
 
 
 class PartsAdamW(torch.optim.AdamW):
-    """Fused AdamW; in the groups with `has_parts`, tokens also learn from tokens made of the same parts.
+    """Fused AdamW; in groups with `has_parts`, tokens also learn from tokens with common parts.
 
-    It updates a table W (vocab_size, n_embd) as if it were E + S P: a vector of its own for each token and one for each
-    part, summed by the sparse matrix S. AdamW updates E by the gradient G of W, and P by S^T G; so W changes by the
-    first update plus S times the second, and decays as both do. As only W is used, E and P are never stored: the model,
-    its checkpoints and what reads them stay as they are, and only the moments of P are added.
+    It updates a table W (vocab_size, n_embd) as if it were E + S P, where E has a vector for each token, P one for each
+    part, and the sparse matrix S adds up the parts of each token. AdamW updates E by the gradient G of W, and P by
+    S^T G; so W changes by the first update plus S times the second, and decays as both do. Only W is needed, so E and P
+    are never stored: the model and its checkpoints do not change, and only the moments of P are added.
 
-    So a token that was seen ten times learns from parts that were seen ten thousand times. Vectors made of parts are
-    those of fastText (Bojanowski et al. 2017); keeping the sum in the optimizer is ours.
+    So a token that was seen ten times learns from parts that were seen ten thousand times. Sums of vectors of parts are
+    from fastText (Bojanowski et al. 2017); keeping the sum in the optimizer is our idea.
     """
 
     def __init__(
         self, groups: list[dict[str, Any]], parts: TokenParts | None, own_rate: float = 1.0, **settings: Any
     ) -> None:
-        """`own_rate`: the learning rate of E as a share of P's; the decay of W does not depend on it."""
+        """`own_rate`: the learning rate of E relative to P's; the decay of W does not depend on it."""
         for group in groups:
             group["has_parts"] = group.get("has_parts", False) and parts is not None
         self.parts, self.own_rate = parts, own_rate
@@ -226,11 +226,13 @@ class PartsAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        # This is how torch.amp.GradScaler makes a fused optimizer skip a step.
+        # torch.amp.GradScaler makes a fused optimizer skip a step in this way.
         self.found_inf = None if self.is_good is None else (~self.is_good).float()
         with_parts = [group for group in self.param_groups if group["has_parts"]]
         usual = [(group["lr"], group["weight_decay"]) for group in with_parts]
-        for group in with_parts:  # of E; AdamW decays by the product of both, which stays
+        for (
+            group
+        ) in with_parts:  # E's rate; AdamW decays by the product of rate and decay, which must not change
             group["lr"] *= self.own_rate
             group["weight_decay"] /= self.own_rate
         loss = super().step(closure)
@@ -248,7 +250,7 @@ class PartsAdamW(torch.optim.AdamW):
         assert weight.grad is not None
         grad = weight.grad.full_tensor() if isinstance(weight.grad, DTensor) else weight.grad
         grad = self.parts.of_parts @ grad  # (num_parts, n_embd)
-        state = self.state[weight]  # its `step` is AdamW's, and includes this one
+        state = self.state[weight]  # AdamW has counted this step in `step` already
         if "parts_exp_avg" not in state:
             state["parts_exp_avg"], state["parts_exp_avg_sq"] = torch.zeros_like(grad), torch.zeros_like(grad)
         beta1, beta2 = group["betas"]
@@ -260,16 +262,16 @@ class PartsAdamW(torch.optim.AdamW):
         unbiased_square = square / (1 - beta2**steps)
         update = self.parts.of_tokens @ (unbiased_mean / (unbiased_square.sqrt() + group["eps"]))
         update = update * if_good(-group["lr"], 0.0, self.is_good)
-        if isinstance(weight, DTensor):  # every worker has the whole update, and takes its slice
+        if isinstance(weight, DTensor):  # every worker computes the whole update, and takes its slice
             update = distribute_tensor(update, weight.device_mesh, weight.placements, src_data_rank=None)
         weight.add_(update)
 
 
 @torch.no_grad()
 def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
-    """Let the optimizers step, or leave the weights as they are. The gradients are gone afterwards.
+    """Let the optimizers step if `is_good`, and drop the gradients.
 
-    On CUDA the device itself decides, so that this process need not wait for the gradient; except with FSDP.
+    On CUDA the device itself decides, so that this process need not wait for the gradient, except with FSDP.
 
     Args:
         is_good: bool, 0-dimensional, on the device of the weights.
@@ -292,7 +294,7 @@ def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: ResolvedConfig) -> float:
-    """Set the rate and decay of the iter after `step` iters. Returns: `learning_rate(step, config)`."""
+    """Set the learning rate and decay of the iter after `step` iters. Returns: `learning_rate(step, config)`."""
     rate, n_embd = learning_rate(step, config), config.model().n_embd
     for optimizer in optimizers:
         # AdamW's rate falls with 1 / width. Muon's falls with its square root only: then the largest singular value

@@ -1,7 +1,7 @@
-"""The model that workers train together: replicas or shards, and its full state.
+"""The model that workers train together, replicated or sharded, and its full state.
 
-Apart from `distributed.py` because importing FSDP takes as long as importing the rest of PyTorch: only the loop needs
-it, and neither a driver nor Ray Train's controller runs the loop.
+This is not part of `distributed.py` because importing FSDP takes as long as importing the rest of PyTorch, and neither
+the driver nor Ray Train's controller needs it.
 """
 
 from collections.abc import Iterator
@@ -26,14 +26,14 @@ from nanochat_tct.training.distributed import Worker
 
 
 def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.Module:
-    """The model that the workers train together: wrapped in DDP, sharded by FSDP2, or as it is for one worker.
+    """The model that the workers train together: wrapped by DDP, sharded by FSDP2, or unchanged for one worker.
 
     The GPT itself stays usable: `ddp` wraps it, `fsdp` changes it in place.
     """
     if parallel == "fsdp":
         assert dist.is_initialized()
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        # What the blocks are given stays as it is: x has that dtype already, and the tables of angles need more.
+        # Inputs of blocks are not cast: x has the dtype already, and the tables of angles need more precision.
         policy = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
         for block in model.blocks:
             fully_shard(block, mp_policy=policy)
@@ -49,7 +49,7 @@ def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.
 
 @contextmanager
 def gradient_sync(model: nn.Module, is_last: bool) -> Iterator[None]:
-    """Workers exchange gradients in the last micro-step of an iter only."""
+    """Let workers exchange gradients only in the last micro-step of an iter."""
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(is_last)
         yield
@@ -63,7 +63,7 @@ def gradient_sync(model: nn.Module, is_last: bool) -> Iterator[None]:
 def full_state(
     model: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Full weights and optimizer state by parameter name. All workers call it; with FSDP only rank 0 gets them."""
+    """Full weights and optimizer state by parameter name. All workers must call it; with FSDP only rank 0 gets them."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=isinstance(model, FSDPModule))
     weights = get_model_state_dict(model, options=options)
     return cast(dict[str, Tensor], weights), get_optimizer_state_dict(model, optimizers, options=options)
@@ -75,7 +75,7 @@ def load_full_state(
     weights: dict[str, Tensor],
     optimizer_state: dict[str, Any],
 ) -> None:
-    """Load what `full_state` returned, on any number of workers. Every worker passes the full state."""
+    """Load the result of `full_state`, on any number of workers. Every worker passes the full state."""
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, dict(weights), options=options)
     set_optimizer_state_dict(model, optimizers, optimizer_state, options=options)

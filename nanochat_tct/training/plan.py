@@ -1,6 +1,6 @@
-"""The plan of a run: its config resolved against the data, and printed before training starts.
+"""The plan of a run: its config resolved against the data, which is printed before training starts.
 
-A wrong setting is found before PyTorch is imported, which takes seconds.
+Wrong settings are found before PyTorch is imported, which takes seconds.
 """
 
 import dataclasses
@@ -30,10 +30,10 @@ from nanochat_tct.training.config import (
 )
 
 MOST_BYTES = 2**44  # 16 TiB: no machine has more memory
-PROCESS_BYTES = 3 * 10**8  # of a worker before it has a model
-ROW_ELEMENT_BYTES = 48  # of an element of a row while a batch is read: tokens, masks, and copies
-EXPECTED_UTILIZATION = {"cpu": 0.4, "cuda": 0.3}  # of the peak; for the estimate of time only
-# Settings whose change is not worth a line when a run continues.
+PROCESS_BYTES = 3 * 10**8  # memory of a worker without its model
+ROW_ELEMENT_BYTES = 48  # memory for each element of a row while a batch is read: tokens, masks, and copies
+EXPECTED_UTILIZATION = {"cpu": 0.4, "cuda": 0.3}  # share of the peak, for the estimate of time only
+# Settings that may change without a line when a run continues.
 UNREMARKABLE = ("data_dir", "checkpoint_dir", "log_dir", "run_name", "wandb_run_name", "resume")
 
 
@@ -61,7 +61,7 @@ class Plan:
 
 
 def check_settings(config: TrainConfig) -> ResolvedConfig:
-    """Resolve a config, and check what can be checked before there is any data.
+    """Resolve a config, and check everything that does not depend on the data.
 
     Raises: UserError.
     """
@@ -88,12 +88,12 @@ def check_settings(config: TrainConfig) -> ResolvedConfig:
 
 
 def refuse_beyond_memory(config: ResolvedConfig, trials: int = 1) -> None:
-    """Refuse a config whose workers need more than all memory of the machine that they run on.
+    """Refuse a config whose workers need more memory than their machine has.
 
-    The memory of a GPU or of a cluster's machines is not known here, so there the limit is one that no machine meets.
+    The memory of GPUs and of other machines is unknown here, so for those the limit is more than any machine has.
 
     Args:
-        trials: such runs at a time.
+        trials: the number of such runs at the same time.
     Raises: UserError.
     """
     shape = config.model()
@@ -127,12 +127,12 @@ def refuse_beyond_memory(config: ResolvedConfig, trials: int = 1) -> None:
 
 
 def gigabytes(count: int) -> str:
-    """Bytes as gigabytes, for messages."""
+    """Format bytes as gigabytes."""
     return f"{count // 10**9:,}" if count < 10**15 else f"10^{len(str(count // 10**9)) - 1}"
 
 
 def open_windows(store: TokenStore, config: ResolvedConfig, split: Literal["train", "val"]) -> Windows:
-    """The rows of a split; for validation always those of a stream, which holds each token once."""
+    """The windows of a split; for validation always those of a stream, which holds each token once."""
     if split == "val":
         return Windows(store, split, config.context_size)
     return Windows(store, split, config.context_size, cast(Windowing, config.windowing), config.stride)
@@ -141,7 +141,7 @@ def open_windows(store: TokenStore, config: ResolvedConfig, split: Literal["trai
 def make_plan(config: TrainConfig) -> Plan:
     """Check a config against tokenizer, data, machine and earlier checkpoints; fill in what was left open.
 
-    Raises: UserError for everything that would make the run fail later and can be seen now.
+    Raises: UserError for everything that would certainly make the run fail later.
     """
     resolved = check_settings(config)
     store = TokenStore.open(resolved.data_dir)
@@ -176,7 +176,7 @@ def make_plan(config: TrainConfig) -> Plan:
 
 
 def count_windows(store: TokenStore, config: ResolvedConfig) -> dict[str, int]:
-    """The windows of each split. Raises: UserError where there are none."""
+    """The number of windows of each split. Raises: UserError if a split has none."""
     counts = {}
     for split in ("train", "val"):
         counts[split] = len(open_windows(store, config, split))
@@ -195,14 +195,14 @@ def count_windows(store: TokenStore, config: ResolvedConfig) -> dict[str, int]:
 
 
 def evaluations_left(config: ResolvedConfig, done: int) -> int:
-    """The number of evaluations after iter `done`; a new run has one before its first iter."""
+    """The number of evaluations still to come after iter `done`; a new run begins with one."""
     left = config.max_iters // config.eval_interval - done // config.eval_interval
     is_last_extra = config.max_iters % config.eval_interval > 0 and done < config.max_iters
     return max(0, left) + is_last_extra + (done == 0)
 
 
 def describe(plan: Plan) -> list[str]:
-    """What to print of a plan: everything that was derived from settings and data. Imports PyTorch."""
+    """The lines to print about a plan: everything that was derived from settings and data. Imports PyTorch."""
     config, num_windows, previous = plan.config, plan.num_windows, plan.previous
     shape = config.model()
     global_batch = previous.state["global_batch"] if previous else config.global_batch
@@ -241,7 +241,7 @@ def describe(plan: Plan) -> list[str]:
 
 
 def estimate(config: ResolvedConfig, global_batch: int, num_validation: int, done: int) -> list[str]:
-    """The line about time and money; none when the GPUs are on other machines."""
+    """A line about time and money, in a list; an empty list if the GPUs are on other machines."""
     import torch
 
     from nanochat_tct.training.speed import peak_of

@@ -1,4 +1,4 @@
-"""The end of a run: what it prints, and what it leaves beside its checkpoints, for people and their tools.
+"""The end of a run: its printed result, and the files beside its checkpoints, for people and their tools.
 
 <checkpoint_dir>/<run_name>/
     config.yaml       all settings, which `train --config` reads
@@ -28,18 +28,18 @@ from nanochat_tct.training.config import ResolvedConfig
 
 CONFIG, METRICS_TABLE, CURVE, SAMPLES = "config.yaml", "metrics.parquet", "loss.png", "samples"
 MAX_TOKENS = 512
-CANDIDATES = 8  # no slower than one: the engine writes that many at a time
+CANDIDATES = 8  # generated at the same time, which is as fast as a single one
 
 
 def finish(run_dir: Path, config: ResolvedConfig) -> None:
-    """Print the result of a finished run and a few samples, and write the same into its folder."""
+    """Print the result of a finished run and a few samples, and write the files of its folder."""
     print_result(run_dir, config)
     write_run_folder(run_dir, config, print_samples(run_dir, config))
     remote_run.push_notes(run_dir, config.run_place)
 
 
 def print_result(run_dir: Path, config: ResolvedConfig) -> None:
-    """Validation before and after, and where the checkpoint is."""
+    """Print validation before and after, and the path of the checkpoint."""
     latest = checkpoint.latest_checkpoint(remote_run.pull(config.run_place))
     assert latest is not None
     progress = checkpoint.load_checkpoint(latest, verify=False).state["progress"]
@@ -60,7 +60,7 @@ def _shown(path: Path) -> str:
 
 
 def print_samples(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
-    """Print and return `num_samples` workflows of the best checkpoint, rather ones that the model itself ended."""
+    """Print and return `num_samples` workflows of the best checkpoint, preferably ones that the model itself ended."""
     if not config.num_samples:
         return []
     model, state = checkpoint.load_model(run_dir)
@@ -84,7 +84,7 @@ def print_samples(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
 
 
 def write_run_folder(run_dir: Path, config: ResolvedConfig, samples: list[Sample]) -> None:
-    """Write the files beside the checkpoints of a run with at least one log line. No samples: earlier ones stay."""
+    """Write the files beside the checkpoints. The run has at least one log line. Without samples, earlier ones stay."""
     write_yaml(dataclasses.replace(config, resume=False), run_dir / CONFIG)
     entries = read_metrics(run_dir)
     names = list(dict.fromkeys(name for entry in entries for name in entry))

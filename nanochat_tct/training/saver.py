@@ -1,4 +1,4 @@
-"""Write checkpoints while training continues: it waits only for the copy to the CPU's memory."""
+"""Writes checkpoints while training continues, which waits only for the copy to the CPU's memory."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +11,10 @@ from nanochat_tct.model.remote_run import push
 
 
 class BackgroundSaver:
-    """Writes, checksums and commits one checkpoint at a time in a thread of its own.
+    """Writes, checksums and commits one checkpoint at a time, in a thread.
 
     Args:
-        run_path_or_uri: the run's folder, or the URI that its checkpoints are uploaded to once they are committed.
+        run_path_or_uri: the run's folder, or the URI to which committed checkpoints are uploaded.
     """
 
     def __init__(self, run_path_or_uri: str) -> None:
@@ -25,7 +25,7 @@ class BackgroundSaver:
     def save(
         self, run_dir: Path, weights: dict[str, Any], optimizer_state: Any, state: dict[str, Any], keep: int
     ) -> None:
-        """Copy the arguments of `checkpoint.save_checkpoint`, and write them later. Waits for an earlier save first.
+        """Copy the arguments of `checkpoint.save_checkpoint`, and write them in the thread, after an earlier save.
 
         Raises: UserError of the earlier save.
         """
@@ -40,22 +40,22 @@ class BackgroundSaver:
 
     @property
     def has_failed(self) -> bool:
-        """Whether the checkpoint in flight has failed; `wait` raises the reason."""
+        """Whether writing the last checkpoint has failed; `wait` raises the reason."""
         return self._saving is not None and self._saving.done() and self._saving.exception() is not None
 
     def wait(self) -> None:
-        """Wait until the checkpoint in flight is committed. Raises: its UserError, once."""
+        """Wait until the last checkpoint is committed. Raises: its UserError, once."""
         saving, self._saving = self._saving, None
         if saving is not None:
             saving.result()
 
     def close(self) -> None:
-        """Wait until nothing is being written, and end the thread."""
+        """Wait for the last checkpoint, and end the thread."""
         self._thread.shutdown()
 
 
 def copy_to_cpu(value: Any) -> Any:
-    """Copy dicts, lists and tuples, with every tensor as a copy on the CPU; everything else is shared."""
+    """Copy dicts, lists and tuples, and every tensor to the CPU; all other values are shared."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -7,16 +7,16 @@ from types import FrameType
 from typing import Any
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
-PREEMPTED = "preempted"  # how reasons begin after which Ray starts the workers again, elsewhere
+PREEMPTED = "preempted"  # reasons that begin so let Ray start the workers again, on other machines
 
 
 class StopSignals:
-    """While entered, the first SIGTERM or Ctrl-C becomes a reason to stop; the same signal again ends the process.
+    """A context in which the first SIGTERM or Ctrl-C is a reason to stop; the same signal again ends the process.
 
-    `tell` is called with that reason, in the middle of whatever the main thread is doing, so it must be quick.
-    With `at_once` there is nothing to save: the first signal raises KeyboardInterrupt too.
+    `tell` is called with the reason, in the middle of whatever the main thread is doing, so it must be quick. With
+    `at_once`, when there is nothing to save, the first signal raises KeyboardInterrupt too.
 
-    Python handles signals in the main thread only; entered in another one, there is never a reason.
+    Python handles signals only in the main thread; in another thread there is never a reason.
     """
 
     def __init__(self, tell: Callable[[str], None] = lambda reason: None, at_once: bool = False) -> None:
@@ -25,12 +25,12 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def reason(self) -> str | None:
-        """ "SIGTERM" or "Ctrl-C", or None when none came."""
+        """The name of the signal, "SIGTERM" or "Ctrl-C"; None if there was none."""
         return None if self.received is None else NAMES[self.received]
 
     @property
     def exit_code(self) -> int:
-        """As of a shell: 128 and the signal's number; 0 when none came."""
+        """A shell's exit code, 128 plus the signal's number; 0 if there was no signal."""
         return 0 if self.received is None else 128 + self.received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""How fast training is and could be on this device, and what it costs."""
+"""The speed of training, the peak speed of the device, and the cost."""
 
 import functools
 import time
@@ -11,7 +11,7 @@ from nanochat_tct.training.config import ResolvedConfig
 
 
 def peak_of(device: torch.device) -> float:
-    """FLOPs a second: a GPU's by its data sheet; for a device not listed, what a matrix product reaches here."""
+    """Peak FLOPs a second: from a GPU's data sheet, or for other devices as measured with a matrix product."""
     listed = peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
     return listed or measured_flops(device, torch.get_num_threads())
 
@@ -21,7 +21,7 @@ def measured_flops(device: torch.device, threads: int, size: int = 1024, repeats
     """FLOPs a second of the fastest of a few float32 (size, size) matrix products, measured once in a process.
 
     Args:
-        threads: torch's number of them.
+        threads: those of torch, which the result depends on.
     """
     matrix = torch.ones(size, size, device=device)
     fastest = float("inf")
@@ -33,7 +33,7 @@ def measured_flops(device: torch.device, threads: int, size: int = 1024, repeats
 
 
 class Speed:
-    """Tokens a second, share of the peak (model FLOPs utilization), time left."""
+    """Measures tokens a second, the share of the peak (model FLOPs utilization), and the time left."""
 
     def __init__(self, config: ResolvedConfig, global_batch: int, peak: float, step: int) -> None:
         """Args:
@@ -61,7 +61,7 @@ class Speed:
         self.step += 1
 
     def metrics(self) -> dict[str, float]:
-        """Speed since the last call; time left at the pace so far, evaluations and checkpoints included."""
+        """The speed since the last call, and the time left, which includes evaluations and checkpoints."""
         tokens_per_second = self.steps * self.tokens / max(self.seconds, 1e-9)
         self.steps, self.seconds = 0, 0.0
         elapsed = time.monotonic() - self.start
@@ -73,12 +73,12 @@ class Speed:
 
 
 class CostMeter:
-    """Worker-seconds times price, from its creation on: starting, compiling and evaluating cost money too.
+    """Worker-seconds times price since its creation: starting, compiling and evaluating cost money too.
 
     Args:
-        workers: GPUs (or, without GPU, processes).
-        hourly_usd: price of one.
-        spent_usd, worker_seconds: of the run so far, from its checkpoint.
+        workers: the number of GPUs, or of processes on CPUs.
+        hourly_usd: the price of one.
+        spent_usd, worker_seconds: what the run has cost before, from its checkpoint.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class CostMeter:
 
     @property
     def worker_seconds(self) -> float:
-        """Of the run, including the time before its checkpoint."""
+        """Seconds times workers of the run, including the time before its checkpoint."""
         return self._worker_seconds + self.workers * (self._clock() - self._start)
 
     @property
     def usd(self) -> float:
-        """Dollars of the run, including the time before its checkpoint at the price of then."""
+        """Dollars of the run, including the time before its checkpoint, at the price at that time."""
         return self._spent_usd + self.usd_for(self._clock() - self._start)
 
     def usd_for(self, seconds: float) -> float:
-        """Dollars that all workers together cost for so long."""
+        """Dollars that all workers together cost in `seconds`."""
         return self.workers * seconds / 3600 * self.hourly_usd

@@ -1,4 +1,4 @@
-"""The parts of tokens as a sparse matrix, by which tokens made of the same parts learn from each other."""
+"""A sparse matrix of tokens and their parts, through which tokens with common parts learn from each other."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SparseMatrix:
-    """A matrix in compressed rows, whose products are deterministic."""
+    """A matrix in compressed sparse rows, with deterministic products."""
 
     columns: Tensor  # (nonzeros,) int64
     starts: Tensor  # (rows,) int64: where each row begins in `columns`
@@ -22,7 +22,7 @@ class SparseMatrix:
 
     def __matmul__(self, other: Tensor) -> Tensor:
         """(rows, columns) @ (columns, width)."""
-        if other.device.type == "cuda":  # on a GPU the dense product is faster
+        if other.device.type == "cuda":  # where the dense product is faster
             return self.padded.to(other.dtype) @ F.pad(other, (0, 0, 0, -self.num_columns % 8))
         return F.embedding_bag(
             self.columns, other, self.starts, mode="sum", per_sample_weights=self.values.to(other.dtype)
@@ -61,15 +61,15 @@ class TokenParts:
 
 
 def token_parts(tokenizer: object) -> TokenParts | None:
-    """The parts of a tokenizer's tokens; None for the wheel, which does not show them."""
+    """The parts of a tokenizer's tokens; None for the wheel, whose tokens are opaque."""
     return parts_of(tokenizer.segmenter.expansions) if isinstance(tokenizer, Tokenizer) else None
 
 
 def parts_of(expansions: list[str]) -> TokenParts:
-    """The parts of tokens: the base tokens each is made of, the one it begins with and the one it ends with.
+    """The parts of tokens: their base tokens, and also, as parts of two other kinds, the first and the last base token.
 
-    A token of n base tokens has 1 / sqrt(n) of each, and 1 of its first and of its last as parts of their own: the
-    first must fit what precedes it, and the last decides what can follow.
+    A token of n base tokens has 1 / sqrt(n) of each, and 1 of its first and of its last part: the first must fit the
+    tokens before, and the last decides what can follow.
 
     Args:
         expansions: each token's base tokens, a character each.
@@ -93,7 +93,7 @@ def parts_of(expansions: list[str]) -> TokenParts:
 
 
 def _by_rows(matrix: Tensor) -> SparseMatrix:
-    """Convert a sparse matrix of torch, adding duplicate entries."""
+    """Convert a sparse matrix of torch; duplicate entries are added up."""
     matrix = matrix.coalesce()  # sorts by row, then column
     rows, columns = matrix.indices()
     starts = torch.searchsorted(rows, torch.arange(matrix.size(0)))

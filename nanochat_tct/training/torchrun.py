@@ -1,4 +1,4 @@
-"""The same run without Ray:
+"""Training without Ray:
 
 python -m torch.distributed.run --nproc-per-node 2 -m nanochat_tct.training.torchrun --data-dir data/mine
 """
@@ -26,9 +26,9 @@ from nanochat_tct.training.trainer import Reporter, Trainer
 
 
 def command(argv: list[str]) -> int:
-    """Train as one worker of the run; torchrun's --nproc-per-node takes the place of --num-workers.
+    """Train as one worker of the run; torchrun's --nproc-per-node replaces --num-workers.
 
-    Returns: the exit code. Only rank 0 prints what a user did wrong.
+    Returns: the exit code. Only rank 0 prints the user's mistakes.
     """
     rank, world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     try:
@@ -55,11 +55,11 @@ def command(argv: list[str]) -> int:
 
 
 def train_here(plan: Plan, worker: Worker) -> dict[str, Any]:
-    """Train as one of torchrun's workers; SIGTERM and Ctrl-C make all of them save and stop.
+    """Train as one of torchrun's workers; after SIGTERM or Ctrl-C all of them save and stop.
 
-    Returns: what `Trainer.run` does, with `exit_code`.
+    Returns: the result of `Trainer.run`, with `exit_code`.
     """
-    terminal = Terminal(plan.config.max_iters)  # rank 0 alone shows it
+    terminal = Terminal(plan.config.max_iters)  # only rank 0 shows it
     try:
         with StopSignals() as signals, terminal if worker.is_first else nullcontext():
             reporter = Reporter(
@@ -69,7 +69,7 @@ def train_here(plan: Plan, worker: Worker) -> dict[str, Any]:
             )
             result = Trainer(plan.config, worker, reporter).run()
     finally:
-        leave()  # before rank 0 alone goes on
+        leave()  # only rank 0 continues
     # Another worker may be the only one that received a signal.
     return {**result, "exit_code": signals.exit_code or 128 + signal.SIGTERM}
 

@@ -1,4 +1,4 @@
-"""The training loop, in plain PyTorch. Whatever starts it (Ray Train, torchrun, a test) gives it its rank."""
+"""The training loop, in plain PyTorch. Its caller (Ray Train, torchrun, a test) provides the rank."""
 
 import dataclasses
 import errno
@@ -62,7 +62,7 @@ from nanochat_tct.training.saver import BackgroundSaver
 from nanochat_tct.training.speed import CostMeter, Speed, peak_of
 from nanochat_tct.training.token_parts import token_parts
 
-RECENT = 100  # steps whose gradient norms tell what is usual
+RECENT = 100  # steps whose gradient norms say what is usual
 Read = TypeVar("Read")
 
 
@@ -93,7 +93,7 @@ class Reporter:
 
 @dataclass
 class Progress:
-    """How far a run has come, apart from its weights; goes into the checkpoint."""
+    """The progress of a run besides its weights, as checkpoints hold it."""
 
     step: int = 0  # steps done; the log and the flags call them iters
     skipped_iters: int = 0
@@ -132,7 +132,7 @@ class Trainer:
         self.stopped: str | None = None  # why the run ends before its last step
 
     def run(self) -> dict[str, Any]:
-        """Train until `config.max_iters`, from the run's latest checkpoint where there is one.
+        """Train until `config.max_iters`, from the run's latest checkpoint if there is one.
 
         Returns: `run_dir checkpoint cost_usd is_finished_before` (no checkpoint before the first step), `stopped`
             (the reporter's reason to stop before the end, else None) and all of Progress; `last_evaluation` says
@@ -204,7 +204,7 @@ class Trainer:
             )
 
     def open_data(self) -> None:
-        """Tokenizer, store, windows of both splits and their order. Whoever starts the run has verified the store."""
+        """Open tokenizer, store, the windows of both splits and their order. The caller has verified the store."""
         config = self.config
         self.store = TokenStore.open(config.data_dir, verify=False)
         self.tokenizer = load_tokenizer(config.tokenizer, self.store.tokenizer_fingerprint)
@@ -215,7 +215,7 @@ class Trainer:
         self.sampler = WindowSampler(self.num_windows, config.seed)
 
     def find_checkpoint(self) -> checkpoint.Checkpoint | None:
-        """The latest checkpoint of the run, the same on all workers; sets what the run takes over from it."""
+        """Find the run's latest checkpoint, the same on all workers; set the progress, batch and cost it continues."""
         config, worker = self.config, self.worker
         latest = checkpoint.latest_checkpoint(self.run_dir, self.say) if worker.is_first else None
         path = broadcast(str(latest or ""), worker)
@@ -234,7 +234,7 @@ class Trainer:
         return previous
 
     def build_model(self) -> None:
-        """The model, distributed and compiled, and its optimizers; the micro-batch is what memory holds."""
+        """Build the model, compiled and distributed, its optimizers, and micro-steps that fit into memory."""
         config, worker, device = self.config, self.worker, self.worker.device
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # TF32
@@ -261,7 +261,7 @@ class Trainer:
                 optimizer.warm_up()
 
     def try_micro_batch(self, num_rows: int) -> None:
-        """Forward and backward pass of one worker for itself, before the others have to wait for it."""
+        """Make a forward and backward pass of this worker alone, while no other waits for it."""
         if num_rows < largest_micro_batch(self.config, self.worker.world_size, self.global_batch):
             self.charge("warm_up", num_rows * self.worker.world_size)  # one more try
         alone = dataclasses.replace(self.worker, rank=0, world_size=1)
@@ -277,13 +277,13 @@ class Trainer:
             set_random_state(saved["random"][self.worker.rank], self.worker.device)
 
     def is_first_evaluation_due(self) -> bool:
-        """Before the first step, and where a stop has cut off an evaluation."""
+        """True before the first step, and if a stop has interrupted an evaluation."""
         progress = self.progress
         evaluated = progress.last_evaluation and progress.last_evaluation.get("iter", progress.step)
         return progress.step % self.config.eval_interval == 0 and evaluated != progress.step
 
     def start_reading(self) -> None:
-        """Read the first batch, and from then on one batch ahead; the clock of the run's speed starts here."""
+        """Read the first batch, and from then on one batch ahead; start measuring the speed."""
         first, last = self.progress.step, self.config.max_iters if self.stopped is None else 0
         self.speed = Speed(self.config, self.global_batch, self.peak * self.worker.world_size, first)
         self.batches = read_ahead(self.read, range(first, last))
@@ -299,7 +299,7 @@ class Trainer:
     # -- the steps
 
     def train_step(self) -> Step:
-        """One step on the batch that was read ahead."""
+        """Make one step on the batch that was read ahead."""
         assert self.next_batch is not None and self.batches is not None
         batch, rows_hash = self.next_batch
         progress = self.progress
@@ -310,12 +310,12 @@ class Trainer:
         def extra_metrics() -> list[float]:
             return [self.wants_stop(), self.saver.has_failed, rows_hash]
 
-        # Loss and norm are of the global batch, the same on every worker: all come to the same answer.
+        # Loss and norm are those of the global batch, so all workers come to the same result.
         limit = norm_limit(progress.recent_grad_norms, self.config)
         outcome = self.micro.gradients(batch, extra_metrics, limit)
         step_if(outcome.is_good, self.optimizers)
-        # Before the wait for the device, so that the thread that reads ahead works while this one is idle: two threads
-        # of Python get in each other's way.
+        # Now, so that the thread that reads ahead works while this one waits for the device: two busy threads of Python
+        # slow each other down.
         self.next_batch = next(self.batches, None)
         is_good, loss, grad_norm, (num_stopping, num_failed, hash_sum) = outcome.wait()
         if is_good:
@@ -341,7 +341,7 @@ class Trainer:
             )
 
     def log(self, step: Step) -> None:
-        """The log line of a step."""
+        """Print and record the log line of a step."""
         metrics = {"iter": self.progress.step, "loss": step.loss, "lr": step.lr, "grad_norm": step.grad_norm}
         metrics |= {**self.speed.metrics(), "cost_usd": self.cost.usd}
         metrics["skipped_iters"] = self.progress.skipped_iters
@@ -361,7 +361,7 @@ class Trainer:
             self.stopped = self.agree_on_reason()
             return False
         bits_per_byte = figures["bits_per_byte"]
-        # The first evaluation, at iter 0, sets a bar: a run that never passes it has no best checkpoint.
+        # A run that never improves on the first evaluation, at iter 0, has no best checkpoint.
         earlier = [each for each in (progress.first_evaluation, progress.best) if each is not None]
         is_best = progress.step > 0 and all(bits_per_byte < each["bits_per_byte"] for each in earlier)
         if is_best:
@@ -377,10 +377,10 @@ class Trainer:
     def validation_figures(self, num_rows: int, wants_stop: Callable[[], bool]) -> dict[str, float] | None:
         """`loss_figures` of `num_rows` windows of the validation split; None when a worker wants to stop.
 
-        The workers share the batches; each gets as many, the last one empty if need be (FSDP needs all to come).
+        The workers share the batches. Each gets the same number, if necessary with an empty one, as FSDP needs all.
         """
         micro, windows, worker = self.micro, self.validation, self.worker
-        # What is compiled is compiled for one shape.
+        # A compiled model is compiled for one shape.
         least_rows, least_batches = (micro.micro_batch, 1) if self.config.compile else (1, LEAST_BATCHES)
         shared = evaluation_batches(len(windows), num_rows, micro.micro_batch, least_batches)
 
@@ -402,7 +402,7 @@ class Trainer:
         return None if num_stopping else loss_figures(totals, windows, num_rows)
 
     def save(self) -> None:
-        """Copy this moment for a checkpoint, which is committed while training continues."""
+        """Copy the state for a checkpoint, which is written while training continues."""
         self.charge("checkpoint", 0)
         weights, optimizer_state = full_state(self.trained, self.optimizers)
         random_states = gather(random_state(self.worker.device), self.worker)
@@ -412,7 +412,7 @@ class Trainer:
                 self.saver.save(self.run_dir, weights, both, self.state(), self.config.keep_checkpoints)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint's state.json holds."""
+        """The content of a checkpoint's state.json."""
         return {
             "step": self.progress.step,
             "progress": vars(self.progress),
@@ -433,7 +433,7 @@ class Trainer:
             self.saver.wait()
 
     def charge(self, kind: str, num_rows: float) -> None:
-        """Announce a piece of work: forward and backward passes of so many windows over all workers."""
+        """Report work before it starts, as forward and backward passes of `num_rows` windows over all workers."""
         if self.worker.is_first:
             self.reporter.charge(kind, num_rows * self.row_flops)
 
@@ -442,13 +442,13 @@ class Trainer:
         return self.reporter.stop_reason() is not None
 
     def agree_on_reason(self) -> str:
-        """Why the workers stop, the same on all: the reason of the first that has one."""
+        """The reason to stop of the first worker that has one; the same on all workers."""
         return next(filter(None, gather(self.reporter.stop_reason(), self.worker)))
 
     # -- the end
 
     def close(self) -> None:
-        """Return when nothing is read or written any more."""
+        """Wait for the reading and writing threads, and close the tracker."""
         if self.batches is not None:
             self.batches.close()
         self.saver.close()
@@ -456,7 +456,7 @@ class Trainer:
             self.tracker.close()
 
     def result(self, is_finished_before: bool) -> dict[str, Any]:
-        """What `run` returns."""
+        """The result of `run`."""
         step = self.progress.step
         return {
             "run_dir": str(self.run_dir),
@@ -469,14 +469,14 @@ class Trainer:
 
 
 def norm_limit(recent: list[float], config: ResolvedConfig) -> float:
-    """The largest gradient norm that is no spike: a multiple of the median of the last steps."""
+    """The gradient norm above which a step is skipped: a multiple of the median of the last steps."""
     if not config.max_grad_norm_ratio or len(recent) < RECENT // 4:
         return sys.float_info.max  # anything finite
     return config.max_grad_norm_ratio * statistics.median(recent)
 
 
 def read_ahead(read: Callable[[int], Read], steps: range) -> Generator[Read, None, None]:
-    """Yield read(step) for every step; the next one is read while the caller works."""
+    """Yield read(step) for every step, and read the next one while the caller works."""
     if not steps:
         return
     with ThreadPoolExecutor(1) as thread:
@@ -489,7 +489,7 @@ def read_ahead(read: Callable[[int], Read], steps: range) -> Generator[Read, Non
 
 
 def start_tracker(config: ResolvedConfig, reporter: Reporter, step: int) -> Tracker:
-    """The run's tracker, on rank 0."""
+    """Start the run's tracker, on rank 0."""
     log_dir = Path(config.log_dir) / config.run_name
     return Tracker(
         local_path(config.run_place),

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -477,16 +476,3 @@ def test_real_corpora(real_workflows: Any, invalid_corpus: Any, ray_session: Any
         assert len(set(sources)) == len(sources) == len(table) - store.manifest["counts"]["duplicates"]
         assert all(row["reason"] and row["message"] for row in rejected)
         assert len(store.documents) > share * len(table)
-
-
-def test_progress_without_a_terminal_is_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with prepare_module._Progress(1000) as progress:
-        progress.advance(250)
-    assert capsys.readouterr().err == ""
-    monkeypatch.setattr(prepare_module, "QUIET_PROGRESS_SECONDS", -1)
-    with prepare_module._Progress(1000) as progress:
-        progress.advance(250)
-    line = r"preparing: 250 of 1,000 documents, [\d,]+/s, [\d,]+ s left\n"
-    assert re.fullmatch(line, capsys.readouterr().err)

@@ -186,6 +186,14 @@ jobs:
     assert [p[1:3] for p in of(text.replace("outputs.O", "outputs.P"))] == [("/jobs/a/if", 16)]
 
 
+def test_names_in_a_document_of_another_shape() -> None:
+    """References are looked up though what they are in, or refer to, is not as it should be."""
+    missing = "on: push\njobs: {a: {needs: b, runs-on: x, steps: [{run: '${{ needs.b.outputs.o }}'}]}}"
+    assert [p[1] for p in of(missing)] == ["/jobs/a/needs", "/jobs"]
+    mapping = "on: push\njobs: {a: {runs-on: x, steps: {b: {run: '${{ env.C }} ${{ steps.d.outcome }}'}}}}"
+    assert [p[1] for p in of(mapping)] == ["/jobs/a/steps", *["/jobs/a/steps/b/run"] * 2]
+
+
 def test_all_problems_of_a_document_are_found() -> None:
     text = """
 on: {push: {branch: main}}

@@ -5,13 +5,14 @@ import errno
 import io
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nanochat_tct.tracking.terminal import Terminal, print_document
+from nanochat_tct.tracking.terminal import Terminal, print_document, with_progress
 
 NUMBERS = {"iter": 30, "loss": 5.25, "eta_seconds": 750.0, "cost_usd": 0.5, "cost_left_usd": 1.25}
 SCRIPT = f"""
@@ -29,6 +30,18 @@ def test_lines_are_plain_where_no_person_looks() -> None:
         terminal.progress(NUMBERS)
         terminal.line("eval 30")
     assert output.getvalue() == "iter 30 | loss 5.25\neval 30\n"
+
+
+def test_progress_without_a_terminal_is_a_line_from_time_to_time(capsys: pytest.CaptureFixture[str]) -> None:
+    tables = [[0] * 250, [], [0] * 750]
+    assert list(with_progress(tables, 1000, "preparing {} of {} documents", len)) == tables
+    assert capsys.readouterr().err == ""
+    for _ in zip(
+        with_progress(tables, 1000, "preparing {} of {} documents", len, -1), range(2), strict=False
+    ):
+        pass
+    line = r"preparing 250 of 1,000 documents, [\d,.]+/s, [\d,]+ s left\n"
+    assert re.fullmatch(line * 2, capsys.readouterr().err)
 
 
 def test_documents_are_utf8_whatever_the_terminal_has(monkeypatch: pytest.MonkeyPatch) -> None:
