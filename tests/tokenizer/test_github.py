@@ -16,7 +16,7 @@ from tests.tokenizer.github_reference import Reference
 
 @pytest.fixture(scope="module")
 def grammar() -> dict[str, Any]:
-    """Of the built-in file; `test_vocabulary.py` compares it with what is compiled, which takes seconds."""
+    """Of the built-in file; `test_train_tokenizer.py` compares it with what is compiled, which takes seconds."""
     grammar: dict[str, Any] = load_vocabulary(BUILTIN)[0]["grammar"]
     return grammar
 
