@@ -1,8 +1,8 @@
-"""Checks that the engine can use the grammar of a vocabulary file.
+"""Whether a grammar, as a vocabulary file holds it, is one that the tokenizer can walk.
 
-A file may be cut off, edited or malicious. Everything on which the engine relies is checked once when it is loaded:
-numbers of nodes and automata are in range, masks fit, automata are deterministic and spell only UTF-8, every state
-leads to an end, and counts are so small that a document can be completed.
+A file may be cut, edited or made up. Everything that reading and writing rely on is checked once when it is loaded,
+so that nothing else has to: numbers of nodes and automata are in range, masks fit, automata are deterministic and
+only spell UTF-8, every state of them leads to an end, and counts are small enough to be written out.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import itertools
 import operator
 from collections import deque
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, difference
 from nanochat_tct.tokenizer.schema import NUMBER_TEXT
@@ -23,10 +24,10 @@ GITHUB_KEYS = frozenset(
 MAX_CALL_DEPTH = 4  # of one automaton
 MAX_DEPTH_OF_CALLS = 200
 MAX_UNITS = 1 << 28
-MAX_KINDS = 60  # kinds of names, which have a bit each
+MAX_KINDS = 60  # of names: a bit each
 DEFINITION = {"kind": str, "unique": str, "late": bool, "opens": bool}
-MAX_COUNT = 1000  # required items or keys of one value, all of which the shortest document has
-MAX_COUNTS = 10**6  # the product of such counts, for arrays within arrays
+MAX_COUNT = 1000  # items or keys that must be there: the shortest document has them all
+MAX_COUNTS = 10**6  # the same, arrays within arrays multiplied
 DETAILS = {"null": 0, "true": 0, "false": 0, "number": 1, "text": 1, "enum": 1, "array": 3, "object": 3}
 
 
@@ -35,7 +36,7 @@ class _Problem(Exception):
 
 
 def grammar_problem(grammar: dict[str, Any]) -> str:
-    """What is wrong with a grammar; "" if it is right. Its literals must be a list of strings."""
+    """What is wrong with a grammar; "" when nothing is. Its literals are known to be a list of strings."""
     try:
         literals = set(grammar["literals"])
         _demand(len(literals) == len(grammar["literals"]), "a literal stands twice")
@@ -47,11 +48,10 @@ def grammar_problem(grammar: dict[str, Any]) -> str:
         automata = [
             _automaton(item, index, is_github, len(described)) for index, item in enumerate(described)
         ]
-        calls = [item.get("calls", []) for item in described]
-        _check_ends(automata, calls)
-        _check_calls(automata, calls)
+        _check_calls(automata)
+        _check_ends(automata)
         for index, automaton in enumerate(automata):
-            _check_unicode(automaton, calls[index], f"automaton {index}")
+            _check_unicode(automaton, f"automaton {index}")
         nodes = grammar["nodes"]
         for index, node in enumerate(nodes):
             alternatives = node.get("alternatives") if isinstance(node, dict) else None
@@ -67,8 +67,16 @@ def grammar_problem(grammar: dict[str, Any]) -> str:
     return ""
 
 
-def _automaton(item: Any, index: int, is_github: bool, count: int) -> Automaton:
-    """Check an automaton with its calls; return it without them."""
+class _Automaton(NamedTuple):
+    accepting: list[bool]
+    edges: list[tuple[tuple[int, ...], ...]]  # of each state: first byte, last byte, next state
+    calls: list[
+        tuple[tuple[int, ...], ...]
+    ]  # of each state: first byte, last byte, what is called, return state
+
+
+def _automaton(item: Any, index: int, is_github: bool, count: int) -> _Automaton:
+    """An automaton of `count` that is sound by itself."""
     where = f"automaton {index}"
     optional = {"calls", "depth", "names", "strict", "lenient", "requires"} if is_github else set()
     complete = isinstance(item, dict) and {"accepting", "edges"} <= set(item) <= {
@@ -82,21 +90,17 @@ def _automaton(item: Any, index: int, is_github: bool, count: int) -> Automaton:
     calls, strict = item.get("calls", [[]] * states), item.get("strict", accepting)
     for flags in (accepting, strict):
         _demand(_is_list(flags) and _is_list(edges) and len(flags) == states, f"{where} is cut")
-        _demand(all(type(flag) is bool for flag in flags), f"{where}: accepting is not true or false")
+        _demand(set(map(type, flags)) <= {bool}, f"{where}: accepting is not true or false")
     _demand(_is_list(calls) and len(calls) == states, f"{where}: its calls are cut")
-    rows = []
-    for flat, called in zip(edges, calls, strict=True):
-        row = _ranges(flat, 3, f"{where}: an edge")
-        for low, high, target in row:
-            _demand(0 <= low <= high < 256, f"{where}: bytes are out of order or range")
-            _demand(0 <= target < states, f"{where}: an edge leads to no state")
-        for low, high, callee, back in _ranges(called, 4, f"{where}: a call"):
-            _demand(0 <= low <= high < 256, f"{where}: bytes are out of order or range")
-            _demand(0 <= callee < count and 0 <= back < states, f"{where}: a call leads to no state")
-        taken = sorted(each[:2] for each in (*row, *_ranges(called, 4, where)))
-        is_ordered = row == sorted(row) and all(a[1] < b[0] for a, b in itertools.pairwise(taken))
+    checked = _Automaton(
+        accepting,
+        _ranges(edges, (states,), f"{where}: an edge"),
+        _ranges(calls, (count, states), f"{where}: a call"),
+    )
+    for edge_row, call_row in zip(checked.edges, checked.calls, strict=True):
+        rows = (edge_row, sorted(edge_row + call_row)) if call_row else (edge_row,)
+        is_ordered = all(a[1] < b[0] for row in rows for a, b in itertools.pairwise(row))
         _demand(is_ordered, f"{where}: bytes are out of order or range")
-        rows.append(tuple((low, high, target) for low, high, target in row))
     _demand(all(map(operator.le, strict, accepting)), f"{where}: strict mode accepts more")
     lenient, requires = item.get("lenient", []), item.get("requires", [])
     _demand(
@@ -106,92 +110,110 @@ def _automaton(item: Any, index: int, is_github: bool, count: int) -> Automaton:
     named = pairs and all(_is_index(state, states) and isinstance(kind, str) for state, kind in requires)
     _demand(named and isinstance(item.get("names", ""), str), f"{where}: its kinds of names")
     _demand(_is_index(item.get("depth", 0), MAX_CALL_DEPTH + 1), f"{where}: its depth")
-    return Automaton(tuple(accepting), tuple(rows))
+    return checked
 
 
-def _ranges(flat: Any, width: int, what: str) -> list[tuple[int, ...]]:
-    _demand(_is_list(flat) and len(flat) % width == 0, f"{what} is cut")
-    _demand(all(type(number) is int for number in flat), f"{what} is not made of whole numbers")
-    return [tuple(flat[at : at + width]) for at in range(0, len(flat), width)]
+def _ranges(rows: list[Any], sizes: tuple[int, ...], what: str) -> list[tuple[tuple[int, ...], ...]]:
+    """Of each row the ranges of bytes, each with numbers below `sizes` behind it; all rows at once: it is quicker."""
+    width = 2 + len(sizes)
+    _demand(all(_is_list(flat) and len(flat) % width == 0 for flat in rows), f"{what} is cut")
+    numbers = list(itertools.chain.from_iterable(rows))
+    _demand(set(map(type, numbers)) <= {int}, f"{what} is not made of whole numbers")
+    low, high, *behind = (numbers[at::width] for at in range(width))
+    in_order = min(low, default=0) >= 0 and max(high, default=0) < 256 and all(map(operator.le, low, high))
+    _demand(in_order, f"{what}: bytes are out of order or range")
+    for size, found in zip(sizes, behind, strict=True):
+        _demand(not found or (min(found) >= 0 and max(found) < size), f"{what} leads to no state")
+    return [tuple(zip(*(flat[at::width] for at in range(width)), strict=True)) for flat in rows]
 
 
-def _check_ends(automata: list[Automaton], calls: list[list[list[int]]]) -> None:
-    """Check that every state of every automaton leads to an accepting state, through calls that end themselves."""
-    sources: list[list[list[tuple[int, int]]]] = [[[] for _ in each.edges] for each in automata]
-    callers: list[list[tuple[int, int, int]]] = [[] for _ in automata]
-    for number, automaton in enumerate(automata):
-        for state, row in enumerate(automaton.edges):
-            for _, _, target in row:
-                sources[number][target].append((number, state))
-        for state, flat in enumerate(calls[number]):
-            for callee, back in zip(flat[2::4], flat[3::4], strict=True):
-                callers[callee].append((number, state, back))
-                sources[number][back].append((callee, -1 - state))
-    live = [[False] * len(each.edges) for each in automata]
-    waiting = [(n, s) for n, each in enumerate(automata) for s, flag in enumerate(each.accepting) if flag]
-    while waiting:
-        number, state = waiting.pop()
-        if live[number][state]:
-            continue
-        live[number][state] = True
-        for source, before in sources[number][state]:
-            if before >= 0:
-                waiting.append((source, before))
-            elif live[source][0]:  # the call that returns to this state ends
-                waiting.append((number, -1 - before))
-        if state == 0:
-            waiting += [(caller, before) for caller, before, back in callers[number] if live[caller][back]]
-    for number, flags in enumerate(live):
-        _demand(all(flags), f"automaton {number}: a state leads nowhere")
-
-
-def _check_unicode(automaton: Automaton, calls: list[list[int]], where: str) -> None:
-    """Check that an automaton spells only Unicode text, if the automata that it calls do."""
-    seen = {(0, 0)}
-    waiting = list(seen) if automaton.edges else []
-    while waiting:
-        state, inside = waiting.pop()
-        _demand(
-            not automaton.accepting[state] or ANY_STRING.accepting[inside],
-            f"{where} is not one of Unicode text",
-        )
-        following = []
-        for low, high, target in automaton.edges[state]:
-            ways = [edge for edge in ANY_STRING.edges[inside] if edge[0] <= high and low <= edge[1]]
-            spelled = sum(min(high, edge[1]) - max(low, edge[0]) + 1 for edge in ways)
-            _demand(spelled == high - low + 1, f"{where} is not one of Unicode text")
-            following += [(target, edge[2]) for edge in ways]
-        for back in calls[state][3::4] if calls else ():
-            _demand(ANY_STRING.accepting[inside], f"{where} is not one of Unicode text")
-            following.append((back, inside))
-        waiting += [each for each in dict.fromkeys(following) if each not in seen]
-        seen.update(following)
-
-
-def _check_calls(automata: list[Automaton], calls: list[list[list[int]]]) -> None:
-    """Check that called automata read the byte at which they are called, and that none calls itself before it reads."""
+def _check_calls(automata: list[_Automaton]) -> None:
+    """What is called can read the byte that it is called at, and calls without a byte between them come to an end."""
     first: list[set[int]] = []
+    for automaton in automata:
+        ranges = [*automaton.edges[0], *automaton.calls[0]] if automaton.edges else []
+        first.append({byte for low, high, *_ in ranges for byte in range(low, high + 1)})
     for number, automaton in enumerate(automata):
-        ranges = [(low, high) for low, high, _ in (automaton.edges or ((),))[0]]
-        flat = calls[number][0] if calls[number] else []
-        ranges += zip(flat[::4], flat[1::4], strict=True)
-        first.append({byte for low, high in ranges for byte in range(low, high + 1)})
-    for number, rows in enumerate(calls):
-        for flat in rows:
-            for low, high, callee in zip(flat[::4], flat[1::4], flat[2::4], strict=True):
-                _demand(
-                    first[callee].issuperset(range(low, high + 1)),
-                    f"automaton {number}: a call that reads nothing",
-                )
-    direct = {number: set(rows[0][2::4]) for number, rows in enumerate(calls) if rows}
+        for low, high, callee, _ in itertools.chain.from_iterable(automaton.calls):
+            reads = first[callee].issuperset(range(low, high + 1))
+            _demand(reads, f"automaton {number}: a call that reads nothing")
+    direct = {
+        number: {callee for _, _, callee, _ in automaton.calls[0]}
+        for number, automaton in enumerate(automata)
+        if automaton.calls
+    }
     try:
         deque(TopologicalSorter(direct).static_order(), maxlen=0)
     except CycleError as error:
         raise _Problem(f"automaton {error.args[1][0]}: it calls itself at its beginning") from None
 
 
+def _check_ends(automata: list[_Automaton]) -> None:
+    """Every state of every automaton leads to an end: to an accepting state, where calls lead to an end themselves."""
+    starts = list(
+        itertools.accumulate((len(each.edges) for each in automata), initial=0)
+    )  # states of all in a row
+    sources: list[list[int]] = [[] for _ in range(starts[-1])]
+    returns: dict[
+        int, list[tuple[int, int]]
+    ] = {}  # states that calls return to: the caller, the state called
+    callers: dict[
+        int, list[tuple[int, int]]
+    ] = {}  # states that are called: the caller, the state returned to
+    for start, automaton in zip(starts, automata, strict=False):
+        for state, (edge_row, call_row) in enumerate(
+            zip(automaton.edges, automaton.calls, strict=True), start
+        ):
+            for _, _, target in edge_row:
+                sources[start + target].append(state)
+            for _, _, callee, back in call_row:
+                returns.setdefault(start + back, []).append((state, starts[callee]))
+                callers.setdefault(starts[callee], []).append((state, start + back))
+    live = [False] * starts[-1]
+    waiting = [
+        state for state, flag in enumerate(flag for each in automata for flag in each.accepting) if flag
+    ]
+    while waiting:
+        state = waiting.pop()
+        if live[state]:
+            continue
+        live[state] = True
+        waiting += sources[state]
+        for caller, other in (*returns.get(state, ()), *callers.get(state, ())):
+            if live[other]:
+                waiting.append(caller)
+    for number, (start, end) in enumerate(itertools.pairwise(starts)):
+        _demand(all(live[start:end]), f"automaton {number}: a state leads nowhere")
+
+
+def _check_unicode(automaton: _Automaton, where: str) -> None:
+    """The automaton only spells Unicode text, if those that it calls do."""
+    problem = f"{where} is not one of Unicode text"
+    seen = {(0, 0)}
+    waiting = list(seen) if automaton.edges else []
+    while waiting:
+        state, inside = waiting.pop()
+        is_whole = ANY_STRING.accepting[inside]
+        _demand(is_whole or not (automaton.accepting[state] or automaton.calls[state]), problem)
+        following = {(back, inside) for *_, back in automaton.calls[state]}
+        for low, high, target in automaton.edges[state]:
+            behind = _behind(inside, low, high)
+            _demand(bool(behind), problem)
+            following.update((target, each) for each in behind)
+        waiting += following - seen
+        seen |= following
+
+
+@cache
+def _behind(inside: int, low: int, high: int) -> tuple[int, ...]:
+    """The states of ANY_STRING behind a range of bytes in one of its states; none if a byte cannot come there."""
+    ways = [edge for edge in ANY_STRING.edges[inside] if edge[0] <= high and low <= edge[1]]
+    spelled = sum(min(high, edge[1]) - max(low, edge[0]) + 1 for edge in ways)
+    return tuple(edge[2] for edge in ways) if spelled == high - low + 1 else ()
+
+
 def _check_names(grammar: dict[str, Any]) -> None:
-    """Check the parts of the grammar that only GitHub's language has: names, their kinds, and limits."""
+    """What only GitHub's language has in its grammar and nodes: names, their kinds, and limits."""
     _demand(type(grammar["ignore_key_case"]) is bool, "ignore_key_case is not true or false")
     depth, units = grammar["max_call_depth"], grammar["max_call_units"]
     _demand(
@@ -226,9 +248,9 @@ def _check_names(grammar: dict[str, Any]) -> None:
 
 
 def _check_node(
-    node: dict[str, Any], where: str, nodes: list[Any], automata: list[Automaton], literals: set[str]
+    node: dict[str, Any], where: str, nodes: list[Any], automata: list[_Automaton], literals: set[str]
 ) -> int:
-    """Check a node. Returns the most items or keys that it requires, if they are many, else 1."""
+    """Returns the most items or keys that the node demands, where they are many."""
     alternatives = node["alternatives"]
     most = 1
     kind: Any
@@ -239,10 +261,11 @@ def _check_node(
         if kind in ("number", "text"):
             number = details[0]
             _demand(_is_index(number, len(automata)), f"{where}: no automaton {number!r}")
-            _demand(
-                kind == "text" or difference(automata[number], NUMBER_TEXT).is_empty,
-                f"{where}: automaton {number} does not spell numbers",
-            )
+            if kind == "number":
+                accepting, edges, calls = automata[number]
+                others = difference(Automaton(tuple(accepting), tuple(edges)), NUMBER_TEXT)
+                is_number = others.is_empty and not any(calls)
+                _demand(is_number, f"{where}: automaton {number} does not spell numbers")
         elif kind == "enum":
             _demand(_is_list(details[0]) and bool(details[0]), f"{where}: an enumeration without values")
             _demand(all(map(_is_text, details[0])), f"{where}: an enumeration of what is no text")

@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 from nanochat_tct.cli import main
+from nanochat_tct.documents import to_json
+from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tokenizer.engine import FIRST_LITERAL
+from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
 
 SCHEMA = {
     "type": "array",
@@ -52,14 +56,22 @@ def test_documents_of_any_schema_in_any_form(
     assert tokenizer.decode_prefix([])[0] == "[]"
 
 
-def test_workflows_are_mappings_where_no_schema_is_given(
+def test_without_a_schema_the_grammar_is_that_of_the_built_in_vocabulary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "list.yml").write_text("- a\n")
-    output = tmp_path / "vocabulary.json"
-    assert main(["train-tokenizer", "--input", str(tmp_path / "list.yml"), "--output", str(output)]) == 2
-    assert "nothing to learn from" in capsys.readouterr().err
-    assert not output.exists()
+    """Fails when the facts about GitHub, or what is made of them, change: then decide on a new vocabulary."""
+    folder, output = tmp_path / "in", tmp_path / "v.json"
+    folder.mkdir()
+    for index in range(20):
+        (folder / f"{index}.json").write_text(to_json(synthesize(index, seed=0)))
+    (folder / "list.yml").write_text("- a\n")
+    builtin = load_vocabulary(BUILTIN)[0]["grammar"]
+    size = FIRST_LITERAL + len(builtin["literals"]) + 4
+    arguments = ["--input", folder, "--vocab-size", size, "--output", output]
+    assert main(["train-tokenizer", *map(str, arguments)]) == 0
+    printed = capsys.readouterr().out
+    assert "learned from 20 documents" in printed and "1 could not be read: not-a-mapping" in printed
+    assert load_vocabulary(output)[0]["grammar"] == builtin
 
 
 @pytest.mark.parametrize(

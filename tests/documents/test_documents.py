@@ -467,10 +467,13 @@ def check_read_back(value: dict[str, Any]) -> None:
     assert to_json(read_workflow(to_json(value), "json")) == to_json(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(DOCUMENTS)
-def test_to_yaml_reads_back_equal(value: dict[str, Any]) -> None:
+def test_what_is_written_reads_back_equal_and_is_yaml_1_1_too(value: dict[str, Any]) -> None:
     check_read_back(value)
+    value.pop("on", None)
+    assert to_json(yaml.load(to_yaml(value), Loader=yaml.CSafeLoader)) == to_json(value)
+    assert to_json(yaml.safe_load(to_yaml(value))) == to_json(value)
 
 
 @pytest.mark.slow
@@ -478,14 +481,6 @@ def test_to_yaml_reads_back_equal(value: dict[str, Any]) -> None:
 @given(DOCUMENTS)
 def test_many_more_documents_read_back_equal(value: dict[str, Any]) -> None:
     check_read_back(value)
-
-
-@settings(max_examples=150, deadline=None)
-@given(DOCUMENTS)
-def test_yaml_1_1_readers_agree(value: dict[str, Any]) -> None:
-    value.pop("on", None)
-    assert to_json(yaml.load(to_yaml(value), Loader=yaml.CSafeLoader)) == to_json(value)
-    assert to_json(yaml.safe_load(to_yaml(value))) == to_json(value)
 
 
 @settings(max_examples=60, deadline=None)

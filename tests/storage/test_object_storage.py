@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from nanochat_tct.storage.object_storage import (
     locked_copy,
     shown,
 )
-from tests.support.commands import assert_user_error, run_cli
+from tests.support.commands import Finished, assert_user_error
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.support.workers import sign, small_store
 
@@ -76,7 +77,9 @@ def test_a_bucket_that_refuses(storage: ObjectStorage, made: Path) -> None:
         upload_store(made, "s3://nobody/store")
 
 
-def test_a_refusal_is_one_line_for_the_jobs(storage: ObjectStorage, tmp_path: Path, made: Path) -> None:
+def test_a_refusal_is_one_line_for_the_jobs(
+    storage: ObjectStorage, tmp_path: Path, made: Path, run_here: Callable[..., Finished]
+) -> None:
     storage.refuse = lambda method, path: 403
     place = f"s3://{BUCKET}/x"
     (tmp_path / "w.json").write_text("{}")
@@ -84,7 +87,7 @@ def test_a_refusal_is_one_line_for_the_jobs(storage: ObjectStorage, tmp_path: Pa
         ["prepare", "--input", tmp_path / "w.json", "--output", place],
         ["train", "--data-dir", made, "--checkpoint-dir", place, "--wandb", "off"],
     ):
-        assert_user_error(run_cli(*job, cwd=tmp_path), f"{place}", "refused", "ACCESS_DENIED")
+        assert_user_error(run_here(*job), f"{place}", "refused", "ACCESS_DENIED")
 
 
 def test_a_store_is_fetched_once(storage: ObjectStorage, made: Path) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 
 from nanochat_tct.documents import read_workflow
-from nanochat_tct.tokenizer.compile import compile_github
+from nanochat_tct.tokenizer.vocabulary import BUILTIN, load_vocabulary
 from tests.tokenizer.github_reference import Reference
 
 
 @pytest.fixture(scope="module")
 def grammar() -> dict[str, Any]:
-    return compile_github()
+    """Of the built-in file; `test_train_tokenizer.py` compares it with what is compiled, which takes seconds."""
+    grammar: dict[str, Any] = load_vocabulary(BUILTIN)[0]["grammar"]
+    return grammar
 
 
 @pytest.fixture(scope="module")

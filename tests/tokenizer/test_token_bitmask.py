@@ -14,11 +14,10 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.engine import END, MAX_DEPTH
 from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.grammars import Grammar
 from tests.support.schemas import SCHEMAS, values
 
-TOKENIZER = Tokenizer()
+TOKENIZER: Any = load_tokenizer()
 
 
 def made_up_tokens(grammar: Grammar, documents: list[str], choose: random.Random) -> list[str]:
@@ -33,18 +32,26 @@ def made_up_tokens(grammar: Grammar, documents: list[str], choose: random.Random
     return sorted(piece for piece in pieces if len(piece) > 1)
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
-def test_brute_force_over_the_vocabulary_of_small_schemas(name: str) -> None:
-    grammar = Grammar.of(SCHEMAS[name])
-    documents: list[str] = []
+@pytest.fixture(scope="module")
+def some_values() -> list[Any]:
+    found: list[Any] = []
 
-    @settings(max_examples=80, derandomize=True, database=None, deadline=None)
+    @settings(max_examples=80)
     @given(values)
     def collect(value: Any) -> None:
-        with contextlib.suppress(TokenizerError):
-            documents.append(grammar.write(value))
+        found.append(value)
 
     collect()
+    return found
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_brute_force_over_the_vocabulary_of_small_schemas(name: str, some_values: list[Any]) -> None:
+    grammar = Grammar.of(SCHEMAS[name])
+    documents: list[str] = []
+    for value in some_values:
+        with contextlib.suppress(TokenizerError):
+            documents.append(grammar.write(value))
     documents.append(grammar.after("").complete())
     choose = random.Random(0)
     grammar = Grammar.of(SCHEMAS[name], made_up_tokens(grammar, documents, choose))

@@ -3,13 +3,13 @@
 import json
 import sys
 import types
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from nanochat_tct import tokenizer as tokenizers
 from nanochat_tct.errors import UserError
-from nanochat_tct.tokenizer import TokenizerError, _load, load_tokenizer, wheel
+from nanochat_tct.tokenizer import TokenizerError, load_tokenizer, wheel
 from nanochat_tct.tokenizer.wheel import WheelTokenizer
 
 
@@ -40,10 +40,12 @@ def stand_in() -> types.ModuleType:
 
 
 @pytest.fixture(autouse=True)
-def no_cache() -> Iterator[None]:
-    _load.cache_clear()
-    yield
-    _load.cache_clear()
+def no_wheel_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test makes its own adapter; other tokenizers stay loaded."""
+    load = tokenizers._load
+    monkeypatch.setattr(
+        tokenizers, "_load", lambda name: (load.__wrapped__ if name == "wheel" else load)(name)
+    )
 
 
 def test_config_name_wheel_uses_the_installed_module(monkeypatch: pytest.MonkeyPatch) -> None:
