@@ -36,6 +36,7 @@ from nanochat_tct.tokenizer.references import Draft, References, escape
 MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
 MAX_ALTERNATIVES = 512
 MAX_PIECES = 64  # alternatives that one alternative may fall into when others are taken away from it
+MAX_NESTING = 12  # levels of arrays and objects down to which a negation is exact; recursive types have no last one
 MAX_KEY_STATES = 256  # of an automaton of keys: every byte of a key asks whether one can go on from there
 # What a schema may cost: pairs of alternatives that are compared, and the states of the automata in them. The largest
 # schemas in use take a hundredth of it; combinations that multiply out reach it in well under a minute.
@@ -334,6 +335,7 @@ class Compiler:
         self._working: set[Lazy] = set()
         self._allowed: dict[Lazy, Type] = {}
         self._steps, self._limit = 0, MAX_STEPS
+        self._nesting = 0  # of arrays and objects in a subtraction
         self._reported: set[str] = set()
         self._known_keywords = set(KEYWORDS | ANNOTATIONS)
         self._references = References(schema)
@@ -929,16 +931,20 @@ class Compiler:
     def _subtract(self, left: Type, right: Type, pointer: str) -> Type:
         """The values of left that are not in right; what cannot be taken away exactly is noted and kept."""
         result: list[Type] = []
-        for a in left:
-            remaining: list[Alternative] = [a]
-            for b in right:
-                if type(a) is type(b):
-                    self._spend(len(remaining) * (_size(a) + _size(b)))
-                    remaining = [piece for r in remaining for piece in self._subtract_pair(r, b, pointer)]
-                    if len(remaining) > MAX_PIECES:
-                        self._note(pointer, "object alternatives that overlap in too many ways")
-                        remaining = [_as_doubtful(a)]
-            result += [(piece,) for piece in remaining]
+        self._nesting += 1
+        try:
+            for a in left:
+                remaining: list[Alternative] = [a]
+                for b in right:
+                    if type(a) is type(b):
+                        self._spend(len(remaining) * (_size(a) + _size(b)))
+                        remaining = [piece for r in remaining for piece in self._subtract_pair(r, b, pointer)]
+                        if len(remaining) > MAX_PIECES:
+                            self._note(pointer, "object alternatives that overlap in too many ways")
+                            remaining = [_as_doubtful(a)]
+                result += [(piece,) for piece in remaining]
+        finally:
+            self._nesting -= 1
         return self._unite(result)
 
     def _subtract_pair(self, a: Alternative, b: Alternative, pointer: str) -> list[Alternative]:
@@ -957,6 +963,8 @@ class Compiler:
                 return [_text(kept, ANY_STRING, sure)] if kept else []
             rest = automaton.difference(a.pattern, b.lower)
             return [] if rest.is_empty else [_text(None, rest, sure)]
+        if isinstance(a, Items | Fields) and self._nesting > MAX_NESTING:
+            return [self._in_doubt(a, pointer, "alternatives that nest too deeply")]
         if isinstance(a, Items) and isinstance(b, Items):
             return self._subtract_items(a, b, pointer)
         if isinstance(a, Fields) and isinstance(b, Fields):

@@ -285,6 +285,26 @@ CASES: dict[str, Any] = {
             for i in range(14)
         ]
     },
+    "shapes within shapes": {
+        "oneOf": [
+            {"$ref": "#/$defs/marked"},
+            {"properties": {"b": {"$ref": "#/$defs/marked"}}, "required": ["b"]},
+        ],
+        "$defs": {
+            "list": {
+                "type": "object",
+                "properties": {"a": {"enum": ["a", "ab"]}, "b": {"$ref": "#/$defs/either"}},
+                "required": ["a", "b"],
+            },
+            "map": {
+                "type": "object",
+                "properties": {"a": {"const": "b"}, "c": {"$ref": "#/$defs/either"}},
+                "required": ["a"],
+            },
+            "either": {"oneOf": [{"$ref": "#/$defs/list"}, {"$ref": "#/$defs/map"}]},
+            "marked": {"allOf": [{"$ref": "#/$defs/either"}, {"properties": {"d": NUMBER}}]},
+        },
+    },
     "enum and const": {"enum": [1, "a"], "const": "a"},
     "enum and const apart": {"properties": {"a": {"enum": [1, "a"], "const": 2}}, "type": "object"},
     "additional items": {"$schema": DRAFT_7, **ARRAY, "items": [True], "additionalItems": NUMBER},
@@ -366,6 +386,7 @@ def test_kinds_of_approximation(name: str) -> None:
     [
         (CASES["one of two multiples"], "/oneOf: rests on what is not enforced"),
         (CASES["shapes that overlap in many ways"], "/oneOf: alternatives that overlap in too many ways"),
+        (CASES["shapes within shapes"], "/oneOf: alternatives that nest too deeply"),
         (CASES["additional items"], "/: items of different types by position"),
         (CASES["positions end"], None),
         (CASES["no positions"], None),
