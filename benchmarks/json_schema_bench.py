@@ -108,14 +108,12 @@ def judge(engine: Peer, compiled: Any, schema: Any, test: dict[str, Any]) -> tup
     accepted, seconds = engine.walk(compiled, test["data"])
     if accepted == test["valid"]:
         return RIGHT, seconds if accepted else []
-    is_format = "'format'" in test.get(
-        "python_error", ""
-    )  # what is at fault where jsonschema finds nothing else
+    has_formats = '"format":' in compact(schema)  # one is at fault where jsonschema finds nothing else
     try:
         is_valid = validator_of(schema).is_valid(test["data"])
     except _WrappedReferencingError:
         is_valid = test["valid"]
-    if is_valid != test["valid"] and not is_format:
+    if is_valid != test["valid"] and not (has_formats and is_valid):
         return DOUBTED, []
     if not accepted:
         return REFUSED, []

@@ -36,7 +36,9 @@ from nanochat_tct.tokenizer.references import Draft, References, escape
 MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
 MAX_ALTERNATIVES = 512
 MAX_PIECES = 64  # alternatives that one alternative may fall into when others are taken away from it
-MAX_NESTING = 12  # levels of arrays and objects down to which a negation is exact; recursive types have no last one
+MAX_NESTING = (
+    12  # levels of arrays and objects down to which a negation is exact; recursive types have no last one
+)
 MAX_KEY_STATES = 256  # of an automaton of keys: every byte of a key asks whether one can go on from there
 # What a schema may cost: pairs of alternatives that are compared, and the states of the automata in them. The largest
 # schemas in use take a hundredth of it; combinations that multiply out reach it in well under a minute.
@@ -865,7 +867,14 @@ class Compiler:
             _least(a.maximum, b.maximum),
             a.exact and b.exact,
         )
-        impossible = any(result.type_of(key) == NEVER for key in required)
+        impossible = any(result.type_of(key) == NEVER for key in required) or any(
+            # without this, a list of conditions on one key would have all combinations of them as alternatives
+            key in b.types
+            and key in required
+            and lazy != b.types[key]
+            and self._attempt(result.type_of(key)) == ()
+            for key, lazy in a.known
+        )
         impossible |= result.maximum is not None and result.maximum < max(result.minimum, len(required))
         return None if impossible else result
 
