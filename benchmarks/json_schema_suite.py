@@ -69,13 +69,19 @@ class Note:
         return bool(words & {keyword}.union(*(family for family in FAMILIES if keyword in family)))
 
 
-def is_named(schema: Any, instance: Any, unenforced: list[str]) -> bool:
-    """Whether everything that is wrong with an instance is something that the compiler says it does not enforce."""
+def notes_of(schema: Any, unenforced: list[str]) -> list[Note]:
+    """The compiler's lines about what it does not enforce."""
     references = References(schema)
     notes = []
     for line in unenforced:
         pointer, _, text = line.partition(": ")
         notes.append(Note(references.lookup("" if pointer == "/" else pointer), text))
+    return notes
+
+
+def is_named(schema: Any, instance: Any, unenforced: list[str]) -> bool:
+    """Whether everything that is wrong with an instance is something that the compiler says it does not enforce."""
+    references, notes = References(schema), notes_of(schema, unenforced)
     try:
         errors = list(validator_of(schema).iter_errors(instance))
     except re.error:  # jsonschema reads the patterns beside additionalProperties as Python's

@@ -19,6 +19,7 @@ from nanochat_tct.tokenizer.errors import SchemaError
 
 MAX_CODE_POINT = 0x10FFFF
 MAX_STATES = 20_000
+MAX_LENGTH = MAX_STATES // 8  # of a string that is limited, in characters
 MAX_REPEAT = 1_000
 MAX_CLASSES = 256  # combinations of patterns that some key matches
 MAX_PATTERN_STEPS = 3_000_000  # members of the sets of states that subset construction goes through
@@ -174,19 +175,22 @@ class Automaton:
 
     accepting: tuple[bool, ...]
     edges: tuple[tuple[tuple[int, int, int], ...], ...]
-    tables: list[list[int]] = field(init=False, repr=False, compare=False)
     _hash: int = field(init=False, repr=False, compare=False)
     _shortest: dict[int, bytes | None] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_hash", hash((self.accepting, self.edges)))
+
+    @functools.cached_property
+    def tables(self) -> list[list[int]]:
+        """The next state by the byte, for each state; -1 where there is none."""
         tables = []
         for edges in self.edges:
             table = [-1] * 256
             for low, high, target in edges:
                 table[low : high + 1] = [target] * (high - low + 1)
             tables.append(table)
-        object.__setattr__(self, "tables", tables)
+        return tables
 
     def __hash__(self) -> int:
         return self._hash  # types are looked up by their automata, which may be large
@@ -268,6 +272,13 @@ def build(start: object, successors: object, is_accepting: object) -> Automaton:
         successors: function of a state to a list of (low, high, state), disjoint byte ranges.
         is_accepting: function of a state to bool.
     """
+    return _minimise(*_explore(start, successors, is_accepting))
+
+
+def _explore(
+    start: object, successors: object, is_accepting: object
+) -> tuple[list[bool], list[list[tuple[int, int, int]]]]:
+    """What ``build`` is given, with states by number, in the order in which they are reached."""
     numbers = {start: 0}
     order = [start]
     edges: list[list[tuple[int, int, int]]] = []
@@ -281,8 +292,7 @@ def build(start: object, successors: object, is_accepting: object) -> Automaton:
                     raise SchemaError(f"a string constraint needs more than {MAX_STATES} states; simplify it")
             row.append((low, high, numbers[target]))
         edges.append(row)
-    accepting = [bool(is_accepting(state)) for state in order]  # type: ignore[operator]
-    return _minimise(accepting, edges)
+    return [bool(is_accepting(state)) for state in order], edges  # type: ignore[operator]
 
 
 def _minimise(accepting: list[bool], edges: list[list[tuple[int, int, int]]]) -> Automaton:
@@ -419,6 +429,8 @@ def union(left: Automaton, right: Automaton) -> Automaton:
 def intersection(left: Automaton, right: Automaton) -> Automaton:
     if left.is_empty or right.is_empty:
         return EMPTY
+    if ANY_STRING in (left, right):
+        return right if left == ANY_STRING else left
     return _pairs(left, right, True, lambda s: left.accepting[s[0]] and right.accepting[s[1]])
 
 
@@ -468,12 +480,21 @@ def from_strings(values: Iterable[str]) -> Automaton:
     return build(encoded, successors, lambda state: b"" in state) if encoded else EMPTY
 
 
+@functools.lru_cache(maxsize=256)
 def from_length(minimum: int, maximum: int | None) -> Automaton:
-    """Strings of at least minimum and at most maximum code points."""
-    count = MAX_STATES if maximum is None else maximum
-    if max(minimum, 0 if maximum is None else count) > MAX_STATES // 8:
-        raise SchemaError(f"a length limit above {MAX_STATES // 8} cannot be enforced")
-    return from_pattern("^" + rf"[\s\S]{{{minimum},{'' if maximum is None else maximum}}}" + "$")
+    """Strings of at least minimum and at most maximum code points, neither above MAX_LENGTH."""
+    most = minimum if maximum is None else maximum
+
+    def successors(state: tuple[int, int]) -> list[tuple[int, int, tuple[int, int]]]:
+        inside, count = state  # the position in a character, and the characters that have begun
+        if inside == 0 and count == maximum:
+            return []
+        begun = min(count + (inside == 0), most)
+        return [(low, high, (target, begun)) for low, high, target in ANY_STRING.edges[inside]]
+
+    # the number of characters tells all states apart, so there is nothing to minimise
+    accepting, edges = _explore((0, 0), successors, lambda state: state[0] == 0 and state[1] >= minimum)
+    return Automaton(tuple(accepting), tuple(map(tuple, edges)))
 
 
 # ---- regular expressions ------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ from nanochat_tct.tokenizer.schema import (
     Type,
     all_of,
 )
-from nanochat_tct.tokenizer.soundness import grammar_problem
+from nanochat_tct.tokenizer.soundness import counts_problem
 
 MAX_PATTERNS = 8  # patterns of free keys at one place whose combinations are all enumerated
 MAX_CLASS_STATES = 5_000  # of the automata of all these combinations
@@ -111,12 +111,10 @@ def _compile(compiler: Compiler | Language, root: Lazy) -> dict[str, Any]:
         texts = [a for a in node["alternatives"] if a[0] in ("enum", "text")]
         if texts and all(a[0] == "enum" for a in texts):
             literals.update(dict.fromkeys(value for a in texts for value in a[1]))
-    grammar = {"nodes": builder.nodes, "automata": builder.described(), "literals": sorted(literals)}
-    if isinstance(compiler, Compiler):
-        problem = grammar_problem(grammar)
-        if problem:
-            raise SchemaError(f"what the schema asks for cannot be written out: {problem}")
-    return grammar
+    problem = counts_problem(builder.nodes)
+    if problem:
+        raise SchemaError(f"what the schema asks for cannot be written out: {problem}")
+    return {"nodes": builder.nodes, "automata": builder.described(), "literals": sorted(literals)}
 
 
 class _Builder:

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from nanochat_tct.tokenizer import automaton, numbers
@@ -36,10 +36,14 @@ from nanochat_tct.tokenizer.references import Draft, References, escape
 MAX_FINITE_PATTERN = 16  # a pattern of keys with at most so many strings is read as that many named keys
 MAX_ALTERNATIVES = 512
 MAX_PIECES = 64  # alternatives that one alternative may fall into when others are taken away from it
+MAX_NESTING = (
+    12  # levels of arrays and objects down to which a negation is exact; recursive types have no last one
+)
 MAX_KEY_STATES = 256  # of an automaton of keys: every byte of a key asks whether one can go on from there
 # What a schema may cost: pairs of alternatives that are compared, and the states of the automata in them. The largest
 # schemas in use take a hundredth of it; combinations that multiply out reach it in well under a minute.
 MAX_STEPS = 3_000_000
+MAX_NEGATION_STEPS = 100_000  # of these for one oneOf, not or if, which is approximated where it needs more
 
 # An integer has at most 309 digits and a fraction's text is one that Python's repr can write: then every text of the
 # language is a finite number.
@@ -311,6 +315,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+class _TooCostly(SchemaError):
+    """More steps than a schema, or one of its negations, may take."""
+
+
 class _Circular(SchemaError):
     """A type that is asked for while it is being worked out."""
 
@@ -328,7 +336,8 @@ class Compiler:
         self._resolved: dict[Lazy, Type] = {}
         self._working: set[Lazy] = set()
         self._allowed: dict[Lazy, Type] = {}
-        self._steps = 0
+        self._steps, self._limit = 0, MAX_STEPS
+        self._nesting = 0  # of arrays and objects in a subtraction
         self._reported: set[str] = set()
         self._known_keywords = set(KEYWORDS | ANNOTATIONS)
         self._references = References(schema)
@@ -402,8 +411,8 @@ class Compiler:
 
     def _spend(self, steps: int) -> None:
         self._steps += steps
-        if self._steps > MAX_STEPS:
-            raise SchemaError(
+        if self._steps > self._limit:
+            raise _TooCostly(
                 "the combinations of this schema multiply out to more than can be compiled; simplify it"
             )
 
@@ -454,16 +463,19 @@ class Compiler:
             choices.append((f"{pointer}/oneOf", subschemas["oneOf"]))
         for place, alternatives in choices:
             members = [self._intersect(result, self.resolve(m)) for m in alternatives]
-            result = self._exactly_one(members, place)
+            result = self._affordable(members, place, partial(self._exactly_one, members, place))
         if "not" in schema:
-            result = self._subtract(result, self.resolve(("schema", f"{pointer}/not")), f"{pointer}/not")
+            place = f"{pointer}/not"
+            unwanted = self.resolve(("schema", place))
+            result = self._affordable([result], place, partial(self._subtract, result, unwanted, place))
         if "if" in schema and not {"then", "else"}.isdisjoint(schema):
             condition = self.resolve(("schema", f"{pointer}/if"))
             then = self.resolve(("schema", f"{pointer}/then")) if "then" in schema else EVERYTHING
             otherwise = self.resolve(("schema", f"{pointer}/else")) if "else" in schema else EVERYTHING
             met = self._intersect(self._intersect(result, condition), then)
-            unmet = self._intersect(self._subtract(result, condition, f"{pointer}/if"), otherwise)
-            result = self._unite([met, unmet])
+            place = f"{pointer}/if"
+            rest = self._affordable([result], place, partial(self._subtract, result, condition, place))
+            result = self._unite([met, self._intersect(rest, otherwise)])
         for keyword in ("dependencies", "dependentRequired", "dependentSchemas"):
             for key, needed in schema.get(keyword, {}).items():
                 if isinstance(needed, list):
@@ -549,7 +561,9 @@ class Compiler:
             if not number.text.is_empty:
                 result.append(number)
         if "string" in kinds:
-            result.append(self._text(schema, pointer))
+            text = self._text(schema, pointer)
+            if text is not None:
+                result.append(text)
         if "array" in kinds:
             items = self._items(schema, pointer)
             if items.maximum is None or items.minimum <= items.maximum:
@@ -592,9 +606,13 @@ class Compiler:
                 certain = automaton.EMPTY if sure is None else automaton.intersection(certain, sure)
         return _number(text, certain)
 
-    def _text(self, schema: dict[str, Any], pointer: str) -> Text:
+    def _text(self, schema: dict[str, Any], pointer: str) -> Text | None:
+        """The strings that a schema allows; None: there are none."""
         pattern = ANY_STRING
-        exact = not CHECKED_ANNOTATIONS & schema.keys()
+        checked = sorted(CHECKED_ANNOTATIONS & schema.keys())
+        for keyword in checked:
+            self._note(pointer, f"{keyword} is an annotation")
+        exact = not checked
         if "pattern" in schema:
             try:
                 pattern = automaton.from_pattern(schema["pattern"])
@@ -602,14 +620,25 @@ class Compiler:
                 self._note(pointer, str(error))
                 exact = False
         least, most = int(schema.get("minLength", 0)), _count(schema, "maxLength")
-        for keyword, minimum, maximum in (("minLength", least, None), ("maxLength", 0, most)):
-            if minimum or maximum is not None:
-                try:
-                    pattern = automaton.intersection(pattern, automaton.from_length(minimum, maximum))
-                except SchemaError as error:
-                    self._note(pointer, f"{keyword}: {error}")
-                    exact = False
-        return Text(pattern=pattern, certain=None if exact else automaton.EMPTY)
+        for keyword, limit in (("minLength", least), ("maxLength", most)):
+            if limit is not None and limit > automaton.MAX_LENGTH:
+                self._note(
+                    pointer, f"{keyword}: a length limit above {automaton.MAX_LENGTH} cannot be enforced"
+                )
+                exact = False
+        least = min(least, automaton.MAX_LENGTH)
+        most = None if most is None or most > automaton.MAX_LENGTH else most
+        if most is not None and least > most:
+            return None
+        if least or most is not None:
+            try:
+                pattern = automaton.intersection(pattern, automaton.from_length(least, most))
+            except SchemaError as error:
+                for keyword in ("minLength", "maxLength"):
+                    if keyword in schema:
+                        self._note(pointer, f"{keyword}: {error}")
+                exact = False
+        return None if pattern.is_empty else Text(pattern=pattern, certain=None if exact else automaton.EMPTY)
 
     def _items(self, schema: dict[str, Any], pointer: str) -> Items:
         minimum, maximum = int(schema.get("minItems", 0)), _count(schema, "maxItems")
@@ -838,7 +867,14 @@ class Compiler:
             _least(a.maximum, b.maximum),
             a.exact and b.exact,
         )
-        impossible = any(result.type_of(key) == NEVER for key in required)
+        impossible = any(result.type_of(key) == NEVER for key in required) or any(
+            # without this, a list of conditions on one key would have all combinations of them as alternatives
+            key in b.types
+            and key in required
+            and lazy != b.types[key]
+            and self._attempt(result.type_of(key)) == ()
+            for key, lazy in a.known
+        )
         impossible |= result.maximum is not None and result.maximum < max(result.minimum, len(required))
         return None if impossible else result
 
@@ -878,6 +914,20 @@ class Compiler:
         result = replace(merged, known=known, patterns=patterns)
         return None if any(result.type_of(key) == NEVER for key in result.required) else result
 
+    def _affordable(self, types: list[Type], pointer: str, negate: Callable[[], Type]) -> Type:
+        """What a negation leaves of types; all of them, in doubt, where it takes too many steps."""
+        outer = self._limit
+        self._limit = min(outer, self._steps + MAX_NEGATION_STEPS)
+        try:
+            return negate()
+        except _TooCostly:
+            if self._limit == outer:
+                raise
+        finally:
+            self._limit = outer
+        self._note(pointer, "alternatives that overlap in too many ways")
+        return self._unite([tuple(map(_as_doubtful, members)) for members in types])
+
     def _exactly_one(self, members: list[Type], pointer: str) -> Type:
         kept: list[Type] = []
         for index, member in enumerate(members):
@@ -890,16 +940,20 @@ class Compiler:
     def _subtract(self, left: Type, right: Type, pointer: str) -> Type:
         """The values of left that are not in right; what cannot be taken away exactly is noted and kept."""
         result: list[Type] = []
-        for a in left:
-            remaining: list[Alternative] = [a]
-            for b in right:
-                if type(a) is type(b):
-                    self._spend(len(remaining) * (_size(a) + _size(b)))
-                    remaining = [piece for r in remaining for piece in self._subtract_pair(r, b, pointer)]
-                    if len(remaining) > MAX_PIECES:
-                        self._note(pointer, "object alternatives that overlap in too many ways")
-                        remaining = [_as_doubtful(a)]
-            result += [(piece,) for piece in remaining]
+        self._nesting += 1
+        try:
+            for a in left:
+                remaining: list[Alternative] = [a]
+                for b in right:
+                    if type(a) is type(b):
+                        self._spend(len(remaining) * (_size(a) + _size(b)))
+                        remaining = [piece for r in remaining for piece in self._subtract_pair(r, b, pointer)]
+                        if len(remaining) > MAX_PIECES:
+                            self._note(pointer, "object alternatives that overlap in too many ways")
+                            remaining = [_as_doubtful(a)]
+                result += [(piece,) for piece in remaining]
+        finally:
+            self._nesting -= 1
         return self._unite(result)
 
     def _subtract_pair(self, a: Alternative, b: Alternative, pointer: str) -> list[Alternative]:
@@ -918,6 +972,8 @@ class Compiler:
                 return [_text(kept, ANY_STRING, sure)] if kept else []
             rest = automaton.difference(a.pattern, b.lower)
             return [] if rest.is_empty else [_text(None, rest, sure)]
+        if isinstance(a, Items | Fields) and self._nesting > MAX_NESTING:
+            return [self._in_doubt(a, pointer, "alternatives that nest too deeply")]
         if isinstance(a, Items) and isinstance(b, Items):
             return self._subtract_items(a, b, pointer)
         if isinstance(a, Fields) and isinstance(b, Fields):

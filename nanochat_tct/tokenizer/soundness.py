@@ -56,15 +56,36 @@ def grammar_problem(grammar: dict[str, Any]) -> str:
         for index, node in enumerate(nodes):
             alternatives = node.get("alternatives") if isinstance(node, dict) else None
             _demand(_is_list(alternatives), f"node {index} has no alternatives")
-        counts = 1
         for index, node in enumerate(nodes):
-            counts *= _check_node(node, f"node {index}", nodes, automata, literals)
-            _demand(counts <= MAX_COUNTS, "the shortest document is too long")
+            _check_node(node, f"node {index}", nodes, automata, literals)
+        _check_counts(nodes)
         if is_github:
             _check_names(grammar)
     except _Problem as problem:
         return str(problem)
     return ""
+
+
+def counts_problem(nodes: list[dict[str, Any]]) -> str:
+    """Why the shortest document may be too long to be written out; "" where it is not. The nodes are sound otherwise."""
+    try:
+        _check_counts(nodes)
+    except _Problem as problem:
+        return str(problem)
+    return ""
+
+
+def _check_counts(nodes: list[dict[str, Any]]) -> None:
+    """The items and keys that must be there are few enough to be written out."""
+    counts = 1
+    for index, node in enumerate(nodes):
+        minima = [
+            each[-3] if each[0] == "array" else each[-2] for each in node["alternatives"] if len(each) > 2
+        ]
+        most = max(minima, default=0)
+        _demand(most <= MAX_COUNT, f"node {index}: a minimum above {MAX_COUNT}")
+        counts *= most if most > 8 else 1
+        _demand(counts <= MAX_COUNTS, "the shortest document is too long")
 
 
 class _Automaton(NamedTuple):
@@ -249,10 +270,8 @@ def _check_names(grammar: dict[str, Any]) -> None:
 
 def _check_node(
     node: dict[str, Any], where: str, nodes: list[Any], automata: list[_Automaton], literals: set[str]
-) -> int:
-    """Returns the most items or keys that the node demands, where they are many."""
+) -> None:
     alternatives = node["alternatives"]
-    most = 1
     kind: Any
     details: list[Any]
     for alternative in alternatives:
@@ -276,12 +295,9 @@ def _check_node(
                 _is_list(required) and all(map(_is_text, required)), f"{where}: required is no list of keys"
             )
             _demand(len(set(required)) == len(required), f"{where}: a key is required twice")
-            _demand(
-                _is_index(minimum, MAX_COUNT + 1), f"{where}: a minimum that is none, or above {MAX_COUNT}"
-            )
+            _demand(type(minimum) is int and minimum >= 0, f"{where}: a minimum that is none")
             fits = maximum is None or (type(maximum) is int and maximum >= minimum)
             _demand(fits, f"{where}: a maximum that is none")
-            most = max(most, minimum if minimum > 8 else 1)
     kinds = [alternative[0] for alternative in alternatives]
     if "text" not in kinds:
         spelled = {value for kind, *details in alternatives if kind == "enum" for value in details[0]}
@@ -294,7 +310,6 @@ def _check_node(
             )
     if "object" in kinds:
         _check_keys(node, where, nodes, len(automata), literals)
-    return most
 
 
 def _check_keys(

@@ -279,6 +279,32 @@ CASES: dict[str, Any] = {
         "maximum": 3,
         "definitions": {"n": NUMBER},
     },
+    "shapes that overlap in many ways": {
+        "oneOf": [
+            {"properties": {key: {"enum": [i, j]} for j, key in enumerate("abcdefghijklmn") if j != i}}
+            for i in range(14)
+        ]
+    },
+    "shapes within shapes": {
+        "oneOf": [
+            {"$ref": "#/$defs/marked"},
+            {"properties": {"b": {"$ref": "#/$defs/marked"}}, "required": ["b"]},
+        ],
+        "$defs": {
+            "list": {
+                "type": "object",
+                "properties": {"a": {"enum": ["a", "ab"]}, "b": {"$ref": "#/$defs/either"}},
+                "required": ["a", "b"],
+            },
+            "map": {
+                "type": "object",
+                "properties": {"a": {"const": "b"}, "c": {"$ref": "#/$defs/either"}},
+                "required": ["a"],
+            },
+            "either": {"oneOf": [{"$ref": "#/$defs/list"}, {"$ref": "#/$defs/map"}]},
+            "marked": {"allOf": [{"$ref": "#/$defs/either"}, {"properties": {"d": NUMBER}}]},
+        },
+    },
     "enum and const": {"enum": [1, "a"], "const": "a"},
     "enum and const apart": {"properties": {"a": {"enum": [1, "a"], "const": 2}}, "type": "object"},
     "additional items": {"$schema": DRAFT_7, **ARRAY, "items": [True], "additionalItems": NUMBER},
@@ -359,6 +385,8 @@ def test_kinds_of_approximation(name: str) -> None:
     ("schema", "named"),
     [
         (CASES["one of two multiples"], "/oneOf: rests on what is not enforced"),
+        (CASES["shapes that overlap in many ways"], "/oneOf: alternatives that overlap in too many ways"),
+        (CASES["shapes within shapes"], "/oneOf: alternatives that nest too deeply"),
         (CASES["additional items"], "/: items of different types by position"),
         (CASES["positions end"], None),
         (CASES["no positions"], None),
@@ -369,7 +397,12 @@ def test_kinds_of_approximation(name: str) -> None:
         (CASES["a recursive reference"], None),
         (CASES["formats"], "/oneOf: rests on what is not enforced"),
         (CASES["newer keywords in draft 7"], "/: prefixItems is ignored: draft 7 does not have it"),
-        ({"type": "string", "format": "email"}, None),
+        ({"type": "string", "format": "email"}, "/: format is an annotation"),
+        ({"type": "integer", "format": "int32"}, None),
+        (
+            {"properties": {"a": {"contentEncoding": "base64"}}},
+            "/properties/a: contentEncoding is an annotation",
+        ),
         ({"pattern": "^[\\ud800-\\udbff]"}, "a lone surrogate"),
         ({"required": True}, "required: true, which only draft 3 has"),
     ],

@@ -138,6 +138,12 @@ def test_length_counts_characters_not_bytes() -> None:
     ]
 
 
+@pytest.mark.parametrize(("minimum", "maximum"), [(0, None), (0, 0), (0, 2), (3, None), (2, 5), (4, 4)])
+def test_a_length_limit_is_the_automaton_of_its_pattern(minimum: int, maximum: int | None) -> None:
+    pattern = rf"^[\s\S]{{{minimum},{'' if maximum is None else maximum}}}$"
+    assert automaton.from_length(minimum, maximum) == automaton.from_pattern(pattern)
+
+
 def test_shortest_avoids_what_is_excluded() -> None:
     name = automaton.from_pattern("^[_a-zA-Z][a-zA-Z0-9_-]*$")
     assert name.shortest() == b"a"

@@ -121,6 +121,17 @@ EXACT: dict[str, Any] = {
         "patternProperties": {f"^{letter}": {"type": "integer"} for letter in "abcdefghij"},
         "additionalProperties": False,
     },
+    "twelve conditions on one key": {
+        "type": "object",
+        "properties": {"k": {"enum": list(range(12))}},
+        "allOf": [
+            {
+                "if": {"properties": {"k": {"const": i}}, "required": ["k"]},
+                "then": {"properties": {"a": {"const": i}}},
+            }
+            for i in range(12)
+        ],
+    },
     "arrays told apart": {
         "oneOf": [
             {"properties": {"a": {"type": "array", "items": {"type": "string"}}}, "required": ["a"]},
@@ -140,7 +151,7 @@ VALUES: list[Any] = [
     *([], [1], [1, 1], ["a"], ["a", "b"], [[], []], ["a", "b", "c"]),
     *({}, {"a": 1}, {"a": 1, "b": 2}, {"c": 1}, {"x-y": 1}, {"a": "1"}, {"j1": 1}, {"j1": "1"}, {"k": 1}),
     *({"a": [True], "b": None}, {"a": [True]}, {"a": {}}, {"a": ["s"]}, {"a": ["s"], "b": ["s"]}),
-    *({"b": [1]}, {"b": []}, {"a": [], "b": [1]}),
+    *({"b": [1]}, {"b": []}, {"a": [], "b": [1]}, {"k": 3}, {"k": 3, "a": 3}, {"k": 3, "a": 4}, {"a": 4}),
 ]
 
 
