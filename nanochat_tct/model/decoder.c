@@ -14,7 +14,9 @@
 #ifdef __AVX2__
 #include <immintrin.h>
 #define FMA(a, b, c) ((Vector)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
+#define KEEP(v) __asm__("" : "+x"(v)) /* in a register: compilers would read it from memory for each use */
 #else
+#define KEEP(v)
 #define FMA(a, b, c) ((a) * (b) + (c))
 #endif
 
@@ -50,39 +52,47 @@ INLINE float total(Vector v) {
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
-/* R rows times F features, kept in registers: `out` and `out + stride` are a row's results. */
-INLINE void multiply_tile(const float *x, const float *w, float *out, int64_t size, int64_t stride, int adds, const int R, const int F) {
-    Vector sums[R][F];
-    for (int r = 0; r < R; r++) {
-        for (int f = 0; f < F; f++) sums[r][f] = (Vector){0};
+/* R rows times F features, with their R * F sums in registers. A row's results are in `out`, `stride` numbers after those
+   of the row before. */
+#define DEFINE_TILE(R, F)                                                                                              \
+    INLINE void tile_##R##_##F(const float *x, const float *w, float *out, int64_t size, int64_t stride, int adds) { \
+        Vector sums[R][F], inputs[R];                                                                                 \
+        int64_t k = 0;                                                                                                \
+        memset(sums, 0, sizeof sums);                                                                                 \
+        for (; k + LANES <= size; k += LANES) {                                                                       \
+            UNROLL for (int r = 0; r < R; r++) {                                                                      \
+                inputs[r] = load(x + r * size + k);                                                                   \
+                KEEP(inputs[r]);                                                                                      \
+            }                                                                                                         \
+            UNROLL for (int f = 0; f < F; f++) {                                                                      \
+                Vector weights = load(w + f * size + k);                                                              \
+                KEEP(weights);                                                                                        \
+                UNROLL for (int r = 0; r < R; r++) sums[r][f] = FMA(inputs[r], weights, sums[r][f]);                  \
+            }                                                                                                         \
+        }                                                                                                             \
+        UNROLL for (int r = 0; r < R; r++) {                                                                          \
+            UNROLL for (int f = 0; f < F; f++) {                                                                      \
+                float sum = total(sums[r][f]);                                                                        \
+                for (int64_t rest = k; rest < size; rest++) sum += x[r * size + rest] * w[f * size + rest];           \
+                out[r * stride + f] = adds ? out[r * stride + f] + sum : sum;                                         \
+            }                                                                                                         \
+        }                                                                                                             \
     }
-    int64_t k = 0;
-    for (; k + LANES <= size; k += LANES) {
-        Vector inputs[R];
-        for (int r = 0; r < R; r++) inputs[r] = load(x + r * size + k);
-        for (int f = 0; f < F; f++) {
-            Vector weights = load(w + f * size + k);
-            for (int r = 0; r < R; r++) sums[r][f] = FMA(inputs[r], weights, sums[r][f]);
-        }
-    }
-    for (int r = 0; r < R; r++) {
-        for (int f = 0; f < F; f++) {
-            float sum = total(sums[r][f]);
-            for (int64_t rest = k; rest < size; rest++) sum += x[r * size + rest] * w[f * size + rest];
-            out[r * stride + f] = adds ? out[r * stride + f] + sum : sum;
-        }
-    }
-}
+#define UNROLL _Pragma("GCC unroll 8")
+DEFINE_TILE(4, 2)
+DEFINE_TILE(4, 1)
+DEFINE_TILE(1, 8)
+DEFINE_TILE(1, 1)
 
 static void multiply_block(const float *x, const float *w, float *out, int64_t rows, int64_t features, int64_t size, int64_t stride, int adds) {
     int64_t r = 0, f;
     for (; r + 4 <= rows; r += 4) {
-        for (f = 0; f + 2 <= features; f += 2) multiply_tile(x + r * size, w + f * size, out + r * stride + f, size, stride, adds, 4, 2);
-        for (; f < features; f++) multiply_tile(x + r * size, w + f * size, out + r * stride + f, size, stride, adds, 4, 1);
+        for (f = 0; f + 2 <= features; f += 2) tile_4_2(x + r * size, w + f * size, out + r * stride + f, size, stride, adds);
+        for (; f < features; f++) tile_4_1(x + r * size, w + f * size, out + r * stride + f, size, stride, adds);
     }
     for (; r < rows; r++) {
-        for (f = 0; f + 8 <= features; f += 8) multiply_tile(x + r * size, w + f * size, out + r * stride + f, size, stride, adds, 1, 8);
-        for (; f < features; f++) multiply_tile(x + r * size, w + f * size, out + r * stride + f, size, stride, adds, 1, 1);
+        for (f = 0; f + 8 <= features; f += 8) tile_1_8(x + r * size, w + f * size, out + r * stride + f, size, stride, adds);
+        for (; f < features; f++) tile_1_1(x + r * size, w + f * size, out + r * stride + f, size, stride, adds);
     }
 }
 
@@ -104,7 +114,7 @@ static void multiply(const Model *m, const float *x, const float *w, float *out,
 
 INLINE float inner_product(const float *a, const float *b, int64_t size) {
     float result;
-    multiply_tile(a, b, &result, size, 1, 0, 1, 1);
+    tile_1_1(a, b, &result, size, 1, 0);
     return result;
 }
 
