@@ -28,6 +28,7 @@ class Decoder:
 
     Attributes:
         capacity: tokens that a row can hold, the model's context size.
+        vocab_size: the first id of position tokens.
         lengths: tokens in each row. A smaller number takes the last tokens of a row back.
         tile: rows in each tensor operation on the device. What follows `extend` keeps to it as well, so that its
             results do not depend on the batch either.
@@ -35,7 +36,7 @@ class Decoder:
 
     def __init__(self, model: GPT, num_rows: int) -> None:
         config, weight = model.config, model.head.weight
-        self.capacity = config.context_size
+        self.capacity, self.vocab_size = config.context_size, config.vocab_size
         self.lengths = [0] * num_rows
         self.device = weight.device
         # in a spare row the tiles of PyTorch have their padding
