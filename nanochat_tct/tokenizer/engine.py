@@ -387,8 +387,8 @@ class Engine:
             checks_graph: jobs must need jobs that are there, without cycles, where the grammar asks for that.
 
         Returns:
-            DONE, OPEN (they are cut off) or FAILED; the JSON; and how many base tokens were read: up to the end of the
-            document, or up to one that no valid document has.
+            DONE, OPEN (they are cut off) or FAILED; the JSON, cut off as well if they are; and how many base tokens were
+            read: up to the end of the document, or up to one that no valid document has.
         """
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_read(
@@ -398,8 +398,9 @@ class Engine:
             checks_graph,
             *map(ctypes.byref, (json, length, consumed)),
         )
-        text = ctypes.string_at(json, length.value) if _check(result) == DONE else b""
-        return result, text.decode("utf-8"), consumed.value
+        text = ctypes.string_at(json, length.value) if _check(result) in (DONE, OPEN) else b""
+        # cut off, it may end inside a character
+        return result, text.decode("utf-8", "strict" if result == DONE else "ignore"), consumed.value
 
     def decode(self, ids: bytes | Sequence[int]) -> tuple[int, str, int]:
         """As ``read`` for token ids (bytes: of 32 bits); it says how many were read; 3: the last reaches further."""
