@@ -311,7 +311,7 @@ def _unknown_key(tokens: list[tuple[int, str]], index: int) -> tuple[int, str, t
     return where, f"{chain} has no {token!r}{did_you_mean(token, names) or f': it has {listed(names)}'}", span
 
 
-def _allowed_words(before: str, start: Callable[[], Matcher]) -> tuple[list[str], list[str]]:
+def allowed_words(before: str, start: Callable[[], Matcher]) -> tuple[list[str], list[str]]:
     """The contexts and functions that may follow the beginning of a text."""
     matcher = start()
     base = _base(before)
@@ -324,7 +324,7 @@ def _allowed_words(before: str, start: Callable[[], Matcher]) -> tuple[list[str]
 
 
 def _wrong_function(name: str, before: str, start: Callable[[], Matcher]) -> str:
-    _, allowed = _allowed_words(before, start)
+    _, allowed = allowed_words(before, start)
     known = {each.lower(): each for each in facts().functions}
     if name.lower() in known:
         return f"{known[name.lower()]}() is not offered here: {listed(sorted(allowed), 20)} are"
@@ -332,7 +332,7 @@ def _wrong_function(name: str, before: str, start: Callable[[], Matcher]) -> str
 
 
 def _wrong_context(name: str, before: str, start: Callable[[], Matcher]) -> str:
-    contexts, functions = _allowed_words(before, start)
+    contexts, functions = allowed_words(before, start)
     if name.lower() in ("true", "false", "null"):
         return f"{name!r} is written {name.lower()!r}"
     offered = f": {listed(contexts, 20)} are" if contexts else ""

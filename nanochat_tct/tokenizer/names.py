@@ -77,7 +77,7 @@ def _nothing(found: re.Match[str]) -> str:
 
 def name_problems(workflow: Any) -> Iterator[Problem]:
     """What is wrong with the names of a workflow: errors of jobs and steps, then warnings about references."""
-    names = _Names(workflow)
+    names = WorkflowNames(workflow)
     yield from names.errors()
     for path, text, is_key in texts_of(workflow):
         for begin, stop in expressions_in(text, is_condition(path)):
@@ -143,6 +143,10 @@ class _Job:
         dynamic = [each for each in ("services", "container") if each in job]
         self.context = _Known([*facts().keys["job"], *dynamic])
 
+    def steps_before(self, index: int) -> list[str]:
+        """The ids of the steps before one of the job's."""
+        return [name for name in self.step_names if self.steps[name.lower()] < index]
+
 
 @cache
 def _context(name: str) -> _Known:
@@ -161,7 +165,7 @@ def _with_env(around: _Known, holder: Any) -> _Known:
     return _Known([*around.names, *_mapping(env)], around.is_any or isinstance(env, str))
 
 
-class _Names:
+class WorkflowNames:
     """The names that a workflow defines."""
 
     def __init__(self, workflow: Any) -> None:
@@ -214,7 +218,7 @@ class _Names:
         elif context == "needs" and name not in job.needs and name in self.job_names:
             message = f"this job does not need {name!r}: add it to 'needs'"
         else:
-            known, what = self._names_in(context, job, path)
+            known, what = self.names_in(context, job, path)
             message = "" if name in known else known.lacks(what, name)
         if message:
             return at, message
@@ -224,7 +228,7 @@ class _Names:
             return self._result_problem(context, name, links[1:])
         return None
 
-    def _names_in(self, context: str, job: _Job, path: Path) -> tuple[_Known, str]:
+    def names_in(self, context: str, job: _Job, path: Path) -> tuple[_Known, str]:
         """The names of a context, and what is said of one that is not among them."""
         if context == "needs":
             return job.needs, "there is no job"
@@ -244,7 +248,7 @@ class _Names:
             return ""
         if number is not None:
             return f"the step {name!r} has not run yet, so that its results are empty here"
-        ids = [each for each in job.step_names if here is None or job.steps[each.lower()] < here]  # type: ignore[operator]
+        ids = job.step_names if here is None else job.steps_before(here)  # type: ignore[arg-type]
         return _Known(ids).lacks(f"no {'earlier ' * (here is not None)}step of this job has the id", name)
 
     def _result_problem(
