@@ -1,1 +1,1 @@
-"""A language server for workflow files: what GitHub complains of, hover and completion, from the rules alone or a model."""
+"""A language server for workflow files: diagnostics, hover and completion, from the rules or a checkpoint."""

@@ -61,9 +61,12 @@ def _candidates(text: str, offset: int, mark: str) -> Iterator[str]:
     """The text with the mark at the cursor, in the ways in which it may be meant."""
     before, after = text[:offset], text[offset:]
     line, _, following = after.partition("\n")
-    if not line.strip() and _LINE_START.fullmatch(before, before.rfind("\n") + 1):
-        yield f"{before}{mark}: null{after}"
+    may_be_key = not line.strip() and _LINE_START.fullmatch(before, before.rfind("\n") + 1)
+    if may_be_key:  # what is indented below it is its value
+        yield f"{before}{mark}:{after}"
     yield f"{before}{mark}{after}"
+    if may_be_key:
+        yield f"{before}{mark}:"
     if _begins_comment(before[before.rfind("\n") + 1 :]):
         return
     cut = CutText(before)

@@ -117,7 +117,7 @@ KEYS = {
     "on.pull_request": "A pull request is opened or gets new commits; `types` names other activities.",
     "on.pull_request_review": "A review of a pull request is submitted, changed or dismissed.",
     "on.pull_request_review_comment": "A comment on the changes of a pull request is written or changed.",
-    "on.pull_request_target": "As `pull_request`, but with the base branch's workflow, token and secrets: never run a stranger's code here.",
+    "on.pull_request_target": "As `pull_request`, but with the token and secrets of the base: run no stranger's code.",
     "on.push": "Commits or tags are pushed.",
     "on.registry_package": "A package is published or updated.",
     "on.release": "A release is published, created or changed.",

@@ -11,7 +11,6 @@ from nanochat_tct.tokenizer.explain import Key, Node
 from nanochat_tct.tokenizer.explain_text import allowed_words
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
-
 BOOLEANS = {name: CONSTANTS[name] for name in ("true", "false")}
 
 

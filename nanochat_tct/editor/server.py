@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # which imports torch
 
 LANGUAGE_ID = "github-actions-workflow"  # of GitHub's extension for VS Code
 # Seconds after which a document's time is up; what is usual takes some milliseconds.
-LOADING, CHECKING, ANSWERING, SUGGESTING = 600, 10, 2, 5
+LOADING, CHECKING, ANSWERING, SUGGESTING = 600, 5, 2, 5
 MAX_SUGGESTIONS = 3
 KINDS = {
     "key": types.CompletionItemKind.Property,
