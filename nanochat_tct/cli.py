@@ -49,6 +49,9 @@ COMMANDS = {
         "data.train_tokenizer:train_tokenizer",
         "learn a vocabulary file from workflows",
     ),
+    "lsp": Command(
+        "editor.config:LspConfig", "editor.config:run", "serve an editor: check and complete as you type"
+    ),
     "doctor": Command("doctor:DoctorConfig", "doctor:doctor", "check that this machine is set up"),
 }
 

@@ -17,6 +17,7 @@ from tests.support.commands import REPOSITORY, Finished, assert_user_error, run_
 
 # The flags that users were promised; a command may have more.
 FLAGS = {
+    "lsp": "checkpoint threshold",
     "prepare": "input output context-size stride windowing train-split concurrency max-rejected export-pt",
     "synthesize": "count output format seed",
     "train": (

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "evaluation": BASE | {"tokenizer", "model", "data", "generation"},
     "tuning": BASE | {"tokenizer", "model", "data", "evaluation", "generation", "training", *RAY},
     "doctor": BASE | {"tokenizer", "data", "synthetic", "evaluation", "cluster_file", *RAY},
+    "editor": {"errors", "config", "documents", "tokenizer", "check", "generation", "model"},
     "cli": {"config", "errors"},  # the jobs are imported by name, when one is called
 }
 KNOW_RAY = ("ray_session", "ray_compat", "cluster_file", "doctor", "data.prepare", "training.*", "tuning.*")

@@ -26,7 +26,13 @@ from tests.support.commands import REPOSITORY
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 TOOLS = {"mypy", "ruff", "pytest-timeout", "types-pyyaml"}
 TOOLS |= {"flask", "flask-cors"}  # moto imports them to serve S3
-OPTIONAL = {"boto3", "optuna", "tiktoken"}  # used where it is installed; the tests install it
+OPTIONAL = {
+    "boto3",
+    "lsprotocol",
+    "optuna",
+    "pygls",
+    "tiktoken",
+}  # used where it is installed; the tests install it
 # The private wheel, whose name is free on the public index; what comes with torch's CUDA builds, and only with them
 NEVER_DECLARED = {"tct_github_workflow", "triton"}
 # benchmarks run beside them where somebody has installed them

@@ -45,7 +45,9 @@ class Completion:
 class _Beginning:
     """A completion that is not complete: its tokens, their probability, and its row in the decoder."""
 
-    def __init__(self, base: str, matcher: TokenMatcher, probability: float, row: int, token: int | None) -> None:
+    def __init__(
+        self, base: str, matcher: TokenMatcher, probability: float, row: int, token: int | None
+    ) -> None:
         self.base, self.matcher, self.probability = base, matcher, probability
         self.row, self.token = row, token
 
@@ -84,7 +86,9 @@ class Completer:
         return cls(model, found)
 
     @torch.inference_mode()
-    def complete(self, text: str, position: int | None = None, n: int = 3, max_lines: int = 1) -> list[Completion]:
+    def complete(
+        self, text: str, position: int | None = None, n: int = 3, max_lines: int = 1
+    ) -> list[Completion]:
         """Return the n most probable ways to go on at a position, the best one first.
 
         Inserted at the position, each gives a text that begins a valid workflow. What stands behind the position does
@@ -149,7 +153,9 @@ class Completer:
     def _read(self, tokens: list[int]) -> Tensor:
         """Have the decoder read the document, as far as it has not; return the logits (1, vocab_size) behind it."""
         start = window_start(len(tokens) + self.max_steps, self.decoder.capacity)
-        common = next((i for i, pair in enumerate(zip(self._tokens, tokens, strict=False)) if pair[0] != pair[1]), None)
+        common = next(
+            (i for i, pair in enumerate(zip(self._tokens, tokens, strict=False)) if pair[0] != pair[1]), None
+        )
         common = min(len(self._tokens), len(tokens)) if common is None else common
         common = min(common, len(tokens) - 1)  # the last one again, for its logits
         is_kept = start == self._start and common >= start
@@ -189,7 +195,9 @@ class _Search:
             best = sorted(self.found.values(), reverse=True)
             least = best[self.n - 1] if len(best) >= self.n else 0.0
             following.sort(key=lambda each: -each.probability)
-            beginnings = [each for each in following[:BEAM] if each.probability > max(least, LEAST_PROBABILITY)]
+            beginnings = [
+                each for each in following[:BEAM] if each.probability > max(least, LEAST_PROBABILITY)
+            ]
             if not beginnings:
                 break
             depth += 1

@@ -365,7 +365,10 @@ class _Writer:
         """Whether a scalar without quotes, or with those it has, means that value here."""
         is_flow = bool(self.levels) and self.levels[-1].is_flow
         try:
-            return bool(read_workflow(f"x: [{text}]" if is_flow else f"x: {text}") == {"x": [content] if is_flow else content})
+            return bool(
+                read_workflow(f"x: [{text}]" if is_flow else f"x: {text}")
+                == {"x": [content] if is_flow else content}
+            )
         except DocumentError:
             return False
 

@@ -44,7 +44,9 @@ class Decoder:
         self.keys = torch.zeros(shape, device=self.device)
         self.values = torch.zeros(shape, device=self.device)
         is_native = self.device.type == "cpu" and weight.dtype == torch.float32
-        self._backend = _Native(model, self.keys, self.values) if is_native else _Tiles(model, self.keys, self.values)
+        self._backend = (
+            _Native(model, self.keys, self.values) if is_native else _Tiles(model, self.keys, self.values)
+        )
         self.tile = 1 if is_native else TILE
 
     @torch.inference_mode()
@@ -130,7 +132,16 @@ class _Model(ctypes.Structure):
         *(
             (name, ctypes.c_int64)
             for name in (
-                *("n_layer", "n_head", "n_embd", "vocab_size", "capacity", "num_rows", "num_buckets", "threads"),
+                *(
+                    "n_layer",
+                    "n_head",
+                    "n_embd",
+                    "vocab_size",
+                    "capacity",
+                    "num_rows",
+                    "num_buckets",
+                    "threads",
+                ),
             )
         ),
         *(
@@ -169,7 +180,9 @@ class _Native:
         """See `_Tiles.read`."""
         hidden = torch.empty(len(tokens), int(self.model.n_embd))
         addresses = [each.data_ptr() for each in (tokens, rows, positions)]
-        if not self.library.decoder_read(ctypes.byref(self.model), *addresses, len(tokens), hidden.data_ptr()):
+        if not self.library.decoder_read(
+            ctypes.byref(self.model), *addresses, len(tokens), hidden.data_ptr()
+        ):
             raise MemoryError(f"no memory for a forward pass of {len(tokens)} tokens")
         return hidden
 

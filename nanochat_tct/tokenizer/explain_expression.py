@@ -53,6 +53,17 @@ def base_tokens(text: str) -> str:
     return text.encode("utf-8").decode("latin-1")
 
 
+def allowed_words(before: str, start: Callable[[], Matcher]) -> tuple[list[str], list[str]]:
+    """The contexts and the functions that may follow the beginning of a text."""
+    matcher = start()
+    if not matcher.advance(base_tokens(before)):
+        return [], []
+    return (
+        [name for name in facts().contexts if matcher.allows(name + ".")],
+        [name for name in facts().functions if matcher.allows(name + "(")],
+    )
+
+
 class Expression:
     """One expression of a text.
 
@@ -193,13 +204,7 @@ class Expression:
 
     def _offered(self, index: int) -> tuple[list[str], list[str]]:
         """The contexts and the functions that may stand in place of a token."""
-        matcher = self.start()
-        if not matcher.advance(base_tokens(self.text[: self.starts[index]])):
-            return [], []
-        return (
-            [name for name in facts().contexts if matcher.allows(name + ".")],
-            [name for name in facts().functions if matcher.allows(name + "(")],
-        )
+        return allowed_words(self.text[: self.starts[index]], self.start)
 
     def _wrong_function(self, index: int) -> str:
         name, (_, offered) = self.tokens[index], self._offered(index)

@@ -73,7 +73,7 @@ def _nothing(found: re.Match[str]) -> str:
 
 def name_problems(workflow: Any) -> Iterator[Problem]:
     """The problems of names in a workflow: errors in jobs and steps, then warnings about references."""
-    names = _Names(workflow)
+    names = WorkflowNames(workflow)
     yield from names.errors()
     for path, text, is_key in texts_of(workflow):
         for begin, stop in expressions_in(text, is_condition(path)):
@@ -143,6 +143,10 @@ class _Job:
         dynamic = [each for each in ("services", "container") if each in job]
         self.context = _NameSet([*facts().keys["job"], *dynamic])
 
+    def steps_before(self, index: int) -> list[str]:
+        """The ids of the steps before one of the job's."""
+        return [name for name in self.step_names if self.steps[name.lower()] < index]
+
 
 @cache
 def _context(name: str) -> _NameSet:
@@ -161,7 +165,7 @@ def _with_env(around: _NameSet, holder: Any) -> _NameSet:
     return _NameSet([*around.names, *_mapping(env)], around.is_any or isinstance(env, str))
 
 
-class _Names:
+class WorkflowNames:
     """The names that a workflow defines."""
 
     def __init__(self, workflow: Any) -> None:
@@ -219,7 +223,7 @@ class _Names:
         elif context == "needs" and name not in job.needs and name in self.job_names:
             message = f"this job does not need {name!r}: add it to 'needs'"
         else:
-            known, what = self._names_in(context, job, path)
+            known, what = self.names_in(context, job, path)
             message = "" if name in known else known.lacks(what, name)
         if message:
             return at, message
@@ -229,7 +233,7 @@ class _Names:
             return self._result_problem(context, name, links[1:])
         return None
 
-    def _names_in(self, context: str, job: _Job, path: Path) -> tuple[_NameSet, str]:
+    def names_in(self, context: str, job: _Job, path: Path) -> tuple[_NameSet, str]:
         """The names of a context, and how the message about a missing one begins."""
         if context == "needs":
             return job.needs, "there is no job"
@@ -247,7 +251,7 @@ class _Names:
         if step is not None:
             has_run = here is None or step < here
             return "" if has_run else f"the step {name!r} has not run yet, so that its results are empty here"
-        ids = [each for each in job.step_names if here is None or job.steps[each.lower()] < here]
+        ids = job.step_names if here is None else job.steps_before(here)
         return _NameSet(ids).lacks(f"no {'earlier ' * (here is not None)}step of this job has the id", name)
 
     def _result_problem(

@@ -1,0 +1,134 @@
+"""What the cursor is in: a key or a value, its path, and the document around it.
+
+A file that somebody writes is hardly ever valid, so it is read with a mark at the cursor, in the ways in which the text
+there can go on: the first one that the YAML parser takes is it. What follows the cursor is read too, as it defines
+names. Where a line elsewhere is not valid, it is left out.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nanochat_tct.documents import DocumentError, read_workflow
+from nanochat_tct.generation.cut import CutText
+
+Path = tuple[str | int, ...]
+MAX_LINES_LEFT_OUT = 3
+MAX_SECONDS = 0.5  # from which on no further way to read the document is tried
+_LINE_START = re.compile(r"[ ]*(?:- +)*[\w-]*")
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """What the cursor is in.
+
+    Attributes:
+        path: of the value, or of the key that is written, whose own name is last; keys and numbers of items.
+        is_key: a key, or what may become one: the value of the path's parent may also be of another kind.
+        before, after: the text of the key or value on both sides of the cursor.
+        siblings: the other keys of the mapping, if it is in a key.
+        document: the whole document as far as it can be read, without a key that is not named yet.
+    """
+
+    path: Path
+    is_key: bool
+    before: str
+    after: str
+    siblings: tuple[str, ...]
+    document: Any
+
+
+def find_cursor(text: str, offset: int) -> Cursor | None:
+    """What stands at an offset of a YAML text; None: a comment, or nothing that can be read."""
+    mark = next(mark for i in range(len(text) + 1) if (mark := f"cursor{i}here") not in text)
+    line = text.count("\n", 0, offset)
+    deadline = time.monotonic() + MAX_SECONDS
+    for left_out in range(MAX_LINES_LEFT_OUT + 1):
+        for candidate in _candidates(text, offset, mark):
+            if time.monotonic() > deadline:
+                return None
+            value = _read(candidate, line, left_out)
+            if value is not None:
+                return _located(value, mark)
+    return None
+
+
+def _candidates(text: str, offset: int, mark: str) -> Iterator[str]:
+    """The text with the mark at the cursor, in the ways in which it may be meant."""
+    before, after = text[:offset], text[offset:]
+    line, _, following = after.partition("\n")
+    may_be_key = not line.strip() and _LINE_START.fullmatch(before, before.rfind("\n") + 1)
+    if may_be_key:  # what is indented below it is its value
+        yield f"{before}{mark}:{after}"
+    yield f"{before}{mark}{after}"
+    if may_be_key:
+        yield f"{before}{mark}:"
+    if _begins_comment(before[before.rfind("\n") + 1 :]):
+        return
+    cut = CutText(before)
+    readings = [reading for readings in cut.readings for reading in readings if reading.cut]
+    for end in (f"\n{following}", ""):  # without what follows, where that does not fit
+        for reading in readings:
+            yield reading.text.replace(cut.mark, mark) + end
+
+
+def _begins_comment(line: str) -> bool:
+    return re.search(r"(?:^|[ \t])#", line) is not None
+
+
+def _read(text: str, line: int, left_out: int) -> Any:
+    """The value of a text, up to so many lines of it left out, but never the cursor's; None: it is not valid."""
+    lines = None
+    while True:
+        try:
+            return read_workflow(text, "yaml", complaints=[])
+        except DocumentError as error:
+            wrong = error.line - 1
+            lines = lines or text.split("\n")
+            if not left_out or wrong == line or wrong >= len(lines) or not lines[wrong].strip():
+                return None
+            lines[wrong] = ""
+            text, left_out = "\n".join(lines), left_out - 1
+
+
+def _located(value: Any, mark: str) -> Cursor | None:
+    found = _find(value, mark, ())
+    if found is None:
+        return None
+    path, text, is_key, siblings = found
+    before, _, after = text.partition(mark)
+    if is_key:
+        path = (*path[:-1], before + after)
+    return Cursor(path, is_key, before, after, siblings, _without(value, mark))
+
+
+def _find(value: Any, mark: str, path: Path) -> tuple[Path, str, bool, tuple[str, ...]] | None:
+    """The first key or text with the mark: its path, itself, whether it is a key, and the keys beside it."""
+    if isinstance(value, str) and mark in value:
+        return path, value, False, ()
+    if isinstance(value, dict):
+        for key, child in value.items():
+            if mark in key:
+                return (*path, key), key, True, tuple(each for each in value if each != key)
+            if found := _find(child, mark, (*path, key)):
+                return found
+    if isinstance(value, list):
+        for index, child in enumerate(value):
+            if found := _find(child, mark, (*path, index)):
+                return found
+    return None
+
+
+def _without(value: Any, mark: str) -> Any:
+    """A value without the mark, and without a key that is nothing but the mark."""
+    if isinstance(value, str):
+        return value.replace(mark, "")
+    if isinstance(value, list):
+        return [_without(item, mark) for item in value]
+    if isinstance(value, dict):
+        return {key.replace(mark, ""): _without(child, mark) for key, child in value.items() if key != mark}
+    return value

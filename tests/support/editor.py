@@ -1,0 +1,91 @@
+"""An editor that talks to the language server: pygls's own client, with the server in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from lsprotocol import types
+from pygls.lsp.client import LanguageClient
+
+URI = "file:///repository/.github/workflows/ci.yml"
+PATIENCE = 120  # seconds, on a machine that is busy
+
+
+class Editor(LanguageClient):
+    """A client that keeps what the server publishes."""
+
+    def __init__(self) -> None:
+        super().__init__("test", "1")
+        self.published: asyncio.Queue[types.PublishDiagnosticsParams] = asyncio.Queue()
+        self.messages: list[str] = []
+        self.capabilities: types.ServerCapabilities
+
+        @self.feature(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)
+        def published(params: types.PublishDiagnosticsParams) -> None:
+            self.published.put_nowait(params)
+
+        @self.feature(types.WINDOW_SHOW_MESSAGE)
+        def shown(params: types.ShowMessageParams) -> None:
+            self.messages.append(params.message)
+
+    def open(self, text: str, uri: str = URI, language: str = "yaml") -> None:
+        item = types.TextDocumentItem(uri, language, 1, text)
+        self.text_document_did_open(types.DidOpenTextDocumentParams(item))
+
+    def change(self, text: str, version: int, uri: str = URI) -> None:
+        self.text_document_did_change(
+            types.DidChangeTextDocumentParams(
+                types.VersionedTextDocumentIdentifier(version, uri),
+                [types.TextDocumentContentChangeWholeDocument(text)],
+            )
+        )
+
+    async def problems(self, version: int | None = None) -> list[types.Diagnostic]:
+        """What the server publishes next, or for a version."""
+        while True:
+            params = await asyncio.wait_for(self.published.get(), PATIENCE)
+            if version is None or params.version == version:
+                return list(params.diagnostics)
+
+    async def complete(self, line: int, character: int, uri: str = URI) -> list[types.CompletionItem]:
+        position = types.Position(line, character)
+        params = types.CompletionParams(types.TextDocumentIdentifier(uri), position)
+        found = await asyncio.wait_for(self.text_document_completion_async(params), PATIENCE)
+        return list(found.items) if isinstance(found, types.CompletionList) else list(found or [])
+
+    async def hover(self, line: int, character: int, uri: str = URI) -> str | None:
+        params = types.HoverParams(types.TextDocumentIdentifier(uri), types.Position(line, character))
+        found = await asyncio.wait_for(self.text_document_hover_async(params), PATIENCE)
+        if found is None:
+            return None
+        assert isinstance(found.contents, types.MarkupContent)
+        return found.contents.value
+
+
+@asynccontextmanager
+async def editor(
+    *arguments: str, encodings: list[Any] | None = None, inline: bool = False
+) -> AsyncIterator[Editor]:
+    """A session with the server, which ends with its exit code 0."""
+    client = Editor()
+    await client.start_io(sys.executable, "-m", "nanochat_tct.cli", "lsp", *arguments)
+    capabilities = types.ClientCapabilities(
+        general=types.GeneralClientCapabilities(position_encodings=encodings),
+        text_document=types.TextDocumentClientCapabilities(
+            inline_completion=types.InlineCompletionClientCapabilities() if inline else None
+        ),
+    )
+    initialized = await client.initialize_async(types.InitializeParams(capabilities=capabilities))
+    client.capabilities = initialized.capabilities
+    client.initialized(types.InitializedParams())
+    yield client
+    await client.shutdown_async(None)
+    client.exit(None)
+    server = client._server
+    assert server is not None
+    assert await asyncio.wait_for(server.wait(), PATIENCE) == 0
+    await client.stop()
