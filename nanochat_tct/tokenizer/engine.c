@@ -67,15 +67,15 @@ static void *allocate(size_t count, size_t size) { /* zeros */
         type *items;                                                                                                 \
         size_t count, capacity;                                                                                      \
     }
-#define reserve(vector, more) reserve_items((void **)&(vector)->items, &(vector)->capacity, (vector)->count, more, \
-                                            sizeof *(vector)->items)
+#define reserve(vector, more) /* there is memory in any case, even for none */                                          \
+    ((vector)->capacity - (vector)->count > (more) ? (void)0                                                           \
+     : reserve_items((void **)&(vector)->items, &(vector)->capacity, (vector)->count, more, sizeof *(vector)->items))
 #define push(vector) (reserve(vector, 1), &(vector)->items[(vector)->count++])
 #define append(vector, from, number) append_items((void **)&(vector)->items, &(vector)->capacity, &(vector)->count,    \
                                                   from, number, sizeof *(vector)->items)
 #define copy_vector(to, from) ((to)->count = 0, append(to, (from)->items, (from)->count))
 
 static void reserve_items(void **items, size_t *capacity, size_t count, size_t more, size_t size) {
-    if (*items != NULL && *capacity - count >= more) return;
     size_t larger = count + more + *capacity / 2 + 8;
     void *moved = more < SIZE_MAX / 8 / size && larger < SIZE_MAX / 4 / size ? realloc(*items, larger * size) : NULL;
     if (moved == NULL) longjmp(*way_out, 1);
@@ -85,7 +85,7 @@ static void reserve_items(void **items, size_t *capacity, size_t count, size_t m
 
 static inline void append_items(void **items, size_t *capacity, size_t *count, const void *from, size_t more, size_t size) {
     if (more == 0) return;
-    reserve_items(items, capacity, *count, more, size);
+    if (*capacity - *count < more) reserve_items(items, capacity, *count, more, size);
     memcpy((char *)*items + *count * size, from, more * size);
     *count += more;
 }
