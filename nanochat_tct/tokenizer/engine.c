@@ -67,15 +67,15 @@ static void *allocate(size_t count, size_t size) { /* zeros */
         type *items;                                                                                                 \
         size_t count, capacity;                                                                                      \
     }
-#define reserve(vector, more) reserve_items((void **)&(vector)->items, &(vector)->capacity, (vector)->count, more, \
-                                            sizeof *(vector)->items)
+#define reserve(vector, more) /* there is memory in any case, even for none */                                          \
+    ((vector)->capacity - (vector)->count > (more) ? (void)0                                                           \
+     : reserve_items((void **)&(vector)->items, &(vector)->capacity, (vector)->count, more, sizeof *(vector)->items))
 #define push(vector) (reserve(vector, 1), &(vector)->items[(vector)->count++])
 #define append(vector, from, number) append_items((void **)&(vector)->items, &(vector)->capacity, &(vector)->count,    \
                                                   from, number, sizeof *(vector)->items)
 #define copy_vector(to, from) ((to)->count = 0, append(to, (from)->items, (from)->count))
 
 static void reserve_items(void **items, size_t *capacity, size_t count, size_t more, size_t size) {
-    if (*items != NULL && *capacity - count >= more) return;
     size_t larger = count + more + *capacity / 2 + 8;
     void *moved = more < SIZE_MAX / 8 / size && larger < SIZE_MAX / 4 / size ? realloc(*items, larger * size) : NULL;
     if (moved == NULL) longjmp(*way_out, 1);
@@ -85,7 +85,7 @@ static void reserve_items(void **items, size_t *capacity, size_t count, size_t m
 
 static inline void append_items(void **items, size_t *capacity, size_t *count, const void *from, size_t more, size_t size) {
     if (more == 0) return;
-    reserve_items(items, capacity, *count, more, size);
+    if (*capacity - *count < more) reserve_items(items, capacity, *count, more, size);
     memcpy((char *)*items + *count * size, from, more * size);
     *count += more;
 }
@@ -2023,11 +2023,13 @@ typedef struct {
     uint32_t length, token_plus_1;
 } String;
 
+/* The tokens alone, as a double array (Aoe, 1989), which cutting walks: the cell that a code leads to from a cell has the
+   place of the first one's `next` plus the code, and says where it comes from, so that a step looks at one cell only. */
 typedef struct {
-    uint32_t first_child; /* the next node's first child is behind the last */
-    uint32_t dense;       /* where there are many children: where `by_byte` has them for each byte; else 0 */
-    uint32_t token;       /* twice (the number + 1 of the token that ends here), + 1 where a longer one goes on */
-} TrieNode;
+    uint32_t next;   /* four times the place that codes are added to, with the two bits below */
+    uint32_t parent; /* the place of the cell that leads here, + 1; 0: the cell is free */
+} Cell;
+enum { IS_TOKEN = 1, GOES_ON = 2 /* there are longer tokens */ };
 
 typedef struct {
     uint32_t string, rest;
@@ -2047,9 +2049,10 @@ struct Trie {
         uint32_t needs;           /* the state of a text must be as `plain` as this to take it in without a look */
     } *token_json;
     Bytes json;
+    VECTOR(Cell) cells;
+    Numbers cell_tokens;          /* the token that ends in a cell */
     uint32_t *first_node;         /* the child of the root by its code; 0: none */
-    Numbers by_byte;              /* see `dense` */
-    VECTOR(TrieNode) nodes;
+    Numbers first_children;       /* of each node; the next node's first child is behind the last */
     Codes code;                   /* that leads to a node */
     Numbers string_plus_1;        /* that ends at a node; 0: none */
     Numbers low, high;            /* of a node: the strings that begin with it have these places in `order` */
@@ -2060,23 +2063,24 @@ struct Trie {
     uint32_t *order;              /* strings in the order of their codes */
 };
 
-enum { MANY_CHILDREN = 6 };
+static inline uint32_t first_child(const Trie *trie, uint32_t node) { return trie->first_children.items[node]; }
 
-static inline uint32_t first_child(const Trie *trie, uint32_t node) { return trie->nodes.items[node].first_child; }
-
-static inline uint32_t child_of(const Trie *trie, uint32_t node, uint32_t code) { /* 0: none */
+static uint32_t child_of(const Trie *trie, uint32_t node, uint32_t code) { /* 0: none */
     if (node == 0) return code < trie->code_count ? trie->first_node[code] : 0;
     uint32_t low = first_child(trie, node), high = first_child(trie, node + 1);
-    if (trie->nodes.items[node].dense != 0 && code < 256) return trie->by_byte.items[trie->nodes.items[node].dense + code];
-    while (high - low > MANY_CHILDREN) {
+    while (low < high) {
         uint32_t middle = (low + high) / 2;
-        if (trie->code.items[middle] <= code) low = middle;
+        if (trie->code.items[middle] == code) return middle;
+        if (trie->code.items[middle] < code) low = middle + 1;
         else high = middle;
     }
-    for (; low < high; low++) {
-        if (trie->code.items[low] == code) return low;
-    }
     return 0;
+}
+
+static inline uint32_t cell_behind(const Trie *trie, uint32_t cell, uint32_t code) { /* 0: no token goes on so */
+    if (code >= trie->code_count) return 0;
+    uint32_t next = trie->cells.items[cell].next / 4 + code;
+    return trie->cells.items[next].parent == cell + 1 ? next : 0;
 }
 
 /* Cuts codes into the longest token in each position, from left to right; codes that are no token are left out.
@@ -2084,17 +2088,17 @@ static inline uint32_t child_of(const Trie *trie, uint32_t node, uint32_t code) 
 static size_t cut(const Trie *trie, const uint16_t *codes, size_t count, uint32_t *ids) {
     size_t id_count = 0;
     for (size_t at = 0; at < count;) {
-        uint32_t found = 0, node = 0;
+        uint32_t found = 0, cell = 0;
         size_t ahead = at++;
         do {
-            node = child_of(trie, node, codes[ahead++]);
-            if (node == 0) break;
-            if (trie->nodes.items[node].token > 1) {
-                found = trie->nodes.items[node].token / 2;
+            cell = cell_behind(trie, cell, codes[ahead++]);
+            if (cell == 0) break;
+            if (trie->cells.items[cell].next & IS_TOKEN) {
+                found = cell;
                 at = ahead;
             }
-        } while (ahead < count && trie->nodes.items[node].token & 1);
-        if (found != 0) ids[id_count++] = found - 1;
+        } while (ahead < count && trie->cells.items[cell].next & GOES_ON);
+        if (found != 0) ids[id_count++] = trie->cell_tokens.items[found];
     }
     return id_count;
 }
@@ -2106,7 +2110,7 @@ static const uint16_t *codes_of(const Trie *trie, uint32_t token, size_t *length
 
 static void free_trie(Trie *trie) {
     if (trie == NULL) return;
-    void *all[] = {trie->nodes.items, trie->by_byte.items, trie->text.items,  trie->starts,    trie->first_node, trie->code.items,
+    void *all[] = {trie->cells.items, trie->cell_tokens.items, trie->first_children.items, trie->text.items,  trie->starts,    trie->first_node, trie->code.items,
                    trie->low.items, trie->high.items, trie->rest_start.items,  trie->rests.items,
                    trie->order, trie->token_json, trie->json.items, trie->path.items,      trie->depth.items, trie->string_plus_1.items, trie};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
@@ -2125,7 +2129,7 @@ static void add_node(Trie *trie, uint16_t code, uint32_t low) {
     *push(&trie->code) = code;
     *push(&trie->low) = low;
     *push(&trie->high) = low;
-    *push(&trie->nodes) = (TrieNode){0};
+    *push(&trie->first_children) = 0;
     *push(&trie->rest_start) = 0;
     *push(&trie->string_plus_1) = 0;
     *push(&trie->path) = 0;
@@ -2168,6 +2172,53 @@ static void load_json(Trie *trie) {
     memset(trie->json.items + trie->json.count, 0, SPARE_JSON);
 }
 
+enum { CELLS_TO_TRY = 1024 /* the last ones: those before are nearly full */ };
+
+/* The place that codes are added to for the children of a node, which lead on to tokens: their cells must be free. */
+static uint32_t find_cells(Trie *trie, const Numbers *children, uint32_t used) {
+    const uint16_t *codes = trie->code.items;
+    uint32_t first = codes[children->items[0]], from = used > CELLS_TO_TRY ? used - CELLS_TO_TRY : 1;
+    for (uint32_t cell = from > first ? from : first; cell < used; cell++) {
+        size_t i = 0;
+        while (i < children->count && !trie->cells.items[cell - first + codes[children->items[i]]].parent) i++;
+        if (i == children->count) return cell - first;
+    }
+    return used;
+}
+
+static void load_cells(Trie *trie, const uint32_t *tokens_before) {
+    uint32_t used = 1, *cell_of = allocate(trie->low.count, sizeof *cell_of);
+    Numbers children = {0};
+    for (uint32_t node = 0; node < trie->low.count; node++) {
+        uint32_t cell = cell_of[node], own = trie->string_plus_1.items[node];
+        if (node != 0 && cell == 0) continue;
+        children.count = 0;
+        for (uint32_t child = first_child(trie, node); child < first_child(trie, node + 1); child++) {
+            if (tokens_before[trie->low.items[child]] < tokens_before[trie->high.items[child]]) *push(&children) = child;
+        }
+        size_t cell_count = (size_t)used + CELLS_TO_TRY + trie->code_count;
+        while (trie->cells.count < cell_count) {
+            *push(&trie->cells) = (Cell){0};
+            *push(&trie->cell_tokens) = 0;
+        }
+        if (node == 0) trie->cells.items[0].parent = UINT32_MAX;
+        uint32_t next = children.count ? find_cells(trie, &children, used) : 0;
+        trie->cells.items[cell].next = 4 * next + (children.count ? GOES_ON : 0);
+        if (own != 0 && own <= trie->token_count) {
+            trie->cells.items[cell].next |= IS_TOKEN;
+            trie->cell_tokens.items[cell] = own - 1;
+        }
+        for (size_t i = 0; i < children.count; i++) {
+            uint32_t child = children.items[i], place = next + trie->code.items[child];
+            trie->cells.items[place].parent = cell + 1;
+            cell_of[child] = place;
+            if (place >= used) used = place + 1;
+        }
+    }
+    free(children.items);
+    free(cell_of);
+}
+
 static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengths, uint32_t count, int has_rests) {
     size_t total = 0;
     for (uint32_t i = 0; i < count; i++) total += lengths[i];
@@ -2195,13 +2246,13 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
     }
     qsort(strings.items, strings.count, sizeof *strings.items, by_codes);
     trie->order = allocate(strings.count + 1, sizeof *trie->order);
-    uint32_t further = count, *longer = allocate(strings.count + 1, sizeof *longer); /* tokens before a string */
+    uint32_t further = count, *tokens_before = allocate(strings.count + 1, sizeof *tokens_before); /* a place */
     for (size_t i = 0; i < strings.count; i++) { /* a token comes before what is left of others and the same */
         const String *last = &strings.items[trie->string_count ? trie->string_count - 1 : 0];
         String here = strings.items[i];
         if (i != 0 && here.length == last->length && !memcmp(here.codes, last->codes, here.length * sizeof *here.codes)) continue;
         trie->order[trie->string_count] = here.token_plus_1 ? here.token_plus_1 - 1 : further++;
-        longer[trie->string_count + 1] = longer[trie->string_count] + (here.token_plus_1 != 0);
+        tokens_before[trie->string_count + 1] = tokens_before[trie->string_count] + (here.token_plus_1 != 0);
         strings.items[trie->string_count++] = here;
     }
     add_node(trie, 0, 0);
@@ -2214,12 +2265,10 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
             level_end = (uint32_t)trie->low.count;
         }
         uint32_t at = trie->low.items[node], end = trie->high.items[node];
-        trie->nodes.items[node].first_child = (uint32_t)trie->low.count;
+        trie->first_children.items[node] = (uint32_t)trie->low.count;
         trie->depth.items[node] = (uint8_t)depth;
         if (at < end) trie->path.items[node] = (uint32_t)(strings.items[at].codes - trie->text.items);
         if (at < end && strings.items[at].length == depth) trie->string_plus_1.items[node] = trie->order[at++] + 1;
-        uint32_t own = trie->string_plus_1.items[node];
-        trie->nodes.items[node].token = 2 * (own <= count ? own : 0) + (longer[end] - longer[at] > 0);
         while (at < end) {
             uint16_t code = strings.items[at].codes[depth];
             add_node(trie, code, at);
@@ -2228,19 +2277,9 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
             trie->high.items[trie->high.count - 1] = at;
         }
     }
-    *push(&trie->nodes) = (TrieNode){.first_child = (uint32_t)trie->low.count};
-    for (uint32_t node = 0; node < trie->low.count; node++) {
-        uint32_t child = first_child(trie, node), end = first_child(trie, node + 1);
-        if (end - child <= MANY_CHILDREN) continue;
-        trie->nodes.items[node].dense = (uint32_t)trie->by_byte.count + 1;
-        reserve(&trie->by_byte, 257);
-        memset(trie->by_byte.items + trie->by_byte.count, 0, 257 * sizeof *trie->by_byte.items);
-        for (; child < end; child++) {
-            if (trie->code.items[child] < 256) trie->by_byte.items[trie->by_byte.count + 1 + trie->code.items[child]] = child;
-        }
-        trie->by_byte.count += 257;
-    }
-    free(longer);
+    *push(&trie->first_children) = (uint32_t)trie->low.count;
+    load_cells(trie, tokens_before);
+    free(tokens_before);
     free(strings.items);
     for (uint32_t node = 1; node < trie->low.count && has_rests; node++) {
         if (trie->code.items[node] < 256) continue;
@@ -2984,9 +3023,9 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
     if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
     if (engine->marks.count == 0) {
-        reserve(&engine->marks, trie->nodes.count);
-        engine->marks.count = trie->nodes.count;
-        memset(engine->marks.items, 0, trie->nodes.count * sizeof *engine->marks.items);
+        reserve(&engine->marks, trie->low.count);
+        engine->marks.count = trie->low.count;
+        memset(engine->marks.items, 0, trie->low.count * sizeof *engine->marks.items);
     }
     Machine *walker = engine->walkers[0];
     walker->is_strict = m->is_strict;
@@ -3966,12 +4005,12 @@ EXPORT size_t trie_cut(const Trie *trie, const uint16_t *codes, size_t count, ui
 }
 
 EXPORT int trie_continues(const Trie *trie, const uint16_t *codes, size_t count) { /* some token begins so and is longer */
-    uint32_t node = 0;
+    uint32_t cell = 0;
     for (size_t i = 0; i < count; i++) {
-        node = child_of(trie, node, codes[i]);
-        if (node == 0) return 0;
+        cell = cell_behind(trie, cell, codes[i]);
+        if (cell == 0) return 0;
     }
-    return trie->nodes.items[node].token & 1;
+    return (trie->cells.items[cell].next & GOES_ON) != 0;
 }
 
 EXPORT void engine_free(Engine *engine) {
