@@ -286,8 +286,8 @@ class Tokenizer:
 class TokenMatcher:
     """Follows a document token by token, as generation does.
 
-    With a vocabulary of GitHub's language, its language service has nothing to complain of in the generated part. It may
-    complain of the prompt; a text that the prompt has begun is ended first.
+    With a vocabulary of GitHub's language, GitHub's language service has no complaint about the generated part. It may
+    complain about the prompt; a text that the prompt has begun is ended first.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
