@@ -47,7 +47,7 @@ class Author:
         return self.ordered(writer, "step", step)
 
     def ordered(self, writer: Writer, part: str, value: dict[str, Any]) -> dict[str, Any]:
-        """Return a workflow, job, call, or step, with its condition and the order of its keys as this author likes them."""
+        """Return a workflow, job, call or step with its condition and the order of its keys in this author's style."""
         if "if" in value:
             value["if"] = self.condition(writer, value["if"])
         return {key: value[key] for key in self._orders[part] if key in value}
