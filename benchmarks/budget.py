@@ -1,11 +1,11 @@
-"""Print a table of what it costs to train the presets on rented GPUs.
+"""Print a table of the cost of training the presets on rented GPUs.
 
     python benchmarks/budget.py --usd-per-hour A100=1.80 H100=3.00
     python benchmarks/budget.py --usd-per-hour H100=3.00 --tokens-per-second H100/small=1200000
 
-A run is that of configs/PRESET.yaml: its iters, its global batch. Tokens a second are what you measured
-(`python benchmarks/training.py --device cuda`, or the log of a run); otherwise they are estimated from the
-model's FLOPs and an assumed share of the GPU's peak, and the table says so.
+A run has the iters and the global batch of configs/PRESET.yaml. Give the tokens per second that you measured (`python
+benchmarks/training.py --device cuda`, or the log of a run); otherwise they are estimated from the model's FLOPs and an
+assumed share of the GPU's peak, as the table notes.
 """
 
 import argparse

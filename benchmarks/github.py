@@ -1,13 +1,13 @@
-"""What GitHub's own parser and language service say of generated, synthetic and real workflows, as a table.
+"""A table of what GitHub's own parser and language service say about generated, synthetic and real workflows.
 
     npm install --prefix DIR @actions/workflow-parser @actions/languageservice vscode-languageserver-textdocument
     python benchmarks/github.py --node-modules DIR/node_modules --count 1000 --checkpoint RUN --real FOLDER
 
-Models with random weights show what the language alone is worth, at the temperature 1; the same weights are sampled
-under the built-in vocabulary, whose language is GitHub's, and under the one before it ("builtin-1": SchemaStore's JSON
-Schema of workflows). A trained model of each is named by --checkpoint and --old-checkpoint. The rows "ours" judge the
-same workflows by `nanochat-tct check`; the exit code is 1 if it and GitHub's parser differ about one. --cuts completes
-real workflows that GitHub accepts, each cut off before a random line, with the trained model at random temperatures.
+Models with random weights, at the temperature 1, show the effect of the language alone. They generate with the built-in
+vocabulary, whose language is GitHub's, and with the earlier one ("builtin-1": SchemaStore's JSON Schema of workflows).
+--checkpoint and --old-checkpoint name a trained model for each. The columns "check" are the verdicts of `nanochat-tct
+check`; the exit code is 1 if it and GitHub's parser disagree about a workflow. --cuts completes real workflows that
+GitHub accepts, each cut off before a random line, with the trained model at random temperatures.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python benchmarks/json_schema_suite.py path/to/JSON-Schema-Test-Suite/tests
     python benchmarks/json_schema_suite.py path/to/JSON-Schema-Test-Suite/tests --optional
 
-Each schema is compiled and each instance is written with the grammar that comes out; the suite says whether the
-instance is valid. An invalid instance that the grammar accepts counts as named only if the compiler reports the
-violated keyword at its own position as not enforced. Schemas that refer to other documents, and those whose
-``$schema`` is a document of the suite's own, are set aside.
+Each schema is compiled, and each instance is encoded with the resulting grammar; the suite knows whether the instance
+is valid. An invalid instance that the grammar accepts counts as named only if the compiler reports the violated keyword
+at its own position as not enforced. Schemas that refer to other documents, or whose ``$schema`` is a document of the
+suite, are set aside.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _explained(references: References, error: ValidationError, notes: list[Note]
 def _way(
     references: References, pointer: str, path: list[Any], goal: Any, visited: frozenset[str]
 ) -> list[tuple[Any, str]] | None:
-    """The schemas on the way to an error, each with the keyword that was taken there.
+    """The schemas on the path to an error, each with the next keyword of the path.
 
     A validator may leave references out of the path.
     """

@@ -1,4 +1,4 @@
-"""Which settings learn fastest: the same small model on the same documents, by validation bits per byte.
+"""Compare settings by the validation bits per byte of the same small model after the same documents.
 
     python benchmarks/recipe.py --corpus FOLDER --tokens 62500 --recipes "product; parts; adamw learning_rate=0.003"
     python benchmarks/recipe.py --corpus FOLDER --tokens 2000000 --few-tokens 200000 --recipes "product dropout=0.1"

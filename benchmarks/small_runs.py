@@ -1,4 +1,4 @@
-"""Small training runs that are compared by validation bits per byte (shared by learning.py and recipe.py)."""
+"""Small training runs that learning.py and recipe.py compare by validation bits per byte."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ LOG_SECONDS = 60
 
 
 class Documents:
-    """What `Windows` needs of a token store, in memory.
+    """A token store in memory, with as much as `Windows` needs.
 
     Args:
         tokens: integers (num_tokens,) of all documents, one after the other.
@@ -154,7 +154,7 @@ class FinishedRuns:
         print(f"{name}, seed {seed}: {run['bits_per_byte']:.4f} bits per byte", flush=True)
 
     def table(self, settings: dict[str, Any]) -> str:
-        """The runs with these settings as a Markdown table, a row a name; the first name is what others are against."""
+        """The runs with these settings as a Markdown table: a row for each name, compared with the first."""
         by_name: dict[str, list[dict[str, Any]]] = {}
         for run in self.runs:
             if run["settings"] == settings:

@@ -1,12 +1,12 @@
-"""How fast training is, part by part, and beside other ways to train the same shape.
+"""The speed of training, part by part, and compared with other ways to train a model of the same shape.
 
     python benchmarks/training.py                                  # CPU: demo, baseline, small
     python benchmarks/training.py --device cuda                    # bf16, compiled: small, medium, large
 
-First, for each preset: tokens/s, MFU, memory, and milliseconds of an iter by part. Then, for each preset of --compare,
-ratios: the contestants run at the same time and take turns of a few iters, so that other work on the machine affects
-all of them alike. A ratio is the median over rounds of two turns of the same round. On a CPU it is also given by the
-CPU time of (the first process of) each contestant, which other work disturbs much less.
+For each preset it prints tokens/s, MFU, memory, and milliseconds of an iter by part, then ratios for each preset of
+--compare. The contestants run at the same time and take turns of a few iters, so that other work on the machine affects
+all of them equally. A ratio compares two turns of the same round; its median over rounds is printed. On a CPU there is
+also the ratio of the CPU times of (the first process of) each contestant, on which other work has much less effect.
 
     loop      our training loop, one worker, without Ray
     plain     the same model and optimizer in a minimal loop over batches in memory: the lower bound
@@ -298,18 +298,7 @@ def play_parts(options: argparse.Namespace) -> None:
     watch = Stopwatch(worker.device)
     micro_steps.record_function = watch.part  # type: ignore[assignment,misc]
     if isinstance(trained, DistributedDataParallel):
-
-        def exchange(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-            """While parts are timed, wait for the exchange, which otherwise overlaps the backward pass."""
-            if not watch.is_on:
-                return allreduce_hook(None, bucket)  # type: ignore[arg-type]
-            with watch.part("exchange"):
-                allreduce_hook(None, bucket).wait()  # type: ignore[arg-type]
-            result: torch.futures.Future[Tensor] = torch.futures.Future()
-            result.set_result(bucket.buffer())
-            return result
-
-        trained.register_comm_hook(None, exchange)
+        time_exchange(trained, watch)
     tracker = Tracker(Path(options.scratch) / f"parts-{worker.rank}", say=lambda line: None)
     part = shard_range(global_batch, worker)
     batches = read_ahead(
@@ -349,25 +338,42 @@ def play_parts(options: argparse.Namespace) -> None:
     watch.seconds["communication"] += exchanged
     watch.seconds["backward"] -= exchanged
     parts = {name: 1000 * total / count for name, total in watch.seconds.items()}
-    is_cuda = options.device == "cuda"
-    tokens = global_batch * config.model().context_size
+    if worker.is_first:
+        print(json.dumps({"parts": parts, **speed_and_memory(config, worker, seconds)}), flush=True)
+    os._exit(0)  # ends the thread that reads ahead
+
+
+def time_exchange(trained: DistributedDataParallel, watch: Stopwatch) -> None:
+    """While parts are timed, wait for the exchange of gradients, which otherwise overlaps the backward pass."""
+
+    def exchange(state: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        if not watch.is_on:
+            return allreduce_hook(None, bucket)  # type: ignore[arg-type]
+        with watch.part("exchange"):
+            allreduce_hook(None, bucket).wait()  # type: ignore[arg-type]
+        result: torch.futures.Future[Tensor] = torch.futures.Future()
+        result.set_result(bucket.buffer())
+        return result
+
+    trained.register_comm_hook(None, exchange)
+
+
+def speed_and_memory(config: TrainConfig, worker: Worker, seconds: float) -> dict[str, Any]:
+    """The figures of a run whose iters take so many seconds."""
+    tokens = config.global_batch * config.model().context_size
     peak = peak_of(worker.device)
-    result = {
+    memory = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_source = "reached by a float32 matrix product"
+    if worker.device.type == "cuda":
+        memory, peak_source = torch.cuda.max_memory_allocated(), "its data sheet's for dense bf16"
+    return {
         "tokens_per_second": tokens / seconds,
         "ms": 1000 * seconds,
-        "parts": parts,
         "mfu": tokens / seconds * flops_per_token(config.model()) / peak / worker.world_size,
         "peak": peak,
-        "peak_source": "its data sheet's for dense bf16"
-        if is_cuda
-        else "reached by a float32 matrix product",
-        "memory": torch.cuda.max_memory_allocated()
-        if is_cuda
-        else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "peak_source": peak_source,
+        "memory": memory,
     }
-    if worker.is_first:
-        print(json.dumps(result), flush=True)
-    os._exit(0)  # ends the thread that reads ahead
 
 
 # ------------------------------------------------------------------------------------------------- in turns

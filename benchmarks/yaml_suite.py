@@ -4,8 +4,8 @@
     python benchmarks/yaml_suite.py yaml-test-suite
 
 A case of the suite is a folder with `in.yaml`, and with `in.json` (the value as JSON) or `error` (the text is not
-valid). Those with one document and its JSON are what the reader is for; of the others only the errors are counted.
-The exit code is 1 if a value is read as another one, or a valid document is refused as if its syntax were wrong.
+valid). The reader is for cases with one document and its JSON; of the others only the errors are counted. The exit code
+is 1 if a value is read as another one, or if a valid document is refused as a syntax error.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from nanochat_tct.documents import DocumentError, read_document
 
 
 def expected_values(text: str) -> list[Any]:
-    """The JSON values that stand one behind the other in a text."""
+    """The JSON values in a text, one behind the other."""
     decoder = json.JSONDecoder()
     values, position = [], 0
     while text := text[position:].lstrip():
@@ -29,7 +29,7 @@ def expected_values(text: str) -> list[Any]:
 
 
 def judge(folder: Path) -> tuple[str, str]:
-    """The row of the table that a case counts in, and why."""
+    """The row of the table that counts a case, and the reason."""
     try:
         value = read_document((folder / "in.yaml").read_bytes(), "yaml")
         refused = None

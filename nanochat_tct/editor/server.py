@@ -69,7 +69,7 @@ class WorkflowServer(LanguageServer):
         from nanochat_tct.generation.completer import Completer
 
         assert self.config.checkpoint is not None
-        return Completer(self.config.checkpoint)
+        return Completer.open(self.config.checkpoint)
 
     async def load(self) -> None:
         """Load the rules and the checkpoint in the background."""

@@ -1,4 +1,4 @@
-"""Habits of an author that go through a whole workflow: what is named, the order of keys, the form of conditions."""
+"""Habits of an author, which a whole workflow shares: what has a name, the order of keys, the form of conditions."""
 
 import json
 from typing import Any
@@ -15,7 +15,7 @@ def measure(value: Any) -> int:
 
 
 class Author:
-    """The habits of one author; `writer` makes their choices once, when this is made."""
+    """The habits of one author, which are chosen once, by `writer`."""
 
     def __init__(self, writer: Writer) -> None:
         self._orders = {
@@ -29,17 +29,17 @@ class Author:
         self.named_jobs = writer.pick((0.0, 0.0, 0.1, 0.6, 0.9, 1.0, 1.0))
 
     def condition(self, writer: Writer, condition: Any) -> Any:
-        """Return the condition, in `${{ }}` or not."""
+        """Return the condition, with or without `${{ }}`."""
         if "${{" in condition or not (condition.startswith("!") or writer.chance(self._wraps)):
             return condition
         return "${{ " + condition + " }}"
 
     def title(self, writer: Writer, name: str) -> str:
-        """Return the name, with an emoji before it where the author likes that."""
+        """Return the name, with an emoji before it if the author likes that."""
         return f"{LEXICON.word(writer, 'emoji')} {name}" if writer.chance(self._emoji) else name
 
     def step(self, writer: Writer, step: dict[str, Any]) -> dict[str, Any]:
-        """Return the step with its keys in this author's order, and without its name where the author drops it."""
+        """Return the step with its keys in this author's order, and without a name if the author leaves it out."""
         named = writer.chance(self._named_actions if "uses" in step else self._named_runs)
         if "name" in step:
             step["name"] = self.title(writer, step["name"])
@@ -47,7 +47,7 @@ class Author:
         return self.ordered(writer, "step", step)
 
     def ordered(self, writer: Writer, part: str, value: dict[str, Any]) -> dict[str, Any]:
-        """Return the workflow, job, call of a workflow, or step, with its condition and order as this author likes."""
+        """Return a workflow, job, call or step with its condition and the order of its keys in this author's style."""
         if "if" in value:
             value["if"] = self.condition(writer, value["if"])
         return {key: value[key] for key in self._orders[part] if key in value}

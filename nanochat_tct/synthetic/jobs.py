@@ -1,4 +1,4 @@
-"""Jobs: ordinary ones, and calls of reusable workflows; how they wait for each other and hand on outputs."""
+"""Jobs and calls of reusable workflows, which wait for each other and pass on outputs."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON, Generator, compil
 from nanochat_tct.synthetic.writer import Writer
 
 Job = dict[str, Any]
-# Where the expressions of a job's keys stand (see `Scope`); "job" for those not named.
+# The places of a job's keys (see `Scope`), which decide what their expressions may use; "job" for all others.
 _PLACES = {"strategy": "job.strategy", "env": "job.env", "steps": "step", "secrets": "job.env"}
 (
     _CALLED,
@@ -48,9 +48,9 @@ class JobWriter:
     """Writes the jobs of one workflow, one after the other.
 
     Attributes:
-        jobs: those so far.
+        jobs: the jobs so far.
         size: the number of their characters as compact JSON.
-        env_count: the number of variables that the workflow sets for all of its jobs.
+        env_count: the number of variables that the workflow sets for all jobs.
     """
 
     def __init__(self, writer: Writer, author: Author, ecosystem: Ecosystem) -> None:
@@ -175,7 +175,7 @@ class JobWriter:
         del self.writer.scope.env[self.env_count :]
 
     def _relate(self, job: Job, condition_share: float) -> None:
-        """Let the job wait for earlier ones, and depend on conditions and on their outputs."""
+        """Let the job wait for earlier jobs, and depend on conditions and on outputs of those jobs."""
         writer, scope = self.writer, self.writer.scope
         conditions = []
         if self.jobs and writer.chance(0.62):
@@ -233,7 +233,7 @@ class JobWriter:
         return strategy
 
     def _use_matrix(self, ecosystem: Ecosystem, job: Job) -> dict[str, str]:
-        """Let the words that the job's matrix sets stand for its values; return them with these values."""
+        """Let words stand for the values of the job's matrix; return these words with their values."""
         keys = self.writer.scope.matrix = _matrix_keys(job["strategy"]["matrix"]) if "strategy" in job else []
         settled: dict[str, str] = {}
         for axis in ecosystem.axes:

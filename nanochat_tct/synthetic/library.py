@@ -23,7 +23,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Axis:
-    """A dimension of a matrix: its key, the word that stands for its value in the job's steps if any, its values."""
+    """A dimension of a matrix: its key, the word for its value in the job's steps, or "", and its values."""
 
     key: str
     word: str
@@ -32,16 +32,16 @@ class Axis:
 
 @dataclass(frozen=True)
 class Ecosystem:
-    """Steps of one language or tool, in the order in which they stand in a job.
+    """Steps of one language or tool, in the order of a job.
 
     Attributes:
         name: its name.
-        setup: what installs the toolchain and the dependencies, after the checkout.
+        setup: steps that install the toolchain and the dependencies, after the checkout.
         jobs: for each kind of job (lint, test, build, ...) its own steps.
         axes: dimensions that a matrix may have.
         paths: globs of the files that concern it.
-        words: words that it settles for its workflows, with their values.
-        env: a variable or several that its workflows set.
+        words: words with fixed values in its workflows.
+        env: variables that its workflows set.
         image: a container image that its jobs may run in, or None.
     """
 
@@ -57,7 +57,7 @@ class Ecosystem:
 
 @dataclass(frozen=True)
 class JobTemplate:
-    """A job: the generators of its keys, in order, but for those of its steps."""
+    """A job: the generators of its keys, in order, and of its steps."""
 
     keys: dict[str, Generator]
     steps: list[Generator]

@@ -1,10 +1,10 @@
-"""What the expressions of a workflow may refer to, at the place where they stand."""
+"""What expressions may refer to, depending on their place in a workflow."""
 
 import re
 from typing import Any
 
 _STEP = "github needs strategy matrix job runner env vars secrets steps inputs hashFiles"
-# The contexts that GitHub offers at each place, and the functions that it offers only at some.
+# The contexts that GitHub offers in each place, and the functions that it offers only in some.
 PLACES = {
     place: frozenset(contexts.split())
     for place, contexts in {
@@ -50,18 +50,18 @@ _EVENTS = {
 
 
 class Scope:
-    """What exists in one workflow, as it is written.
+    """What exists in a workflow while it is written.
 
     Attributes:
         place: a key of `PLACES`.
         events: the triggers, and `labeled` if one of them is for labels.
         inputs: the names of the workflow's inputs.
         outputs: for each job so far, the names of its outputs.
-        needs: the jobs that the present one waits for.
-        matrix: the keys of the present job's matrix.
-        services: the names of the present job's service containers.
-        env: the variables of the workflow and of the present job.
-        steps: for each id in the present job so far, the names of that step's outputs.
+        needs: the jobs that the current job waits for.
+        matrix: the keys of the current job's matrix.
+        services: the names of the current job's service containers.
+        env: the variables of the workflow and of the current job.
+        steps: for each id in the current job so far, the names of that step's outputs.
     """
 
     __slots__ = ("env", "events", "inputs", "matrix", "needs", "outputs", "place", "services", "steps")
@@ -75,14 +75,14 @@ class Scope:
         self.enter_job()
 
     def enter_job(self) -> None:
-        """Forget what belongs to the job before."""
+        """Forget everything of the job before."""
         self.needs: list[str] = []
         self.matrix: list[str] = []
         self.services: list[str] = []
         self.steps: dict[str, list[str]] = {}
 
     def set_triggers(self, on: Any) -> None:
-        """Take the events and inputs from the value of `on`."""
+        """Set the events and inputs from the value of `on`."""
         self.events = {on} if isinstance(on, str) else set(on)
         if isinstance(on, dict):
             for event in on.values():
@@ -95,11 +95,11 @@ class Scope:
         return [f"inputs.{name}" for name in self.inputs]
 
     def env_references(self) -> list[str]:
-        """Return references to the variables, where there may be any."""
+        """Return references to the variables, if the place allows them."""
         return [f"env.{name}" for name in self.env] if "env" in PLACES[self.place] else []
 
     def matrix_references(self) -> list[str]:
-        """Return references to the values of the matrix, where there may be any."""
+        """Return references to the values of the matrix, if the place allows them."""
         return [f"matrix.{key}" for key in self.matrix] if "matrix" in PLACES[self.place] else []
 
     def step_references(self) -> list[str]:
@@ -107,7 +107,7 @@ class Scope:
         return [f"steps.{step}" for step in self.steps]
 
     def job_references(self) -> list[str]:
-        """Return references to the jobs that the present one waits for."""
+        """Return references to the jobs that the current one waits for."""
         return [f"needs.{job}" for job in self.needs]
 
     def step_outputs(self) -> list[str]:
@@ -115,7 +115,7 @@ class Scope:
         return [f"steps.{step}.outputs.{name}" for step, names in self.steps.items() for name in names]
 
     def job_outputs(self) -> list[str]:
-        """Return references to the outputs of the jobs that the present one waits for."""
+        """Return references to the outputs of the jobs that the current one waits for."""
         return [f"needs.{job}.outputs.{name}" for job in self.needs for name in self.outputs.get(job, ())]
 
     def holds(self, text: str, is_condition: bool) -> bool:

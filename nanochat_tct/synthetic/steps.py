@@ -1,4 +1,4 @@
-"""The steps of a job: those of its kind and language, and others until the job is as large as planned."""
+"""The steps of a job: those of its kind and language, then others up to the planned size."""
 
 import re
 from textwrap import indent
@@ -25,29 +25,29 @@ _SCRIPT_OUTPUT = re.compile(r"core\.setOutput\('([\w-]+)'")
 
 
 class StepList:
-    """The steps of one job as they are written, in sections, with the number of characters that are left for more."""
+    """The steps of a job while they are written, in sections; `left` is the number of characters for more."""
 
     def __init__(self, writer: Writer, author: Author, size: int) -> None:
         self.writer, self.author, self.left = writer, author, size
         self.sections: dict[str, list[Step]] = {section: [] for section in _SECTIONS}
 
     def add(self, section: str, template: Generator | None, *, plain: bool = False) -> None:
-        """Write a step at the end of the section: that of the template, or (None) a script.
+        """Add a step to the end of a section: that of the template, or (None) a script.
 
-        A step is left out if an earlier one has its id. A plain step is taken as the template has it.
+        A step is left out if an earlier one has its id. A plain step gets nothing that the template does not have.
         """
         writer = self.writer
         writer.forget(("it",))
         steps = writer.scope.steps
         if section in ("start", "early") and self.sections["middle"]:
-            writer.scope.steps = {}  # those so far stand after this one
+            writer.scope.steps = {}  # the steps so far come after this one
         writer.scope.place = "step"
         step = template(writer) if template else write_script(writer, self._script_size())
         writer.scope.steps = steps
         if step is LEFT_OUT or not ("run" in step or "uses" in step) or step.get("id") in steps:
             self.left -= 5  # so that filling a job ends
             return
-        step = dict(step)  # it may be a word that stays the same through the workflow
+        step = dict(step)  # a copy, as the template may be a word with a fixed value
         if not plain:
             _decorate(writer, step)
         if "id" in step:
@@ -61,7 +61,7 @@ class StepList:
         return [step for section in _SECTIONS for step in self.sections[section]]
 
     def _script_size(self) -> int:
-        """Return the length of a script that leaves no more than a little of what is left."""
+        """Return the length of a script, of which most is shorter than what is left."""
         random = self.writer.random
         wanted = int(95 * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
         return max(20, min(wanted, self.left - 60))
@@ -120,7 +120,7 @@ def write_script(writer: Writer, size: int) -> Step:
 
 
 def outputs_of(step: Step) -> list[str]:
-    """Return the names of a step's outputs, as far as they are known."""
+    """Return the known names of a step's outputs."""
     if "run" in step:
         return list(dict.fromkeys(_OUTPUT_LINE.findall(step["run"]) + _OUTPUT_BLOCK.findall(step["run"])))
     action = str(step["uses"]).split("@")[0]
@@ -167,7 +167,7 @@ def _blocks(writer: Writer, size: int, language: str, gaps: float = 0.25) -> str
 
 
 def _decorate(writer: Writer, step: Step) -> None:
-    """Now and then, add to a step what any step may have."""
+    """Add keys that any step may have to some steps."""
     if not writer.chance(0.32):
         return
     if "if" not in step and writer.chance(0.55):

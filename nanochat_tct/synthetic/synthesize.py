@@ -1,6 +1,6 @@
-"""The `synthesize` job: any number of invented workflows, the same ones for the same seed.
+"""The `synthesize` job: writes any number of synthetic workflows, always the same for the same seed.
 
-Workflow i of a seed depends on (i, seed) alone, so any part of them can be made anywhere, at any time.
+Workflow i of a seed depends only on (i, seed), so any of them can be made on any machine.
 """
 
 import json
@@ -24,13 +24,13 @@ FOLDER_SIZE = 1000  # files in a sub-folder; fewer files need no sub-folders
 MARKER = (
     "SYNTHESIZED"  # a file in the output folder with the settings of what was, or is being, written there
 )
-LEAST_BYTES = 300  # of a workflow, on average; a file takes a block of its disk besides
+LEAST_BYTES = 300  # a low estimate of the mean size of a workflow
 _SERIAL_COUNT = 3000  # up to this count, more processes take longer to start than they save
 
 
 @dataclass(frozen=True)
 class Synthesized:
-    """What `synthesize_folder` did: the number of files, their bytes, and False if they all existed before."""
+    """The result of `synthesize_folder`: the number of files, their bytes, and False if all of them existed before."""
 
     count: int
     num_bytes: int
@@ -38,12 +38,12 @@ class Synthesized:
 
 
 def synthesize(index: int, seed: int) -> dict[str, Any]:
-    """Return workflow `index` of `seed`: a JSON value that is valid under the workflow schema."""
+    """Return workflow `index` of `seed`, a JSON value that GitHub would accept."""
     return write_workflow(Writer(index, seed))
 
 
 def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
-    """Write the workflows as files. A second run does nothing; with other settings it replaces its own files.
+    """Write the workflows as files. A second run does nothing, or with other settings replaces its files.
 
     Raises:
         UserError: the output folder holds anything else.
@@ -113,7 +113,7 @@ def _write_part(part: tuple[str, SynthesizeConfig, int, int]) -> int:
 
 
 def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
-    """Raises: UserError when the disk cannot hold so many workflows."""
+    """Raises: UserError when the disk is too small for so many workflows."""
     least = config.count * LEAST_BYTES
     there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
@@ -125,7 +125,7 @@ def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
 
 
 def _check_output(output: Path) -> dict[str, Any] | None:
-    """Return the content of an earlier run's marker, or None if the folder is empty or does not exist."""
+    """Return the content of an earlier run's marker, or None if the folder is empty or missing."""
     if not output.exists():
         return None
     if not output.is_dir():
@@ -146,7 +146,7 @@ def _check_output(output: Path) -> dict[str, Any] | None:
 
 
 def _is_own(output: Path, marker: dict[str, Any]) -> bool:
-    """Whether the folder holds only files of the run that wrote the marker, and all of those if it ended."""
+    """Whether the folder holds only files of the run that wrote the marker, and all of them if it has finished."""
     try:
         config = SynthesizeConfig(
             count=marker["count"], output=str(output), format=marker["format"], seed=marker["seed"]
@@ -164,7 +164,7 @@ def _files(output: Path) -> list[Path]:
 
 
 def _remove_files(output: Path) -> None:
-    """Remove what an earlier run wrote, but for the marker, so that a killed removal can continue."""
+    """Remove the files of an earlier run except for the marker, so that a killed removal can continue."""
     for entry in output.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)

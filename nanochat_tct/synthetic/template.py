@@ -1,7 +1,7 @@
-"""The template language of the synthetic workflows: workflows, or parts of them, with choices left open.
+"""The template language of the synthetic workflows: workflows, or parts of them, with open choices.
 
-A template is YAML; `compile_value` turns it, once, into a `Generator`: a function of a `Writer` that returns a JSON
-value with every choice made. What is special stands in single guillemets:
+A template is YAML. `compile_value` compiles it once to a `Generator`, a function of a `Writer` that makes all choices
+and returns a JSON value. Everything special is in single guillemets:
 
 =============================  ==============================================================================
 in text                        is replaced by
@@ -25,8 +25,8 @@ as a key                       means
 ``‹per 75 of›: [a, b]``        the same, one for every 75 characters that are planned
 =============================  ==============================================================================
 
-An expression that refers to what this workflow does not have (see `Scope`) is never written: its value is drawn again,
-and left out if that does not help. So is a mapping that loses a key that is not marked as one that may be missing.
+An expression that refers to something that the workflow does not have (see `Scope`) is never written: its value is
+drawn again, and left out if that does not help. A mapping that loses a key without a percentage is left out too.
 """
 
 import re
@@ -48,9 +48,9 @@ _TOPIC = ("it",)
 
 
 class Lexicon:
-    """Named templates. Facts are chosen once a workflow (its language version), phrases at each use (a task).
+    """Named templates. Facts are chosen once for each workflow (a language version), phrases at each use (a task).
 
-    A name in capitals, or with a first capital, is the word of that name in small letters, written so: `‹PROJECT›`,
+    A name in capitals, or with a capital first letter, writes the word of that name in the same way: `‹PROJECT›`,
     `‹Verb›`.
     """
 
@@ -60,14 +60,14 @@ class Lexicon:
         self._compiled: dict[str, Generator] = {}
 
     def add(self, facts: dict[str, Any], phrases: dict[str, Any]) -> None:
-        """Add words: names with their templates, or with functions of a writer. All before the first is used."""
+        """Add words: names with their templates, or with functions of a writer. Add all words before any is used."""
         for table, words in ((self._facts, facts), (self._phrases, phrases)):
             for name, template in words.items():
                 assert name not in self._facts and name not in self._phrases, f"word defined twice: {name}"
                 table[name] = template
 
     def word(self, writer: Writer, name: str) -> Any:
-        """Return the named word: the fact settled for this workflow, or a new choice."""
+        """Return a word: the fact of this workflow, or a new choice of a phrase."""
         return self.use(name)(writer)
 
     def use(self, name: str) -> Generator:
@@ -124,7 +124,7 @@ def compile_value(template: Any, is_condition: bool = False) -> Generator:
 
 
 def compile_word(template: Any) -> Generator:
-    """Compile a template that may stand within text, where nothing can be left out: texts are not checked."""
+    """Compile a template for use inside a text, where nothing can be left out, so texts are not checked."""
     if isinstance(template, str):
         return compile_text(template)
     if isinstance(template, dict) and list(template) == ["‹one of›"]:
@@ -163,7 +163,7 @@ def _compile_checked(template: str, is_condition: bool) -> Generator:
 
 
 def _members(members: list[Any]) -> list[Any]:
-    """Return the members of a choice, each as often as it counts."""
+    """Return the members of a choice, each repeated by its weight."""
     repeated: list[Any] = []
     for member in members:
         key = next(iter(member), "") if isinstance(member, dict) and len(member) == 1 else ""
@@ -269,9 +269,9 @@ def _compile_lines(template: str) -> Generator:
 
 
 def _parse_text(template: str, start: int, inside: bool = False) -> tuple[str | Generator, int]:
-    """Parse from start to the end, or, inside guillemets, to the `|` or `›` that ends the text there.
+    """Parse from start to the end or, inside guillemets, to the `|` or `›` that ends the text.
 
-    Returns: the text, if it is the same always, or its generator; and where it ended.
+    Returns: the text, or its generator if it has choices; and where it ended.
     """
     parts: list[str | Generator] = []
     position = start
@@ -294,7 +294,7 @@ def _parse_text(template: str, start: int, inside: bool = False) -> tuple[str | 
 
 
 def _parse_choice(template: str, start: int) -> tuple[Generator, int]:
-    """Parse what follows an opening guillemet, up to and with its closing one."""
+    """Parse from behind an opening guillemet to behind its closing one."""
     members = []
     position = start
     while True:
@@ -321,7 +321,7 @@ def _generator(text: str | Generator) -> Generator:
 
 
 def _join(parts: list[str | Generator]) -> str | Generator:
-    """Return the parts in one: a text if all are, else a generator that fills a format with what they make."""
+    """Join the parts: to a text if all are texts, else to a generator that fills a format."""
     generators = [part for part in parts if not isinstance(part, str)]
     if not generators:
         return "".join(str(part) for part in parts)

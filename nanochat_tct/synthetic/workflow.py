@@ -1,4 +1,4 @@
-"""One whole workflow: how large, of which kind, its head, and its jobs."""
+"""One whole workflow: its size, its kind, its head, and its jobs."""
 
 import math
 from bisect import bisect_right
@@ -19,8 +19,8 @@ from nanochat_tct.synthetic.library import (
 from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON
 from nanochat_tct.synthetic.writer import Writer
 
-# The size that workflows are planned for, in characters of compact JSON, at these shares of all workflows. What is
-# written keeps only about to the plan: these make the outcome spread as the sizes of real workflows do.
+# Quantiles of the planned size of a workflow, in characters of compact JSON. The result only roughly follows the plan;
+# with these plans, the sizes of the results are distributed like those of real workflows.
 _SIZES = [
     (0.0, 110),
     (0.01, 125),
@@ -60,7 +60,7 @@ def write_workflow(writer: Writer) -> dict[str, Any]:
 def write_template(writer: Writer, jobs: JobWriter, template: WorkflowTemplate) -> dict[str, Any]:
     """Write the jobs of the template, and return the rest of its workflow."""
     workflow: dict[str, Any] = {}
-    for key in sorted(template.keys, key=lambda key: key != "on"):  # what expressions refer to comes first
+    for key in sorted(template.keys, key=lambda key: key != "on"):  # first, as expressions refer to it
         writer.scope.place = _PLACES.get(key, "workflow")
         value = template.keys[key](writer)
         if value is not LEFT_OUT:
@@ -75,7 +75,7 @@ def write_template(writer: Writer, jobs: JobWriter, template: WorkflowTemplate) 
 
 
 def _planned_size(share: float) -> int:
-    """Return the size that this share of all workflows stays below; straight lines in the logarithm."""
+    """Return the quantile of sizes for a share, by linear interpolation of the logarithm."""
     upper = bisect_right(_SHARES, share)
     (low_share, low), (high_share, high) = _SIZES[upper - 1], _SIZES[upper]
     part = (share - low_share) / (high_share - low_share)
@@ -83,14 +83,14 @@ def _planned_size(share: float) -> int:
 
 
 def _template_share(size: int) -> float:
-    """Return the share of workflows of that size that are those of a template of a whole workflow."""
+    """Return the share of workflows of a size that come from a template of a whole workflow."""
     if size < 250:
         return 0.0
     return 0.36 if size < 900 else 0.2 if size < 1400 else 0.0
 
 
 def _head(writer: Writer, author: Author, kind: str, size: int) -> dict[str, Any]:
-    """Return all of a workflow but its jobs."""
+    """Return a workflow without its jobs."""
     scope = writer.scope
     workflow: dict[str, Any] = {}
     if (size > 200 or writer.chance(0.85)) and writer.chance(0.98):
@@ -118,7 +118,7 @@ def _head(writer: Writer, author: Author, kind: str, size: int) -> dict[str, Any
 
 
 def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
-    """Write jobs that together take about the size."""
+    """Write jobs with about the given size in total."""
     jobs.env_count = len(writer.scope.env)
     count = _job_count(writer, size)
     shares = [0.25 + writer.random() ** 2 for _ in range(count)]
@@ -146,14 +146,14 @@ def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
 
 
 def _job_count(writer: Writer, size: int) -> int:
-    """Return the number of jobs: one and a geometric number more, which grows with the size."""
+    """Return the number of jobs: one plus a geometric number, whose mean grows with the size."""
     mean = (max(size, 0) / 2600) ** 0.9
     more = int(math.log(1.0 - writer.random()) / math.log(mean / (1.0 + mean))) if mean > 0 else 0
     return 1 + max(0, min(more, size // 350, 60))
 
 
 def _publish_outputs(writer: Writer, workflow: dict[str, Any], jobs: JobWriter) -> None:
-    """Let a workflow that can be called hand on outputs of its jobs."""
+    """Let a reusable workflow pass on outputs of its jobs."""
     outputs = [(job, name) for job, names in writer.scope.outputs.items() for name in names]
     on = workflow["on"]
     if outputs and isinstance(on, dict) and "workflow_call" in on and writer.chance(0.5):

@@ -1,4 +1,4 @@
-"""The author of one workflow: a stream of choices, what was settled so far, and what expressions may refer to."""
+"""The state of one workflow while it is written: random choices, words with fixed values, and the scope."""
 
 import hashlib
 import random
@@ -16,9 +16,9 @@ class Writer:
     Only `random.Random.random` is used, whose numbers are the same on every version of Python.
 
     Attributes:
-        facts: words settled for this workflow (see `Lexicon`), by name.
-        references: the reference `owner/name@version` settled for each action.
-        habits: numbers in [0, 1) that stay the same through a workflow, by name (see `habit`).
+        facts: the values of words that are fixed for this workflow (see `Lexicon`), by name.
+        references: the reference `owner/name@version` of each action in this workflow.
+        habits: numbers in [0, 1) that are fixed for this workflow, by name (see `habit`).
         size: the planned size of the part being written, in characters of compact JSON.
         scope: what exists in this workflow, for expressions to refer to.
     """
@@ -47,7 +47,7 @@ class Writer:
         return items[int(self.random() * len(items))]
 
     def several(self, mean: float, most: int) -> int:
-        """Return a whole number from 1 to most: one and a geometric number more, with about that mean."""
+        """Return a whole number from 1 to most, one plus a geometric number, with about the given mean."""
         count, more = 1, 1.0 - 1.0 / max(mean, 1.0)
         while count < most and self.random() < more:
             count += 1
@@ -79,7 +79,7 @@ class Writer:
         return [items[position] for _, position in keyed]
 
     def habit(self, name: str) -> float:
-        """Return a number in [0, 1) that this author keeps under that name."""
+        """Return a number in [0, 1) that is fixed for this workflow and name."""
         if name not in self.habits:
             self.habits[name] = self.random()
         return self.habits[name]

@@ -1,8 +1,14 @@
 """Errors of the tokenizer: what is wrong with a value, a token sequence or a schema, and where."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nanochat_tct.errors import UserError
+
+
+def pointer_of(path: Iterable[str | int]) -> str:
+    """The JSON pointer (RFC 6901) of a path of keys and indices."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in path)
 
 
 class TokenizerError(UserError):
@@ -43,8 +49,7 @@ class Problem:
     @property
     def pointer(self) -> str:
         """The path as a JSON pointer."""
-        parts = (str(part).replace("~", "~0").replace("/", "~1") for part in self.path)
-        return "".join(f"/{part}" for part in parts)
+        return pointer_of(self.path)
 
     def error(self) -> TokenizerError:
         return TokenizerError(self.pointer, self.message)

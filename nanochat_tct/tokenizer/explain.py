@@ -7,15 +7,13 @@ problems, in time linear in the size of the value for each level of nesting.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 from nanochat_tct.tokenizer.engine import (
     ARRAY_END,
-    CONSTANTS,
     END,
     FIRST_LITERAL,
     MAX_DEPTH,
@@ -23,187 +21,19 @@ from nanochat_tct.tokenizer.engine import (
     OPEN,
     Engine,
     Matcher,
-    automaton_of,
     base_name,
 )
 from nanochat_tct.tokenizer.errors import Problem, TokenizerError
 from nanochat_tct.tokenizer.explain_text import TextChecker
+from nanochat_tct.tokenizer.json_text import Mismatch, Pairs, json_text, scalar_text, shown
 from nanochat_tct.tokenizer.names import is_condition, name_problems, without_names
-from nanochat_tct.tokenizer.wording import MAX_LISTED, Path, did_you_mean, listed, near
+from nanochat_tct.tokenizer.node import Key, Node
+from nanochat_tct.tokenizer.wording import Path, did_you_mean
 
 MAX_INTEGER = 10**309
 EVERY = 2**512 - 1  # all alternatives of a node: what was found wrong counts as right
 WHOLE = ("its keys or values do not make a whole object", "its items do not make a whole array")
 _LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
-
-
-class Pairs(tuple[tuple[str, Any], ...]):
-    """The keys and values of a JSON object in order; unlike a dictionary it keeps a repeated key."""
-
-    __slots__ = ()
-
-
-class Mismatch(Exception):
-    """A value or a base token that the grammar does not allow; callers add to the path as they catch it."""
-
-    def __init__(self, problem: str, *path: str | int, about: str | None = None) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.path = [*reversed(path)]
-        self.about = about  # the key to blame, where the problem is one of an object's keys
-
-    def located(self) -> TokenizerError:
-        parts = (str(part).replace("~", "~0").replace("/", "~1") for part in reversed(self.path))
-        return TokenizerError("".join(f"/{part}" for part in parts), self.problem)
-
-
-class Key:
-    """The node of a key's value, and for each object alternative a mask over the node's alternatives."""
-
-    def __init__(self, target: list[Any]) -> None:
-        self.node, self.masks = target
-
-
-class Node:
-    """A node of the grammar (see compile.py), prepared for messages and half-written documents.
-
-    Attributes:
-        number: of the node.
-        objects: required keys, and the fewest and most keys, of each object alternative, after its bit in masks.
-        shapes: for each of `objects` its index in the masks of a `Key`.
-        arrays: the fewest and most items, and the mask over the items' alternatives, after the bit in masks.
-        item: the number of the node of array items.
-        constants: base tokens of null, true and false, as far as allowed.
-        values: members of enumerations; literals: those of them that are base tokens.
-        opens: a base token begins the value, as several kinds of values are allowed.
-        known, free: what follows keys with a name, and keys that match a set of patterns.
-    """
-
-    def __init__(self, grammar: dict[str, Any], number: int, is_strict: bool = False) -> None:
-        description = grammar["nodes"][number]
-        self.number = number
-        self.item: int | None = description.get("item")
-        left_out = description.get("lenient", ()) if is_strict else ()
-        alternatives = [
-            (1 << index, *each)
-            for index, each in enumerate(description["alternatives"])
-            if index not in left_out
-        ]
-        self.objects = [(bit, *details) for bit, kind, *details in alternatives if kind == "object"]
-        every = [index for index, each in enumerate(description["alternatives"]) if each[0] == "object"]
-        self.shapes = [shape for shape, index in enumerate(every) if index not in left_out]
-        self.arrays = [(bit, *details) for bit, kind, *details in alternatives if kind == "array"]
-        self.constants = {CONSTANTS[kind] for _, kind, *_ in alternatives if kind in CONSTANTS}
-        self.has_numbers = any(kind == "number" for _, kind, *_ in alternatives)
-        self.has_texts = any(kind == "text" for _, kind, *_ in alternatives)
-        self.values = [value for _, kind, *details in alternatives if kind == "enum" for value in details[0]]
-        self.literals = [] if self.has_texts else list(dict.fromkeys(self.values))
-        groups = (self.objects, self.arrays, self.constants, self.has_numbers, self.has_texts or self.values)
-        self.opens = sum(map(bool, groups)) > 1
-        self.known = {name: Key(target) for name, target in description.get("known", {}).items()}
-        self.free = {int(matched): Key(target) for matched, target in description.get("free", {}).items()}
-        self._patterns = [grammar["automata"][number] for number in description.get("patterns", [])]
-
-    @cached_property
-    def kinds(self) -> str:
-        """The kinds of value that are allowed, for messages."""
-        names = ["an object"] * bool(self.objects) + ["an array"] * bool(self.arrays)
-        names += ["a string"] * self.has_texts
-        if self.literals:
-            shown = ", ".join(map(repr, self.literals[:6])) + (", ..." if len(self.literals) > 6 else "")
-            names.append(f"one of {shown}")
-        booleans = {CONSTANTS["true"], CONSTANTS["false"]}
-        # GitHub reads numbers and booleans as strings where it takes strings.
-        if not (self.has_texts and self.has_numbers and self.constants >= booleans):
-            names += ["a number"] * self.has_numbers
-            names += ["a boolean"] * bool(self.constants & booleans)
-            names += ["null"] * (CONSTANTS["null"] in self.constants)
-        return " or ".join(names) if names else "nothing"
-
-    def key(self, name: str) -> Key | None:
-        """What follows a key of this object; None if no alternative has the key."""
-        found = self.known.get(name)
-        if found is not None:
-            return found if any(found.masks[shape] for shape in self.shapes) else None
-        encoded = utf8(name)
-        if any("calls" in each for each in self._patterns):
-            return next(iter(self.free.values()), None)  # only the engine follows calls; see `_key_problems`
-        patterns = [automaton_of(description) for description in self._patterns]
-        return self.free.get(sum(1 << i for i, each in enumerate(patterns) if each.accepts(encoded)))
-
-    def shapes_with(self, names: tuple[str, ...]) -> tuple[int, list[Key]]:
-        """The object alternatives that have exactly these keys, in any order, and what follows each key.
-
-        Raises:
-            Mismatch: there is none.
-        """
-        found: list[Key] = []
-        for name in names:
-            key = self.key(name)
-            if key is None:
-                raise self.unknown_key(name)
-            found.append(key)
-        alive = 0
-        for index, (bit, required, minimum, maximum) in zip(self.shapes, self.objects, strict=True):
-            has_all = all(key.masks[index] for key in found) and set(required) <= set(names)
-            if has_all and len(names) >= minimum and (maximum is None or len(names) <= maximum):
-                alive |= bit
-        if not alive:
-            raise self._why_not(names, found)
-        return alive, found
-
-    def meant(self, name: str) -> list[str]:
-        """The known key that is similar to an unknown one, in a list, or an empty list."""
-        return near([each for each in self.known if self.key(each)], name)
-
-    def unknown_key(self, name: str) -> Mismatch:
-        """The error for a key that no alternative has."""
-        if self.free:
-            return Mismatch(f"a key may not be {name!r}", about=name)
-        names = [each for each in self.known if self.key(each)]
-        hint = did_you_mean(name, names)
-        if not hint and len(names) <= MAX_LISTED:
-            hint = f"; there are: {listed(names)}" if names else "; there are none"
-        return Mismatch(f"unknown key {name!r}{hint}", about=name)
-
-    def _why_not(self, names: tuple[str, ...], found: list[Key]) -> Mismatch:
-        """The error for keys that no alternative has together: that of the alternative that needs the least change."""
-        complaints: list[tuple[int, str, str | None]] = []
-        for index, (_, required, minimum, maximum) in zip(self.shapes, self.objects, strict=True):
-            wrong = [name for name, key in zip(names, found, strict=True) if not key.masks[index]]
-            missing = [name for name in required if name not in names]
-            rest = [name for name in names if name not in wrong]
-            if wrong and required and not missing:
-                text = f"{wrong[0]!r} cannot stand beside {required[0]!r}"
-                complaints.append((len(wrong), text, wrong[0]))
-            elif wrong and rest:
-                beside = ", ".join(map(repr, rest))
-                complaints.append((2 * len(wrong), f"{wrong[0]!r} cannot stand beside {beside}", wrong[0]))
-            elif missing:
-                complaints.append((3 * len(wrong) + len(missing), f"missing {missing[0]!r}", None))
-            elif len(names) < minimum:
-                complaints.append((1, f"has {len(names)} keys, needs at least {minimum}", None))
-            else:
-                complaints.append((4, f"has {len(names)} keys, takes at most {maximum}", None))
-        least = min(score for score, *_ in complaints)
-        nearest = list(dict.fromkeys((text, about) for score, text, about in complaints if score == least))
-        texts = [text for text, _ in nearest]
-        if len(texts) > 1 and all(text.startswith("missing ") for text in texts):
-            return Mismatch("missing one of " + ", ".join(text.removeprefix("missing ") for text in texts))
-        return Mismatch(texts[0], about=nearest[0][1])
-
-    def narrow(self, alive: int, key: Key, accepted: int) -> int:
-        """The object alternatives that allow a key's value, which some alternatives of the key's node accept."""
-        for index, (bit, *_) in zip(self.shapes, self.objects, strict=True):
-            if alive & bit and not key.masks[index] & accepted:
-                alive &= ~bit
-        return alive
-
-    def length_problem(self, alive: int, length: int) -> Mismatch:
-        """The error for a length that none of the given array alternatives has."""
-        least = min(minimum for bit, minimum, _, _ in self.arrays if alive & bit)
-        wanted = f"needs at least {least}" if length < least else "takes fewer"
-        return Mismatch(f"an array of {length} items where the schema {wanted}")
 
 
 class Explainer:
@@ -329,7 +159,7 @@ class Explainer:
             if character > "\xff" and character != END:
                 return Mismatch("a structure token inside a text")
             what = "string" if node.has_texts else "number"
-            return Mismatch(f"a {what} does not have the form that is asked for here")
+            return Mismatch(f"a {what} does not have the required form")
         return Mismatch(f"base token {position} ({name}) is not one of {node.kinds}")
 
 
@@ -494,7 +324,7 @@ class _Search:
 
     def _check_text(self, node: Node, value: str, path: Path) -> None:
         if not self.is_github:
-            self._report(path, f"{shown(value)} does not have the form that is asked for here")
+            self._report(path, f"{shown(value)} does not have the required form")
             return
         found = self._text_checker(node, path, is_key=False).problems(value)
         for offset, message in found:
@@ -525,64 +355,6 @@ class _Search:
             if not self.matcher.allows("x" + END):
                 message = message.replace(" a string", " an expression")
         return message.replace("an object", "a mapping").replace("an array", "a list")
-
-
-def json_text(value: Any, depth: int = 0) -> str:
-    """A value as JSON. Arrays and objects deeper than a document may nest become [].
-
-    Raises:
-        Mismatch: the value is not a JSON value.
-    """
-    if value is None or isinstance(value, str | int | float):
-        if isinstance(value, str):
-            utf8(value)
-        return scalar_text(value)
-    if isinstance(value, dict | Pairs | list) and depth > MAX_DEPTH:
-        return "[]"
-    parts: list[str] = []
-    part: Any = ""
-    pairs = value.items() if isinstance(value, dict) else value if isinstance(value, Pairs) else ()
-    for name, _ in pairs:
-        if type(name) is not str:
-            raise Mismatch("a key is not a string")
-        utf8(name)
-    try:
-        if isinstance(value, list):
-            for item in value:
-                part = len(parts)
-                parts.append(json_text(item, depth + 1))
-            return f"[{','.join(parts)}]"
-        if isinstance(value, dict | Pairs):
-            for part, child in pairs:
-                parts.append(f"{scalar_text(part)}:{json_text(child, depth + 1)}")
-            return f"{{{','.join(parts)}}}"
-    except Mismatch as error:
-        error.path.append(part)
-        raise
-    raise Mismatch(f"a {type(value).__name__} is not a JSON value")
-
-
-scalar_text = json.JSONEncoder(ensure_ascii=False).encode
-
-
-def utf8(text: str) -> bytes:
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise Mismatch(f"{shown(text)} has a lone surrogate, which is not Unicode text") from None
-
-
-def shown(value: Any) -> str:
-    """A value for a message, cut if it is long."""
-    text = ascii(_plain(value))
-    return text if len(text) <= 60 else text[:56] + "...'"
-
-
-def _plain(value: Any) -> Any:
-    """A value with dictionaries in place of Pairs."""
-    if type(value) is Pairs:
-        return {name: _plain(child) for name, child in value}
-    return [_plain(item) for item in value] if type(value) is list else value
 
 
 def contradiction(value: Any) -> str:

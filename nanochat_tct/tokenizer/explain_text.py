@@ -96,7 +96,7 @@ class TextChecker:
             if begin and not self.start().allows(base_tokens(text[:opening] + "${{ 0")):
                 if self.is_condition:
                     break
-                message = "" if self.is_strict else "no expression may stand here: write the text itself"
+                message = "" if self.is_strict else "no expression is allowed here: write the text itself"
                 return opening, message, None
             expression = Expression(text, begin, end, self.start, self.is_condition, self.is_strict)
             offset, message, span = expression.problem(max(at, begin))
@@ -127,8 +127,8 @@ class TextChecker:
         if not text:
             return 0, "the text must not be empty"
         if "${{" in text:
-            return at, "here stands one ${{ }} with nothing around it, or a text without any"
-        return at, f"{_short(text)} does not have the form that is asked for here"
+            return at, "this must be a single ${{ }} with nothing around it, or a text without one"
+        return at, f"{_short(text)} does not have the required form"
 
 
 def _replaced(text: str, begin: int, end: int, value: str) -> str | None:
@@ -178,7 +178,7 @@ def _uses_problem(text: str, is_step: bool) -> Found:
     if is_step and is_action and "/.github/workflows" not in text:
         return 0, ""
     if "${{" in text:
-        return 0, "no expression may stand here: GitHub reads it before anything runs"
+        return 0, "no expression is allowed here: GitHub reads it before anything runs"
     if is_step and re.match(r"[^/]*/[^/]*/\.github/workflows", text):
         return 0, "a workflow is used by a job, not by a step: move 'uses' to the job"
     if at and re.fullmatch("[0-9a-fA-F]{7,8}", version):

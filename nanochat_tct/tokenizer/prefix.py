@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nanochat_tct.tokenizer.engine import ARRAY_END, END, FALSE, NULL, NUMBER, OBJECT_END, TRUE, Matcher
-from nanochat_tct.tokenizer.errors import TokenizerError
-from nanochat_tct.tokenizer.explain import Explainer, Mismatch, Node, json_text, scalar_text, utf8
+from nanochat_tct.tokenizer.errors import TokenizerError, pointer_of
+from nanochat_tct.tokenizer.explain import Explainer
+from nanochat_tct.tokenizer.json_text import Mismatch, json_text, scalar_text, utf8
+from nanochat_tct.tokenizer.node import Node
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class _Opened:
                     raise Mismatch(f"a key may not be {name!r}" if node.free else f"unknown key {name!r}")
                 self.text.append(f"{',' if index else ''}{scalar_text(name)}:")
                 if is_cut(child):
-                    below = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+                    below = pointer + pointer_of([name])
                     return self.write(self.explainer.node(key.node), child, depth + 1, below)
                 self.explainer.accepted(key.node, child, depth + 1)
                 self.text.append(json_text(child))

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from nanochat_tct.tokenizer.engine import DONE, END, LENIENT, PAD, PROMPT, STRICT, Engine, Matcher, base_name
-from nanochat_tct.tokenizer.errors import Problem, TokenizerError
-from nanochat_tct.tokenizer.explain import Explainer, Pairs
+from nanochat_tct.tokenizer.errors import Problem, TokenizerError, pointer_of
+from nanochat_tct.tokenizer.explain import Explainer
+from nanochat_tct.tokenizer.json_text import Pairs
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
 from nanochat_tct.tokenizer.vocabulary import GITHUB_FORMAT, builtin_path, load_vocabulary
 
@@ -248,8 +249,7 @@ class Tokenizer:
         if matcher.advance_tokens(array("I", tokens)) == len(tokens):
             return None
         frames = matcher.frames()
-        parts = [str(detail) for kind, _, detail in frames[:-1] if kind in ("array", "object")]
-        return "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in parts)
+        return pointer_of(detail for kind, _, detail in frames[:-1] if kind in ("array", "object"))
 
     def masks_of(self, tokens: Sequence[int]) -> list[bytes]:
         """The mask of legal tokens at the position of each token of a document.
@@ -286,8 +286,8 @@ class Tokenizer:
 class TokenMatcher:
     """Follows a document token by token, as generation does.
 
-    With a vocabulary of GitHub's language, its language service has nothing to complain of in the generated part. It may
-    complain of the prompt; a text that the prompt has begun is ended first.
+    With a vocabulary of GitHub's language, GitHub's language service has no complaint about the generated part. It may
+    complain about the prompt; a text that the prompt has begun is ended first.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 
 from rich.console import Console
 
-from nanochat_tct.config import to_dict, to_yaml
+from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
+from nanochat_tct.documents import to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_folder
 from nanochat_tct.model.checkpoint import exclusive

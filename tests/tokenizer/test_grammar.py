@@ -11,7 +11,7 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.engine import MAX_DEPTH, Matcher
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
-from nanochat_tct.tokenizer.explain import Pairs
+from nanochat_tct.tokenizer.json_text import Pairs
 from tests.support.grammars import Grammar
 from tests.support.schemas import SCHEMAS, values
 
