@@ -24,7 +24,7 @@ from nanochat_tct.tuning.ledger import IDLE_TIME, MICRO, START_UP, Ledger
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, Repeating, tick_seconds
 from nanochat_tct.tuning.records import Head, Interrupted, Slots
-from nanochat_tct.tuning.scheduler import Scheduler
+from nanochat_tct.tuning.scheduler import START_SECONDS, Scheduler
 from nanochat_tct.tuning.table import LiveTable
 from nanochat_tct.tuning.trial import Losers, config_of, covers_rest, work
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nanochat_tct.tuning.pool import Pool
 
 ERRORS = "errors.txt"  # beside the log of a trial: what its lost workers said
+TRAINING = 0.8  # of the budget, that a sweep on a budget of time should train for
 POLL_SECONDS = 0.2  # how often a sweep looks for news of its workers
 
 
@@ -71,6 +72,7 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
     elif sweep.config.dry_run:
         most = of_budget(sweep.ledger.terms, sum(spec.reserve for spec in sweep.probes()))
         console.print(f"dry run: the sizes are measured first, which spends {most} at most")
+    began = time.monotonic()
     if dashboard := start_ray():
         print(f"Ray's dashboard: http://{dashboard} (its token: ray get-auth-token)", flush=True)
     import ray
@@ -83,6 +85,7 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
     sweep.slots = sweep.config.concurrency or slots_of(sweep.base, ray.cluster_resources())
     for note in (Slots(sweep.slots), Head(socket.gethostname(), software()), Interrupted(False)):
         sweep.ledger.note(note)
+    warn_of_costly_start(sweep, time.monotonic() - began)
     serving = serve(sweep.folder) if is_remote(sweep.output) else nullcontext()
     signals.at_once = False
     with (
@@ -95,6 +98,23 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
     if idle.error:
         raise idle.error
     return 0 if is_done and signals.received is None else signals.exit_code or 130
+
+
+def warn_of_costly_start(sweep: Scheduler, seconds: float) -> None:
+    """Say so, before anything is spent, where starting workers costs more than TRAINING leaves.
+
+    Args:
+        seconds: that Ray took to start, which a worker takes too: both import much.
+    """
+    terms = sweep.ledger.terms
+    left, workers = terms.capacity - sweep.ledger.spent, sweep.slots * sweep.base.num_workers
+    cost = workers * max(seconds, START_SECONDS) * MICRO
+    if terms.is_timed and 0 < left < cost / (1 - TRAINING):
+        print(
+            f"starting {workers} workers takes about {seconds:.0f} s here, {min(1.0, cost / left):.0%} of the "
+            f"{money(terms, left)} there is: training will have less than {TRAINING:.0%}",
+            file=sys.stderr,
+        )
 
 
 class Trials:

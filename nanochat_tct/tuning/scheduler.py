@@ -52,7 +52,8 @@ TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
 WIDENINGS = 2  # of a size's range, at most
 EDGE_STEP = 3.0  # a rate beyond the edge is so many times the last one
 LEAST_ODDS = 0.05  # of being the best size, for which more trials of it are worth their money
-LEAST_SECONDS = 3.0  # far less than the start of a worker takes
+START_SECONDS = 3.0  # less than the start of a worker takes
+LEAST_SECONDS = 1.0  # less than a trial takes on a worker that has started
 LONG_ENOUGH = 0.5  # of a first trial: another sweep's of that length need not be made again
 
 
@@ -346,8 +347,8 @@ class Scheduler:
         """The message for a budget that does not buy the least, which it names; None for one that does.
 
         This decides before anything is spent. Where the budget is in time, and some size is not measured yet, it
-        counts only the starts of workers; it decides again once all are measured. Where idle workers have cost too
-        much, the final run gets what is left, however little that is.
+        counts only the start of workers and a second for each trial; it decides again once all are measured. Where
+        idle workers have cost too much, the final run gets what is left, however little that is.
         """
         if self.is_idle_too_long:
             return None
@@ -359,6 +360,8 @@ class Scheduler:
         probes = [at_least.start_up if self.is_timed else spec.reserve for spec in self.probes()]
         number, windows = self.trials_left(), min(max(self.batches), self.validation_windows)
         gone = self.sweep_gone + sum(probes)
+        if not is_priced:
+            gone += START_SECONDS * self.slots * self.base.num_workers * MICRO
         least = least_budget(self.config, number, trials, finals, windows, gone)
         if self.is_timed and probes:
             least = max(least, (self.sweep_gone + sum(probes) / PROBE_SHARE) / self.config.sweep_share)
