@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,18 @@ from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.storage.object_storage import is_remote
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.nodes import check_node
-from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.records import Head
 from nanochat_tct.tuning.trial import work
 
 DRAIN_SECONDS = 2.0  # how often a worker on a cluster asks whether its machine is to go
-LATE_SECONDS = (
-    3.0  # after the first worker of a trial the others end; later they hang, as one of them was lost
-)
 START_TRIES = 3  # of a slot's workers in a row, before the sweep ends
+STARTED, LOST, NO_STORAGE = (
+    "started",
+    "lost",
+    "no storage",
+)  # how a call to a worker ends, beside a trial's results
 WAIT_LINE_SECONDS = 30.0  # between lines while workers start
 
 
@@ -59,11 +60,12 @@ class TrialWorker:
         if on_cluster:
             threading.Thread(target=self._watch_machine, daemon=True).start()
 
-    def check(self, data_dir: str) -> None:
+    def check(self, data_dir: str) -> dict[str, Any]:
         """Raises: UserError where this machine lacks the data, or has other software than the head."""
         head = self.ledger.latest(Head)
         assert head is not None
         check_node(data_dir, (head.host, head.software))
+        return {"status": STARTED}
 
     def serve(self) -> tuple[str, int]:
         """Serve the store by which the workers of a trial find each other. Returns: address and port."""
@@ -121,42 +123,16 @@ class TrialWorker:
 class Slot:
     """The workers that a trial takes, on one machine if possible."""
 
+    names: list[str]  # of the workers
     workers: list[Any]  # handles of TrialWorker
     group: Any  # Ray's placement group
     starting: list[Any]  # a call to each, which answers once it has started; empty when all have
     failed_starts: int = 0
-    is_busy: bool = False
+    trial: str | None = None  # that it trains
 
     @property
     def is_free(self) -> bool:
-        return not self.is_busy and not self.starting
-
-
-@dataclass
-class Job:
-    """A trial at work."""
-
-    trial: str
-    slots: list[Slot]
-    calls: list[Any]  # by rank
-    done: dict[int, dict[str, Any] | Exception] = field(default_factory=dict)  # by rank
-    over_since: float | None = None  # the first worker has ended, or another one with an error
-
-    def take(self, rank: int, outcome: dict[str, Any] | Exception) -> None:
-        self.done[rank] = outcome
-        if rank == 0 or isinstance(outcome, Exception) or outcome["status"] == "failed":
-            self.over_since = self.over_since or time.monotonic()
-
-    @property
-    def is_over(self) -> bool:
-        if len(self.done) == len(self.calls):
-            return True
-        return self.over_since is not None and time.monotonic() - self.over_since > LATE_SECONDS
-
-    @property
-    def outcome(self) -> dict[str, Any] | Exception:
-        """What the trial ended with: the first worker's, or else the first one that failed."""
-        return self.done.get(0, next(iter(self.done.values())))
+        return self.trial is None and not self.starting
 
 
 class Pool:
@@ -172,9 +148,10 @@ class Pool:
         from nanochat_tct.training.ray_driver import worker_resources
 
         self.base = base
+        self.name = f"{folder.name}-{os.getpid()}"  # of the workers, with a number
         self.resources = worker_resources(base, ray.cluster_resources())
         self.arguments = str(folder), output, base.use_gpu, "RAY_ADDRESS" in os.environ
-        self.jobs: list[Job] = []
+        self.started = 0  # workers so far
         self.slots = [self._start() for _ in range(slots)]
         self.waits_since = self.said_at = time.monotonic()
 
@@ -187,11 +164,6 @@ class Pool:
     def starting(self) -> int:
         """Workers that have not started."""
         return sum(len(slot.starting) for slot in self.slots)
-
-    @property
-    def running(self) -> set[str]:
-        """The trials at work."""
-        return {job.trial for job in self.jobs}
 
     def has_room(self, workers: int) -> bool:
         """Whether so many workers are free."""
@@ -209,8 +181,10 @@ class Pool:
             num_gpus=self.resources.get("GPU", 0),
             scheduling_strategy=PlacementGroupSchedulingStrategy(group),
         )
-        workers = [actor.remote(*self.arguments) for _ in range(number)]
-        return Slot(workers, group, [worker.check.remote(self.base.data_dir) for worker in workers])
+        names = [f"{self.name}-{self.started + index}" for index in range(number)]
+        self.started += number
+        workers = [actor.options(name=name).remote(*self.arguments) for name in names]
+        return Slot(names, workers, group, [worker.check.remote(self.base.data_dir) for worker in workers])
 
     def _stop(self, slot: Slot) -> None:
         import ray
@@ -229,69 +203,43 @@ class Pool:
         while self.size < workers:
             self.slots.append(self._start())
 
-    def begin(self, trial: str, workers: int) -> None:
-        """Let free workers begin a trial."""
+    def take(self, trial: str, workers: int) -> list[str]:
+        """Reserve free workers for a trial. Returns: their names."""
         slots = [slot for slot in self.slots if slot.is_free][: -(-workers // self.base.num_workers)]
-        team = [worker for slot in slots for worker in slot.workers][:workers]
         for slot in slots:
-            slot.is_busy = True
-        address = team[0].serve.remote() if workers > 1 else None
-        calls = [worker.train.remote(trial, rank, workers, address) for rank, worker in enumerate(team)]
-        self.jobs.append(Job(trial, slots, calls))
+            slot.trial = trial
+        return [name for slot in slots for name in slot.names][:workers]
 
-    def poll(self, seconds: float) -> list[tuple[str, dict[str, Any] | Exception]]:
-        """Wait up to so many seconds for news. Returns: trials that ended, and what with.
+    def give_back(self, trial: str, to_restart: bool) -> None:
+        """Free the workers of a trial, or start others in place of them."""
+        for slot in list(self.slots):
+            if slot.trial == trial:
+                slot.trial = None
+                if to_restart:
+                    self._restart(slot)
 
-        Raises: UserError when workers do not start.
-        """
+    def poll(self) -> None:
+        """Look which workers have started. Raises: UserError when they do not start."""
         import ray
 
-        at_work = {
-            call: (job, rank)
-            for job in self.jobs
-            for rank, call in enumerate(job.calls)
-            if rank not in job.done
-        }
         starting = {call: slot for slot in self.slots for call in slot.starting}
-        calls = [*at_work, *starting]
-        if not calls:
-            time.sleep(seconds)
-        for call in ray.wait(calls, timeout=seconds)[0] if calls else ():
-            outcome = _outcome(call)
-            if call in at_work:
-                job, rank = at_work[call]
-                job.take(rank, outcome)
-            else:
-                self._has_started(starting[call], call, outcome)
+        for call in ray.wait(list(starting), num_returns=len(starting), timeout=0)[0] if starting else ():
+            self._has_started(starting[call], call, outcome_of(call))
         self._say_what_waits()
-        return [self._end(job) for job in list(self.jobs) if job.is_over]
 
-    def _has_started(self, slot: Slot, call: Any, outcome: dict[str, Any] | Exception) -> None:
+    def _has_started(self, slot: Slot, call: Any, outcome: dict[str, Any]) -> None:
         if slot not in self.slots:
             return  # another of its workers failed, and it is started again
-        if not isinstance(outcome, Exception):
+        if outcome["status"] == STARTED:
             slot.starting.remove(call)
             return
-        if isinstance(outcome, UserError):
-            raise outcome
+        if outcome["status"] == "failed":
+            raise UserError(outcome["why"])
         if slot.failed_starts + 1 == START_TRIES:
-            raise UserError(f"workers do not start: {last_line(outcome)}")
-        place = self.slots.index(slot)
+            raise UserError(f"workers do not start: {outcome['why']}")
+        position = self.slots.index(slot)
         self._restart(slot)
-        self.slots[place].failed_starts = slot.failed_starts + 1
-
-    def _end(self, job: Job) -> tuple[str, dict[str, Any] | Exception]:
-        """Free the workers of a trial, or start others in place of those that are lost, hang or are to go."""
-        self.jobs.remove(job)
-        outcome = job.outcome
-        is_lost = len(job.done) < len(job.calls) or any(
-            isinstance(each, Exception) or each["status"] == PREEMPTED for each in job.done.values()
-        )
-        for slot in job.slots:
-            slot.is_busy = False
-            if is_lost:
-                self._restart(slot)
-        return job.trial, outcome
+        self.slots[position].failed_starts = slot.failed_starts + 1
 
     def _say_what_waits(self) -> None:
         now = time.monotonic()
@@ -322,18 +270,23 @@ def pool_of(base: ResolvedConfig, folder: Path, output: str, slots: int) -> Iter
         pool.close()
 
 
-def _outcome(call: Any) -> dict[str, Any] | Exception:
-    """What a call to a worker returned, or the error that it or Ray raised."""
+def outcome_of(call: Any) -> dict[str, Any]:
+    """What a call to a worker returned, or the error that it or Ray raised, with its `status`."""
     import ray
 
     try:
-        return ray.get(call) or {}
+        outcome: dict[str, Any] = ray.get(call)
+        return outcome
     except ray.exceptions.RayTaskError as error:
-        return error.cause if isinstance(error.cause, UserError) else error
+        if isinstance(error.cause, StorageError):
+            return {"status": NO_STORAGE, "why": str(error.cause)}
+        if isinstance(error.cause, UserError):
+            return {"status": "failed", "why": str(error.cause)}
+        return lost(error)
     except ray.exceptions.RayError as error:
-        return error
+        return lost(error)
 
 
-def last_line(error: Exception) -> str:
-    """What an error says in the end; one of Ray's has the traceback of the worker."""
-    return str(error).strip().splitlines()[-1]
+def lost(error: Exception) -> dict[str, Any]:
+    """The outcome of a worker that is gone; an error of Ray ends with what happened, after the traceback."""
+    return {"status": LOST, "why": str(error).strip().splitlines()[-1], "error": str(error)}

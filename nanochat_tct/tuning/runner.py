@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
@@ -16,8 +16,7 @@ from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.storage.object_storage import is_remote
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.nodes import software
-from nanochat_tct.training.ray_driver import iters_saved
-from nanochat_tct.training.signals import PREEMPTED, StopSignals
+from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.amounts import money, of_budget
 from nanochat_tct.tuning.forecast import show_forecast
 from nanochat_tct.tuning.ledger import IDLE_TIME, MICRO, START_UP, Ledger
@@ -26,14 +25,13 @@ from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, Repeating, tick_s
 from nanochat_tct.tuning.records import Head, Interrupted, Slots
 from nanochat_tct.tuning.scheduler import START_SECONDS, Scheduler
 from nanochat_tct.tuning.table import LiveTable
-from nanochat_tct.tuning.trial import Losers, config_of, covers_rest, work
+from nanochat_tct.tuning.trial import Losers, covers_rest, work
 
 if TYPE_CHECKING:
-    from nanochat_tct.tuning.pool import Pool
+    pass
 
-ERRORS = "errors.txt"  # beside the log of a trial: what its lost workers said
+TRIAL_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 TRAINING = 0.8  # of the budget, that a sweep on a budget of time should train for
-POLL_SECONDS = 0.2  # how often a sweep looks for news of its workers
 
 
 def run_alone(sweep: Scheduler) -> bool:
@@ -73,11 +71,15 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
         most = of_budget(sweep.ledger.terms, sum(spec.reserve for spec in sweep.probes()))
         console.print(f"dry run: the sizes are measured first, which spends {most} at most")
     began = time.monotonic()
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     if dashboard := start_ray():
         print(f"Ray's dashboard: http://{dashboard} (its token: ray get-auth-token)", flush=True)
     import ray
+    from ray import tune
 
     from nanochat_tct.tuning.pool import pool_of
+    from nanochat_tct.tuning.search import SweepSearch, run_trial
 
     if sweep.base.use_gpu and os.environ.get("RAY_ADDRESS"):
         # Those of one trial: nothing is reserved yet, so waiting costs nothing of the budget.
@@ -94,10 +96,18 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
         IdleMeter(sweep, lambda: pool.starting) as idle,
         LiveTable(sweep.ledger, console, signals.tell),
     ):
-        is_done = Trials(sweep, pool, lambda: show_forecast(sweep, console)).run()
-    if idle.error:
-        raise idle.error
-    return 0 if is_done and signals.received is None else signals.exit_code or 130
+        search = SweepSearch(sweep, pool, lambda: show_forecast(sweep, console))
+        tuner = tune.Tuner(
+            tune.with_resources(run_trial, {"CPU": 0, "memory": TRIAL_MEMORY}),
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=-1, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name=time.strftime("%Y%m%d-%H%M%S"), storage_path=str(sweep.folder / "tune"), verbose=0
+            ),
+        )
+        tuner.fit()
+    if error := search.error or idle.error:
+        raise error
+    return 0 if search.is_done and signals.received is None else signals.exit_code or 130
 
 
 def warn_of_costly_start(sweep: Scheduler, seconds: float) -> None:
@@ -115,92 +125,6 @@ def warn_of_costly_start(sweep: Scheduler, seconds: float) -> None:
             f"{money(terms, left)} there is: training will have less than {TRAINING:.0%}",
             file=sys.stderr,
         )
-
-
-class Trials:
-    """Gives the trials of a sweep to its workers, and settles them."""
-
-    def __init__(self, sweep: Scheduler, pool: "Pool", on_plan: Callable[[], None]) -> None:
-        """Args:
-        on_plan: called once, when all sizes are probed.
-        """
-        self.sweep, self.ledger, self.pool, self.on_plan = sweep, sweep.ledger, pool, on_plan
-        self.is_planned = sweep.is_probed
-        self.losers = Losers(sweep.ledger)
-        self.losses: dict[str, tuple[int, int]] = {}  # of a trial: iters saved; losses in a row without more
-        self.error: UserError | None = None
-
-    def run(self) -> bool:
-        """Returns: False when it was interrupted.
-
-        Raises: UserError when the sweep cannot continue; trials that are at work come to their end before.
-        """
-        is_done = False
-        while True:
-            for trial, outcome in self.pool.poll(POLL_SECONDS):
-                self.end(trial, outcome)
-            self.ledger.refresh()
-            is_stopping = self.error is not None or self.ledger.is_interrupted
-            if not is_stopping:
-                try:
-                    is_done = self.begin_all()
-                except UserError as error:
-                    self.error, is_stopping = error, True
-            if is_done or (is_stopping and not self.pool.jobs):
-                break
-        if self.error is not None:
-            raise self.error
-        return is_done
-
-    def begin_all(self) -> bool:
-        """Begin what there is to do now. Returns: whether all is done."""
-        while self.pool.has_room(self.sweep.base.num_workers):
-            if not self.is_planned and self.sweep.is_probed:
-                self.is_planned = True
-                self.on_plan()
-            trial = self.sweep.next_trial(self.pool.running)
-            if not isinstance(trial, str):
-                return trial is False
-            workers = self.ledger.accounts[trial].workers
-            self.pool.grow(workers)
-            if not self.pool.has_room(workers):
-                break
-            if covers_rest(self.ledger, trial):
-                self.pool.begin(trial, workers)
-        return False
-
-    def end(self, trial: str, outcome: dict[str, Any] | Exception) -> None:
-        """Settle a trial that has ended; one that was stopped or lost its workers stays open, and is begun again."""
-        self.ledger.refresh()
-        try:
-            if not self.ledger.accounts[trial].is_open:
-                pass  # its worker settled it, as it could not stop in time
-            elif isinstance(outcome, StorageError):
-                self.error = outcome
-            elif isinstance(outcome, Exception):
-                self.lost(trial, outcome)
-            elif outcome["status"] not in (INTERRUPTED, PREEMPTED):
-                self.ledger.settle(trial, outcome)
-            self.losers.remove()
-        except UserError as error:  # object storage refuses
-            self.error = error
-
-    def lost(self, trial: str, error: Exception) -> None:
-        """Give a trial up whose workers were lost more than `max_failures` times without a new checkpoint."""
-        from nanochat_tct.tuning.pool import last_line
-
-        config = config_of(self.ledger.accounts[trial])
-        saved, (before, times) = iters_saved(config), self.losses.get(trial, (-1, 0))
-        times = 1 if saved > before else times + 1
-        self.losses[trial] = saved, times
-        log = os.path.join(config.log_dir, config.run_name, ERRORS)
-        os.makedirs(os.path.dirname(log), exist_ok=True)
-        with open(log, "a", encoding="utf-8") as file:
-            file.write(f"{error}\n")
-        print(f"{trial}: a worker was lost ({last_line(error)})", file=sys.stderr)
-        if times > config.max_failures:
-            why = f"workers were lost more than {config.max_failures} times in a row: {last_line(error)}; see {log}"
-            self.ledger.settle(trial, {"status": "failed", "why": why})
 
 
 def slots_of(base: TrainConfig, cluster: dict[str, float]) -> int:

@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct.tuning import pool
-from nanochat_tct.tuning.pool import Job, Pool
-from nanochat_tct.tuning.runner import Trials, warn_of_costly_start
+from nanochat_tct.tuning import search
+from nanochat_tct.tuning.pool import LOST, Pool
+from nanochat_tct.tuning.runner import warn_of_costly_start
+from nanochat_tct.tuning.search import Job, SweepSearch
 from tests.tuning.test_sweep import make_sweep
 
 FINISHED = {"status": "finished"}
+GONE = {"status": LOST, "why": "its process is gone"}
 
 
-def job(*outcomes: dict[str, Any] | Exception | None) -> Job:
+def job(*outcomes: dict[str, Any] | None) -> Job:
     """A trial whose workers have ended, by rank, or are still at work (None)."""
-    made = Job("a", [], list(outcomes))
+    made = Job(list(outcomes))
     for rank, outcome in enumerate(outcomes):
         if outcome is not None:
             made.take(rank, outcome)
@@ -26,13 +28,15 @@ def job(*outcomes: dict[str, Any] | Exception | None) -> Job:
 def test_a_trial_is_over_when_all_its_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first worker may measure the model alone; the others do not wait for one that was lost."""
     assert job(FINISHED).is_over and job(FINISHED, FINISHED).is_over
-    early, lost, late = job(None, FINISHED), job(None, RuntimeError("lost")), job({"status": "cut"}, None)
+    early, lost, late = job(None, FINISHED), job(None, GONE), job({"status": "cut"}, None)
     assert not early.is_over and not lost.is_over and not late.is_over
-    now = time.monotonic() + pool.LATE_SECONDS + 1
+    now = time.monotonic() + search.LATE_SECONDS + 1
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert not early.is_over and lost.is_over and late.is_over
-    assert late.outcome == {"status": "cut"} and isinstance(lost.outcome, RuntimeError)
-    assert job(FINISHED, {"status": "failed"}).outcome == FINISHED
+    assert late.outcome == {"status": "cut", "to_restart": True} and lost.outcome == GONE | {
+        "to_restart": True
+    }
+    assert job(FINISHED, {"status": "failed"}).outcome == FINISHED | {"to_restart": False}
 
 
 def test_losses_count_only_without_a_new_checkpoint(
@@ -40,14 +44,14 @@ def test_losses_count_only_without_a_new_checkpoint(
 ) -> None:
     sweep = make_sweep(tmp_path, max_failures=1)
     trial = str(sweep.next_trial(set()))
-    trials = Trials(sweep, Pool.__new__(Pool), lambda: None)
+    trials = SweepSearch(sweep, Pool.__new__(Pool), lambda: None)
     run_dir = sweep.folder / "runs" / trial
     for iters in (0, 5, 10):
         if iters:
             (run_dir / f"iter_{iters:08d}").mkdir(parents=True)
-        trials.end(trial, RuntimeError("its process is gone"))
+        trials.lost(trial, GONE)
         assert sweep.ledger.accounts[trial].is_open
-    trials.end(trial, RuntimeError("Traceback\nits process is gone"))
+    trials.lost(trial, GONE | {"error": "Traceback\nits process is gone"})
     result = sweep.ledger.accounts[trial].result
     assert result["status"] == "failed" and "more than 1 times in a row: its process is gone" in result["why"]
     assert capsys.readouterr().err.count("a worker was lost (its process is gone)") == 4
