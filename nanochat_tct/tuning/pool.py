@@ -176,14 +176,15 @@ class Pool:
 
         number = self.base.num_workers
         group = placement_group([self.resources] * number)
-        actor: Any = ray.remote(TrialWorker).options(
-            num_cpus=self.resources["CPU"],
-            num_gpus=self.resources.get("GPU", 0),
-            scheduling_strategy=PlacementGroupSchedulingStrategy(group),
-        )
+        actor: Any = ray.remote(TrialWorker)
+        options: dict[str, Any] = {
+            "num_cpus": self.resources["CPU"],
+            "num_gpus": self.resources.get("GPU", 0),
+            "scheduling_strategy": PlacementGroupSchedulingStrategy(group),
+        }
         names = [f"{self.name}-{self.started + index}" for index in range(number)]
         self.started += number
-        workers = [actor.options(name=name).remote(*self.arguments) for name in names]
+        workers = [actor.options(name=name, **options).remote(*self.arguments) for name in names]
         return Slot(names, workers, group, [worker.check.remote(self.base.data_dir) for worker in workers])
 
     def _stop(self, slot: Slot) -> None:

@@ -104,7 +104,7 @@ class SweepSearch(Searcher):
         self.error: UserError | None = None  # raised here it would be lost in Ray's own
 
     def suggest(self, trial_id: str) -> Any:
-        """The name of the next `trial` and of its `workers`; None: not now; FINISHED."""
+        """The name of the next `trial` and of its `workers`, and what Ray's tables show; None: not now; FINISHED."""
         try:
             self.pool.poll()
             self.ledger.refresh()
@@ -129,7 +129,9 @@ class SweepSearch(Searcher):
                 break
             if covers_rest(self.ledger, trial):
                 self.running[trial_id] = trial
-                return {"trial": trial, "workers": self.pool.take(trial, workers)}
+                settings = self.ledger.accounts[trial].settings
+                shown = {"size": settings["size"], "learning_rate": settings["config"]["learning_rate"]}
+                return {"trial": trial, "workers": self.pool.take(trial, workers)} | shown
         return None
 
     def on_trial_complete(
