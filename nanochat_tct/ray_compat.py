@@ -125,6 +125,13 @@ def is_preempted() -> bool:
     return get_train_context().preemption_context.preemption_info is not None
 
 
+def draining_nodes() -> set[str]:
+    """Ids of the nodes that are about to go; for processes that are not Ray Train's, which nobody tells."""
+    from ray._private.state import state
+
+    return set(state.get_draining_nodes())
+
+
 def reserve_for(seconds: int) -> None:
     """In Ray Train's controller: how long an elastic run's CPUs or GPUs stay reserved after its driver was killed.
 

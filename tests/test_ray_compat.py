@@ -107,6 +107,15 @@ def test_a_worker_knows_that_its_machine_is_to_go(monkeypatch: pytest.MonkeyPatc
     assert "preemption_info" in PreemptionContext.__dataclass_fields__ and ray.train.get_preemption_info
 
 
+def test_nodes_that_are_to_go_can_be_asked_for() -> None:
+    """Ray Train's own watcher asks the same; test_killed_node.py shows what a worker makes of it."""
+    from ray._private.state import GlobalState, state
+    from ray.train.v2._internal.execution import preemption
+
+    assert isinstance(state, GlobalState) and not inspect.signature(state.get_draining_nodes).parameters
+    assert "get_draining_nodes" in names_in(preemption._get_draining_nodes)
+
+
 def test_how_long_a_reservation_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The client looks the number up at each request."""
     from ray.train.v2._internal.execution.scaling_policy import autoscaling_coordinator_client as client

@@ -79,7 +79,6 @@ def with_retries(
     start: Callable[[], Result],
     config: ResolvedConfig,
     say: Callable[[str], None],
-    fatal: tuple[type[Exception], ...] = (UserError,),
 ) -> Result:
     """Start workers until they end by themselves. Ray Train replaces lost ones `max_failures` times.
 
@@ -89,8 +88,7 @@ def with_retries(
     Args:
         start: starts the workers and waits for their end; raises Ray Train's WorkerGroupError.
         say: prints a line.
-        fatal: kinds of errors of a worker, the worst first, after which nothing is started again.
-    Raises: the worst of the workers' errors that is fatal; WorkersLost; WorkerGroupError for all others.
+    Raises: UserError of a worker, after which nothing is started again; WorkersLost; WorkerGroupError for all others.
     """
     from ray.train import WorkerGroupError
 
@@ -100,10 +98,9 @@ def with_retries(
             return start()
         except WorkerGroupError as error:
             failures = list(error.worker_failures.values())
-            for kind in fatal:
-                for failure in failures:
-                    if isinstance(failure, kind):
-                        raise failure from error
+            for failure in failures:
+                if isinstance(failure, UserError):
+                    raise failure from error
             latest = iters_saved(config)
             if latest > before:
                 say(f"workers were lost several times, but iter {latest} was reached: going on")
@@ -132,13 +129,11 @@ def make_trainer(
     config: ResolvedConfig,
     worker: Callable[[dict[str, Any]], dict[str, Any]],
     settings: dict[str, Any],
-    callbacks: list[Any] | None = None,
 ) -> Any:
     """Ray's TorchTrainer of a run.
 
     Args:
         worker: what each worker calls, with `settings`.
-        callbacks: ray.train's UserCallbacks.
     """
     import ray
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -161,7 +156,6 @@ def make_trainer(
             storage_path=config.run_place,
             name="ray",
             failure_config=FailureConfig(max_failures=config.max_failures),
-            callbacks=callbacks,
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
@@ -181,21 +175,19 @@ def in_thread(do: Callable[[], Result]) -> Future[Result]:
     return future
 
 
-def fit(trainer: Any, poll: Callable[[], Any], seconds: float = POLL_SECONDS) -> dict[str, Any]:
+def fit(trainer: Any, poll: Callable[[], None]) -> dict[str, Any]:
     """Run `trainer.fit()` in a thread, while this one polls.
 
     Python handles signals in the main thread only; Ray Train's own answer to Ctrl-C would kill the workers.
 
     Args:
-        poll: called every so many `seconds`; what it returns, other than None, is the result, and the workers are
-            left to end with this process.
+        poll: called every POLL_SECONDS.
     Returns: what rank 0 returned.
     Raises: what fit or `poll` raise; KeyboardInterrupt on the second signal.
     """
     future: Future[Any] = in_thread(lambda: trainer.fit().return_value)
-    while not wait([future], timeout=seconds).done:
-        if (result := poll()) is not None:
-            return result
+    while not wait([future], timeout=POLL_SECONDS).done:
+        poll()
     return future.result()
 
 

@@ -1,39 +1,31 @@
 """The training loop on one of Ray Train's workers: how it reports to the driver, and what makes it stop."""
 
-import ipaddress
 import logging
 import os
-import signal
-import socket
-import sys
 import threading
 import time
-from types import FrameType
 from typing import Any
 
 import ray
 import ray.train
 import ray.train.torch
-import ray.util
 import torch
-import torch.distributed
 from ray.train.torch import TorchConfig
 
 from nanochat_tct import ray_compat
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker, set_up_device
 from nanochat_tct.training.nodes import check_nodes
+from nanochat_tct.training.ray_process import (
+    handle_sigterm,
+    preemption_reason,
+    serve_store,
+    stay_on_loopback,
+)
 from nanochat_tct.training.signals import PREEMPTED
 
 POLL_SECONDS = 0.2  # how often the driver is asked whether it wants to stop
 RESERVED_SECONDS = 60  # for how long CPUs or GPUs stay reserved for a run whose driver was killed
-
-# A SIGTERM that reached the driver too is the driver's to answer: its stop request comes within this time.
-DRIVER_FIRST_SECONDS = 2.0
-LOOPBACK = "lo" if sys.platform.startswith("linux") else "lo0"
-
-_sigterm_at: float | None = None  # when this process received SIGTERM, by time.monotonic()
-_store: torch.distributed.TCPStore | None = None  # by which workers find each other, where it is served
 
 
 class Preempted(Exception):
@@ -90,9 +82,7 @@ def this_worker(use_gpu: bool) -> Worker:
 
 def preemption(worker: Worker) -> str | None:
     """Why this worker should save and leave, for Ray to start it elsewhere; None while nothing asks for that."""
-    if _sigterm_at is not None and time.monotonic() - _sigterm_at > DRIVER_FIRST_SECONDS:
-        return f"{PREEMPTED}: SIGTERM at worker {worker.rank}"
-    return f"{PREEMPTED}: a machine is to go" if ray_compat.is_preempted() else None
+    return preemption_reason(worker.rank, ray_compat.is_preempted())
 
 
 def poll_driver(channel: Any, reasons: list[str]) -> None:
@@ -107,49 +97,9 @@ def poll_driver(channel: Any, reasons: list[str]) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def handle_sigterm() -> None:
-    """Make SIGTERM a stop request; the second one ends the process as Ray has it. For the main thread.
-
-    Otherwise processes of a Ray that was started here ignore it (`ray_session`).
-    """
-    before = signal.getsignal(signal.SIGTERM)
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        global _sigterm_at
-        if _sigterm_at is not None and callable(before):
-            before(number, frame)
-        _sigterm_at = time.monotonic()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-def stay_on_loopback() -> None:
-    """Keep gloo and NCCL to the loopback interface, where Ray is on it: they choose another one if they can."""
-    if ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback:
-        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(name, LOOPBACK)
-
-
 def use_served_store() -> None:
     """Make torch connect to the store of `serve_store`, also on the worker that serves it."""
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-
-
-def serve_store() -> tuple[str, int]:
-    """Serve the store by which workers find each other, on this machine's address only; torch's own would listen on
-    all of them. Returns: address and port.
-    """
-    global _store
-    host = ray.util.get_node_ip_address()
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.bind((host, 0))
-        port = listener.getsockname()[1]
-        _store = torch.distributed.TCPStore(
-            host, port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()
-        )
-    return host, port
 
 
 class StoppableTorchConfig(TorchConfig):

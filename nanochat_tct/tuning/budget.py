@@ -28,7 +28,7 @@ WHOLE_SPLIT_SHARE = (
 class Prices:
     """Of the pieces of a run of one size; in quanta, or in seconds."""
 
-    start_up: float  # until workers are there, and until they are gone
+    start_up: float  # until a worker that is there begins
     warm_up: float
     iter: float
     window: float  # of evaluation
@@ -58,13 +58,13 @@ def prices_in_flops(size: Size, global_batch: int, warm_up_rows: int) -> Prices:
     return Prices(0, warm_up_rows * row, global_batch * row, math.ceil(row * FORWARD), 0)
 
 
-def seconds_of(marks: Sequence[tuple[str, float]], end: float, opened: float, windows: int) -> Prices:
+def seconds_of(marks: Sequence[tuple[str, float]], end: float, began: float, windows: int) -> Prices:
     """Prices in seconds from a run's charges.
 
     Args:
         marks: (kind, seconds since 1970) of each, in order: a piece lasts until the next one.
         end: of the last piece.
-        opened: when the trial was opened.
+        began: when its worker was given the trial.
         windows: of one evaluation.
     """
     lasted: dict[str, list[float]] = {}
@@ -78,7 +78,7 @@ def seconds_of(marks: Sequence[tuple[str, float]], end: float, opened: float, wi
         return values[len(values) // 2]
 
     return Prices(
-        start_up=marks[0][1] - opened,
+        start_up=marks[0][1] - began,
         warm_up=typical("warm_up"),
         iter=typical("train"),
         window=typical("evaluation") / windows,

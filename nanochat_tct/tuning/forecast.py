@@ -45,6 +45,9 @@ def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
     trials = number * len(sweep.sizes)
     rounds = math.ceil(trials / sweep.slots) / trials  # the last one may not be full
     paces = []
+    full_speed = (
+        spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers
+    )  # of a run on all workers
     for name in sweep.sizes if plan.has_trials else ():
         iters = plan.iters[name]
         one, cost = seconds[name].of(iters, windows), sweep.prices(name).of(iters, windows)
@@ -54,17 +57,16 @@ def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
     if plan.has_trials:
         follow_ups = config.follow_up_share * (config.sweep_share * terms.capacity - spent)
         # One after the other, as each follows from what the others found.
-        pace = sum(paces) / len(paces)
+        pace = sum(paces) / len(paces) / full_speed
         rows.append(ForecastRow("follow-ups, at most", 0, 0, pace * follow_ups, follow_ups))
         rest = terms.capacity * (1 - config.sweep_share)
     sweep_seconds, final_seconds = sum(row.seconds for row in rows), {}
-    final_speed = spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers
     for name in sweep.sizes:
-        price = sweep.prices(name, is_final=True)
+        price = sweep.prices(name, takes_all=True)
         iters, measured = final_iters(price, rest, plan), final_windows(price, rest, plan)
         once = seconds[name].of(0, 0, FINAL_EVALUATIONS)
         work = seconds[name].of(iters, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS) - once
-        run, measuring = once + work / final_speed, measured * seconds[name].window
+        run, measuring = once + work / full_speed, measured * seconds[name].window
         final_seconds[name] = run + measuring
         cost = measured * price.window
         rows.append(ForecastRow(f"final run, if {name}", 1, iters, run, rest - cost))

@@ -46,6 +46,7 @@ SYNC_SECONDS = 1.0  # a power cut loses no more than this; a killed process lose
 IDLE = ""  # the account of workers that are reserved and have no trial
 LOST = "lost"  # kind of work that a lost ledger may have charged
 START_UP = "start_up"  # kind of work: none yet
+IDLE_TIME = "idle"  # kind of time in which a worker has no trial
 FINAL_FLOOR = 0.8  # of what is planned for the final run: trials that must repeat work may take the rest
 AHEAD = 0.005  # of the budget: how far a copy may lag, and the most that the loss of a machine costs
 KEEPER = "ledger.keeper"  # beside the copy: who may renew it
@@ -137,7 +138,8 @@ class Round:
     """The state of a sweep when it began, or was continued with other terms."""
 
     committed: int  # quanta that were spent or reserved
-    idle: int  # quanta that idle workers had cost
+    idle: int  # quanta that workers without a trial had cost
+    waited: int  # quanta of these while no worker started
 
 
 class Ledger:
@@ -169,6 +171,7 @@ class Ledger:
         self.entries: list[Entry] = []
         self.spent = 0  # quanta
         self.idle = 0  # quanta of it that no trial was charged
+        self.waited = 0  # quanta of these while no worker started
         self.rounds: list[Round] = []
         self._notes: dict[type[Note], dict[str, Any]] = {}  # by kind and key
         self.copy: str | None = None  # the URI of the folder that the copy is in
@@ -252,9 +255,9 @@ class Ledger:
 
     @property
     def idle_share(self) -> float:
-        """The cost of idle workers since the first of these rounds, as a share of its money."""
+        """The cost of idle workers since the first of these rounds, as a share of its money; starts do not count."""
         start = self.rounds[self.first_round]
-        return (self.idle - start.idle) / max(1, self.terms.capacity - start.committed)
+        return (self.waited - start.waited) / max(1, self.terms.capacity - start.committed)
 
     # ------------------------------------------------------------------------- notes
 
@@ -339,17 +342,13 @@ class Ledger:
             self._append({"charge": [self.clock(), trial, kind, 0, flops]}, cost=cost)
             return account.left
 
-    def charge_until(
-        self, trial: str, until: float, kind: str | None = None, is_extra: bool = False
-    ) -> float:
+    def charge_until(self, trial: str, until: float, kind: str | None = None) -> float:
         """Charge the time of a trial's workers up to `until`, ahead of it, from where it was charged or from now.
 
-        A time in which nobody charged, between a kill and the restart, is not the trial's: its workers were gone,
-        and `charge_idle` counts them.
+        A time in which nobody charged is not the trial's: its workers were gone, and `charge_idle` counts them.
 
         Args:
             kind: of the work; None: as last charged.
-            is_extra: the reserve is first raised by what this costs, as far as there is money.
         Returns: up to when it is charged: earlier than `until` when the reserve is used up.
         """
         with self._locked():
@@ -357,11 +356,6 @@ class Ledger:
             start = max(account.charged_until, self.clock())
             microseconds = int((until - start) * MICRO) * account.workers
             if self.terms.is_timed:
-                extra = (
-                    min(microseconds, self.spendable(account.purpose)) if is_extra and account.is_open else 0
-                )
-                if extra > 0:
-                    self._append({"top_up": [self.clock(), trial, extra]})
                 microseconds = min(microseconds, account.left // max(1, account.workers) * account.workers)
             if microseconds > 0 and account.is_open:
                 end = start + microseconds / account.workers / MICRO
@@ -370,15 +364,25 @@ class Ledger:
                 self._append(record, cost=self._cost(microseconds, 0))
             return account.charged_until
 
-    def charge_idle(self, worker_seconds: float) -> None:
-        """Charge time of workers that are reserved and idle, as far as it is free."""
+    def charge_idle(self, worker_seconds: float, kind: str = IDLE_TIME) -> None:
+        """Charge time of workers that have no trial: as far as it is free, then to a final run that waits for them.
+
+        Args:
+            kind: START_UP while they start.
+        """
         with self._locked():
-            microseconds = int(worker_seconds * MICRO)
-            if self.terms.is_timed:
-                microseconds = min(microseconds, self.free)
-            if microseconds > 0:
-                record = {"charge": [self.clock(), IDLE, "idle", microseconds, 0]}
-                self._append(record, cost=self._cost(microseconds, 0))
+            wanted = int(worker_seconds * MICRO)
+            if not self.terms.is_timed:
+                holders = {IDLE: wanted}
+            else:
+                finals = {name: each.left for name, each in self.accounts.items() if each.purpose == "final"}
+                holders = {IDLE: self.free} | finals
+            for holder, left in holders.items():
+                microseconds = min(wanted, left)
+                wanted -= microseconds
+                if microseconds > 0:
+                    record = {"charge": [self.clock(), holder, kind, microseconds, 0]}
+                    self._append(record, cost=self._cost(microseconds, 0))
 
     def settle(self, trial: str, result: dict[str, Any]) -> None:
         """End a trial: what is left of its reserve is free again."""
@@ -487,7 +491,7 @@ class Ledger:
             case "terms":
                 self.terms = Terms(**values)
                 committed = self.spent + sum(account.left for account in self.accounts.values())
-                self.rounds.append(Round(committed, self.idle))
+                self.rounds.append(Round(committed, self.idle, self.waited))
             case "open":
                 now, trial, purpose, workers, settings, reserve = values
                 self.accounts[trial] = Account(
@@ -523,6 +527,7 @@ class Ledger:
         purpose: Purpose = "idle"
         if trial == IDLE:
             self.idle += cost
+            self.waited += cost if kind != START_UP else 0
         else:
             account = self.accounts[trial]
             account.charged += cost

@@ -67,10 +67,8 @@ class RemoteLedger(Ledger):
     def charge(self, trial: str, kind: str, flops: int = 0) -> int:
         return int(self._do("charge", trial, kind, flops))
 
-    def charge_until(
-        self, trial: str, until: float, kind: str | None = None, is_extra: bool = False
-    ) -> float:
-        return float(self._do("charge_until", trial, until, kind, is_extra))
+    def charge_until(self, trial: str, until: float, kind: str | None = None) -> float:
+        return float(self._do("charge_until", trial, until, kind))
 
     def settle(self, trial: str, result: dict[str, Any]) -> None:
         self._do("settle", trial, result)

@@ -32,7 +32,6 @@ REPAIR = 1.1  # times the forecast is reserved when a trial has to repeat work, 
 MOST_EXTENDED = 2.0  # times its forecast is what a trial that takes longer may cost in all
 RECENT = 200  # charges by which the time of an iter is measured
 LAST_ITERS = 4  # a final run that can no longer afford more than so many ends with the next one
-LATE_SECONDS = 2.0  # by which a busy machine may delay a worker's charge
 STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
 
 
@@ -61,19 +60,36 @@ class Repeating:
             self._thread.join()
 
 
-class TimeCharger(Repeating):
-    """Charges the time of a trial's workers ahead of it, a little at a time."""
+class WorkerCharger(Repeating):
+    """On a trial's first worker: charges the time of all its workers ahead of it, a little at a time.
 
-    def __init__(self, ledger: Ledger, trial: str) -> None:
-        self.ledger, self.trial = ledger, trial
+    Where it cannot charge, it settles the trial and ends the process.
+    """
+
+    def __init__(self, ledger: Ledger, trial: str, log: TextIO, cut: Callable[[], dict[str, Any]]) -> None:
+        """Args:
+        cut: makes the result of a trial whose reserve is used up.
+        """
+        self.ledger, self.trial, self.log, self.cut = ledger, trial, log, cut
         self.tick = tick_seconds(ledger)
         super().__init__(self.tick)
 
-    def charge(self) -> None:
-        """Charge the next few ticks. Raises: StorageError when the ledger cannot be written."""
-        raise NotImplementedError
+    def charge(self, kind: str | None = None) -> None:
+        """Charge the next few ticks. Raises: StorageError when the ledger cannot be written.
 
-    def charge_ahead(self, seconds: float, kind: str | None = None, is_extra: bool = False) -> bool:
+        Args:
+            kind: of the work; None: as last charged.
+        """
+        now = self.ledger.clock()
+        is_covered = self.charge_ahead(3 * self.tick, kind)
+        self.log.write(json.dumps({"time": now}) + "\n")
+        if not is_covered and self.ledger.terms.is_timed:
+            # The driver would take the end of this process for a loss and start it again, so the trial is settled
+            # first.
+            self.ledger.settle(self.trial, self.cut())
+            os._exit(OUT_OF_MONEY)
+
+    def charge_ahead(self, seconds: float, kind: str | None = None) -> bool:
         """Charge up to so many seconds from now (`Ledger.charge_until`). Returns False when the reserve is used up.
 
         A busy machine may stop this process for longer than that between its look at the clock and the ledger's lock.
@@ -81,86 +97,23 @@ class TimeCharger(Repeating):
         """
         while True:
             now = self.ledger.clock()
-            until = self.ledger.charge_until(self.trial, now + seconds, kind, is_extra)
+            until = self.ledger.charge_until(self.trial, now + seconds, kind)
             account = self.ledger.accounts[self.trial]
             if until > now:
                 return True
             if not account.is_open or account.left < max(1, account.workers):
                 return False
 
-    def on_storage_error(self) -> None:
-        """Called where a charge was not written."""
-
     def act(self) -> None:
         try:
             self.charge()
         except StorageError as error:
             print(error, file=sys.stderr)
-            self.on_storage_error()
-
-    def __enter__(self) -> Self:
-        self.charge()
-        return super().__enter__()
-
-
-class WorkerCharger(TimeCharger):
-    """On a trial's first worker. Where it cannot charge, it settles the trial and ends the process."""
-
-    def __init__(self, ledger: Ledger, trial: str, log: TextIO, cut: Callable[[], dict[str, Any]]) -> None:
-        """Args:
-        cut: makes the result of a trial whose reserve is used up.
-        """
-        super().__init__(ledger, trial)
-        self.log, self.cut = log, cut
-
-    def charge(self) -> None:
-        now = self.ledger.clock()
-        is_covered = self.charge_ahead(3 * self.tick)
-        self.log.write(json.dumps({"time": now}) + "\n")
-        if not is_covered and self.ledger.terms.is_timed:
-            # Ray would take the end of this process for a loss and start it again, so the trial is settled first.
-            self.ledger.settle(self.trial, self.cut())
             os._exit(OUT_OF_MONEY)
 
-    def on_storage_error(self) -> None:
-        os._exit(OUT_OF_MONEY)
-
-
-class StartUpCharger(TimeCharger):
-    """In a trial's driver. Charges where no worker does: while they start, and after they were lost.
-
-    That does not shorten the trial: its reserve is raised by as much, while there is money.
-    """
-
-    def __init__(self, ledger: Ledger, trial: str) -> None:
-        super().__init__(ledger, trial)
-        self.waited = 0  # quanta, since a worker was last at work
-        self.waits_since: float | None = None  # by the ledger's clock; None: a worker is at work
-        self.is_out_of_money = False
-
-    @property
-    def has_nothing_to_save(self) -> bool:
-        """Whether no worker was at work for a moment: a busy one may charge a little late."""
-        return self.waits_since is not None and self.ledger.clock() - self.waits_since > LATE_SECONDS
-
-    @property
-    def waits_too_long(self) -> bool:
-        """Whether one wait for workers has cost IDLE_SHARE of the budget."""
-        return self.waited > IDLE_SHARE * self.ledger.terms.capacity
-
-    def charge(self) -> None:
-        now = self.ledger.clock()
-        self.ledger.refresh()
-        account = self.ledger.accounts[self.trial]
-        if account.charged_until >= now + self.tick:  # a worker charges up to three ticks ahead
-            if account.kind != START_UP:
-                self.waited, self.waits_since = 0, None
-            return
-        if self.waits_since is None:
-            self.waits_since = now
-        before = account.charged
-        self.is_out_of_money = not self.charge_ahead(1.5 * self.tick, START_UP, is_extra=True)
-        self.waited += account.charged - before
+    def __enter__(self) -> Self:
+        self.charge(START_UP)
+        return super().__enter__()
 
 
 def tick_seconds(ledger: Ledger) -> float:

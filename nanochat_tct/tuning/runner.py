@@ -1,12 +1,13 @@
-"""Run a sweep to its end: on Ray Tune, or in this process; interrupts, idle workers and the forecast."""
+"""Run a sweep to its end: on workers of Ray, or in this process; interrupts, idle workers and the forecast."""
 
 import os
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
@@ -18,15 +19,19 @@ from nanochat_tct.training.nodes import software
 from nanochat_tct.training.signals import StopSignals
 from nanochat_tct.tuning.amounts import money, of_budget
 from nanochat_tct.tuning.forecast import show_forecast
-from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.ledger import IDLE_TIME, MICRO, START_UP, Ledger
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, Repeating, tick_seconds
 from nanochat_tct.tuning.records import Head, Interrupted, Slots
-from nanochat_tct.tuning.scheduler import Scheduler
+from nanochat_tct.tuning.scheduler import START_SECONDS, Scheduler
 from nanochat_tct.tuning.table import LiveTable
-from nanochat_tct.tuning.trial import Losers, covers_rest, run_trial, work
+from nanochat_tct.tuning.trial import Losers, covers_rest, work
 
-DRIVER_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
+if TYPE_CHECKING:
+    pass
+
+TRIAL_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
+TRAINING = 0.8  # of the budget, that a sweep on a budget of time should train for
 
 
 def run_alone(sweep: Scheduler) -> bool:
@@ -65,17 +70,16 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
     elif sweep.config.dry_run:
         most = of_budget(sweep.ledger.terms, sum(spec.reserve for spec in sweep.probes()))
         console.print(f"dry run: the sizes are measured first, which spends {most} at most")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for the next poll
+    began = time.monotonic()
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    if "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     if dashboard := start_ray():
         print(f"Ray's dashboard: http://{dashboard} (its token: ray get-auth-token)", flush=True)
     import ray
     from ray import tune
 
-    from nanochat_tct.tuning.search import InterruptedStopper, LedgerSearch
+    from nanochat_tct.tuning.pool import pool_of
+    from nanochat_tct.tuning.search import SweepSearch, run_trial
 
     if sweep.base.use_gpu and os.environ.get("RAY_ADDRESS"):
         # Those of one trial: nothing is reserved yet, so waiting costs nothing of the budget.
@@ -83,25 +87,44 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
     sweep.slots = sweep.config.concurrency or slots_of(sweep.base, ray.cluster_resources())
     for note in (Slots(sweep.slots), Head(socket.gethostname(), software()), Interrupted(False)):
         sweep.ledger.note(note)
-    search = LedgerSearch(sweep, lambda: show_forecast(sweep, console))
-    tuner = tune.Tuner(
-        tune.with_resources(run_trial, {"CPU": 0, "memory": DRIVER_MEMORY}),
-        tune_config=tune.TuneConfig(search_alg=search, num_samples=-1),
-        run_config=tune.RunConfig(
-            name=time.strftime("%Y%m%d-%H%M%S"),
-            storage_path=str(sweep.folder / "tune"),
-            stop=InterruptedStopper(sweep.ledger),
-            failure_config=tune.FailureConfig(max_failures=sweep.base.max_failures),
-            verbose=0,
-        ),
-    )
+    warn_of_costly_start(sweep, time.monotonic() - began)
     serving = serve(sweep.folder) if is_remote(sweep.output) else nullcontext()
     signals.at_once = False
-    with IdleMeter(sweep) as idle, LiveTable(sweep.ledger, console, signals.tell), serving:
+    with (
+        serving,
+        pool_of(sweep.base, sweep.folder, sweep.output, sweep.slots) as pool,
+        IdleMeter(sweep, lambda: pool.starting) as idle,
+        LiveTable(sweep.ledger, console, signals.tell),
+    ):
+        search = SweepSearch(sweep, pool, lambda: show_forecast(sweep, console))
+        tuner = tune.Tuner(
+            tune.with_resources(run_trial, {"CPU": 0, "memory": TRIAL_MEMORY}),
+            tune_config=tune.TuneConfig(search_alg=search, num_samples=-1, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name=time.strftime("%Y%m%d-%H%M%S"), storage_path=str(sweep.folder / "tune"), verbose=0
+            ),
+        )
         tuner.fit()
     if error := search.error or idle.error:
         raise error
     return 0 if search.is_done and signals.received is None else signals.exit_code or 130
+
+
+def warn_of_costly_start(sweep: Scheduler, seconds: float) -> None:
+    """Say so, before anything is spent, where starting workers costs more than TRAINING leaves.
+
+    Args:
+        seconds: that Ray took to start, which a worker takes too: both import much.
+    """
+    terms = sweep.ledger.terms
+    left, workers = terms.capacity - sweep.ledger.spent, sweep.slots * sweep.base.num_workers
+    cost = workers * max(seconds, START_SECONDS) * MICRO
+    if terms.is_timed and 0 < left < cost / (1 - TRAINING):
+        print(
+            f"starting {workers} workers takes about {seconds:.0f} s here, {min(1.0, cost / left):.0%} of the "
+            f"{money(terms, left)} there is: training will have less than {TRAINING:.0%}",
+            file=sys.stderr,
+        )
 
 
 def slots_of(base: TrainConfig, cluster: dict[str, float]) -> int:
@@ -130,9 +153,12 @@ class IdleMeter(Repeating):
     `error` says so.
     """
 
-    def __init__(self, sweep: Scheduler) -> None:
+    def __init__(self, sweep: Scheduler, starting: Callable[[], int] = lambda: 0) -> None:
+        """Args:
+        starting: how many workers have not started.
+        """
         super().__init__(tick_seconds(sweep.ledger))
-        self.sweep, self.ledger = sweep, sweep.ledger
+        self.sweep, self.ledger, self.starting = sweep, sweep.ledger, starting
         self.workers = sweep.slots * sweep.base.num_workers
         self.since = time.time()
         self.error: UserError | None = None
@@ -150,13 +176,15 @@ class IdleMeter(Repeating):
         for account in ledger.accounts.values():
             if account.is_open and account.charged_until >= now:
                 busy += self.workers if account.purpose == "final" else account.workers
-        before = ledger.idle
+        idle, seconds = max(0, self.workers - busy), now - self.since
+        starting = min(idle, self.starting())
         try:
-            ledger.charge_idle(max(0, self.workers - busy) * (now - self.since))
+            ledger.charge_idle(starting * seconds, START_UP)
+            ledger.charge_idle((idle - starting) * seconds, IDLE_TIME)
             self.since = now
         except StorageError as error:  # trials find the same, and end the sweep
             print(f"{error}; trying again", file=sys.stderr)
-        self.waited = 0 if busy else self.waited + ledger.idle - before
+        self.waited = 0 if busy else self.waited + round(idle * seconds * MICRO)
         if self.sweep.is_idle_too_long and not self.is_reported:
             self.is_reported = True
             print(

@@ -52,7 +52,8 @@ TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
 WIDENINGS = 2  # of a size's range, at most
 EDGE_STEP = 3.0  # a rate beyond the edge is so many times the last one
 LEAST_ODDS = 0.05  # of being the best size, for which more trials of it are worth their money
-LEAST_SECONDS = 3.0  # far less than the start of a worker takes
+START_SECONDS = 3.0  # less than the start of a worker takes
+LEAST_SECONDS = 1.0  # less than a trial takes on a worker that has started
 LONG_ENOUGH = 0.5  # of a first trial: another sweep's of that length need not be made again
 
 
@@ -68,6 +69,11 @@ class Spec:
     iters: int = 0
     reserve: int = 0  # quanta
     least: int = 0  # quanta that will do, where there are not as many
+    is_alone: bool = False  # it takes the workers of all slots
+
+    @property
+    def takes_all(self) -> bool:
+        return self.is_alone or self.purpose == "final"
 
 
 class Scheduler:
@@ -155,7 +161,7 @@ class Scheduler:
         """What the ledger keeps of a trial for its processes."""
         size, is_final = self.sizes[spec.size], spec.purpose == "final"
         plan = None if spec.purpose == "probe" else self.make_plan()
-        base = self.batch_base(spec.varied, is_final)
+        base = self.batch_base(spec.varied, spec.takes_all)
         batch = base.global_batch
         eval_iters = 1 if plan is None else plan.eval_iters and max(1, plan.windows // batch)
         # A weight decay that is left open follows from this trial's rate and length, not from those of `base`.
@@ -169,11 +175,11 @@ class Scheduler:
         config = make_train_plan(self.run_config(base, name, spec, eval_iters, derived)).config
         prices = Prices(0, 0, 0, 0, 0)
         if plan is not None or not self.is_timed:
-            prices = self.prices(spec.size, is_final, spec.varied)
+            prices = self.prices(spec.size, spec.takes_all, spec.varied)
         whole_windows = 0
         if plan is not None and is_final:
             whole_windows = final_windows(prices, min(spec.reserve, self.ledger.free), plan)
-        at_a_time = 1 if is_final else self.slots
+        at_a_time = 1 if spec.takes_all else self.slots
         return {
             "size": spec.size,
             "purpose": spec.purpose,
@@ -260,20 +266,20 @@ class Scheduler:
 
     # ------------------------------------------------------------------------- prices
 
-    def batch_base(self, varied: dict[str, Any], is_final: bool = False) -> ResolvedConfig:
-        """`base` with a trial's global batch; the final run may have more workers."""
+    def batch_base(self, varied: dict[str, Any], takes_all: bool = False) -> ResolvedConfig:
+        """`base` with a trial's global batch; one that takes the workers of all slots may have more."""
         batch = {name: value for name, value in varied.items() if name == "global_batch"}
         base = dataclasses.replace(self.base, **settings_for(self.base, batch))
-        return spread(base, self.slots) if is_final else base
+        return spread(base, self.slots) if takes_all else base
 
     def flops(self, size: str, base: ResolvedConfig) -> Prices:
         """Prices of a size in FLOPs."""
         rows = warm_up_rows(base, base.num_workers, base.global_batch)
         return prices_in_flops(self.sizes[size], base.global_batch, rows)
 
-    def prices(self, size: str, is_final: bool = False, varied: dict[str, Any] | None = None) -> Prices:
+    def prices(self, size: str, takes_all: bool = False, varied: dict[str, Any] | None = None) -> Prices:
         """Of a size, in quanta; of a probed one only where the budget is in time."""
-        base = self.batch_base(varied or {}, is_final)
+        base = self.batch_base(varied or {}, takes_all)
         if not self.is_timed:
             return self.flops(size, base)
         seconds = self.seconds(size, base.global_batch)
@@ -346,8 +352,8 @@ class Scheduler:
         """The message for a budget that does not buy the least, which it names; None for one that does.
 
         This decides before anything is spent. Where the budget is in time, and some size is not measured yet, it
-        counts only the starts of workers; it decides again once all are measured. Where idle workers have cost too
-        much, the final run gets what is left, however little that is.
+        counts only the start of workers and a second for each trial; it decides again once all are measured. Where
+        idle workers have cost too much, the final run gets what is left, however little that is.
         """
         if self.is_idle_too_long:
             return None
@@ -359,6 +365,8 @@ class Scheduler:
         probes = [at_least.start_up if self.is_timed else spec.reserve for spec in self.probes()]
         number, windows = self.trials_left(), min(max(self.batches), self.validation_windows)
         gone = self.sweep_gone + sum(probes)
+        if not is_priced:
+            gone += START_SECONDS * self.slots * self.base.num_workers * MICRO
         least = least_budget(self.config, number, trials, finals, windows, gone)
         if self.is_timed and probes:
             least = max(least, (self.sweep_gone + sum(probes) / PROBE_SHARE) / self.config.sweep_share)
@@ -516,7 +524,7 @@ class Scheduler:
 
     def with_money(self, spec: Spec, plan: Plan, iters: int | None = None) -> Spec:
         """A trial of the sweep with its reserve; of the length of a first trial unless that is given."""
-        prices, windows = self.prices(spec.size, varied=spec.varied), EVALUATIONS * plan.windows
+        prices, windows = self.prices(spec.size, spec.takes_all, spec.varied), EVALUATIONS * plan.windows
         if iters is None:
             is_planned = "global_batch" not in spec.varied
             iters = plan.iters[spec.size] if is_planned else prices.iters(plan.money, windows)
@@ -527,7 +535,10 @@ class Scheduler:
     # ------------------------------------------------------------------------- follow-ups
 
     def follow_ups(self, plan: Plan, running: set[str]) -> list[Spec]:
-        """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out."""
+        """What the trials so far suggest, the most promising first; what the sweep's share does not buy is left out.
+
+        Each takes the workers of all slots: nothing runs beside it, as the next one follows from what it finds.
+        """
         left = self.sweep_money - self.sweep_gone
         if running or not any(trial.status == "finished" for trial in self.all_trials()):
             return []  # what they find counts
@@ -553,7 +564,8 @@ class Scheduler:
                 continue
             if rates and not min(rates) <= best <= max(rates):
                 beyond = max(rates) * EDGE_STEP if best > max(rates) else min(rates) / EDGE_STEP
-                point = Spec(size, rounded(beyond), self.best_varied(fit), self.config.train.seed)
+                seed = self.config.train.seed
+                point = Spec(size, rounded(beyond), self.best_varied(fit), seed, is_alone=True)
                 specs.append(self.with_money(point, plan))
         return specs
 
@@ -562,7 +574,7 @@ class Scheduler:
         specs = []
         varied, windows = self.best_varied(fit), EVALUATIONS * plan.windows
         for size in sizes[:2]:
-            price = self.prices(size, varied=varied)
+            price = self.prices(size, True, varied)
             tokens = self.batch_base(varied).global_batch * self.sizes[size].shape.context_size
             longest = max((trial.planned_tokens for trial in self.trials() if trial.size == size), default=0)
             # In a sweep that is continued the longest runs grow, as its money did.
@@ -572,7 +584,8 @@ class Scheduler:
             if iters * tokens < 1.5 * longest:
                 continue
             rate = rounded(fit.learning_rate(size, iters * tokens).middle)
-            specs.append(self.with_money(Spec(size, rate, varied, self.config.train.seed), plan, iters))
+            spec = Spec(size, rate, varied, self.config.train.seed, is_alone=True)
+            specs.append(self.with_money(spec, plan, iters))
             left -= specs[-1].reserve
         return specs
 
@@ -592,7 +605,7 @@ class Scheduler:
                 f"{self.folder / 'logs'}; then begin again with --fresh"
             )
         plan = self.make_plan()
-        prices = {size: self.prices(size, is_final=True) for size in self.sizes}
+        prices = {size: self.prices(size, takes_all=True) for size in self.sizes}
         iters = {size: max(1, final_iters(price, self.ledger.free, plan)) for size, price in prices.items()}
         return fit_trials(trials, {size: number * self.iter_tokens for size, number in iters.items()})
 
@@ -638,7 +651,7 @@ class Scheduler:
 
 
 def spread(base: ResolvedConfig, slots: int) -> ResolvedConfig:
-    """The same global batch on `slots` times as many workers, where it can be divided: the final run takes all."""
+    """The same global batch on `slots` times as many workers, where it can be divided: for a run that takes all."""
     workers = base.num_workers * slots
     if base.gradient_accumulation % slots == 0:
         accumulation = base.gradient_accumulation // slots

@@ -1,11 +1,9 @@
-"""One trial: Ray Tune calls `run_trial`, which trains on Ray Train's workers and settles with the ledger.
+"""One trial: its reserve before workers begin, the training that a worker does, and its result.
 
-The command and the process beside a trial's workers import this module too, so only functions that workers call
-import PyTorch and the loop.
+The command imports this module too, so only functions that workers call import PyTorch and the loop.
 """
 
 import dataclasses
-import logging
 import math
 import os
 import shutil
@@ -15,71 +13,35 @@ from typing import TYPE_CHECKING, Any
 
 from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.errors import StorageError, UserError
+from nanochat_tct.errors import UserError
 from nanochat_tct.model import checkpoint, remote_run
-from nanochat_tct.storage.object_storage import is_remote, join, local_path
+from nanochat_tct.storage.object_storage import join, local_path
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import ResolvedConfig, resolve
-from nanochat_tct.training.nodes import check_node
 from nanochat_tct.training.plan import open_windows
-from nanochat_tct.training.ray_driver import WorkersLost, fit, make_trainer, with_retries
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices, seconds_of
 from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
-from nanochat_tct.tuning.ledger_server import connect
 from nanochat_tct.tuning.meter import (
     INTERRUPTED,
     LAST_ITERS,
     REPAIR,
     RESERVE_USED,
     RESIZE,
-    StartUpCharger,
     WorkerCharger,
     WorkerMeter,
     spare_of,
 )
-from nanochat_tct.tuning.records import HalfWay, Head
+from nanochat_tct.tuning.records import HalfWay
 
 if TYPE_CHECKING:
     from nanochat_tct.training.distributed import Worker
     from nanochat_tct.training.trainer import Reporter
 
 FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
-POLL_SECONDS = 0.5  # how often a trial's driver looks at the ledger
 
 
-class WorkersNotStarted(UserError):
-    """A trial's workers do not start, for as much money as that may cost."""
-
-
-# ----------------------------------------------------------------------------- the driver
-
-
-def run_trial(given: dict[str, Any]) -> None:
-    """The function that Ray Tune runs: its process drives a Train run, and needs no CPU of its own.
-
-    Args:
-        given: `folder` and `output` of the sweep (scheduler.py), name of the `trial`; the rest is in the ledger.
-    """
-    from ray import tune
-
-    ledger, trial = open_ledger(given), given["trial"]
-    account = ledger.accounts[trial]
-    try:
-        if account.is_open and covers_rest(ledger, trial):
-            with StartUpCharger(ledger, trial) as charger:
-                result = train_on_workers(given, ledger, charger)
-            if result["status"] != INTERRUPTED:
-                ledger.settle(trial, result)
-        result = account.result or {"status": INTERRUPTED}
-        tune.report({name: result.get(name) for name in ("status", "tokens", "bits_per_byte")})
-    except UserError as error:  # ends the sweep, for now, and leaves the trial open
-        tune.report({"sweep_error": str(error)})
-
-
-def open_ledger(given: dict[str, Any]) -> Ledger:
-    """The sweep's: the file that all machines see; where its output is in object storage, through the head."""
-    return connect() if is_remote(given["output"]) else Ledger(given["folder"])
+# ----------------------------------------------------------------------------- before a worker begins
 
 
 def config_of(account: Account) -> ResolvedConfig:
@@ -111,93 +73,7 @@ def covers_rest(ledger: Ledger, trial: str) -> bool:
     return False
 
 
-def train_on_workers(given: dict[str, Any], ledger: Ledger, charger: StartUpCharger) -> dict[str, Any]:
-    """Start the loop on the trial's workers; lost ones are replaced.
-
-    The trial is given up when workers were lost more than `max_failures` times without a new checkpoint in between.
-
-    Returns: `status`, and what the first worker returned.
-    Raises: WorkersNotStarted; StorageError.
-    """
-    from ray.train import WorkerGroupError
-    from ray.tune.integration.ray_train import TuneReportCallback
-
-    account = ledger.accounts[given["trial"]]
-    config = config_of(account)
-
-    def result_without_workers() -> dict[str, Any] | None:
-        """Ray Train starts workers again whatever ended them; where the money is gone, this ends the trial."""
-        ledger.refresh()
-        if not account.is_open:  # its worker settled it: the reserve is used up
-            return account.result
-        if charger.is_out_of_money:
-            return cut(config, ledger)
-        if charger.waits_too_long:
-            terms = ledger.terms
-            raise WorkersNotStarted(
-                f"{charger.trial}: its workers do not start, and {terms.amount(charger.waited):.4g} {terms.unit}, "
-                f"{charger.waited / terms.capacity:.0%} of the budget, went for the wait; see that the machines "
-                "are there and not busy, then the same command goes on"
-            )
-        if ledger.is_interrupted and charger.has_nothing_to_save:
-            return {"status": INTERRUPTED}
-        return None
-
-    def start() -> dict[str, Any]:
-        trainer = make_trainer(config, trial_worker, given, [TuneReportCallback()])
-        try:
-            return fit(trainer, result_without_workers, POLL_SECONDS)
-        except WorkerGroupError:
-            ledger.refresh()
-            if account.is_open:
-                raise
-            return account.result  # the reserve was used up
-
-    try:
-        return with_retries(start, config, lambda line: None, (StorageError, UserError))
-    except (StorageError, WorkersNotStarted):
-        raise
-    except WorkersLost:
-        why = f"workers were lost more than {config.max_failures} times in a row"
-        return {"status": "failed", "why": why}
-    except UserError as error:
-        return {"status": "failed", "why": str(error)}
-
-
-# ----------------------------------------------------------------------------- the workers
-
-
-def trial_worker(given: dict[str, Any]) -> dict[str, Any]:
-    """One of a trial's workers, started by Ray Train.
-
-    Raises: Preempted, on all workers, when they saved because one of their machines is to go.
-    """
-    import ray.train
-    from ray.train.collective import broadcast_from_rank_zero
-
-    from nanochat_tct.training.ray_worker import Preempted, preemption, this_worker
-
-    logging.getLogger().setLevel(logging.WARNING)  # not a line for each report
-    ledger = open_ledger(given)
-    account, head = ledger.accounts[given["trial"]], ledger.latest(Head)
-    if not account.is_open:  # its reserve was used up, and Ray started it again
-        return account.result
-    config = config_of(account)
-    assert head is not None
-    check_node(config.data_dir, (head.host, head.software))
-    worker = this_worker(config.use_gpu)
-    result = work(
-        given["folder"],
-        ledger,
-        given["trial"],
-        worker,
-        ray.train.report,
-        broadcast_from_rank_zero,
-        lambda: preemption(worker),
-    )
-    if result["status"] == PREEMPTED:
-        raise Preempted(result["why"])
-    return result
+# ----------------------------------------------------------------------------- on a worker
 
 
 def work(
@@ -205,15 +81,11 @@ def work(
     ledger: Ledger,
     trial: str,
     worker: "Worker",
-    hand_on: Callable[[dict[str, Any]], None] = lambda metrics: None,
-    broadcast: Callable[[Any], Any] = lambda value: value,
     preemption: Callable[[], str | None] = lambda: None,
 ) -> dict[str, Any]:
-    """Train a trial on this worker, charged to the ledger, with Ray Train or without.
+    """Train a trial on this worker, charged to the ledger, on Ray or without.
 
     Args:
-        hand_on: takes the metrics of each evaluation.
-        broadcast: gives the first worker's value to all.
         preemption: why this worker should save and leave; None: it should not.
     Returns: what `train_to_the_end` does; of a probe also `seconds`, of a final run `whole_split`.
     """
@@ -221,6 +93,7 @@ def work(
 
     from nanochat_tct.training.trainer import Reporter
 
+    began = ledger.clock()
     meter = WorkerMeter(folder, ledger, trial, worker.rank)
     account, settings, config = meter.account, meter.account.settings, meter.config
     if worker.device.type == "cpu":
@@ -229,36 +102,32 @@ def work(
     early_stopping = EarlyStopping(meter, worker.is_first)
     log_dir = Path(config.log_dir) / config.run_name
     log_dir.mkdir(parents=True, exist_ok=True)
-
-    def report(metrics: dict[str, Any]) -> None:
-        early_stopping.look_at(metrics)
-        hand_on(metrics)
-
-    with open(log_dir / "log.txt", "a", buffering=1, encoding="utf-8") as lines:
+    with meter.log, open(log_dir / "log.txt", "a", buffering=1, encoding="utf-8") as lines:
         reporter = Reporter(
             say=lambda line: print(line, file=lines),
-            report=report,
+            report=early_stopping.look_at,
             stop_reason=lambda: meter.stop_reason() or preemption(),
             charge=meter.charge,
             varied=settings["varied"],
         )
         if not worker.is_first:
-            return train_to_the_end(config, worker, reporter, meter, broadcast)
+            return train_to_the_end(config, worker, reporter, meter)
         run_dir = local_path(config.run_place)
         charger = WorkerCharger(ledger, trial, meter.log, lambda: cut(meter.config, ledger, is_here=True))
         # Waits for a worker of an earlier start that is about to end.
         with checkpoint.exclusive(run_dir, waits=True), charger:
             try:
-                result = train_to_the_end(config, worker, reporter, meter, broadcast)
+                result = train_to_the_end(config, worker, reporter, meter)
                 if account.purpose == "final" and result["status"] == "finished":
                     result |= evaluate_whole_split(config, result["checkpoint"], meter)
             except OverBudget:
-                result = cut(meter.config, ledger)
-                ledger.settle(trial, result)  # the other workers wait for this one: the driver ends them
+                result = cut(
+                    meter.config, ledger
+                )  # the other workers wait for this one: the driver ends them
             meter.flush()
             result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
-        seconds = seconds_of(list(meter.marks), result["ended_at"], account.opened_at, settings["windows"])
+        seconds = seconds_of(list(meter.marks), result["ended_at"], began, settings["windows"])
         result["seconds"] = vars(seconds)
     return result
 
@@ -268,21 +137,19 @@ def train_to_the_end(
     worker: "Worker",
     reporter: "Reporter",
     meter: WorkerMeter,
-    broadcast: Callable[[Any], Any],
 ) -> dict[str, Any]:
     """The loop, as often as the length of the run is corrected.
 
     Returns: `status iters tokens bits_per_byte checkpoint why ended_at`.
     """
-    from nanochat_tct.training.distributed import NotSaved, StoppedTogether
+    from nanochat_tct.training.distributed import NotSaved, StoppedTogether, broadcast
     from nanochat_tct.training.trainer import Trainer
 
     why: str | None = RESIZE
     while why == RESIZE:
         if worker.is_first:
             config = fit_length(config, meter, reached(config)["iters"])
-        if worker.world_size > 1:
-            config = ResolvedConfig(**broadcast(to_dict(config)))
+        config = ResolvedConfig(**broadcast(to_dict(config), worker))
         try:
             result = Trainer(config, worker, reporter).run()
             why = result["stopped"]

@@ -105,6 +105,7 @@ def test_settings_become_flags() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_example_in_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On Ray, with a small store in place of the bundled workflows."""
     examples = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs/tuning.md").read_text(), re.DOTALL)
@@ -122,7 +123,7 @@ def test_the_example_in_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
         start_new_session=True,
     )
     try:
-        out, _ = process.communicate(timeout=280)
+        out, _ = process.communicate(timeout=900)
     finally:
         with suppress(ProcessLookupError):  # the sweep would outlive it
             os.killpg(process.pid, signal.SIGKILL)

@@ -30,7 +30,7 @@ def test_a_sweep_goes_on_when_a_node_is_killed(tmp_path: Path) -> None:
             wait_for(is_training, process, tmp_path)
             before = set(work.iterdir())
             began = time.monotonic()
-            killed = cluster.kill_node_of(b"RayTrainWorker")
+            killed = cluster.kill_node_of(b"TrialWorker")
             hit = [path.name.split(".")[0] for path in before if int(path.name.split(".")[2]) in killed]
             assert hit
 
@@ -77,7 +77,7 @@ def test_trials_save_when_a_node_is_to_go(tmp_path: Path) -> None:
                 return any(path.read_text().count('"train"') > 3 for path in work)
 
             wait_for(is_in_final_run, process, tmp_path)
-            node = cluster.node_of(b"RayTrainWorker")
+            node = cluster.node_of(b"TrialWorker")
             cluster.announce(node)
             wait_for(lambda: bool(preemptions()), process, tmp_path)
             cluster.kill_node(node)

@@ -128,21 +128,24 @@ def test_trials_leave_the_final_run_its_money(tmp_path: Path) -> None:
     assert final.reserve == 94 * MICRO
 
 
-def test_a_start_does_not_shorten_a_trial(tmp_path: Path) -> None:
-    """Its reserve is raised by what the wait for workers costs, until that would touch the final run's money."""
-    clock = Clock()
-    ledger = Ledger.create(tmp_path, SWEEP, clock)
+def test_waiting_for_workers_is_charged_to_whoever_has_money(tmp_path: Path) -> None:
+    """No trial is shortened by it; a final run, which has reserved all there is, takes what is not free."""
+    ledger = Ledger.create(tmp_path, SWEEP, Clock())
     ledger.open("a", "sweep", 2, {}, 40 * MICRO)
-    ledger.charge("a", "train", 0)  # before its workers were lost
-    assert ledger.charge_until("a", 1001.5, "start_up", is_extra=True) == 1001.5
-    account = ledger.accounts["a"]
-    assert (account.charged, account.left, account.kind) == (3 * MICRO, 40 * MICRO, "start_up")
-    clock.now = 1001.5
-    assert ledger.charge_until("a", 1002.5, "start_up", is_extra=True) == 1002.5
-    assert (account.charged, account.left) == (5 * MICRO, 39 * MICRO)  # 44 seconds is all it may take
-    clock.now = 1002.5
-    assert ledger.charge_until("a", 1100.0, "start_up", is_extra=True) == 1022.0
-    assert (account.left, ledger.free) == (0, 56 * MICRO)
+    ledger.charge_idle(3.0, "start_up")
+    ledger.charge_idle(2.0)
+    assert (ledger.accounts["a"].left, ledger.free) == (40 * MICRO, 55 * MICRO)
+    assert (ledger.idle, ledger.idle_share) == (
+        5 * MICRO,
+        0.02,
+    )  # starts do not count in the limit of idle time
+    ledger.settle("a", {})
+    ledger.open("b", "final", 2, {}, ledger.terms.capacity, least=1)
+    ledger.charge_idle(4.0, "start_up")
+    account = ledger.accounts["b"]
+    assert (account.charged, account.left, account.kind) == (4 * MICRO, 91 * MICRO, "start_up")
+    ledger.charge_idle(1000.0, "start_up")
+    assert (account.left, ledger.free, ledger.spent) == (0, 0, ledger.terms.capacity)
 
 
 def test_processes_see_each_others_charges(tmp_path: Path) -> None:
@@ -280,9 +283,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(view=views_index, seconds=st.floats(0, 2))
     def idle(self, view: int, seconds: float) -> None:
         self.views[view].refresh()
-        free = self.views[view].free
+        finals = [each for each in self.views[view].accounts.values() if each.purpose == "final"]
+        money = self.views[view].free + sum(account.left for account in finals)
         self.views[view].charge_idle(seconds)
-        self.charged += min(free, int(seconds * MICRO)) if self.terms.unit != "flops" else 0
+        self.charged += min(money, int(seconds * MICRO)) if self.terms.unit != "flops" else 0
 
     @rule(view=views_index, name=names, left=quanta)
     def top_up(self, view: int, name: str, left: int) -> None:

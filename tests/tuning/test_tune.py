@@ -193,8 +193,9 @@ def test_what_the_final_run_reaches_is_what_evaluate_measures(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_whole_sweep(tmp_path: Path) -> None:
-    result = run_cli("tune", *sweep_arguments(tmp_path), timeout=280)
+    result = run_cli("tune", *sweep_arguments(tmp_path), timeout=900)
     assert result.code == 0, result.stdout + result.stderr
     ledger, folder = open_ledger(tmp_path), tmp_path / "sweep"
     budget = SETTINGS["budget_flops"]
@@ -213,5 +214,5 @@ def test_a_whole_sweep(tmp_path: Path) -> None:
     assert (folder / REPORT_DIR / "index.html").exists()
     best = yaml.safe_load((folder / BEST).read_text())
     assert best["learning_rate"] == final.learning_rate and best["n_embd"] == final.n_embd
-    again = run_cli("tune", *sweep_arguments(tmp_path), timeout=120)
+    again = run_cli("tune", *sweep_arguments(tmp_path), timeout=250)
     assert again.code == 0 and open_ledger(tmp_path).spent == ledger.spent
