@@ -332,7 +332,6 @@ def play_parts(options: argparse.Namespace) -> None:
     count = 2 * options.iters
     seconds = iterate(count)
     watch.is_on = True
-    watch.seconds.clear()
     iterate(count)
     exchanged = watch.seconds.pop("exchange", 0.0)
     watch.seconds["communication"] += exchanged

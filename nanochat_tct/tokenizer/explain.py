@@ -159,7 +159,7 @@ class Explainer:
             if character > "\xff" and character != END:
                 return Mismatch("a structure token inside a text")
             what = "string" if node.has_texts else "number"
-            return Mismatch(f"a {what} does not have the required form")
+            return Mismatch(f"a {what} does not have the form that is required here")
         return Mismatch(f"base token {position} ({name}) is not one of {node.kinds}")
 
 
@@ -324,7 +324,7 @@ class _Search:
 
     def _check_text(self, node: Node, value: str, path: Path) -> None:
         if not self.is_github:
-            self._report(path, f"{shown(value)} does not have the required form")
+            self._report(path, f"{shown(value)} does not have the form that is required here")
             return
         found = self._text_checker(node, path, is_key=False).problems(value)
         for offset, message in found:

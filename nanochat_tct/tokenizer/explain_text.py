@@ -128,7 +128,7 @@ class TextChecker:
             return 0, "the text must not be empty"
         if "${{" in text:
             return at, "this must be a single ${{ }} with nothing around it, or a text without one"
-        return at, f"{_short(text)} does not have the required form"
+        return at, f"{_short(text)} does not have the form that is required here"
 
 
 def _replaced(text: str, begin: int, end: int, value: str) -> str | None:

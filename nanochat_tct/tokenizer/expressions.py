@@ -47,18 +47,8 @@ OPEN, CLOSE = r"\$\{\{\s*", r"\s*\}\}"
 MAX_FORMAT_ARGUMENTS = 5  # of format() in strict mode
 # GitHub's parser limits the depth of expressions, which operands of && and || and dereferences add to. It reads a
 # condition as success() && (condition).
-_DEPTHS = {
-    "expression": 1,
-    "proper": 1,
-    "filled": 1,
-    "not": 1,
-    "and": 1,
-    "or": 1,
-    "dot": 1,
-    "close": 1,
-    "format_arguments": 1,
-}
-_DEPTHS |= {"condition": 2, "bare_condition": 2, "quoted_condition": 2}
+_DEPTHS = dict.fromkeys("expression proper filled not and or dot close format_arguments".split(), 1)
+_DEPTHS |= dict.fromkeys("condition bare_condition quoted_condition".split(), 2)
 
 
 @dataclass(frozen=True)
@@ -259,22 +249,10 @@ class Expressions:
         def then(following: str) -> str:
             return self.call("dot", following, scope)
 
-        named = {
-            "steps": "step",
-            "needs": "need",
-            "jobs": "job",
-            "inputs": "input",
-            "matrix": "matrix",
-            "env": "env",
-        }
-        named |= {"outputs": "output", "event": "payload"}
-        follows = {
-            "steps": "one step",
-            "needs": "one job",
-            "jobs": "one job",
-            "one job": "outputs",
-            "github": "event",
-        }
+        named = {"steps": "step", "needs": "need", "jobs": "job", "inputs": "input", "matrix": "matrix"}
+        named |= {"env": "env", "outputs": "output", "event": "payload"}
+        follows = {"steps": "one step", "needs": "one job", "jobs": "one job"}
+        follows |= {"one job": "outputs", "github": "event"}
         following = then(follows.get(of, "value"))
         follows_all = then({"steps": "every step", "needs": "every job"}.get(of, "value"))
         bracket = self.call("bracket", scope)
