@@ -15,7 +15,7 @@ help:
 	@echo "make setup      create .venv and install what constraints.txt pins (the other targets do this when needed);"
 	@echo "                TORCH=cpu installs PyTorch without CUDA, PYTHON=python3.13 uses that Python"
 	@echo "make train      train the demo model on two local Ray workers; ARGS=\"...\" adds flags"
-	@echo "make test       run the tests, on several processes; ARGS=\"-n 0\" on one, ARGS=\"-m 'not processes'\" the quick ones"
+	@echo "make test       run the tests, on several processes; ARGS=\"-n 0\" on one, ARGS=\"-m 'not (processes or slow or gpu)'\" the quick ones"
 	@echo "make test-slow  run the tests that take longer"
 	@echo "make test-gpu   run the tests that need a CUDA device"
 	@echo "make gate       compare the numbers of this tree with those of the commit before; ARGS=\"--base REVISION\""

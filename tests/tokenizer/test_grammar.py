@@ -144,41 +144,6 @@ def test_numbers_keep_their_kind(number: float) -> None:
     assert repr(again) == repr(number)
 
 
-@pytest.mark.parametrize(
-    ("schema", "problem"),
-    [
-        ({"$ref": "#/definitions/missing"}, "points to nothing"),
-        ({"$ref": "other.json"}, "only references inside the document"),
-        ({"$ref": "#"}, "refers to itself"),
-        ({"anyOf": [{"$ref": "#/anyOf/0"}]}, "refers to itself"),
-        (False, "no value is valid"),
-        ({"type": "object", "required": ["a"], "properties": {"a": False}}, "no value is valid"),
-        ([1], "a schema is an object"),
-    ],
-)
-def test_schemas_that_cannot_be_compiled(schema: Any, problem: str) -> None:
-    with pytest.raises(SchemaError, match=problem):
-        compile_schema(schema)
-
-
-@pytest.mark.parametrize(
-    ("schema", "named"),
-    [
-        ({"type": "number", "minimum": 1e300}, "/: minimum 1e+300"),
-        ({"type": "array", "uniqueItems": True}, "/: uniqueItems"),
-        ({"properties": {"a": {"pattern": "(?!x)"}}}, "a look-around"),
-        ({"frobnicate": 1}, "unknown keyword 'frobnicate'"),
-        ({"enum": [[1, 2]]}, "an enumeration of arrays or objects"),
-    ],
-)
-def test_what_is_not_enforced_is_named(schema: Any, named: str) -> None:
-    unenforced = compile_schema(schema)[1]
-    assert unenforced == [] or any(named in line for line in unenforced)
-    if "properties" in schema:  # compiled only where the property is reached
-        assert unenforced
-    assert any(named in line for line in unenforced)
-
-
 def test_ref_siblings_are_ignored_in_draft_7_and_count_since() -> None:
     schema = {"$ref": "#/definitions/text", "maxLength": 1, "definitions": {"text": {"type": "string"}}}
     older = {"$schema": "http://json-schema.org/draft-07/schema#", **schema}

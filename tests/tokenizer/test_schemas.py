@@ -173,6 +173,11 @@ def test_what_is_enforced_agrees_with_a_validator(name: str) -> None:
 @pytest.mark.parametrize(
     ("schema", "named"),
     [
+        ({"type": "number", "minimum": 1e300}, "/: minimum 1e+300"),
+        ({"type": "array", "uniqueItems": True}, "/: uniqueItems"),
+        ({"properties": {"a": {"pattern": "(?!x)"}}}, "a look-around"),
+        ({"frobnicate": 1}, "unknown keyword 'frobnicate'"),
+        ({"enum": [[1, 2]]}, "an enumeration of arrays or objects"),
         ({"items": [{"type": "string"}, {"type": "integer"}]}, "items of different types by position"),
         ({**DRAFT_2020, "prefixItems": [{"type": "string"}]}, "items of different types by position"),
         ({"contains": {"type": "string"}}, "contains"),
@@ -212,6 +217,13 @@ MULTIPLYING = {
 @pytest.mark.parametrize(
     ("schema", "problem"),
     [
+        ({"$ref": "#/definitions/missing"}, "points to nothing"),
+        ({"$ref": "other.json"}, "only references inside the document"),
+        ({"$ref": "#"}, "refers to itself"),
+        ({"anyOf": [{"$ref": "#/anyOf/0"}]}, "refers to itself"),
+        (False, "no value is valid"),
+        ({"type": "object", "required": ["a"], "properties": {"a": False}}, "no value is valid"),
+        ([1], "a schema is an object"),
         (MULTIPLYING, "multiply out|alternatives, more than"),
         ({"type": "array", "minItems": 10**9}, "a minimum"),
         ({"items": {"items": {"minItems": 999, "type": "array"}, "minItems": 999, "type": "array"}}, "$"),

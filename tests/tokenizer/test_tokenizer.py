@@ -170,16 +170,6 @@ def test_any_ids_decode_or_are_refused(tokens: list[int]) -> None:
         assert (text, total) == (completed, len(tokens)) and consumed <= total and is_complete
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_cut_and_spliced_sequences(data: Any) -> None:
-    one, other = TOKENIZER.encode_value(SMALL), TOKENIZER.encode_value(LARGE)
-    a, b = data.draw(st.integers(0, len(other))), data.draw(st.integers(0, len(one)))
-    spliced = other[:a] + one[b:]
-    completed, _, _ = functions.decode_prefix(spliced)
-    assert functions.encode(completed)
-
-
 def test_cursor_allows_what_documents_have_and_stops_at_the_end() -> None:
     tokens = TOKENIZER.encode_value(LARGE)
     matcher = TOKENIZER.matcher()

@@ -185,6 +185,7 @@ TAMPERED_GITHUB: list[tuple[list[Any], Any, str]] = [
     (["automata", CALLS, "calls", 0], [97, 97, CALLS, 0], "calls itself"),
     (["automata", CALLS, "calls", 0], [100, 100, 0, 0], "reads nothing"),
     (["automata", CALLS, "calls", 3], [97, 99, 4, 1, 100, 100, 4, 2], "reads nothing"),
+    (["automata", 3], {"accepting": [], "edges": []}, "reads nothing"),  # what CALLS calls
     (["automata", CALLS, "depth"], 5, "depth"),
     (["automata", CALLS, "strict"], [True], "is cut"),
     (["automata", CALLS, "strict"], [True] * 5, "strict mode accepts more"),

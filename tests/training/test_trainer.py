@@ -1,9 +1,11 @@
 """The loop: what it computes, and that nothing which happens to it changes that."""
 
 import dataclasses
+import functools
 import math
 import re
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,19 @@ from tests.support.workers import (
     train_alone,
     train_together,
 )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ResolvedConfig]:
+    """A run that nothing happens to, trained once for each set of settings; tests only read it."""
+
+    @functools.cache
+    def run(**settings: Any) -> ResolvedConfig:
+        config = small_config(data_dir, tmp_path_factory.mktemp("undisturbed"), **settings)
+        train_alone(config)
+        return config
+
+    return run
 
 
 def assert_equal_weights(one: ResolvedConfig, other: ResolvedConfig) -> None:
@@ -89,11 +104,10 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
     ("optimizer", "stopped_at", "goes_on_at"), [("muon", 4, 5), ("muon", 7, 7), ("adamw", 4, 5)]
 )  # saved at 4; evaluated at 6: best
 def test_resumed_is_undisturbed_bit_for_bit(
-    data_dir: Path, tmp_path: Path, optimizer: str, stopped_at: int, goes_on_at: int
+    undisturbed: Any, data_dir: Path, tmp_path: Path, optimizer: str, stopped_at: int, goes_on_at: int
 ) -> None:
     settings = {"dropout": 0.2, "gradient_accumulation": 2, "optimizer": optimizer}
-    whole = small_config(data_dir, tmp_path / "whole", **settings)
-    train_alone(whole)
+    whole = undisturbed(**settings)
 
     class Stop(Exception):
         pass
@@ -140,10 +154,11 @@ def stop_at_call(number: int) -> Any:
 
 
 @pytest.mark.parametrize("call", [2, 5, 8, 11])  # in the first evaluation, an iter, an evaluation, an iter
-def test_a_stop_is_prompt_saves_and_changes_nothing(data_dir: Path, tmp_path: Path, call: int) -> None:
+def test_a_stop_is_prompt_saves_and_changes_nothing(
+    undisturbed: Any, data_dir: Path, tmp_path: Path, call: int
+) -> None:
     settings: dict[str, Any] = {"dropout": 0.2, "eval_interval": 3, "max_iters": 6}
-    undisturbed = small_config(data_dir, tmp_path / "whole", **settings)
-    train_alone(undisturbed)
+    expected = undisturbed(**settings)
     config = small_config(data_dir, tmp_path / "stopped", **settings)
     result = train_alone(config, stop_reason=stop_at_call(call))
     assert result["stopped"] == "the budget is spent" and result["step"] < 6
@@ -153,8 +168,8 @@ def test_a_stop_is_prompt_saves_and_changes_nothing(data_dir: Path, tmp_path: Pa
     assert latest is None or load_checkpoint(latest).step == result["step"]
     again = train_alone(config)
     assert again["stopped"] is None and again["step"] == 6
-    assert_equal_weights(undisturbed, config)
-    whole, stopped = (read_metrics(Path(each.run_place)) for each in (undisturbed, config))
+    assert_equal_weights(expected, config)
+    whole, stopped = (read_metrics(Path(each.run_place)) for each in (expected, config))
     for one, other in zip(whole, stopped, strict=True):  # what was cut off was done again
         assert (one["kind"], one["iter"], one["loss"]) == (other["kind"], other["iter"], other["loss"])
 
@@ -224,19 +239,18 @@ def test_a_damaged_checkpoint_is_passed_over_and_done_again(data_dir: Path, tmp_
         assert [key for key in whole if not torch.equal(weights[key], whole[key])] == []
 
 
-def test_a_finished_run_does_nothing(data_dir: Path, tmp_path: Path) -> None:
-    config = small_config(data_dir, tmp_path)
-    train_alone(config)
-    files = list((tmp_path / "checkpoints").rglob("*.safetensors"))
+def test_a_finished_run_does_nothing(undisturbed: Any) -> None:
+    config = undisturbed()
+    files = list(Path(config.run_place).rglob("*.safetensors"))
     before = [path.stat().st_mtime_ns for path in files]
     lines: list[str] = []
     assert train_alone(config, lines)["is_finished_before"]
     assert lines == []
-    assert before == [path.stat().st_mtime_ns for path in files]
+    assert files and before == [path.stat().st_mtime_ns for path in files]
 
 
-def test_another_run_is_refused_by_name(data_dir: Path, tmp_path: Path) -> None:
-    train_alone(small_config(data_dir, tmp_path))
+def test_another_run_is_refused_by_name(undisturbed: Any, data_dir: Path, tmp_path: Path) -> None:
+    folder = Path(undisturbed().run_place).parents[1]
     for changes, word in (
         ({"n_layer": 3}, "n_layer"),
         ({"batch_size": 5}, "global batch"),
@@ -245,9 +259,9 @@ def test_another_run_is_refused_by_name(data_dir: Path, tmp_path: Path) -> None:
         ({"data_dir": small_store(tmp_path / "other", seed=1)}, "data"),
     ):
         with pytest.raises(UserError, match=word):
-            small_config(changes.pop("data_dir", data_dir), tmp_path, **changes)
-    small_config(data_dir, tmp_path, learning_rate=0.001, max_iters=20, num_workers=2, batch_size=2)
-    small_config(data_dir, tmp_path, num_workers=2)  # each accumulates less
+            small_config(changes.pop("data_dir", data_dir), folder, **changes)
+    small_config(data_dir, folder, learning_rate=0.001, max_iters=20, num_workers=2, batch_size=2)
+    small_config(data_dir, folder, num_workers=2)  # each accumulates less
 
 
 def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Path) -> None:
@@ -384,15 +398,14 @@ def test_several_bad_iters_in_a_row_stop_the_run(data_dir: Path, tmp_path: Path,
 
 @pytest.mark.parametrize("names", [("saving", "bf16"), pytest.param(("compiled",), marks=pytest.mark.slow)])
 def test_what_saves_time_or_memory_changes_little(
-    names: tuple[str, ...], data_dir: Path, tmp_path: Path
+    names: tuple[str, ...], undisturbed: Any, data_dir: Path, tmp_path: Path
 ) -> None:
     settings: dict[str, tuple[dict[str, Any], float]] = {
         "saving": ({"checkpoint_activations": True}, 1e-5),
         "bf16": ({"precision": "bf16"}, 2e-2),
         "compiled": ({"compile": True}, 1e-3),
     }
-    plain = small_config(data_dir, tmp_path / "plain", max_iters=4)
-    train_alone(plain)
+    plain = undisturbed(max_iters=4)
     for name in names:
         changes, tolerance = settings[name]
         other = small_config(data_dir, tmp_path / name, max_iters=4, **changes)
