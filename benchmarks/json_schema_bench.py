@@ -29,14 +29,14 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from jsonschema.exceptions import _WrappedReferencingError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 from benchmarks.json_schema_suite import NAMED, REFUSED, RIGHT, UNNAMED, is_named, notes_of
-from benchmarks.peers import Llguidance, Xgrammar, byte_level_bpe, compact, spread, vocabulary
+from benchmarks.peers import Llguidance, Peer, Xgrammar, byte_level_bpe, compact, spread, vocabulary
 from benchmarks.schemas import validator_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer.compile import compile_schema
@@ -45,14 +45,6 @@ from nanochat_tct.tokenizer.engine import DONE, Engine
 DOUBTED = "label in doubt"
 VERDICTS = (RIGHT, NAMED, UNNAMED, REFUSED, DOUBTED)
 OURS = "ours"
-
-
-class Peer(Protocol):
-    """What the engines have in common."""
-
-    def compile_schema(self, schema: Any) -> Any: ...
-
-    def walk(self, compiled: Any, value: Any) -> tuple[bool, list[float]]: ...
 
 
 class Ours:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -45,6 +45,14 @@ def vocabulary(bpe: Any) -> list[str]:
     return [text for text, _ in sorted(bpe.get_vocab().items(), key=lambda item: item[1])]
 
 
+class Peer(Protocol):
+    """What the engines have in common."""
+
+    def compile_schema(self, schema: Any) -> Any: ...
+
+    def walk(self, compiled: Any, value: Any) -> tuple[bool, list[float]]: ...
+
+
 class Llguidance:
     """llguidance; ``lenient`` ignores keywords that it does not enforce instead of refusing the schema."""
 
@@ -63,9 +71,13 @@ class Llguidance:
             ValueError: llguidance does not compile the schema.
         """
         options = {"whitespace_flexible": False, "lenient": self._lenient}
-        return self.compile(self._library.LLMatcher.grammar_from_json_schema(compact(schema), options))
+        return self._compile(self._library.LLMatcher.grammar_from_json_schema(compact(schema), options))
 
-    def compile(self, grammar: str) -> Any:
+    def compile_lark(self, grammar: str) -> Any:
+        """The same for a grammar in llguidance's own language."""
+        return self._compile(self._library.LLMatcher.grammar_from_lark(grammar))
+
+    def _compile(self, grammar: str) -> Any:
         matcher = self._library.LLMatcher(self._tokenizer, grammar, log_level=0)
         if matcher.is_error():
             raise ValueError(matcher.get_error())
@@ -128,3 +140,108 @@ def spread(seconds: list[float]) -> tuple[float, float, float]:
     """Mean, median and 99th percentile in microseconds."""
     micro = np.array(seconds) * 1e6
     return float(micro.mean()), float(np.median(micro)), float(np.percentile(micro, 99))
+
+
+class AnyOrder:
+    """A JSON Schema as a grammar of llguidance in which keys stand in any order, each one at most once.
+
+    It follows docs/parametric.md there: the parameter of a rule has a bit for each key. What a rule cannot say is left
+    out, so the grammar allows more than the schema does: keys that are not listed may stand twice, and alternatives of
+    an object differ only in the keys that they require.
+    """
+
+    def __init__(self, schema: Any) -> None:
+        self._schema = schema
+        self._names: dict[str, str] = {}
+        self._lines: list[str] = []
+        start = self._rule(schema)
+        string = r'STRING: /"([^"\\\x00-\x1f]|\\(["\\\/bfnrt]|u[0-9a-fA-F]{4}))*"/'
+        self.text = "\n".join([f"start: {start}", string, *self._lines])
+
+    def _rule(self, schema: Any) -> str:
+        """The name of a rule."""
+        while isinstance(schema, dict) and "$ref" in schema:
+            here = self._schema
+            for part in schema["$ref"].split("/")[1:]:
+                here = here[part]
+            schema = here
+        key = compact(schema)
+        if key not in self._names:
+            name = self._names[key] = f"r{len(self._names)}"
+            self._lines.append(f"{name}: {self._body(schema, name)}")
+        return self._names[key]
+
+    def _body(self, schema: Any, name: str) -> str:
+        if not isinstance(schema, dict):
+            return _scalar({} if schema else {"enum": []})
+        if "allOf" in schema:  # one object, and conditions on its keys
+            shape = next(part for part in schema["allOf"] if "properties" in part)
+            conditions = [
+                _condition(part, list(shape["properties"])) for part in schema["allOf"] if part is not shape
+            ]
+            return self._object(shape, name, conditions)
+        if "properties" in schema or "patternProperties" in schema or schema.get("type") == "object":
+            return self._object(schema, name, [])
+        for keyword in ("oneOf", "anyOf"):
+            if keyword in schema:
+                return " | ".join(map(self._rule, schema[keyword]))
+        if schema.get("type") == "array":
+            item = self._rule(schema.get("items", {}))
+            some = f'"[" {item} ("," {item})* "]"'
+            return some if schema.get("minItems") else f'"[" "]" | {some}'
+        if isinstance(schema.get("type"), list):
+            return " | ".join(self._rule({**schema, "type": kind}) for kind in schema["type"])
+        return _scalar(schema)
+
+    def _object(self, schema: dict[str, Any], name: str, conditions: list[str]) -> str:
+        keys = list(schema.get("properties", {}))
+        conditions += [_condition({k: v}, keys) for k, v in schema.items() if k in CONDITIONS]
+        end = "and(" * len(conditions) + "true" + "".join(f",{each})" for each in conditions)
+        members = [
+            (
+                json.dumps(json.dumps(key) + ":"),
+                self._rule(schema["properties"][key]),
+                f"set_bit({i})",
+                f"bit_clear({i})",
+            )
+            for i, key in enumerate(keys)
+        ]
+        taken = "".join(f" | {json.dumps(json.dumps(key))}" for key in keys).removeprefix(" | ")
+        for index, (pattern, value) in enumerate(schema.get("patternProperties", {}).items()):
+            inner = pattern.removeprefix("^").removesuffix("$").replace("/", r"\/")
+            self._lines.append(f'{name.upper()}_{index}: /"({inner})"/' + (f" & ~({taken})" if taken else ""))
+            members.append((f'{name.upper()}_{index} ":"', self._rule(value), "_", "true"))
+        additional = schema.get("additionalProperties", True)
+        if additional is not False:
+            self._lines.append(f"{name.upper()}: STRING" + (f" & ~({taken})" if taken else ""))
+            members.append((f'{name.upper()} ":"', self._rule(additional), "_", "true"))
+        more = [f'"," {key} {value} {name}m::{step} %if {test}' for key, value, step, test in members]
+        first = [f"{key} {value} {name}m::{step}" for key, value, step, _ in members]
+        self._lines.append(f"{name}m::_: " + "\n | ".join([f'"" %if {end}', *more]))
+        self._lines.append(
+            f"{name}f::_: " + "\n | ".join(([] if schema.get("minProperties") else [f'"" %if {end}']) + first)
+        )
+        return f'"{{" {name}f::0x0 "}}"'
+
+
+CONDITIONS = ("required", "not", "oneOf", "anyOf", "dependencies")
+
+
+def _condition(schema: dict[str, Any], keys: list[str]) -> str:
+    """Which keys an object has, as a condition on a rule's parameter; what is said of their values is left out."""
+    parts = [f"bit_set({keys.index(key)})" for key in schema.get("required", []) if key in keys]
+    if "not" in schema:
+        parts.append(f"not({_condition(schema['not'], keys)})")
+    for keyword in ("oneOf", "anyOf"):
+        options = [_condition(each, keys) for each in schema.get(keyword, [])]
+        if options:
+            parts.append(
+                "or(" * (len(options) - 1) + options[0] + "".join(f",{each})" for each in options[1:])
+            )
+    for key, needed in schema.get("dependencies", {}).items():
+        parts.append(f"or(bit_clear({keys.index(key)}),{_condition({'required': needed}, keys)})")
+    return "and(" * len(parts) + "true" + "".join(f",{part})" for part in parts)
+
+
+def _scalar(schema: Any) -> str:
+    return "%json " + compact({**schema, "x-guidance": {"whitespace_flexible": False, "lenient": True}})
