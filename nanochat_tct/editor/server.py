@@ -57,6 +57,7 @@ class WorkflowServer(LanguageServer):
         self.config = config
         self.rules, self.model = Worker("rules"), Worker("model")
         self.checks: dict[str, asyncio.Task[None]] = {}
+        self.loading: asyncio.Task[None] | None = None
         self.suggesting: asyncio.Task[list[Completion]] | None = None
 
     @cached_property
@@ -196,8 +197,8 @@ def _register(server: WorkflowServer) -> None:
     """What the server does at each message of the protocol."""
 
     @server.feature(types.INITIALIZED)
-    async def initialized(params: types.InitializedParams) -> None:
-        await server.load()
+    def initialized(params: types.InitializedParams) -> None:
+        server.loading = asyncio.ensure_future(server.load())
 
     @server.feature(types.TEXT_DOCUMENT_DID_OPEN)
     def opened(params: types.DidOpenTextDocumentParams) -> None:

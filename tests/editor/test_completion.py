@@ -226,13 +226,15 @@ def test_every_name_in_real_expressions_is_offered(language: Language, real_work
         if check_text("", text.encode(), language.tokenizer):
             continue
         for found in list(REFERENCE.finditer(text))[:3]:
+            if "#" in text[text.rfind("\n", 0, found.start()) + 1 : found.start()]:
+                continue  # a comment
             asked += 1
             without = text[: found.start(1)] + text[found.end(1) :]
             if found[1] not in [
                 each.label for each in complete(language, without, found.start(1)).suggestions
             ]:
                 wrong.append(f"{found[0]}")
-    assert asked > 200 and len(wrong) <= asked // 200, wrong[:20]
+    assert asked > 200 and len(wrong) <= asked // 500, wrong[:20]
 
 
 def test_no_text_and_no_position_is_too_much(language: Language) -> None:
