@@ -1,4 +1,4 @@
-"""Builds the tokenizer's engine, one library in plain C that needs no headers of Python's.
+"""Builds the libraries in plain C that need no headers of Python's: the tokenizer's engine and the model's decoder.
 
 The compiler is $CC, else one of this machine's, else the one in the package ziglang, which pip fetches where there is
 no other (see build_backend.py). What pyproject.toml says holds for everything else.
@@ -7,6 +7,7 @@ no other (see build_backend.py). What pyproject.toml says holds for everything e
 import hashlib
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,25 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FLAGS = ["-std=c11", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+FLAGS = ["-std=c11", "-shared", "-fPIC", "-fvisibility=hidden", "-Wno-psabi"]
+ENGINE = Extension("nanochat_tct.tokenizer._engine", ["nanochat_tct/tokenizer/engine.c"])
+ENGINE.extra_compile_args = ["-O2"]
+
+
+def decoders() -> list[Extension]:
+    """The decoder for every CPU of this kind, and for those that have vectors of 256 bits."""
+    variants = {"_decoder": []}
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        variants["_decoder_avx2"] = ["-mavx2", "-mfma"]
+    return [
+        Extension(
+            f"nanochat_tct.model.{name}",
+            ["nanochat_tct/model/decoder.c"],
+            extra_compile_args=["-O3", "-ffp-contract=off", "-Wno-unknown-pragmas", *flags],
+            libraries=["m"],
+        )
+        for name, flags in variants.items()
+    ]
 
 
 def system_compiler() -> list[str]:
@@ -26,8 +45,8 @@ def system_compiler() -> list[str]:
     return next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), [])
 
 
-class BuildEngine(build_ext):
-    """Compiles engine.c to a library that carries the checksum of its source."""
+class BuildLibrary(build_ext):
+    """Compiles a C source to a library that carries the checksum of its source."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", os.sep) + ".so"  # the same for every version of Python
@@ -43,14 +62,13 @@ class BuildEngine(build_ext):
         version = hashlib.sha256(Path(source).read_bytes()).hexdigest()
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.partial")
-        subprocess.run(
-            [*compiler, *FLAGS, f'-DENGINE_VERSION="{version}"', source, "-o", str(partial)], check=True
-        )
+        flags = [*FLAGS, *extension.extra_compile_args, f'-DENGINE_VERSION="{version}"']
+        command = [*compiler, *flags, source, "-o", str(partial), *(f"-l{each}" for each in extension.libraries)]
+        # threads are of use to the decoder alone, and not every compiler brings OpenMP
+        if not extension.libraries or subprocess.run([*command, "-fopenmp"], capture_output=True).returncode:
+            subprocess.run(command, check=True)
         os.replace(partial, target)
 
 
 if __name__ == "__main__":
-    setup(
-        ext_modules=[Extension("nanochat_tct.tokenizer._engine", ["nanochat_tct/tokenizer/engine.c"])],
-        cmdclass={"build_ext": BuildEngine},
-    )
+    setup(ext_modules=[ENGINE, *decoders()], cmdclass={"build_ext": BuildLibrary})

@@ -20,9 +20,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 from benchmarks.held_out import read_documents
 from nanochat_tct.documents import to_json
-from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import _Row
-from nanochat_tct.generation.validity import document_problem
+from nanochat_tct.generation.generate import generate_workflows, untrained
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.schema import workflow_schema
 
@@ -58,13 +56,10 @@ def ours(documents: list[Any], samples: int) -> None:
         accepted += legal and matcher.is_complete
     # random documents: a uniform draw among the legal tokens
     valid = 0
-    sampling = SamplingConfig(max_tokens=64)
-    flat = np.zeros(tokenizer.vocab_size())
-    for index in range(samples):
-        sample = _Row(index, [], (), tokenizer.matcher(), 0)
-        while not sample.matcher.is_complete:
-            sample.choose(flat, sample.matcher.legal(), sampling)
-        valid += document_problem(tokenizer.decode_value(sample.tokens), tokenizer) is None
+    model = untrained(tokenizer, seed=0)
+    torch.nn.init.zeros_(model.head.weight)  # every legal token is as probable
+    written = generate_workflows(model, tokenizer, num_samples=samples, max_tokens=64)
+    valid = sum(sample.valid for sample in written)
     row("ours", load, seconds, accepted, len(documents), f"{valid} of {samples} random samples valid")
 
 

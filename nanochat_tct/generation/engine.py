@@ -1,13 +1,11 @@
 """Sample workflows token by token under the grammar, with a key-value cache.
 
-A batch always has the same number of rows, each at its own position in its own document. A finished row takes
-the next sample. Shapes never change and each sample has its own random stream, so a sample does not depend on
-the others in its batch.
+Each sample is a function of the weights, the prompt, the settings and its index alone, bit for bit: the decoder's
+results do not depend on the batch (see decoder.py), what is drawn on the device has one shape, and each sample has its
+own random stream.
 """
 
-import functools
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +14,12 @@ from torch import Tensor
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.sampling import score_tokens
+from nanochat_tct.generation.sampling import draw, masked_log_probs
+from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
-from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.tokenizer import Tokenizer, TokenMatcher
 
-NUM_ROWS = 16
+MAX_ROWS = 16  # samples at the same time
 MAX_REJECTED = 64  # draws that leave no tokens to end the document, before the shortest ending is taken
 
 
@@ -32,11 +30,46 @@ class Generated:
     Attributes:
         is_complete: False only for a document cut off at max_tokens, with a tokenizer that cannot end documents.
         ended_by_limit: max_tokens restricted which tokens could be drawn.
+        log_probs: of the generated tokens, the last ones of `tokens`: the natural logarithm of each one's probability
+            among the legal tokens at temperature 1; 0 where grammar or max_tokens left one only. (The model may
+            choose the last tokens of the prompt again; then these count as generated.)
     """
 
     tokens: list[int]
     is_complete: bool
     ended_by_limit: bool = False
+    log_probs: tuple[float, ...] = ()
+
+    @property
+    def log_prob(self) -> float:
+        """The log-probability of everything that was generated."""
+        return sum(self.log_probs)
+
+
+def window_start(length: int, capacity: int) -> int:
+    """Return which token the model's window begins with, for the token after `length` tokens of a document.
+
+    A document that outgrows the context is read in a window that moves by half the context at a time, after a
+    position token that counts the tokens before.
+    """
+    half = capacity // 2
+    return max(0, -(-(length - capacity + 1) // half)) * half
+
+
+def unread(tokens: list[int], start: int, num_read: int, decoder: Decoder) -> tuple[int, list[int]]:
+    """Return where the window of a document begins, and what a row of the decoder has to read of it.
+
+    Args:
+        start: where the row's window begins; -1: the row is empty.
+        num_read: tokens of the document that it has read.
+
+    Returns:
+        (start of the window, tokens); if the window begins anew, the first one is a position token.
+    """
+    new_start = window_start(len(tokens), decoder.capacity)
+    if new_start == start:
+        return start, tokens[num_read:]
+    return new_start, [decoder.vocab_size + new_start, *tokens[new_start:]]
 
 
 def generate_tokens(
@@ -64,63 +97,85 @@ def generate_tokens(
     was_training = model.training
     model.eval()
     try:
-        with ThreadPoolExecutor(1) as thread:
-            yield from _Batch(model, tokenizer, prompt, endings, sampling, thread).run(num_samples)
+        yield from _Batch(model, tokenizer, prompt, endings, sampling).run(num_samples)
     finally:
         model.train(was_training)
 
 
 class _Row:
-    """One sample in progress."""
+    """One sample in progress.
+
+    Attributes:
+        legal: which tokens may come next, bool (vocab_size,).
+        closing: the shortest ending of the document; None: the tokenizer has none.
+        logits: (1, vocab_size) of the next token.
+    """
+
+    logits: Tensor
 
     def __init__(
-        self, index: int, prompt: list[int], endings: tuple[str, ...], matcher: TokenMatcher, seed: int
+        self, index: int, prompt: list[int], endings: tuple[str, ...], matcher: TokenMatcher, max_tokens: int, seed: int
     ) -> None:
         self.index = index
         self.tokens = list(prompt)
+        self.log_probs: list[float] = []
         self.matcher = matcher
         for token in prompt:
             matcher.advance(token)
         matcher.expect(*endings)
-        self.random = np.random.default_rng([seed, index])
-        self.cache_length = 0  # tokens in its row of the cache
+        self.random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
+        self.max_tokens = max_tokens
         self.ended_by_limit = False
-        self.legal: Future[np.ndarray] | None = None  # the mask of the next token
-        self.closing = matcher.closing()  # the shortest ending of the document; None: the tokenizer has none
+        self.closing = matcher.closing()
+        self.slot = self.num_read = 0  # in the decoder
+        self.start = -1
 
     @property
     def generated(self) -> tuple[int, Generated]:
-        return self.index, Generated(self.tokens, self.matcher.is_complete, self.ended_by_limit)
+        log_probs = tuple(self.log_probs)
+        return self.index, Generated(self.tokens, self.matcher.is_complete, self.ended_by_limit, log_probs)
 
-    def choose(self, logits: np.ndarray, legal: np.ndarray, sampling: SamplingConfig) -> int:
-        """Draw a legal token after which the document can still end within max_tokens, and append it."""
-        tokens = np.flatnonzero(legal)
-        assert len(tokens), "the grammar allows no token here, though the document is not complete"
-        scores = score_tokens(logits[tokens], sampling.temperature, sampling.top_p, self.random)
-        left = sampling.max_tokens - len(self.tokens)
-        # no draw is needed where only the shortest ending fits
-        draws = MAX_REJECTED if self.closing is None or left > len(self.closing) else 0
-        for _ in range(min(draws, len(tokens))):
-            best = int(scores.argmax())
-            token = int(tokens[best])
-            matcher = self.matcher.after(token)
-            closing = matcher.closing()
-            if closing is None or len(closing) < left:
-                self.matcher, self.closing = matcher, closing
-                self.tokens.append(token)
-                return token
+    @property
+    def is_done(self) -> bool:
+        return self.matcher.is_complete or len(self.tokens) >= self.max_tokens
+
+    def look(self) -> None:
+        """Find the legal tokens; take the shortest ending where no other fits, and a token that is the only one."""
+        while not self.is_done:
+            if self.closing is not None and len(self.tokens) + len(self.closing) >= self.max_tokens:
+                self.end()
+                return
+            self.legal = self.matcher.legal()
+            if np.count_nonzero(self.legal) != 1:
+                assert self.legal.any(), "the grammar allows no token here, though the document is not complete"
+                return
+            if not self.take(int(self.legal.argmax()), 0.0):
+                self.end()
+
+    def take(self, token: int, log_prob: float) -> bool:
+        """Append a legal token, unless the document cannot end within max_tokens behind it."""
+        matcher = self.matcher.after(token)
+        closing = matcher.closing()
+        if closing is not None and len(self.tokens) + 1 + len(closing) > self.max_tokens:
             self.ended_by_limit = True
-            scores[best] = -np.inf
-        assert self.closing, "an incomplete document needs tokens to end"
-        self.ended_by_limit = True
-        token, *self.closing = self.closing
-        self.matcher.advance(token)
+            return False
+        self.matcher, self.closing = matcher, closing
         self.tokens.append(token)
-        return token
+        self.log_probs.append(log_prob)
+        return True
+
+    def end(self) -> None:
+        """Append the shortest ending."""
+        assert self.closing, "an incomplete document needs tokens to end"
+        for token in self.closing:
+            self.matcher.advance(token)
+        self.tokens += self.closing
+        self.log_probs += [0.0] * len(self.closing)
+        self.ended_by_limit = True
 
 
 class _Batch:
-    """The rows of a batch and their cache."""
+    """The rows of a batch and the decoder they share."""
 
     def __init__(
         self,
@@ -129,20 +184,17 @@ class _Batch:
         prompt: list[int],
         endings: tuple[str, ...],
         sampling: SamplingConfig,
-        thread: ThreadPoolExecutor,
     ) -> None:
         self.model = model
-        self.thread = thread
         self.tokenizer = tokenizer
         # the model may choose tokens that reach from an open prompt into what follows
-        is_open = not _Row(0, prompt, (), tokenizer.matcher(), sampling.seed).matcher.is_complete
+        matcher = tokenizer.matcher()
+        for token in prompt:
+            matcher.advance(token)
+        is_open = not matcher.is_complete
         self.prompt, taken_back = tokenizer.heal(prompt) if is_open else (prompt, "")
         self.endings = tuple(taken_back + ending for ending in endings or ("",))
         self.sampling = sampling
-        self.device = model.head.weight.device
-        self.rows: list[_Row | None] = [None] * NUM_ROWS
-        self.cache = self.new_cache(NUM_ROWS)
-        self.logits = np.zeros((NUM_ROWS, model.config.vocab_size))  # of each row's next token
         first = self.new_row(0)
         shortest = len(self.prompt) + len(first.closing or [])
         if is_open and first.closing is not None and shortest > sampling.max_tokens:
@@ -152,87 +204,82 @@ class _Batch:
             )
 
     def new_row(self, index: int) -> _Row:
-        return _Row(index, self.prompt, self.endings, self.tokenizer.matcher(), self.sampling.seed)
+        matcher, sampling = self.tokenizer.matcher(), self.sampling
+        return _Row(index, self.prompt, self.endings, matcher, sampling.max_tokens, sampling.seed)
 
     def run(self, num_samples: int) -> Iterator[tuple[int, Generated]]:
+        size = min(num_samples, MAX_ROWS)
+        decoder = Decoder(self.model, size + 1)
+        start, window = unread(self.prompt, -1, 0, decoder)
+        prompt_logits = decoder.extend([(size, window)])  # in a row of its own, which the others copy
         waiting = iter(range(num_samples))
+        free = list(range(size))
+        rows: list[_Row] = []
         while True:
-            for slot, row in enumerate(self.rows):
-                if row is not None and not self.is_done(row):
+            while free and (index := next(waiting, None)) is not None:
+                row = self.new_row(index)
+                row.look()
+                if row.is_done:
+                    yield row.generated
                     continue
-                if row is not None:
-                    yield row.generated
-                self.rows[slot] = None
-                for index in waiting:
-                    row = self.new_row(index)
-                    if not self.is_done(row):
-                        self.rows[slot] = row
-                        self.start_window(slot, row)
-                        break
-                    yield row.generated
-            if not any(self.rows):
+                row.slot, row.start, row.num_read, row.logits = free.pop(), start, len(self.prompt), prompt_logits
+                decoder.copy_row(size, row.slot)
+                if len(row.tokens) > row.num_read:  # the grammar has left one way to go on
+                    row.logits = self.read(decoder, [row])
+                rows.append(row)
+            if not rows:
                 return
-            self.step()
+            for at in range(0, len(rows), decoder.tile):
+                self.choose(rows[at : at + decoder.tile], decoder)
+            for row in rows:
+                row.look()
+                if row.is_done:
+                    free.append(row.slot)
+                    yield row.generated
+            rows = [row for row in rows if not row.is_done]
+            if rows:
+                for row, logits in zip(rows, self.read(decoder, rows).split(1), strict=True):
+                    row.logits = logits
 
-    def is_done(self, row: _Row) -> bool:
-        return row.matcher.is_complete or len(row.tokens) >= self.sampling.max_tokens
-
-    def step(self) -> None:
-        """Choose one token in each row and run the model on them."""
-        tokens = np.zeros((NUM_ROWS, 1), dtype=np.int64)
-        full = []
-        for slot, row in enumerate(self.rows):
-            if row is None:
-                self.cache.lengths[slot] = 0  # an empty row runs along at position 0
-                continue
-            assert row.legal is not None
-            token = row.choose(self.logits[slot], row.legal.result(), self.sampling)
-            row.legal = self.thread.submit(row.matcher.legal)  # computed while the model runs
-            tokens[slot] = token
-            if row.cache_length == self.cache.capacity:
-                self.cache.lengths[slot] = 0  # the row's result of this step is discarded
-                full.append(slot)
-            row.cache_length += 1
-        self.logits = self.forward(tokens, self.cache)
-        for slot in full:
-            row = self.rows[slot]
-            if row is not None and not self.is_done(row):
-                self.start_window(slot, row)
-
-    def start_window(self, slot: int, row: _Row) -> None:
-        """Fill a row of the cache with its document, or with the end of it."""
-        at_prompt = len(row.tokens) == len(self.prompt)
-        cache, logits, row.cache_length = self.prompt_window if at_prompt else self.window_of(row.tokens)
-        self.cache.copy_row(slot, cache)
-        row.legal = row.legal or self.thread.submit(row.matcher.legal)
-        self.logits[slot] = logits[0]
-
-    @functools.cached_property
-    def prompt_window(self) -> tuple[KVCache, np.ndarray, int]:
-        return self.window_of(self.prompt)
-
-    def window_of(self, document: list[int]) -> tuple[KVCache, np.ndarray, int]:
-        """Run the model on a document, laid out as in training.
-
-        When a document outgrows the context, the window restarts with the last half context of it, after a
-        position token that counts the tokens before.
-
-        Returns: a cache of one row, the logits (1, vocab_size) of the next token, and the length of the window.
-        """
-        capacity = self.cache.capacity
-        start = 0 if len(document) < capacity else len(document) - capacity // 2
-        window = [self.model.config.vocab_size + start, *document[start:]]
-        cache = self.new_cache(1)
-        return cache, self.forward(np.array([window], dtype=np.int64), cache), len(window)
-
-    def new_cache(self, num_rows: int) -> KVCache:
-        config = self.model.config
-        return KVCache(
-            config.n_layer, num_rows, config.n_head, config.context_size, config.head_dim, self.device
-        )
+    def read(self, decoder: Decoder, rows: list[_Row]) -> Tensor:
+        """Have the decoder read what is new in some rows; return the logits (len(rows), vocab_size) behind it."""
+        chunks = []
+        for row in rows:
+            start, tokens = unread(row.tokens, row.start, row.num_read, decoder)
+            if start != row.start:
+                decoder.lengths[row.slot] = 0
+            row.start, row.num_read = start, len(row.tokens)
+            chunks.append((row.slot, tokens))
+        return decoder.extend(chunks)
 
     @torch.inference_mode()
-    def forward(self, tokens: np.ndarray, cache: KVCache) -> np.ndarray:
-        """Return float64 logits (B, vocab_size) of the token after the last of tokens (B, T)."""
-        logits: Tensor = self.model(torch.from_numpy(tokens).to(self.device), cache=cache)
-        return logits[:, -1].double().cpu().numpy()
+    def choose(self, rows: list[_Row], decoder: Decoder) -> None:
+        """Append one token to each row; the tensors have `decoder.tile` rows, whatever their number."""
+        logits = torch.zeros(decoder.tile, decoder.vocab_size, device=decoder.device)
+        legal = torch.ones(decoder.tile, decoder.vocab_size, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            logits[i] = row.logits[0]
+            legal[i] = torch.from_numpy(row.legal)
+        log_probs = masked_log_probs(logits, legal.to(decoder.device))
+        left = log_probs  # without the tokens that were rejected
+        waiting = dict(enumerate(rows))
+        for _ in range(MAX_REJECTED):
+            uniform = torch.zeros(decoder.tile)
+            for i, row in waiting.items():
+                uniform[i] = float(row.random.random(dtype=np.float32))
+            drawn = draw(left, uniform.to(decoder.device), self.sampling.temperature, self.sampling.top_p)
+            tokens = drawn.tolist()
+            chosen = log_probs.gather(1, drawn[:, None])[:, 0].tolist()
+            rejected = [i for i, row in waiting.items() if not row.take(tokens[i], chosen[i])]
+            if not rejected:
+                return
+            left = left.clone() if left is log_probs else left
+            for i in rejected:
+                left[i, tokens[i]] = -torch.inf
+            waiting = {i: rows[i] for i in rejected if left[i].amax() > -torch.inf}
+            for i in set(rejected) - set(waiting):
+                rows[i].end()
+            if not waiting:
+                return
+        for row in waiting.values():
+            row.end()

@@ -36,10 +36,15 @@ class Sample:
     # "limit": max_tokens forced the ending; "decode_prefix": completed a document that a wheel's tokenizer cut off
     completed_by: Literal["model", "limit", "decode_prefix"]
     problem: str | None  # what GitHub refuses it for, None if it accepts the workflow
+    log_probs: tuple[float, ...] = ()  # of the generated tokens, see Generated
 
     @property
     def valid(self) -> bool:
         return self.problem is None
+
+    @property
+    def log_prob(self) -> float:
+        return sum(self.log_probs)
 
 
 def generate_workflows(
@@ -90,6 +95,7 @@ def finish(tokenizer: Tokenizer, generated: Generated) -> Sample:
         tokens=generated.tokens,
         completed_by=completed_by,
         problem=document_problem(value, tokenizer),
+        log_probs=generated.log_probs,
     )
 
 

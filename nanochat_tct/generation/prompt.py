@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nanochat_tct.documents import DEFAULT_LIMITS, read_workflow
 from nanochat_tct.errors import UserError
-from nanochat_tct.generation.cut import CutText
+from nanochat_tct.generation.cut import CutText, Reading
 from nanochat_tct.tokenizer import Tokenizer
 
 NEAR = 20  # lines (YAML) or values (JSON) at the end that are dropped one by one
@@ -33,6 +34,7 @@ class Prompt:
         dropped: the end of the text that the tokens leave out; "" if nothing.
         reason: why it is left out; without `dropped`, why the end of the last line does not count.
         is_whole: the document is complete, and nothing can be added.
+        readings: the ways to read the end of the text that are possible, with the values of their texts.
     """
 
     tokens: list[int]
@@ -40,6 +42,7 @@ class Prompt:
     dropped: str
     reason: str
     is_whole: bool = False
+    readings: tuple[tuple[Reading, Any], ...] = ()
 
 
 def read_prompt(prompt: str) -> tuple[str | bytes, str]:
@@ -95,13 +98,13 @@ def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prom
         if cut.says_nothing:
             return None
         try:
-            tokens, endings = _encode(cut, tokenizer)
+            tokens, endings, readings = _encode(cut, tokenizer)
         except UserError as error:
             errors.append(error)
             return None
         dropped = text[len(cut.text) :].strip()
-        is_whole = all(reading.cut is None for readings in cut.readings for reading in readings)
-        return Prompt(tokens, endings, dropped, str(errors[0]) if errors else "", is_whole)
+        is_whole = all(reading.cut is None for group in cut.readings for reading in group)
+        return Prompt(tokens, endings, dropped, str(errors[0]) if errors else "", is_whole, readings)
 
     found = attempt(whole)
     if found is None and text.endswith("\n"):  # an invalid last line may be the beginning of a valid one
@@ -170,18 +173,21 @@ def _without_half(text: str, name: str) -> str:
         raise UserError(f"{name} is not Unicode text: it has a lone surrogate") from None
 
 
-def _encode(cut: CutText, tokenizer: Tokenizer) -> tuple[list[int], tuple[str, ...]]:
+def _encode(
+    cut: CutText, tokenizer: Tokenizer
+) -> tuple[list[int], tuple[str, ...], tuple[tuple[Reading, Any], ...]]:
     first_error: UserError | None = None
     for readings in cut.readings:
-        values = []
+        found = []
         for reading in readings:
             try:
-                values.append(cut.value_of(reading, read_workflow(reading.text)))
+                found.append((reading, cut.value_of(reading, read_workflow(reading.text))))
             except UserError as error:
                 first_error = first_error or error
-        if values:
+        if found:
             try:
-                return tokenizer.encode_cut(values)
+                tokens, endings = tokenizer.encode_cut([value for _, value in found])
+                return tokens, endings, tuple(found)
             except UserError as error:
                 first_error = first_error or error
     assert first_error is not None

@@ -1,46 +1,59 @@
-"""How a token is drawn from logits: temperature, nucleus (top-p) and noise. Needs no PyTorch."""
+"""How a token is drawn from logits: mask, temperature and nucleus (top-p), in float32 on the model's device."""
 
-import numpy as np
+import torch
+from torch import Tensor
 
-MIN_TEMPERATURE = 1e-300  # below this, logits / temperature overflow; sampling is greedy long before
+MIN_TEMPERATURE = 1e-30  # below this, float32 overflows; sampling is greedy long before
+MAX_TEMPERATURE = 1e30
 
 
-def score_tokens(
-    logits: np.ndarray, temperature: float, top_p: float, random: np.random.Generator
-) -> np.ndarray:
-    """Return scores (n,) float64 whose descending order samples tokens without replacement.
-
-    This is the Gumbel-max trick: the token of the highest score is a draw from the softmax, and if it is
-    rejected, the next one is a draw from the rest. Tokens outside the top_p nucleus follow all inside it, by
-    probability.
+def masked_log_probs(logits: Tensor, legal: Tensor) -> Tensor:
+    """Return log-probabilities (B, vocab_size) of the legal tokens; -inf for the others.
 
     Args:
-        logits: (n,) float64, of the legal tokens.
+        logits: (B, vocab_size) float32.
+        legal: (B, vocab_size) bool, at least one True in each row.
+    """
+    return logits.masked_fill(~legal, -torch.inf).log_softmax(-1)
+
+
+def draw(log_probs: Tensor, uniform: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Draw one token per row.
+
+    Args:
+        log_probs: (B, vocab_size) float32, up to a constant of each row; -inf is never drawn.
+        uniform: (B,) float32 in [0, 1), which decides.
+        temperature: 0 takes the most probable token.
+        top_p: draw from the smallest set of most probable tokens with this total probability; of equally probable
+            ones the first count.
+
+    Returns:
+        Tokens (B,) int64.
     """
     if temperature < MIN_TEMPERATURE:
-        return logits.copy()
-    log_weights = logits / temperature
-    # One draw for every token, so that later draws do not depend on top_p.
-    uniform = random.random(len(logits))
-    if top_p == 1:
-        return log_weights + gumbel(uniform)
-    probabilities = np.exp(log_weights - log_weights.max())
-    probabilities /= probabilities.sum()
-    # Tokens below (1 - top_p) / n sum to less than 1 - top_p, so they are outside the nucleus; only the others, usually
-    # few, need sorting. Sorting values takes a fifth of the time of sorting indices.
-    likely = np.flatnonzero(probabilities >= min((1 - top_p) / len(probabilities), probabilities.max()))
-    ordered = np.sort(probabilities[likely])[::-1]
-    count = np.count_nonzero(np.cumsum(ordered) - ordered < top_p)
-    least = ordered[count - 1]
-    above = likely[probabilities[likely] > least]
-    equal = likely[probabilities[likely] == least][: count - len(above)]
-    inside = np.concatenate([above, equal])
-    scores = log_weights - 1e9
-    scores[inside] = log_weights[inside] + gumbel(uniform[inside])
-    return scores
+        return log_probs.argmax(-1)
+    below = log_probs - log_probs.amax(-1, keepdim=True)
+    weights = (below / min(temperature, MAX_TEMPERATURE)).softmax(-1)
+    if top_p < 1:
+        weights = _nucleus(weights, top_p)
+    summed = weights.cumsum(-1)
+    total = summed[:, -1:]
+    # rounding must not lead beyond the last token that has a probability
+    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(summed, target, right=True)[:, 0]
 
 
-def gumbel(uniform: np.ndarray) -> np.ndarray:
-    """Turn uniform draws in [0, 1) into draws of the standard Gumbel distribution."""
-    noise: np.ndarray = -np.log(-np.log(1 - uniform))
-    return noise
+def _nucleus(weights: Tensor, top_p: float) -> Tensor:
+    """Set the probabilities outside the nucleus to zero."""
+    likely = weights
+    if len(weights) == 1:
+        # Tokens below (1 - top_p) / n sum to less than 1 - top_p, so they are outside the nucleus; only the others,
+        # usually few, need sorting.
+        least_likely = min((1 - top_p) / weights.size(1), weights.max().item())
+        likely = weights[weights >= least_likely][None]
+    ordered = likely.sort(-1, descending=True).values
+    count = (ordered.cumsum(-1) - ordered < top_p).sum(-1, keepdim=True).clamp(min=1)  # (B, 1)
+    least = ordered.gather(-1, count - 1)
+    above, equal = weights > least, weights == least
+    inside = above | (equal & (equal.cumsum(-1) <= count - above.sum(-1, keepdim=True)))
+    return weights.masked_fill(~inside, 0.0)

@@ -21,7 +21,6 @@ from torch.utils.checkpoint import checkpoint
 
 from nanochat_tct.model import fused
 from nanochat_tct.model.config import NUM_POSITION_BUCKETS, GPTConfig, position_bucket_starts
-from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.model.loss import TokenMask, soft_capped_nats
 from nanochat_tct.model.rotary import rotary_tables, rotate
 
@@ -110,7 +109,7 @@ def linear(in_features: int, out_features: int) -> nn.Linear:
 
 
 class Attention(nn.Module):
-    is_fused = False  # rotate and normalise queries and keys in one kernel (bf16, no cache)
+    is_fused = False  # rotate and normalise queries and keys in one kernel (bf16)
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -120,21 +119,17 @@ class Attention(nn.Module):
         self.c_qkv = linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = linear(config.n_embd, config.n_embd)
 
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None, cache: KVCache | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
         B, T, C = x.shape
         qkv = self.c_qkv(x).view(B, T, 3, self.n_head, self.head_dim)
         # Rotary attention depends only on differences of positions, so positions may count from the start of the
         # row instead of the start of each document.
-        if self.is_fused and qkv.dtype == torch.bfloat16 and cache is None:
+        if self.is_fused and qkv.dtype == torch.bfloat16:
             q, k, v = fused.heads(qkv, cos, sin)  # each (B, T, n_head, head_dim)
         else:
             q, k, v = qkv.unbind(2)
             q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # each (B, n_head, T, head_dim)
-        if cache is not None:
-            k, v = cache.append(self.layer, k, v)  # (B, n_head, S, head_dim), S = the cache's capacity
         y = attend(q, k, v, mask)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
 
@@ -167,9 +162,8 @@ class Block(nn.Module):
         cos: Tensor,
         sin: Tensor,
         mask: Tensor | BlockMask | None = None,
-        cache: KVCache | None = None,
     ) -> Tensor:
-        x = x + self.dropout(self.attention(norm(x), cos, sin, mask, cache))
+        x = x + self.dropout(self.attention(norm(x), cos, sin, mask))
         return x + self.dropout(self.mlp(norm(x)))
 
 
@@ -242,7 +236,6 @@ class GPT(nn.Module):
         self,
         tokens: Tensor,
         targets: Tensor | None = None,
-        cache: KVCache | None = None,
         legal: TokenMask | None = None,
     ) -> Tensor:
         """Predict the next token at every position.
@@ -250,8 +243,6 @@ class GPT(nn.Module):
         Args:
             tokens: (B, T) int64, T <= context_size; ids from vocab_size up are position tokens.
             targets: (B, T) int64; -1 marks a position without a target.
-            cache: keys and values of each row's earlier tokens, which `tokens` continues. Each row must then be
-                one document.
             legal: the tokens that the softmax of each target is over, with mask_ids (B, T); None: all tokens.
 
         Returns:
@@ -259,19 +250,11 @@ class GPT(nn.Module):
         """
         T = tokens.size(1)
         assert self.config.context_size >= T, f"a row of {T} tokens, context_size {self.config.context_size}"
-        mask: Tensor | BlockMask | None
-        if cache is None:
-            cos, sin = self.rotary_cos[:T, None], self.rotary_sin[:T, None]  # (T, 1, head_dim / 2)
-            mask = self.make_mask(tokens, self.config.vocab_size)
-        else:
-            positions = cache.positions(T)  # (B, T)
-            cos, sin = self.rotary_cos[positions][:, :, None], self.rotary_sin[positions][:, :, None]
-            mask = cache.mask(T)  # (B, 1, T, S)
+        cos, sin = self.rotary_cos[:T, None], self.rotary_sin[:T, None]  # (T, 1, head_dim / 2)
+        mask = self.make_mask(tokens, self.config.vocab_size)
         # The embedding stays uncompiled: compiled, the order in which its gradient is summed varies.
         x = self.embed(tokens)
-        x = self.through_blocks(x, cos, sin, mask, cache)  # (B, T, n_embd)
-        if cache is not None:
-            cache.advance(T)
+        x = self.through_blocks(x, cos, sin, mask)  # (B, T, n_embd)
         if targets is not None:
             if legal is not None:
                 legal = TokenMask(legal.mask_ids.flatten(), legal.masks)
@@ -280,15 +263,15 @@ class GPT(nn.Module):
         return LOGIT_CAP * torch.tanh(self.head(x).float() / LOGIT_CAP)
 
     def through_blocks(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None, cache: KVCache | None
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None
     ) -> Tensor:
         """What the head reads, of embedded tokens: both (B, T, n_embd)."""
         x = norm(self.dropout(x))
         for block in self.blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, mask, cache, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
             else:
-                x = block(x, cos, sin, mask, cache)
+                x = block(x, cos, sin, mask)
         return norm(x)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

@@ -6,21 +6,16 @@ Base tokens are characters of a Python string here, numbers of 16 bits there (``
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import importlib.metadata
-import json
-import sys
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from nanochat_tct.errors import UserError
+from nanochat_tct.compiled import load_library
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, classes_of_keys, from_strings
 from nanochat_tct.tokenizer.errors import SchemaError
 
@@ -34,7 +29,6 @@ NO_FINITE_VALUE = 3
 LENIENT, STRICT, GENERATING, PROMPT = range(4)  # modes of matchers
 MAX_MASKS = 8_000  # that are kept as Python's bytes
 SOURCE = Path(__file__).with_name("engine.c")
-WHAT_TO_DO = "`python -m pip install --no-deps -e .` in the folder of the sources builds it"
 CONSTANTS = {"null": NULL, "true": TRUE, "false": FALSE}
 
 
@@ -252,7 +246,7 @@ def codes_of(base: str) -> bytes:
     return base.encode("utf-16-le", "surrogatepass")
 
 
-def _base(library: ctypes.PyDLL, engine: int) -> str:
+def _base(library: ctypes.CDLL, engine: int) -> str:
     """What engine_codes has."""
     count = ctypes.c_size_t()
     codes = library.engine_codes(engine, ctypes.byref(count))
@@ -393,8 +387,8 @@ class Engine:
             checks_graph: jobs must need jobs that are there, without cycles, where the grammar asks for that.
 
         Returns:
-            DONE, OPEN (they are cut off) or FAILED; the JSON; and how many base tokens were read: up to the end of the
-            document, or up to one that no valid document has.
+            DONE, OPEN (they are cut off) or FAILED; the JSON, cut off as well if they are; and how many base tokens were
+            read: up to the end of the document, or up to one that no valid document has.
         """
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_read(
@@ -404,8 +398,9 @@ class Engine:
             checks_graph,
             *map(ctypes.byref, (json, length, consumed)),
         )
-        text = ctypes.string_at(json, length.value) if _check(result) == DONE else b""
-        return result, text.decode("utf-8"), consumed.value
+        text = ctypes.string_at(json, length.value) if _check(result) in (DONE, OPEN) else b""
+        # cut off, it may end inside a character
+        return result, text.decode("utf-8", "strict" if result == DONE else "ignore"), consumed.value
 
     def decode(self, ids: bytes | Sequence[int]) -> tuple[int, str, int]:
         """As ``read`` for token ids (bytes: of 32 bits); it says how many were read; 3: the last reaches further."""
@@ -561,42 +556,16 @@ KINDS = ("value", "scalar", "array", "object", "key")
 
 
 @cache
-def library() -> ctypes.PyDLL:
-    """The compiled engine.
+def library() -> ctypes.CDLL:
+    """The compiled engine, which keeps Python's lock: it is not made for two threads.
 
     Raises:
         UserError: there is none of this version.
     """
-    version = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
-    problem = "it is not built"
-    for path in _candidates():
-        try:
-            found = ctypes.PyDLL(
-                str(path)
-            )  # which keeps Python's lock: the engine is not made for two threads
-            found.engine_version.restype = ctypes.c_char_p
-            if found.engine_version().decode() == version:
-                return _declared(found)
-            problem = f"{path} is of another version"
-        except (OSError, AttributeError) as error:
-            problem = f"{path} cannot be loaded: {error}"
-    raise UserError(f"the tokenizer's compiled part is missing: {problem}; {WHAT_TO_DO}")
+    return _declared(load_library(SOURCE, "_engine", "engine_version", ctypes.PyDLL))
 
 
-def _candidates() -> Iterator[Path]:
-    """Beside this file; else, where this is a copy of the sources, where the package is installed."""
-    yield from sorted(SOURCE.parent.glob("_engine*"))
-    for folder in map(Path, sys.path):
-        yield from sorted(folder.glob("nanochat_tct/tokenizer/_engine*"))
-    try:
-        files = importlib.metadata.distribution("nanochat-tct").read_text("direct_url.json") or "{}"
-        url = json.loads(files).get("url", "")
-        yield from sorted(Path(unquote(urlsplit(url).path)).glob("nanochat_tct/tokenizer/_engine*"))
-    except importlib.metadata.PackageNotFoundError:
-        return
-
-
-def _declared(found: ctypes.PyDLL) -> ctypes.PyDLL:
+def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
     pointer, size, number = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint32
     signatures: dict[str, tuple[Any, list[Any]]] = {
         "trie_new": (pointer, [ctypes.c_char_p, pointer, number, ctypes.c_int]),

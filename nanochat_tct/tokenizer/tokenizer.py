@@ -307,8 +307,10 @@ class TokenMatcher:
 
     def _end_waiting(self) -> None:
         """Goes over to strict mode where that can be."""
+        if not self._is_waiting:
+            return
         strict = self._matcher.copy()
-        if not self._is_waiting or not strict.generate():
+        if not strict.generate():
             return
         allowed = tuple(beginning for beginning in self._expected if strict.allows(beginning))
         if allowed or not self._expected:

@@ -6,9 +6,10 @@ import torch
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import NUM_ROWS, Generated, generate_tokens
+from nanochat_tct.generation.engine import MAX_ROWS, Generated, generate_tokens, window_start
 from nanochat_tct.generation.prompt import encode_prompt
-from nanochat_tct.generation.sampling import score_tokens
+from nanochat_tct.generation.sampling import draw, masked_log_probs
+from nanochat_tct.model.decoder import TILE, Decoder, _Tiles
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
@@ -35,10 +36,14 @@ def draw_many(
     logits: list[float], temperature: float, top_p: float, allowed: range, count: int = 4000
 ) -> np.ndarray:
     """Share of each token among draws."""
-    random = np.random.default_rng(0)
-    legal = np.array(logits)[list(allowed)]
-    drawn = [allowed[int(score_tokens(legal, temperature, top_p, random).argmax())] for _ in range(count)]
-    return np.bincount(drawn, minlength=len(logits)) / count
+    legal = torch.zeros(1, len(logits), dtype=torch.bool)
+    legal[0, list(allowed)] = True
+    log_probs = masked_log_probs(torch.tensor([logits], dtype=torch.float32), legal)
+    uniform = torch.rand(count, generator=torch.Generator().manual_seed(0))
+    one_by_one = [draw(log_probs, each, temperature, top_p).item() for each in uniform.split(1)]
+    together = draw(log_probs.expand(count, -1), uniform, temperature, top_p)
+    assert one_by_one == together.tolist()
+    return np.bincount(one_by_one, minlength=len(logits)) / count
 
 
 PROBABILITIES = np.array([0.4, 0.3, 0.2, 0.1])
@@ -76,27 +81,28 @@ def test_equal_probabilities_and_top_p() -> None:
     assert (shares > 0).sum() == 4
 
 
-def test_temperature_zero_is_the_maximum_and_draws_nothing() -> None:
-    random = np.random.default_rng(0)
-    before = random.bit_generator.state
-    scores = score_tokens(np.array([1.0, 3.0, 2.0]), 0.0, 0.3, random)
-    assert scores.argmax() == 1
-    assert random.bit_generator.state == before
-
-
 def test_tiny_temperature_is_finite() -> None:
     assert draw_many([1.0, 3.0, 2.0], 1e-6, 0.9, range(3), count=20).tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("temperature", [5e-324, 1e-310, 1e-300, 1e-299, 1.0, 1e300, 1.7e308])
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-310, 1e-30, 1e-29, 1.0, 1e300, 1.7e308])
 @pytest.mark.parametrize("top_p", [5e-324, 1e-320, 1e-17, 0.5, 1 - 1e-16, 1.0])
-def test_extreme_settings(temperature: float, top_p: float) -> None:
-    random = np.random.default_rng(0)
-    for logits in (np.array([1.0, 30.0, -30.0]), np.zeros(1), random.normal(size=49), np.full(7, 1 / 3)):
-        scores = score_tokens(logits, temperature, top_p, random)
-        assert np.isfinite(scores).all()
-        if temperature < 1e-200:
-            assert scores.argmax() == logits.argmax()
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
+def test_extreme_settings(temperature: float, top_p: float, uniform: float) -> None:
+    random = torch.Generator().manual_seed(0)
+    for logits in (
+        torch.tensor([[1.0, 15.0, -15.0, 3.0]]),
+        torch.zeros(1, 1),
+        torch.randn(1, 8192, generator=random),
+        torch.full((3, 7), 1 / 3),
+    ):
+        legal = torch.ones_like(logits, dtype=torch.bool)
+        legal[:, -1] = logits.size(1) == 1
+        tokens = draw(masked_log_probs(logits, legal), torch.full((len(logits),), uniform), temperature, top_p)
+        assert legal.gather(1, tokens[:, None]).all()
+        if temperature < 1e-20:
+            best = logits.masked_fill(~legal, -torch.inf).amax(-1)
+            assert torch.equal(logits.gather(1, tokens[:, None])[:, 0], best)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +139,68 @@ def test_greedy_is_the_legal_maximum_of_the_full_forward_pass(model: GPT) -> Non
     assert generated.tokens[:20] == tokens
 
 
-def test_same_seed_same_samples_whatever_the_batch(model: GPT) -> None:
-    many = generate(model, NUM_ROWS + 5, seed=3, max_tokens=32)
-    assert many == generate(model, NUM_ROWS + 5, seed=3, max_tokens=32)
-    assert generate(model, 2, seed=3, max_tokens=32) == many[:2]
-    assert generate(model, NUM_ROWS + 2, seed=3, max_tokens=32) == many[: NUM_ROWS + 2]
+@pytest.mark.parametrize("device_tiles", [False, True], ids=["kernel", "tiles"])
+def test_same_seed_same_samples_whatever_the_batch(
+    model: GPT, device_tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device_tiles:
+        use_tiles(monkeypatch)
+    settings: dict[str, float] = {"seed": 3, "max_tokens": 32}
+    many = generate(model, MAX_ROWS + 5, **settings)
+    assert many == generate(model, MAX_ROWS + 5, **settings)
+    assert generate(model, 1, **settings) == many[:1]
+    assert generate(model, 2, **settings) == many[:2]
+    assert generate(model, MAX_ROWS + 2, **settings) == many[: MAX_ROWS + 2]
     assert generate(model, 2, seed=4, max_tokens=32) != many[:2]
     assert len({tuple(generated.tokens) for generated in many}) == len(many)
+
+
+@pytest.mark.parametrize("device_tiles", [False, True], ids=["kernel", "tiles"])
+@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.7, 0.9), (1.5, 1.0)])
+def test_samples_do_not_depend_on_the_batch(
+    model: GPT, device_tiles: bool, temperature: float, top_p: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens and log-probabilities are the same bits in batches of 1, 2 and 5, also where windows restart."""
+    if device_tiles:
+        use_tiles(monkeypatch)
+    prompt = TOKENIZER.encode_prefix({"name": "CI", "on": {"push": {"branches": ["ma"]}}})
+    settings = {"temperature": temperature, "top_p": top_p, "max_tokens": 2 * CONFIG.context_size + 5}
+    for seed, start in enumerate([prompt, []]):
+        most = generate(model, 5, start, seed=seed, **settings)
+        for size in (1, 2):
+            assert generate(model, size, start, seed=seed, **settings) == most[:size]
+
+
+def use_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have CPUs run what other devices do."""
+
+    def with_tiles(model: GPT, num_rows: int) -> Decoder:
+        found = Decoder(model, num_rows)
+        found._backend, found.tile = _Tiles(model, found.keys, found.values), TILE
+        return found
+
+    monkeypatch.setattr("nanochat_tct.generation.engine.Decoder", with_tiles)
+
+
+def test_log_probabilities_are_those_of_the_legal_tokens(model: GPT) -> None:
+    """Temperature and top-p decide what is drawn; what is reported is the model's own probability."""
+    prompt = TOKENIZER.encode_prefix({"name": "CI"}, False)
+    for temperature, top_p in ((1.0, 1.0), (0.5, 0.5), (0.0, 1.0)):
+        (generated,) = generate(model, 1, prompt, temperature=temperature, top_p=top_p, max_tokens=400)
+        matcher = TOKENIZER.matcher()
+        first = len(generated.tokens) - len(generated.log_probs)
+        for token in generated.tokens[:first]:
+            matcher.advance(token)
+        matcher.expect()
+        for index, log_prob in enumerate(generated.log_probs[: CONFIG.context_size - 2 - first]):
+            so_far = generated.tokens[: first + index]
+            logits = model(torch.tensor([[CONFIG.vocab_size, *so_far]]))[0, -1].masked_fill(
+                torch.from_numpy(~matcher.legal()), -torch.inf
+            )
+            token = generated.tokens[first + index]
+            assert log_prob == pytest.approx(logits.log_softmax(-1)[token].item(), abs=1e-4)
+            matcher.advance(token)
+        assert generated.log_prob == sum(generated.log_probs)
 
 
 def text_of(tokens: list[int]) -> str:
@@ -205,13 +266,11 @@ def test_documents_outgrow_the_context(model: GPT) -> None:
     # the last token of the prompt may have been written by others
     first = next(n for n in range(39, 50) if len(TOKENIZER.segmenter.decode(generated.tokens[:n])) >= written)
     matcher = TOKENIZER.matcher()
-    start = 0
     model.eval()
     for place, token in enumerate(generated.tokens):
         if place == first:
             matcher.expect()
-        if place - start + 1 > room:
-            start = place - room // 2
+        start = window_start(place, room)
         if first <= place < first + room:  # far from the limit
             window = torch.tensor([[CONFIG.vocab_size + start, *generated.tokens[start:place]]])
             with torch.no_grad():
@@ -233,3 +292,13 @@ def test_the_mode_of_the_model_is_put_back(model: GPT) -> None:
         model.train(was_training)
         generate(model, 1, max_tokens=30)
         assert model.training == was_training
+
+
+@pytest.mark.parametrize("capacity", [2, 3, 4, 7, 48])
+def test_windows_hold_half_a_context_at_least_and_move_seldom(capacity: int) -> None:
+    starts = [window_start(length, capacity) for length in range(5 * capacity)]
+    for length, start in enumerate(starts):
+        assert 0 <= start <= length
+        assert length - start + 1 <= capacity  # with the position token
+        assert start == 0 if length < capacity else length - start >= capacity - 1 - capacity // 2
+    assert len(set(starts)) <= 2 + 5 * capacity // (capacity // 2)

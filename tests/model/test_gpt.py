@@ -13,7 +13,6 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model import gpt
 from nanochat_tct.model.config import GPTConfig
 from nanochat_tct.model.gpt import GPT, attend, attention_mask, block_mask
-from nanochat_tct.model.kv_cache import KVCache
 from nanochat_tct.model.loss import TokenMask
 
 VOCAB = 64
@@ -143,36 +142,6 @@ def test_position_tokens_have_embeddings_of_their_own() -> None:
 def test_where_a_window_starts_matters() -> None:
     model = random_model()
     assert not torch.allclose(model(row((0, 5))), model(row((512, 5))))
-
-
-def test_cache_gives_the_logits_of_the_full_forward_pass() -> None:
-    model = random_model()
-    tokens = torch.cat([row((3, 20)), row((0, 20), seed=1)])
-    full = model(tokens)
-    cache = KVCache(CONFIG.n_layer, 2, CONFIG.n_head, CONFIG.context_size, CONFIG.head_dim)
-    with torch.no_grad():
-        parts = [model(tokens[:, :9], cache=cache), model(tokens[:, 9:10], cache=cache)]
-        parts += [model(tokens[:, place : place + 1], cache=cache) for place in range(10, 21)]
-    torch.testing.assert_close(torch.cat(parts, dim=1), full, rtol=1e-4, atol=1e-4)
-    assert cache.lengths.tolist() == [21, 21]
-
-
-def test_cache_rows_may_be_at_different_places() -> None:
-    model = random_model()
-    long, short = row((0, 12)), row((0, 3), seed=1)
-    caches = [
-        KVCache(CONFIG.n_layer, size, CONFIG.n_head, CONFIG.context_size, CONFIG.head_dim)
-        for size in (2, 1, 1)
-    ]
-    with torch.no_grad():
-        model(long, cache=caches[1])
-        model(short, cache=caches[2])
-        caches[0].copy_row(0, caches[2])
-        caches[0].copy_row(1, caches[1])
-        following = model(torch.tensor([[5], [6]]), cache=caches[0])
-    for place, (tokens, token) in enumerate(((short, 5), (long, 6))):
-        expected = model(torch.cat([tokens, torch.tensor([[token]])], dim=1))[0, -1]
-        torch.testing.assert_close(following[place, 0], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_initial_weights_are_a_function_of_the_seed() -> None:

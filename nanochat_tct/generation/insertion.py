@@ -1,0 +1,430 @@
+"""Where a text that is cut off goes on, and what to insert there for JSON that follows.
+
+A model writes documents, not texts: comments, quotes and indentation are the user's. So what it writes is turned into
+an edit of the text: the columns of the arrays and objects that are open at the cut are those that the text has, and new
+ones are indented as the file is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nanochat_tct.documents import DocumentError, read_workflow, to_yaml
+from nanochat_tct.documents.yaml_parser import Properties, YamlParser
+from nanochat_tct.generation.cut import Reading
+from nanochat_tct.tokenizer.prefix import Cut
+
+_TOKEN = re.compile(r'[{}\[\]:,]|"(?:[^"\\]|\\.)*+(?:"|\Z|\\\Z)|[^{}\[\]:,"]+', re.DOTALL)
+_HALF_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*+(\\(?:u[0-9a-fA-F]{0,3})?)\Z")
+_LONE_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
+_KEY_AND_DASH = re.compile(r"^( *)(?:- +)?[^\s#-][^\n]*:[ \t]*\n( *)- ", re.MULTILINE)
+_INDENTED = re.compile(r"^[^\s#][^\n]*:[ \t]*\n( +)[^\s#-]", re.MULTILINE)
+_decoder = json.JSONDecoder()
+
+
+class Unwritable(Exception):
+    """What follows cannot be written here without a change of the text before."""
+
+
+class _Done(Exception):
+    """The lines that were asked for are complete."""
+
+
+@dataclass
+class _Level:
+    """An open array or object: the column of its keys or dashes, and whether it is in brackets."""
+
+    is_sequence: bool
+    column: int
+    is_flow: bool
+    has_children: bool = True
+
+
+class _Recorder:
+    """Receives the parser's events up to the mark: what is open there, and where its scalar begins."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        self.open: list[tuple[bool, int]] = []  # whether it is an array, and its position
+        self.found: list[tuple[bool, int]] | None = None
+        self.position = 0
+
+    def start_document(self, position: int) -> None:
+        pass
+
+    def scalar(self, text: str, is_plain: bool, properties: Properties, position: int) -> None:
+        if self.found is None and self.mark in text:
+            self.found, self.position = list(self.open), position
+
+    def alias(self, name: str, position: int) -> None:
+        pass
+
+    def start(self, collection: dict[str, Any] | list[Any], properties: Properties, position: int) -> None:
+        self.open.append((isinstance(collection, list), position))
+
+    def end(self) -> None:
+        self.open.pop()
+
+
+class Insertion:
+    """The position at the end of a text, by one reading of that end.
+
+    Args:
+        text: what stands before the position, with newlines as "\\n".
+        reading: of the text, by `CutText`.
+        value: of the reading's text, with its `Cut`.
+
+    Raises:
+        Unwritable: nothing can be inserted there.
+    """
+
+    def __init__(self, text: str, reading: Reading | None, value: Any) -> None:
+        self.line = text[text.rfind("\n") + 1 :]
+        step = _INDENTED.search(text)
+        self.step = len(step[1]) if step else 2
+        dash = _KEY_AND_DASH.search(text)
+        self.dash_offset = max(0, len(dash[2]) - len(dash[1])) if dash else 2
+        if not self.line.strip() and "\t" in self.line:
+            raise Unwritable
+        self.path: list[tuple[bool, int]] = []  # whether it is an array, and how many children are complete
+        self.levels: list[_Level] = []
+        self.style, self.block_column, self.header = "", 0, ""
+        self.is_on_line = True  # the value goes on where the text ends, with no comment between
+        if reading is None:  # the text says nothing
+            self.cut = Cut("value")
+            self.is_on_line = False
+            return
+        if reading.cut is None:
+            raise Unwritable
+        self.cut = _path_to_cut(value, self.path)
+        mark = _mark_of(reading.text, text)
+        recorder = _Recorder(mark)
+        parser = YamlParser(reading.text, recorder)
+        parser.parse()
+        whole = parser.text  # what positions are of
+        if recorder.found is None or len(recorder.found) != len(self.path):
+            raise Unwritable
+        for (is_sequence, position), (_, complete) in zip(recorder.found, self.path, strict=True):
+            column = position - (whole.rfind("\n", 0, position) + 1)
+            is_flow = whole[position] in "[{"
+            self.levels.append(_Level(is_sequence, column, is_flow, complete > 0))
+        if reading.cut.text == "" and self.cut.kind in ("text", "key"):
+            self.style = whole[recorder.position]
+            if self.style in "|>":
+                end = whole.index("\n", recorder.position)
+                self.header = whole[recorder.position : end].split("#")[0].strip()
+                content = next(line for line in whole[end + 1 :].split("\n") if line.strip())
+                self.block_column = len(content) - len(content.lstrip(" "))
+        self.is_on_line = reading.text.startswith(text) or self.cut.kind in ("plain", "literal", "key")
+        if not self.line.strip() and self.levels and self.cut.kind == "value":
+            self.is_on_line = len(self.line) > self.levels[-1].column
+
+    def write(self, json_text: str, max_lines: int) -> tuple[str, bool]:
+        """Return what to insert for a document that begins with the text, and whether the lines are complete.
+
+        Args:
+            json_text: compact JSON of the document, which may be cut off.
+            max_lines: after so many lines with text the insertion ends.
+
+        Raises:
+            Unwritable: see the class.
+        """
+        at = _offset(json_text, self.path, self.cut.kind in ("value", "text", "plain", "literal"))
+        if at is None:
+            return "", False
+        writer = _Writer(self, max_lines)
+        try:
+            writer.write(_TOKEN.findall(json_text[at:]))
+        except _Done:
+            return writer.out, True
+        return writer.out, not writer.levels and bool(writer.out.strip())
+
+
+class _Writer:
+    """Writes JSON tokens at an insertion, until the lines are complete or the tokens end."""
+
+    def __init__(self, insertion: Insertion, max_lines: int) -> None:
+        self.at = insertion
+        self.max_lines = max_lines
+        self.levels = [replace(level) for level in insertion.levels]
+        self.out = ""
+        self.is_inline = False  # the next key or item goes on this line, behind a dash or a bracket
+        self.is_json = bool(self.levels) and self.levels[0].is_flow
+
+    def write(self, tokens: list[str]) -> None:
+        tokens = [token for token in tokens if token not in (",", ":")]
+        cut, index = self.at.cut, 0
+        is_value = cut.kind not in ("collection", "key")
+        if cut.kind == "collection" and self.levels and self.levels[-1].is_flow:
+            self.is_inline = cut.goes_on or not self.levels[-1].has_children
+        if cut.kind in ("key", "text", "plain", "literal") and tokens:
+            if tokens[0] in "{}[]":
+                raise Unwritable
+            self.finish(tokens[0], cut, len(tokens) > 1)
+            index, is_value = 1, cut.kind == "key"
+        while index < len(tokens):
+            token = tokens[index]
+            if is_value:
+                following = tokens[index + 1] if index + 1 < len(tokens) else ""
+                if token in "{[":
+                    if not following:
+                        return
+                    if following == ("}" if token == "{" else "]"):
+                        self.scalar(token + following)
+                        index += 1
+                    else:
+                        self.open(token)
+                else:
+                    self.scalar(token, bool(following))
+                is_value = False
+                index += 1
+            elif token in "}]":
+                self.close()
+                index += 1
+            elif self.levels[-1].is_sequence:
+                self.item()
+                is_value = True
+            else:
+                self.key(token)
+                is_value = True
+                index += 1
+
+    def break_line(self, column: int) -> None:
+        """Go to a column of a new line, or of this one if it is blank."""
+        if sum(bool(line.strip()) for line in self.out.split("\n")) >= self.max_lines:
+            raise _Done
+        if not self.out and not self.at.line.strip():
+            if column < len(self.at.line):
+                raise Unwritable
+            self.out = " " * (column - len(self.at.line))
+        else:
+            self.out += "\n" + " " * column
+
+    def end_of_line(self) -> None:
+        """After a whole value in block style: this is the end of a line."""
+        if self.max_lines == 1 and self.out.strip():
+            raise _Done
+
+    def finish(self, token: str, cut: Cut, is_whole: bool) -> None:
+        """Write the rest of a scalar, or of a key, that the text has begun."""
+        content, is_closed = _scalar_of(token)
+        is_closed = is_closed or is_whole
+        text = content if isinstance(content, str) else token
+        if not text.startswith(cut.text):
+            if not is_closed and cut.text.startswith(text):
+                return  # the model has not come to the end of what is there
+            raise Unwritable
+        rest, style = text[len(cut.text) :], self.at.style
+        if style == "|":
+            self.block_text(text, rest, is_closed)
+            return
+        if style == ">" or "\n" in text or "\n" in self.at.line:
+            raise Unwritable
+        if style in ("'", '"'):
+            if style == "'":
+                rest = rest.replace("'", "''")
+            else:
+                rest = json.dumps(rest, ensure_ascii=False)[1:-1]
+            self.out += rest + (style if is_closed else "")
+        else:
+            if is_closed and not self.reads_back(text, content):
+                raise Unwritable
+            self.out += rest
+        if is_closed and cut.kind == "key":
+            self.out += ":"
+        elif is_closed:
+            self.after_value()
+
+    def block_text(self, text: str, rest: str, is_closed: bool) -> None:
+        """Write the rest of a block scalar."""
+        if is_closed:
+            newlines = len(text) - len(text.rstrip("\n"))
+            if newlines != (0 if "-" in self.at.header else 1) or "+" in self.at.header:
+                raise Unwritable
+            rest = rest.removesuffix("\n") if newlines else rest
+        first, *lines = rest.split("\n")
+        if first:
+            self.out += " " * max(0, self.at.block_column - len(self.at.line)) + first
+        for line in lines:
+            if line:
+                self.break_line(self.at.block_column)
+            elif self.out.strip() and self.max_lines == 1:
+                raise _Done
+            else:
+                self.out += "\n"
+            self.out += line
+        if is_closed:
+            self.end_of_line()
+
+    def key(self, token: str) -> None:
+        level = self.levels[-1]
+        name, is_closed = _scalar_of(token)
+        if level.is_flow:
+            self.out += ("" if self.is_inline else ", ") if level.has_children or self.is_inline else ""
+        elif not self.is_inline:
+            self.break_line(level.column)
+        self.is_inline = False
+        level.has_children = True
+        is_on = name == "on" and len(self.levels) == 1
+        if is_closed:
+            self.out += f"{name if is_on and not self.is_json else self.written(name)}:"
+
+    def item(self) -> None:
+        level = self.levels[-1]
+        if level.is_flow:
+            self.out += ("" if self.is_inline else ", ") if level.has_children or self.is_inline else ""
+        else:
+            if not self.is_inline:
+                self.break_line(level.column)
+            self.out += "- "
+        self.is_inline = True
+        level.has_children = True
+
+    def scalar(self, token: str, is_whole: bool = True) -> None:
+        content, is_closed = _scalar_of(token) if token not in ("{}", "[]") else (token, True)
+        is_closed = is_closed or is_whole
+        if not self.at.is_on_line and not self.out:
+            raise Unwritable
+        self.space()
+        self.is_inline = False
+        if isinstance(content, str) and "\n" in content:
+            if self.levels and self.levels[-1].is_flow:
+                raise Unwritable
+            self.out += "|"
+            raise _Done  # the text is in the lines below
+        if content is None and not self.is_json:
+            self.out = self.out.removesuffix(" ") if not self.levels[-1].is_sequence else self.out + "null"
+        elif token in ("{}", "[]"):
+            self.out += token
+        elif not is_closed:
+            self.out += str(content)
+            return
+        else:
+            text = self.written(content)
+            if self.levels and self.levels[-1].is_flow and not self.reads_back(text, content):
+                text = json.dumps(content, ensure_ascii=False)
+            self.out += text
+        self.after_value()
+
+    def space(self) -> None:
+        """A blank behind the colon or dash."""
+        before = (self.at.line + self.out)[-1:]
+        if before in (":", "-", ","):
+            self.out += " "
+
+    def after_value(self) -> None:
+        if self.is_json or not (self.levels and self.levels[-1].is_flow):
+            self.end_of_line()
+
+    def open(self, token: str) -> None:
+        """Begin an array or object that is not empty."""
+        is_sequence = token == "["
+        parent = self.levels[-1] if self.levels else None
+        if parent and parent.is_flow:
+            self.space()
+            self.out += token
+            self.levels.append(_Level(is_sequence, 0, True, False))
+            self.is_inline = True
+            return
+        line = self.at.line + self.out if "\n" not in self.out else self.out[self.out.rindex("\n") + 1 :]
+        is_behind_dash = parent is not None and parent.is_sequence and line.rstrip().endswith("-")
+        if is_behind_dash and (self.at.is_on_line or self.out):
+            self.space()
+            line = self.at.line + self.out if "\n" not in self.out else self.out[self.out.rindex("\n") + 1 :]
+            column, self.is_inline = len(line), True
+        else:
+            least = parent.column if parent else -1
+            column = least + (self.dash_or_step(is_sequence) if parent else 1)
+            if not self.out and not self.at.line.strip() and len(self.at.line) > least:
+                column = len(self.at.line)
+            self.is_inline = False
+        self.levels.append(_Level(is_sequence, column, False, False))
+        if not self.is_inline:
+            self.end_of_line()
+
+    def dash_or_step(self, is_sequence: bool) -> int:
+        return self.at.dash_offset if is_sequence else self.at.step
+
+    def close(self) -> None:
+        level = self.levels.pop()
+        self.is_inline = False
+        if level.is_flow:
+            self.out += "]" if level.is_sequence else "}"
+            self.after_value()
+
+    def written(self, value: Any) -> str:
+        """A scalar of one line."""
+        if self.is_json:
+            return json.dumps(value, ensure_ascii=False)
+        return to_yaml([value]).removeprefix("- ").removesuffix("\n")
+
+    def reads_back(self, text: str, content: Any) -> bool:
+        """Whether a scalar without quotes, or with those it has, means that value here."""
+        is_flow = bool(self.levels) and self.levels[-1].is_flow
+        try:
+            return bool(read_workflow(f"x: [{text}]" if is_flow else f"x: {text}") == {"x": [content] if is_flow else content})
+        except DocumentError:
+            return False
+
+
+def _path_to_cut(value: Any, path: list[tuple[bool, int]]) -> Cut:
+    """Return the cut in a value; append whether each part around it is an array, and its complete children."""
+    if isinstance(value, Cut):
+        return value
+    children = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
+    path.append((isinstance(value, list), len(children) - 1))
+    name, child = children[-1]
+    return name if isinstance(name, Cut) else _path_to_cut(child, path)
+
+
+def _mark_of(reading: str, text: str) -> str:
+    """The mark that a reading has at the end of a text."""
+    for index in range(len(text) + 1):
+        mark = f"cut{index}here"
+        if mark not in text:
+            assert mark in reading
+            return mark
+    raise AssertionError("a text of finite length has not all marks")
+
+
+def _offset(json_text: str, path: list[tuple[bool, int]], is_value: bool) -> int | None:
+    """Return where in a document's JSON that begins which the text has not, by the complete children on the way.
+
+    None: the JSON does not reach so far.
+    """
+    at = 0
+    try:
+        for depth, (is_array, complete) in enumerate(path):
+            if json_text[at : at + 1] != ("[" if is_array else "{"):
+                return None
+            at += 1
+            for _ in range(complete):
+                if not is_array:
+                    at = _decoder.raw_decode(json_text, at)[1] + 1
+                at = _decoder.raw_decode(json_text, at)[1]
+                if json_text[at : at + 1] == ",":
+                    at += 1
+            if not is_array and (depth + 1 < len(path) or is_value):
+                at = _decoder.raw_decode(json_text, at)[1] + 1
+    except (json.JSONDecodeError, IndexError):
+        return None
+    return at
+
+
+def _scalar_of(token: str) -> tuple[Any, bool]:
+    """Return the value of a JSON scalar, as far as it is there, and whether it is whole."""
+    if not token.startswith('"'):
+        is_constant = token in ("true", "false", "null")
+        try:
+            return json.loads(token), is_constant
+        except json.JSONDecodeError:
+            return token, False
+    if len(token) > 1 and token.endswith('"') and not _HALF_ESCAPE.search(token[:-1]):
+        return json.loads(token), True
+    half = _HALF_ESCAPE.search(token)
+    open_text = token[: half.start(1)] if half else token
+    open_text = _LONE_HALF.sub("", open_text)
+    return json.loads(open_text + '"'), False
