@@ -91,7 +91,7 @@ def offered(language: Language, text: str) -> dict[str, str]:
         ("on: push\njobs:\n  a: {runs-on: x}\n  b:\n    needs: [a, ‸]\n  c: {runs-on: x}\n", ["c"], ["a", "b"]),
         ("on: push\njobs:\n  a: {runs-on: x}\n  b:\n    needs:\n      - ‸\n", ["a"], ["b"]),
         ("on: push\n" + JOB + "    steps:\n      - uses: a/b@v1\n      - uses: ‸", ["a/b@v1"], []),
-        ("on: push\njobs:\n  a:\n    strategy:\n      matrix:\n        os: [1]\n        include:\n          - ‸", ["os"], []),
+        ("jobs:\n  a:\n    strategy:\n      matrix:\n        os: [1]\n        include:\n          - ‸", ["os"], []),
         ("# on: ‸", [], ["push"]),
         ("on: push # ‸", [], ["push"]),
         ("name: the pu‸", [], ["push"]),

@@ -225,7 +225,9 @@ def test_wrong_input_is_answered_and_the_session_goes_on() -> None:
                 assert await client.problems(version)
                 await client.complete(0, len(text))
                 await client.hover(0, 0)
-            client.protocol._send_data({"jsonrpc": "2.0", "method": "textDocument/didChange", "params": {"x": 1}})
+            client.protocol._send_data(
+                {"jsonrpc": "2.0", "method": "textDocument/didChange", "params": {"x": 1}}
+            )
             client.protocol._send_data({"jsonrpc": "2.0", "method": "$/nonsense", "params": {}})
             client.change(WRONG, 99)
             assert len(await client.problems(99)) == 4
