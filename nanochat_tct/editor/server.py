@@ -37,9 +37,9 @@ MAX_LINES = 5  # of a suggestion that somebody asks for; those that come by them
 KINDS = {
     "key": types.CompletionItemKind.Property,
     "value": types.CompletionItemKind.EnumMember,
-    "context": types.CompletionItemKind.Module,
+    "context": types.CompletionItemKind.Variable,
     "function": types.CompletionItemKind.Function,
-    "name": types.CompletionItemKind.Variable,
+    "name": types.CompletionItemKind.Field,
 }
 TRIGGERS = [" ", ".", "-", "{", "["]
 

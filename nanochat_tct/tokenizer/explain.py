@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cache, cached_property
 from typing import Any
 
+from nanochat_tct.tokenizer.automaton import Automaton
 from nanochat_tct.tokenizer.engine import (
     ARRAY_END,
     CONSTANTS,
@@ -29,7 +30,7 @@ from nanochat_tct.tokenizer.engine import (
 )
 from nanochat_tct.tokenizer.errors import Problem, TokenizerError
 from nanochat_tct.tokenizer.explain_text import MAX_LISTED, Path, did_you_mean, listed, near, text_problems
-from nanochat_tct.tokenizer.names import is_condition, name_problems, without_names
+from nanochat_tct.tokenizer.names import WorkflowNames, is_condition, name_problems, without_names
 
 MAX_INTEGER = 10**309
 EVERY = 2**512 - 1  # the alternatives of a node that accept what was found wrong
@@ -120,8 +121,11 @@ class Node:
         encoded = utf8(name)
         if any("calls" in each for each in self._patterns):
             return next(iter(self.free.values()), None)  # as far as can be said without the engine
-        patterns = [automaton_of(description) for description in self._patterns]
-        return self.free.get(sum(1 << i for i, each in enumerate(patterns) if each.accepts(encoded)))
+        return self.free.get(sum(1 << i for i, each in enumerate(self._automata) if each.accepts(encoded)))
+
+    @cached_property
+    def _automata(self) -> list[Automaton]:
+        return list(map(automaton_of, self._patterns))
 
     def shapes_with(self, names: tuple[str, ...]) -> tuple[int, list[Key]]:
         """The object alternatives that keys, in any order, leave possible, and what follows each key.
@@ -204,6 +208,7 @@ class Explainer:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.node = cache(lambda number: Node(engine.grammar, number))
+        self.strict_node = cache(lambda number: Node(engine.grammar, number, True))
         self._literals = {text: index for index, text in enumerate(engine.grammar["literals"])}
         self.is_github = "graph" in engine.grammar
 
@@ -239,7 +244,7 @@ class Explainer:
             return search.problems
         # whole arrays and objects that are refused though their parts are not: for the names in them
         found = [problem for problem in search.problems if problem.message not in WHOLE]
-        found += [problem for problem in name_problems(value) if not problem.is_warning]
+        found += WorkflowNames(value).errors()
         return found or search.problems
 
     def warnings(self, value: Any, errors: list[Problem]) -> list[Problem]:
@@ -338,8 +343,7 @@ class _Search:
         self.to_json = scalar_text if isinstance(value, dict) else json_text
         self.engine, self.is_github = explainer.engine, explainer.is_github
         self.matcher, self.is_strict = self.engine.matcher(is_strict), is_strict
-        grammar = self.engine.grammar
-        self.node = cache(lambda number: Node(grammar, number, True)) if is_strict else explainer.node
+        self.node = explainer.strict_node if is_strict else explainer.node
         self.problems: list[Problem] = []
 
     def is_right(self, value: Any) -> bool:
