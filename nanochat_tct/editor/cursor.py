@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,33 +46,43 @@ def find_cursor(text: str, offset: int) -> Cursor | None:
     mark = next(mark for i in range(len(text) + 1) if (mark := f"cursor{i}here") not in text)
     line = text.count("\n", 0, offset)
     deadline = time.monotonic() + MAX_SECONDS
-    for left_out in range(MAX_LINES_LEFT_OUT + 1):
-        for candidate in _candidates(text, offset, mark):
-            if time.monotonic() > deadline:
-                return None
-            value = _read(candidate, line, left_out)
-            if value is not None:
-                return _located(value, mark)
+    for candidates in (_in_the_whole(text, offset, mark), _up_to_cursor(text, offset, mark)):
+        for left_out in range(MAX_LINES_LEFT_OUT + 1):
+            for candidate in candidates:
+                if time.monotonic() > deadline:
+                    return None
+                value = _read(candidate, line, left_out)
+                if value is not None:
+                    return _located(value, mark)
     return None
 
 
-def _candidates(text: str, offset: int, mark: str) -> Iterator[str]:
+def _in_the_whole(text: str, offset: int, mark: str) -> list[str]:
     """The text with the mark at the cursor, in the ways in which it may be meant."""
     before, after = text[:offset], text[offset:]
-    line, _, following = after.partition("\n")
-    may_be_key = not line.strip() and _LINE_START.fullmatch(before, before.rfind("\n") + 1)
-    if may_be_key:  # what is indented below it is its value
-        yield f"{before}{mark}:{after}"
-    yield f"{before}{mark}{after}"
-    if may_be_key:
-        yield f"{before}{mark}:"
+    found = [f"{before}{mark}{after}"]
+    if _begins_line(before) and not after.partition("\n")[0].strip():
+        found.insert(0, f"{before}{mark}:{after}")  # a key, and what is indented below it is its value
+    following = after.partition("\n")[2]
+    return found + [f"{reading}\n{following}" for reading in _readings(before, mark)]
+
+
+def _up_to_cursor(text: str, offset: int, mark: str) -> list[str]:
+    """The same without what follows, where that does not fit."""
+    before = text[:offset]
+    return [f"{before}{mark}:"] * _begins_line(before) + _readings(before, mark)
+
+
+def _begins_line(before: str) -> bool:
+    return _LINE_START.fullmatch(before, before.rfind("\n") + 1) is not None
+
+
+def _readings(before: str, mark: str) -> list[str]:
+    """The text up to the cursor with everything closed that is open there."""
     if _begins_comment(before[before.rfind("\n") + 1 :]):
-        return
+        return []
     cut = CutText(before)
-    readings = [reading for readings in cut.readings for reading in readings if reading.cut]
-    for end in (f"\n{following}", ""):  # without what follows, where that does not fit
-        for reading in readings:
-            yield reading.text.replace(cut.mark, mark) + end
+    return [reading.text.replace(cut.mark, mark) for each in cut.readings for reading in each if reading.cut]
 
 
 def _begins_comment(line: str) -> bool:

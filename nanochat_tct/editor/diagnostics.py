@@ -16,6 +16,7 @@ CODES = {"error": "refused", "warning": "language-service"}
 _QUOTED = r"\"(?:[^\"\\]|\\.)*\"?|'(?:[^']|'')*'?"
 _IN_EXPRESSION = re.compile(rf"{_QUOTED}|\$\{{\{{|[=!<>&|]+|[\w-]+|.")
 _PLAIN = re.compile(rf"{_QUOTED}|\$\{{\{{|[^\s,\[\]{{}}\"'#:]+(?::[^\s,\[\]{{}}\"'#:]+)*|.")
+_WORD_BEFORE = re.compile(r"([^\s\"']+)\s*\Z")
 _BEFORE_EXPRESSION = re.compile(r"\$\{\{|^[ ]*(?:- +)*if:")
 
 
@@ -24,11 +25,9 @@ def diagnostics(tokenizer: Tokenizer, document: EditorText) -> list[Diagnostic]:
     found = []
     for finding in check_text("", document.text.encode("utf-8", "surrogatepass"), tokenizer):
         line = min(finding.line, len(document.lines)) - 1
-        begin = finding.column - 1
-        end = _end_of_word(document.lines[line], begin)
         found.append(
             Diagnostic(
-                range=document.range(line, begin, end),
+                range=document.range(line, *_word_at(document.lines[line], finding.column - 1)),
                 message=finding.message,
                 severity=SEVERITIES[finding.severity],
                 code=CODES[finding.severity],
@@ -38,7 +37,12 @@ def diagnostics(tokenizer: Tokenizer, document: EditorText) -> list[Diagnostic]:
     return found
 
 
-def _end_of_word(line: str, begin: int) -> int:
-    pattern = _IN_EXPRESSION if _BEFORE_EXPRESSION.search(line, 0, begin) else _PLAIN
-    found = pattern.match(line, begin)
-    return found.end() if found else begin + 1
+def _word_at(line: str, column: int) -> tuple[int, int]:
+    """Where the word begins and ends that is at a column; or before it, where something is missing behind a word."""
+    pattern = _IN_EXPRESSION if _BEFORE_EXPRESSION.search(line, 0, column) else _PLAIN
+    found = pattern.match(line, column)
+    if found is None or found[0].isspace() or found[0] in ("'", '"'):
+        before = _WORD_BEFORE.search(line, 0, column)
+        if before is not None:
+            return before.span(1)
+    return column, found.end() if found else column + 1

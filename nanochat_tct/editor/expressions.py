@@ -79,7 +79,7 @@ def names_after(chain: Sequence[str], path: Path, document: Any, text: str) -> l
         called = called.get("workflow_call") if isinstance(called, dict) else {}
         secrets = called.get("secrets") if isinstance(called, dict) else {}
         defined = ["GITHUB_TOKEN", *(secrets if isinstance(secrets, dict) else ())]
-        found = [*(defined if context == "secrets" else ()), *_used(rf"{context}\.([A-Za-z_]\w*)", text)]
+        found = [*(defined if context == "secrets" else ()), *_used(rf"\b{context}\.([A-Za-z_]\w*)", text)]
     elif context == "steps" and not rest:
         found = job.steps_before(step) if isinstance(step, int) else job.step_names
     elif context == "steps" and len(rest) == 1:
@@ -96,7 +96,8 @@ def names_after(chain: Sequence[str], path: Path, document: Any, text: str) -> l
     elif not rest and context in facts().keys:
         found = facts().keys[context]
     elif not rest and context in ("needs", "jobs", "inputs", "matrix", "env"):
-        found = names.names_in(context, job, path)[0].names
+        known = names.names_in(context, job, path)[0]
+        found = [*known.names, *(_used(rf"\b{context}\.([A-Za-z_][\w-]*)", text) if known.is_any else ())]
     return [name for name in dict.fromkeys(found) if _NAME.fullmatch(name)]
 
 

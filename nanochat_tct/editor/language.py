@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
 
 from nanochat_tct.editor.cursor import Path
 from nanochat_tct.tokenizer.engine import CONSTANTS, END, Matcher
@@ -19,8 +18,7 @@ class Language:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        grammar = tokenizer.engine.grammar
-        self._node = cache(lambda number: Node(grammar, number, is_strict=True))
+        self._node = tokenizer.explainer.strict_node
 
     def find(self, path: Path) -> tuple[Node | None, tuple[str, ...]]:
         """The rules of the value at a path, and the path's pattern: `*` for chosen names, items left out.

@@ -33,12 +33,13 @@ LANGUAGE_ID = "github-actions-workflow"  # of GitHub's extension for VS Code
 # Seconds after which a document's time is up; what is usual takes some milliseconds.
 LOADING, CHECKING, ANSWERING, SUGGESTING = 600, 5, 2, 5
 MAX_SUGGESTIONS = 3
+MAX_LINES = 5  # of a suggestion that somebody asks for; those that come by themselves have one
 KINDS = {
     "key": types.CompletionItemKind.Property,
     "value": types.CompletionItemKind.EnumMember,
-    "context": types.CompletionItemKind.Module,
+    "context": types.CompletionItemKind.Variable,
     "function": types.CompletionItemKind.Function,
-    "name": types.CompletionItemKind.Variable,
+    "name": types.CompletionItemKind.Field,
 }
 TRIGGERS = [" ", ".", "-", "{", "["]
 
@@ -55,8 +56,10 @@ class WorkflowServer(LanguageServer):
             "nanochat-tct", version("nanochat-tct"), text_document_sync_kind=types.TextDocumentSyncKind.Full
         )
         self.config = config
-        self.rules, self.model = Worker("rules"), Worker("model")
+        self.rules = Worker("rules")
+        self.model = Worker("model", drops_begun=False)  # it keeps what it has read for the next call
         self.checks: dict[str, asyncio.Task[None]] = {}
+        self.loading: asyncio.Task[None] | None = None
         self.suggesting: asyncio.Task[list[Completion]] | None = None
 
     @cached_property
@@ -69,7 +72,7 @@ class WorkflowServer(LanguageServer):
         from nanochat_tct.generation.completer import Completer
 
         assert self.config.checkpoint is not None
-        return Completer.open(self.config.checkpoint)
+        return Completer(self.config.checkpoint)
 
     async def load(self) -> None:
         """Load the rules and the checkpoint in the background."""
@@ -150,13 +153,11 @@ class WorkflowServer(LanguageServer):
         of_documents = self.client_capabilities.text_document
         return of_documents is not None and of_documents.inline_completion is not None
 
-    async def suggest(self, document: EditorText, offset: int) -> list[Completion]:
+    async def suggest(self, document: EditorText, offset: int, max_lines: int = 1) -> list[Completion]:
         """What the checkpoint holds for probable at an offset, most probable first; an earlier question is dropped."""
         if self.suggesting is not None:
             self.suggesting.cancel()
-        call = self.model.call(
-            SUGGESTING, lambda: self.completer.complete(document.text, offset, n=MAX_SUGGESTIONS)
-        )
+        call = self.model.call(SUGGESTING, self._suggest, document.text, offset, max_lines)
         task = self.suggesting = asyncio.ensure_future(call)
         try:
             found = await task
@@ -166,6 +167,16 @@ class WorkflowServer(LanguageServer):
             task.cancel()
             raise
         return [each for each in found if each.text and each.probability >= self.config.threshold]
+
+    def _suggest(self, text: str, offset: int, max_lines: int) -> list[Completion]:
+        completer, is_done = self.completer, False
+        try:
+            found = completer.complete(text, offset, MAX_SUGGESTIONS, max_lines)
+            is_done = True
+            return found
+        finally:
+            if not is_done:  # an interrupted one has half of what it keeps
+                del self.completer
 
 
 def serve(config: LspConfig) -> None:
@@ -196,8 +207,8 @@ def _register(server: WorkflowServer) -> None:
     """What the server does at each message of the protocol."""
 
     @server.feature(types.INITIALIZED)
-    async def initialized(params: types.InitializedParams) -> None:
-        await server.load()
+    def initialized(params: types.InitializedParams) -> None:
+        server.loading = asyncio.ensure_future(server.load())
 
     @server.feature(types.TEXT_DOCUMENT_DID_OPEN)
     def opened(params: types.DidOpenTextDocumentParams) -> None:
@@ -238,7 +249,9 @@ def _register(server: WorkflowServer) -> None:
         document = server.document(params.text_document.uri)
         if document is None:
             return None
-        found = await server.suggest(document, document.offset(params.position))
+        is_asked_for = params.context.trigger_kind == types.InlineCompletionTriggerKind.Invoked
+        max_lines = MAX_LINES if is_asked_for else 1
+        found = await server.suggest(document, document.offset(params.position), max_lines)
         here = types.Range(params.position, params.position)
         return types.InlineCompletionList(
             [types.InlineCompletionItem(each.text, range=here) for each in found]

@@ -21,9 +21,13 @@ class Worker:
 
     A call that is cancelled, or that takes too long, is interrupted between two instructions of Python: a hostile
     document costs its time limit, and the next call finds the thread free.
+
+    Args:
+        drops_begun: False: a cancelled call that has begun goes on to its end or its time limit.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, drops_begun: bool = True) -> None:
+        self._drops_begun = drops_begun
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._lock = threading.Lock()
         self._thread = 0
@@ -45,7 +49,8 @@ class Worker:
         try:
             return await future
         except asyncio.CancelledError:  # one that has not begun is dropped by the executor
-            self._interrupt(call)
+            if self._drops_begun:
+                self._interrupt(call)
             raise
 
     def _run(self, call: object, seconds: float, function: Callable[[], Result]) -> Result:

@@ -26,7 +26,7 @@ from nanochat_tct.tokenizer.engine import (
 from nanochat_tct.tokenizer.errors import Problem, TokenizerError
 from nanochat_tct.tokenizer.explain_text import TextChecker
 from nanochat_tct.tokenizer.json_text import Mismatch, Pairs, json_text, scalar_text, shown
-from nanochat_tct.tokenizer.names import is_condition, name_problems, without_names
+from nanochat_tct.tokenizer.names import WorkflowNames, is_condition, name_problems, without_names
 from nanochat_tct.tokenizer.node import Key, Node
 from nanochat_tct.tokenizer.wording import Path, did_you_mean
 
@@ -42,6 +42,7 @@ class Explainer:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.node = cache(lambda number: Node(engine.grammar, number))
+        self.strict_node = cache(lambda number: Node(engine.grammar, number, True))
         self._literals = {text: index for index, text in enumerate(engine.grammar["literals"])}
         self.is_github = "graph" in engine.grammar
 
@@ -77,7 +78,7 @@ class Explainer:
             return search.problems
         # A whole array or object is refused, though its parts are right, for names: `name_problems` says for which.
         found = [problem for problem in search.problems if problem.message not in WHOLE]
-        found += [problem for problem in name_problems(value) if not problem.is_warning]
+        found += WorkflowNames(value).errors()
         return found or search.problems
 
     def warnings(self, value: Any, errors: list[Problem]) -> list[Problem]:
@@ -175,8 +176,7 @@ class _Search:
         self.to_json = scalar_text if isinstance(value, dict) else json_text
         self.engine, self.is_github = explainer.engine, explainer.is_github
         self.matcher, self.is_strict = self.engine.matcher(is_strict), is_strict
-        grammar = self.engine.grammar
-        self.node = cache(lambda number: Node(grammar, number, True)) if is_strict else explainer.node
+        self.node = explainer.strict_node if is_strict else explainer.node
         self.problems: list[Problem] = []
 
     def is_right(self, value: Any) -> bool:

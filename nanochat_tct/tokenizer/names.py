@@ -104,6 +104,7 @@ class _NameSet:
     def __init__(self, names: Iterable[str], is_any: bool = False) -> None:
         self.names = list(names)
         self.is_any = is_any
+        self._meant: dict[str, str] = {}  # the same wrong name often stands in many steps
 
     @cached_property
     def _folded(self) -> set[str]:
@@ -115,7 +116,9 @@ class _NameSet:
     def lacks(self, what: str, name: str) -> str:
         """The message for a name that is not in the set."""
         there = f", there are: {listed(self.names)}" if self.names else ", there are none"
-        return f"{what} {name!r}{did_you_mean(name, self.names) or there}"
+        if name not in self._meant:
+            self._meant[name] = did_you_mean(name, self.names) or there
+        return f"{what} {name!r}{self._meant[name]}"
 
 
 class _Job:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
+from nanochat_tct.tokenizer.automaton import Automaton
 from nanochat_tct.tokenizer.engine import CONSTANTS, automaton_of
 from nanochat_tct.tokenizer.json_text import Mismatch, utf8
 from nanochat_tct.tokenizer.wording import MAX_LISTED, did_you_mean, listed, near
@@ -81,8 +82,11 @@ class Node:
         encoded = utf8(name)
         if any("calls" in each for each in self._patterns):
             return next(iter(self.free.values()), None)  # only the engine follows calls; see `_key_problems`
-        patterns = [automaton_of(description) for description in self._patterns]
-        return self.free.get(sum(1 << i for i, each in enumerate(patterns) if each.accepts(encoded)))
+        return self.free.get(sum(1 << i for i, each in enumerate(self._automata) if each.accepts(encoded)))
+
+    @cached_property
+    def _automata(self) -> list[Automaton]:
+        return list(map(automaton_of, self._patterns))
 
     def shapes_with(self, names: tuple[str, ...]) -> tuple[int, list[Key]]:
         """The object alternatives that have exactly these keys, in any order, and what follows each key.

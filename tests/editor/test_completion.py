@@ -91,7 +91,7 @@ def offered(language: Language, text: str) -> dict[str, str]:
         ("on: push\njobs:\n  a: {runs-on: x}\n  b:\n    needs: [a, ‸]\n  c: {runs-on: x}\n", ["c"], ["a", "b"]),
         ("on: push\njobs:\n  a: {runs-on: x}\n  b:\n    needs:\n      - ‸\n", ["a"], ["b"]),
         ("on: push\n" + JOB + "    steps:\n      - uses: a/b@v1\n      - uses: ‸", ["a/b@v1"], []),
-        ("on: push\njobs:\n  a:\n    strategy:\n      matrix:\n        os: [1]\n        include:\n          - ‸", ["os"], []),
+        ("jobs:\n  a:\n    strategy:\n      matrix:\n        os: [1]\n        include:\n          - ‸", ["os"], []),
         ("# on: ‸", [], ["push"]),
         ("on: push # ‸", [], ["push"]),
         ("name: the pu‸", [], ["push"]),
@@ -226,13 +226,15 @@ def test_every_name_in_real_expressions_is_offered(language: Language, real_work
         if check_text("", text.encode(), language.tokenizer):
             continue
         for found in list(REFERENCE.finditer(text))[:3]:
+            if "#" in text[text.rfind("\n", 0, found.start()) + 1 : found.start()]:
+                continue  # a comment
             asked += 1
             without = text[: found.start(1)] + text[found.end(1) :]
             if found[1] not in [
                 each.label for each in complete(language, without, found.start(1)).suggestions
             ]:
                 wrong.append(f"{found[0]}")
-    assert asked > 200 and len(wrong) <= asked // 200, wrong[:20]
+    assert asked > 200 and len(wrong) <= asked // 500, wrong[:20]
 
 
 def test_no_text_and_no_position_is_too_much(language: Language) -> None:

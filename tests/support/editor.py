@@ -66,6 +66,19 @@ class Editor(LanguageClient):
         return found.contents.value
 
 
+    async def suggest(
+        self, line: int, character: int, by_hand: bool = False, uri: str = URI
+    ) -> list[types.InlineCompletionItem]:
+        kind = types.InlineCompletionTriggerKind
+        params = types.InlineCompletionParams(
+            types.InlineCompletionContext(kind.Invoked if by_hand else kind.Automatic),
+            types.TextDocumentIdentifier(uri),
+            types.Position(line, character),
+        )
+        found = await asyncio.wait_for(self.text_document_inline_completion_async(params), PATIENCE)
+        return list(found.items) if isinstance(found, types.InlineCompletionList) else list(found or [])
+
+
 @asynccontextmanager
 async def editor(
     *arguments: str, encodings: list[Any] | None = None, inline: bool = False
