@@ -1288,6 +1288,20 @@ static void add_text_move(Engine *engine, uint32_t state, uint32_t byte, uint32_
     engine->text_bytes += 2 * sizeof(TextMove);
 }
 
+/* How many codes are those of ASCII without a dollar sign. */
+static size_t plain_codes(const uint16_t *codes, size_t length) {
+    const uint64_t ones = 0x0001000100010001u;
+    size_t at = 0;
+    for (uint64_t four; at + 4 <= length; at += 4) {
+        memcpy(&four, codes + at, sizeof four);
+        if (four & 0xFF80 * ones) break;
+        uint64_t others = four ^ '$' * ones; /* 0 where there is a dollar sign; below 128 everywhere */
+        if (((others + 127 * ones) & 128 * ones) != 128 * ones) break;
+    }
+    while (at < length && codes[at] < 128 && codes[at] != '$') at++;
+    return at;
+}
+
 /* Reads bytes as far as the moves are known; returns how many. Where the limit comes near, the configurations go on. */
 static size_t follow_text_states(Machine *m, const uint16_t *codes, size_t length) {
     const Engine *engine = m->engine;
@@ -1297,7 +1311,7 @@ static size_t follow_text_states(Machine *m, const uint16_t *codes, size_t lengt
     if (capacity == 0) return 0;
     while (at < length && units < near) {
         if (state & IS_PLAIN) {
-            while (at < length && codes[at] < 128 && codes[at] != '$') at++;
+            at += plain_codes(codes + at, length - at);
             if (at == length) break;
         }
         uint32_t next = find_text_move(moves, capacity, (state & ~255u) + codes[at])->to;
@@ -2295,19 +2309,23 @@ static inline uint32_t cell_behind(const Trie *trie, uint32_t cell, uint32_t cod
 /* Cuts codes into the longest token in each position, from left to right; codes that are no token are left out.
    Returns the number of ids. */
 static size_t cut(const Trie *trie, const uint16_t *codes, size_t count, uint32_t *ids) {
+    const Cell *cells = trie->cells.items;
+    const uint32_t *tokens = trie->cell_tokens.items, code_count = trie->code_count;
     size_t id_count = 0;
     for (size_t at = 0; at < count;) {
-        uint32_t found = 0, cell = 0;
+        uint32_t found = 0, cell = 0, next = cells[0].next;
         size_t ahead = at++;
-        do {
-            cell = cell_behind(trie, cell, codes[ahead++]);
-            if (cell == 0) break;
-            if (trie->cells.items[cell].next & IS_TOKEN) {
-                found = cell;
-                at = ahead;
-            }
-        } while (ahead < count && trie->cells.items[cell].next & GOES_ON);
-        if (found != 0) ids[id_count++] = trie->cell_tokens.items[found];
+        while (next & GOES_ON && ahead < count && codes[ahead] < code_count) {
+            uint32_t place = next / 4 + codes[ahead];
+            if (cells[place].parent != cell + 1) break;
+            cell = place;
+            next = cells[place].next;
+            ahead++;
+            if (!(next & IS_TOKEN)) continue;
+            found = cell;
+            at = ahead;
+        }
+        if (found != 0) ids[id_count++] = tokens[found];
     }
     return id_count;
 }
