@@ -199,7 +199,6 @@ typedef struct {
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
     uint64_t all_required;       /* by some state */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
-    const uint8_t *plain;   /* these bytes lead from the state back to it: a run of them need not be looked at */
     const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
     const uint32_t *room;  /* bytes that lead from the state to one without plenty; UINT32_MAX: there is none */
     uint32_t longest_run;  /* of bytes of a token that some states can read */
@@ -214,7 +213,6 @@ typedef struct {
 } Automaton;
 enum { FAR = 1 << 29 }; /* a distance that is infinite */
 enum { NEVER, ALWAYS, ASK };
-enum { NOTHING, BY_AUTOMATON, ASCII_BUT_DOLLARS, ALL_ASCII, NOT_PLAIN };
 
 typedef struct {
     uint32_t alternative, automaton;
@@ -283,6 +281,11 @@ struct Node {
     const Key *keys;
     const AdditionalKey *additional;
     Definition defines_keys, defines_text;
+    struct Opened {                    /* the state in which its texts and its keys begin, as it was last found */
+        uint64_t generation;           /* of the states */
+        uint32_t state;
+        Mask alive;
+    } *opened[2];
     uint32_t implies; /* a kind of names: its members and known keys define some, see Implied */
     uint64_t scope, closes; /* bits of kinds: of names that are forgotten where it ends; that are not all legal from here on */
 };
@@ -352,6 +355,41 @@ typedef struct { /* what strings do while one automaton reads them, from one of 
     VECTOR(Pause) pauses; /* where calls, returns or names decide */
 } TextFacts;
 
+typedef struct { /* an automaton at work in the text, number or key on top */
+    uint32_t automaton, state;
+    uint32_t stack; /* of calls; 0: empty */
+    uint32_t units; /* UTF-16 units since the outermost call */
+    uint32_t which; /* the alternative of a text or number, the index of a class of keys */
+    uint32_t begin; /* strict mode: where what the automaton reads begins in the text; and the last name in it */
+    uint32_t last_begin, last_end;
+} Config;
+
+typedef struct { /* a call that has not returned; stacks share their lower parts */
+    uint32_t below, automaton, state;
+    uint32_t depth; /* of all automata up to this one */
+    uint32_t rest; /* bytes of the shortest way from all returns inside the outermost call to the end of that */
+    uint32_t whole; /* and to the end of the text */
+} StackNode;
+
+/* All automata at work in a text, number or key, in one state; see "texts". The number of a state is 256 times its place
+   among all, from 1 on, so that a byte can be added to it, and the two bits below. */
+typedef struct {
+    Config *configs; /* their units: by how many those of the first outermost call are more */
+    StackNode *stack;
+    uint32_t config_count, stack_count;
+    uint32_t plain;
+    uint32_t leads_on; /* of a key: to more names than an object can have */
+    Mask accepted;     /* alternatives, or classes of keys, that accept its end */
+} TextState;
+enum { IS_CALLED = 1 /* some automaton is in a call */, IS_PLAIN = 2 /* as ASCII_BUT_DOLLARS at least */ };
+enum { MAX_TEXT_STATES = 1 << 14, MAX_TEXT_BYTES = 1 << 23 };
+typedef struct {
+    uint32_t from, to; /* from: the number of a state and a byte; 0: a free slot */
+} TextMove;
+/* As which tokens a text takes in bytes without changing its state: as none, as it is no text; as none; as those of ASCII
+   without a dollar sign; of ASCII. And what tokens need: BYTES and STRUCTURE are taken in by no text so. */
+enum { NOTHING, BY_AUTOMATON, ASCII_BUT_DOLLARS, ALL_ASCII, BYTES, STRUCTURE };
+
 enum { MAX_LEVELS = 3 * MAX_TOKEN + 8 }; /* machines at work on the way to a node of the trie */
 
 typedef struct {
@@ -382,6 +420,14 @@ typedef struct {
     uint32_t ends_plus_1[2]; /* masks: nothing is legal; the end */
     Machine *walkers[MAX_LEVELS];
     uint8_t spread[256][8]; /* the bits of a byte, the lowest first */
+    /* texts, as their states are found out */
+    Map text_numbers;
+    VECTOR(TextState) text_states;
+    TextMove *text_moves; /* a hash table */
+    size_t text_move_count, text_move_capacity;
+    uint32_t text_reach;  /* with so many units more the limit is near, in every state */
+    size_t text_bytes;    /* of memory that the states take */
+    uint64_t text_generation;
     Numbers marks; /* for each node of the trie: a place in what is being collected */
     /* of the function of the interface that is at work */
     Machine *machine, *machine2, *machine3;
@@ -430,22 +476,6 @@ typedef struct {
     Mask alive;     /* alternatives that what was read so far leaves possible */
 } Frame;
 
-typedef struct { /* an automaton at work in the text, number or key on top */
-    uint32_t automaton, state;
-    uint32_t stack; /* of calls; 0: empty */
-    uint32_t units; /* UTF-16 units since the outermost call */
-    uint32_t which; /* the alternative of a text or number, the index of a class of keys */
-    uint32_t begin; /* strict mode: where what the automaton reads begins in the text; and the last name in it */
-    uint32_t last_begin, last_end;
-} Config;
-
-typedef struct { /* a call that has not returned; stacks share their lower parts */
-    uint32_t below, automaton, state;
-    uint32_t depth; /* of all automata up to this one */
-    uint32_t rest; /* bytes of the shortest way from all returns inside the outermost call to the end of that */
-    uint32_t whole; /* and to the end of the text */
-} StackNode;
-
 typedef struct { /* a key that is no known one, while its object is open; or a name that a document has defined */
     uint32_t start, length, frame;
     uint64_t hash;
@@ -478,6 +508,8 @@ struct Machine {
     uint64_t fields;    /* keys whose value has begun */
     VECTOR(Config) configs;
     VECTOR(StackNode) stack;
+    uint32_t uses_states;
+    uint32_t text_state, units; /* 0, or what the configurations are, and the units of the first outermost call */
     Words words;        /* bits of known keys of the objects that are open */
     Bytes names;        /* the bytes of all entries, and behind them those of the key on top so far */
     uint32_t partial;   /* where that begins */
@@ -1078,6 +1110,8 @@ static void call(Machine *m, Config *c, const Call *called) {
     *push(&m->stack) = pushed;
 }
 
+static uint32_t units_of(uint32_t byte) { return (byte & 0xC0) != 0x80 ? 1 + (byte >= 0xF0) : 0; } /* of UTF-16 */
+
 enum { MAX_CALLS = 64, MAX_SHORTEST = 1 << 16 }; /* calls at one byte; bytes of a shortest text */
 
 /* Reads a byte, the one at m->at. A call returns where nothing else can be read. */
@@ -1098,7 +1132,7 @@ static int move(Machine *m, Config *c, uint32_t byte) {
             call(m, c, called);
         } else {
             c->state = next - 1;
-            c->units = c->stack == 0 ? 0 : c->units + ((byte & 0xC0) != 0x80 ? 1 + (byte >= 0xF0) : 0);
+            c->units = c->stack == 0 ? 0 : c->units + units_of(byte);
             return distance_of(m, c) < FAR && has_right_name(m, c, m->at + 1, 0);
         }
     }
@@ -1111,6 +1145,195 @@ static int accepts_end(Machine *m, const Config *config) { /* of the text, which
         if (!return_from(m, &c, m->at)) return 0;
     }
     return m->engine->automata[c.automaton].accepting[m->is_strict][c.state] && has_right_name(m, &c, m->at, 1);
+}
+
+/* By how many units a call may still go on where it is far from all limits. */
+static uint32_t reach_of(const Machine *m, const Config *c) {
+    return m->stack.items[c->stack].rest + m->engine->automata[c->automaton].farthest[m->is_strict] + 2 * MAX_TOKEN;
+}
+
+/* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
+static int is_far_from_limits(const Machine *m, const Config *c) {
+    uint32_t depth = depth_of(m, c) + m->engine->automata[c->automaton].steady[m->is_strict];
+    if (depth > m->engine->max_call_depth) return 0;
+    return c->stack == 0 || c->units + reach_of(m, c) < m->engine->max_call_units;
+}
+
+/* ---- texts: their states, as they are found out ----
+
+   Where names do not matter, what a byte does to the configurations of a text depends on them alone, unless the limit of
+   units is near. So they are a state of one larger automaton, of which each state and each move is found out once: then a
+   byte is one look into a table. (Regular expressions are matched like this by a lazy DFA.) */
+
+static uint32_t plainness(const Engine *engine, const TextState *state) {
+    uint32_t level = ALL_ASCII;
+    for (uint32_t i = 0; i < state->config_count; i++) {
+        const Config *c = &state->configs[i];
+        const Automaton *a = &engine->automata[c->automaton];
+        for (uint32_t byte = 0; byte < 128; byte++) {
+            if (c->stack == 0 && a->following[c->state * a->class_count + a->classes[byte]] == c->state + 1) continue;
+            if (byte != '$') return BY_AUTOMATON;
+            level = ASCII_BUT_DOLLARS;
+        }
+    }
+    return level;
+}
+
+/* Makes a state of the configurations of a machine. Returns its number. */
+static uint32_t add_text_state(Machine *m, uint32_t units) {
+    Engine *engine = m->engine;
+    TextState state = {.config_count = (uint32_t)m->configs.count, .stack_count = 1, .leads_on = 1};
+    for (uint32_t i = 0; i < state.config_count; i++) {
+        for (uint32_t at = m->configs.items[i].stack; at != 0; at = m->stack.items[at].below) state.stack_count++;
+    }
+    size_t size = state.stack_count * sizeof *state.stack + state.config_count * sizeof *state.configs;
+    TextState *added = push(&engine->text_states);
+    added->stack = NULL; /* where memory runs out */
+    state.stack = allocate(size, 1);
+    state.configs = (Config *)(state.stack + state.stack_count);
+    engine->text_bytes += size;
+    uint32_t top = 0; /* number 0 stands for the empty stack; lower calls come first */
+    for (uint32_t i = 0; i < state.config_count; i++) {
+        Config c = m->configs.items[i];
+        uint32_t call = c.stack, reach = call ? reach_of(m, &c) : 0;
+        if (reach > engine->text_reach) engine->text_reach = reach;
+        state.leads_on &= call || engine->automata[c.automaton].plenty[c.state] || engine->automata[c.automaton].call_count;
+        c.units = call ? units - c.units : 0;
+        for (uint32_t at = call; at != 0; at = m->stack.items[at].below) top++;
+        c.stack = call ? top : 0;
+        for (uint32_t place = top; call != 0; call = m->stack.items[call].below, place--) {
+            state.stack[place] = m->stack.items[call];
+            if (state.stack[place].below) state.stack[place].below = place - 1;
+        }
+        if (c.which < MAX_ALTERNATIVES && accepts_end(m, &m->configs.items[i])) add(&state.accepted, c.which);
+        state.configs[i] = c;
+    }
+    state.plain = plainness(engine, &state);
+    *added = state;
+    return (uint32_t)engine->text_states.count << 8 | (top ? IS_CALLED : 0) | (state.plain >= ASCII_BUT_DOLLARS ? IS_PLAIN : 0);
+}
+
+/* Finds the state that the configurations are in. 0: there is none, as a limit is near or there are too many. */
+static int enter_text_state(Machine *m) {
+    Engine *engine = m->engine;
+    Bytes *key = &engine->key;
+    uint32_t units = 0;
+    if (!m->uses_states) return 0;
+    for (size_t i = 0; i < m->configs.count; i++) {
+        const Config *c = &m->configs.items[i];
+        if (c->stack == 0) continue;
+        if (c->units + reach_of(m, c) >= engine->max_call_units) return 0;
+        if (c->units > units) units = c->units;
+    }
+    key->count = 0;
+    for (size_t i = 0; i < m->configs.count; i++) {
+        const Config *c = &m->configs.items[i];
+        reserve(key, 16);
+        memcpy(key->items + key->count, (uint32_t[]){c->which, c->automaton, c->state, c->stack ? units - c->units : 0}, 16);
+        key->count += 16;
+        for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
+            uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
+            append(key, (const uint8_t *)call, sizeof call);
+        }
+        *push(key) = 0xFF;
+    }
+    uint32_t number = map_get(&engine->text_numbers, key->items, key->count);
+    if (number == 0) {
+        if (engine->text_states.count == MAX_TEXT_STATES || engine->text_bytes > MAX_TEXT_BYTES) return 0;
+        number = add_text_state(m, units);
+        *map_value(&engine->text_numbers, key->items, key->count) = number;
+        engine->text_bytes += key->count + sizeof(Slot);
+    }
+    if (units && units + engine->text_reach >= engine->max_call_units) return 0;
+    m->text_state = number;
+    m->units = units;
+    return 1;
+}
+
+static const TextState *text_state_of(const Machine *m) { return &m->engine->text_states.items[(m->text_state >> 8) - 1]; }
+
+static void leave_text_state(Machine *m) {
+    const TextState *state = text_state_of(m);
+    m->configs.count = m->stack.count = 0;
+    append(&m->configs, state->configs, state->config_count);
+    append(&m->stack, state->stack, state->stack_count);
+    for (uint32_t i = 0; i < state->config_count; i++) {
+        Config *c = &m->configs.items[i];
+        if (c->stack) c->units = m->units - c->units;
+    }
+    m->text_state = 0;
+}
+
+static inline TextMove *find_text_move(TextMove *moves, size_t capacity, uint32_t from) {
+    for (uint32_t at = from * 0x9E3779B1u >> 7;; at++) { /* at least half of the slots are free */
+        TextMove *move = &moves[at & (capacity - 1)];
+        if (move->from == from || move->from == 0) return move;
+    }
+}
+
+static void add_text_move(Engine *engine, uint32_t state, uint32_t byte, uint32_t to) {
+    if (2 * engine->text_move_count >= engine->text_move_capacity) {
+        TextMove *moves = engine->text_moves;
+        size_t count = engine->text_move_capacity;
+        engine->text_moves = allocate(count ? 2 * count : 4096, sizeof *moves);
+        engine->text_move_capacity = count ? 2 * count : 4096;
+        for (size_t i = 0; i < count; i++) {
+            if (moves[i].from) *find_text_move(engine->text_moves, engine->text_move_capacity, moves[i].from) = moves[i];
+        }
+        free(moves);
+    }
+    uint32_t from = (state & ~255u) + byte;
+    *find_text_move(engine->text_moves, engine->text_move_capacity, from) = (TextMove){from, to};
+    engine->text_move_count++;
+    engine->text_bytes += 2 * sizeof(TextMove);
+}
+
+/* How many codes are those of ASCII without a dollar sign. */
+static size_t plain_codes(const uint16_t *codes, size_t length) {
+    const uint64_t ones = 0x0001000100010001u;
+    size_t at = 0;
+    for (uint64_t four; at + 4 <= length; at += 4) {
+        memcpy(&four, codes + at, sizeof four);
+        if (four & 0xFF80 * ones) break;
+        uint64_t others = four ^ '$' * ones; /* 0 where there is a dollar sign; below 128 everywhere */
+        if (((others + 127 * ones) & 128 * ones) != 128 * ones) break;
+    }
+    while (at < length && codes[at] < 128 && codes[at] != '$') at++;
+    return at;
+}
+
+/* Reads bytes as far as the moves are known; returns how many. Where the limit comes near, the configurations go on. */
+static size_t follow_text_states(Machine *m, const uint16_t *codes, size_t length) {
+    const Engine *engine = m->engine;
+    TextMove *moves = engine->text_moves;
+    size_t capacity = engine->text_move_capacity, at = 0;
+    uint32_t state = m->text_state, units = m->units, near = engine->max_call_units - engine->text_reach;
+    if (capacity == 0) return 0;
+    while (at < length && units < near) {
+        if (state & IS_PLAIN) {
+            at += plain_codes(codes + at, length - at);
+            if (at == length) break;
+        }
+        uint32_t next = find_text_move(moves, capacity, (state & ~255u) + codes[at])->to;
+        if (next == 0) break;
+        units = next & IS_CALLED ? units + units_of(codes[at]) : 0;
+        state = next;
+        at++;
+    }
+    if (state != m->text_state) m->mask_plus_1 = 0;
+    m->text_state = state;
+    m->units = units;
+    if (units >= near) leave_text_state(m);
+    return at;
+}
+
+static void forget_text_states(Engine *engine) {
+    for (size_t i = 0; i < engine->text_states.count; i++) free(engine->text_states.items[i].stack);
+    free(engine->text_moves);
+    free_map(&engine->text_numbers);
+    engine->text_moves = NULL;
+    engine->text_generation++;
+    engine->text_states.count = engine->text_bytes = engine->text_move_count = engine->text_move_capacity = engine->text_reach = 0;
 }
 
 static int is_known(const Engine *engine, const Node *node, const uint8_t *name, size_t length) {
@@ -1331,17 +1554,33 @@ static int open_array(Machine *m) {
     return 1;
 }
 
+/* Whether the texts (0) or keys (1) of a node are known to begin in some state; else they may be, once they have begun. */
+static int open_known(Machine *m, const Node *node, int is_key, const Mask *alive) {
+    const struct Opened *opened = node->opened[is_key];
+    if (opened->generation != m->engine->text_generation || memcmp(&opened->alive, alive, sizeof *alive) != 0) return 0;
+    m->text_state = opened->state;
+    m->units = 0;
+    return 1;
+}
+
+static void note_opened(Machine *m, const Node *node, int is_key, const Mask *alive) {
+    if (!enter_text_state(m)) return;
+    *node->opened[is_key] = (struct Opened){m->engine->text_generation, m->text_state, *alive};
+}
+
 static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_text) {
     Frame *f = top_of(m);
     m->configs.count = m->stack.count = 0;
     m->partial = (uint32_t)m->names.count;
-    for (uint32_t i = 0; i < count; i++) {
+    int is_known = is_text && m->uses_states && open_known(m, f->node, 0, &f->alive);
+    for (uint32_t i = 0; i < (is_known ? 0 : count); i++) {
         uint32_t alternative = forms[i].alternative;
         if (!has(&f->alive, alternative) || m->engine->automata[forms[i].automaton].state_count == 0) continue;
         Config c = {.automaton = forms[i].automaton, .which = alternative};
         if (may_enter(m, &c, c.automaton, 0) && has_right_name(m, &c, 0, 0)) *push(&m->configs) = c;
     }
-    if (m->configs.count == 0) return 0;
+    if (m->configs.count == 0 && !is_known) return 0;
+    if (is_text && !is_known) note_opened(m, f->node, 0, &f->alive);
     f->kind = SCALAR;
     f->length = (uint64_t)is_text;
     if (is_text) put_json(m, '"');
@@ -1409,6 +1648,11 @@ static int finish(Machine *m, Mask accepted) { /* the value on top has ended */
 
 static Mask accepted_at_end(Machine *m) { /* of the text or number on top */
     Mask accepted = {0};
+    if (m->text_state) {
+        accepted = text_state_of(m)->accepted;
+        m->text_state = 0;
+        return accepted;
+    }
     m->at = (uint32_t)(m->names.count - m->partial);
     for (size_t i = 0; i < m->configs.count; i++) {
         if (accepts_end(m, &m->configs.items[i])) add(&accepted, m->configs.items[i].which);
@@ -1480,11 +1724,6 @@ static int take(Machine *m, const Key *key) {
     Mask alive = {0}, mask = {0};
     f->length++;
     int is_only = f->node->shape_count == 1 && f->node->shapes->maximum == UNBOUNDED;
-    if (is_only) {
-        alive = f->alive;
-        mask = key->masks[0];
-        if (!any(mask)) return 0;
-    }
     for (uint32_t i = 0; i < (is_only ? 0 : f->node->shape_count); i++) {
         const ObjectShape *shape = &f->node->shapes[i];
         if (!has(&f->alive, shape->alternative) || !any(key->masks[i])) continue;
@@ -1492,12 +1731,12 @@ static int take(Machine *m, const Key *key) {
         add(&alive, shape->alternative);
         mask |= key->masks[i];
     }
-    if (!any(alive)) return 0;
-    f->alive = alive;
+    if (!is_only && !any(alive)) return 0;
+    if (!is_only) f->alive = alive;
     f->key = key;
     m->fields++;
     put_json(m, ':');
-    return begin(m, key->child, mask);
+    return begin(m, key->child, is_only ? key->masks[0] : mask);
 }
 
 static int take_known(Machine *m, uint32_t literal) {
@@ -1527,7 +1766,10 @@ static int open_key(Machine *m) {
     const Frame *f = top_of(m);
     const Node *node = f->node;
     m->configs.count = m->stack.count = 0;
-    for (uint32_t i = 0; i < node->additional_count; i++) {
+    int is_unbounded = 1, is_known = 0;
+    for (uint32_t i = 0; i < node->shape_count; i++) is_unbounded &= node->shapes[i].maximum == UNBOUNDED;
+    if (is_unbounded && m->uses_states) is_known = open_known(m, node, 1, &f->alive);
+    for (uint32_t i = 0; i < (is_known ? 0 : node->additional_count); i++) {
         const AdditionalKey *class = &node->additional[i];
         Config c = {.automaton = class->automaton, .which = i};
         if (m->engine->automata[class->automaton].state_count == 0 || !may_enter(m, &c, c.automaton, 0)) continue;
@@ -1539,7 +1781,8 @@ static int open_key(Machine *m) {
         }
         if (takes) *push(&m->configs) = c;
     }
-    if (m->configs.count == 0) return 0;
+    if (m->configs.count == 0 && !is_known) return 0;
+    if (is_unbounded && !is_known) note_opened(m, node, 1, &f->alive);
     if (f->length > 0) put_json(m, ',');
     put_json(m, '"');
     m->partial = (uint32_t)m->names.count;
@@ -1566,6 +1809,7 @@ static int finish_key(Machine *m, uint32_t class) { /* of the object's additiona
 }
 
 static int end_key(Machine *m) {
+    if (m->text_state) leave_text_state(m);
     m->at = (uint32_t)(m->names.count - m->partial);
     for (size_t i = 0; i < m->configs.count; i++) {
         if (accepts_end(m, &m->configs.items[i])) return finish_key(m, m->configs.items[i].which);
@@ -1573,88 +1817,30 @@ static int end_key(Machine *m) {
     return 0;
 }
 
-/* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
-static int is_far_from_limits(const Machine *m, const Config *c) {
-    const Automaton *a = &m->engine->automata[c->automaton];
-    uint32_t depth = depth_of(m, c), rest = c->stack ? m->stack.items[c->stack].rest : 0;
-    if (depth + a->steady[m->is_strict] > m->engine->max_call_depth) return 0;
-    return c->stack == 0 || c->units + rest + a->farthest[m->is_strict] + 2 * MAX_TOKEN < m->engine->max_call_units;
-}
-
-/* Reads bytes with the only automaton of a text or number, as far as it decides alone; returns how many. */
-static size_t read_alone_into(Machine *m, const uint16_t *codes, size_t length) {
-    Config *c = m->configs.items;
-    const Automaton *a = &m->engine->automata[c->automaton];
-    uint32_t state = c->state;
-    size_t at = 0;
-    if (!is_far_from_limits(m, c)) return 0;
-    if (c->stack && length > MAX_TOKEN) length = MAX_TOKEN;
-    if (m->json != NULL) reserve(m->json, 6 * length);
-    uint8_t *out = m->json ? m->json->items + m->json->count : NULL;
-    for (; at < length; at++) {
-        uint32_t next = a->following[state * a->class_count + a->classes[codes[at]]];
-        if (next == 0 || next > a->state_count || a->entry[0][next - 1] != ALWAYS) break;
-        state = next - 1;
-        if (out != NULL && !escape_length[codes[at]]) *out++ = (uint8_t)codes[at];
-        else if (out != NULL) out = write_byte(out, (uint8_t)codes[at]);
-        if (c->stack) c->units += (codes[at] & 0xC0) != 0x80 ? 1 + (codes[at] >= 0xF0) : 0;
-    }
-    if (out != NULL) m->json->count = (size_t)(out - m->json->items);
-    if (state != c->state || (c->stack && at > 0)) m->mask_plus_1 = 0;
-    c->state = state;
-    return at;
-}
-
-/* Reads bytes inside the text, number or key on top. */
-static int run(Machine *m, const uint16_t *codes, size_t length) {
-    int is_key = top_of(m)->kind == KEY_FRAME, has_changed = is_key;
-    if (m->configs.count == 1 && !is_key && !m->keeps_names && !top_of(m)->node->defines_text.kind) {
-        size_t read = read_alone_into(m, codes, length);
-        codes += read;
-        length -= read;
-        if (length == 0) return 1;
-    }
-    size_t kept = 0;
+/* Reads bytes up to a place among those of a run with the configurations. */
+static int run_configs(Machine *m, const uint16_t *codes, size_t from, size_t to, size_t length) {
+    size_t kept = 0, text_length = m->names.count - m->partial;
     uint32_t deepest = 0;
-    put_json_bytes(m, codes, length);
-    uint16_t all = 0;
-    for (size_t i = 0; i < length; i++) all |= codes[i];
-    int keeps_text = is_key || m->keeps_names || top_of(m)->node->defines_text.kind;
-    if (keeps_text) {
-        reserve(&m->names, length);
-        for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
-    }
-    int is_plain = all < 128 && !is_key;
-    for (size_t i = 0; i < m->configs.count && is_plain; i++) {
-        const Config *c = &m->configs.items[i];
-        const Automaton *a = &m->engine->automata[c->automaton];
-        is_plain = c->stack == 0 && a->plain[c->state] == ALL_ASCII && !(m->keeps_names && a->names);
-    }
-    if (is_plain) return 1; /* most texts are any text */
+    int has_changed = 0;
     for (size_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
-        size_t at = 0;
-        while (at < length) {
+        size_t at = from;
+        while (at < to) {
             const Automaton *a = &m->engine->automata[c.automaton];
-            if (!(m->keeps_names && a->names) && is_far_from_limits(m, &c)) { /* what it reads by itself */
-                size_t stop = c.stack && length - at > MAX_TOKEN ? at + MAX_TOKEN : length;
-                const uint8_t *entry = a->entry[m->is_strict];
-                while (at < stop) {
-                    while (a->plain[c.state] == ALL_ASCII && c.stack == 0 && at < stop && codes[at] < 128) at++;
-                    if (at == stop) break;
-                    uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
-                    if (next == 0 || next > a->state_count || entry[next - 1] != ALWAYS) break;
-                    c.state = next - 1;
-                    if (c.stack) c.units += (codes[at] & 0xC0) != 0x80 ? 1 + (codes[at] >= 0xF0) : 0;
-                    at++;
-                }
-                if (at == stop) continue;
+            size_t stop = c.stack && to - at > MAX_TOKEN ? at + MAX_TOKEN : to;
+            int is_alone = !(m->keeps_names && a->names) && is_far_from_limits(m, &c);
+            for (; at < stop && is_alone; at++) { /* what it reads by itself */
+                uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
+                if (next == 0 || next > a->state_count || a->entry[m->is_strict][next - 1] != ALWAYS) break;
+                c.state = next - 1;
+                if (c.stack) c.units += units_of(codes[at]);
             }
-            m->at = (uint32_t)(keeps_text ? m->names.count - m->partial - length + at : 0);
+            if (at == stop) continue;
+            m->at = (uint32_t)(text_length ? text_length - length + at : 0);
             if (!move(m, &c, codes[at])) break;
             at++;
         }
-        if (at < length || (is_key && !spell(m, m->count - 2, &c, NULL))) continue;
+        if (at < to) continue;
         has_changed |= (m->is_strict && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
         m->configs.items[kept++] = c;
         if (c.stack > deepest) deepest = c.stack;
@@ -1663,6 +1849,36 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
     m->configs.count = kept;
     if (deepest + 1 < m->stack.count) m->stack.count = deepest + 1; /* nobody refers to those above */
     if (has_changed) m->mask_plus_1 = 0;
+    return kept > 0;
+}
+
+/* Reads bytes inside the text, number or key on top. */
+static int run(Machine *m, const uint16_t *codes, size_t length) {
+    const Frame *f = top_of(m);
+    int is_key = f->kind == KEY_FRAME;
+    if (is_key || m->keeps_names || f->node->defines_text.kind) {
+        reserve(&m->names, length);
+        for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
+        if (is_key || f->node->defines_text.kind) m->mask_plus_1 = 0;
+    }
+    for (size_t at = 0; at < length;) {
+        if (m->text_state != 0 || enter_text_state(m)) at += follow_text_states(m, codes + at, length - at);
+        if (at == length) break;
+        uint32_t from = m->text_state;
+        size_t count = from ? 1 : length - at;
+        if (from) leave_text_state(m);
+        if (!run_configs(m, codes, at, at + count, length)) return 0;
+        if (from && enter_text_state(m)) add_text_move(m->engine, from, codes[at], m->text_state);
+        at += count;
+    }
+    if (!is_key) return 1;
+    if (m->text_state != 0 && text_state_of(m)->leads_on) return 1;
+    size_t kept = 0;
+    if (m->text_state != 0) leave_text_state(m);
+    for (size_t i = 0; i < m->configs.count; i++) {
+        if (spell(m, m->count - 2, &m->configs.items[i], NULL)) m->configs.items[kept++] = m->configs.items[i];
+    }
+    m->configs.count = kept;
     return kept > 0;
 }
 
@@ -1700,10 +1916,12 @@ static int open_bytes(Machine *m) {
     }
 }
 
+static size_t walk(Machine *m, const uint16_t *codes, size_t count);
+
 /* Reads one code; 0 where no valid document has it, and then the machine is in no state. */
 static int step(Machine *m, uint32_t code) {
     if (m->is_closed) return 0;
-    if (code < 256) return open_bytes(m) && run(m, &(uint16_t){(uint16_t)code}, 1);
+    if (code < 256) return walk(m, &(uint16_t){(uint16_t)code}, 1) == 1;
     m->mask_plus_1 = 0;
     while (top_of(m)->kind == ARRAY_FRAME) {
         if (code == ARRAY_END) return end_array(m);
@@ -1730,7 +1948,9 @@ static size_t walk(Machine *m, const uint16_t *codes, size_t count) {
         if (codes[at] < 256) {
             size_t end = at + 1;
             while (end < count && codes[end] < 256) end++;
-            if (!open_bytes(m) || !run(m, codes + at, end - at)) return at;
+            if (!open_bytes(m)) return at;
+            put_json_bytes(m, codes + at, end - at);
+            if (!run(m, codes + at, end - at)) return at;
             at = end;
         } else if (step(m, codes[at])) {
             at++;
@@ -1742,16 +1962,16 @@ static size_t walk(Machine *m, const uint16_t *codes, size_t count) {
 }
 
 static void clear_machine(Machine *m) {
-    m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = 0;
+    m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = m->text_state = 0;
     m->fields = m->missing_jobs = m->is_owner_needed = 0;
     m->json = NULL;
+    if (m->entries.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items); /* else they are empty */
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
     m->name_slots.count = 0;
     m->engine->is_exploring = 0; /* where memory ran out it still is */
     m->open_kinds = m->is_forward ? m->engine->forward : 0;
     touch_names(m);
-    if (m->slots.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items);
 }
 
 /* Documents are read in lenient mode, or in strict mode to find out whether it has no complaint. What is generated is in
@@ -1759,12 +1979,15 @@ static void clear_machine(Machine *m) {
    names are kept for what is generated behind it. */
 enum { LENIENT, STRICT, GENERATING, PROMPT };
 
-/* Before a value of a node, by itself; 0: it has no finite value. */
-static int start(Machine *m, uint32_t node, int mode) {
+/* Before a value of a node, by itself, which is written as JSON, if anywhere. 0: it has no finite value. */
+static int start(Machine *m, uint32_t node, int mode, Bytes *json) {
     m->is_strict = mode == STRICT || mode == GENERATING;
     m->keeps_names = mode != LENIENT;
     m->is_forward = mode == STRICT;
+    m->uses_states = mode == LENIENT && m == m->engine->machine;
+    if (m->engine->text_states.count == MAX_TEXT_STATES || m->engine->text_bytes > MAX_TEXT_BYTES) forget_text_states(m->engine);
     clear_machine(m);
+    m->json = json;
     return begin(m, &m->engine->nodes[node], m->engine->nodes[node].live);
 }
 
@@ -2043,10 +2266,10 @@ struct Trie {
     uint32_t longest;             /* the most codes of structure in a token */
     Codes text;                   /* the codes of all tokens, one after the other */
     uint32_t *starts;             /* where each token's begin; one more for the end */
-    struct TokenJson {            /* of a token that is bytes alone */
+    struct TokenJson {            /* the JSON of a token that is bytes alone */
         uint32_t start, codes;    /* in `json` and in `text` */
         uint16_t length, count;
-        uint32_t needs;           /* the state of a text must be as `plain` as this to take it in without a look */
+        uint32_t needs;           /* a text must be as plain as this to take it in without a look */
     } *token_json;
     Bytes json;
     VECTOR(Cell) cells;
@@ -2086,19 +2309,23 @@ static inline uint32_t cell_behind(const Trie *trie, uint32_t cell, uint32_t cod
 /* Cuts codes into the longest token in each position, from left to right; codes that are no token are left out.
    Returns the number of ids. */
 static size_t cut(const Trie *trie, const uint16_t *codes, size_t count, uint32_t *ids) {
+    const Cell *cells = trie->cells.items;
+    const uint32_t *tokens = trie->cell_tokens.items, code_count = trie->code_count;
     size_t id_count = 0;
     for (size_t at = 0; at < count;) {
-        uint32_t found = 0, cell = 0;
+        uint32_t found = 0, cell = 0, next = cells[0].next;
         size_t ahead = at++;
-        do {
-            cell = cell_behind(trie, cell, codes[ahead++]);
-            if (cell == 0) break;
-            if (trie->cells.items[cell].next & IS_TOKEN) {
-                found = cell;
-                at = ahead;
-            }
-        } while (ahead < count && trie->cells.items[cell].next & GOES_ON);
-        if (found != 0) ids[id_count++] = trie->cell_tokens.items[found];
+        while (next & GOES_ON && ahead < count && codes[ahead] < code_count) {
+            uint32_t place = next / 4 + codes[ahead];
+            if (cells[place].parent != cell + 1) break;
+            cell = place;
+            next = cells[place].next;
+            ahead++;
+            if (!(next & IS_TOKEN)) continue;
+            found = cell;
+            at = ahead;
+        }
+        if (found != 0) ids[id_count++] = tokens[found];
     }
     return id_count;
 }
@@ -2156,12 +2383,12 @@ static void load_json(Trie *trie) {
         here->start = (uint32_t)trie->json.count;
         here->codes = trie->starts[token];
         here->count = (uint16_t)(length > MAX_TOKEN ? 0 : length);
-        here->needs = length > MAX_TOKEN ? NOT_PLAIN : ASCII_BUT_DOLLARS;
-        for (size_t i = 0; i < length && here->needs != NOT_PLAIN; i++) {
-            if (codes[i] == '$') here->needs = ALL_ASCII;
-            if (codes[i] > 127) here->needs = NOT_PLAIN;
+        here->needs = length > MAX_TOKEN ? STRUCTURE : ASCII_BUT_DOLLARS;
+        for (size_t i = 0; i < length; i++) {
+            uint32_t needs = codes[i] > 255 ? STRUCTURE : codes[i] > 127 ? BYTES : codes[i] == '$' ? ALL_ASCII : NOTHING;
+            if (needs > here->needs) here->needs = needs;
         }
-        if (here->needs == NOT_PLAIN) continue;
+        if (here->needs == STRUCTURE) continue;
         reserve(&trie->json, 6 * length);
         uint8_t *out = trie->json.items + trie->json.count;
         for (size_t i = 0; i < length; i++) out = write_byte(out, (uint8_t)codes[i]);
@@ -3306,6 +3533,7 @@ static uint32_t mask_of(Machine *m) { /* its place among the masks that are reme
     m->engine->is_exploring = 0;
     if (m->is_closed) return mask_with_end(m->engine, 1);
     if (m->mask_plus_1 == 0 || m->mask_generation != m->engine->generation) {
+        if (m->text_state) leave_text_state(m);
         m->mask_plus_1 = mask_at(m, m->count - 1) + 1;
         m->mask_generation = m->engine->generation;
     }
@@ -3389,7 +3617,6 @@ static void load_automaton(Loader *loader, Automaton *a) {
     a->is_any = (int)take_number(loader, 1);
     if (a->names && !calls) loader->engine->speller[a->names] = (uint32_t)(a - loader->engine->automata) + 1;
     uint8_t *accepting = keep(loader, states, 1), *strict = keep(loader, states, 1), *is_lenient = keep(loader, states, 1);
-    uint8_t *plain = keep(loader, states, 1);
     uint64_t *requires = keep(loader, states, sizeof *requires);
     uint32_t *following = keep(loader, (size_t)states * classes, sizeof *following);
     Call *all_calls = keep(loader, calls, sizeof *all_calls);
@@ -3408,10 +3635,6 @@ static void load_automaton(Loader *loader, Automaton *a) {
         requires[state] = take_number(loader, UINT64_MAX);
         a->all_required |= requires[state];
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
-        plain[state] = ALL_ASCII;
-        for (int byte = 0; byte < 128; byte++) {
-            if (row[a->classes[byte]] != state + 1) plain[state] = byte == '$' && plain[state] != BY_AUTOMATON ? ASCII_BUT_DOLLARS : BY_AUTOMATON;
-        }
     }
     for (uint32_t i = 0; i < calls; i++) {
         all_calls[i].callee = take_index(loader, loader->engine->automaton_count);
@@ -3422,7 +3645,6 @@ static void load_automaton(Loader *loader, Automaton *a) {
     a->accepting[1] = strict;
     a->is_lenient = is_lenient;
     a->requires = requires;
-    a->plain = plain;
     a->following = following;
     a->calls = all_calls;
 }
@@ -3662,6 +3884,7 @@ static void load_key(Loader *loader, const Node *node, Key *key) {
 static void load_node(Loader *loader, Node *node) {
     Engine *engine = loader->engine;
     node->number = (uint32_t)(node - engine->nodes);
+    for (int i = 0; i < 2; i++) node->opened[i] = keep(loader, 1, sizeof **node->opened);
     node->opens = (int)take_number(loader, 1);
     node->alternative_count = (uint32_t)take_number(loader, MAX_ALTERNATIVES);
     Alternative *alternatives = keep(loader, node->alternative_count, sizeof *alternatives);
@@ -4021,6 +4244,9 @@ EXPORT void engine_free(Engine *engine) {
     free_map(&engine->literal_numbers);
     free_map(&engine->implied_numbers);
     free_map(&engine->asked);
+    forget_text_states(engine);
+    free(engine->text_states.items);
+    free(engine->text_moves);
     for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
@@ -4055,13 +4281,14 @@ EXPORT Engine *engine_new(const uint64_t *numbers, size_t count, const Trie *tri
     if (reason == 0) {
         Loader loader = {.engine = engine, .at = numbers, .left = count};
         engine->trie = trie;
+        engine->text_generation = 1;
         for (int i = 0; i < 256 * 8; i++) engine->spread[i / 8][i % 8] = (uint8_t)(i / 8 >> i % 8 & 1);
         engine->machine = new_machine(engine);
         engine->machine2 = new_machine(engine);
         engine->machine3 = new_machine(engine);
         load_grammar(&loader);
         *problem = 3;
-        if (any(engine->nodes[0].live) && start(engine->machine, 0, 0)) return engine;
+        if (any(engine->nodes[0].live) && start(engine->machine, 0, LENIENT, NULL)) return engine;
     } else if (reason == 2) {
         *problem = 2;
     }
@@ -4077,7 +4304,7 @@ EXPORT int engine_write(Engine *engine, const uint8_t *text, size_t length, uint
     Writer writer = {.m = m ? m : engine->machine, .codes = &engine->codes, .text = text, .length = length};
     engine->codes.count = 0;
     reserve(&engine->codes, length + 64);
-    int result = start(writer.m, node, m ? (int)m->is_strict : 0) ? FAILED : DONE;
+    int result = start(writer.m, node, m ? (int)m->is_strict : LENIENT, NULL) ? FAILED : DONE;
     writer.m->depth += depth;
     if (result == FAILED && writer.m->depth <= MAX_DEPTH) result = write_document(&writer);
     else result = FAILED;
@@ -4114,11 +4341,7 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
     engine->json.count = 0;
     reserve(&engine->json, 3 * count + 64);
     *consumed = 0;
-    m->json = &engine->json;
-    m->is_strict = m->keeps_names = m->is_forward = 0;
-    clear_machine(m);
-    m->json = &engine->json;
-    if (!begin(m, engine->nodes, engine->nodes->live)) return FAILED;
+    if (!start(m, 0, LENIENT, &engine->json)) return FAILED;
     *consumed = walk(m, codes, count);
     *json = engine->json.items;
     *length = engine->json.count;
@@ -4126,34 +4349,12 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
     return *consumed == count ? OPEN : FAILED;
 }
 
-/* As which tokens the text on top takes in bytes without changing: see `plain`. */
-static uint32_t plainness(Machine *m) {
-    if (m->is_closed) return NOTHING;
-    const Frame *f = top_of(m);
-    if (f->kind != SCALAR || !f->length || f->node->defines_text.kind) return NOTHING;
-    uint32_t least = ALL_ASCII;
-    for (size_t i = 0; i < m->configs.count; i++) {
-        const Config *c = &m->configs.items[i];
-        uint32_t here = c->stack ? BY_AUTOMATON : m->engine->automata[c->automaton].plain[c->state];
-        if (here < least) least = here;
-    }
-    return least;
-}
-
-/* Reads bytes into the only automaton of a text, where it decides alone; 0: it does not, and nothing was read. */
-static int read_quickly(Machine *m, const uint16_t *codes, size_t length) {
-    Config *c = m->configs.items;
-    const Automaton *a = &m->engine->automata[c->automaton];
-    if (m->configs.count != 1 || !is_far_from_limits(m, c)) return 0;
-    uint32_t state = c->state;
-    for (size_t i = 0; i < length; i++) {
-        uint32_t next = a->following[state * a->class_count + a->classes[codes[i]]];
-        if (next == 0 || next > a->state_count || a->entry[0][next - 1] != ALWAYS) return 0;
-        state = next - 1;
-    }
-    c->state = state;
-    if (c->stack) c->units += (uint32_t)length; /* they are ASCII */
-    return 1;
+/* As which tokens the text on top takes in without changing its state. */
+static uint32_t plainness_of(const Machine *m) {
+    uint32_t kind = m->is_closed ? VALUE : m->frames[m->count - 1].kind;
+    if (kind != SCALAR && kind != KEY_FRAME) return NOTHING;
+    if (kind == KEY_FRAME || !(m->text_state & IS_PLAIN) || m->frames[m->count - 1].node->defines_text.kind) return BY_AUTOMATON;
+    return text_state_of(m)->plain;
 }
 
 /* As engine_read, for ids; 3: the last id reaches beyond the end of the document. *consumed: ids. */
@@ -4165,28 +4366,29 @@ EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, cons
     size_t i = 0, read = 0, token_length = 0;
     out->count = 0;
     *consumed = 0;
-    clear_machine(m);
-    m->json = out;
-    if (!begin(m, engine->nodes, engine->nodes->live)) return FAILED;
     for (size_t j = 0; j < count; j++) {
         if (ids[j] >= engine->trie->token_count) return FAILED;
     }
+    if (!start(m, 0, LENIENT, out)) return FAILED;
     for (; i < count && !m->is_closed; i++) {
         const struct TokenJson *token = &engine->trie->token_json[ids[i]];
         const uint16_t *codes = engine->trie->text.items + token->codes;
-        token_length = token->count;
-        if (token->needs <= plain || (token->needs != NOT_PLAIN && plain != NOTHING && read_quickly(m, codes, token_length))) {
+        if (token->needs <= plain || (token->needs != STRUCTURE && plain != NOTHING)) {
+            if (token->needs > plain) {
+                if (!run(m, codes, token->count)) return FAILED;
+                plain = plainness_of(m);
+            }
             const uint8_t *from = engine->trie->json.items + token->start;
             reserve(out, 6 * MAX_TOKEN + SPARE_JSON);
             memcpy(out->items + out->count, from, SPARE_JSON);
             if (token->length > SPARE_JSON) memcpy(out->items + out->count, from, token->length);
             out->count += token->length;
-            if (token->needs > plain) plain = plainness(m);
             continue;
         }
+        codes = codes_of(engine->trie, ids[i], &token_length);
         read = walk(m, codes, token_length);
         if (read != token_length && !m->is_closed) return FAILED;
-        plain = plainness(m);
+        plain = plainness_of(m);
     }
     *consumed = i;
     *json = out->items;
@@ -4198,7 +4400,7 @@ EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, cons
 EXPORT Machine *machine_new(Engine *engine, int mode) {
     GUARD(NULL);
     Machine *m = new_machine(engine);
-    start(m, 0, mode);
+    start(m, 0, mode, NULL);
     return m;
 }
 
@@ -4321,7 +4523,7 @@ EXPORT int64_t engine_masks_of(Engine *engine, const uint32_t *ids, size_t count
     GUARD(-1);
     if (engine->remembered > MAX_MASK_BYTES) forget_masks(engine);
     Machine *m = engine->machine;
-    if (!start(m, 0, 0)) return 0;
+    if (!start(m, 0, LENIENT, NULL)) return 0;
     for (size_t i = 0; i < count; i++) {
         size_t length;
         if (ids[i] >= engine->trie->token_count || m->is_closed) return (int64_t)i;
