@@ -15,6 +15,7 @@ from nanochat_tct.tokenizer.compile import compile_schema
 from nanochat_tct.tokenizer.errors import SchemaError, TokenizerError
 from nanochat_tct.tokenizer.soundness import grammar_problem
 from tests.support.grammars import Grammar
+from tests.tokenizer.test_approximated import some_of
 
 # Of a failed validation, what is at fault, where it is nothing that the types can say.
 EXCUSED = {"uniqueItems"}
@@ -256,9 +257,8 @@ def test_deep_schemas_compile_or_are_refused(depth: int) -> None:
 
 SUBSCHEMAS = st.recursive(
     st.booleans()
-    | st.fixed_dictionaries(
-        {},
-        optional={
+    | some_of(
+        {
             "type": st.sampled_from(["string", "integer", "object", "array", ["null", "number"]]),
             "enum": st.lists(st.sampled_from([1, "a", None, [], {"a": 1}, [1, "a"]]), min_size=1, max_size=3),
             "minimum": st.integers(-20, 20),
@@ -270,9 +270,8 @@ SUBSCHEMAS = st.recursive(
             "required": st.lists(st.sampled_from(["a", "b"]), max_size=2, unique=True),
         },
     ),
-    lambda inner: st.fixed_dictionaries(
-        {},
-        optional={
+    lambda inner: some_of(
+        {
             "properties": st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=2),
             "patternProperties": st.dictionaries(st.sampled_from(["^a", "c$"]), inner, max_size=2),
             "additionalProperties": inner,
