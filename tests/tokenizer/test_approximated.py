@@ -60,9 +60,16 @@ TYPES = [
 ]
 # "(?<=a)" stands for what patterns cannot say
 PATTERNS = ["^a", "b$", "(?<=a)X", "^[ab]*$", "(?<!a)b"]
-LEAVES = st.booleans() | st.fixed_dictionaries(
-    {},
-    optional={
+
+
+def some_of(keywords: dict[str, Any]) -> Any:
+    """Schemas of a few keywords: of many, most contradict one another, and say nothing of any."""
+    names = st.lists(st.sampled_from(sorted(keywords)), min_size=1, max_size=3, unique=True)
+    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: keywords[name] for name in chosen}))
+
+
+LEAVES = st.booleans() | some_of(
+    {
         "type": st.sampled_from(TYPES),
         "enum": st.lists(st.sampled_from(VALUES), min_size=1, max_size=3),
         "const": st.sampled_from(VALUES),
@@ -92,9 +99,8 @@ def few(strategy: Any, least: int = 1) -> Any:
 
 def combined(inner: Any) -> Any:
     keys = st.sampled_from("abc")
-    return st.fixed_dictionaries(
-        {},
-        optional={
+    return some_of(
+        {
             "type": st.sampled_from(TYPES),
             "properties": st.dictionaries(keys, inner, max_size=2),
             "patternProperties": st.dictionaries(st.sampled_from(PATTERNS), inner, max_size=1),
