@@ -69,7 +69,8 @@ def start_ray(num_cpus: int | None = None, with_dashboard: bool = True) -> str |
     logging.getLogger(ray_compat.AUTHENTICATION_LOGGER).setLevel(logging.ERROR)
     if is_local:
         return _start(num_cpus, with_dashboard)
-    _join(address)
+    with _same_sigterm_handler():
+        _join(address)
     return None
 
 
@@ -339,15 +340,24 @@ def _without_sigterm() -> Iterator[None]:
     """
     is_over = threading.Event()
     threading.Thread(target=is_over.wait, daemon=True).start()  # takes the signal while this thread blocks it
-    handler = signal.getsignal(signal.SIGTERM)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with _same_sigterm_handler():
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        is_over.set()
+
+
+@contextmanager
+def _same_sigterm_handler() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM: `ray.init` puts `sys.exit` in its place, also where it joins a Ray."""
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if callable(handler):
-            signal.signal(signal.SIGTERM, handler)  # ray.init puts its own there
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        is_over.set()
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager
