@@ -205,7 +205,6 @@ typedef struct {
     uint32_t depth;              /* that a call adds; the depth of a stack is that of all automata in it */
     uint32_t row_count;          /* of distances: for so many depths that are left they differ */
     uint32_t *distance[2];       /* bytes of the shortest way to acceptance: [left * state_count + state] */
-    int is_any;                  /* it accepts every Unicode text */
     uint32_t shape;             /* automata of the same shape differ in what they call */
     uint8_t *entry[2];          /* to states, far from all limits: never, always, or ask; [1]: in strict mode */
     uint32_t steady[2], farthest[2]; /* with so many levels of depth left distances are those of the last row; the largest */
@@ -1307,7 +1306,8 @@ static size_t follow_text_states(Machine *m, const uint16_t *codes, size_t lengt
     const Engine *engine = m->engine;
     TextMove *moves = engine->text_moves;
     size_t capacity = engine->text_move_capacity, at = 0;
-    uint32_t state = m->text_state, units = m->units, near = engine->max_call_units - engine->text_reach;
+    uint32_t state = m->text_state, units = m->units, near = 1; /* outside calls there are no units */
+    if (engine->max_call_units > engine->text_reach) near = engine->max_call_units - engine->text_reach;
     if (capacity == 0) return 0;
     while (at < length && units < near) {
         if (state & IS_PLAIN) {
@@ -1570,7 +1570,7 @@ static void note_opened(Machine *m, const Node *node, int is_key, const Mask *al
 
 static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_text) {
     Frame *f = top_of(m);
-    m->configs.count = m->stack.count = 0;
+    m->configs.count = m->stack.count = m->text_state = 0;
     m->partial = (uint32_t)m->names.count;
     int is_known = is_text && m->uses_states && open_known(m, f->node, 0, &f->alive);
     for (uint32_t i = 0; i < (is_known ? 0 : count); i++) {
@@ -1765,7 +1765,7 @@ static int take_known(Machine *m, uint32_t literal) {
 static int open_key(Machine *m) {
     const Frame *f = top_of(m);
     const Node *node = f->node;
-    m->configs.count = m->stack.count = 0;
+    m->configs.count = m->stack.count = m->text_state = 0;
     int is_unbounded = 1, is_known = 0;
     for (uint32_t i = 0; i < node->shape_count; i++) is_unbounded &= node->shapes[i].maximum == UNBOUNDED;
     if (is_unbounded && m->uses_states) is_known = open_known(m, node, 1, &f->alive);
@@ -2088,9 +2088,6 @@ static int write_text(Writer *w) { /* at a quote */
     if (f->node->text_count) {
         *push(w->codes) = END;
         if (!open_scalar(m, f->node->texts, f->node->text_count, 1)) return 0;
-        if (m->configs.count == 1 && m->engine->automata[m->configs.items[0].automaton].is_any && !f->node->defines_text.kind && !m->is_strict) {
-            return finish(m, only(m->configs.items[0].which)); /* the text is UTF-8 as it comes from engine.py */
-        }
         return (length == 0 || run(m, codes, length)) && end_scalar(m);
     }
     uint32_t literal = literal_of(m->engine, codes, length);
@@ -3614,7 +3611,6 @@ static void load_automaton(Loader *loader, Automaton *a) {
     uint32_t calls = a->call_count = take_count(loader);
     a->names = (uint32_t)take_number(loader, 63);
     a->depth = (uint32_t)take_number(loader, MAX_CALL_DEPTH);
-    a->is_any = (int)take_number(loader, 1);
     if (a->names && !calls) loader->engine->speller[a->names] = (uint32_t)(a - loader->engine->automata) + 1;
     uint8_t *accepting = keep(loader, states, 1), *strict = keep(loader, states, 1), *is_lenient = keep(loader, states, 1);
     uint64_t *requires = keep(loader, states, sizeof *requires);

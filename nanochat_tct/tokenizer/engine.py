@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nanochat_tct.compiled import load_library
-from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, classes_of_keys, from_strings
+from nanochat_tct.tokenizer.automaton import Automaton, classes_of_keys, from_strings
 from nanochat_tct.tokenizer.errors import SchemaError
 
 PAD = 256
@@ -85,7 +85,7 @@ def _automaton_numbers(description: dict[str, Any], kinds: dict[str, int]) -> It
     classes = [class_of.setdefault(column.tobytes(), len(class_of)) for column in table.T] if states else []
     columns = table[:, [classes.index(each) for each in range(len(class_of))]]
     names, depth = description.get("names") or "", description.get("depth", 0)
-    yield from (states, columns.shape[1], len(calls), kinds.get(names, 0), depth, description == ANY)
+    yield from (states, columns.shape[1], len(calls), kinds.get(names, 0), depth)
     if states:
         yield from classes
     accepting = np.array(description["accepting"], dtype=np.int64)
@@ -109,9 +109,6 @@ def automaton_of(description: dict[str, Any]) -> Automaton:
     """An automaton without calls from what the grammar has of it."""
     rows = (tuple(zip(e[::3], e[1::3], e[2::3], strict=True)) for e in description["edges"])
     return Automaton(tuple(map(bool, description["accepting"])), tuple(rows))
-
-
-ANY = describe_automaton(ANY_STRING)
 
 
 class _Packer:
@@ -392,8 +389,8 @@ class Engine:
             checks_graph: jobs must need jobs that are there, without cycles, where the grammar asks for that.
 
         Returns:
-            DONE, OPEN (they are cut off) or FAILED; the JSON, cut off as well if they are; and how many base tokens were
-            read: up to the end of the document, or up to one that no valid document has.
+            DONE, OPEN (they are cut off) or FAILED; the JSON, cut off as well if they are; and how many base tokens
+            were read: up to the end of the document, or up to one that no valid document has.
         """
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_read(
