@@ -7,6 +7,7 @@ ones are indented as the file is.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass, replace
@@ -94,6 +95,7 @@ class Insertion:
         self.path: list[_Part] = []
         self.levels: list[_Level] = []
         self.style, self.block_column, self.header = "", 0, ""
+        self.colon = ""  # what is missing behind a quoted key
         self.is_on_line = True  # the value goes on where the text ends, with no comment between
         if reading is None:  # the text says nothing
             self.cut = Cut("value")
@@ -113,6 +115,9 @@ class Insertion:
             column = position - (whole.rfind("\n", 0, position) + 1)
             is_flow = whole[position] in "[{"
             self.levels.append(_Level(is_sequence, column, is_flow, bool(children)))
+        for outer, inner in itertools.pairwise(self.levels):  # the innermost one says best how the file is indented
+            if not (outer.is_sequence or inner.is_sequence or inner.is_flow) and inner.column > outer.column:
+                self.step = inner.column - outer.column
         if reading.cut.text == "" and self.cut.kind in ("text", "key"):
             self.style = whole[recorder.position]
             if self.style in "|>":
@@ -121,6 +126,8 @@ class Insertion:
                 content = next(line for line in whole[end + 1 :].split("\n") if line.strip())
                 self.block_column = len(content) - len(content.lstrip(" "))
         self.is_on_line = reading.text.startswith(text) or self.cut.kind in ("plain", "literal", "key")
+        if self.cut.kind == "value" and reading.text.startswith(text + ":"):
+            self.colon = ":"
         if not self.line.strip() and self.levels and self.cut.kind == "value":
             self.is_on_line = len(self.line) > self.levels[-1].column
 
@@ -154,7 +161,7 @@ class _Writer:
         self.at = insertion
         self.max_lines = max_lines
         self.levels = [replace(level) for level in insertion.levels]
-        self.out = ""
+        self.out = insertion.colon
         self.is_inline = False  # the next key or item goes on this line, behind a dash or a bracket
         self.is_json = bool(self.levels) and self.levels[0].is_flow
 
