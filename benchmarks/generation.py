@@ -101,7 +101,9 @@ def compare(other: Path, arguments: argparse.Namespace) -> None:
             settings = [arguments.preset, arguments.device, str(arguments.samples), str(arguments.max_tokens)]
             command = [sys.executable, __file__, "--measure", *settings]
             environment = {**os.environ, "PYTHONPATH": str(tree)}
-            output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(
+                command, env=environment, check=True, capture_output=True, text=True
+            ).stdout
             found[tree] = [float(each) for each in output.split()]
         ratios.append([a / b for a, b in zip(found[here], found[other], strict=True)])
         for name, mine, theirs in zip(names, found[here], found[other], strict=True):

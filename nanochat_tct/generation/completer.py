@@ -17,7 +17,7 @@ from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.generation.sampling import masked_log_probs
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
-from nanochat_tct.tokenizer import Tokenizer, TokenMatcher
+from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
 
 BEAM = 8  # beginnings of completions that are followed at the same time
 BRANCHES = 16  # tokens that are tried behind each of them
@@ -43,7 +43,9 @@ class Completion:
 class _Beginning:
     """A completion that is not complete: its tokens, their probability, and its row in the decoder."""
 
-    def __init__(self, base: str, matcher: TokenMatcher, probability: float, row: int, token: int | None) -> None:
+    def __init__(
+        self, base: str, matcher: TokenMatcher, probability: float, row: int, token: int | None
+    ) -> None:
         self.base, self.matcher, self.probability = base, matcher, probability
         self.row, self.token = row, token
 
@@ -65,6 +67,10 @@ class Completer:
 
     def __init__(self, checkpoint: str | Path, tokenizer: str | None = None, device: str = "cpu") -> None:
         model, loaded, _ = load(str(checkpoint), tokenizer, device)
+        if not isinstance(loaded, Tokenizer):
+            raise UserError(
+                f"completions need a built-in tokenizer or a vocabulary file, not {loaded.name!r}"
+            )
         self._set_up(model, loaded)
 
     @classmethod
@@ -86,7 +92,9 @@ class Completer:
         self._first = np.array([ord(text[0]) for text in tokenizer.expansions])  # base token of each token
 
     @torch.inference_mode()
-    def complete(self, text: str, position: int | None = None, n: int = 3, max_lines: int = 1) -> list[Completion]:
+    def complete(
+        self, text: str, position: int | None = None, n: int = 3, max_lines: int = 1
+    ) -> list[Completion]:
         """Return the n most probable ways to go on at a position, the best one first.
 
         Inserted at the position, each gives a text that begins a valid workflow. What stands behind the position does
@@ -151,7 +159,9 @@ class Completer:
     def _read(self, tokens: list[int]) -> Tensor:
         """Have the decoder read the document, as far as it has not; return the logits (1, vocab_size) behind it."""
         start = window_start(len(tokens) + self.max_steps, self.decoder.capacity)
-        common = next((i for i, pair in enumerate(zip(self._tokens, tokens, strict=False)) if pair[0] != pair[1]), None)
+        common = next(
+            (i for i, pair in enumerate(zip(self._tokens, tokens, strict=False)) if pair[0] != pair[1]), None
+        )
         common = min(len(self._tokens), len(tokens)) if common is None else common
         common = min(common, len(tokens) - 1)  # the last one again, for its logits
         is_kept = start == self._start and common >= start
@@ -191,7 +201,9 @@ class _Search:
             best = sorted(self.found.values(), reverse=True)
             least = best[self.n - 1] if len(best) >= self.n else 0.0
             following.sort(key=lambda each: -each.probability)
-            beginnings = [each for each in following[:BEAM] if each.probability > max(least, LEAST_PROBABILITY)]
+            beginnings = [
+                each for each in following[:BEAM] if each.probability > max(least, LEAST_PROBABILITY)
+            ]
             if not beginnings:
                 break
             depth += 1

@@ -114,7 +114,13 @@ class _Row:
     logits: Tensor
 
     def __init__(
-        self, index: int, prompt: list[int], endings: tuple[str, ...], matcher: TokenMatcher, max_tokens: int, seed: int
+        self,
+        index: int,
+        prompt: list[int],
+        endings: tuple[str, ...],
+        matcher: TokenMatcher,
+        max_tokens: int,
+        seed: int,
     ) -> None:
         self.index = index
         self.tokens = list(prompt)
@@ -147,7 +153,9 @@ class _Row:
                 return
             self.legal = self.matcher.legal()
             if np.count_nonzero(self.legal) != 1:
-                assert self.legal.any(), "the grammar allows no token here, though the document is not complete"
+                assert self.legal.any(), (
+                    "the grammar allows no token here, though the document is not complete"
+                )
                 return
             if not self.take(int(self.legal.argmax()), 0.0):
                 self.end()
@@ -222,7 +230,12 @@ class _Batch:
                 if row.is_done:
                     yield row.generated
                     continue
-                row.slot, row.start, row.num_read, row.logits = free.pop(), start, len(self.prompt), prompt_logits
+                row.slot, row.start, row.num_read, row.logits = (
+                    free.pop(),
+                    start,
+                    len(self.prompt),
+                    prompt_logits,
+                )
                 decoder.copy_row(size, row.slot)
                 if len(row.tokens) > row.num_read:  # the grammar has left one way to go on
                     row.logits = self.read(decoder, [row])

@@ -25,7 +25,9 @@ _KEY_AND_DASH = re.compile(r"^( *)(?:- +)?[^\s#-][^\n]*:[ \t]*\n( *)- ", re.MULT
 _INDENTED = re.compile(r"^[^\s#][^\n]*:[ \t]*\n( +)[^\s#-]", re.MULTILINE)
 _decoder = json.JSONDecoder()
 
-_Part = tuple[bool, list[Any]]  # whether it is an array; the complete children, those of objects with their keys
+_Part = tuple[
+    bool, list[Any]
+]  # whether it is an array; the complete children, those of objects with their keys
 
 
 class Unwritable(Exception):
@@ -115,7 +117,9 @@ class Insertion:
             column = position - (whole.rfind("\n", 0, position) + 1)
             is_flow = whole[position] in "[{"
             self.levels.append(_Level(is_sequence, column, is_flow, bool(children)))
-        for outer, inner in itertools.pairwise(self.levels):  # the innermost one says best how the file is indented
+        for outer, inner in itertools.pairwise(
+            self.levels
+        ):  # the innermost one says best how the file is indented
             if not (outer.is_sequence or inner.is_sequence or inner.is_flow) and inner.column > outer.column:
                 self.step = inner.column - outer.column
         if reading.cut.text == "" and self.cut.kind in ("text", "key"):
@@ -237,10 +241,7 @@ class _Writer:
         if style == ">" or "\n" in text or "\n" in self.at.line:
             raise Unwritable
         if style in ("'", '"'):
-            if style == "'":
-                rest = rest.replace("'", "''")
-            else:
-                rest = json.dumps(rest, ensure_ascii=False)[1:-1]
+            rest = rest.replace("'", "''") if style == "'" else json.dumps(rest, ensure_ascii=False)[1:-1]
             self.out += rest + (style if is_closed else "")
         else:
             if is_closed and not self.reads_back(text, content):
@@ -378,7 +379,10 @@ class _Writer:
         """Whether a scalar without quotes, or with those it has, means that value here."""
         is_flow = bool(self.levels) and self.levels[-1].is_flow
         try:
-            return bool(read_workflow(f"x: [{text}]" if is_flow else f"x: {text}") == {"x": [content] if is_flow else content})
+            return bool(
+                read_workflow(f"x: [{text}]" if is_flow else f"x: {text}")
+                == {"x": [content] if is_flow else content}
+            )
         except DocumentError:
             return False
 

@@ -44,7 +44,9 @@ class Decoder:
         self.keys = torch.zeros(shape, device=self.device)
         self.values = torch.zeros(shape, device=self.device)
         is_native = self.device.type == "cpu" and weight.dtype == torch.float32
-        self._backend = _Native(model, self.keys, self.values) if is_native else _Tiles(model, self.keys, self.values)
+        self._backend = (
+            _Native(model, self.keys, self.values) if is_native else _Tiles(model, self.keys, self.values)
+        )
         self.tile = 1 if is_native else TILE
 
     @torch.inference_mode()
@@ -57,7 +59,10 @@ class Decoder:
         Returns:
             Float32 logits (len(chunks), vocab_size) of the token after each chunk.
         """
-        tokens, rows, positions, last = [], [], [], []
+        tokens: list[int] = []
+        rows: list[int] = []
+        positions: list[int] = []
+        last: list[int] = []
         for row, chunk in chunks:
             start = self.lengths[row]
             self.lengths[row] += len(chunk)
@@ -130,7 +135,16 @@ class _Model(ctypes.Structure):
         *(
             (name, ctypes.c_int64)
             for name in (
-                *("n_layer", "n_head", "n_embd", "vocab_size", "capacity", "num_rows", "num_buckets", "threads"),
+                *(
+                    "n_layer",
+                    "n_head",
+                    "n_embd",
+                    "vocab_size",
+                    "capacity",
+                    "num_rows",
+                    "num_buckets",
+                    "threads",
+                ),
             )
         ),
         *(
@@ -169,7 +183,9 @@ class _Native:
         """See `_Tiles.read`."""
         hidden = torch.empty(len(tokens), int(self.model.n_embd))
         addresses = [each.data_ptr() for each in (tokens, rows, positions)]
-        if not self.library.decoder_read(ctypes.byref(self.model), *addresses, len(tokens), hidden.data_ptr()):
+        if not self.library.decoder_read(
+            ctypes.byref(self.model), *addresses, len(tokens), hidden.data_ptr()
+        ):
             raise MemoryError(f"no memory for a forward pass of {len(tokens)} tokens")
         return hidden
 

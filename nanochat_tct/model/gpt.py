@@ -262,9 +262,7 @@ class GPT(nn.Module):
             return soft_capped_nats(rows, weight, targets.flatten(), LOGIT_CAP, legal)
         return LOGIT_CAP * torch.tanh(self.head(x).float() / LOGIT_CAP)
 
-    def through_blocks(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None
-    ) -> Tensor:
+    def through_blocks(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
         """What the head reads, of embedded tokens: both (B, T, n_embd)."""
         x = norm(self.dropout(x))
         for block in self.blocks:

@@ -387,8 +387,8 @@ class Engine:
             checks_graph: jobs must need jobs that are there, without cycles, where the grammar asks for that.
 
         Returns:
-            DONE, OPEN (they are cut off) or FAILED; the JSON, cut off as well if they are; and how many base tokens were
-            read: up to the end of the document, or up to one that no valid document has.
+            DONE, OPEN (they are cut off) or FAILED; the JSON, cut off as well if they are; and how many base tokens
+            were read: up to the end of the document, or up to one that no valid document has.
         """
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_read(

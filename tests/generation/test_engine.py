@@ -98,7 +98,9 @@ def test_extreme_settings(temperature: float, top_p: float, uniform: float) -> N
     ):
         legal = torch.ones_like(logits, dtype=torch.bool)
         legal[:, -1] = logits.size(1) == 1
-        tokens = draw(masked_log_probs(logits, legal), torch.full((len(logits),), uniform), temperature, top_p)
+        tokens = draw(
+            masked_log_probs(logits, legal), torch.full((len(logits),), uniform), temperature, top_p
+        )
         assert legal.gather(1, tokens[:, None]).all()
         if temperature < 1e-20:
             best = logits.masked_fill(~legal, -torch.inf).amax(-1)

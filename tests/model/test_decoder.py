@@ -32,7 +32,9 @@ def tiled(model: GPT) -> Decoder:
 
 def documents(config: GPTConfig) -> torch.Tensor:
     """Rows that fill the context, each after another position token: (NUM_ROWS, context_size)."""
-    tokens = torch.randint(0, config.vocab_size, (NUM_ROWS, config.context_size), generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(
+        0, config.vocab_size, (NUM_ROWS, config.context_size), generator=torch.Generator().manual_seed(1)
+    )
     tokens[:, 0] = config.vocab_size + torch.tensor([0, 9, 200_000])
     return tokens
 
