@@ -73,7 +73,7 @@ def tokens_per_second(model: GPT, tokenizer: Tokenizer, samples: int, sampling: 
 
 
 def measure(preset: str, device: str, samples: int, max_tokens: int) -> None:
-    """Print CPU milliseconds, and those by the clock, per generated token: of a batch, and of one sample with a prompt."""
+    """Print milliseconds of CPUs and of the clock per generated token: of a batch, then of one sample with a prompt."""
     tokenizer = Tokenizer()
     model = GPT(replace(PRESETS[preset], vocab_size=8192)).to(device)
     steps = [{"name": f"step {index}", "run": f"make part-{index}"} for index in range(100)]

@@ -194,15 +194,15 @@ def check_text(completer: Completer, text: str, ends: range) -> int:
 
 def test_this_projects_own_workflow_cut_at_every_line_and_in_between(completer: Completer) -> None:
     text = (Path(__file__).parents[2] / ".github/workflows/ci.yml").read_text()
-    assert check_text(completer, text, range(0, len(text), 7)) > 100
+    assert check_text(completer, text, range(0, len(text), 17)) > 40
     compact = json.dumps(read_workflow(text))
-    assert check_text(completer, compact, range(1, len(compact), 11)) > 50
+    assert check_text(completer, compact, range(1, len(compact), 53)) > 10
 
 
 def test_real_workflows_cut_at_many_positions(completer: Completer, corpus: Any) -> None:
     texts = corpus["text"]
     count = 0
-    for index in range(0, len(texts), len(texts) // 12):
+    for index in range(0, len(texts), len(texts) // 6):
         text = texts[index].as_py().replace("\r\n", "\n")
-        count += check_text(completer, text, range(index % 13, min(len(text), 4000), 131))
-    assert count > 100
+        count += check_text(completer, text, range(index % 13, min(len(text), 3000), 97))
+    assert count > 50
