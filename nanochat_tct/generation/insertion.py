@@ -24,6 +24,7 @@ _LONE_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 _KEY_AND_DASH = re.compile(r"^( *)(?:- +)?[^\s#-][^\n]*:[ \t]*\n( *)- ", re.MULTILINE)
 _INDENTED = re.compile(r"^[^\s#][^\n]*:[ \t]*\n( +)[^\s#-]", re.MULTILINE)
 _decoder = json.JSONDecoder()
+LONGEST = 1000  # characters of a scalar or key; YAML allows keys of 1024
 
 _Part = tuple[
     bool, list[Any]
@@ -373,7 +374,10 @@ class _Writer:
         """A scalar of one line."""
         if self.is_json:
             return json.dumps(value, ensure_ascii=False)
-        return to_yaml([value]).removeprefix("- ").removesuffix("\n")
+        text = to_yaml({"": value}).removesuffix("\n").partition(": ")[2]
+        if "\n" in text or len(text) > LONGEST:
+            raise Unwritable
+        return text
 
     def reads_back(self, text: str, content: Any) -> bool:
         """Whether a scalar without quotes, or with those it has, means that value here."""
