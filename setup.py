@@ -63,7 +63,14 @@ class BuildLibrary(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f"{target.name}.partial")
         flags = [*FLAGS, *extension.extra_compile_args, f'-DENGINE_VERSION="{version}"']
-        command = [*compiler, *flags, source, "-o", str(partial), *(f"-l{each}" for each in extension.libraries)]
+        command = [
+            *compiler,
+            *flags,
+            source,
+            "-o",
+            str(partial),
+            *(f"-l{each}" for each in extension.libraries),
+        ]
         # threads are of use to the decoder alone, and not every compiler brings OpenMP
         if not extension.libraries or subprocess.run([*command, "-fopenmp"], capture_output=True).returncode:
             subprocess.run(command, check=True)

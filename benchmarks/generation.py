@@ -73,7 +73,7 @@ def tokens_per_second(model: GPT, tokenizer: Tokenizer, samples: int, sampling: 
 
 
 def measure(preset: str, device: str, samples: int, max_tokens: int) -> None:
-    """Print CPU milliseconds, and those by the clock, per generated token: of a batch, and of one sample with a prompt."""
+    """Print milliseconds of CPUs and of the clock per generated token: of a batch, then of one sample with a prompt."""
     tokenizer = Tokenizer()
     model = GPT(replace(PRESETS[preset], vocab_size=8192)).to(device)
     steps = [{"name": f"step {index}", "run": f"make part-{index}"} for index in range(100)]
@@ -101,7 +101,9 @@ def compare(other: Path, arguments: argparse.Namespace) -> None:
             settings = [arguments.preset, arguments.device, str(arguments.samples), str(arguments.max_tokens)]
             command = [sys.executable, __file__, "--measure", *settings]
             environment = {**os.environ, "PYTHONPATH": str(tree)}
-            output = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(
+                command, env=environment, check=True, capture_output=True, text=True
+            ).stdout
             found[tree] = [float(each) for each in output.split()]
         ratios.append([a / b for a, b in zip(found[here], found[other], strict=True)])
         for name, mine, theirs in zip(names, found[here], found[other], strict=True):

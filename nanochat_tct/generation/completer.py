@@ -17,7 +17,7 @@ from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.generation.sampling import masked_log_probs
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
-from nanochat_tct.tokenizer import Tokenizer, TokenMatcher
+from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
 
 BEAM = 8  # beginnings of completions that are followed at the same time
 BRANCHES = 16  # tokens that are tried behind each of them
@@ -67,6 +67,10 @@ class Completer:
 
     def __init__(self, checkpoint: str | Path, tokenizer: str | None = None, device: str = "cpu") -> None:
         model, loaded, _ = load(str(checkpoint), tokenizer, device)
+        if not isinstance(loaded, Tokenizer):
+            raise UserError(
+                f"completions need a built-in tokenizer or a vocabulary file, not {loaded.name!r}"
+            )
         self._set_up(model, loaded)
 
     @classmethod

@@ -7,6 +7,7 @@ ones are indented as the file is.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass, replace
@@ -23,8 +24,11 @@ _LONE_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 _KEY_AND_DASH = re.compile(r"^( *)(?:- +)?[^\s#-][^\n]*:[ \t]*\n( *)- ", re.MULTILINE)
 _INDENTED = re.compile(r"^[^\s#][^\n]*:[ \t]*\n( +)[^\s#-]", re.MULTILINE)
 _decoder = json.JSONDecoder()
+LONGEST = 1000  # characters of a scalar or key; YAML allows keys of 1024
 
-_Part = tuple[bool, list[Any]]  # whether it is an array; the complete children, those of objects with their keys
+_Part = tuple[
+    bool, list[Any]
+]  # whether it is an array; the complete children, those of objects with their keys
 
 
 class Unwritable(Exception):
@@ -94,6 +98,7 @@ class Insertion:
         self.path: list[_Part] = []
         self.levels: list[_Level] = []
         self.style, self.block_column, self.header = "", 0, ""
+        self.colon = ""  # what is missing behind a quoted key
         self.is_on_line = True  # the value goes on where the text ends, with no comment between
         if reading is None:  # the text says nothing
             self.cut = Cut("value")
@@ -113,6 +118,11 @@ class Insertion:
             column = position - (whole.rfind("\n", 0, position) + 1)
             is_flow = whole[position] in "[{"
             self.levels.append(_Level(is_sequence, column, is_flow, bool(children)))
+        for outer, inner in itertools.pairwise(
+            self.levels
+        ):  # the innermost one says best how the file is indented
+            if not (outer.is_sequence or inner.is_sequence or inner.is_flow) and inner.column > outer.column:
+                self.step = inner.column - outer.column
         if reading.cut.text == "" and self.cut.kind in ("text", "key"):
             self.style = whole[recorder.position]
             if self.style in "|>":
@@ -121,6 +131,8 @@ class Insertion:
                 content = next(line for line in whole[end + 1 :].split("\n") if line.strip())
                 self.block_column = len(content) - len(content.lstrip(" "))
         self.is_on_line = reading.text.startswith(text) or self.cut.kind in ("plain", "literal", "key")
+        if self.cut.kind == "value" and reading.text.startswith(text + ":"):
+            self.colon = ":"
         if not self.line.strip() and self.levels and self.cut.kind == "value":
             self.is_on_line = len(self.line) > self.levels[-1].column
 
@@ -154,7 +166,7 @@ class _Writer:
         self.at = insertion
         self.max_lines = max_lines
         self.levels = [replace(level) for level in insertion.levels]
-        self.out = ""
+        self.out = insertion.colon
         self.is_inline = False  # the next key or item goes on this line, behind a dash or a bracket
         self.is_json = bool(self.levels) and self.levels[0].is_flow
 
@@ -230,10 +242,7 @@ class _Writer:
         if style == ">" or "\n" in text or "\n" in self.at.line:
             raise Unwritable
         if style in ("'", '"'):
-            if style == "'":
-                rest = rest.replace("'", "''")
-            else:
-                rest = json.dumps(rest, ensure_ascii=False)[1:-1]
+            rest = rest.replace("'", "''") if style == "'" else json.dumps(rest, ensure_ascii=False)[1:-1]
             self.out += rest + (style if is_closed else "")
         else:
             if is_closed and not self.reads_back(text, content):
@@ -365,7 +374,10 @@ class _Writer:
         """A scalar of one line."""
         if self.is_json:
             return json.dumps(value, ensure_ascii=False)
-        return to_yaml([value]).removeprefix("- ").removesuffix("\n")
+        text = to_yaml({"": value}).removesuffix("\n").partition(": ")[2]
+        if "\n" in text or len(text) > LONGEST:
+            raise Unwritable
+        return text
 
     def reads_back(self, text: str, content: Any) -> bool:
         """Whether a scalar without quotes, or with those it has, means that value here."""

@@ -5,7 +5,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class Prompt:
     dropped: str
     reason: str
     is_whole: bool = False
-    readings: tuple[tuple[Reading, Any], ...] = ()
+    readings: tuple[tuple[Reading, Any], ...] = field(default=(), compare=False)
 
 
 def read_prompt(prompt: str) -> tuple[str | bytes, str]:

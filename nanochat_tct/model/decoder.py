@@ -59,7 +59,10 @@ class Decoder:
         Returns:
             Float32 logits (len(chunks), vocab_size) of the token after each chunk.
         """
-        tokens, rows, positions, last = [], [], [], []
+        tokens: list[int] = []
+        rows: list[int] = []
+        positions: list[int] = []
+        last: list[int] = []
         for row, chunk in chunks:
             start = self.lengths[row]
             self.lengths[row] += len(chunk)
