@@ -474,8 +474,8 @@ class Compiler:
             otherwise = self.resolve(("schema", f"{pointer}/else")) if "else" in schema else EVERYTHING
             met = self._intersect(self._intersect(result, condition), then)
             place = f"{pointer}/if"
-            rest = self._affordable([result], place, partial(self._subtract, result, condition, place))
-            result = self._unite([met, self._intersect(rest, otherwise)])
+            unmet = self._affordable([result], place, partial(self._subtract, result, condition, place))
+            result = self._unite([met, self._intersect(unmet, otherwise)])
         for keyword in ("dependencies", "dependentRequired", "dependentSchemas"):
             for key, needed in schema.get(keyword, {}).items():
                 if isinstance(needed, list):

@@ -67,7 +67,7 @@ def grammar_problem(grammar: dict[str, Any]) -> str:
 
 
 def counts_problem(nodes: list[dict[str, Any]]) -> str:
-    """Why the shortest document may be too long to be written out; "" if not. The nodes are sound otherwise."""
+    """Why the shortest document of otherwise sound nodes may be too long to be written out; "" where it is not."""
     try:
         _check_counts(nodes)
     except _Problem as problem:

@@ -65,7 +65,6 @@ class Editor(LanguageClient):
         assert isinstance(found.contents, types.MarkupContent)
         return found.contents.value
 
-
     async def suggest(
         self, line: int, character: int, by_hand: bool = False, uri: str = URI
     ) -> list[types.InlineCompletionItem]:
