@@ -16,7 +16,8 @@ RAY = {"ray_session", "ray_compat"}
 MAY_IMPORT = {
     "errors": set(),
     "storage": {"errors"},
-    "tokenizer": {"errors"},
+    "compiled": {"errors"},
+    "tokenizer": {"errors", "compiled"},
     "documents": {"errors"},
     "foreign_names": set(),
     "config": {"errors", "documents", "foreign_names"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "check": {"errors", "config", "documents", "tokenizer"},
     "synthetic": BASE,
     "data": BASE | {"tokenizer", *RAY},
-    "model": {"errors", "storage"},
+    "model": {"errors", "storage", "compiled"},
     "evaluation.loss": {"data", "model"},
     "generation": BASE | {"tokenizer", "model"},
     "training": BASE | {"tokenizer", "model", "data", "synthetic", "evaluation.loss", "generation", *RAY},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,14 +11,13 @@ from torch import Tensor
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.engine import window_start
+from nanochat_tct.generation.generate import load
 from nanochat_tct.generation.insertion import Insertion, Unwritable
 from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.generation.sampling import masked_log_probs
 from nanochat_tct.model.decoder import Decoder
+from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import Tokenizer, TokenMatcher
-
-if TYPE_CHECKING:
-    from nanochat_tct.model.gpt import GPT
 
 BEAM = 8  # beginnings of completions that are followed at the same time
 BRANCHES = 16  # tokens that are tried behind each of them
@@ -57,10 +55,26 @@ class Completer:
     It is not made for several threads.
 
     Args:
-        model: of the tokenizer's vocabulary; `Completer.open` loads a checkpoint.
+        checkpoint: a checkpoint, or the folder of a run: its best one.
+        tokenizer: the name of one, or a vocabulary file; None: the checkpoint's.
+        device: "cpu", "cuda", or "auto".
+
+    Raises:
+        UserError: the checkpoint is not usable, the tokenizer is another one, or the device does not exist.
     """
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
+    def __init__(self, checkpoint: str | Path, tokenizer: str | None = None, device: str = "cpu") -> None:
+        model, loaded, _ = load(str(checkpoint), tokenizer, device)
+        self._set_up(model, loaded)
+
+    @classmethod
+    def from_model(cls, model: GPT, tokenizer: Tokenizer) -> Completer:
+        """Return a completer of a model that is loaded, on its device."""
+        completer = cls.__new__(cls)
+        completer._set_up(model, tokenizer)
+        return completer
+
+    def _set_up(self, model: GPT, tokenizer: Tokenizer) -> None:
         assert tokenizer.vocab_size() == model.config.vocab_size
         self.model, self.tokenizer = model.eval(), tokenizer
         self.decoder = Decoder(model, 1 + 2 * BEAM)  # row 0 has the document
@@ -70,18 +84,6 @@ class Completer:
         self._matcher = tokenizer.matcher()  # after the first tokens of the document
         self._matched: list[int] = []
         self._first = np.array([ord(text[0]) for text in tokenizer.expansions])  # base token of each token
-
-    @classmethod
-    def open(cls, checkpoint: str | Path, tokenizer: str | None = None, device: str = "cpu") -> Completer:
-        """Load a checkpoint, or the best one of a run's folder.
-
-        Raises:
-            UserError: it is not usable, or the tokenizer is another one.
-        """
-        from nanochat_tct.generation.generate import load
-
-        model, found, _ = load(str(checkpoint), tokenizer, device)
-        return cls(model, found)
 
     @torch.inference_mode()
     def complete(self, text: str, position: int | None = None, n: int = 3, max_lines: int = 1) -> list[Completion]:
@@ -258,9 +260,13 @@ class _Search:
         _, json_text, consumed = self.completer.tokenizer.engine.read(base, checks_graph=False)
         if consumed != len(base):
             return None
+        is_short = False
         for insertion in self.insertions:
             try:
-                return insertion.write(json_text, self.max_lines)
+                written = insertion.write(json_text, self.max_lines)
             except Unwritable:
                 continue
-        return None
+            if written is not None:
+                return written
+            is_short = True
+        return ("", False) if is_short else None

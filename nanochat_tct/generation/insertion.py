@@ -7,6 +7,7 @@ ones are indented as the file is.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ _LONE_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 _KEY_AND_DASH = re.compile(r"^( *)(?:- +)?[^\s#-][^\n]*:[ \t]*\n( *)- ", re.MULTILINE)
 _INDENTED = re.compile(r"^[^\s#][^\n]*:[ \t]*\n( +)[^\s#-]", re.MULTILINE)
 _decoder = json.JSONDecoder()
+
+_Part = tuple[bool, list[Any]]  # whether it is an array; the complete children, those of objects with their keys
 
 
 class Unwritable(Exception):
@@ -89,9 +92,10 @@ class Insertion:
         self.dash_offset = max(0, len(dash[2]) - len(dash[1])) if dash else 2
         if not self.line.strip() and "\t" in self.line:
             raise Unwritable
-        self.path: list[tuple[bool, int]] = []  # whether it is an array, and how many children are complete
+        self.path: list[_Part] = []
         self.levels: list[_Level] = []
         self.style, self.block_column, self.header = "", 0, ""
+        self.colon = ""  # what is missing behind a quoted key
         self.is_on_line = True  # the value goes on where the text ends, with no comment between
         if reading is None:  # the text says nothing
             self.cut = Cut("value")
@@ -107,10 +111,13 @@ class Insertion:
         whole = parser.text  # what positions are of
         if recorder.found is None or len(recorder.found) != len(self.path):
             raise Unwritable
-        for (is_sequence, position), (_, complete) in zip(recorder.found, self.path, strict=True):
+        for (is_sequence, position), (_, children) in zip(recorder.found, self.path, strict=True):
             column = position - (whole.rfind("\n", 0, position) + 1)
             is_flow = whole[position] in "[{"
-            self.levels.append(_Level(is_sequence, column, is_flow, complete > 0))
+            self.levels.append(_Level(is_sequence, column, is_flow, bool(children)))
+        for outer, inner in itertools.pairwise(self.levels):  # the innermost one says best how the file is indented
+            if not (outer.is_sequence or inner.is_sequence or inner.is_flow) and inner.column > outer.column:
+                self.step = inner.column - outer.column
         if reading.cut.text == "" and self.cut.kind in ("text", "key"):
             self.style = whole[recorder.position]
             if self.style in "|>":
@@ -119,11 +126,15 @@ class Insertion:
                 content = next(line for line in whole[end + 1 :].split("\n") if line.strip())
                 self.block_column = len(content) - len(content.lstrip(" "))
         self.is_on_line = reading.text.startswith(text) or self.cut.kind in ("plain", "literal", "key")
+        if self.cut.kind == "value" and reading.text.startswith(text + ":"):
+            self.colon = ":"
         if not self.line.strip() and self.levels and self.cut.kind == "value":
             self.is_on_line = len(self.line) > self.levels[-1].column
 
-    def write(self, json_text: str, max_lines: int) -> tuple[str, bool]:
+    def write(self, json_text: str, max_lines: int) -> tuple[str, bool] | None:
         """Return what to insert for a document that begins with the text, and whether the lines are complete.
+
+        None: the document does not reach so far yet.
 
         Args:
             json_text: compact JSON of the document, which may be cut off.
@@ -134,7 +145,7 @@ class Insertion:
         """
         at = _offset(json_text, self.path, self.cut.kind in ("value", "text", "plain", "literal"))
         if at is None:
-            return "", False
+            return None
         writer = _Writer(self, max_lines)
         try:
             writer.write(_TOKEN.findall(json_text[at:]))
@@ -150,7 +161,7 @@ class _Writer:
         self.at = insertion
         self.max_lines = max_lines
         self.levels = [replace(level) for level in insertion.levels]
-        self.out = ""
+        self.out = insertion.colon
         self.is_inline = False  # the next key or item goes on this line, behind a dash or a bracket
         self.is_json = bool(self.levels) and self.levels[0].is_flow
 
@@ -160,6 +171,8 @@ class _Writer:
         is_value = cut.kind not in ("collection", "key")
         if cut.kind == "collection" and self.levels and self.levels[-1].is_flow:
             self.is_inline = cut.goes_on or not self.levels[-1].has_children
+        elif self.levels:
+            self.levels[-1].has_children = True  # the one that the cut is in
         if cut.kind in ("key", "text", "plain", "literal") and tokens:
             if tokens[0] in "{}[]":
                 raise Unwritable
@@ -370,13 +383,13 @@ class _Writer:
             return False
 
 
-def _path_to_cut(value: Any, path: list[tuple[bool, int]]) -> Cut:
-    """Return the cut in a value; append whether each part around it is an array, and its complete children."""
+def _path_to_cut(value: Any, path: list[_Part]) -> Cut:
+    """Return the cut in a value, and append the parts around it."""
     if isinstance(value, Cut):
         return value
-    children = list(value.items()) if isinstance(value, dict) else list(enumerate(value))
-    path.append((isinstance(value, list), len(children) - 1))
-    name, child = children[-1]
+    is_array = isinstance(value, list)
+    *complete, (name, child) = enumerate(value) if is_array else value.items()
+    path.append((is_array, [each if is_array else (key, each) for key, each in complete]))
     return name if isinstance(name, Cut) else _path_to_cut(child, path)
 
 
@@ -390,26 +403,32 @@ def _mark_of(reading: str, text: str) -> str:
     raise AssertionError("a text of finite length has not all marks")
 
 
-def _offset(json_text: str, path: list[tuple[bool, int]], is_value: bool) -> int | None:
-    """Return where in a document's JSON that begins which the text has not, by the complete children on the way.
+def _offset(json_text: str, path: list[_Part], is_value: bool) -> int | None:
+    """Return where in a document's JSON that begins which the text has not, behind the complete children on the way.
 
     None: the JSON does not reach so far.
+
+    Raises:
+        Unwritable: the JSON has other children, so the end of the text is read in another way.
     """
     at = 0
     try:
-        for depth, (is_array, complete) in enumerate(path):
-            if json_text[at : at + 1] != ("[" if is_array else "{"):
-                return None
+        for depth, (is_array, children) in enumerate(path):
+            if at < len(json_text) and json_text[at] != ("[" if is_array else "{"):
+                raise Unwritable
             at += 1
-            for _ in range(complete):
+            for child in children:
+                found: Any = None
                 if not is_array:
-                    at = _decoder.raw_decode(json_text, at)[1] + 1
-                at = _decoder.raw_decode(json_text, at)[1]
+                    key, at = _decoder.raw_decode(json_text, at)
+                found, at = _decoder.raw_decode(json_text, at if is_array else at + 1)
+                if (found if is_array else (key, found)) != child:
+                    raise Unwritable
                 if json_text[at : at + 1] == ",":
                     at += 1
             if not is_array and (depth + 1 < len(path) or is_value):
                 at = _decoder.raw_decode(json_text, at)[1] + 1
-    except (json.JSONDecodeError, IndexError):
+    except json.JSONDecodeError:
         return None
     return at
 
