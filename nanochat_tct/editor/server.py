@@ -27,7 +27,7 @@ from nanochat_tct.tokenizer.engine import library
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # which imports torch
-    from nanochat_tct.generation.completer import Completer, Completion
+    from nanochat_tct.generation import Completer, Completion
 
 LANGUAGE_ID = "github-actions-workflow"  # of GitHub's extension for VS Code
 # Seconds after which a document's time is up; what is usual takes some milliseconds.
@@ -69,10 +69,10 @@ class WorkflowServer(LanguageServer):
 
     @cached_property
     def completer(self) -> Completer:
-        from nanochat_tct.generation.completer import Completer
+        from nanochat_tct.generation import Completer
 
         assert self.config.checkpoint is not None
-        return Completer.open(self.config.checkpoint)
+        return Completer(self.config.checkpoint)
 
     async def load(self) -> None:
         """Load the rules and the checkpoint in the background."""
@@ -169,9 +169,20 @@ class WorkflowServer(LanguageServer):
         return [each for each in found if each.text and each.probability >= self.config.threshold]
 
     def _suggest(self, text: str, offset: int, max_lines: int) -> list[Completion]:
+        """The most probable completions of one line; to the first, lines are added while it stays probable enough."""
+        from nanochat_tct.generation import Completion
+
         completer, is_done = self.completer, False
         try:
-            found = completer.complete(text, offset, MAX_SUGGESTIONS, max_lines)
+            found = completer.complete(text, offset, MAX_SUGGESTIONS)
+            for _ in range(max_lines - 1):
+                if not found:
+                    break
+                more = completer.complete(text[:offset] + found[0].text, n=1)
+                probability = found[0].probability * (more[0].probability if more else 0)
+                if probability < self.config.threshold or not more:
+                    break
+                found[0] = Completion(found[0].text + more[0].text, probability)
             is_done = True
             return found
         finally:
