@@ -166,6 +166,8 @@ class WorkflowServer(LanguageServer):
         if len(self.loading) < 2:
             return []
         await asyncio.shield(self.loading[1])
+        if "completer" not in self.__dict__:  # it cannot be loaded, which has been said
+            return []
         if self.suggesting is not None:
             self.suggesting.cancel()
         call = self.model.call(SUGGESTING, self._suggest, document.text, offset, max_lines)
@@ -173,10 +175,8 @@ class WorkflowServer(LanguageServer):
         try:
             found = await task
         except TimeoutError:  # what it keeps is half-written: it begins again
-            del self.completer
+            self.__dict__.pop("completer", None)
             self.loading[1] = asyncio.ensure_future(self._load_checkpoint())
-            return []
-        except UserError:  # the checkpoint cannot be loaded, which has been said
             return []
         except asyncio.CancelledError:
             task.cancel()
