@@ -27,11 +27,11 @@ from nanochat_tct.tokenizer.engine import library
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # which imports torch
-    from nanochat_tct.generation.completer import Completer, Completion
+    from nanochat_tct.generation import Completer, Completion
 
 LANGUAGE_ID = "github-actions-workflow"  # of GitHub's extension for VS Code
 # Seconds after which a document's time is up; what is usual takes some milliseconds.
-LOADING, CHECKING, ANSWERING, SUGGESTING = 600, 5, 2, 5
+LOADING, CHECKING, ANSWERING, SUGGESTING = 600, 5, 2, 10
 MAX_SUGGESTIONS = 3
 MAX_LINES = 5  # of a suggestion that somebody asks for; those that come by themselves have one
 KINDS = {
@@ -59,7 +59,7 @@ class WorkflowServer(LanguageServer):
         self.rules = Worker("rules")
         self.model = Worker("model", drops_begun=False)  # it keeps what it has read for the next call
         self.checks: dict[str, asyncio.Task[None]] = {}
-        self.loading: asyncio.Task[None] | None = None
+        self.loading: list[asyncio.Task[None]] = []  # the rules, and the checkpoint if there is one
         self.suggesting: asyncio.Task[list[Completion]] | None = None
 
     @cached_property
@@ -69,19 +69,26 @@ class WorkflowServer(LanguageServer):
 
     @cached_property
     def completer(self) -> Completer:
-        from nanochat_tct.generation.completer import Completer
+        from nanochat_tct.generation import Completer
 
         assert self.config.checkpoint is not None
         return Completer(self.config.checkpoint)
 
-    async def load(self) -> None:
-        """Load the rules and the checkpoint in the background."""
-        await self.rules.call(LOADING, lambda: self.language)
+    def load(self) -> None:
+        """Begin to load the rules and the checkpoint, each in its thread."""
+        self.loading = [asyncio.ensure_future(self.rules.call(LOADING, self._load_rules))]
         if self.config.checkpoint is not None:
-            try:
-                await self.model.call(LOADING, lambda: self.completer)
-            except UserError as error:
-                self.say(f"{error}; there are no suggestions of the checkpoint", types.MessageType.Error)
+            self.loading.append(asyncio.ensure_future(self._load_checkpoint()))
+
+    def _load_rules(self) -> None:
+        assert self.language
+
+    async def _load_checkpoint(self) -> None:
+        """Without the time limit of a suggestion: an import that is interrupted cannot be repeated."""
+        try:
+            await self.model.call(LOADING, lambda: self.completer)
+        except UserError as error:
+            self.say(f"{error}; there are no suggestions of the checkpoint", types.MessageType.Error)
 
     def say(self, message: str, kind: types.MessageType) -> None:
         self.window_show_message(types.ShowMessageParams(kind, message))
@@ -130,7 +137,8 @@ class WorkflowServer(LanguageServer):
             )
             for number, each in enumerate(found.suggestions)
         ]
-        if self.config.checkpoint is None or self.shows_inline or document.rest_of_line(offset).strip():
+        has_suggestions = len(self.loading) == 2 and self.loading[1].done() and not self.shows_inline
+        if not has_suggestions or document.rest_of_line(offset).strip():
             return types.CompletionList(is_incomplete=False, items=items)
         word = document.text[found.start : offset]
         for number, suggestion in enumerate(await self.suggest(document, offset)):
@@ -155,13 +163,20 @@ class WorkflowServer(LanguageServer):
 
     async def suggest(self, document: EditorText, offset: int, max_lines: int = 1) -> list[Completion]:
         """What the checkpoint holds for probable at an offset, most probable first; an earlier question is dropped."""
+        if len(self.loading) < 2:
+            return []
+        await asyncio.shield(self.loading[1])
+        if "completer" not in self.__dict__:  # it cannot be loaded, which has been said
+            return []
         if self.suggesting is not None:
             self.suggesting.cancel()
         call = self.model.call(SUGGESTING, self._suggest, document.text, offset, max_lines)
         task = self.suggesting = asyncio.ensure_future(call)
         try:
             found = await task
-        except (TimeoutError, UserError):  # that the checkpoint cannot be loaded has been said
+        except TimeoutError:  # what it keeps is half-written: it begins again
+            self.__dict__.pop("completer", None)
+            self.loading[1] = asyncio.ensure_future(self._load_checkpoint())
             return []
         except asyncio.CancelledError:
             task.cancel()
@@ -169,14 +184,19 @@ class WorkflowServer(LanguageServer):
         return [each for each in found if each.text and each.probability >= self.config.threshold]
 
     def _suggest(self, text: str, offset: int, max_lines: int) -> list[Completion]:
-        completer, is_done = self.completer, False
-        try:
-            found = completer.complete(text, offset, MAX_SUGGESTIONS, max_lines)
-            is_done = True
-            return found
-        finally:
-            if not is_done:  # an interrupted one has half of what it keeps
-                del self.completer
+        """The most probable completions of one line; to the first, lines are added while it stays probable enough."""
+        from nanochat_tct.generation import Completion
+
+        found = self.completer.complete(text, offset, MAX_SUGGESTIONS)
+        for _ in range(max_lines - 1):
+            if not found:
+                break
+            more = self.completer.complete(text[:offset] + found[0].text, n=1)
+            probability = found[0].probability * (more[0].probability if more else 0)
+            if not more or probability < self.config.threshold:
+                break
+            found[0] = Completion(found[0].text + more[0].text, probability)
+        return found
 
 
 def serve(config: LspConfig) -> None:
@@ -208,7 +228,7 @@ def _register(server: WorkflowServer) -> None:
 
     @server.feature(types.INITIALIZED)
     def initialized(params: types.InitializedParams) -> None:
-        server.loading = asyncio.ensure_future(server.load())
+        server.load()
 
     @server.feature(types.TEXT_DOCUMENT_DID_OPEN)
     def opened(params: types.DidOpenTextDocumentParams) -> None:
@@ -244,7 +264,7 @@ def _register(server: WorkflowServer) -> None:
     if server.config.checkpoint is None:
         return
 
-    @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION)
+    @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
     async def suggested(params: types.InlineCompletionParams) -> types.InlineCompletionList | None:
         document = server.document(params.text_document.uri)
         if document is None:

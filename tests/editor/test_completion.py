@@ -1,5 +1,6 @@
 """What is offered at the cursor, in documents that are half-written."""
 
+import itertools
 import random
 import re
 from collections.abc import Iterator
@@ -174,11 +175,11 @@ REFERENCE = re.compile(
 )
 
 
-def known_keys(language: Language, text: str) -> Iterator[tuple[int, str, str]]:
-    """Lines that begin with a key that the rules name: number, what is before the key, and the key."""
+def known_keys(language: Language, text: str, rng: random.Random) -> Iterator[tuple[int, str, str]]:
+    """Lines, in any order, that begin with a key that the rules name: number, what is before the key, and the key."""
     lines = text.split("\n")
-    for number, line in enumerate(lines):
-        if found := KEY.match(line):
+    for number in rng.sample(range(len(lines)), len(lines)):
+        if found := KEY.match(lines[number]):
             cursor = find_cursor(text, sum(len(each) + 1 for each in lines[:number]) + len(found[1]))
             if cursor is not None and cursor.is_key and cursor.path[-1] == found[2]:
                 node, pattern = language.find(cursor.path)
@@ -189,8 +190,7 @@ def known_keys(language: Language, text: str) -> Iterator[tuple[int, str, str]]:
 def missed(language: Language, text: str, most: int, rng: random.Random) -> tuple[int, list[str]]:
     """How many keys of a workflow were asked for as if they were typed again, and those that were not offered."""
     lines = text.split("\n")
-    keys = list(known_keys(language, text))
-    keys = rng.sample(keys, min(most, len(keys)))
+    keys = list(itertools.islice(known_keys(language, text, rng), most))
     wrong = []
     for number, head, key in keys:
         above, below = "".join(f"{line}\n" for line in lines[:number]), "\n".join(["", *lines[number + 1 :]])

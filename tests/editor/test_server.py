@@ -19,7 +19,7 @@ from nanochat_tct.editor.diagnostics import diagnostics
 from nanochat_tct.editor.text import EditorText
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.support.commands import run_cli, run_python
+from tests.support.commands import REPOSITORY, run_cli, run_python
 from tests.support.editor import PATIENCE, URI, Editor, editor
 
 pytestmark = pytest.mark.processes
@@ -174,13 +174,26 @@ def test_completion_and_hover_by_positions_of_utf_16() -> None:
     session(test())
 
 
-def test_only_open_workflows_are_looked_at(tmp_path: Path) -> None:
+AUDIT = """\
+import os, sys
+def note(event, arguments):
+    if event == "socket.connect" or (event == "open" and "workflows" in str(arguments[0])):
+        os.write(log, f"{event} {arguments}\\n".encode())
+log = os.open(os.environ["AUDIT_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+sys.addaudithook(note)
+"""
+
+
+def test_only_open_workflows_are_looked_at_and_nothing_is_sent(tmp_path: Path) -> None:
     other = tmp_path / ".github/workflows/other.yml"
     other.parent.mkdir(parents=True)
     other.write_text(WRONG)
+    (tmp_path / "sitecustomize.py").write_text(AUDIT)
+    log = tmp_path / "audit.log"
+    env = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "AUDIT_LOG": str(log)}
 
     async def test() -> None:
-        async with editor() as client:
+        async with editor(env=env) as client:
             assert await client.complete(0, 0, other.as_uri()) == []  # it is on the disk, and not open
             assert await client.hover(0, 0, other.as_uri()) is None
             client.open(WRONG, "file:///repository/compose.yaml")
@@ -192,6 +205,7 @@ def test_only_open_workflows_are_looked_at(tmp_path: Path) -> None:
             assert client.published.empty()
 
     session(test())
+    assert log.read_text() == ""
 
 
 def test_a_hostile_document_costs_its_time_limit_and_no_more() -> None:
@@ -257,7 +271,7 @@ def test_neither_torch_nor_ray_is_imported_without_a_checkpoint() -> None:
 
 def test_what_to_install_is_said(tmp_path: Path) -> None:
     (tmp_path / "pygls.py").write_text("raise ModuleNotFoundError('pygls')")
-    done = run_cli("lsp", env={"PYTHONPATH": f"{tmp_path}:{Path.cwd()}"})
+    done = run_cli("lsp", env={"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"})
     assert done.code == 2
     assert done.stderr.count("\n") == 1 and "pip install 'nanochat-tct[editor]'" in done.stderr
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -80,11 +81,15 @@ class Editor(LanguageClient):
 
 @asynccontextmanager
 async def editor(
-    *arguments: str, encodings: list[Any] | None = None, inline: bool = False
+    *arguments: str,
+    encodings: list[Any] | None = None,
+    inline: bool = False,
+    env: dict[str, str] | None = None,
 ) -> AsyncIterator[Editor]:
     """A session with the server, which ends with its exit code 0."""
     client = Editor()
-    await client.start_io(sys.executable, "-m", "nanochat_tct.cli", "lsp", *arguments)
+    environment = {**os.environ, **(env or {})}
+    await client.start_io(sys.executable, "-m", "nanochat_tct.cli", "lsp", *arguments, env=environment)
     capabilities = types.ClientCapabilities(
         general=types.GeneralClientCapabilities(position_encodings=encodings),
         text_document=types.TextDocumentClientCapabilities(
