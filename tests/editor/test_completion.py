@@ -254,17 +254,19 @@ def test_no_text_and_no_position_is_too_much(language: Language) -> None:
 def patterns(language: Language) -> set[str]:
     """Every path of the rules, up to a depth at which they repeat themselves."""
     found: set[str] = set()
-    waiting = [((), 0)]
+    waiting: list[tuple[tuple[str | int, ...], int]] = [((), 0)]
     while waiting:
-        path, depth = waiting.pop()
+        path, depth = waiting.pop(0)
         node, pattern = language.find(path)
         assert node is not None
-        found.add(".".join(pattern))
-        if depth < 7:
+        if (name := ".".join(pattern)) in found and not isinstance(path[-1], int):
+            continue
+        found.add(name)
+        if depth < 8:
             names = [*node.known, *(["x"] if node.free and node.key("x") else [])]
             waiting += [((*path, name), depth + 1) for name in names if node.key(name)]
             if node.item is not None:
-                waiting.append(((*path, 0), depth))
+                waiting.append(((*path, 0), depth + 1))
     return found
 
 

@@ -332,9 +332,9 @@ def poison_second_rank(rank: int, bad_call: int = 4, factor: float = math.nan) -
     calls = 0
 
     class Poisoned(GPT):
-        def forward(self, tokens: Any, targets: Any = None, cache: Any = None, legal: Any = None) -> Any:
+        def forward(self, tokens: Any, targets: Any = None, legal: Any = None) -> Any:
             nonlocal calls
-            nats = super().forward(tokens, targets, cache, legal)
+            nats = super().forward(tokens, targets, legal)
             calls += self.training
             return nats * factor if self.training and calls == bad_call and rank == 1 else nats
 
@@ -388,8 +388,8 @@ def test_a_bad_number_a_spike_or_an_infinite_gradient_on_one_worker_is_skipped_o
 
 def test_several_bad_iters_in_a_row_stop_the_run(data_dir: Path, tmp_path: Path, monkeypatch: Any) -> None:
     class Hopeless(GPT):
-        def forward(self, tokens: Any, targets: Any = None, cache: Any = None, legal: Any = None) -> Any:
-            return super().forward(tokens, targets, cache, legal) * (math.inf if self.training else 1)
+        def forward(self, tokens: Any, targets: Any = None, legal: Any = None) -> Any:
+            return super().forward(tokens, targets, legal) * (math.inf if self.training else 1)
 
     monkeypatch.setattr(trainer, "GPT", Hopeless)
     with pytest.raises(StoppedTogether, match=r"stopped at iter 5: 5 iters in a row.*learning-rate"):
