@@ -43,13 +43,15 @@ class StepList:
             writer.scope.steps = {}  # the steps so far come after this one
         writer.scope.place = "step"
         step = template(writer) if template else write_script(writer, self._script_size())
+        is_usable = step is not LEFT_OUT and ("run" in step or "uses" in step) and step.get("id") not in steps
+        if is_usable:
+            step = dict(step)  # a copy, as the template may be a word with a fixed value
+            if not plain:
+                _decorate(writer, step)
         writer.scope.steps = steps
-        if step is LEFT_OUT or not ("run" in step or "uses" in step) or step.get("id") in steps:
+        if not is_usable:
             self.left -= 5  # so that filling a job ends
             return
-        step = dict(step)  # a copy, as the template may be a word with a fixed value
-        if not plain:
-            _decorate(writer, step)
         if "id" in step:
             steps[step["id"]] = outputs_of(step)
         step = self.author.step(writer, step)

@@ -15,10 +15,12 @@ from check_jsonschema.formats import FormatOptions
 from check_jsonschema.regex_variants import RegexImplementation, RegexVariantName
 from check_jsonschema.schema_loader import BuiltinSchemaLoader
 
+from nanochat_tct.check import check_text
 from nanochat_tct.documents import read_workflow, to_json, to_yaml
 from nanochat_tct.synthetic.config import SynthesizeConfig
 from nanochat_tct.synthetic.library import ECOSYSTEMS
 from nanochat_tct.synthetic.synthesize import MARKER, synthesize, synthesize_folder
+from nanochat_tct.tokenizer import load_tokenizer
 from tests.support.commands import Finished, assert_user_error
 
 COUNT = 1500
@@ -95,6 +97,14 @@ def test_job_and_step_references_exist(workflows: list[dict[str, Any]]) -> None:
             needs = job.get("needs", [])
             for needed in [needs] if isinstance(needs, str) else needs:
                 assert needed in workflow["jobs"] and needed != name
+
+
+@pytest.mark.parametrize(
+    "index", [1247, 2979, 3709, 4784, 5277]
+)  # an early step had an id of a later one in its `if`
+def test_nothing_is_complained_of(index: int) -> None:
+    text = to_yaml(synthesize(index, seed=11))
+    assert check_text(f"{index}.yml", text.encode(), load_tokenizer()) == []
 
 
 EVENTS = """push push:null pull_request schedule release workflow_run issues merge_group workflow_call
