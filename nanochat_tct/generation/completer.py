@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,10 +160,8 @@ class Completer:
     def _read(self, tokens: list[int]) -> Tensor:
         """Have the decoder read the document, as far as it has not; return the logits (1, vocab_size) behind it."""
         start = window_start(len(tokens) + self.max_steps, self.decoder.capacity)
-        common = next(
-            (i for i, pair in enumerate(zip(self._tokens, tokens, strict=False)) if pair[0] != pair[1]), None
-        )
-        common = min(len(self._tokens), len(tokens)) if common is None else common
+        pairs = zip(self._tokens, tokens, strict=False)
+        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
         common = min(common, len(tokens) - 1)  # the last one again, for its logits
         is_kept = start == self._start and common >= start
         chunk = tokens[common:] if is_kept else [self.decoder.vocab_size + start, *tokens[start:]]

@@ -210,6 +210,11 @@ class _Writer:
                 is_value = True
                 index += 1
 
+    @property
+    def current_line(self) -> str:
+        """The line that is written, with what the text has of it."""
+        return (self.at.line + self.out).rpartition("\n")[2]
+
     def break_line(self, column: int) -> None:
         """Go to a column of a new line, or of this one if it is blank."""
         if sum(bool(line.strip()) for line in self.out.split("\n")) >= self.max_lines:
@@ -278,7 +283,7 @@ class _Writer:
         level = self.levels[-1]
         name, is_closed = _scalar_of(token)
         if level.is_flow:
-            self.out += ("" if self.is_inline else ", ") if level.has_children or self.is_inline else ""
+            self.out += ", " if level.has_children and not self.is_inline else ""
         elif not self.is_inline:
             self.break_line(level.column)
         self.is_inline = False
@@ -290,7 +295,7 @@ class _Writer:
     def item(self) -> None:
         level = self.levels[-1]
         if level.is_flow:
-            self.out += ("" if self.is_inline else ", ") if level.has_children or self.is_inline else ""
+            self.out += ", " if level.has_children and not self.is_inline else ""
         else:
             if not self.is_inline:
                 self.break_line(level.column)
@@ -344,12 +349,11 @@ class _Writer:
             self.levels.append(_Level(is_sequence, 0, True, False))
             self.is_inline = True
             return
-        line = self.at.line + self.out if "\n" not in self.out else self.out[self.out.rindex("\n") + 1 :]
+        line = self.current_line
         is_behind_dash = parent is not None and parent.is_sequence and line.rstrip().endswith("-")
         if is_behind_dash and (self.at.is_on_line or self.out):
             self.space()
-            line = self.at.line + self.out if "\n" not in self.out else self.out[self.out.rindex("\n") + 1 :]
-            column, self.is_inline = len(line), True
+            column, self.is_inline = len(self.current_line), True
         else:
             least = parent.column if parent else -1
             column = least + (self.dash_or_step(is_sequence) if parent else 1)

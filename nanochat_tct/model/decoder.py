@@ -131,30 +131,12 @@ class _Layer(ctypes.Structure):
 
 
 class _Model(ctypes.Structure):
-    _fields_ = [
-        *(
-            (name, ctypes.c_int64)
-            for name in (
-                *(
-                    "n_layer",
-                    "n_head",
-                    "n_embd",
-                    "vocab_size",
-                    "capacity",
-                    "num_rows",
-                    "num_buckets",
-                    "threads",
-                ),
-            )
-        ),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                *("token_embedding", "position_embedding", "bucket_starts", "cosines", "sines", "head"),
-                *("layers", "keys", "values"),
-            )
-        ),
-    ]
+    _sizes = ("n_layer", "n_head", "n_embd", "vocab_size", "capacity", "num_rows", "num_buckets", "threads")
+    _addresses = (
+        *("token_embedding", "position_embedding", "bucket_starts", "cosines", "sines"),
+        *("head", "layers", "keys", "values"),
+    )
+    _fields_ = [(name, ctypes.c_int64) for name in _sizes] + [(name, ctypes.c_void_p) for name in _addresses]
 
 
 class _Native:
