@@ -10,8 +10,8 @@ from nanochat_tct.editor.cursor import Cursor, find_cursor
 from nanochat_tct.editor.descriptions import CONTEXTS, FUNCTIONS, KEYS, VALUES, longest_match
 from nanochat_tct.editor.expressions import expression_at, names_after
 from nanochat_tct.editor.language import Language
+from nanochat_tct.tokenizer.facts import facts
 from nanochat_tct.tokenizer.names import WorkflowNames, needs_of
-from nanochat_tct.tokenizer.wording import facts
 
 _WORD = re.compile(r"[^\s,\[\]{}\"'#]*\Z")
 _USES = re.compile(r"\buses:[ \t]*[\"']?([^\s\"'#]+)")

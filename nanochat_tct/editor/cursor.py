@@ -45,11 +45,11 @@ def find_cursor(text: str, offset: int) -> Cursor | None:
     """What stands at an offset of a YAML text; None: a comment, or nothing that can be read."""
     mark = next(mark for i in range(len(text) + 1) if (mark := f"cursor{i}here") not in text)
     line = text.count("\n", 0, offset)
-    deadline = time.monotonic() + MAX_SECONDS
+    deadline = time.thread_time() + MAX_SECONDS
     for candidates in (_in_the_whole(text, offset, mark), _up_to_cursor(text, offset, mark)):
         for left_out in range(MAX_LINES_LEFT_OUT + 1):
             for candidate in candidates:
-                if time.monotonic() > deadline:
+                if time.thread_time() > deadline:
                     return None
                 value = _read(candidate, line, left_out)
                 if value is not None:

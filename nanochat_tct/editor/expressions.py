@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from nanochat_tct.editor.cursor import Cursor, Path
+from nanochat_tct.tokenizer.facts import facts
 from nanochat_tct.tokenizer.names import WorkflowNames, is_condition
-from nanochat_tct.tokenizer.wording import facts
 
 # The end of the text before the cursor: names with dots, and the one that is being written.
 _CHAIN = re.compile(r"(?<![\w.\])-])((?:[A-Za-z_][\w-]*\s*\.\s*)*)([A-Za-z_][\w-]*)?\Z")

@@ -9,7 +9,8 @@ from nanochat_tct.editor.descriptions import CONTEXTS, FUNCTIONS, KEYS, longest_
 from nanochat_tct.editor.expressions import expression_at, names_after
 from nanochat_tct.editor.language import Language
 from nanochat_tct.tokenizer.explain import Node
-from nanochat_tct.tokenizer.wording import facts, listed
+from nanochat_tct.tokenizer.facts import facts
+from nanochat_tct.tokenizer.wording import listed
 
 _REST_OF_WORD = re.compile(r"[\w-]*")
 MAX_VALUES = 40

@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 
 from nanochat_tct.tokenizer.engine import Matcher
-from nanochat_tct.tokenizer.wording import did_you_mean, facts, function_names, listed
+from nanochat_tct.tokenizer.facts import facts, function_names
+from nanochat_tct.tokenizer.wording import did_you_mean, listed
 
 MAX_DEPTH = (
     40  # open brackets from which on a refused expression may simply be too deep; GitHub allows 50 levels

@@ -17,8 +17,8 @@ from nanochat_tct.tokenizer.explain_expression import (
     expressions_in,
     without_expression,
 )
-from nanochat_tct.tokenizer.github import MIN_INTERVAL
-from nanochat_tct.tokenizer.wording import Path, facts, listed
+from nanochat_tct.tokenizer.facts import MIN_INTERVAL, facts
+from nanochat_tct.tokenizer.wording import Path, listed
 
 MAX_PROBLEMS = 10  # of one text
 _ID = "has letters, digits, '-' and '_' only, begins with a letter or '_', and has at most 100 characters"

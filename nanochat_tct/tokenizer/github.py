@@ -15,7 +15,6 @@ import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from nanochat_tct.tokenizer.automaton import Automaton, difference, from_pattern, union
@@ -28,6 +27,7 @@ from nanochat_tct.tokenizer.expressions import (
     ignoring_case,
     marked,
 )
+from nanochat_tct.tokenizer.facts import FACTS, MIN_INTERVAL
 from nanochat_tct.tokenizer.schema import (
     NEVER,
     Alternative,
@@ -41,10 +41,8 @@ from nanochat_tct.tokenizer.schema import (
     Type,
 )
 
-FACTS = Path(__file__).with_name("github_facts.json")
 # Keys of steps in parallel that GitHub's parser still refuses.
 NOT_YET = frozenset(["background", "wait", "wait-all", "cancel"])
-MIN_INTERVAL = 5  # minutes between runs of a schedule
 # An identifier of a job or step has at most 99 characters; two underscores at its start are GitHub's own.
 IDENTIFIER = "(?:[A-Za-z][A-Za-z0-9_-]{0,98}|_(?:[A-Za-z0-9-][A-Za-z0-9_-]{0,97})?)"
 SOME_PLAIN_TEXT = from_pattern(f"^(?:{SOME_TEXT})$")

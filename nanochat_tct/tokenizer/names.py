@@ -13,7 +13,8 @@ from typing import Any
 
 from nanochat_tct.tokenizer.errors import Problem
 from nanochat_tct.tokenizer.explain_expression import expressions_in
-from nanochat_tct.tokenizer.wording import MAX_LISTED, Path, did_you_mean, facts, listed
+from nanochat_tct.tokenizer.facts import facts
+from nanochat_tct.tokenizer.wording import MAX_LISTED, Path, did_you_mean, listed
 
 _CONTEXTS = ("steps", "needs", "jobs", "inputs", "matrix", "env", "github", "job", "runner", "strategy")
 # A context with the names behind it; a text in quotes matches too, so that nothing inside it does.

@@ -15,7 +15,6 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from nanochat_tct.tokenizer.automaton import ANY_STRING, Automaton, difference
-from nanochat_tct.tokenizer.schema import NUMBER_TEXT
 
 SCHEMA_KEYS = frozenset(["nodes", "automata", "literals"])
 GITHUB_KEYS = frozenset(
@@ -281,6 +280,8 @@ def _check_node(
             number = details[0]
             _demand(_is_index(number, len(automata)), f"{where}: no automaton {number!r}")
             if kind == "number":
+                from nanochat_tct.tokenizer.schema import NUMBER_TEXT  # patterns are compiled at this import
+
                 accepting, edges, calls = automata[number]
                 others = difference(Automaton(tuple(accepting), tuple(edges)), NUMBER_TEXT)
                 is_number = others.is_empty and not any(calls)

@@ -10,7 +10,6 @@ from typing import Any
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer.engine import FIRST_LITERAL, PAD
-from nanochat_tct.tokenizer.schema import NUMBER_TEXT
 from nanochat_tct.tokenizer.soundness import GITHUB_KEYS, SCHEMA_KEYS, grammar_problem
 
 SCHEMA_FORMAT, GITHUB_FORMAT = 1, 2  # of a JSON Schema's grammar, and of GitHub's language
@@ -74,6 +73,8 @@ def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
     automata = content["grammar"]["automata"]
     for index, automaton in enumerate(automata):
         if _sha256(automaton) == _EARLIER_NUMBERS:  # token ids do not depend on it
+            from nanochat_tct.tokenizer.schema import NUMBER_TEXT  # patterns are compiled at this import
+
             automata[index] = {
                 "accepting": list(NUMBER_TEXT.accepting),
                 "edges": [list(sum(row, ())) for row in NUMBER_TEXT.edges],

@@ -15,8 +15,8 @@ from nanochat_tct.editor.cursor import find_cursor
 from nanochat_tct.editor.descriptions import CONTEXTS, FUNCTIONS, KEYS, VALUES
 from nanochat_tct.editor.language import Language
 from nanochat_tct.synthetic.synthesize import synthesize
+from nanochat_tct.tokenizer.facts import facts
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from nanochat_tct.tokenizer.wording import facts
 
 CURSOR = "‸"
 JOB = "jobs:\n  build:\n    runs-on: x\n"
