@@ -103,9 +103,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | None) -> 
 
 def linear(in_features: int, out_features: int) -> nn.Linear:
     """Return a projection without bias; `GPT.initialize` fills its weights."""
-    layer = nn.utils.skip_init(nn.Linear, in_features, out_features, bias=False)
-    assert isinstance(layer, nn.Linear)
+    # Not skip_init here and below: it imports sympy or torch._dynamo, which takes longer than all else.
+    layer = nn.Linear(in_features, out_features, bias=False, device="meta")
+    layer.weight = nn.Parameter(torch.empty(out_features, in_features))
     return layer
+
+
+def embedding(num_embeddings: int, dim: int) -> nn.Embedding:
+    """Return a table of embeddings; `GPT.initialize` fills its weights."""
+    return nn.Embedding.from_pretrained(torch.empty(num_embeddings, dim), freeze=False)
 
 
 class Attention(nn.Module):
@@ -184,8 +190,8 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.checkpoint_activations = checkpoint_activations
-        self.token_embedding = nn.utils.skip_init(nn.Embedding, config.vocab_size, config.n_embd)
-        self.position_embedding = nn.utils.skip_init(nn.Embedding, NUM_POSITION_BUCKETS, config.n_embd)
+        self.token_embedding = embedding(config.vocab_size, config.n_embd)
+        self.position_embedding = embedding(NUM_POSITION_BUCKETS, config.n_embd)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.head = linear(config.n_embd, config.vocab_size)
