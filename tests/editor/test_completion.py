@@ -15,8 +15,8 @@ from nanochat_tct.editor.cursor import find_cursor
 from nanochat_tct.editor.descriptions import CONTEXTS, FUNCTIONS, KEYS, VALUES
 from nanochat_tct.editor.language import Language
 from nanochat_tct.synthetic.synthesize import synthesize
+from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.facts import facts
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 CURSOR = "‸"
 JOB = "jobs:\n  build:\n    runs-on: x\n"
@@ -50,7 +50,7 @@ jobs:
 
 @pytest.fixture(scope="module")
 def language() -> Language:
-    return Language(Tokenizer())
+    return Language(load_tokenizer())
 
 
 def offered(language: Language, text: str) -> dict[str, str]:
@@ -208,33 +208,28 @@ def test_every_key_of_a_workflow_is_offered_where_it_stands(language: Language) 
         assert count > 5 and not wrong
 
 
-def test_every_key_of_real_workflows_is_offered(language: Language, real_workflows: Any) -> None:
+def test_every_key_and_name_of_real_workflows_is_offered(language: Language, real_workflows: Any) -> None:
     rng = random.Random(1)
-    asked, wrong = 0, []
+    keys, missed_keys = 0, []
+    names, missed_names = 0, []
     for source in real_workflows.column("text").to_pylist():
         text = re.sub("\r\n?", "\n", source)
-        if all(each.severity != "error" for each in check_text("", text.encode(), language.tokenizer)):
-            count, failed = missed(language, text, 3, rng)
-            asked, wrong = asked + count, wrong + failed
-    assert asked > 500 and len(wrong) <= asked // 500, wrong[:3]
-
-
-def test_every_name_in_real_expressions_is_offered(language: Language, real_workflows: Any) -> None:
-    asked, wrong = 0, []
-    for source in real_workflows.column("text").to_pylist():
-        text = re.sub("\r\n?", "\n", source)
-        if check_text("", text.encode(), language.tokenizer):
+        problems = check_text("", text.encode(), language.tokenizer)
+        if all(each.severity != "error" for each in problems):
+            count, wrong = missed(language, text, 2, rng)
+            keys, missed_keys = keys + count, missed_keys + wrong
+        if problems:
             continue
         for found in list(REFERENCE.finditer(text))[:3]:
             if "#" in text[text.rfind("\n", 0, found.start()) + 1 : found.start()]:
                 continue  # a comment
-            asked += 1
+            names += 1
             without = text[: found.start(1)] + text[found.end(1) :]
-            if found[1] not in [
-                each.label for each in complete(language, without, found.start(1)).suggestions
-            ]:
-                wrong.append(f"{found[0]}")
-    assert asked > 200 and len(wrong) <= asked // 500, wrong[:20]
+            offered_here = complete(language, without, found.start(1)).suggestions
+            if found[1] not in [each.label for each in offered_here]:
+                missed_names.append(found[0])
+    assert keys > 500 and len(missed_keys) <= keys // 500, missed_keys[:3]
+    assert names > 200 and len(missed_names) <= names // 500, missed_names[:20]
 
 
 def test_no_text_and_no_position_is_too_much(language: Language) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from nanochat_tct.editor.hover import hover
 from nanochat_tct.editor.language import Language
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
+from nanochat_tct.tokenizer import load_tokenizer
 
 TEXT = """\
 on:
@@ -22,7 +22,7 @@ jobs:
 
 @pytest.fixture(scope="module")
 def language() -> Language:
-    return Language(Tokenizer())
+    return Language(load_tokenizer())
 
 
 @pytest.mark.parametrize(

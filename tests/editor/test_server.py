@@ -1,11 +1,11 @@
-"""Sessions of an editor with the server, which runs in a process of its own."""
+"""An editor and the server, which runs in a process of its own: one for most tests, which also keeps an audit."""
 
 import asyncio
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from nanochat_tct.documents import to_yaml
 from nanochat_tct.editor.diagnostics import diagnostics
 from nanochat_tct.editor.text import EditorText
 from nanochat_tct.synthetic.synthesize import synthesize
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
-from tests.support.commands import REPOSITORY, run_cli, run_python
-from tests.support.editor import PATIENCE, URI, Editor, editor
+from nanochat_tct.tokenizer import load_tokenizer
+from tests.support.commands import REPOSITORY, Finished, run_cli
+from tests.support.editor import PATIENCE, URI, Editor, Session, open_session
 
 pytestmark = pytest.mark.processes
 WRONG = """\
@@ -40,8 +40,41 @@ jobs:
 HOSTILE = "on: push\njobs:\n a:\n  runs-on: x\n" + "".join(f"  key{index}: x\n" for index in range(60_000))
 
 
-def session(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 2 * PATIENCE))
+# What the server must not do: look at workflows on the disk, send anything, import what takes long.
+AUDIT = """\
+import os, sys
+SLOW = ("torch", "ray", "pyarrow")
+def note(event, arguments):
+    if (
+        event == "socket.connect"
+        or (event == "open" and "workflows" in str(arguments[0]))
+        or (event == "import" and arguments[0] in SLOW)
+    ):
+        os.write(log, f"{event} {arguments}\\n".encode())
+log = os.open(os.environ["AUDIT_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+sys.addaudithook(note)
+"""
+
+
+@pytest.fixture(scope="module")
+def audit_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("audit")
+    (folder / "sitecustomize.py").write_text(AUDIT)
+    return folder / "audit.log"
+
+
+@pytest.fixture(scope="module")
+def shared(audit_log: Path) -> Iterator[Session]:
+    env = {"PYTHONPATH": f"{audit_log.parent}:{REPOSITORY}", "AUDIT_LOG": str(audit_log)}
+    with open_session(env=env) as session:
+        yield session
+    assert audit_log.read_text() == ""
+
+
+@pytest.fixture
+def session(shared: Session) -> Iterator[Session]:
+    yield shared
+    shared.run(Editor.close_all)
 
 
 def marked(text: str, problem: types.Diagnostic) -> str:
@@ -51,66 +84,63 @@ def marked(text: str, problem: types.Diagnostic) -> str:
     return line[2 * problem.range.start.character : 2 * problem.range.end.character].decode("utf-16-le")
 
 
-def test_problems_are_shown_where_they_are_in_units_of_utf_16() -> None:
-    async def test() -> None:
-        async with editor() as client:
-            client.open(WRONG)
-            found = await client.problems()
-            assert [(marked(WRONG, each), each.code) for each in found] == [
-                ("reff", "language-service"),
-                ("runs_on", "refused"),
-                ("actions/checkout", "language-service"),
-                ("other", "language-service"),
-            ]
-            assert [each.severity for each in found] == [
-                types.DiagnosticSeverity.Warning,
-                types.DiagnosticSeverity.Error,
-                types.DiagnosticSeverity.Warning,
-                types.DiagnosticSeverity.Warning,
-            ]
-            assert {each.source for each in found} == {"nanochat-tct"}
-            assert not client.messages
+def test_problems_are_shown_where_they_are_in_units_of_utf_16(session: Session) -> None:
+    async def test(client: Editor) -> None:
+        client.open(WRONG)
+        found = await client.problems()
+        assert [(marked(WRONG, each), each.code) for each in found] == [
+            ("reff", "language-service"),
+            ("runs_on", "refused"),
+            ("actions/checkout", "language-service"),
+            ("other", "language-service"),
+        ]
+        assert [each.severity for each in found] == [
+            types.DiagnosticSeverity.Warning,
+            types.DiagnosticSeverity.Error,
+            types.DiagnosticSeverity.Warning,
+            types.DiagnosticSeverity.Warning,
+        ]
+        assert {each.source for each in found} == {"nanochat-tct"}
+        assert not client.messages
 
-    session(test())
+    session.run(test)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-32"])
+@pytest.mark.parametrize("encoding", ["utf-8", pytest.param("utf-32", marks=pytest.mark.slow)])
 def test_other_units_that_an_editor_asks_for(encoding: str) -> None:
-    async def test() -> None:
-        async with editor(encodings=[encoding]) as client:
-            assert client.capabilities.position_encoding == encoding
-            client.open(WRONG)
-            first = (await client.problems())[0].range
-            line = WRONG.split("\n")[2].encode(encoding.replace("32", "32-le"))
-            size = {"utf-8": 1, "utf-32": 4}[encoding]
-            assert (
-                line[size * first.start.character : size * first.end.character].decode(
-                    encoding.replace("32", "32-le")
-                )
-                == "reff"
+    async def test(client: Editor) -> None:
+        assert client.capabilities.position_encoding == encoding
+        client.open(WRONG)
+        first = (await client.problems())[0].range
+        line = WRONG.split("\n")[2].encode(encoding.replace("32", "32-le"))
+        size = {"utf-8": 1, "utf-32": 4}[encoding]
+        assert (
+            line[size * first.start.character : size * first.end.character].decode(
+                encoding.replace("32", "32-le")
             )
+            == "reff"
+        )
 
-    session(test())
-
-
-def test_every_version_is_answered_and_the_last_one_stands() -> None:
-    async def test() -> None:
-        async with editor() as client:
-            client.open(WRONG)
-            for version in range(2, 40):  # faster than they can be checked
-                client.change(WRONG.replace("runs_on", f"runs_on{version}"), version)
-            client.change("on: push\njobs: {b: {uses: ./.github/workflows/a.yml}}\n", 40)
-            assert await client.problems(version=40) == []
-            client.text_document_did_close(
-                types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI))
-            )
-            assert await client.problems() == []
-
-    session(test())
+    with open_session(encodings=[encoding]) as session:
+        session.run(test)
 
 
-async def _type_every_line(client: Editor, text: str, version: int, tokenizer: Tokenizer) -> int:
+def test_every_version_is_answered_and_the_last_one_stands(session: Session) -> None:
+    async def test(client: Editor) -> None:
+        client.open(WRONG)
+        for version in range(2, 40):  # faster than they can be checked
+            client.change(WRONG.replace("runs_on", f"runs_on{version}"), version)
+        client.change("on: push\njobs: {b: {uses: ./.github/workflows/a.yml}}\n", 40)
+        assert await client.problems(version=40) == []
+        client.close(URI)
+        assert await client.problems() == []
+
+    session.run(test)
+
+
+async def _type_every_line(client: Editor, text: str, version: int) -> int:
     """Write a workflow line by line: at each, the problems are those of check, and completion and hover answer."""
+    tokenizer = load_tokenizer()
     lines = text.split("\n")
     for count in range(1, len(lines)):
         version += 1
@@ -128,125 +158,103 @@ async def _type_every_line(client: Editor, text: str, version: int, tokenizer: T
     return version
 
 
-def test_a_workflow_that_is_written_line_by_line() -> None:
-    async def test() -> None:
-        tokenizer = Tokenizer()
-        async with editor() as client:
-            client.open("")
-            version = 1
-            for index in range(2):
-                version = await _type_every_line(client, to_yaml(synthesize(index, 9)), version, tokenizer)
-            assert not client.messages
+@pytest.mark.parametrize("index", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_a_workflow_that_is_written_line_by_line(session: Session, index: int) -> None:
+    async def test(client: Editor) -> None:
+        client.open("")
+        await _type_every_line(client, to_yaml(synthesize(index, 9)), 1)
+        assert not client.messages
 
-    session(test())
+    session.run(test)
 
 
 @pytest.mark.timeout(600)
-def test_real_workflows_that_are_written_line_by_line(corpus: Any) -> None:
-    async def test() -> None:
-        tokenizer = Tokenizer()
-        async with editor() as client:
-            client.open("")
-            version = 1
-            for source in corpus.column("text").to_pylist()[::3000]:
-                text = "\n".join(re.sub("\r\n?", "\n", source).split("\n")[:60])
-                version = await _type_every_line(client, text, version, tokenizer)
-            assert not client.messages
+def test_real_workflows_that_are_written_line_by_line(session: Session, corpus: Any) -> None:
+    async def test(client: Editor) -> None:
+        client.open("")
+        version = 1
+        for source in corpus.column("text").to_pylist()[::3000]:
+            text = "\n".join(re.sub("\r\n?", "\n", source).split("\n")[:60])
+            version = await _type_every_line(client, text, version)
+        assert not client.messages
 
-    session(test())
+    session.run(test)
 
 
-def test_completion_and_hover_by_positions_of_utf_16() -> None:
+def test_completion_and_hover_by_positions_of_utf_16(session: Session) -> None:
     text = "on: push\njobs:\n  b:\n    runs-on: x\n    name: 😀😀 ${{ github.re }}\n"
     line = text.split("\n")[4]
     column = len(line[: line.index("re") + 2].encode("utf-16-le")) // 2
 
-    async def test() -> None:
-        async with editor() as client:
-            client.open(text)
-            found = await client.complete(4, column)
-            (ref,) = (each for each in found if each.label == "ref")
-            assert isinstance(ref.text_edit, types.TextEdit)
-            start, end = types.Position(4, column - 2), types.Position(4, column)
-            assert ref.text_edit == types.TextEdit(types.Range(start, end), "ref")
-            assert "name of the job" in (await client.hover(4, 5) or "")
+    async def test(client: Editor) -> None:
+        client.open(text)
+        found = await client.complete(4, column)
+        (ref,) = (each for each in found if each.label == "ref")
+        assert isinstance(ref.text_edit, types.TextEdit)
+        start, end = types.Position(4, column - 2), types.Position(4, column)
+        assert ref.text_edit == types.TextEdit(types.Range(start, end), "ref")
+        assert "name of the job" in (await client.hover(4, 5) or "")
 
-    session(test())
-
-
-AUDIT = """\
-import os, sys
-def note(event, arguments):
-    if event == "socket.connect" or (event == "open" and "workflows" in str(arguments[0])):
-        os.write(log, f"{event} {arguments}\\n".encode())
-log = os.open(os.environ["AUDIT_LOG"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-sys.addaudithook(note)
-"""
+    session.run(test)
 
 
-def test_only_open_workflows_are_looked_at_and_nothing_is_sent(tmp_path: Path) -> None:
+def test_only_open_workflows_are_looked_at_and_nothing_is_sent(
+    session: Session, audit_log: Path, tmp_path: Path
+) -> None:
     other = tmp_path / ".github/workflows/other.yml"
     other.parent.mkdir(parents=True)
     other.write_text(WRONG)
-    (tmp_path / "sitecustomize.py").write_text(AUDIT)
-    log = tmp_path / "audit.log"
-    env = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "AUDIT_LOG": str(log)}
 
-    async def test() -> None:
-        async with editor(env=env) as client:
-            assert await client.complete(0, 0, other.as_uri()) == []  # it is on the disk, and not open
-            assert await client.hover(0, 0, other.as_uri()) is None
-            client.open(WRONG, "file:///repository/compose.yaml")
-            client.open(WRONG, "untitled:1", language="github-actions-workflow")
-            params = await asyncio.wait_for(client.published.get(), PATIENCE)
-            assert params.uri == "untitled:1" and len(params.diagnostics) == 4
-            assert await client.complete(0, 0, "file:///repository/compose.yaml") == []
-            assert await client.hover(0, 0, "file:///repository/compose.yaml") is None
-            assert client.published.empty()
+    async def test(client: Editor) -> None:
+        assert await client.complete(0, 0, other.as_uri()) == []  # it is on the disk, and not open
+        assert await client.hover(0, 0, other.as_uri()) is None
+        client.open(WRONG, "file:///repository/compose.yaml")
+        client.open(WRONG, "untitled:1", language="github-actions-workflow")
+        params = await asyncio.wait_for(client.published.get(), PATIENCE)
+        assert params.uri == "untitled:1" and len(params.diagnostics) == 4
+        assert await client.complete(0, 0, "file:///repository/compose.yaml") == []
+        assert await client.hover(0, 0, "file:///repository/compose.yaml") is None
+        assert client.published.empty()
 
-    session(test())
-    assert log.read_text() == ""
+    session.run(test)
+    assert audit_log.read_text() == ""
 
 
-def test_a_hostile_document_costs_its_time_limit_and_no_more() -> None:
-    async def test() -> None:
-        async with editor() as client:
-            client.open(HOSTILE, "file:///r/.github/workflows/hostile.yml")
-            client.open(WRONG)
-            first = await asyncio.wait_for(client.published.get(), PATIENCE)
-            second = await asyncio.wait_for(client.published.get(), PATIENCE)
-            assert "hostile" in first.uri and "stopped after" in first.diagnostics[0].message
-            assert len(second.diagnostics) == 4
-            client.change(HOSTILE, 2, "file:///r/.github/workflows/hostile.yml")
-            client.change("on: push\n", 3, "file:///r/.github/workflows/hostile.yml")  # which drops the other
-            third = await asyncio.wait_for(client.published.get(), PATIENCE)
-            assert third.version == 3 and third.diagnostics[0].message == "missing 'jobs'"
+def test_a_hostile_document_costs_its_time_limit_and_no_more(session: Session) -> None:
+    async def test(client: Editor) -> None:
+        client.open(HOSTILE, "file:///r/.github/workflows/hostile.yml")
+        client.open(WRONG)
+        first = await asyncio.wait_for(client.published.get(), PATIENCE)
+        second = await asyncio.wait_for(client.published.get(), PATIENCE)
+        assert "hostile" in first.uri and "stopped after" in first.diagnostics[0].message
+        assert len(second.diagnostics) == 4
+        client.change(HOSTILE, 2, "file:///r/.github/workflows/hostile.yml")
+        client.change("on: push\n", 3, "file:///r/.github/workflows/hostile.yml")  # which drops the other
+        third = await asyncio.wait_for(client.published.get(), PATIENCE)
+        assert third.version == 3 and third.diagnostics[0].message == "missing 'jobs'"
 
-    session(test())
+    session.run(test)
 
 
-def test_wrong_input_is_answered_and_the_session_goes_on() -> None:
-    async def test() -> None:
-        async with editor() as client:
-            client.open("\ud800 ${{ a\x00")
-            assert (await client.problems())[0].severity == types.DiagnosticSeverity.Error
-            await client.complete(99, 99)
-            await client.hover(99, 99)
-            for version, text in enumerate(
-                ("a: *b", "&a [*a]", "{" * 5000, "- " * 5000, "\t", "'", "a: |9\n"), 2
-            ):
-                client.change(text, version)
-                assert await client.problems(version)
-                await client.complete(0, len(text))
-                await client.hover(0, 0)
-            client.protocol._send_data(
-                {"jsonrpc": "2.0", "method": "textDocument/didChange", "params": {"x": 1}}
-            )
-            client.protocol._send_data({"jsonrpc": "2.0", "method": "$/nonsense", "params": {}})
-            client.change(WRONG, 99)
-            assert len(await client.problems(99)) == 4
+def test_wrong_input_is_answered_and_the_session_goes_on(session: Session) -> None:
+    async def test(client: Editor) -> None:
+        client.open("\ud800 ${{ a\x00")
+        assert (await client.problems())[0].severity == types.DiagnosticSeverity.Error
+        await client.complete(99, 99)
+        await client.hover(99, 99)
+        for version, text in enumerate(
+            ("a: *b", "&a [*a]", "{" * 5000, "- " * 5000, "\t", "'", "a: |9\n"), 2
+        ):
+            client.change(text, version)
+            assert await client.problems(version)
+            await client.complete(0, len(text))
+            await client.hover(0, 0)
+        client.protocol._send_data({"jsonrpc": "2.0", "method": "textDocument/didChange", "params": {"x": 1}})
+        client.protocol._send_data({"jsonrpc": "2.0", "method": "$/nonsense", "params": {}})
+        client.change(WRONG, 99)
+        assert len(await client.problems(99)) == 4
 
-    session(test())
+    session.run(test)
 
 
 def message(**content: Any) -> bytes:
@@ -264,11 +272,6 @@ def test_it_ends_with_its_editor() -> None:
     assert done.stdout.startswith(b"Content-Length: ") and done.stderr == b""
 
 
-def test_neither_torch_nor_ray_is_imported_without_a_checkpoint() -> None:
-    code = "import sys, nanochat_tct.editor.server; print({'torch', 'ray', 'pyarrow'} & set(sys.modules))"
-    assert run_python("-c", code).stdout == "set()\n"
-
-
 def test_what_to_install_is_said(tmp_path: Path) -> None:
     (tmp_path / "pygls.py").write_text("raise ModuleNotFoundError('pygls')")
     done = run_cli("lsp", env={"PYTHONPATH": f"{tmp_path}:{REPOSITORY}"})
@@ -276,12 +279,12 @@ def test_what_to_install_is_said(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1 and "pip install 'nanochat-tct[editor]'" in done.stderr
 
 
-def test_wrong_settings_are_one_line(tmp_path: Path) -> None:
+def test_wrong_settings_are_one_line(tmp_path: Path, run_here: Callable[..., Finished]) -> None:
     for arguments, part in (
         (["--checkpoint", tmp_path / "none"], "no such directory"),
         (["--checkpoint", tmp_path], "no usable checkpoint"),
         (["--threshold", 2], "--threshold is a probability"),
     ):
-        done = run_cli("lsp", *arguments)
+        done = run_here("lsp", *arguments)
         assert done.code == 2 and done.stdout == ""
         assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and part in done.stderr

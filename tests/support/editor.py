@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from lsprotocol import types
@@ -23,6 +23,7 @@ class Editor(LanguageClient):
         super().__init__("test", "1")
         self.published: asyncio.Queue[types.PublishDiagnosticsParams] = asyncio.Queue()
         self.messages: list[str] = []
+        self.opened: set[str] = set()
         self.capabilities: types.ServerCapabilities
 
         @self.feature(types.TEXT_DOCUMENT_PUBLISH_DIAGNOSTICS)
@@ -36,6 +37,22 @@ class Editor(LanguageClient):
     def open(self, text: str, uri: str = URI, language: str = "yaml") -> None:
         item = types.TextDocumentItem(uri, language, 1, text)
         self.text_document_did_open(types.DidOpenTextDocumentParams(item))
+        self.opened.add(uri)
+
+    def close(self, uri: str) -> None:
+        self.text_document_did_close(types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(uri)))
+        self.opened.discard(uri)
+
+    async def close_all(self) -> None:
+        """Close all documents, and forget what the server has said."""
+        waiting = set(self.opened)
+        for uri in waiting:
+            self.close(uri)
+        while waiting:
+            params = await asyncio.wait_for(self.published.get(), PATIENCE)
+            if params.version is None:  # the answer to the closing
+                waiting.discard(params.uri)
+        self.messages.clear()
 
     def change(self, text: str, version: int, uri: str = URI) -> None:
         self.text_document_did_change(
@@ -106,3 +123,23 @@ async def editor(
     assert server is not None
     assert await asyncio.wait_for(server.wait(), PATIENCE) == 0
     await client.stop()
+
+
+class Session:
+    """A client and its server, for several tests one after the other."""
+
+    def __init__(self, runner: asyncio.Runner, client: Editor) -> None:
+        self._runner = runner
+        self._client = client
+
+    def run(self, test: Callable[[Editor], Coroutine[Any, Any, None]]) -> None:
+        self._runner.run(asyncio.wait_for(test(self._client), 2 * PATIENCE))
+
+
+@contextmanager
+def open_session(*arguments: str, **settings: Any) -> Iterator[Session]:
+    """A session as ``editor`` opens it, for code that is not asynchronous."""
+    context = editor(*arguments, **settings)
+    with asyncio.Runner() as runner:
+        yield Session(runner, runner.run(context.__aenter__()))
+        runner.run(context.__aexit__(None, None, None))
