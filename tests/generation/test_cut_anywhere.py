@@ -11,10 +11,10 @@ import pytest
 from nanochat_tct.documents import read_workflow, to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.prompt import encode_prompt
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
+from nanochat_tct.tokenizer import load_tokenizer
 from tests.support.cutting import WrittenParts, flattened, leads_to, shortest
 
-TOKENIZER = Tokenizer()
+TOKENIZER = load_tokenizer()
 
 BLOCK = """\
 # what is built

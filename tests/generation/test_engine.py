@@ -12,7 +12,6 @@ from nanochat_tct.generation.sampling import draw, masked_log_probs
 from nanochat_tct.model.decoder import TILE, Decoder, _Tiles
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.models import CONFIG, untrained_model
 
 TOKENIZER = load_tokenizer()
@@ -157,8 +156,16 @@ def test_same_seed_same_samples_whatever_the_batch(
     assert len({tuple(generated.tokens) for generated in many}) == len(many)
 
 
-@pytest.mark.parametrize("device_tiles", [False, True], ids=["kernel", "tiles"])
-@pytest.mark.parametrize(("temperature", "top_p"), [(0.0, 1.0), (0.7, 0.9), (1.5, 1.0)])
+SETTINGS = [(0.0, 1.0), (0.7, 0.9), (1.5, 1.0)]  # of temperature and top-p
+
+
+@pytest.mark.parametrize(
+    ("device_tiles", "temperature", "top_p"),
+    [
+        *((False, *each) for each in SETTINGS),
+        *(pytest.param(True, *each, marks=pytest.mark.slow if each[0] != 0.7 else ()) for each in SETTINGS),
+    ],
+)
 def test_samples_do_not_depend_on_the_batch(
     model: GPT, device_tiles: bool, temperature: float, top_p: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,7 +213,7 @@ def test_log_probabilities_are_those_of_the_legal_tokens(model: GPT) -> None:
 
 def text_of(tokens: list[int]) -> str:
     """Base tokens: the same text may be cut into other tokens where the model went on."""
-    return Tokenizer().segmenter.decode(tokens)
+    return TOKENIZER.segmenter.decode(tokens)
 
 
 def test_the_limit_counts_the_prompt(model: GPT) -> None:
@@ -245,7 +252,7 @@ def test_every_document_ends_within_its_limit(model: GPT, temperature: float) ->
 def test_what_a_prompt_has_closed_stays_closed(model: GPT, text: str, begins: str) -> None:
     prompt = encode_prompt(text, TOKENIZER)
     config = SamplingConfig(temperature=1.5, max_tokens=60)
-    for _, generated in generate_tokens(model, TOKENIZER, prompt.tokens, 24, config, prompt.endings):
+    for _, generated in generate_tokens(model, TOKENIZER, prompt.tokens, 12, config, prompt.endings):
         assert begins in TOKENIZER.decode(generated.tokens)[0]
     with pytest.raises(UserError, match="the shortest workflow that goes on from here has"):
         few = SamplingConfig(max_tokens=1)

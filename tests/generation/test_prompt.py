@@ -7,10 +7,10 @@ import pytest
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.prompt import Prompt, encode_prompt, read_prompt
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
+from nanochat_tct.tokenizer import load_tokenizer
 from tests.support.cutting import shortest
 
-TOKENIZER = Tokenizer()
+TOKENIZER = load_tokenizer()
 
 
 def completed(text: str) -> dict:

@@ -99,7 +99,7 @@ def test_compiled_several_workers_train_alike(data_dir: Path, tmp_path: Path) ->
 @pytest.mark.timeout(900)  # twelve processes with four workers, on however few cores
 @pytest.mark.parametrize(
     ("counts", "iters"),
-    [((2,), 20), pytest.param((2, 4), ITERS, marks=pytest.mark.slow)],
+    [((2,), 12), pytest.param((2, 4), ITERS, marks=pytest.mark.slow)],
     ids=["two", "four"],
 )
 def test_any_number_of_workers_trains_alike(
@@ -115,7 +115,8 @@ def test_any_number_of_workers_trains_alike(
         jobs = [(runs[f"{parallel}{workers}"], None) for parallel in ("ddp", "fsdp")]
         if workers == 2:
             # AdamW: Muon makes the rounding of bf16 grow faster than the numbers themselves can tell.
-            short = {"max_iters": 20, "lr_decay_iters": ITERS, "optimizer": "adamw"}
+            few = min(iters, 20)
+            short = {"max_iters": few, "lr_decay_iters": ITERS, "optimizer": "adamw"}
             half = config_of(data_dir, tmp_path / "bf16", 2, "fsdp", precision="bf16", **short)
             whole = config_of(data_dir, tmp_path / "fp32", 1, "ddp", **short)
             train_alone(whole)
@@ -134,7 +135,7 @@ def test_any_number_of_workers_trains_alike(
         for key, weight in checkpoint_of(alone).weights().items():
             torch.testing.assert_close(saved.weights()[key], weight, rtol=0, atol=5e-3, msg=f"{name} {key}")
 
-    assert batches(half) == batches(alone)[:20]
+    assert batches(half) == batches(alone)[:few]
     np.testing.assert_allclose(losses(half), losses(whole), rtol=BF16_TOLERANCE)
     saved = checkpoint_of(half)
     assert {weight.dtype for weight in saved.weights().values()} == {torch.float32}

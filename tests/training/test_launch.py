@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from tests.support.workers import ForkedProcess, descendants, sign, small_run, s
 
 pytestmark = pytest.mark.processes
 ITERS = 120  # seconds on two cores: a signal must come before the end on a busy machine too
+FEW = 40  # where no signal comes
 RUN: dict[str, Any] = {"max_iters": ITERS, "save_interval": 5, "eval_interval": 20, "log_interval": 1}
 RUN |= {"num_workers": 2, "dropout": 0.1}
 LONG: dict[str, Any] = {"max_iters": 4000, "save_interval": 1000, "num_workers": 1}
@@ -70,10 +72,15 @@ class Undisturbed(NamedTuple):
         assert trained_iters(folder) == list(range(1, ITERS + 1))
 
 
-@pytest.fixture(scope="module")
-def undisturbed(data_dir: Path, tmp_path_factory: Any) -> Iterator[Undisturbed]:
+@contextmanager
+def train_undisturbed(data_dir: Path, tmp_path_factory: Any, iters: int) -> Iterator[Undisturbed]:
     folder, home = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("home")
-    everything = {"wandb": "auto", "tensorboard": True, "num_samples": 1}  # that a run writes
+    everything = {
+        "wandb": "auto",
+        "tensorboard": True,
+        "num_samples": 1,
+        "max_iters": iters,
+    }  # that a run writes
     # A short path: sockets have a limit of 107 characters.
     with tempfile.TemporaryDirectory(dir="/tmp") as ray_folder:
         environment = {
@@ -88,29 +95,42 @@ def undisturbed(data_dir: Path, tmp_path_factory: Any) -> Iterator[Undisturbed]:
         yield Undisturbed(folder, result.stdout + result.stderr, Path(ray_folder), home)
 
 
-def test_no_key_is_written_down(undisturbed: Undisturbed) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(data_dir: Path, tmp_path_factory: Any) -> Iterator[Undisturbed]:
+    """What the slow tests compare with."""
+    with train_undisturbed(data_dir, tmp_path_factory, ITERS) as run:
+        yield run
+
+
+@pytest.fixture(scope="module")
+def short(data_dir: Path, tmp_path_factory: Any) -> Iterator[Undisturbed]:
+    with train_undisturbed(data_dir, tmp_path_factory, FEW) as run:
+        yield run
+
+
+def test_no_key_is_written_down(short: Undisturbed) -> None:
     """Neither that of W&B nor Ray's is in a file, or in anything that was printed."""
-    folders = (undisturbed.folder, undisturbed.ray_folder, undisturbed.home)
+    folders = (short.folder, short.ray_folder, short.home)
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     assert any(path.name == "gcs_server.out" for path in files), "these are Ray's logs"
     assert any(path.name == "model.safetensors" for path in files)
     assert any(path.suffix == ".wandb" for path in files), "W&B wrote its files"
-    token = undisturbed.home / ".ray/auth_token"
+    token = short.home / ".ray/auth_token"
     for secret in (WANDB_KEY.encode(), token.read_bytes()):
         assert [path for path in files if path != token and secret in path.read_bytes()] == []
-        assert secret.decode() not in undisturbed.printed
+        assert secret.decode() not in short.printed
 
 
 def test_two_workers_on_local_ray(
-    undisturbed: Undisturbed, data_dir: Path, run_here: Callable[..., Finished]
+    short: Undisturbed, data_dir: Path, run_here: Callable[..., Finished]
 ) -> None:
-    printed = undisturbed.printed
-    assert re.search(r"^iter 120 \| loss \d\.\d+ \| lr ", printed, re.MULTILINE)
+    printed = short.printed
+    assert re.search(r"^iter 40 \| loss \d\.\d+ \| lr ", printed, re.MULTILINE)
     before, after = re.search(r"per byte: (\S+) before, (\S+) after", printed).groups()  # type: ignore[union-attr]
     assert float(after) < 0.8 * float(before)
     assert "parameters" in printed and "checkpoint: " in printed
     assert not re.search(r"^waiting .* free \(", printed, re.MULTILINE)  # nothing was ever lacking
-    again = run_here(*arguments(data_dir, undisturbed.folder))
+    again = run_here(*arguments(data_dir, short.folder, max_iters=FEW))
     assert again.code == 0 and "nothing to do" in again.stdout, again.stderr
 
 
@@ -258,7 +278,7 @@ def test_torchrun_gives_what_ray_gives(undisturbed: Undisturbed, data_dir: Path,
     undisturbed.assert_equals(tmp_path)
 
 
-def test_wrong_use_is_one_line(undisturbed: Undisturbed, data_dir: Path, tmp_path: Path, capsys: Any) -> None:
+def test_wrong_use_is_one_line(short: Undisturbed, data_dir: Path, tmp_path: Path, capsys: Any) -> None:
     other = small_store(tmp_path / "other", count=30)
     sign(other, tokenizer={"fingerprint": "0" * 64})
     flipped = small_store(tmp_path / "flipped", count=30)
@@ -273,7 +293,7 @@ def test_wrong_use_is_one_line(undisturbed: Undisturbed, data_dir: Path, tmp_pat
         (arguments(data_dir, tmp_path, resume=True), "no checkpoint"),
         (arguments(data_dir, tmp_path, use_gpu=True), "no GPU"),
         (arguments(data_dir, tmp_path, tokenizer=tmp_path / "none"), "none"),
-        (arguments(data_dir, undisturbed.folder, n_layer=3), "n_layer"),
+        (arguments(data_dir, short.folder, n_layer=3), "n_layer"),
         (arguments(tmp_path / "nowhere", tmp_path), "nowhere"),
         (arguments(other, tmp_path), "tokenizer"),
         (arguments(flipped, tmp_path), "SHA-256"),

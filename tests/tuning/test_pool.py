@@ -1,16 +1,22 @@
-"""The workers of a sweep: when a trial is over, when it is given up, and what a start costs."""
+"""The workers of a sweep: when a trial is over, when it is given up, and what a start costs.
+
+`nanochat_tct.tuning.search` is imported in functions: every process of pytest would import Ray Tune with it.
+"""
+
+from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nanochat_tct.tuning import search
 from nanochat_tct.tuning.pool import LOST, Pool
 from nanochat_tct.tuning.runner import warn_of_costly_start
-from nanochat_tct.tuning.search import Job, SweepSearch
 from tests.tuning.test_sweep import make_sweep
+
+if TYPE_CHECKING:
+    from nanochat_tct.tuning.search import Job
 
 FINISHED = {"status": "finished"}
 GONE = {"status": LOST, "why": "its process is gone"}
@@ -18,6 +24,8 @@ GONE = {"status": LOST, "why": "its process is gone"}
 
 def job(*outcomes: dict[str, Any] | None) -> Job:
     """A trial whose workers have ended, by rank, or are still at work (None)."""
+    from nanochat_tct.tuning.search import Job
+
     made = Job(list(outcomes))
     for rank, outcome in enumerate(outcomes):
         if outcome is not None:
@@ -27,10 +35,12 @@ def job(*outcomes: dict[str, Any] | None) -> Job:
 
 def test_a_trial_is_over_when_all_its_workers_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first worker may measure the model alone; the others do not wait for one that was lost."""
+    from nanochat_tct.tuning.search import LATE_SECONDS
+
     assert job(FINISHED).is_over and job(FINISHED, FINISHED).is_over
     early, lost, late = job(None, FINISHED), job(None, GONE), job({"status": "cut"}, None)
     assert not early.is_over and not lost.is_over and not late.is_over
-    now = time.monotonic() + search.LATE_SECONDS + 1
+    now = time.monotonic() + LATE_SECONDS + 1
     monkeypatch.setattr(time, "monotonic", lambda: now)
     assert not early.is_over and lost.is_over and late.is_over
     assert late.outcome == {"status": "cut", "to_restart": True} and lost.outcome == GONE | {
@@ -42,6 +52,8 @@ def test_a_trial_is_over_when_all_its_workers_are(monkeypatch: pytest.MonkeyPatc
 def test_losses_count_only_without_a_new_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from nanochat_tct.tuning.search import SweepSearch
+
     sweep = make_sweep(tmp_path, max_failures=1)
     trial = str(sweep.next_trial(set()))
     trials = SweepSearch(sweep, Pool.__new__(Pool), lambda: None)
