@@ -748,6 +748,36 @@ def from_pattern(pattern: str, symbols: str = "") -> Automaton:
         negative, condition, rest = ahead
         combine = difference if negative else intersection
         return combine(from_pattern("^" + rest), from_pattern(f"^(?:{condition})"))
+    nfa, start, accepting_states = _searching(pattern, symbols)
+    byte_edges = _byte_edges(nfa)
+    steps = 0
+
+    # the start's closure passes '^'; any other state's does not
+    initial = (True, _closure(nfa, [start], "^"))
+
+    def successors(state: tuple[bool, frozenset[int]]) -> list[tuple[int, int, tuple[bool, frozenset[int]]]]:
+        nonlocal steps
+        moves = [edge for member in state[1] for edge in byte_edges.get(member, ())]
+        borders = sorted({low for low, _, _ in moves} | {high + 1 for _, high, _ in moves})
+        row = []
+        for low, upper in itertools.pairwise(borders):
+            targets = [target for first, last, target in moves if first <= low <= last]
+            if targets:
+                following = _closure(nfa, targets, "")
+                steps += len(following) + len(moves)
+                if steps > MAX_PATTERN_STEPS:
+                    raise SchemaError(f"pattern {pattern[:60]!r}: takes too long to compile; simplify it")
+                row.append((low, upper - 1, (False, following)))
+        return row
+
+    def accepting(state: tuple[bool, frozenset[int]]) -> bool:
+        return not accepting_states.isdisjoint(_closure(nfa, state[1], "^$" if state[0] else "$"))
+
+    return build(initial, successors, accepting)
+
+
+def _searching(pattern: str, symbols: str) -> tuple[_Nfa, int, frozenset[int]]:
+    """An automaton that finds a pattern anywhere: its start, and the states of which a string must reach one."""
     parser = _Parser(pattern, symbols)
     try:
         first, last = parser.alternatives()
@@ -765,45 +795,21 @@ def from_pattern(pattern: str, symbols: str = "") -> Automaton:
     nfa.link(last, end)
     nfa.edges[end].append((ANY_CHARACTER, after))
     nfa.edges[after].append((ANY_CHARACTER, after))
-    byte_edges = _byte_edges(nfa)
+    return nfa, start, frozenset([end, after])
 
-    def closure(states: Iterable[int], guards: str) -> frozenset[int]:
-        found = set(states)
-        stack = list(found)
-        while stack:
-            state = stack.pop()
-            empty = nfa.empty[state] if state < len(nfa.empty) else []  # the middle of a character has none
-            for guard, target in empty:
-                if (guard == "" or guard in guards) and target not in found:
-                    found.add(target)
-                    stack.append(target)
-        return frozenset(found)
 
-    steps = 0
-
-    # the start's closure passes '^'; any other state's does not
-    initial = (True, closure([start], "^"))
-
-    def successors(state: tuple[bool, frozenset[int]]) -> list[tuple[int, int, tuple[bool, frozenset[int]]]]:
-        nonlocal steps
-        moves = [edge for member in state[1] for edge in byte_edges.get(member, ())]
-        borders = sorted({low for low, _, _ in moves} | {high + 1 for _, high, _ in moves})
-        row = []
-        for low, upper in itertools.pairwise(borders):
-            targets = [target for first, last, target in moves if first <= low <= last]
-            if targets:
-                following = closure(targets, "")
-                steps += len(following) + len(moves)
-                if steps > MAX_PATTERN_STEPS:
-                    raise SchemaError(f"pattern {pattern[:60]!r}: takes too long to compile; simplify it")
-                row.append((low, upper - 1, (False, following)))
-        return row
-
-    def accepting(state: tuple[bool, frozenset[int]]) -> bool:
-        at_end = closure(state[1], "^$" if state[0] else "$")
-        return end in at_end or after in at_end
-
-    return build(initial, successors, accepting)
+def _closure(nfa: _Nfa, states: Iterable[int], guards: str) -> frozenset[int]:
+    """The states that are reached from others without a character, past the guards given."""
+    found = set(states)
+    stack = list(found)
+    while stack:
+        state = stack.pop()
+        empty = nfa.empty[state] if state < len(nfa.empty) else []  # the middle of a character has none
+        for guard, target in empty:
+            if (guard == "" or guard in guards) and target not in found:
+                found.add(target)
+                stack.append(target)
+    return frozenset(found)
 
 
 def _look_ahead(pattern: str) -> tuple[bool, str, str] | None:

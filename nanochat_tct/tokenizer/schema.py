@@ -441,6 +441,18 @@ class Compiler:
                 self._note(pointer, f"unknown keyword {keyword!r}")
 
         result = self._intersect(referred, self._own_keywords(schema, pointer))
+        result = self._combined(result, schema, pointer)
+        result = self._conditional(result, schema, pointer)
+        if schema.get("unevaluatedProperties", True) is not True:
+            evaluated = self._evaluated(pointer, set())
+            if not evaluated.exact:
+                self._note(pointer, "unevaluatedProperties beside alternatives that evaluate properties")
+            rest = self._lazy(schema["unevaluatedProperties"], f"{pointer}/unevaluatedProperties")
+            result = self._intersect(result, (*NOT_AN_OBJECT, replace(evaluated, additional=rest)))
+        return result
+
+    def _combined(self, result: Type, schema: dict[str, Any], pointer: str) -> Type:
+        """What of a type allOf, anyOf, oneOf and not leave."""
         subschemas = {
             name: [("schema", f"{pointer}/{name}/{i}") for i in range(len(schema[name]))]
             for name in ("allOf", "anyOf", "oneOf")
@@ -468,6 +480,10 @@ class Compiler:
             place = f"{pointer}/not"
             unwanted = self.resolve(("schema", place))
             result = self._affordable([result], place, partial(self._subtract, result, unwanted, place))
+        return result
+
+    def _conditional(self, result: Type, schema: dict[str, Any], pointer: str) -> Type:
+        """What of a type if, then and else leave, and keys that demand something of the object around them."""
         if "if" in schema and not {"then", "else"}.isdisjoint(schema):
             condition = self.resolve(("schema", f"{pointer}/if"))
             then = self.resolve(("schema", f"{pointer}/then")) if "then" in schema else EVERYTHING
@@ -484,12 +500,6 @@ class Compiler:
                     demanded = self.resolve(("schema", f"{pointer}/{keyword}/{escape(key)}"))
                 absent = Fields(known=((key, NEVER),))
                 result = self._intersect(result, self._unite([(*NOT_AN_OBJECT, *demanded), (absent,)]))
-        if schema.get("unevaluatedProperties", True) is not True:
-            evaluated = self._evaluated(pointer, set())
-            if not evaluated.exact:
-                self._note(pointer, "unevaluatedProperties beside alternatives that evaluate properties")
-            rest = self._lazy(schema["unevaluatedProperties"], f"{pointer}/unevaluatedProperties")
-            result = self._intersect(result, (*NOT_AN_OBJECT, replace(evaluated, additional=rest)))
         return result
 
     def _target(self, reference: Any, pointer: str) -> Lazy:
