@@ -47,14 +47,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"not begun after {minutes:g} minutes")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with tests of Ray and of other processes come first: they take longest and mostly wait, so that workers of
-    pytest-xdist fill the time, and none is left with them at the end."""
-    first = {item.path for item in items if item.get_closest_marker("processes")}
-    items.sort(key=lambda item: item.path not in first)
-
-
 # Files whose tests share something that is made once in a process: a Ray, or a process that others are forked from.
 # `test_ray_session` waits as much as those of "ray", so that another worker has the cores meanwhile.
 SHARED = {
@@ -70,6 +62,47 @@ SHARED = {
     ],
 }
 GROUPS = {f"tests/{file}.py": name for name, files in SHARED.items() for file in files}
+# Of the other files those that compute for ten seconds and more, longest first: what is left for the end is short, so
+# that no worker is alone with a long file there.
+LONGEST = tuple(
+    f"tests/{file}.py"
+    for file in (
+        "tuning/test_report",
+        "generation/test_engine",
+        "tuning/test_sweep",
+        "tokenizer/test_schemas",
+        "tokenizer/test_approximated",
+        "generation/test_completer",
+        "editor/test_completion",
+        "tuning/test_fit",
+        "tuning/test_api",
+        "model/test_remote_run",
+        "tokenizer/test_engine",
+        "documents/test_documents",
+        "synthetic/test_synthesize",
+        "test_setup",
+        "test_absurd",
+        "generation/test_generate",
+        "cluster/test_aws",
+    )
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The groups come first, then files with tests of other processes: they take longest and mostly wait, so that
+    workers of pytest-xdist fill the time. Then come the files that compute longest."""
+    waiting = {item.path for item in items if item.get_closest_marker("processes")}
+
+    def rank(item: pytest.Item) -> int:
+        file = item.nodeid.partition("::")[0]
+        if file in GROUPS:
+            return 0
+        if item.path in waiting:
+            return 1
+        return 2 + (LONGEST.index(file) if file in LONGEST else len(LONGEST))
+
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be there

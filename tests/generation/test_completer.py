@@ -15,7 +15,9 @@ from nanochat_tct.generation import Completer
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import generate_tokens
 from nanochat_tct.generation.prompt import encode_prompt
+from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
+from tests.support.cutting import leads_to
 from tests.support.models import model_that_knows, save, untrained_model, workflow
 
 TOKENIZER = load_tokenizer()
@@ -29,6 +31,11 @@ def completer() -> Completer:
     """Of a model that knows three workflows by heart."""
     model = model_that_knows([workflow(index) for index in range(3)], TOKENIZER)
     return Completer.from_model(model, TOKENIZER)
+
+
+@pytest.fixture(scope="module")
+def half_trained() -> GPT:
+    return model_that_knows([workflow(index) for index in range(3)], TOKENIZER, iters=30)
 
 
 @pytest.mark.parametrize(
@@ -134,31 +141,25 @@ def test_completions_do_not_depend_on_what_was_completed_before(completer: Compl
 
 
 @pytest.mark.parametrize("text", ["name: bu", HEAD + "jobs:\n  build:\n    runs-on: ubuntu-latest\n    "])
-def test_probabilities_are_those_of_samples(text: str) -> None:
+def test_probabilities_are_those_of_samples(half_trained: GPT, text: str) -> None:
     """As many samples go on with a completion as its probability says, within three standard deviations."""
-    model = model_that_knows([workflow(index) for index in range(3)], TOKENIZER, iters=30)
-    found = Completer.from_model(model, TOKENIZER).complete(text, n=3)
+    found = Completer.from_model(half_trained, TOKENIZER).complete(text, n=3)
     found = [each for each in found if not each.text.endswith("|")]  # of which the text below is any
     assert found
     prompt = encode_prompt(text, TOKENIZER)
     count = 150
     sampling = SamplingConfig(max_tokens=150)
     counts: Counter[str] = Counter()
-    for _, generated in generate_tokens(model, TOKENIZER, prompt.tokens, count, sampling, prompt.endings):
+    longer = {each.text: encode_prompt(text + each.text + "\n", TOKENIZER) for each in found}
+    for _, generated in generate_tokens(
+        half_trained, TOKENIZER, prompt.tokens, count, sampling, prompt.endings
+    ):
         value = TOKENIZER.decode_value(generated.tokens)
         for each in found:
-            counts[each.text] += goes_on_with(value, text, each.text)
+            counts[each.text] += leads_to(longer[each.text], value, TOKENIZER)
     for each in found:
         deviation = math.sqrt(each.probability * (1 - each.probability) / count)
         assert counts[each.text] / count == pytest.approx(each.probability, abs=3 * deviation + 0.02)
-
-
-def goes_on_with(value: object, text: str, completion: str) -> bool:
-    """Whether a workflow's shortest JSON begins as the text with its completion does, in whole values."""
-    prompt = encode_prompt(text + completion + "\n", TOKENIZER)
-    base = TOKENIZER.write(value)
-    certain = TOKENIZER.segmenter.decode(prompt.tokens)
-    return any(base.startswith(certain + ending) for ending in prompt.endings or ("",))
 
 
 def test_a_checkpoint_is_opened(tmp_path: Path) -> None:
@@ -192,17 +193,19 @@ def check_text(completer: Completer, text: str, ends: range) -> int:
     return count
 
 
-def test_this_projects_own_workflow_cut_at_every_line_and_in_between(completer: Completer) -> None:
+@pytest.mark.parametrize("step", [31, pytest.param(17, marks=pytest.mark.slow)])
+def test_this_projects_own_workflow_cut_at_every_line_and_in_between(completer: Completer, step: int) -> None:
     text = (Path(__file__).parents[2] / ".github/workflows/ci.yml").read_text()
-    assert check_text(completer, text, range(0, len(text), 17)) > 40
+    assert check_text(completer, text, range(0, len(text), step)) > 40
     compact = json.dumps(read_workflow(text))
     assert check_text(completer, compact, range(1, len(compact), 53)) > 10
 
 
-def test_real_workflows_cut_at_many_positions(completer: Completer, corpus: Any) -> None:
+@pytest.mark.parametrize("step", [193, pytest.param(97, marks=pytest.mark.slow)])
+def test_real_workflows_cut_at_many_positions(completer: Completer, corpus: Any, step: int) -> None:
     texts = corpus["text"]
     count = 0
     for index in range(0, len(texts), len(texts) // 6):
         text = texts[index].as_py().replace("\r\n", "\n")
-        count += check_text(completer, text, range(index % 13, min(len(text), 3000), 97))
+        count += check_text(completer, text, range(index % 13, min(len(text), 3000), step))
     assert count > 50
