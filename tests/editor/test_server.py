@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from nanochat_tct.editor.text import EditorText
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.commands import REPOSITORY, run_cli, run_python
-from tests.support.editor import PATIENCE, URI, Editor, editor
+from tests.support.editor import PATIENCE, URI, Editor, asynchronous, editor
 
 pytestmark = pytest.mark.processes
 WRONG = """\
@@ -40,10 +39,6 @@ jobs:
 HOSTILE = "on: push\njobs:\n a:\n  runs-on: x\n" + "".join(f"  key{index}: x\n" for index in range(60_000))
 
 
-def session(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 2 * PATIENCE))
-
-
 def marked(text: str, problem: types.Diagnostic) -> str:
     """The part of a text that a problem is about, by the UTF-16 units that its range counts."""
     line = text.split("\n")[problem.range.start.line].encode("utf-16-le")
@@ -51,62 +46,54 @@ def marked(text: str, problem: types.Diagnostic) -> str:
     return line[2 * problem.range.start.character : 2 * problem.range.end.character].decode("utf-16-le")
 
 
-def test_problems_are_shown_where_they_are_in_units_of_utf_16() -> None:
-    async def test() -> None:
-        async with editor() as client:
-            client.open(WRONG)
-            found = await client.problems()
-            assert [(marked(WRONG, each), each.code) for each in found] == [
-                ("reff", "language-service"),
-                ("runs_on", "refused"),
-                ("actions/checkout", "language-service"),
-                ("other", "language-service"),
-            ]
-            assert [each.severity for each in found] == [
-                types.DiagnosticSeverity.Warning,
-                types.DiagnosticSeverity.Error,
-                types.DiagnosticSeverity.Warning,
-                types.DiagnosticSeverity.Warning,
-            ]
-            assert {each.source for each in found} == {"nanochat-tct"}
-            assert not client.messages
-
-    session(test())
+@asynchronous
+async def test_problems_are_shown_where_they_are_in_units_of_utf_16() -> None:
+    async with editor() as client:
+        client.open(WRONG)
+        found = await client.problems()
+        assert [(marked(WRONG, each), each.code) for each in found] == [
+            ("reff", "language-service"),
+            ("runs_on", "refused"),
+            ("actions/checkout", "language-service"),
+            ("other", "language-service"),
+        ]
+        assert [each.severity for each in found] == [
+            types.DiagnosticSeverity.Warning,
+            types.DiagnosticSeverity.Error,
+            types.DiagnosticSeverity.Warning,
+            types.DiagnosticSeverity.Warning,
+        ]
+        assert {each.source for each in found} == {"nanochat-tct"}
+        assert not client.messages
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-32"])
-def test_other_units_that_an_editor_asks_for(encoding: str) -> None:
-    async def test() -> None:
-        async with editor(encodings=[encoding]) as client:
-            assert client.capabilities.position_encoding == encoding
-            client.open(WRONG)
-            first = (await client.problems())[0].range
-            line = WRONG.split("\n")[2].encode(encoding.replace("32", "32-le"))
-            size = {"utf-8": 1, "utf-32": 4}[encoding]
-            assert (
-                line[size * first.start.character : size * first.end.character].decode(
-                    encoding.replace("32", "32-le")
-                )
-                == "reff"
+@asynchronous
+async def test_other_units_that_an_editor_asks_for(encoding: str) -> None:
+    async with editor(encodings=[encoding]) as client:
+        assert client.capabilities.position_encoding == encoding
+        client.open(WRONG)
+        first = (await client.problems())[0].range
+        line = WRONG.split("\n")[2].encode(encoding.replace("32", "32-le"))
+        size = {"utf-8": 1, "utf-32": 4}[encoding]
+        assert (
+            line[size * first.start.character : size * first.end.character].decode(
+                encoding.replace("32", "32-le")
             )
+            == "reff"
+        )
 
-    session(test())
 
-
-def test_every_version_is_answered_and_the_last_one_stands() -> None:
-    async def test() -> None:
-        async with editor() as client:
-            client.open(WRONG)
-            for version in range(2, 40):  # faster than they can be checked
-                client.change(WRONG.replace("runs_on", f"runs_on{version}"), version)
-            client.change("on: push\njobs: {b: {uses: ./.github/workflows/a.yml}}\n", 40)
-            assert await client.problems(version=40) == []
-            client.text_document_did_close(
-                types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI))
-            )
-            assert await client.problems() == []
-
-    session(test())
+@asynchronous
+async def test_every_version_is_answered_and_the_last_one_stands() -> None:
+    async with editor() as client:
+        client.open(WRONG)
+        for version in range(2, 40):  # faster than they can be checked
+            client.change(WRONG.replace("runs_on", f"runs_on{version}"), version)
+        client.change("on: push\njobs: {b: {uses: ./.github/workflows/a.yml}}\n", 40)
+        assert await client.problems(version=40) == []
+        client.text_document_did_close(types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI)))
+        assert await client.problems() == []
 
 
 async def _type_every_line(client: Editor, text: str, version: int, tokenizer: Tokenizer) -> int:
@@ -128,50 +115,43 @@ async def _type_every_line(client: Editor, text: str, version: int, tokenizer: T
     return version
 
 
-def test_a_workflow_that_is_written_line_by_line() -> None:
-    async def test() -> None:
-        tokenizer = Tokenizer()
-        async with editor() as client:
-            client.open("")
-            version = 1
-            for index in range(2):
-                version = await _type_every_line(client, to_yaml(synthesize(index, 9)), version, tokenizer)
-            assert not client.messages
-
-    session(test())
+@asynchronous
+async def test_a_workflow_that_is_written_line_by_line() -> None:
+    tokenizer = Tokenizer()
+    async with editor() as client:
+        client.open("")
+        version = 1
+        for index in range(2):
+            version = await _type_every_line(client, to_yaml(synthesize(index, 9)), version, tokenizer)
+        assert not client.messages
 
 
 @pytest.mark.timeout(600)
-def test_real_workflows_that_are_written_line_by_line(corpus: Any) -> None:
-    async def test() -> None:
-        tokenizer = Tokenizer()
-        async with editor() as client:
-            client.open("")
-            version = 1
-            for source in corpus.column("text").to_pylist()[::3000]:
-                text = "\n".join(re.sub("\r\n?", "\n", source).split("\n")[:60])
-                version = await _type_every_line(client, text, version, tokenizer)
-            assert not client.messages
-
-    session(test())
+@asynchronous
+async def test_real_workflows_that_are_written_line_by_line(corpus: Any) -> None:
+    tokenizer = Tokenizer()
+    async with editor() as client:
+        client.open("")
+        version = 1
+        for source in corpus.column("text").to_pylist()[::3000]:
+            text = "\n".join(re.sub("\r\n?", "\n", source).split("\n")[:60])
+            version = await _type_every_line(client, text, version, tokenizer)
+        assert not client.messages
 
 
-def test_completion_and_hover_by_positions_of_utf_16() -> None:
+@asynchronous
+async def test_completion_and_hover_by_positions_of_utf_16() -> None:
     text = "on: push\njobs:\n  b:\n    runs-on: x\n    name: 😀😀 ${{ github.re }}\n"
     line = text.split("\n")[4]
     column = len(line[: line.index("re") + 2].encode("utf-16-le")) // 2
-
-    async def test() -> None:
-        async with editor() as client:
-            client.open(text)
-            found = await client.complete(4, column)
-            (ref,) = (each for each in found if each.label == "ref")
-            assert isinstance(ref.text_edit, types.TextEdit)
-            start, end = types.Position(4, column - 2), types.Position(4, column)
-            assert ref.text_edit == types.TextEdit(types.Range(start, end), "ref")
-            assert "name of the job" in (await client.hover(4, 5) or "")
-
-    session(test())
+    async with editor() as client:
+        client.open(text)
+        found = await client.complete(4, column)
+        (ref,) = (each for each in found if each.label == "ref")
+        assert isinstance(ref.text_edit, types.TextEdit)
+        start, end = types.Position(4, column - 2), types.Position(4, column)
+        assert ref.text_edit == types.TextEdit(types.Range(start, end), "ref")
+        assert "name of the job" in (await client.hover(4, 5) or "")
 
 
 AUDIT = """\
@@ -184,69 +164,60 @@ sys.addaudithook(note)
 """
 
 
-def test_only_open_workflows_are_looked_at_and_nothing_is_sent(tmp_path: Path) -> None:
+@asynchronous
+async def test_only_open_workflows_are_looked_at_and_nothing_is_sent(tmp_path: Path) -> None:
     other = tmp_path / ".github/workflows/other.yml"
     other.parent.mkdir(parents=True)
     other.write_text(WRONG)
     (tmp_path / "sitecustomize.py").write_text(AUDIT)
     log = tmp_path / "audit.log"
     env = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "AUDIT_LOG": str(log)}
-
-    async def test() -> None:
-        async with editor(env=env) as client:
-            assert await client.complete(0, 0, other.as_uri()) == []  # it is on the disk, and not open
-            assert await client.hover(0, 0, other.as_uri()) is None
-            client.open(WRONG, "file:///repository/compose.yaml")
-            client.open(WRONG, "untitled:1", language="github-actions-workflow")
-            params = await asyncio.wait_for(client.published.get(), PATIENCE)
-            assert params.uri == "untitled:1" and len(params.diagnostics) == 4
-            assert await client.complete(0, 0, "file:///repository/compose.yaml") == []
-            assert await client.hover(0, 0, "file:///repository/compose.yaml") is None
-            assert client.published.empty()
-
-    session(test())
+    async with editor(env=env) as client:
+        assert await client.complete(0, 0, other.as_uri()) == []  # it is on the disk, and not open
+        assert await client.hover(0, 0, other.as_uri()) is None
+        client.open(WRONG, "file:///repository/compose.yaml")
+        client.open(WRONG, "untitled:1", language="github-actions-workflow")
+        params = await asyncio.wait_for(client.published.get(), PATIENCE)
+        assert params.uri == "untitled:1" and len(params.diagnostics) == 4
+        assert await client.complete(0, 0, "file:///repository/compose.yaml") == []
+        assert await client.hover(0, 0, "file:///repository/compose.yaml") is None
+        assert client.published.empty()
     assert log.read_text() == ""
 
 
-def test_a_hostile_document_costs_its_time_limit_and_no_more() -> None:
-    async def test() -> None:
-        async with editor() as client:
-            client.open(HOSTILE, "file:///r/.github/workflows/hostile.yml")
-            client.open(WRONG)
-            first = await asyncio.wait_for(client.published.get(), PATIENCE)
-            second = await asyncio.wait_for(client.published.get(), PATIENCE)
-            assert "hostile" in first.uri and "stopped after" in first.diagnostics[0].message
-            assert len(second.diagnostics) == 4
-            client.change(HOSTILE, 2, "file:///r/.github/workflows/hostile.yml")
-            client.change("on: push\n", 3, "file:///r/.github/workflows/hostile.yml")  # which drops the other
-            third = await asyncio.wait_for(client.published.get(), PATIENCE)
-            assert third.version == 3 and third.diagnostics[0].message == "missing 'jobs'"
-
-    session(test())
+@asynchronous
+async def test_a_hostile_document_costs_its_time_limit_and_no_more() -> None:
+    async with editor() as client:
+        client.open(HOSTILE, "file:///r/.github/workflows/hostile.yml")
+        client.open(WRONG)
+        first = await asyncio.wait_for(client.published.get(), PATIENCE)
+        second = await asyncio.wait_for(client.published.get(), PATIENCE)
+        assert "hostile" in first.uri and "stopped after" in first.diagnostics[0].message
+        assert len(second.diagnostics) == 4
+        client.change(HOSTILE, 2, "file:///r/.github/workflows/hostile.yml")
+        client.change("on: push\n", 3, "file:///r/.github/workflows/hostile.yml")  # which drops the other
+        third = await asyncio.wait_for(client.published.get(), PATIENCE)
+        assert third.version == 3 and third.diagnostics[0].message == "missing 'jobs'"
 
 
-def test_wrong_input_is_answered_and_the_session_goes_on() -> None:
-    async def test() -> None:
-        async with editor() as client:
-            client.open("\ud800 ${{ a\x00")
-            assert (await client.problems())[0].severity == types.DiagnosticSeverity.Error
-            await client.complete(99, 99)
-            await client.hover(99, 99)
-            for version, text in enumerate(
-                ("a: *b", "&a [*a]", "{" * 5000, "- " * 5000, "\t", "'", "a: |9\n"), 2
-            ):
-                client.change(text, version)
-                assert await client.problems(version)
-                await client.complete(0, len(text))
-                await client.hover(0, 0)
-            client.protocol._send_data(
-                {"jsonrpc": "2.0", "method": "textDocument/didChange", "params": {"x": 1}}
-            )
-            client.protocol._send_data({"jsonrpc": "2.0", "method": "$/nonsense", "params": {}})
-            client.change(WRONG, 99)
-            assert len(await client.problems(99)) == 4
-
-    session(test())
+@asynchronous
+async def test_wrong_input_is_answered_and_the_session_goes_on() -> None:
+    async with editor() as client:
+        client.open("\ud800 ${{ a\x00")
+        assert (await client.problems())[0].severity == types.DiagnosticSeverity.Error
+        await client.complete(99, 99)
+        await client.hover(99, 99)
+        for version, text in enumerate(
+            ("a: *b", "&a [*a]", "{" * 5000, "- " * 5000, "\t", "'", "a: |9\n"), 2
+        ):
+            client.change(text, version)
+            assert await client.problems(version)
+            await client.complete(0, len(text))
+            await client.hover(0, 0)
+        client.protocol._send_data({"jsonrpc": "2.0", "method": "textDocument/didChange", "params": {"x": 1}})
+        client.protocol._send_data({"jsonrpc": "2.0", "method": "$/nonsense", "params": {}})
+        client.change(WRONG, 99)
+        assert len(await client.problems(99)) == 4
 
 
 def message(**content: Any) -> bytes:
