@@ -248,29 +248,28 @@ class _Writer:
         if is_closed:
             self.end_of_line()
 
-    def key(self, token: str) -> None:
+    def begin_child(self) -> _Level:
+        """Go to where the next key or item of the innermost array or object begins."""
         level = self.levels[-1]
-        name, is_closed = _scalar_of(token)
         if level.is_flow:
             self.out += ", " if level.has_children and not self.is_inline else ""
         elif not self.is_inline:
             self.break_line(level.column)
-        self.is_inline = False
         level.has_children = True
+        return level
+
+    def key(self, token: str) -> None:
+        self.begin_child()
+        self.is_inline = False
+        name, is_closed = _scalar_of(token)
         is_on = name == "on" and len(self.levels) == 1
         if is_closed:
             self.out += f"{name if is_on and not self.is_json else self.written(name)}:"
 
     def item(self) -> None:
-        level = self.levels[-1]
-        if level.is_flow:
-            self.out += ", " if level.has_children and not self.is_inline else ""
-        else:
-            if not self.is_inline:
-                self.break_line(level.column)
-            self.out += "- "
+        level = self.begin_child()
+        self.out += "" if level.is_flow else "- "
         self.is_inline = True
-        level.has_children = True
 
     def scalar(self, token: str, is_whole: bool = True) -> None:
         content, is_closed = _scalar_of(token) if token not in ("{}", "[]") else (token, True)
