@@ -154,6 +154,9 @@ def test_the_most_extreme_numbers_that_are_taken_train(
         ["--learning-rate", "nan"],
         ["--wandb-project", "a/b"],
         ["--min-lr", "1"],
+        ["--warmup-iters", "50", "--lr-decay-iters", "10"],
+        ["--vocab-size", "100"],
+        ["--beta2", "1"],
     ],
 )
 def test_before_ray_starts(

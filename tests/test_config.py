@@ -244,10 +244,7 @@ PATH_WORDS = re.compile(
 
 
 CONFIGS = {name: command.config for name, command in COMMANDS.items()}
-CONFIGS |= {
-    "report": "tuning.report:ReportConfig",
-    "plot": "tracking.plot:PlotConfig",
-}
+CONFIGS["report"] = "tuning.report:ReportConfig"
 
 
 @pytest.mark.parametrize("name", CONFIGS)

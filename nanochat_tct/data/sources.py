@@ -355,7 +355,8 @@ def _find_remote(given: str) -> Iterator[Found]:
             continue
         if not _fits(inside, parts[first:] or ["**"]):
             continue
-        checkout = next((folder for folder in _parents(entry.path) if folder in checkouts), None)
+        above = [match.start() for match in re.finditer("/", entry.path)]  # where each folder's name ends
+        checkout = next((entry.path[:end] for end in above if entry.path[:end] in checkouts), None)
         of_workflows = os.path.dirname(entry.path).removesuffix(f"/{WORKFLOWS}")
         if checkout is not None and (of_workflows != checkout or kind != "yaml"):
             continue
@@ -367,11 +368,6 @@ def _find_remote(given: str) -> Iterator[Found]:
 def _read_start(filesystem: Any, path: str) -> str:
     with filesystem.open_input_stream(path, compression=None) as file:
         return file.read(MAX_CONFIG_BYTES).decode("utf-8", "replace")
-
-
-def _parents(path: str) -> Iterator[str]:
-    """The folders around a path, the outermost first."""
-    return (path[:index] for index, character in enumerate(path) if character == "/")
 
 
 def _remote_file(info: Any, uri: str, root: str, repo: str | None) -> Found:

@@ -103,7 +103,8 @@ class TokenStore:
         folder = fetch_store(str(data_dir)) if is_remote(data_dir) else Path(data_dir)
         manifest = _read_manifest(folder)
         for record in _records(folder, manifest):
-            _check_file(folder, record, verify)
+            if (damage := find_damage(folder, record, verify)) is not None:
+                raise UserError(f"{folder / record.name}: {damage}; run prepare again")
         try:
             store = cls(folder, manifest)
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -230,8 +231,3 @@ def _records(folder: Path, manifest: dict[str, Any]) -> list[FileRecord]:
         if Path(name).name != name or (folder / name).resolve().parent != folder.resolve():
             raise UserError(f"{folder / MANIFEST} names a file outside its folder: {name!r}")
     return [FileRecord(name, file["size"], file["sha256"]) for name, file in files.items()]
-
-
-def _check_file(folder: Path, record: FileRecord, verify: bool) -> None:
-    if (damage := find_damage(folder, record, verify)) is not None:
-        raise UserError(f"{folder / record.name}: {damage}; run prepare again")

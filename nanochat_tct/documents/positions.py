@@ -16,17 +16,21 @@ _SINGLE_QUOTED_UNIT = re.compile(r"''|[^ \t\n]")
 
 
 @dataclass(slots=True)
-class _Part:
-    """A value: its position, its text if it is a scalar, the positions of its keys, and the values inside it."""
+class Part:
+    """A value: its position, its text if it is a scalar, the positions of its keys, and the values inside, in order."""
 
     position: int
     text: str | None = None
     keys: dict[str, int] = field(default_factory=dict)
-    children: dict[str | int, _Part] = field(default_factory=dict)
+    children: dict[str | int, Part] = field(default_factory=dict)
 
 
 class Positions:
     """The lines and columns of the parts of one document.
+
+    Attributes:
+        text: the document as the parser has it; positions are indices of it.
+        root: the document's value.
 
     Args:
         text: a text that `read_document` reads as YAML.
@@ -36,10 +40,10 @@ class Positions:
         recorder = _Recorder()
         parser = YamlParser(text.removeprefix("\ufeff"), recorder)
         parser.parse()
-        self._text = parser.text
+        self.text = parser.text
         self._line_ends = [found.start() for found in re.finditer("\n", parser.text)]
         assert recorder.root is not None
-        self._root = recorder.root
+        self.root = recorder.root
 
     def locate(
         self, path: Sequence[str | int], of_key: bool = False, offset: int | None = None
@@ -50,7 +54,7 @@ class Positions:
             path: keys and indices, from the document inwards; where a part is missing, the value around it counts.
             offset: of a character in the value, or in the key, if it is a text.
         """
-        part, position = self._root, self._root.position
+        part, position = self.root, self.root.position
         for index, step in enumerate(path):
             child = part.children.get(step)
             key = part.keys.get(step, -1) if isinstance(step, str) else -1
@@ -61,19 +65,19 @@ class Positions:
             if is_last and offset is not None:
                 text = str(step) if of_key else child.text
                 if text:
-                    position = _inside(self._text, position, text, offset)
+                    position = _inside(self.text, position, text, offset)
             part = child
         line = bisect.bisect_left(self._line_ends, position)
         return line, position - self._line_ends[line - 1]
 
-    def _start(self, part: _Part, key: int) -> int:
+    def _start(self, part: Part, key: int) -> int:
         """The position of a value; for an empty one that of its key or of the text before it."""
         position = part.position
-        if part.text != "" or self._text.startswith(("'", '"', "|", ">"), position):
+        if part.text != "" or self.text.startswith(("'", '"', "|", ">"), position):
             return position
         if key >= 0:
             return key
-        while position > 0 and self._text[position - 1] in " \t\n":
+        while position > 0 and self.text[position - 1] in " \t\n":
             position -= 1
         return position
 
@@ -82,22 +86,22 @@ class _Recorder:
     """Builds the tree of parts from the parser's events, for a document without errors."""
 
     def __init__(self) -> None:
-        self.root: _Part | None = None
-        self.anchors: dict[str, _Part] = {}
-        self.open: list[tuple[_Part, bool]] = []  # collections, and whether they are mappings
+        self.root: Part | None = None
+        self.anchors: dict[str, Part] = {}
+        self.open: list[tuple[Part, bool]] = []  # collections, and whether they are mappings
         self.keys: list[str | None] = []  # for each open mapping the key whose value comes next
 
     def start_document(self, position: int) -> None:
         pass
 
     def scalar(self, text: str, is_plain: bool, properties: Properties, position: int) -> None:
-        self._add(_Part(position, text), properties.anchor)
+        self._add(Part(position, text), properties.anchor)
 
     def alias(self, name: str, position: int) -> None:
         self._add(self.anchors[name], None)
 
     def start(self, collection: dict[str, Any] | list[Any], properties: Properties, position: int) -> None:
-        part = _Part(position)
+        part = Part(position)
         self._add(part, properties.anchor)
         self.open.append((part, isinstance(collection, dict)))
         self.keys.append(None)
@@ -106,7 +110,7 @@ class _Recorder:
         self.open.pop()
         self.keys.pop()
 
-    def _add(self, part: _Part, anchor: str | None) -> None:
+    def _add(self, part: Part, anchor: str | None) -> None:
         if anchor is not None:
             self.anchors[anchor] = part
         if not self.open:

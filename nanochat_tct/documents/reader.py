@@ -47,19 +47,26 @@ def read_workflow(
     Raises:
         DocumentError: the document is not one JSON object, or exceeds a limit.
     """
-    value = _read(text, format, limits, True, complaints)
+    value = read_document(text, format, limits, True, complaints)
     if not isinstance(value, dict):
         raise DocumentError("not-a-mapping", f"the document is a {kind_of(value)}, not a mapping")
     return value
 
 
-def read_document(text: str | bytes, format: Format = "auto", limits: Limits = DEFAULT_LIMITS) -> Any:
+def read_document(
+    text: str | bytes,
+    format: Format = "auto",
+    limits: Limits = DEFAULT_LIMITS,
+    as_github: bool = False,
+    complaints: list[DocumentError] | None = None,
+) -> Any:
     """Parse one document.
 
     Args:
         text: the file's content.
         format: "yaml", "json", or "auto" (JSON if it starts with a brace and parses as JSON, otherwise YAML).
         limits: for the document.
+        as_github, complaints: of YAML, see `read_yaml`.
 
     Returns:
         Its value. Aliases of a YAML anchor are the same Python object: treat it as read-only.
@@ -67,12 +74,6 @@ def read_document(text: str | bytes, format: Format = "auto", limits: Limits = D
     Raises:
         DocumentError: the document is not one JSON value, or exceeds a limit.
     """
-    return _read(text, format, limits, False, None)
-
-
-def _read(
-    text: str | bytes, format: Format, limits: Limits, as_github: bool, complaints: list[DocumentError] | None
-) -> Any:
     size = len(text) if isinstance(text, bytes) else len(text.encode("utf-8", "surrogatepass"))
     if size > limits.max_bytes:
         raise DocumentError("too-large", f"{size} bytes, more than the limit of {limits.max_bytes}")

@@ -102,7 +102,7 @@ _ESCAPE = re.compile(
 )
 # Without groups: in Python 3.11 to 3.13.0 those in a possessive repeat may raise SystemError (cpython#101955).
 _VALID_ESCAPES = re.compile(r"(?:[^\\]++|{}|\\\n)*+".format(re.sub(r"\((?!\?)", "(?:", _ESCAPE.pattern)))
-_ESCAPED = dict(zip('0abtnvfre "/\\N_LP\t', '\0\a\b\t\n\v\f\r\x1b "/\\\x85\xa0\u2028\u2029\t', strict=True))
+ESCAPED = dict(zip('0abtnvfre "/\\N_LP\t', '\0\a\b\t\n\v\f\r\x1b "/\\\x85\xa0\u2028\u2029\t', strict=True))
 # The line ends in quotes with the blanks around them. Other blanks match too, so that each is read only once.
 _LINE_ENDS = re.compile(r"[ \t]*+\n[ \t\n]*+|[ \t]++")
 _ESCAPES_AND_LINE_ENDS = re.compile(rf"{_ESCAPE.pattern}|\\\n[ \t\n]*+|{_LINE_ENDS.pattern}")
@@ -775,7 +775,7 @@ def _unescape(found: re.Match[str]) -> str:
     """The text for a match of _ESCAPES_AND_LINE_ENDS."""
     high, low, byte, short, long, letter = found.groups()
     if letter:
-        return _ESCAPED[letter]
+        return ESCAPED[letter]
     if high:
         return chr(0x10000 + ((int(high, 16) - 0xD800) << 10) + int(low, 16) - 0xDC00)
     if code := byte or short or long:

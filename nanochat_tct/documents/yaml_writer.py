@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nanochat_tct.documents.limits import DEFAULT_LIMITS, SURROGATE, DocumentError, shortened
+from nanochat_tct.documents.yaml_parser import ESCAPED
 
 # Plain scalars that a reader of YAML 1.1 or 1.2 does not read as a string.
 _NOT_A_STRING = re.compile(
@@ -29,17 +30,8 @@ _NEEDS_ESCAPE = re.compile(
     "[^\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 _LONGEST_SIMPLE_KEY = 1000  # YAML allows 1024 characters on one line before the colon
-_ESCAPES = {
-    "\0": "\\0",
-    "\a": "\\a",
-    "\b": "\\b",
-    "\t": "\\t",
-    "\n": "\\n",
-    "\v": "\\v",
-    "\f": "\\f",
-    "\r": "\\r",
-}
-_ESCAPES |= {"\x1b": "\\e", '"': '\\"', "\\": "\\\\", "\x85": "\\N", "\u2028": "\\L", "\u2029": "\\P"}
+# Without the escapes of blanks, slashes and no-break spaces, which need none.
+_ESCAPES = {character: f"\\{letter}" for letter, character in ESCAPED.items() if letter in '0abtnvfre"\\NLP'}
 
 
 def to_yaml(value: Any) -> str:

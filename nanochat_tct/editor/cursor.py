@@ -46,7 +46,9 @@ def find_cursor(text: str, offset: int) -> Cursor | None:
     mark = next(mark for i in range(len(text) + 1) if (mark := f"cursor{i}here") not in text)
     line = text.count("\n", 0, offset)
     deadline = time.thread_time() + MAX_SECONDS
-    for candidates in (_in_the_whole(text, offset, mark), _up_to_cursor(text, offset, mark)):
+    before = text[:offset]
+    up_to_cursor = [f"{before}{mark}:"] * _begins_line(before) + _readings(before, mark)
+    for candidates in (_in_the_whole(text, offset, mark), up_to_cursor):  # what follows may not fit
         for left_out in range(MAX_LINES_LEFT_OUT + 1):
             for candidate in candidates:
                 if time.thread_time() > deadline:
@@ -67,26 +69,16 @@ def _in_the_whole(text: str, offset: int, mark: str) -> list[str]:
     return found + [f"{reading}\n{following}" for reading in _readings(before, mark)]
 
 
-def _up_to_cursor(text: str, offset: int, mark: str) -> list[str]:
-    """The same without what follows, where that does not fit."""
-    before = text[:offset]
-    return [f"{before}{mark}:"] * _begins_line(before) + _readings(before, mark)
-
-
 def _begins_line(before: str) -> bool:
     return _LINE_START.fullmatch(before, before.rfind("\n") + 1) is not None
 
 
 def _readings(before: str, mark: str) -> list[str]:
     """The text up to the cursor with everything closed that is open there."""
-    if _begins_comment(before[before.rfind("\n") + 1 :]):
-        return []
+    if re.search(r"(?:^|[ \t])#", before[before.rfind("\n") + 1 :]):
+        return []  # a comment
     cut = CutText(before)
     return [reading.text.replace(cut.mark, mark) for each in cut.readings for reading in each if reading.cut]
-
-
-def _begins_comment(line: str) -> bool:
-    return re.search(r"(?:^|[ \t])#", line) is not None
 
 
 def _read(text: str, line: int, left_out: int) -> Any:

@@ -43,17 +43,13 @@ def expression_at(cursor: Cursor) -> Expression | None:
         before, opened = "${{ " + before, 0  # a condition is an expression without ${{ }} too
     inside = before[opened + 3 :]
     without_strings = _STRINGS.sub(lambda found: "0" * len(found[0]), inside)
-    if opened < 0 or "}}" in without_strings or _is_in_string(inside):
+    if opened < 0 or "}}" in without_strings or inside.count("'") % 2:
         return None
     found = _CHAIN.search(without_strings)
     if found is None:
         return None
     chain = tuple(re.findall(_NAME, found[1]))
     return Expression(before[: opened + 3 + found.start()], chain, found[2] or "")
-
-
-def _is_in_string(text: str) -> bool:
-    return text.count("'") % 2 == 1
 
 
 def names_after(chain: Sequence[str], path: Path, document: Any, text: str) -> list[str]:

@@ -59,7 +59,7 @@ class WorkflowServer(LanguageServer):
         self.rules = Worker("rules")
         self.model = Worker("model", drops_begun=False)  # it keeps what it has read for the next call
         self.checks: dict[str, asyncio.Task[None]] = {}
-        self.loading: list[asyncio.Task[None]] = []  # the rules, and the checkpoint if there is one
+        self.loading: list[asyncio.Task[object]] = []  # the rules, and the checkpoint if there is one
         self.suggesting: asyncio.Task[list[Completion]] | None = None
 
     @cached_property
@@ -76,12 +76,9 @@ class WorkflowServer(LanguageServer):
 
     def load(self) -> None:
         """Begin to load the rules and the checkpoint, each in its thread."""
-        self.loading = [asyncio.ensure_future(self.rules.call(LOADING, self._load_rules))]
+        self.loading = [asyncio.ensure_future(self.rules.call(LOADING, lambda: self.language))]
         if self.config.checkpoint is not None:
             self.loading.append(asyncio.ensure_future(self._load_checkpoint()))
-
-    def _load_rules(self) -> None:
-        assert self.language
 
     async def _load_checkpoint(self) -> None:
         """Without the time limit of a suggestion: an import that is interrupted cannot be repeated."""

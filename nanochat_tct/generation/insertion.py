@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nanochat_tct.documents import DocumentError, read_workflow, to_yaml
-from nanochat_tct.documents.yaml_parser import Properties, YamlParser
+from nanochat_tct.documents.positions import Positions
 from nanochat_tct.generation.cut import Reading
 from nanochat_tct.tokenizer.prefix import Cut
 
@@ -26,9 +26,8 @@ _INDENTED = re.compile(r"^[^\s#][^\n]*:[ \t]*\n( +)[^\s#-]", re.MULTILINE)
 _decoder = json.JSONDecoder()
 LONGEST = 1000  # characters of a scalar or key; YAML allows keys of 1024
 
-_Part = tuple[
-    bool, list[Any]
-]  # whether it is an array; the complete children, those of objects with their keys
+# Whether it is an array; the complete children, those of objects with their keys
+_Part = tuple[bool, list[Any]]
 
 
 class Unwritable(Exception):
@@ -47,32 +46,6 @@ class _Level:
     column: int
     is_flow: bool
     has_children: bool = True
-
-
-class _Recorder:
-    """Receives the parser's events up to the mark: what is open there, and where its scalar begins."""
-
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
-        self.open: list[tuple[bool, int]] = []  # whether it is an array, and its position
-        self.found: list[tuple[bool, int]] | None = None
-        self.position = 0
-
-    def start_document(self, position: int) -> None:
-        pass
-
-    def scalar(self, text: str, is_plain: bool, properties: Properties, position: int) -> None:
-        if self.found is None and self.mark in text:
-            self.found, self.position = list(self.open), position
-
-    def alias(self, name: str, position: int) -> None:
-        pass
-
-    def start(self, collection: dict[str, Any] | list[Any], properties: Properties, position: int) -> None:
-        self.open.append((isinstance(collection, list), position))
-
-    def end(self) -> None:
-        self.open.pop()
 
 
 class Insertion:
@@ -107,27 +80,23 @@ class Insertion:
         if reading.cut is None:
             raise Unwritable
         self.cut = _path_to_cut(value, self.path)
-        mark = _mark_of(reading.text, text)
-        recorder = _Recorder(mark)
-        parser = YamlParser(reading.text, recorder)
-        parser.parse()
-        whole = parser.text  # what positions are of
-        if recorder.found is None or len(recorder.found) != len(self.path):
-            raise Unwritable
-        for (is_sequence, position), (_, children) in zip(recorder.found, self.path, strict=True):
-            column = position - (whole.rfind("\n", 0, position) + 1)
-            is_flow = whole[position] in "[{"
-            self.levels.append(_Level(is_sequence, column, is_flow, bool(children)))
-        for outer, inner in itertools.pairwise(
-            self.levels
-        ):  # the innermost one says best how the file is indented
-            if not (outer.is_sequence or inner.is_sequence or inner.is_flow) and inner.column > outer.column:
-                self.step = inner.column - outer.column
+        positions = Positions(reading.text)
+        whole = positions.text
+        outer = part = positions.root
+        for is_sequence, children in self.path:  # each ends with what the cut is in
+            column = part.position - (whole.rfind("\n", 0, part.position) + 1)
+            self.levels.append(_Level(is_sequence, column, whole[part.position] in "[{", bool(children)))
+            outer, part = part, next(reversed(part.children.values()))
+        # The innermost mapping says best how the file is indented.
+        for above, below in itertools.pairwise(self.levels):
+            if not (above.is_sequence or below.is_sequence or below.is_flow) and below.column > above.column:
+                self.step = below.column - above.column
         if reading.cut.text == "" and self.cut.kind in ("text", "key"):
-            self.style = whole[recorder.position]
+            begin = next(reversed(outer.keys.values())) if self.cut.kind == "key" else part.position
+            self.style = whole[begin]
             if self.style in "|>":
-                end = whole.index("\n", recorder.position)
-                self.header = whole[recorder.position : end].split("#")[0].strip()
+                end = whole.index("\n", begin)
+                self.header = whole[begin:end].split("#")[0].strip()
                 content = next(line for line in whole[end + 1 :].split("\n") if line.strip())
                 self.block_column = len(content) - len(content.lstrip(" "))
         self.is_on_line = reading.text.startswith(text) or self.cut.kind in ("plain", "literal", "key")
@@ -279,29 +248,28 @@ class _Writer:
         if is_closed:
             self.end_of_line()
 
-    def key(self, token: str) -> None:
+    def begin_child(self) -> _Level:
+        """Go to where the next key or item of the innermost array or object begins."""
         level = self.levels[-1]
-        name, is_closed = _scalar_of(token)
         if level.is_flow:
             self.out += ", " if level.has_children and not self.is_inline else ""
         elif not self.is_inline:
             self.break_line(level.column)
-        self.is_inline = False
         level.has_children = True
+        return level
+
+    def key(self, token: str) -> None:
+        self.begin_child()
+        self.is_inline = False
+        name, is_closed = _scalar_of(token)
         is_on = name == "on" and len(self.levels) == 1
         if is_closed:
             self.out += f"{name if is_on and not self.is_json else self.written(name)}:"
 
     def item(self) -> None:
-        level = self.levels[-1]
-        if level.is_flow:
-            self.out += ", " if level.has_children and not self.is_inline else ""
-        else:
-            if not self.is_inline:
-                self.break_line(level.column)
-            self.out += "- "
+        level = self.begin_child()
+        self.out += "" if level.is_flow else "- "
         self.is_inline = True
-        level.has_children = True
 
     def scalar(self, token: str, is_whole: bool = True) -> None:
         content, is_closed = _scalar_of(token) if token not in ("{}", "[]") else (token, True)
@@ -356,16 +324,14 @@ class _Writer:
             column, self.is_inline = len(self.current_line), True
         else:
             least = parent.column if parent else -1
-            column = least + (self.dash_or_step(is_sequence) if parent else 1)
+            step = self.at.dash_offset if is_sequence else self.at.step
+            column = least + (step if parent else 1)
             if not self.out and not self.at.line.strip() and len(self.at.line) > least:
                 column = len(self.at.line)
             self.is_inline = False
         self.levels.append(_Level(is_sequence, column, False, False))
         if not self.is_inline:
             self.end_of_line()
-
-    def dash_or_step(self, is_sequence: bool) -> int:
-        return self.at.dash_offset if is_sequence else self.at.step
 
     def close(self) -> None:
         level = self.levels.pop()
@@ -403,16 +369,6 @@ def _path_to_cut(value: Any, path: list[_Part]) -> Cut:
     *complete, (name, child) = enumerate(value) if is_array else value.items()
     path.append((is_array, [each if is_array else (key, each) for key, each in complete]))
     return name if isinstance(name, Cut) else _path_to_cut(child, path)
-
-
-def _mark_of(reading: str, text: str) -> str:
-    """The mark that a reading has at the end of a text."""
-    for index in range(len(text) + 1):
-        mark = f"cut{index}here"
-        if mark not in text:
-            assert mark in reading
-            return mark
-    raise AssertionError("a text of finite length has not all marks")
 
 
 def _offset(json_text: str, path: list[_Part], is_value: bool) -> int | None:

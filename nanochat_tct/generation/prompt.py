@@ -2,6 +2,7 @@
 
 import codecs
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -15,13 +16,6 @@ from nanochat_tct.generation.cut import CutText, Reading
 from nanochat_tct.tokenizer import Tokenizer
 
 NEAR = 20  # lines (YAML) or values (JSON) at the end that are dropped one by one
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16, whose mark it begins with
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
 
 
 @dataclass(frozen=True)
@@ -146,17 +140,17 @@ def _longest(text: str, ends: list[int], attempt: Callable[[CutText], Prompt | N
 
 
 def decode(content: bytes, name: str) -> str:
-    """Decode a file as UTF-8, or as its byte-order mark says, without an incomplete last character.
+    """Decode a file in the encoding that its beginning tells, as `documents.decoded` does, without half a character at
+    its end.
 
     Raises:
         UserError: the content is not text in that encoding.
     """
-    mark = next((mark for mark in BYTE_ORDER_MARKS if content.startswith(mark)), b"")
-    encoding = BYTE_ORDER_MARKS.get(mark, "utf-8")
+    encoding = json.detect_encoding(content)
     try:
-        return codecs.getincrementaldecoder(encoding)().decode(content[len(mark) :])
+        return codecs.getincrementaldecoder(encoding)().decode(content)
     except UnicodeDecodeError as error:
-        at = error.start + len(mark)
+        at = len(content) - len(error.object) + error.start
         raise UserError(
             f"{name} is not {encoding[:6].rstrip('-').upper()} text: byte {at} is not valid"
         ) from None

@@ -9,7 +9,7 @@ rotate_and_norm           rotated and normalised queries and keys, and the gradi
 Block sizes, warps and stages were tuned on an H200.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -125,40 +125,28 @@ def grad_of_relu_squared(grad: Tensor, weight: Tensor, squared: Tensor) -> Tenso
     return out
 
 
-class Tiles(NamedTuple):
-    """Tiling of a matrix product: block sizes, warps and stages, and programs per SM."""
-
-    rows: int
-    columns: int
-    inner: int
-    warps: int
-    stages: int
-    programs: int
-
-
-FORWARD = Tiles(128, 256, 64, 8, 3, 1)
-BACKWARD = Tiles(128, 256, 64, 8, 3, 1)
+# The tiling of both matrix products: block sizes, warps, stages; one program on each SM.
+ROWS, COLUMNS, INNER, WARPS, STAGES = 128, 256, 64, 8, 3
 
 
 def _launch(x: Tensor, weight: Tensor, squared: Tensor, out: Tensor, is_backward: bool) -> None:
-    tiles = BACKWARD if is_backward else FORWARD
-    num_programs = tiles.programs * torch.cuda.get_device_properties(x.device).multi_processor_count
-    block_of_weight = [tiles.inner, tiles.columns] if is_backward else [tiles.columns, tiles.inner]
-    half = [tiles.rows, tiles.columns // 2]
+    num_programs = torch.cuda.get_device_properties(x.device).multi_processor_count
+    block_of_weight = [INNER, COLUMNS] if is_backward else [COLUMNS, INNER]
+    half = [ROWS, COLUMNS // 2]
     _matmul_relu_squared[(num_programs,)](
-        TensorDescriptor.from_tensor(x, [tiles.rows, tiles.inner]),
+        TensorDescriptor.from_tensor(x, [ROWS, INNER]),
         TensorDescriptor.from_tensor(weight, block_of_weight),
         TensorDescriptor.from_tensor(squared, half),
         TensorDescriptor.from_tensor(out, half),
         *(out.size(0), out.size(1), x.size(1)),
         IS_BACKWARD=is_backward,
-        BLOCK_ROWS=tiles.rows,
-        BLOCK_COLUMNS=tiles.columns,
-        BLOCK_INNER=tiles.inner,
+        BLOCK_ROWS=ROWS,
+        BLOCK_COLUMNS=COLUMNS,
+        BLOCK_INNER=INNER,
         GROUP=8,
         NUM_PROGRAMS=num_programs,
-        num_warps=tiles.warps,
-        num_stages=tiles.stages,
+        num_warps=WARPS,
+        num_stages=STAGES,
     )
 
 

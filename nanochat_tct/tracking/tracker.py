@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nanochat_tct.errors import UserError
@@ -28,11 +29,7 @@ class Tracker:
         run_dir: Path,
         log_dir: Path | None = None,
         say: Callable[[str], None] = print,
-        tensorboard: bool = False,
-        wandb: str = "off",
-        wandb_project: str = "nanochat-tct",
-        wandb_run_name: str | None = None,
-        config: dict[str, Any] | None = None,
+        config: Mapping[str, Any] = MappingProxyType({}),
         first_iter: int = 0,
         varied: Mapping[str, Any] | None = None,
     ) -> None:
@@ -40,8 +37,8 @@ class Tracker:
         run_dir: for metrics.jsonl, from which entries after first_iter are removed.
         log_dir: for the TensorBoard events and W&B's folder.
         say: prints a line.
-        wandb: online, offline or off (`wandb_mode` resolves "auto").
-        config: shown by W&B, and its hyperparameters by TensorBoard, so it must hold no secrets.
+        config: the run's settings. `tensorboard` and `wandb` (online, offline or off; `wandb_mode` resolves "auto")
+            choose sinks. W&B shows all of them, and TensorBoard the hyperparameters, so it must hold no secrets.
         first_iter: iters done before, if the run is resumed.
         varied: other settings that a sweep varies, with this run's values; TensorBoard shows them first.
         """
@@ -53,15 +50,15 @@ class Tracker:
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed by close)
         self._board: Any = None
         self._wandb: Any = None
-        if tensorboard:
+        if config.get("tensorboard"):
             from torch.utils.tensorboard import SummaryWriter
 
             assert log_dir is not None
             self._board = SummaryWriter(str(log_dir), purge_step=first_iter + 1 if first_iter else None)
-            self._write_hyperparameters(config or {}, varied or {})
-        if wandb != "off":
+            self._write_hyperparameters(config, varied or {})
+        if config.get("wandb", "off") != "off":
             assert log_dir is not None
-            self._wandb = _start_wandb(wandb, wandb_project, wandb_run_name, run_dir, log_dir, config or {})
+            self._wandb = _start_wandb(run_dir, log_dir, config)
 
     def iteration(self, metrics: dict[str, Any]) -> None:
         """`iter loss lr grad_norm tokens_per_second mfu cost_usd eta_seconds skipped_iters`."""
@@ -155,9 +152,7 @@ def _is_logged_in() -> bool:
     return False
 
 
-def _start_wandb(
-    mode: str, project: str, name: str | None, run_dir: Path, log_dir: Path, config: dict[str, Any]
-) -> Any:
+def _start_wandb(run_dir: Path, log_dir: Path, config: Mapping[str, Any]) -> Any:
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else W&B sends reports of its own crashes
     import wandb
 
@@ -166,19 +161,20 @@ def _start_wandb(
         id_file.write_text(uuid.uuid4().hex[:8])
     run_id = id_file.read_text()
     log_dir.mkdir(parents=True, exist_ok=True)
+    mode = config["wandb"]
     # Only our own metrics leave the process: no console output, no data about the machine, no code.
     settings = wandb.Settings(
         console="off", silent=mode == "offline", x_disable_meta=True, disable_git=True, save_code=False
     )
     try:
         run = wandb.init(
-            project=project,
-            name=name,
+            project=config["wandb_project"],
+            name=config["wandb_run_name"],
             id=run_id,
             resume="allow" if mode == "online" else None,
             dir=str(log_dir),
             mode="online" if mode == "online" else "offline",
-            config=config,
+            config=dict(config),
             settings=settings,
         )
     except wandb.Error as error:

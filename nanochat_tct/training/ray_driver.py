@@ -92,6 +92,8 @@ def with_retries(
     """
     from ray.train import WorkerGroupError
 
+    from nanochat_tct.training.ray_worker import Preempted
+
     while True:
         before = iters_saved(config)
         try:
@@ -105,7 +107,8 @@ def with_retries(
             if latest > before:
                 say(f"workers were lost several times, but iter {latest} was reached: going on")
                 continue
-            if not were_lost(failures):
+            # What others raise after a loss is a consequence of it.
+            if not any(is_lost_worker(each) or isinstance(each, Preempted) for each in failures):
                 raise
             raise WorkersLost(
                 f"workers were lost more than --max-failures {config.max_failures} times in a row; the "
@@ -116,13 +119,6 @@ def with_retries(
 def iters_saved(config: ResolvedConfig) -> int:
     """Iters done at the run's latest checkpoint, wherever the workers wrote it."""
     return checkpoint.latest_step(remote_run.pull(config.run_place))
-
-
-def were_lost(failures: list[Exception]) -> bool:
-    """Whether some worker was lost without an error of its own; what the others raise then is a consequence."""
-    from nanochat_tct.training.ray_worker import Preempted
-
-    return any(is_lost_worker(failure) or isinstance(failure, Preempted) for failure in failures)
 
 
 def make_trainer(

@@ -49,7 +49,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         threading.Thread(target=poll_driver, args=(channel, reasons), daemon=True).start()
 
     def stop_reason() -> str | None:
-        return reasons[0] if reasons else preemption(worker)
+        return reasons[0] if reasons else preemption_reason(worker.rank, ray_compat.is_preempted())
 
     put = channel.put.remote
     try:
@@ -78,11 +78,6 @@ def this_worker(use_gpu: bool) -> Worker:
     device = ray.train.torch.get_device() if use_gpu else torch.device("cpu")
     set_up_device(device, context.get_local_world_size())
     return Worker(context.get_world_rank(), context.get_world_size(), device)
-
-
-def preemption(worker: Worker) -> str | None:
-    """Why this worker should save and leave, for Ray to start it elsewhere; None while nothing asks for that."""
-    return preemption_reason(worker.rank, ray_compat.is_preempted())
 
 
 def poll_driver(channel: Any, reasons: list[str]) -> None:

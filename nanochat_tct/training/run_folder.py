@@ -90,7 +90,7 @@ def write_run_folder(run_dir: Path, config: ResolvedConfig, samples: list[Sample
     names = list(dict.fromkeys(name for entry in entries for name in entry))
     columns = {name: pa.array([entry.get(name) for entry in entries]) for name in names}
     pyarrow.parquet.write_table(pa.table(columns), run_dir / METRICS_TABLE)
-    plot([run_dir], run_dir / CURVE)
+    plot(run_dir.name, entries, run_dir / CURVE)
     if samples:
         shutil.rmtree(run_dir / SAMPLES, ignore_errors=True)
         (run_dir / SAMPLES).mkdir()

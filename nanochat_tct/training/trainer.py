@@ -192,7 +192,14 @@ class Trainer:
         seed_worker(config.seed, step, worker)
         if previous is not None:
             self.restore(previous)
-        self.tracker = start_tracker(config, self.reporter, step) if worker.is_first else None
+        self.tracker: Tracker | None = None
+        if worker.is_first:
+            log_dir, run_dir, say = (
+                Path(config.log_dir, config.run_name),
+                local_path(config.run_place),
+                self.say,
+            )
+            self.tracker = Tracker(run_dir, log_dir, say, to_dict(config), step, self.reporter.varied)
         self.saver = BackgroundSaver(config.run_place)
         self.batches: Generator[tuple[Batch, int], None, None] | None = None
         if self.reporter.is_restart:
@@ -486,20 +493,3 @@ def read_ahead(read: Callable[[int], Read], steps: range) -> Generator[Read, Non
             coming = thread.submit(read, step)
             yield done
         yield coming.result()
-
-
-def start_tracker(config: ResolvedConfig, reporter: Reporter, step: int) -> Tracker:
-    """Start the run's tracker, on rank 0."""
-    log_dir = Path(config.log_dir) / config.run_name
-    return Tracker(
-        local_path(config.run_place),
-        log_dir,
-        reporter.say,
-        config.tensorboard,
-        config.wandb,
-        config.wandb_project,
-        config.wandb_run_name,
-        to_dict(config),
-        step,
-        reporter.varied,
-    )

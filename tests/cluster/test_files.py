@@ -1,6 +1,5 @@
 """The cluster files without a cloud: Ray's checks, AWS's service model, moto's AWS, the doctor."""
 
-import copy
 import os
 import re
 import subprocess
@@ -10,23 +9,21 @@ from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft202012Validator
 
 from nanochat_tct import doctor as doctor_command
 from nanochat_tct.cli import main
 from nanochat_tct.cluster_file import cluster_spec, fields_to_fill, is_kuberay, read_cluster_file, strings
 from nanochat_tct.doctor import DoctorConfig
+from nanochat_tct.ray_compat import validated_cluster
 from tests.support.cluster_files import ALL, AWS, FOR_RAY_UP, filled, original, path_of, start_commands
 from tests.support.commands import REPOSITORY
 from tests.test_setup import pins
 
 
 def prepared(path: Path) -> dict[str, Any]:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = prepare_config(read_cluster_file(path))
-    validate_config(config)
-    return config
+    """A file as `ray up` completes it."""
+    return validated_cluster(read_cluster_file(path))
 
 
 @pytest.fixture
@@ -70,44 +67,12 @@ def test_ray_takes_them(name: str, tmp_path: Path) -> None:
         assert config[f"{kind}_setup_commands"] == wanted
 
 
-def test_ray_refuses_an_unknown_key(tmp_path: Path) -> None:
-    path = filled("a100", tmp_path)
-    path.write_text(path.read_text() + "idle_timeout: 3\n")
-    with pytest.raises(ValidationError, match="idle_timeout"):
-        prepared(path)
-
-
-def run_instances(node_type: dict[str, Any]) -> dict[str, Any]:
-    """What Ray's AWS provider gives to RunInstances for a node type."""
-    request = copy.deepcopy(node_type["node_config"])
-    subnets = request.pop("SubnetIds", None)
-    if "NetworkInterfaces" not in request:
-        request["SubnetId"] = subnets[0]
-    return {**request, "MinCount": 1, "MaxCount": 1}
-
-
-@pytest.mark.parametrize("name", AWS)
-def test_node_config_is_in_the_service_model(name: str, tmp_path: Path) -> None:
-    import botocore.session
-    from botocore.validate import ParamValidator
-
-    ec2 = botocore.session.get_session().get_service_model("ec2")
-    shape = ec2.operation_model("RunInstances").input_shape
-
-    def problems(request: dict[str, Any]) -> str:
-        return ParamValidator().validate(request, shape).generate_report()
-
-    for node_type in prepared(filled(name, tmp_path))["available_node_types"].values():
-        request = run_instances(node_type)
-        assert problems(request) == ""
-        assert "InstanceTyp" in problems({**request, "InstanceTyp": "p4d.24xlarge"}), "the check checks"
-
-
 @pytest.mark.parametrize("name", AWS)
 def test_ray_starts_head_and_workers_at_moto(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ray's own bootstrap and node provider, against moto's AWS: the machines that one would pay for."""
+    """Ray's own bootstrap and node provider, against moto's AWS: the machines that one would pay for. boto3 refuses
+    what is not in the service's model."""
     import boto3
     from moto import mock_aws
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider

@@ -40,12 +40,6 @@ def test_every_token_keeps_its_mask(taken: list[bool]) -> None:
     assert numbered(taken) == expected
 
 
-def test_bits_are_sent_once_a_part() -> None:
-    senders = [MaskSender() for _ in PARTS]
-    sent = [sender.send(masks)[1] for sender, part in zip(senders, PARTS, strict=True) for masks in part]
-    assert sent == [A + B, C, B + D, A + C]
-
-
 def test_masks_without_an_id_allow_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mask_table, "MAX_MASKS", 3)
     anything = b"\xff\xff"

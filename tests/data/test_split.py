@@ -10,7 +10,7 @@ import pytest
 from nanochat_tct.data.encode import encode_document
 from nanochat_tct.data.prepare import split_warnings
 from nanochat_tct.data.repository import owner_of
-from nanochat_tct.data.split import assign, normal_hash, split_documents
+from nanochat_tct.data.split import assign, group_digest, normal_hash, split_documents
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter
 from nanochat_tct.data.windows import Windows
@@ -93,6 +93,12 @@ def test_documents_of_one_owner_are_split_one_by_one(tmp_path: Path) -> None:
     assert "all documents are of one owner (me), so they are split one by one" in warning
     two = write(tmp_path / "two", [("me/a", workflow(0)), ("me/b", workflow(1))])
     assert len(two.split("train")) == len(two.split("val")) == 1
+
+
+def test_a_larger_fraction_moves_documents_one_way_only() -> None:
+    digests = [group_digest(None, index.to_bytes(32, "big"), 0) for index in range(5000)]
+    assert 0.77 < assign(digests, 0.8).mean() < 0.83
+    assert not (assign(digests, 0.5) & ~assign(digests, 0.8)).any()
 
 
 def test_assign_takes_0_and_1_at_their_word() -> None:

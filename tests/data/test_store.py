@@ -9,7 +9,6 @@ import pyarrow.parquet
 import pytest
 
 from nanochat_tct.data.encode import EncodedDocument, encode_document
-from nanochat_tct.data.split import assign, group_digest
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, write_store
 from nanochat_tct.documents import json_bytes
@@ -120,22 +119,6 @@ def test_duplicates_and_rejections(tmp_path: Path) -> None:
     assert store.manifest["counts"]["rejected_by_reason"] == {"yaml-syntax": 1}
     rejected = pyarrow.parquet.read_table(tmp_path / "store" / "rejected.parquet").to_pylist()
     assert rejected == [{"source": "c", "repo": None, "reason": "yaml-syntax", "message": "line 1: no"}]
-
-
-def test_split_keeps_repositories_together_and_is_stable() -> None:
-    def splits(repo: str | None, train_split: float) -> list[str]:
-        is_train = assign([group_digest(repo, hash_, 0) for hash_ in hashes], train_split)
-        return ["train" if train else "val" for train in is_train]
-
-    hashes = [index.to_bytes(32, "big") for index in range(5000)]
-    by_content = splits(None, 0.8)
-    assert 0.77 < by_content.count("train") / 5000 < 0.83
-    assert len(set(splits("a/b", 0.8))) == 1
-    smaller = splits(None, 0.5)
-    pairs = set(zip(smaller, by_content, strict=True))
-    assert ("train", "val") not in pairs, "a larger fraction moves documents one way only"
-    assert set(splits(None, 1.0)) == {"train"}
-    assert set(splits(None, 0.0)) == {"val"}
 
 
 class Interrupted(Exception):

@@ -8,8 +8,9 @@ from torch import Tensor
 from nanochat_tct.model import fused
 from nanochat_tct.model.config import GPTConfig
 from nanochat_tct.model.fused import heads, relu_squared_mlp
-from nanochat_tct.model.gpt import GPT, norm
+from nanochat_tct.model.gpt import norm
 from nanochat_tct.model.rotary import rotary_tables, rotate
+from tests.support.models import untrained_model
 
 
 def formula(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
@@ -58,10 +59,7 @@ def test_a_model_with_it_learns_the_same(
         )
     for is_fused in (False, True):
         config = GPTConfig(vocab_size=64, context_size=32, n_layer=2, n_head=2, n_embd=32)
-        model = GPT(config, checkpoint_activations=checkpoint_activations)
-        for parameter in model.parameters():
-            with torch.no_grad():
-                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+        model = untrained_model(config, std=0.1, checkpoint_activations=checkpoint_activations)
         if is_compiled:
             model.compile()
         for block in model.blocks:

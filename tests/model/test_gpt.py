@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,25 +12,14 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model import gpt
 from nanochat_tct.model.config import GPTConfig
 from nanochat_tct.model.gpt import GPT, attend, attention_mask, block_mask
-from nanochat_tct.model.loss import TokenMask
+from tests.support.models import untrained_model
 
 VOCAB = 64
 CONFIG = GPTConfig(vocab_size=VOCAB, context_size=32, n_layer=2, n_head=2, n_embd=32)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def random_model(config: GPTConfig = CONFIG, seed: int = 0, **options: bool) -> GPT:
-    """A model whose zero projections are filled too, so that every layer counts."""
-    model = GPT(config, seed=seed, **options)
-    generator = torch.Generator().manual_seed(seed + 1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.2, generator=generator)
-    return model.eval()
+def random_model(config: GPTConfig = CONFIG) -> GPT:
+    return untrained_model(config, std=0.2).eval()
 
 
 def row(*documents: tuple[int, int], seed: int = 0) -> Tensor:
@@ -191,26 +179,6 @@ def test_bf16_autocast_is_close_and_keeps_float32_gradients() -> None:
     )
 
 
-def test_learns_a_few_rows_by_heart() -> None:
-    model = GPT(CONFIG)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(0, VOCAB, (4, 32), generator=generator)
-    tokens[:, 0] = VOCAB
-    tokens[1, 9] = tokens[2, 20] = VOCAB
-    targets = tokens.roll(-1, dims=1)
-    targets[targets >= VOCAB] = -1
-    targets[:, -1] = -1
-    targets[tokens >= VOCAB] = -1  # what comes first in a document cannot be known
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    count = int((targets >= 0).sum())
-    for _ in range(100):
-        optimizer.zero_grad()
-        nats = model(tokens, targets)
-        (nats / count).backward()
-        optimizer.step()
-    assert nats.item() / count < 0.05
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -226,26 +194,3 @@ def test_learns_a_few_rows_by_heart() -> None:
 def test_impossible_shapes_are_refused(changes: dict[str, int], says: str) -> None:
     with pytest.raises(UserError, match=says):
         GPTConfig(**changes)  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("is_masked", [False, True])
-def test_compiled_is_the_same_model(is_masked: bool) -> None:
-    tokens = row((0, 10), (0, 8))
-    targets = tokens.clamp(max=VOCAB - 1)
-    legal = None
-    if is_masked:
-        allowed = np.random.default_rng(0).random((targets.numel(), VOCAB)) < 0.5
-        allowed[np.arange(targets.numel()), targets.flatten()] = True
-        mask_ids = torch.arange(targets.numel()).view_as(targets)
-        legal = TokenMask(mask_ids, torch.from_numpy(np.packbits(allowed, axis=1)))
-    model = random_model()
-    plain = model(tokens, targets, legal=legal)
-    expected = torch.autograd.grad(plain, list(model.parameters()))
-    model.compile()
-    compiled = model(tokens, targets, legal=legal)
-    torch.testing.assert_close(compiled, plain)
-    for gradient, wanted in zip(
-        torch.autograd.grad(compiled, list(model.parameters())), expected, strict=True
-    ):
-        torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-3)

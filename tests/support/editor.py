@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -14,6 +15,16 @@ from pygls.lsp.client import LanguageClient
 
 URI = "file:///repository/.github/workflows/ci.yml"
 PATIENCE = 120  # seconds, on a machine that is busy
+
+
+def asynchronous(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """A test with `async` as pytest takes it; it has an end."""
+
+    @functools.wraps(test)
+    def run(*arguments: Any, **named: Any) -> None:
+        asyncio.run(asyncio.wait_for(test(*arguments, **named), 2 * PATIENCE))
+
+    return run
 
 
 class Editor(LanguageClient):

@@ -90,8 +90,8 @@ def two_workers(**head: Any) -> Iterator[TwoWorkers]:
         cluster.cluster.shutdown()
 
 
-def wait_for(what: Callable[[], bool], process: "subprocess.Popen[bytes]", folder: Path) -> float:
-    """Seconds until something is so, while the process runs."""
+def wait_for(what: Callable[[], object], process: Any, folder: Path) -> float:
+    """Seconds until something is so, while a process like Popen runs that prints to `folder`/printed."""
     begin = time.monotonic()
     while not what():
         printed = folder / "printed"

@@ -24,14 +24,14 @@ def workflow(index: int) -> dict[str, Any]:
     }
 
 
-def untrained_model(config: GPTConfig = CONFIG) -> GPT:
-    """Weights such that the logits differ from token to token and place to place."""
+def untrained_model(config: GPTConfig = CONFIG, std: float = 0.3, **options: bool) -> GPT:
+    """Weights such that every layer counts, and the logits differ from token to token and position to position."""
     torch.set_num_threads(1)
-    model = GPT(config)
+    model = GPT(config, **options)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.normal_(std=0.3, generator=generator)
+            parameter.normal_(std=std, generator=generator)
     return model
 
 

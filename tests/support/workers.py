@@ -79,48 +79,29 @@ def _merged(old: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in new.items() if value is not None}
 
 
-def small_config(data_dir: Path, folder: Path, **changes: Any) -> ResolvedConfig:
-    """The config of a model that trains in a second."""
-    settings: dict[str, Any] = {
+SMALL: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context_size": 32, "batch_size": 4}
+SMALL |= {"run_name": "run", "wandb": "off", "tensorboard": False}
+
+
+def places(data_dir: Path, folder: Path) -> dict[str, str]:
+    """The settings for what a run reads and writes, the latter in `folder`."""
+    return {
         "data_dir": str(data_dir),
         "checkpoint_dir": str(folder / "checkpoints"),
         "log_dir": str(folder / "logs"),
-        "run_name": "run",
-        "n_layer": 2,
-        "n_head": 2,
-        "n_embd": 16,
-        "context_size": 32,
-        "max_iters": 12,
-        "eval_interval": 6,
-        "save_interval": 4,
-        "log_interval": 1,
-        "eval_iters": 2,
-        "batch_size": 4,
-        "num_workers": 1,
-        "wandb": "off",
-        "tensorboard": False,
-        "learning_rate": 0.01,
     }
+
+
+def small_config(data_dir: Path, folder: Path, **changes: Any) -> ResolvedConfig:
+    """The config of a model that trains in a second."""
+    length = {"max_iters": 12, "eval_interval": 6, "save_interval": 4, "log_interval": 1, "eval_iters": 2}
+    settings = {**SMALL, **length, "num_workers": 1, "learning_rate": 0.01, **places(data_dir, folder)}
     return make_plan(TrainConfig(**{**settings, **changes})).config
 
 
 def small_run(data_dir: Path, folder: Path, **changes: object) -> list[str]:
     """The command `train` for such a model; what it writes is in `folder`."""
-    settings: dict[str, object] = {
-        "data_dir": data_dir,
-        "checkpoint_dir": folder / "checkpoints",
-        "log_dir": folder / "logs",
-        "run_name": "run",
-        "n_layer": 2,
-        "n_head": 2,
-        "n_embd": 16,
-        "context_size": 32,
-        "batch_size": 4,
-        "eval_iters": 1,
-        "num_samples": 0,
-        "wandb": "off",
-        "tensorboard": False,
-    }
+    settings = {**SMALL, "eval_iters": 1, "num_samples": 0, **places(data_dir, folder)}
     return ["train", *flags(**{**settings, **changes})]
 
 

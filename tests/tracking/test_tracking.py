@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nanochat_tct.errors import UserError
-from nanochat_tct.tracking import plot
 from nanochat_tct.tracking.line import duration, evaluation_line, log_line
 from nanochat_tct.tracking.tracker import HYPERPARAMETERS, SHOWN_AT_FIRST, Tracker, read_metrics, wandb_mode
 from nanochat_tct.training.speed import CostMeter
@@ -69,8 +67,8 @@ def test_wandb_and_tensorboard_carry_the_same_numbers(tmp_path: Path) -> None:
     script = (
         "import json, sys; from pathlib import Path; from nanochat_tct.tracking.tracker import Tracker\n"
         "folder = Path(sys.argv[1]); numbers, evaluation = json.loads(sys.argv[2])\n"
-        "tracker = Tracker(folder / 'run', folder / 'log', tensorboard=True, wandb='offline',\n"
-        "    config={'seed': 1, 'beta1': 0.9, 'learning_rate': 0.01})\n"
+        "tracker = Tracker(folder / 'run', folder / 'log', config={'tensorboard': True, 'wandb': 'offline',\n"
+        "    'wandb_project': 'a', 'wandb_run_name': 'b', 'seed': 1, 'beta1': 0.9, 'learning_rate': 0.01})\n"
         "tracker.iteration(numbers); tracker.evaluation(evaluation); tracker.close()"
     )
     key = "0123456789abcdef0123456789abcdef01234567"
@@ -101,7 +99,7 @@ def test_wandb_and_tensorboard_carry_the_same_numbers(tmp_path: Path) -> None:
 def test_tensorboard_shows_at_first_what_a_sweep_varies(tmp_path: Path) -> None:
     config = dict.fromkeys((*HYPERPARAMETERS, "warmup_iters"), 1)
     varied = {"dropout": 0.1, "warmup_share": 0.2}
-    Tracker(tmp_path / "run", tmp_path, tensorboard=True, config=config, varied=varied).close()
+    Tracker(tmp_path / "run", tmp_path, config=config | {"tensorboard": True}, varied=varied).close()
     [board] = tmp_path.glob("events.out.tfevents.*")
     shown, _ = tensorboard_hyperparameters(board)
     assert list(shown)[:SHOWN_AT_FIRST] == ["dropout", "learning_rate", "n_embd", "n_layer", "warmup_share"]
@@ -177,15 +175,3 @@ def test_wandb_is_online_only_when_logged_in(monkeypatch: Any, tmp_path: Path) -
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password x\n")
     (tmp_path / ".netrc").chmod(0o600)
     assert wandb_mode("auto") == "online"
-
-
-def test_plot(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    tracker = Tracker(run, say=lambda line: None)
-    tracker.iteration(ITER)
-    tracker.evaluation(EVALUATION)
-    tracker.close()
-    assert plot.command([str(run), "--output", str(tmp_path / "loss.png")]) == 0
-    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(UserError, match="no metrics"):
-        plot.command([str(tmp_path)])

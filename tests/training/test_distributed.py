@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.evaluation.loss import batch_sums, evaluation_batches
-from nanochat_tct.model.gpt import GPT, block_mask
+from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import masks_on
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
@@ -19,6 +19,7 @@ from nanochat_tct.training import trainer
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import Worker
 from nanochat_tct.training.micro_batch import MicroSteps
+from tests.support.models import untrained_model
 from tests.support.workers import (
     CPU,
     batches,
@@ -175,10 +176,7 @@ def test_saved_activations_or_not_the_gradient_is_the_same(data_dir: Path, tmp_p
     rows = Windows(TokenStore.open(data_dir), "train", 32).get_masked(np.arange(4))
     results = []
     for is_saving in (False, True):
-        model = GPT(config.model(), checkpoint_activations=is_saving)
-        for parameter in model.parameters():
-            with torch.no_grad():
-                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+        model = untrained_model(config.model(), std=0.05, checkpoint_activations=is_saving)
         inputs: list[int] = []
         model.blocks[0].attention.register_forward_hook(lambda *arguments, inputs=inputs: inputs.append(1))
         micro = MicroSteps(model, config, Worker(0, 1, CPU), 4, load_tokenizer().pad_token())
@@ -189,22 +187,3 @@ def test_saved_activations_or_not_the_gradient_is_the_same(data_dir: Path, tmp_p
     assert saving_loss == loss and saving_norm == norm
     for one, other in zip(gradients, saving_gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
-
-
-def test_the_block_mask_of_cuda_allows_what_the_dense_mask_of_cpu_allows(data_dir: Path) -> None:
-    rows = Windows(TokenStore.open(data_dir), "train", 256).get(np.arange(3))
-    tokens = torch.from_numpy(rows[:, :-1])
-    starts = tokens >= 8192
-    assert int(starts.sum()) > 6  # rows of several documents
-    documents = starts.cumsum(dim=1)
-    dense = (documents[:, :, None] == documents[:, None, :]).tril()  # (B, T, T)
-    mask = block_mask(tokens, 8192)
-    row, query, key = torch.meshgrid(torch.arange(3), torch.arange(256), torch.arange(256), indexing="ij")
-    allowed = mask.mask_mod(row, torch.zeros_like(row), query, key)
-    assert torch.equal(allowed, dense)
-    # Blocks that are skipped hold nothing that is allowed.
-    size = mask.BLOCK_SIZE[0]
-    needed = (
-        dense.unfold(1, size, size).unfold(2, size, size).any(dim=-1).any(dim=-1)
-    )  # (B, T / size, T / size)
-    assert torch.equal(mask.to_dense()[:, 0].bool(), needed)

@@ -25,6 +25,7 @@ from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
 from nanochat_tct.training.optim import make_optimizers, step_if
 from nanochat_tct.training.token_parts import token_parts
 from tests.support.commands import flags, run_cli, run_python
+from tests.support.models import untrained_model
 from tests.support.workers import CPU, changed, checkpoint_of, losses, small_config, train_alone
 
 pytestmark = [
@@ -58,10 +59,7 @@ def test_loss_and_gradients_are_those_of_a_cpu(data_dir: Path, is_masked: bool) 
     targets = torch.from_numpy(targets_of(rows, store.vocab_size, tokenizer.pad_token()))
     results = []
     for device in (CPU, GPU):
-        model = GPT(GPTConfig(context_size=256, n_layer=2, n_head=2, n_embd=64))
-        for parameter in model.parameters():
-            with torch.no_grad():
-                parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+        model = untrained_model(GPTConfig(context_size=256, n_layer=2, n_head=2, n_embd=64), std=0.1)
         model.to(device)
         if device == GPU:
             model.compile()
@@ -180,10 +178,7 @@ def test_several_ways_to_start_it_train_the_same(data_dir: Path, tmp_path: Path)
 
 def test_generation_is_that_of_a_cpu() -> None:
     tokenizer = load_tokenizer()
-    model = GPT(GPTConfig(context_size=128, n_layer=2, n_head=2, n_embd=64))
-    for parameter in model.parameters():
-        with torch.no_grad():
-            parameter.normal_(std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+    model = untrained_model(GPTConfig(context_size=128, n_layer=2, n_head=2, n_embd=64), std=0.1)
     written = []
     for device in (CPU, GPU):
         samples = dict(generate_tokens(model.to(device), tokenizer, [], 20, SamplingConfig(max_tokens=60)))

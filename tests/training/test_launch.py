@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from nanochat_tct.training import torchrun
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.ray_driver import worker_resources
 from tests.support.commands import Finished, assert_user_error, run_cli, run_python
+from tests.support.killed_node import wait_for
 from tests.support.workers import ForkedProcess, descendants, sign, small_run, small_store
 
 pytestmark = pytest.mark.processes
@@ -132,14 +132,6 @@ def test_two_workers_on_local_ray(
     assert not re.search(r"^waiting .* free \(", printed, re.MULTILINE)  # nothing was ever lacking
     again = run_here(*arguments(data_dir, short.folder, max_iters=FEW))
     assert again.code == 0 and "nothing to do" in again.stdout, again.stderr
-
-
-def wait_for(what: Callable[[], object], process: Any, folder: Path) -> None:
-    """Come back when something is so, while the process runs."""
-    deadline = time.monotonic() + 240
-    while not what():
-        assert process.poll() is None and time.monotonic() < deadline, (folder / "printed").read_text()
-        time.sleep(0.02)
 
 
 def wait_for_iter(iters: int, process: Any, folder: Path) -> None:

@@ -21,6 +21,7 @@ from nanochat_tct.training.config import GLOBAL_BATCH, TrainConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import FILE, MicroSteps, out_of_memory
 from tests.support.commands import REPOSITORY
+from tests.support.models import untrained_model
 from tests.support.workers import CPU, checkpoint_of, losses, small_config, train_alone, train_together
 
 pytestmark = pytest.mark.processes
@@ -46,10 +47,7 @@ def test_halved_in_the_middle_of_an_iter_the_gradient_is_the_same(data_dir: Path
     said: list[str] = []
     results = []
     for holds in (7, 2):
-        model = GPT(config.model())
-        for parameter in model.parameters():
-            with torch.no_grad():
-                parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+        model = untrained_model(config.model(), std=0.05)
         # The first micro-step still fits: its gradient is there already when the second runs out.
         model.blocks[1].mlp.register_forward_hook(Full(holds, calls_before=1))
         micro = MicroSteps(model, config, Worker(0, 1, CPU), 14, pad, say=said.append)

@@ -16,7 +16,6 @@ from nanochat_tct.training.optim import (
     make_optimizers,
     orthogonalized,
     set_learning_rate,
-    step_if,
 )
 from nanochat_tct.training.token_parts import SparseMatrix, token_parts
 
@@ -163,15 +162,6 @@ def test_the_device_decides_whether_a_step_is_taken(is_compiled: bool) -> None:
     ):
         torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
         assert (weight - before).abs().max() > 0.01
-
-
-def test_all_optimizers_step_or_none() -> None:
-    weight = torch.nn.Parameter(torch.ones(4, 4))
-    optimizers = [torch.optim.SGD([weight], lr=1.0)]
-    for is_good, value in ((False, 1.0), (True, 0.0)):
-        weight.grad = torch.ones(4, 4)
-        step_if(torch.tensor(is_good), optimizers)
-        assert weight.grad is None and (weight == value).all()
 
 
 def test_tokens_learn_less_for_themselves_the_more_often_they_are_seen() -> None:

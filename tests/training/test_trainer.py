@@ -27,11 +27,12 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import trainer
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
-from nanochat_tct.training.distributed import StoppedTogether, Worker, shard_range
+from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import MicroSteps
 from nanochat_tct.training.optim import set_learning_rate
 from nanochat_tct.training.plan import make_plan
 from nanochat_tct.training.trainer import Reporter
+from tests.support.models import untrained_model
 from tests.support.workers import (
     CPU,
     batches,
@@ -271,10 +272,7 @@ def test_gradients_are_of_the_mean_over_all_targets(data_dir: Path, tmp_path: Pa
     windows = Windows(TokenStore.open(data_dir), "train", 32)
     rows = windows.get(np.arange(6))
     rows[0, 3:] = rows[1, 2:] = rows[4, 30:] = pad  # uneven
-    model, reference = GPT(config.model()), GPT(config.model())
-    for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
-        with torch.no_grad():
-            other.copy_(parameter.normal_(std=0.05))
+    model, reference = (untrained_model(config.model(), std=0.05) for _ in range(2))
     micro = MicroSteps(model, config, Worker(0, 1, CPU), 6, pad)
     _, loss, norm, _ = micro.gradients(micro.load(MaskedRows(rows))).wait()
     targets = torch.from_numpy(targets_of(rows, 8192, pad))
@@ -317,14 +315,6 @@ def test_without_masks_it_is_said_once(data_dir: Path, tmp_path: Path) -> None:
     assert not any("masks" in line for line in lines)
     with pytest.raises(UserError, match="mask_illegal"):
         small_config(data_dir, tmp_path / "with", mask_illegal=False)
-
-
-def test_the_global_batch_is_shared_whole() -> None:
-    for total in (1, 7, 24, 32):
-        for world_size in (1, 2, 3, 5):
-            parts = [shard_range(total, Worker(rank, world_size, CPU)) for rank in range(world_size)]
-            assert [index for part in parts for index in part] == list(range(total))
-            assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def poison_second_rank(rank: int, bad_call: int = 4, factor: float = math.nan) -> None:
