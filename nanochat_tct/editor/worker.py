@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+GRACE_TICKS = 100  # milliseconds in which an exception that was sent to a thread is raised there
 
 
 class _Interrupted(BaseException):
@@ -42,9 +44,17 @@ class Worker:
         Raises:
             TimeoutError: it took longer.
         """
-        call = object()
-        future = asyncio.get_running_loop().run_in_executor(
-            self._pool, self._run, call, seconds, lambda: function(*arguments)
+        call, loop = object(), asyncio.get_running_loop()
+
+        def begin_to_count() -> None:
+            loop.call_later(seconds, self._interrupt, call)
+
+        future = loop.run_in_executor(
+            self._pool,
+            self._run,
+            call,
+            lambda: loop.call_soon_threadsafe(begin_to_count),
+            lambda: function(*arguments),
         )
         try:
             return await future
@@ -53,21 +63,30 @@ class Worker:
                 self._interrupt(call)
             raise
 
-    def _run(self, call: object, seconds: float, function: Callable[[], Result]) -> Result:
-        timer = threading.Timer(seconds, self._interrupt, [call])
-        timer.daemon = True
+    def _run(self, call: object, on_begin: Callable[[], Any], function: Callable[[], Result]) -> Result:
+        # Nothing in here may start a thread: until it runs, CPython takes a new thread for the one that starts it, and
+        # the exception would end the new one, for which this one would wait forever.
         try:
             with self._lock:
                 self._thread, self._current = threading.get_ident(), call
-            timer.start()
             try:
-                return function()
-            finally:
-                timer.cancel()
-                with self._lock:
-                    self._current = None
+                on_begin()
+                result = function()
+            except Exception:
+                self._end()
+                raise
+            self._end()
+            return result
         except _Interrupted:
             raise TimeoutError from None
+
+    def _end(self) -> None:
+        """Let no more interrupt come; one that was sent is raised here, and not in the executor's own code."""
+        with self._lock:
+            is_sent, self._current = self._current is None, None
+        if is_sent:
+            for _ in range(GRACE_TICKS):  # it may have been raised where Python drops exceptions
+                time.sleep(0.001)
 
     def _interrupt(self, call: object) -> None:
         """Make a call raise, if it is the one that runs."""

@@ -53,3 +53,14 @@ async def test_errors_of_a_call_come_out() -> None:
     with pytest.raises(ZeroDivisionError):
         await worker.call(60, lambda: 1 // 0)
     worker.close()
+
+
+@asynchronous
+async def test_calls_that_are_dropped_while_they_begin_do_not_stop_the_worker() -> None:
+    worker = Worker("test")
+    for number in range(400):
+        waiting = asyncio.create_task(worker.call(5, time.sleep, 0.001))
+        await asyncio.sleep(0.0001 * (number % 10))
+        waiting.cancel()
+    assert await asyncio.wait_for(worker.call(5, lambda: "answer"), 20) == "answer"
+    worker.close()
