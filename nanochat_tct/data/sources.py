@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -355,8 +356,8 @@ def _find_remote(given: str) -> Iterator[Found]:
             continue
         if not _fits(inside, parts[first:] or ["**"]):
             continue
-        above = [match.start() for match in re.finditer("/", entry.path)]  # where each folder's name ends
-        checkout = next((entry.path[:end] for end in above if entry.path[:end] in checkouts), None)
+        above = map(str, reversed(PurePosixPath(entry.path).parents))
+        checkout = next((folder for folder in above if folder in checkouts), None)
         of_workflows = os.path.dirname(entry.path).removesuffix(f"/{WORKFLOWS}")
         if checkout is not None and (of_workflows != checkout or kind != "yaml"):
             continue

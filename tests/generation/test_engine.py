@@ -9,10 +9,11 @@ from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import MAX_ROWS, Generated, generate_tokens, window_start
 from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.generation.sampling import draw, masked_log_probs
-from nanochat_tct.model.decoder import TILE, Decoder, _Tiles
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from tests.support.models import CONFIG, untrained_model
+from nanochat_tct.tokenizer.tokenizer import Tokenizer
+from tests.support.models import CONFIG, tiled, untrained_model
 
 TOKENIZER = load_tokenizer()
 
@@ -145,7 +146,7 @@ def test_same_seed_same_samples_whatever_the_batch(
     model: GPT, device_tiles: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if device_tiles:
-        use_tiles(monkeypatch)
+        monkeypatch.setattr("nanochat_tct.generation.engine.Decoder", tiled)
     settings: dict[str, float] = {"seed": 3, "max_tokens": 32}
     many = generate(model, MAX_ROWS + 5, **settings)
     assert many == generate(model, MAX_ROWS + 5, **settings)
@@ -171,24 +172,13 @@ def test_samples_do_not_depend_on_the_batch(
 ) -> None:
     """Tokens and log-probabilities are the same bits in batches of 1, 2 and 5, also where windows restart."""
     if device_tiles:
-        use_tiles(monkeypatch)
+        monkeypatch.setattr("nanochat_tct.generation.engine.Decoder", tiled)
     prompt = TOKENIZER.encode_prefix({"name": "CI", "on": {"push": {"branches": ["ma"]}}})
     settings = {"temperature": temperature, "top_p": top_p, "max_tokens": 2 * CONFIG.context_size + 5}
     for seed, start in enumerate([prompt, []]):
         most = generate(model, 5, start, seed=seed, **settings)
         for size in (1, 2):
             assert generate(model, size, start, seed=seed, **settings) == most[:size]
-
-
-def use_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have CPUs run what other devices do."""
-
-    def with_tiles(model: GPT, num_rows: int) -> Decoder:
-        found = Decoder(model, num_rows)
-        found._backend, found.tile = _Tiles(model, found.keys, found.values), TILE
-        return found
-
-    monkeypatch.setattr("nanochat_tct.generation.engine.Decoder", with_tiles)
 
 
 def test_log_probabilities_are_those_of_the_legal_tokens(model: GPT) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nanochat_tct.model.config import GPTConfig
-from nanochat_tct.model.decoder import Decoder, _Tiles
+from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
-from tests.support.models import untrained_model
+from tests.support.models import tiled, untrained_model
 
 SHAPES = [
     GPTConfig(vocab_size=50, context_size=40, n_layer=2, n_head=2, n_embd=32),
@@ -17,17 +17,6 @@ SHAPES = [
     GPTConfig(vocab_size=61, context_size=7, n_layer=1, n_head=1, n_embd=2),
 ]
 NUM_ROWS = 3
-
-
-def native(model: GPT) -> Decoder:
-    return Decoder(model, NUM_ROWS)
-
-
-def tiled(model: GPT) -> Decoder:
-    """What runs on devices other than CPUs."""
-    found = Decoder(model, NUM_ROWS)
-    found._backend = _Tiles(model, found.keys, found.values)
-    return found
 
 
 def documents(config: GPTConfig) -> torch.Tensor:
@@ -39,30 +28,32 @@ def documents(config: GPTConfig) -> torch.Tensor:
     return tokens
 
 
-@pytest.mark.parametrize("decoder_of", [native, tiled])
+@pytest.mark.parametrize("decoder_of", [Decoder, tiled])
 @pytest.mark.parametrize("config", SHAPES, ids=str)
-def test_the_logits_are_those_of_the_model(config: GPTConfig, decoder_of: Callable[[GPT], Decoder]) -> None:
+def test_the_logits_are_those_of_the_model(
+    config: GPTConfig, decoder_of: Callable[[GPT, int], Decoder]
+) -> None:
     model = untrained_model(config).eval()
     tokens = documents(config)
     with torch.no_grad():
         expected = model(tokens)[:, -1]
-    logits = decoder_of(model).extend([(row, tokens[row].tolist()) for row in range(NUM_ROWS)])
+    logits = decoder_of(model, NUM_ROWS).extend([(row, tokens[row].tolist()) for row in range(NUM_ROWS)])
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("decoder_of", [native, tiled])
+@pytest.mark.parametrize("decoder_of", [Decoder, tiled])
 @pytest.mark.parametrize("config", SHAPES, ids=str)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_bits_however_tokens_are_grouped(
-    config: GPTConfig, decoder_of: Callable[[GPT], Decoder], threads: int
+    config: GPTConfig, decoder_of: Callable[[GPT, int], Decoder], threads: int
 ) -> None:
     model = untrained_model(config).eval()
     tokens = documents(config).tolist()
-    at_once = decoder_of(model)
+    at_once = decoder_of(model, NUM_ROWS)
     expected = at_once.extend(list(enumerate(tokens)))
     torch.set_num_threads(threads)
     try:
-        by_parts = decoder_of(model)
+        by_parts = decoder_of(model, NUM_ROWS)
     finally:
         torch.set_num_threads(1)
     draws = random.Random(0)
@@ -79,11 +70,11 @@ def test_the_same_bits_however_tokens_are_grouped(
     assert torch.equal(by_parts.values[:, :NUM_ROWS], at_once.values[:, :NUM_ROWS])
 
 
-@pytest.mark.parametrize("decoder_of", [native, tiled])
-def test_rows_are_copied_and_taken_back(decoder_of: Callable[[GPT], Decoder]) -> None:
+@pytest.mark.parametrize("decoder_of", [Decoder, tiled])
+def test_rows_are_copied_and_taken_back(decoder_of: Callable[[GPT, int], Decoder]) -> None:
     model = untrained_model(SHAPES[0]).eval()
     first, second, _ = documents(SHAPES[0]).tolist()
-    decoder = decoder_of(model)
+    decoder = decoder_of(model, NUM_ROWS)
     decoder.extend([(0, first[:20]), (1, second)])
     decoder.copy_row(0, 1)
     (expected,) = decoder.extend([(0, first[20:25])])

@@ -7,6 +7,7 @@ import torch
 
 from nanochat_tct.model.checkpoint import save_checkpoint
 from nanochat_tct.model.config import GPTConfig
+from nanochat_tct.model.decoder import TILE, Decoder, _Tiles
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 
@@ -33,6 +34,13 @@ def untrained_model(config: GPTConfig = CONFIG, std: float = 0.3, **options: boo
         for parameter in model.parameters():
             parameter.normal_(std=std, generator=generator)
     return model
+
+
+def tiled(model: GPT, num_rows: int) -> Decoder:
+    """A decoder that has CPUs run what other devices do."""
+    found = Decoder(model, num_rows)
+    found._backend, found.tile = _Tiles(model, found.keys, found.values), TILE
+    return found
 
 
 def model_that_knows(values: list[dict[str, Any]], tokenizer: Tokenizer, iters: int = 60) -> GPT:
