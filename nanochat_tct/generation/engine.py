@@ -216,22 +216,28 @@ class _Batch:
         self.prompts, self.sampling, self.stops = prompts, sampling, stops
 
     def new_row(self, index: int) -> _Row:
-        prompt, endings = self.prompts[index]
-        matcher = self.tokenizer.matcher()
-        for token in prompt:
-            matcher.advance(token)
-        is_open = not matcher.is_complete
-        # the model may choose tokens that reach from an open prompt into what follows
-        healed, taken_back = self.tokenizer.heal(prompt) if is_open else (prompt, "")
-        endings = tuple(taken_back + ending for ending in endings or ("",))
+        prompt, endings, is_open = self.healed(index)
         matcher, max_tokens = self.tokenizer.matcher(), self.sampling.max_tokens
-        row = _Row(index, healed, endings, matcher, max_tokens, self.sampling.seed, self.stops)
-        shortest = len(healed) + len(row.closing or [])
+        row = _Row(index, prompt, endings, matcher, max_tokens, self.sampling.seed, self.stops)
+        shortest = len(prompt) + len(row.closing or [])
         if is_open and row.closing is not None and shortest > max_tokens:
             raise UserError(
                 f"max_tokens is {max_tokens}: the shortest workflow that goes on from here has {shortest} tokens"
             )
         return row
+
+    def healed(self, index: int) -> tuple[list[int], tuple[str, ...], bool]:
+        """A prompt without the tokens at its end that the model may choose again, as they may reach from an open prompt
+        into what follows; what must follow; and whether the prompt is open."""
+        prompt, endings = self.prompts[index]
+        if index == 0 or self.prompts[index] is not self.prompts[index - 1]:
+            matcher = self.tokenizer.matcher()
+            for token in prompt:
+                matcher.advance(token)
+            is_open = not matcher.is_complete
+            tokens, taken_back = self.tokenizer.heal(prompt) if is_open else (prompt, "")
+            self._healed = tokens, tuple(taken_back + ending for ending in endings or ("",)), is_open
+        return self._healed
 
     def run(self) -> Iterator[tuple[int, Generated]]:
         size = min(len(self.prompts), MAX_ROWS)
