@@ -268,10 +268,10 @@ class FreeSuggester(ModelSuggester):
     """Suggestions of a model of our tokens without the constraint."""
 
     def lines_after(self, before: str, tokens: list[int]) -> list[str]:
-        try:
-            return super().lines_after(before, tokens)
-        except TokenizerError:  # the last token is a forbidden one
-            return [*super().lines_after(before, tokens[:-1]), UNUSABLE]
+        matcher = FreeMatcher(self.completer.tokenizer)
+        for token in tokens:
+            matcher.advance(token)
+        return super().lines_after(before, tokens) + [UNUSABLE] * matcher.is_broken
 
 
 class FreeSearch(Search):

@@ -91,9 +91,7 @@ class Completer:
         self._start = -1  # of its window
         self._matcher = tokenizer.matcher()  # after the first tokens of the document
         self._matched: list[int] = []
-        self.first_characters = np.array(
-            [ord(text[0]) for text in tokenizer.expansions]
-        )  # base token of each token
+        self.first_characters = np.array([ord(text[0]) for text in tokenizer.expansions])  # of each token
 
     @torch.inference_mode()
     def complete(
