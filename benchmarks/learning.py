@@ -8,6 +8,7 @@ documents, which several tokenizers cut into tokens:
 
 - line: ours, as shipped: tokens may span whole lines and the structure before them;
 - bpe: byte-level BPE on compact JSON, of Hugging Face `tokenizers` (pip install tokenizers==0.23.3);
+- bpe-yaml: the same on YAML, as `to_yaml` writes it;
 - superword: BPE with the second half of its merges across words (SuperBPE).
 
 Vocabularies are learned from the training documents only. Bits per byte are measured on documents of other owners,
@@ -38,6 +39,7 @@ from benchmarks.byte_pairs import END, BytePairs
 from benchmarks.held_out import Document, split_documents
 from benchmarks.small_runs import Documents, FinishedRuns, add_arguments, train
 from nanochat_tct.data.repository import owner_of
+from nanochat_tct.documents import to_yaml
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary
@@ -45,7 +47,11 @@ from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.token_parts import TokenParts, parts_of
 
 VOCAB_SIZE = 8192
-PEERS = {"bpe": 1.0, "superword": 0.5}  # and the share of their merges that stays inside words
+PEERS = {
+    "bpe": 1.0,
+    "bpe-yaml": 1.0,
+    "superword": 0.5,
+}  # and the share of their merges that stays inside words
 VARIANTS = (*PEERS, "line")
 SHAPE = ("context_size", "n_layer", "n_head", "n_embd")
 
@@ -55,16 +61,27 @@ def main() -> int:
     add_arguments(parser, cache="runs/learning")
     parser.add_argument("--variants", default=",".join(VARIANTS), help=f"of: {', '.join(VARIANTS)}")
     parser.add_argument("--masks", action="store_true", help="leave out tokens that the grammar forbids")
-    parser.add_argument("--tokens", type=int, default=131_072, help="to train on")
+    add_model_arguments(parser, tokens=131_072)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    return exit_code(lambda: compare(arguments))
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, tokens: int) -> None:
+    """Add the flags of what is trained on what."""
+    parser.add_argument("--tokens", type=int, default=tokens, help="to train on")
     parser.add_argument("--megabytes", type=float, help="of compact JSON to train on; none: all there are")
     parser.add_argument("--preset", default="demo")
     for name in SHAPE:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, help="none: the preset's")
     parser.add_argument("--batch-size", type=int, default=16, help="windows of an iter")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    return exit_code(lambda: compare(arguments))
+
+
+def settings_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What decides the result of a run besides its variant and seed."""
+    names = ("tokens", "megabytes", "preset", *SHAPE, "batch_size", "validation_documents")
+    return {name: getattr(arguments, name) for name in names}
 
 
 def compare(arguments: argparse.Namespace) -> None:
@@ -74,8 +91,7 @@ def compare(arguments: argparse.Namespace) -> None:
         raise UserError(f"--variants {arguments.variants}: each is one of {', '.join(VARIANTS)}")
     if arguments.masks and variants != ["line"]:
         raise UserError("--masks is for --variants line only: the peers have no grammar")
-    names = ("tokens", "megabytes", "preset", *SHAPE, "batch_size", "validation_documents")
-    settings = {name: getattr(arguments, name) for name in names}
+    settings = settings_of(arguments)
     finished = FinishedRuns(arguments.output)
     corpus = Corpus(arguments.corpus, arguments.cache)
     for variant in variants:
@@ -127,7 +143,7 @@ class Corpus:
         """A peer's vocabulary, learned from the training documents."""
         folder = self.cache / variant
         if not (folder / "words.json").exists():
-            texts = [document.compact for document in self.training]
+            texts = [text_of(variant, document) for document in self.training]
             BytePairs.learn(lambda: texts, VOCAB_SIZE, PEERS[variant]).save(folder)
         return BytePairs.load(folder)
 
@@ -142,7 +158,7 @@ class Corpus:
         if variant in PEERS:
             byte_pairs = self.byte_pairs(variant)
             pad_token, parts = 0, parts_of(byte_pairs.expansions())
-            sequences = [[*byte_pairs.encode(document.compact), END] for document in chosen]
+            sequences = [[*byte_pairs.encode(text_of(variant, document)), END] for document in chosen]
         else:
             tokenizer = self.tokenizer()
             pad_token, parts = tokenizer.pad_token(), parts_of(tokenizer.segmenter.expansions)
@@ -160,6 +176,11 @@ class Corpus:
         splits = {"train": rows[: len(training)], "val": rows[len(training) :]}
         tokens = np.concatenate([np.array(sequence, dtype=np.uint16) for sequence in sequences])
         return Documents(tokens, splits, VOCAB_SIZE, pad_token, mask_ids, masks), parts
+
+
+def text_of(variant: str, document: Document) -> str:
+    """The text that a peer's tokens are of."""
+    return to_yaml(json.loads(document.compact)) if variant == "bpe-yaml" else document.compact
 
 
 def some_of(training: list[Document], megabytes: float | None) -> list[Document]:

@@ -67,6 +67,7 @@ def train(
     parts: TokenParts | None,
     evaluations: int = 1,
     adamw_has_parts: bool = False,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """Train a model and measure it on the validation documents.
 
@@ -74,6 +75,7 @@ def train(
         config: resolved; for one worker on a CPU.
         evaluations: over the run, evenly spaced; the last one is at the end.
         adamw_has_parts: let tokens share what their parts learn under plain AdamW too.
+        weights: the file to save the trained weights in; None: they are not kept.
     """
     torch.manual_seed(config.seed)  # for dropout
     model = GPT(config.model(), config.seed)
@@ -110,6 +112,9 @@ def train(
             seconds += time.monotonic() - started
             curve.append((done, bits_per_byte(model, validation, documents, masks)))
             started = time.monotonic()
+    if weights is not None:
+        weights.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(model.state_dict(), weights)
     return {
         "bits_per_byte": curve[-1][1],
         "curve": curve,
@@ -151,7 +156,8 @@ class FinishedRuns:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a") as file:
             file.write(json.dumps(run) + "\n")
-        print(f"{name}, seed {seed}: {run['bits_per_byte']:.4f} bits per byte", flush=True)
+        quality = f": {run['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in run else ""
+        print(f"{name}, seed {seed}{quality}", flush=True)
 
     def table(self, settings: dict[str, Any]) -> str:
         """The runs with these settings as a Markdown table: a row for each name, compared with the first."""

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "evaluation.loss": {"data", "model"},
     "generation": BASE | {"tokenizer", "model"},
     "training": BASE | {"tokenizer", "model", "data", "synthetic", "evaluation.loss", "generation", *RAY},
-    "evaluation": BASE | {"tokenizer", "model", "data", "generation"},
+    "evaluation": BASE | {"tokenizer", "model", "data", "generation", "check"},
     "tuning": BASE | {"tokenizer", "model", "data", "evaluation", "generation", "training", *RAY},
     "doctor": BASE | {"tokenizer", "data", "synthetic", "evaluation", "cluster_file", *RAY},
     "editor": {"errors", "config", "documents", "tokenizer", "check", "generation", "model"},

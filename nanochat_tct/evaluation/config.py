@@ -16,9 +16,15 @@ class EvaluateConfig:
     batch_size: int = option(16, "at a time", unit="windows", least=1)
     precision: str = option("fp32", "of the loss", choices=("fp32", "bf16"))
     num_samples: int = option(10, "workflows to generate and check; 0: none", unit="workflows", least=0)
+    completion: int = option(
+        0,
+        "places at which held-out workflows are cut, to compare what the model suggests; 0: none",
+        unit="cuts",
+        least=0,
+    )
     temperature: float = option(1.0, "of sampling; 1: as the model has learned")
     top_p: float = option(1.0, "draw among the most probable tokens that together have this share")
-    seed: int = option(0, "of sampling")
+    seed: int = option(0, "of sampling, and of where workflows are cut")
     max_tokens: int = option(512, "longest workflow; longer ones are closed", unit="tokens")
     json: bool = option(False, "print one JSON object instead of text")
     tokenizer: str | None = option(

@@ -1,4 +1,5 @@
-"""`evaluate`: bits per byte of held-out workflows, and the validity of workflows that the model generates."""
+"""`evaluate`: bits per byte of held-out workflows, the validity of workflows that the model generates, and how well it
+completes those that it has not seen."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from nanochat_tct.generation.completer import Completer
     from nanochat_tct.model.gpt import GPT
 
 
@@ -110,11 +112,32 @@ def problems_of(value: Any, tokenizer: Tokenizer) -> list[Problem]:
     return problems
 
 
+def complete_held_out(completer: Completer, store: TokenStore, count: int, seed: int) -> dict[str, Any]:
+    """How well a model completes the validation documents of a store; see `evaluate_completion`."""
+    from nanochat_tct.evaluation.completion import ModelSuggester, choose_cuts, evaluate_completion
+
+    tokenizer = completer.tokenizer
+    documents = store.split("val").select(["repo", "source", "start", "length"]).to_pylist()
+
+    def value_of(index: int) -> Any:
+        start, length = documents[index]["start"], documents[index]["length"]
+        return tokenizer.decode_value(store.tokens[start : start + length].tolist())
+
+    repositories = [document["repo"] or document["source"] for document in documents]
+    cuts = choose_cuts(repositories, value_of, count, seed)
+    return evaluate_completion(ModelSuggester(completer), cuts, tokenizer)
+
+
 def evaluate(config: EvaluateConfig) -> None:
     """Measure a checkpoint, and print the result."""
     store = TokenStore.open(config.data_dir)
     model, tokenizer, state = load(config.checkpoint, config.tokenizer, config.device)
     store.check_tokenizer(tokenizer)
+    completer = None
+    if config.completion:
+        from nanochat_tct.generation.completer import Completer
+
+        completer = Completer.from_model(model, tokenizer)
     device = model.head.weight.device
     windows = Windows(store, "val", model.config.context_size)
     # As in training: a model trained without illegal tokens has learned nothing about them.
@@ -131,6 +154,8 @@ def evaluate(config: EvaluateConfig) -> None:
         result["samples"] = evaluate_samples(
             model, tokenizer, config.num_samples, config.sampling(), show_progress=True
         )
+    if completer is not None:
+        result["completion"] = complete_held_out(completer, store, config.completion, config.seed)
     print(json.dumps(result) if config.json else as_text(result))
 
 
@@ -153,4 +178,37 @@ def as_text(result: dict[str, Any]) -> str:
             f" {samples['distinct']:.0%} distinct, {samples['mean_tokens']:.0f} tokens on average"
         )
         lines += [f"not valid      {problem}" for problem in samples["problems"][:5]]
+    if "completion" in result:
+        lines += completion_table(result["completion"])
     return "\n".join(lines)
+
+
+COLUMNS = {
+    "right": "right",
+    "among_five": "among five",
+    "first_token": "first token",
+    "bleu": "BLEU",
+    "similarity": "similarity",
+    "accepted": "accepted",
+    "keystrokes_saved": "keys saved",
+}
+
+
+def completion_table(result: dict[str, Any]) -> list[str]:
+    """Format the result of `evaluate_completion` for people."""
+    rows = {"next line": result["next_line"], **{f"  {kind}": row for kind, row in result["by_kind"].items()}}
+    for name in ("rest_of_step", "rest_of_job"):
+        if name in result:
+            rows[name.replace("_", " ")] = result[name]
+    lines = [
+        f"completion     {result['cuts']:,} lines of {result['repositories']:,} repositories, in percent, with 95% "
+        "intervals over repositories",
+        f"{'':<14} {'cuts':>5} " + " ".join(f"{title:>15}" for title in COLUMNS.values()),
+    ]
+    for name, row in rows.items():
+        cells = []
+        for column in COLUMNS:
+            value, low, high = (100 * each for each in row.get(column, [0, 0, 0]))
+            cells.append(f"{value:.1f} ({low:.0f} to {high:.0f})" if column in row else "")
+        lines.append(f"{name:<14} {row['cuts']:>5,} " + " ".join(f"{cell:>15}" for cell in cells))
+    return lines

@@ -18,6 +18,7 @@ from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.generation.sampling import masked_log_probs
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
+from nanochat_tct.tokenizer import Tokenizer as AnyTokenizer
 from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
 
 BEAM = 8  # beginnings of completions that are followed at the same time
@@ -41,7 +42,7 @@ class Completion:
     probability: float
 
 
-class _Beginning:
+class Beginning:
     """A completion that is not complete: its tokens, their probability, and its row in the decoder."""
 
     def __init__(
@@ -68,17 +69,17 @@ class Completer:
 
     def __init__(self, checkpoint: str | Path, tokenizer: str | None = None, device: str = "cpu") -> None:
         model, loaded, _ = load(str(checkpoint), tokenizer, device)
-        if not isinstance(loaded, Tokenizer):
-            raise UserError(
-                f"completions need a built-in tokenizer or a vocabulary file, not {loaded.name!r}"
-            )
-        self._set_up(model, loaded)
+        self._set_up(model, _own(loaded))
 
     @classmethod
-    def from_model(cls, model: GPT, tokenizer: Tokenizer) -> Completer:
-        """Return a completer of a model that is loaded, on its device."""
+    def from_model(cls, model: GPT, tokenizer: AnyTokenizer) -> Completer:
+        """Return a completer of a model that is loaded, on its device.
+
+        Raises:
+            UserError: the tokenizer is a wheel's.
+        """
         completer = cls.__new__(cls)
-        completer._set_up(model, tokenizer)
+        completer._set_up(model, _own(tokenizer))
         return completer
 
     def _set_up(self, model: GPT, tokenizer: Tokenizer) -> None:
@@ -90,7 +91,7 @@ class Completer:
         self._start = -1  # of its window
         self._matcher = tokenizer.matcher()  # after the first tokens of the document
         self._matched: list[int] = []
-        self._first = np.array([ord(text[0]) for text in tokenizer.expansions])  # base token of each token
+        self.first_characters = np.array([ord(text[0]) for text in tokenizer.expansions])  # of each token
 
     @torch.inference_mode()
     def complete(
@@ -135,12 +136,16 @@ class Completer:
         tokens, taken_back = self.tokenizer.heal(prompt.tokens)
         matcher = self._matcher_after(tokens)
         matcher.expect(*(taken_back + ending for ending in prompt.endings or ("",)))
-        search = _Search(self, insertions, n, max_lines)
+        search = self.search(insertions, n, max_lines)
         base = self.tokenizer.segmenter.decode(tokens)
-        found = search.run(_Beginning(base, matcher, 1.0, 0, None), self._read(tokens))
+        found = search.run(Beginning(base, matcher, 1.0, 0, None), self.read(tokens))
         newline = "\r\n" if "\r\n" in text else "\n"
         best = sorted(found.items(), key=lambda each: -each[1])[:n]
         return [Completion(each.replace("\n", newline), probability) for each, probability in best]
+
+    def search(self, insertions: list[Insertion], n: int, max_lines: int) -> Search:
+        """The search for completions; a benchmark puts another one here."""
+        return Search(self, insertions, n, max_lines)
 
     def _matcher_after(self, tokens: list[int]) -> TokenMatcher:
         """A matcher that has read the document's tokens."""
@@ -157,7 +162,7 @@ class Completer:
             matcher.advance(token)
         return matcher
 
-    def _read(self, tokens: list[int]) -> Tensor:
+    def read(self, tokens: list[int]) -> Tensor:
         """Have the decoder read the document, as far as it has not; return the logits (1, vocab_size) behind it."""
         start = window_start(len(tokens) + self.max_steps, self.decoder.capacity)
         pairs = zip(self._tokens, tokens, strict=False)
@@ -170,7 +175,14 @@ class Completer:
         return self.decoder.extend([(0, chunk)])
 
 
-class _Search:
+def _own(tokenizer: AnyTokenizer) -> Tokenizer:
+    """The tokenizer, if it is one of ours."""
+    if not isinstance(tokenizer, Tokenizer):
+        raise UserError(f"completions need a built-in tokenizer or a vocabulary file, not {tokenizer.name!r}")
+    return tokenizer
+
+
+class Search:
     """A beam search over tokens for the most probable insertions.
 
     Different tokens may write the same text, and many tokens end a line: the probability of an insertion is the sum
@@ -183,7 +195,7 @@ class _Search:
         self.n, self.max_lines = n, max_lines
         self.found: dict[str, float] = {}
 
-    def run(self, document: _Beginning, logits: Tensor) -> dict[str, float]:
+    def run(self, document: Beginning, logits: Tensor) -> dict[str, float]:
         """Return insertions and their probabilities.
 
         Args:
@@ -194,7 +206,7 @@ class _Search:
         beginnings, all_logits = [document], logits
         depth = 0
         while beginnings and depth < self.completer.max_steps:
-            following: list[_Beginning] = []
+            following: list[Beginning] = []
             for beginning, row_logits in zip(beginnings, all_logits.split(1), strict=True):
                 following += self.branches(beginning, row_logits)
             best = sorted(self.found.values(), reverse=True)
@@ -221,7 +233,7 @@ class _Search:
             all_logits = decoder.extend(chunks)
         return self.found
 
-    def branches(self, beginning: _Beginning, logits: Tensor) -> list[_Beginning]:
+    def branches(self, beginning: Beginning, logits: Tensor) -> list[Beginning]:
         """Try the most probable tokens behind a beginning; keep what is complete, return what is not."""
         completer = self.completer
         legal = beginning.matcher.legal()
@@ -253,15 +265,15 @@ class _Search:
             else:
                 matcher = beginning.matcher.after(token)
                 if not matcher.is_complete:
-                    following.append(_Beginning(beginning.base + text, matcher, total, beginning.row, token))
+                    following.append(Beginning(beginning.base + text, matcher, total, beginning.row, token))
         return following
 
-    def keep_group(self, beginning: _Beginning, first: str, probabilities: Tensor) -> bool:
+    def keep_group(self, beginning: Beginning, first: str, probabilities: Tensor) -> bool:
         """Whether a base token completes an insertion: then all tokens that begin with it do, and count together."""
         written = self.write(beginning.base + first)
         if written is None or not written[1]:
             return False
-        total = float(probabilities.numpy()[self.completer._first == ord(first)].sum())
+        total = float(probabilities.numpy()[self.completer.first_characters == ord(first)].sum())
         self.found[written[0]] = self.found.get(written[0], 0.0) + beginning.probability * total
         return True
 

@@ -5,7 +5,7 @@ results do not depend on the batch (see decoder.py), what is drawn on the device
 own random stream.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,11 +93,27 @@ def generate_tokens(
     Raises:
         UserError: the shortest whole document has more than max_tokens.
     """
+    yield from continue_prompts(model, tokenizer, [(prompt, endings)] * num_samples, sampling)
+
+
+def continue_prompts(
+    model: GPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[tuple[list[int], tuple[str, ...]]],
+    sampling: SamplingConfig,
+    stops: Callable[[int, list[int]], bool] | None = None,
+) -> Iterator[tuple[int, Generated]]:
+    """Continue each of several prompts once; the arguments and results are those of `generate_tokens`.
+
+    Args:
+        prompts: (content tokens, endings) of each.
+        stops: given the index of a prompt and all tokens of its document so far, whether no more are needed.
+    """
     assert tokenizer.vocab_size() == model.config.vocab_size
     was_training = model.training
     model.eval()
     try:
-        yield from _Batch(model, tokenizer, prompt, endings, sampling).run(num_samples)
+        yield from _Batch(model, tokenizer, prompts, sampling, stops).run()
     finally:
         model.train(was_training)
 
@@ -121,8 +137,9 @@ class _Row:
         matcher: TokenMatcher,
         max_tokens: int,
         seed: int,
+        stops: Callable[[int, list[int]], bool] | None,
     ) -> None:
-        self.index = index
+        self.index, self.stops = index, stops
         self.tokens = list(prompt)
         self.log_probs: list[float] = []
         self.matcher = matcher
@@ -143,7 +160,9 @@ class _Row:
 
     @property
     def is_done(self) -> bool:
-        return self.matcher.is_complete or len(self.tokens) >= self.max_tokens
+        if self.matcher.is_complete or len(self.tokens) >= self.max_tokens:
+            return True
+        return self.stops is not None and self.stops(self.index, self.tokens)
 
     def look(self) -> None:
         """Find the legal tokens; take the shortest ending where no other fits, and a token that is the only one."""
@@ -189,53 +208,59 @@ class _Batch:
         self,
         model: GPT,
         tokenizer: Tokenizer,
-        prompt: list[int],
-        endings: tuple[str, ...],
+        prompts: Sequence[tuple[list[int], tuple[str, ...]]],
         sampling: SamplingConfig,
+        stops: Callable[[int, list[int]], bool] | None,
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        # the model may choose tokens that reach from an open prompt into what follows
-        matcher = tokenizer.matcher()
-        for token in prompt:
-            matcher.advance(token)
-        is_open = not matcher.is_complete
-        self.prompt, taken_back = tokenizer.heal(prompt) if is_open else (prompt, "")
-        self.endings = tuple(taken_back + ending for ending in endings or ("",))
-        self.sampling = sampling
-        first = self.new_row(0)
-        shortest = len(self.prompt) + len(first.closing or [])
-        if is_open and first.closing is not None and shortest > sampling.max_tokens:
-            raise UserError(
-                f"max_tokens is {sampling.max_tokens}: the shortest workflow that goes on from here has {shortest} "
-                "tokens"
-            )
+        self.model, self.tokenizer = model, tokenizer
+        self.prompts, self.sampling, self.stops = prompts, sampling, stops
 
     def new_row(self, index: int) -> _Row:
-        matcher, sampling = self.tokenizer.matcher(), self.sampling
-        return _Row(index, self.prompt, self.endings, matcher, sampling.max_tokens, sampling.seed)
+        prompt, endings, is_open = self.healed(index)
+        matcher, max_tokens = self.tokenizer.matcher(), self.sampling.max_tokens
+        row = _Row(index, prompt, endings, matcher, max_tokens, self.sampling.seed, self.stops)
+        shortest = len(prompt) + len(row.closing or [])
+        if is_open and row.closing is not None and shortest > max_tokens:
+            raise UserError(
+                f"max_tokens is {max_tokens}: the shortest workflow that goes on from here has {shortest} tokens"
+            )
+        return row
 
-    def run(self, num_samples: int) -> Iterator[tuple[int, Generated]]:
-        size = min(num_samples, MAX_ROWS)
+    def healed(self, index: int) -> tuple[list[int], tuple[str, ...], bool]:
+        """A prompt without the tokens at its end that the model may choose again, as they may reach from an open prompt
+        into what follows; what must follow; and whether the prompt is open."""
+        prompt, endings = self.prompts[index]
+        if index == 0 or self.prompts[index] is not self.prompts[index - 1]:
+            matcher = self.tokenizer.matcher()
+            for token in prompt:
+                matcher.advance(token)
+            is_open = not matcher.is_complete
+            tokens, taken_back = self.tokenizer.heal(prompt) if is_open else (prompt, "")
+            self._healed = tokens, tuple(taken_back + ending for ending in endings or ("",)), is_open
+        return self._healed
+
+    def run(self) -> Iterator[tuple[int, Generated]]:
+        size = min(len(self.prompts), MAX_ROWS)
         decoder = Decoder(self.model, size + 1)
-        start, window = unread(self.prompt, -1, 0, decoder)
-        prompt_logits = decoder.extend([(size, window)])  # in a row of its own, which the others copy
-        waiting = iter(range(num_samples))
+        prompt: list[int] | None = None  # that a row of its own has read, which others copy
+        start = 0
+        waiting = iter(range(len(self.prompts)))
         free = list(range(size))
         rows: list[_Row] = []
         while True:
             while free and (index := next(waiting, None)) is not None:
                 row = self.new_row(index)
+                if row.tokens != prompt:
+                    prompt = list(row.tokens)
+                    start, window = unread(prompt, -1, 0, decoder)
+                    decoder.lengths[size] = 0
+                    prompt_logits = decoder.extend([(size, window)])
                 row.look()
                 if row.is_done:
                     yield row.generated
                     continue
-                row.slot, row.start, row.num_read, row.logits = (
-                    free.pop(),
-                    start,
-                    len(self.prompt),
-                    prompt_logits,
-                )
+                row.slot, row.start, row.num_read = free.pop(), start, len(prompt)
+                row.logits = prompt_logits
                 decoder.copy_row(size, row.slot)
                 if len(row.tokens) > row.num_read:  # the grammar has left one way to go on
                     row.logits = self.read(decoder, [row])

@@ -6,13 +6,17 @@ import torch
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import MAX_ROWS, Generated, generate_tokens, window_start
+from nanochat_tct.generation.engine import (
+    MAX_ROWS,
+    Generated,
+    continue_prompts,
+    generate_tokens,
+    window_start,
+)
 from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.generation.sampling import draw, masked_log_probs
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
-from tests.support.models import CONFIG, untrained_model
-from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.models import CONFIG, tiled, untrained_model
 
 TOKENIZER = load_tokenizer()
@@ -179,6 +183,32 @@ def test_samples_do_not_depend_on_the_batch(
         most = generate(model, 5, start, seed=seed, **settings)
         for size in (1, 2):
             assert generate(model, size, start, seed=seed, **settings) == most[:size]
+
+
+def test_several_prompts_go_on_as_each_does_alone(model: GPT) -> None:
+    texts = ["name: a\non: pu", "", "on: push\njobs:\n  build:\n    ", "name: a\non: pu"] * (MAX_ROWS // 3)
+    prompts = [
+        (prompt.tokens, prompt.endings) for prompt in (encode_prompt(text, TOKENIZER) for text in texts)
+    ]
+    sampling = SamplingConfig(temperature=0, max_tokens=40)
+    together = dict(continue_prompts(model, TOKENIZER, prompts, sampling))
+    assert sorted(together) == list(range(len(texts)))
+    for index in range(4):
+        alone = dict(generate_tokens(model, TOKENIZER, prompts[index][0], 1, sampling, prompts[index][1]))
+        assert alone[0] == together[index]
+
+
+def test_a_document_stops_where_no_more_of_it_is_needed(model: GPT) -> None:
+    sampling = SamplingConfig(temperature=0, max_tokens=200)
+    whole = dict(continue_prompts(model, TOKENIZER, [([], ())] * 2, sampling))
+    cut = dict(
+        continue_prompts(
+            model, TOKENIZER, [([], ())] * 2, sampling, lambda index, tokens: index == 1 and len(tokens) >= 9
+        )
+    )
+    assert cut[0] == whole[0]
+    assert not cut[1].is_complete and not cut[1].ended_by_limit
+    assert cut[1].tokens == whole[1].tokens[: len(cut[1].tokens)] and 9 <= len(cut[1].tokens) < 40
 
 
 def test_log_probabilities_are_those_of_the_legal_tokens(model: GPT) -> None:

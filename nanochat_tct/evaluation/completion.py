@@ -1,0 +1,333 @@
+"""How well a model completes workflows that it has not seen: `evaluate --completion`.
+
+Validation documents are written as YAML, cut at the beginning of a random line, and continued. The store holds what the
+documents say, not how their authors wrote it; so the text is `to_yaml`'s: block style, no comments, no needless quotes.
+That is a normalization, the same for everything that is compared: a suggestion is right if it says the same under the
+same keys in the same order, not if it guesses the author's taste in quotes. It also means that a checkpoint and its
+store are enough, and that a document counts as unseen by the same rule that kept it out of training.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nanochat_tct.check import check_text
+from nanochat_tct.documents import to_yaml
+from nanochat_tct.documents.positions import Positions
+from nanochat_tct.errors import UserError
+from nanochat_tct.evaluation.measures import compare, with_intervals
+from nanochat_tct.generation.config import SamplingConfig
+from nanochat_tct.generation.prompt import encode_prompt
+from nanochat_tct.tokenizer.tokenizer import Tokenizer
+from nanochat_tct.tracking.terminal import with_progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nanochat_tct.generation.completer import Completer
+
+NUM_SUGGESTIONS = 5
+BLOCK_TOKENS = 256  # of a continuation of a step or job
+CHECK_EVERY = 16  # tokens, whether it has come to the end of the block
+LARGE = 1 << 30
+KINDS = ("uses", "run", "with", "if", "triggers", "the rest")
+
+KeyPath = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rest of a step or job, from a cut on.
+
+    Attributes:
+        column: of the dash of the step, or of the key of the job; the first later line that is not deeper ends it.
+        begins: the cut is before the first line of the step or job.
+    """
+
+    column: int
+    begins: bool
+
+    def of(self, lines: Sequence[str]) -> list[str]:
+        """Those lines of some that follow a cut which belong to the block."""
+        end = 0
+        if self.begins:
+            if not lines or _indent(lines[0]) != self.column:
+                return []
+            end = 1
+        while end < len(lines) and (not lines[end].strip() or _indent(lines[end]) > self.column):
+            end += 1
+        while end and not lines[end - 1].strip():
+            end -= 1
+        return list(lines[:end])
+
+    def is_over(self, lines: Sequence[str]) -> bool:
+        """Whether the last one of some lines is behind the block."""
+        later = lines[1:] if self.begins else lines
+        return any(line.strip() and _indent(line) <= self.column for line in later)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A workflow that is cut at the beginning of a line.
+
+    Attributes:
+        repository: the workflow's, or the workflow's own name where that is unknown.
+        before: the text up to the cut; it ends with a newline.
+        after: the author's lines from there on.
+        kind: of the first of them, one of KINDS.
+        step, job: the ones that this line belongs to.
+    """
+
+    repository: str
+    before: str
+    after: list[str]
+    kind: str
+    step: Block | None
+    job: Block | None
+
+
+class Suggester(Protocol):
+    """What suggests lines, given nothing but the text before a cut."""
+
+    def next_lines(self, before: str) -> list[str]:
+        """At most NUM_SUGGESTIONS ways in which the text goes on for one line, best first."""
+        ...
+
+    def continuations(
+        self, befores: Sequence[str], blocks: Sequence[Block]
+    ) -> Iterator[tuple[int, list[str]]]:
+        """For each text its index and the lines that follow, greedily, at least to the end of its block.
+
+        The blocks only say how far to go on.
+        """
+        ...
+
+
+class ModelSuggester:
+    """Suggestions of a model: the next lines by `Completer`, blocks by the engine of `generate` at temperature 0."""
+
+    def __init__(self, completer: Completer) -> None:
+        self.completer = completer
+
+    def next_lines(self, before: str) -> list[str]:
+        return [each.text for each in self.completer.complete(before, n=NUM_SUGGESTIONS)]
+
+    def continuations(
+        self, befores: Sequence[str], blocks: Sequence[Block]
+    ) -> Iterator[tuple[int, list[str]]]:
+        from nanochat_tct.generation.engine import continue_prompts
+
+        tokenizer = self.completer.tokenizer
+        prompts = [encode_prompt(before, tokenizer) for before in befores]
+
+        def stops(index: int, tokens: list[int]) -> bool:
+            length = len(tokens) - len(prompts[index].tokens)
+            if length >= BLOCK_TOKENS:
+                return True
+            is_checked = length > 0 and length % CHECK_EVERY == 0
+            return is_checked and blocks[index].is_over(self.lines_after(befores[index], tokens))
+
+        starts = [(prompt.tokens, prompt.endings) for prompt in prompts]
+        sampling = SamplingConfig(temperature=0, max_tokens=LARGE)
+        for index, generated in continue_prompts(self.completer.model, tokenizer, starts, sampling, stops):
+            yield index, self.lines_after(befores[index], generated.tokens)
+
+    def lines_after(self, before: str, tokens: list[int]) -> list[str]:
+        """The lines of a document behind a text that it begins with.
+
+        Of a document that is cut off, what it needs to be complete stands behind what the model wrote.
+        """
+        text = to_yaml(json.loads(self.completer.tokenizer.decode_prefix(tokens)[0]))
+        return text.split("\n")[before.count("\n") : -1]
+
+
+def choose_cuts(
+    repositories: Sequence[str], value_of: Callable[[int], Any], count: int, seed: int
+) -> list[Cut]:
+    """Choose where to cut some workflows.
+
+    Each repository gets a cut before one gets a second, and each of its workflows likewise, so that a repository of a
+    thousand workflows does not decide the result. In a workflow each line is as likely as another, save the first one,
+    blank ones and comments.
+
+    Args:
+        repositories: of each workflow.
+        value_of: the workflow of an index.
+        count: how many cuts; fewer if there are not as many lines.
+
+    Returns:
+        Cuts of a workflow stand one after the other.
+
+    Raises:
+        UserError: there are none.
+    """
+    rng = random.Random(seed)
+    waiting: dict[str, list[int]] = {}
+    for index, repository in enumerate(repositories):
+        waiting.setdefault(repository, []).append(index)
+    turns = list(waiting.values())
+    rng.shuffle(turns)
+    for indices in turns:
+        rng.shuffle(indices)
+    texts: dict[int, _Text] = {}
+    chosen: list[tuple[int, int]] = []
+    while turns and len(chosen) < count:
+        for indices in turns:
+            while indices and len(chosen) < count:
+                index = indices.pop(0)
+                if index not in texts:
+                    texts[index] = _Text(value_of(index))
+                if line := texts[index].draw(rng):
+                    chosen.append((index, line))
+                    indices.append(index)
+                    break
+        turns = [indices for indices in turns if indices]
+    if not chosen:
+        raise UserError("there is no held-out workflow to complete: prepare with a smaller --train-split")
+    return [texts[index].cut(line, repositories[index]) for index, line in sorted(chosen)]
+
+
+class _Text:
+    """A workflow as lines of YAML."""
+
+    def __init__(self, value: Any) -> None:
+        text = to_yaml(value)
+        self.lines = text.split("\n")[:-1]
+        positions = Positions(text)
+        self.paths: list[KeyPath] = [()] * len(self.lines)  # of what begins on each line, or goes on there
+        starts = {positions.locate(path, of_key=True)[0] - 1: path for path in _paths(value)}
+        path: KeyPath = ()
+        for number in range(len(self.lines)):
+            self.paths[number] = path = starts.get(number, path)
+        self.first_lines: dict[KeyPath, int] = {}
+        for number, path in enumerate(self.paths):
+            for end in range(len(path) + 1):
+                self.first_lines.setdefault(path[:end], number)
+        self.left = [
+            number
+            for number, line in enumerate(self.lines)
+            if number and line.strip() and not line.lstrip().startswith("#")
+        ]
+
+    def draw(self, rng: random.Random) -> int | None:
+        """A line that was not drawn before."""
+        return self.left.pop(rng.randrange(len(self.left))) if self.left else None
+
+    def cut(self, line: int, repository: str) -> Cut:
+        path = self.paths[line]
+        is_job = len(path) > 1 and path[0] == "jobs"
+        is_step = is_job and len(path) > 3 and path[2] == "steps"
+        return Cut(
+            repository,
+            "".join(f"{each}\n" for each in self.lines[:line]),
+            self.lines[line:],
+            kind_of(path),
+            self.block(path[:4], line) if is_step else None,
+            self.block(path[:2], line) if is_job else None,
+        )
+
+    def block(self, path: KeyPath, line: int) -> Block:
+        first = self.first_lines[path]
+        return Block(_indent(self.lines[first]), first == line)
+
+
+def kind_of(path: KeyPath) -> str:
+    """The kind of a line of a workflow, by the path of what it has."""
+    if path[0] == "on":
+        return "triggers"
+    if len(path) > 2 and path[0] == "jobs":
+        inner = path[4:] if path[2] == "steps" else path[2:]
+        if inner[:1] == ("with",):
+            return "with"
+        if inner and inner[0] in ("uses", "run", "if") and len(inner) == 1:
+            return str(inner[0])
+    return "the rest"
+
+
+def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    """The paths of a document's keys and items, in its order."""
+    children: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, dict):
+        children = value.items()
+    elif isinstance(value, list):
+        children = enumerate(value)
+    for name, child in children:
+        yield (*path, name)
+        yield from _paths(child, (*path, name))
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def begins_workflow(text: str, tokenizer: Tokenizer) -> bool:
+    """Whether some workflow that GitHub accepts begins with the whole of a text."""
+    try:
+        prompt = encode_prompt(text, tokenizer)
+    except UserError:
+        return False
+    return not prompt.dropped and not prompt.reason
+
+
+def is_accepted(text: str, judge: Tokenizer) -> bool:
+    """Whether `check` finds no error in a workflow."""
+    return all(each.severity != "error" for each in check_text("", text.encode(), judge))
+
+
+def evaluate_completion(
+    suggester: Suggester,
+    cuts: Sequence[Cut],
+    judge: Tokenizer,
+) -> dict[str, Any]:
+    """Compare what a suggester says at some cuts with what the authors wrote.
+
+    Args:
+        judge: the tokenizer whose language the documents are in.
+
+    Returns:
+        cuts, repositories: numbers; next_line, rest_of_step, rest_of_job: see `with_intervals`, and `cuts`; by_kind:
+        the same as next_line for each kind of line. A kind without cuts is left out.
+
+        `accepted` means of a next line: the text up to its end begins a workflow that GitHub accepts; of a block: the
+        text up to its end is a workflow that GitHub accepts, among those cuts where something is suggested and this
+        is so of the author's.
+    """
+    compared: dict[str, list[tuple[str, np.ndarray]]] = {}
+
+    def add(
+        name: str, cut: Cut, guesses: Sequence[Sequence[str]], author: list[str], accepted: bool | None
+    ) -> None:
+        compared.setdefault(name, []).append((cut.repository, compare(guesses, author, accepted)))
+
+    in_jobs = [cut for cut in cuts if cut.job is not None]
+    for cut in with_progress(cuts, len(cuts), "completing line {} of {}"):
+        guesses = suggester.next_lines(cut.before)
+        accepted = begins_workflow(cut.before + guesses[0] + "\n", judge) if guesses else None
+        for name in ("next_line", cut.kind):
+            add(name, cut, [[guess] for guess in guesses], cut.after[:1], accepted)
+    blocks = [cut.job for cut in in_jobs if cut.job is not None]
+    found = suggester.continuations([cut.before for cut in in_jobs], blocks)
+    for index, lines in with_progress(found, len(in_jobs), "completing job {} of {}"):
+        cut = in_jobs[index]
+        for name, block in (("rest_of_step", cut.step), ("rest_of_job", cut.job)):
+            if block is not None:
+                guess, author = block.of(lines), block.of(cut.after)
+                is_judged = bool(guess) and is_accepted(cut.before + "\n".join(author) + "\n", judge)
+                accepted = is_accepted(cut.before + "\n".join(guess) + "\n", judge) if is_judged else None
+                add(name, cut, [guess], author, accepted)
+    results: dict[str, dict[str, Any]] = {}
+    for name, rows in compared.items():
+        measured = with_intervals([row for _, row in rows], [repository for repository, _ in rows])
+        if name in ("rest_of_step", "rest_of_job"):
+            del measured["among_five"]  # there is one continuation
+        results[name] = {"cuts": len(rows), **measured}
+    return {
+        "cuts": len(cuts),
+        "repositories": len({cut.repository for cut in cuts}),
+        **{name: results[name] for name in ("next_line", "rest_of_step", "rest_of_job") if name in results},
+        "by_kind": {name: results[name] for name in KINDS if name in results},
+    }
