@@ -3,6 +3,7 @@
 from typing import Any
 
 from nanochat_tct.synthetic.library import ECOSYSTEMS, Part, compile_part, read
+from nanochat_tct.synthetic.scope import REFERENCES
 from nanochat_tct.synthetic.steps import StepList
 from nanochat_tct.synthetic.style import measure, styled
 from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON
@@ -114,9 +115,9 @@ def _job_runner(writer: Writer) -> Any:
 
 def _matrix(writer: Writer) -> Any:
     """Return a matrix of one to three dimensions, whose values then stand for words of the job."""
-    size, outputs = writer.size // 4, LEXICON.word(writer, "job output")
-    if outputs.startswith("needs") and writer.chance(0.5):
-        expression = f"${{{{ fromJSON({outputs}) }}}}"
+    size, outputs = writer.size // 4, REFERENCES["job output"](writer.scope)
+    if outputs and writer.chance(0.5):
+        expression = f"${{{{ fromJSON({writer.pick(outputs)}) }}}}"
         return expression if writer.chance(0.5) else {"include": expression}
     matrix: dict[str, Any] = {}
     axes = writer.facts["job ecosystem"].axes

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanochat_tct.documents import read_document
-from nanochat_tct.synthetic.scope import REFERENCES
+from nanochat_tct.synthetic.scope import REFERENCES, Scope
 from nanochat_tct.synthetic.template import LEXICON, Generator, compile_key, compile_text, compile_value
 from nanochat_tct.synthetic.writer import Writer
 
@@ -99,10 +99,10 @@ def _compile_ecosystem(name: str, template: dict[str, Any]) -> Ecosystem:
     )
 
 
-def _reference(list_all: Callable[..., list[str]], otherwise: str) -> Generator:
+def _reference(list_all: Callable[[Scope], list[str]]) -> Generator:
     def write(writer: Writer) -> str:
         names = list_all(writer.scope)
-        return writer.pick(names) if names else otherwise
+        return writer.pick(names) if names else "needs.missing"  # which is never written
 
     return write
 
@@ -135,7 +135,7 @@ for _file in sorted(FOLDER.glob("*.yaml")):
         LEXICON.add(read(_file.name), facts=_file.stem in ("facts", "style"))
 _COMPONENTS = read("words.yaml")["anywhere"]["‹one of›"]
 LEXICON.add({"components": lambda writer: writer.sample(_COMPONENTS, writer.number(3, 9))}, facts=True)
-LEXICON.add({name: _reference(*reference) for name, reference in REFERENCES.items()})
+LEXICON.add({name: _reference(list_all) for name, list_all in REFERENCES.items()})
 LEXICON.add(
     {
         "package": lambda writer: _project(writer).replace("-", "_"),

@@ -152,36 +152,20 @@ class Scope:
         return True
 
 
-# Words that stand for something that exists: all that they may stand for, and what they are if there is nothing.
-REFERENCES: dict[str, tuple[Callable[[Scope], list[str]], str]] = {
-    "input": (lambda scope: [f"inputs.{name}" for name in scope.inputs], "github.ref_name"),
-    "step reference": (lambda scope: [f"steps.{step}" for step in scope.steps], "steps.missing"),
-    "step output": (
-        lambda scope: [
-            f"steps.{step}.outputs.{name}" for step, names in scope.steps.items() for name in names
-        ],
-        "github.run_id",
-    ),
-    "job reference": (lambda scope: [f"needs.{job}" for job in scope.needs], "needs.missing"),
-    "job output": (lambda scope: _job_outputs(scope), "github.sha"),
-    "needed output": (lambda scope: _job_outputs(scope), "needs.missing"),
-    "matrix key": (
-        lambda scope: [f"matrix.{key}" for key in scope.matrix if "matrix" in PLACES[scope.place]],
-        "github.run_attempt",
-    ),
-    "env name": (
-        lambda scope: (
-            [f"env.{name}" for names in scope.env.values() for name in names]
-            if "env" in PLACES[scope.place]
-            else []
-        ),
-        "github.repository",
-    ),
+# Words that stand for references to something that exists, and all that they may stand for.
+REFERENCES: dict[str, Callable[[Scope], list[str]]] = {
+    "input": lambda scope: [f"inputs.{name}" for name in scope.inputs],
+    "step reference": lambda scope: [f"steps.{step}" for step in scope.steps],
+    "step output": lambda scope: [
+        f"steps.{step}.outputs.{name}" for step, names in scope.steps.items() for name in names
+    ],
+    "job reference": lambda scope: [f"needs.{job}" for job in scope.needs],
+    "job output": lambda scope: [
+        f"needs.{job}.outputs.{name}" for job in scope.needs for name in scope.outputs.get(job, ())
+    ],
+    "matrix key": lambda scope: [f"matrix.{key}" for key in scope.matrix],
+    "env name": lambda scope: [f"env.{name}" for names in scope.env.values() for name in names],
 }
-
-
-def _job_outputs(scope: Scope) -> list[str]:
-    return [f"needs.{job}.outputs.{name}" for job in scope.needs for name in scope.outputs.get(job, ())]
 
 
 def _matrix_keys(matrix: Any) -> list[str]:

@@ -92,7 +92,7 @@ class StepList:
     def _step_size(self) -> int:
         """Return a length for a script, of which most is shorter than what is left."""
         random = self.writer.random
-        wanted = int((70 + self.left / 30) * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
+        wanted = int((62 + self.left / 34) * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
         return max(20, min(wanted, self.left - 60))
 
 

@@ -30,4 +30,4 @@ def styled(writer: Writer, part: str, value: dict[str, Any]) -> dict[str, Any]:
     ):
         value["if"] = "${{ " + condition + " }}"
     order = LEXICON.word(writer, f"{part} order").split()
-    return {key: value[key] for key in order if key in value and (value[key] != {} or part != "step")}
+    return {key: value[key] for key in order if key in value and (value[key] != {} or key == "permissions")}

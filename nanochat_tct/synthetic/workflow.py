@@ -12,7 +12,7 @@ from nanochat_tct.synthetic.writer import Writer
 # Quantiles of the planned size of a workflow, in characters of compact JSON. The result only roughly follows the plan;
 # with these plans, the sizes of the results are distributed like those of real workflows.
 _SHARES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
-_SIZES = (110, 125, 260, 440, 1040, 1880, 3560, 6950, 10700, 23500, 70000, 150000)
+_SIZES = (110, 125, 260, 440, 1040, 1880, 3560, 6950, 10000, 22500, 70000, 150000)
 
 
 def write_workflow(writer: Writer) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
     """Write jobs with about the given size in total."""
     count = _job_count(writer, size)
     shares = [0.25 + writer.random() ** 2 for _ in range(count)]
-    calls = 0.8 if writer.chance(0.34 if count > 1 else 0.25) else 0.06
+    calls = 0.8 if writer.chance(0.32 if count > 1 else 0.25) else 0.05
     if count == 1 and size > 900:
         calls = 0.0
     left, total = size, sum(shares)
@@ -96,7 +96,7 @@ def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
 
 def _job_count(writer: Writer, size: int) -> int:
     """Return the number of jobs: one plus a geometric number, whose mean grows with the size."""
-    mean = (max(size, 0) / 2500) ** 0.9
+    mean = (max(size, 0) / 2600) ** 0.9
     more = int(math.log(1.0 - writer.random()) / math.log(mean / (1.0 + mean))) if mean > 0 else 0
     return 1 + max(0, min(more, size // 330, 60))
 
@@ -104,7 +104,7 @@ def _job_count(writer: Writer, size: int) -> int:
 def _publish_outputs(writer: Writer, on: Any) -> None:
     """Let a reusable workflow pass on outputs of its jobs."""
     outputs = [(job, name) for job, names in writer.scope.outputs.items() for name in names]
-    if outputs and "workflow_call" in on and isinstance(on, dict) and writer.chance(0.5):
+    if outputs and "workflow_call" in on and isinstance(on, dict) and writer.chance(0.6):
         call = on["workflow_call"] = on["workflow_call"] or {}
         call["outputs"] = {
             name: {**LEXICON.word(writer, "output keys"), "value": f"${{{{ jobs.{job}.outputs.{name} }}}}"}
