@@ -43,7 +43,7 @@ class JobWriter:
         self.writer.scope.enter_job()
         self.writer.forget("focus", "it")
         job = write_part(self.writer, "job", template)
-        self._add(name, job, self._first_steps(template, 0))
+        self._add(self._unused(name), job, self._first_steps(template, 0))
 
     def write(self, kind: str, size: int) -> None:
         """Add a job of that kind, with about `size` characters as compact JSON."""
@@ -54,7 +54,7 @@ class JobWriter:
         ecosystem = ECOSYSTEMS[LEXICON.word(writer, other)]
         facts.update({"job ecosystem": ecosystem, "job kind": kind})
         writer.size = size
-        name = str(LEXICON.word(writer, f"{kind} job id"))
+        name = facts["job id"] = self._unused(str(LEXICON.word(writer, f"{kind} job id")))
         job = write_part(writer, "job", JOBS[kind])
         steps = None
         if kind == "call":
@@ -78,11 +78,13 @@ class JobWriter:
             steps.add("start", step, plain=True)
         return steps
 
+    def _unused(self, name: str) -> str:
+        """Return the name, or one like it, that no other job has."""
+        like_it = (f"{name}-{number}" for number in range(2, len(self.jobs) + 2))
+        return name if name not in self.jobs else next(other for other in like_it if other not in self.jobs)
+
     def _add(self, name: str, job: Job, steps: StepList | None) -> None:
-        """Add the job under its name, or one like it that no other job has."""
-        plain, number = name, 2
-        while name in self.jobs:
-            name, number = f"{plain}-{number}", number + 1
+        """Add the job under its name."""
         if steps:
             job["steps"] = steps.all()
         self.jobs[name] = styled(self.writer, "job" if steps else "call", job)
@@ -149,6 +151,7 @@ LEXICON.add(
     {
         "needs": _needs,
         "all jobs": lambda writer: list(writer.scope.outputs) or LEFT_OUT,
+        "job id": lambda writer: writer.facts["job id"],
         "job name": _job_name,
         "job runner": _job_runner,
         "matrix": _matrix,

@@ -117,6 +117,11 @@ def _pin(writer: Writer, name: str) -> str:
     return writer.references[name]
 
 
+def _components(writer: Writer) -> list[str]:
+    """Return the few components that a workflow is about."""
+    return list(dict.fromkeys([writer.pick(_COMPONENTS) for _ in range(writer.number(3, 9))]))
+
+
 def _project(writer: Writer) -> str:
     return str(LEXICON.word(writer, "project"))
 
@@ -134,7 +139,7 @@ for _file in sorted(FOLDER.glob("*.yaml")):
     if _file.stem not in ("actions", "head", "jobs", "scripts"):
         LEXICON.add(read(_file.name), facts=_file.stem in ("facts", "style"))
 _COMPONENTS = read("words.yaml")["anywhere"]["‹one of›"]
-LEXICON.add({"components": lambda writer: writer.sample(_COMPONENTS, writer.number(3, 9))}, facts=True)
+LEXICON.add({"components": _components}, facts=True)
 LEXICON.add({name: _reference(list_all) for name, list_all in REFERENCES.items()})
 LEXICON.add(
     {

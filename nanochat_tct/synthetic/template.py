@@ -39,7 +39,7 @@ from nanochat_tct.synthetic.writer import Writer
 Generator = Callable[[Writer], Any]
 
 LEFT_OUT = object()
-_TRIES = 4
+_TRIES = 3
 _TOKEN = re.compile(r"([‹›|])")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MARK = re.compile(r"(?:(?P<key>.*) |^)‹(?P<percent>\d+)%(?: over (?P<size>\d+))?›(?: (?P<rest>.*))?", re.S)
@@ -88,9 +88,11 @@ class Lexicon:
             return generator
 
         def fact(writer: Writer) -> Any:
-            if name not in writer.facts:
-                writer.facts[name] = generator(writer)
-            return writer.facts[name]
+            try:
+                return writer.facts[name]
+            except KeyError:
+                value = writer.facts[name] = generator(writer)
+                return value
 
         return fact
 
@@ -151,10 +153,11 @@ def compile_key(key: str, template: Any) -> tuple[str, Generator]:
 
 def _check(generator: Generator) -> Generator:
     def write(writer: Writer) -> Any:
-        scope, is_condition = writer.scope, writer.scope.place[-3:] == ".if"
+        scope = writer.scope
         for _ in range(_TRIES):
             text = generator(writer)
-            if type(text) is not str or ("${{" not in text and not is_condition) or scope.holds(text):
+            has_expressions = type(text) is str and ("${{" in text or scope.place[-3:] == ".if")
+            if not has_expressions or scope.holds(text):
                 return text
         return LEFT_OUT
 
@@ -178,11 +181,10 @@ def _one_of(members: list[Generator]) -> Generator:
     def write(writer: Writer) -> Any:
         first = int(writer.random() * count)
         value = members[first](writer)
-        for following in range(1, count):
-            if value is not LEFT_OUT:
-                break
-            value = members[(first + following) % count](writer)
-        return value
+        if value is not LEFT_OUT:
+            return value
+        others = (members[(first + following) % count](writer) for following in range(1, count))
+        return next((value for value in others if value is not LEFT_OUT), LEFT_OUT)
 
     return write
 
@@ -229,9 +231,10 @@ def _compile_dict(template: dict[str, Any]) -> Generator:
         for name, make_name, make_value, is_required, is_place in items:
             if is_place:
                 scope.enter(place, name)
-            value = make_value(writer)
-            if is_place:
+                value = make_value(writer)
                 scope.place = place
+            else:
+                value = make_value(writer)
             if value is not LEFT_OUT:
                 name = make_name(writer) if make_name else name
                 if not make_name or name.lower() not in map(str.lower, filled):
