@@ -1,10 +1,12 @@
 """The templates, read from the YAML files of this package and compiled once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanochat_tct.documents import read_document
+from nanochat_tct.synthetic.scope import REFERENCES, Scope
 from nanochat_tct.synthetic.template import LEXICON, Generator, compile_key, compile_text, compile_value
 from nanochat_tct.synthetic.writer import Writer
 
@@ -21,8 +23,7 @@ class Action:
     outputs: list[str]
 
 
-@dataclass(frozen=True)
-class Axis:
+class Axis(NamedTuple):
     """A dimension of a matrix: its key, the word for its value in the job's steps, or "", and its values."""
 
     key: str
@@ -42,7 +43,7 @@ class Ecosystem:
         paths: globs of the files that concern it.
         words: words with fixed values in its workflows.
         env: variables that its workflows set.
-        image: a container image that its jobs may run in, or None.
+        image: a container image that its jobs may run in.
     """
 
     name: str
@@ -52,23 +53,16 @@ class Ecosystem:
     paths: list[str]
     words: Generator
     env: Generator
-    image: Generator | None
+    image: Generator
 
 
 @dataclass(frozen=True)
-class JobTemplate:
-    """A job: the generators of its keys, in order, and of its steps."""
+class Part:
+    """A workflow or a job: the generators of its keys, those first that others refer to, and of its jobs or steps."""
 
     keys: dict[str, Generator]
+    jobs: list[tuple[Generator, "Part"]]
     steps: list[Generator]
-
-
-@dataclass(frozen=True)
-class WorkflowTemplate:
-    """A workflow: the generators of its keys, and of the names and the parts of its jobs."""
-
-    keys: dict[str, Generator]
-    jobs: list[tuple[Generator, JobTemplate]]
 
 
 def read(name: str) -> Any:
@@ -76,25 +70,22 @@ def read(name: str) -> Any:
     return read_document((FOLDER / name).read_bytes(), "yaml")
 
 
-def compile_keys(template: dict[str, Any]) -> dict[str, Generator]:
-    """Return the generators of a mapping's values, by key."""
-    return dict(compile_key(key, value) for key, value in template.items())
-
-
-def compile_workflow(template: dict[str, Any]) -> WorkflowTemplate:
-    """Compile a whole workflow."""
-    jobs = []
-    for name, job in template["jobs"].items():
-        keys = compile_keys({key: value for key, value in job.items() if key != "steps"})
-        keys = {**{key: keys[key] for key in ("strategy",) if key in keys}, **keys}  # what others refer to
-        jobs.append((compile_text(name), JobTemplate(keys, [compile_value(step) for step in job["steps"]])))
-    return WorkflowTemplate(compile_keys({k: v for k, v in template.items() if k != "jobs"}), jobs)
+def compile_part(template: dict[str, Any]) -> Part:
+    """Compile a workflow or a job."""
+    keys = dict(
+        compile_key(key, value) for key, value in template.items() if key not in ("jobs", "like", "steps")
+    )
+    return Part(
+        {key: keys[key] for key in sorted(keys, key=lambda key: key not in ("on", "needs", "strategy"))},
+        [(compile_text(name), compile_part(job)) for name, job in template.get("jobs", {}).items()],
+        [compile_value(step) for step in template.get("steps", ())],
+    )
 
 
 def _compile_ecosystem(name: str, template: dict[str, Any]) -> Ecosystem:
     axes = []
-    for key, values in template.get("matrix", {}).items():
-        key, _, word = key.partition(" = ")
+    for text, values in template.get("matrix", {}).items():
+        key, _, word = text.partition(" = ")
         axes.append(Axis(key, word.strip("‹›"), values))
     return Ecosystem(
         name,
@@ -104,57 +95,37 @@ def _compile_ecosystem(name: str, template: dict[str, Any]) -> Ecosystem:
         template["paths"],
         compile_value(template.get("words", {})),
         compile_value(template.get("env", {})),
-        compile_text(template["images"]) if "images" in template else None,
+        compile_text(template.get("images", "‹container_image›")),
     )
 
 
-def _name_words() -> dict[str, Any]:
-    """The words that are made from others, or from what there is in the workflow so far."""
+def _reference(list_all: Callable[[Scope], list[str]]) -> Generator:
+    def write(writer: Writer) -> str:
+        names = list_all(writer.scope)
+        return writer.pick(names) if names else "needs.missing"  # which is never written
 
-    def project(writer: Writer) -> str:
-        return str(LEXICON.word(writer, "project"))
-
-    def one_of(references: str, otherwise: str) -> Generator:
-        def write(writer: Writer) -> str:
-            names = getattr(writer.scope, references)()
-            return str(writer.pick(names)) if names else otherwise
-
-        return write
-
-    components = LISTS["component"]
-    return {
-        "package": lambda writer: project(writer).replace("-", "_"),
-        "flat": lambda writer: project(writer).replace("-", ""),
-        "pascal": lambda writer: project(writer).title().replace("-", ""),
-        "component": lambda writer: writer.pick(LEXICON.word(writer, "components")),
-        "anywhere": lambda writer: writer.pick(components),
-        "input": one_of("input_references", "github.ref_name"),
-        "step output": one_of("step_outputs", "github.run_id"),
-        "job output": one_of("job_outputs", "github.sha"),
-        "step reference": one_of("step_references", "steps.missing"),  # which is never written
-        "job reference": one_of("job_references", "needs.missing"),
-        "matrix key": one_of("matrix_references", "github.run_attempt"),
-        "needed output": one_of("job_outputs", "needs.missing"),
-        "env name": one_of("env_references", "github.repository"),
-        "ecosystem path": lambda writer: writer.pick(writer.facts["ecosystem"].paths),
-        "ecosystem env": lambda writer: writer.facts["ecosystem"].env(writer),
-        "pin": lambda writer: lambda action: reference(writer, action),
-    }
+    return write
 
 
-def reference(writer: Writer, name: str) -> str:
+def _pin(writer: Writer, name: str) -> str:
     """Return `owner/name@version` as this author refers to the action: by commit or by tag, the same each time."""
     if name not in writer.references:
         action = ACTIONS[name]
         by_commit = writer.habit("commits") < 0.55 or (writer.habit("commits") < 0.63 and writer.chance(0.3))
         choices = action.commits if (by_commit and action.commits) or not action.versions else action.versions
-        version = choices[int(writer.habit("age") * len(choices))]
-        writer.references[name] = f"{name}@{version}"
+        writer.references[name] = f"{name}@{choices[int(writer.habit('age') * len(choices))]}"
     return writer.references[name]
 
 
-WORDS = read("words.yaml")
-LISTS: dict[str, list[str]] = {name: text.split() for name, text in WORDS["lists"].items()}
+def _components(writer: Writer) -> list[str]:
+    """Return the few components that a workflow is about."""
+    return list(dict.fromkeys([writer.pick(_COMPONENTS) for _ in range(writer.number(3, 9))]))
+
+
+def _project(writer: Writer) -> str:
+    return str(LEXICON.word(writer, "project"))
+
+
 ACTIONS = {
     name: Action(
         action.get("versions", "").split(),
@@ -164,62 +135,28 @@ ACTIONS = {
     )
     for name, action in read("actions.yaml").items()
 }
-_JOBS, _HEAD, _SCRIPTS, _TRIGGERS = (
-    read(f"{name}.yaml") for name in ("jobs", "workflow", "scripts", "triggers")
-)
-_STEPS = read("steps.yaml")
-KINDS: list[tuple[float, str]] = []
-JOB_KINDS: dict[str, list[tuple[float, str]]] = {}
-for _kind, _template in _TRIGGERS.pop("kinds").items():
-    KINDS.append((_template["weight"], _kind))
-    JOB_KINDS[_kind] = [(weight, name) for name, weight in _template["jobs"].items()]
-_FILL = _STEPS.pop("fill")
-for _phrases in (
-    {
-        name: (lambda writer, items=items: writer.pick(items))
-        for name, items in LISTS.items()
-        if name != "component"
-    },
-    WORDS["phrases"],
-    _name_words(),
-    _JOBS["words"],
-    _HEAD["words"],
-    _STEPS,
-    {name: template for name, template in _TRIGGERS.items() if name != "triggers"},
-    *(read(f"{file}.yaml") for file in ("style", "tools", "settings")),
-    {"script name": _SCRIPTS["titles"]},
-):
-    LEXICON.add({}, _phrases)
+for _file in sorted(FOLDER.glob("*.yaml")):
+    if _file.stem not in ("actions", "head", "jobs", "scripts"):
+        LEXICON.add(read(_file.name), facts=_file.stem in ("facts", "style"))
+_COMPONENTS = read("words.yaml")["anywhere"]["‹one of›"]
+LEXICON.add({"components": _components}, facts=True)
+LEXICON.add({name: _reference(list_all) for name, list_all in REFERENCES.items()})
 LEXICON.add(
-    {**WORDS["facts"], "components": lambda writer: writer.sample(LISTS["component"], writer.number(3, 9))},
-    {},
+    {
+        "package": lambda writer: _project(writer).replace("-", "_"),
+        "flat": lambda writer: _project(writer).replace("-", ""),
+        "pascal": lambda writer: _project(writer).title().replace("-", ""),
+        "component": lambda writer: writer.pick(LEXICON.word(writer, "components")),
+        "ecosystem path": lambda writer: writer.pick(writer.facts["ecosystem"].paths),
+        "ecosystem env": lambda writer: writer.facts["ecosystem"].env(writer),
+        "ecosystem image": lambda writer: writer.facts["job ecosystem"].image(writer),
+        "pin": lambda writer: lambda action: _pin(writer, action),
+    }
 )
-# How often, where, and which steps fill a job; None stands for a script.
-FILL: list[tuple[float, tuple[str, Generator | None]]] = [
-    (weight, (position, None if step == "script" else compile_value(step)))
-    for weight, position, step in _FILL
-]
-TRIGGERS = {kind: compile_value(template) for kind, template in _TRIGGERS["triggers"].items()}
-HEAD = compile_keys(_HEAD["workflow"])
-WORKFLOW_TITLES = {kind: compile_text(title) for kind, title in _HEAD["titles"].items()}
-JOB = compile_keys(_JOBS["job"])
-JOB_MORE = {kind: compile_keys(template) for kind, template in _JOBS["more"].items()}
-JOB_IDS = {kind: compile_text(text) for kind, text in _JOBS["ids"].items()}
-JOB_TITLES = {kind: compile_text(text) for kind, text in _JOBS["titles"].items()}
-SCRIPTS = {
-    name: [compile_value(block) for block in blocks]
-    for name, blocks in _SCRIPTS.items()
-    if isinstance(blocks, list)
-}
-SCRIPT_WORDS = {  # what scripts begin with, and ids of their steps
-    name: compile_text(text) for name, text in _SCRIPTS.items() if isinstance(text, str)
-}
-ECOSYSTEMS: list[tuple[float, Ecosystem]] = [
-    (template["weight"], _compile_ecosystem(name, template))
+# For each language of scripts the blocks that they are made of.
+SCRIPTS = {name: [compile_value(block) for block in blocks] for name, blocks in read("scripts.yaml").items()}
+ECOSYSTEMS = {
+    name: _compile_ecosystem(name, template)
     for file in sorted(FOLDER.glob("ecosystems/*.yaml"))
     for name, template in read(f"ecosystems/{file.name}").items()
-]
-WORKFLOWS = {
-    file.stem: compile_workflow(read(f"workflows/{file.name}"))
-    for file in sorted(FOLDER.glob("workflows/*.yaml"))
 }

@@ -53,11 +53,7 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
     if not os.path.isdir(output):  # else a finished folder need not be writable
         refuse_folder(config.output, "--output")
     before = _check_output(output)
-    if (
-        before is not None
-        and all(before.get(key) == value for key, value in settings.items())
-        and before["bytes"]
-    ):
+    if before and before["bytes"] and before == {**settings, "bytes": before["bytes"]}:
         return Synthesized(config.count, before["bytes"], written=False)
     refuse_folder(config.output, "--output")
     _refuse_more_than_fits(config, output)
@@ -125,42 +121,32 @@ def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
 
 
 def _check_output(output: Path) -> dict[str, Any] | None:
-    """Return the content of an earlier run's marker, or None if the folder is empty or missing."""
+    """Return the content of an earlier run's marker, or None if the folder is empty or missing.
+
+    Raises: UserError when the folder holds anything but files of that run, and all of them if it has finished.
+    """
     if not output.exists():
         return None
     if not output.is_dir():
         raise UserError(f"{output} is a file: give --output a folder")
-    entries = list(output.iterdir())
-    if not entries:
+    if not any(output.iterdir()):
         return None
     refusal = UserError(
         f"{output} holds something else than synthetic workflows: give --output an empty folder"
     )
     try:
-        marker = json.loads((output / MARKER).read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        marker: dict[str, Any] = json.loads((output / MARKER).read_text(encoding="utf-8"))
+        fields = {key: marker[key] for key in ("count", "format", "seed")}
+        config = SynthesizeConfig(output=str(output), **fields)
+        has_finished = marker["bytes"] is not None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, UserError) as error:
         raise refusal from error
-    if not isinstance(marker, dict) or not _is_own(output, marker):
+    expected = {_file(output, config, index) for index in range(config.count)}
+    paths = [Path(folder) / name for folder, _, names in os.walk(output) for name in names]
+    found = {path for path in paths if not path.name.startswith(PARTIAL)} - {output / MARKER}
+    if found - expected or (has_finished and found != expected):
         raise refusal
     return marker
-
-
-def _is_own(output: Path, marker: dict[str, Any]) -> bool:
-    """Whether the folder holds only files of the run that wrote the marker, and all of them if it has finished."""
-    try:
-        config = SynthesizeConfig(
-            count=marker["count"], output=str(output), format=marker["format"], seed=marker["seed"]
-        )
-        ended = marker["bytes"] is not None
-    except (KeyError, TypeError, UserError):
-        return False
-    expected = {_file(output, config, index) for index in range(config.count)}
-    found = {path for path in _files(output) if not path.name.startswith(PARTIAL)} - {output / MARKER}
-    return found == expected if ended else found <= expected
-
-
-def _files(output: Path) -> list[Path]:
-    return [Path(folder) / name for folder, _, names in os.walk(output) for name in names]
 
 
 def _remove_files(output: Path) -> None:

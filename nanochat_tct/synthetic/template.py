@@ -30,21 +30,23 @@ drawn again, and left out if that does not help. A mapping that loses a key with
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from nanochat_tct.synthetic.scope import INNER
 from nanochat_tct.synthetic.writer import Writer
 
 Generator = Callable[[Writer], Any]
 
 LEFT_OUT = object()
-_TRIES = 4
+_TRIES = 3
+_TOKEN = re.compile(r"([‹›|])")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MARK = re.compile(r"(?:(?P<key>.*) |^)‹(?P<percent>\d+)%(?: over (?P<size>\d+))?›(?: (?P<rest>.*))?", re.S)
 _TIMES = re.compile(r"‹(\d+)×›")
 _SOME_OF = re.compile(r"‹(?:(per) )?([\d.]+) of›")
+_PIN = "@‹pin›"
 _NO_NAME = re.compile(r"\W")
-_TOPIC = ("it",)
 
 
 class Lexicon:
@@ -55,20 +57,21 @@ class Lexicon:
     """
 
     def __init__(self) -> None:
-        self._facts: dict[str, Any] = {}
-        self._phrases: dict[str, Any] = {}
+        self._templates: dict[str, Any] = {}
+        self._facts: set[str] = set()
         self._compiled: dict[str, Generator] = {}
 
-    def add(self, facts: dict[str, Any], phrases: dict[str, Any]) -> None:
+    def add(self, words: dict[str, Any], *, facts: bool = False) -> None:
         """Add words: names with their templates, or with functions of a writer. Add all words before any is used."""
-        for table, words in ((self._facts, facts), (self._phrases, phrases)):
-            for name, template in words.items():
-                assert name not in self._facts and name not in self._phrases, f"word defined twice: {name}"
-                table[name] = template
+        for name, template in words.items():
+            assert name not in self._templates, f"word defined twice: {name}"
+            self._templates[name] = template
+        if facts:
+            self._facts.update(words)
 
     def word(self, writer: Writer, name: str) -> Any:
         """Return a word: the fact of this workflow, or a new choice of a phrase."""
-        return self.use(name)(writer)
+        return (self._compiled.get(name) or self.use(name))(writer)
 
     def use(self, name: str) -> Generator:
         """Return the generator of a word."""
@@ -77,17 +80,19 @@ class Lexicon:
         return self._compiled[name]
 
     def _compile(self, name: str) -> Generator:
-        template = self._phrases.get(name, self._facts.get(name))
-        if name not in self._phrases and name not in self._facts:
+        if name not in self._templates:
             return self._with_capitals(name)
-        generator: Generator = template if callable(template) else compile_word(template)
-        if name in self._phrases:
+        template = self._templates[name]
+        generator: Generator = template if callable(template) else compile_value(template, checked=False)
+        if name not in self._facts:
             return generator
 
         def fact(writer: Writer) -> Any:
-            if name not in writer.facts:
-                writer.facts[name] = generator(writer)
-            return writer.facts[name]
+            try:
+                return writer.facts[name]
+            except KeyError:
+                value = writer.facts[name] = generator(writer)
+                return value
 
         return fact
 
@@ -102,60 +107,57 @@ class Lexicon:
 LEXICON = Lexicon()
 
 
-def compile_value(template: Any, is_condition: bool = False) -> Generator:
-    """Compile a template (see the table above) to a function of a writer."""
+def compile_value(template: Any, *, checked: bool = True) -> Generator:
+    """Compile a template (see the table above) to a function of a writer.
+
+    Without `checked`, a text may refer to what does not exist, as the whole text that it becomes a part of is checked.
+    """
     if isinstance(template, str):
-        return _compile_checked(template, is_condition)
-    if isinstance(template, dict):
-        if len(template) == 1:
-            ((key, value),) = template.items()
-            if key == "‹one of›":
-                return _pick([compile_value(member, is_condition) for member in _members(value)])
-            some_of = _SOME_OF.fullmatch(key)
-            if some_of:
-                return _compile_some_of([compile_value(member) for member in _members(value)], some_of)
-            mark = _MARK.fullmatch(key)
-            if mark and mark["key"] is None:
-                return _compile_mark(compile_value(value), mark)
-        return _compile_dict(template)
+        can_refer = any(mark in template for mark in ("‹", "${{", ".", "("))
+        return _check(compile_text(template)) if checked and can_refer else compile_text(template)
     if isinstance(template, list):
-        return _compile_list([compile_value(item) for item in template])
-    return lambda writer: template
-
-
-def compile_word(template: Any) -> Generator:
-    """Compile a template for use inside a text, where nothing can be left out, so texts are not checked."""
-    if isinstance(template, str):
-        return compile_text(template)
-    if isinstance(template, dict) and list(template) == ["‹one of›"]:
-        return _pick([compile_word(member) for member in _members(template["‹one of›"])])
-    return compile_value(template)
+        items = [compile_value(item) for item in template]
+        return lambda writer: [value for item in items if (value := item(writer)) is not LEFT_OUT]
+    if not isinstance(template, dict):
+        return _constant(template)
+    if len(template) == 1:
+        ((key, value),) = template.items()
+        if key == "‹one of›":
+            return _one_of([compile_value(member, checked=checked) for member in _members(value)])
+        some_of, mark = _SOME_OF.fullmatch(key), _MARK.fullmatch(key)
+        if some_of:
+            return _some_of([compile_value(member) for member in _members(value)], some_of)
+        if mark and mark["key"] is None:
+            return _perhaps(compile_value(value), mark)
+    return _compile_dict(template)
 
 
 def compile_text(template: str) -> Generator:
     """Compile a text template to a function that returns a string."""
-    if template.endswith("@‹pin›"):
-        action = compile_text(template.removesuffix("@‹pin›"))
-        pin = LEXICON.use("pin")
+    if template.endswith(_PIN):
+        action, pin = compile_text(template.removesuffix(_PIN)), LEXICON.use("pin")
         return lambda writer: pin(writer)(action(writer))
-    if any(_MARK.fullmatch(line) for line in template.split("\n")):
-        return _compile_lines(template)
-    text, end = _parse_text(template, 0)
-    assert end == len(template), f"unbalanced guillemets in {template!r}"
-    return _generator(text)
+    lines = template.split("\n")
+    if any(map(_MARK.fullmatch, lines)):
+        return _compile_lines(lines)
+    text = _parse(iter(_TOKEN.split(template)), template)
+    return _constant(text) if isinstance(text, str) else text
 
 
-def _compile_checked(template: str, is_condition: bool) -> Generator:
-    generator = compile_text(template)
-    if "‹" not in template and "${{" not in template and not is_condition:
-        return generator
+def compile_key(key: str, template: Any) -> tuple[str, Generator]:
+    """Compile a key and its value: the key without its mark, and the generator of the value."""
+    mark = _MARK.fullmatch(key)
+    generator = compile_value(template)
+    return (mark["key"], _perhaps(generator, mark)) if mark else (key, generator)
 
+
+def _check(generator: Generator) -> Generator:
     def write(writer: Writer) -> Any:
+        scope = writer.scope
         for _ in range(_TRIES):
             text = generator(writer)
-            if (not is_condition and (type(text) is not str or "${{" not in text)) or writer.scope.holds(
-                text, is_condition
-            ):
+            has_expressions = type(text) is str and ("${{" in text or scope.place[-3:] == ".if")
+            if not has_expressions or scope.holds(text):
                 return text
         return LEFT_OUT
 
@@ -167,51 +169,47 @@ def _members(members: list[Any]) -> list[Any]:
     repeated: list[Any] = []
     for member in members:
         key = next(iter(member), "") if isinstance(member, dict) and len(member) == 1 else ""
-        times = _TIMES.fullmatch(key) if isinstance(key, str) else None
+        times = _TIMES.fullmatch(key)
         repeated += [member[key]] * int(times[1]) if times else [member]
     return repeated
 
 
-def _pick(members: list[Generator]) -> Generator:
+def _one_of(members: list[Generator]) -> Generator:
+    """Return the generator of one of the members; of the next one if that member is left out."""
     count = len(members)
 
     def write(writer: Writer) -> Any:
         first = int(writer.random() * count)
         value = members[first](writer)
-        for following in range(1, count):
-            if value is not LEFT_OUT:
-                break
-            value = members[(first + following) % count](writer)
-        return value
+        if value is not LEFT_OUT:
+            return value
+        others = (members[(first + following) % count](writer) for following in range(1, count))
+        return next((value for value in others if value is not LEFT_OUT), LEFT_OUT)
 
     return write
 
 
-def _compile_mark(value: Generator, mark: re.Match[str]) -> Generator:
+def _perhaps(value: Generator, mark: re.Match[str]) -> Generator:
     chance, least = int(mark["percent"]) / 100, int(mark["size"] or 0)
     return lambda writer: value(writer) if writer.size >= least and writer.random() < chance else LEFT_OUT
 
 
-def _compile_some_of(members: list[Generator], some_of: re.Match[str]) -> Generator:
+def _some_of(members: list[Generator], some_of: re.Match[str]) -> Generator:
     number = float(some_of[2])
 
     def write(writer: Writer) -> Any:
         mean = writer.size / number if some_of[1] else number
-        topic = writer.facts.get("it")
+        topic = writer.facts.pop("it", None)
         joined: Any = None
         for _ in range(writer.several(mean, int(4 * mean) + 1)):
-            writer.forget(_TOPIC)
             value = writer.pick(members)(writer)
-            if value is LEFT_OUT:
-                continue
+            writer.forget("it")
             if isinstance(value, dict):
-                joined = joined or {}
-                names = {name.lower() for name in joined}  # GitHub takes names of any case as the same
-                joined.update({name: item for name, item in value.items() if name.lower() not in names})
-            else:
+                names = {name.lower() for name in joined or ()}  # GitHub takes names of any case as the same
+                joined = {**(joined or {}), **{k: v for k, v in value.items() if k.lower() not in names}}
+            elif value is not LEFT_OUT:
                 values = value if isinstance(value, list) else [value]
-                joined = [*(joined or []), *[item for item in values if item not in (joined or ())]]
-        writer.forget(_TOPIC)
+                joined = [*(joined or ()), *[item for item in values if item not in (joined or ())]]
         if topic is not None:
             writer.facts["it"] = topic
         return LEFT_OUT if joined is None else joined
@@ -219,24 +217,24 @@ def _compile_some_of(members: list[Generator], some_of: re.Match[str]) -> Genera
     return write
 
 
-def compile_key(key: str, template: Any) -> tuple[str, Generator]:
-    """Compile a key and its value: the key without its mark, and the generator of the value."""
-    mark = _MARK.fullmatch(key)
-    name = mark["key"] if mark else key
-    generator = compile_value(template, is_condition=name == "if")
-    return name, _compile_mark(generator, mark) if mark else generator
-
-
 def _compile_dict(template: dict[str, Any]) -> Generator:
     items = []
     for key, value in template.items():
         name, generator = compile_key(key, value)
-        items.append((name, compile_text(name) if "‹" in name else None, generator, name == key))
+        items.append(
+            (name, compile_text(name) if "‹" in name else None, generator, name == key, name in INNER)
+        )
 
     def write(writer: Writer) -> Any:
         filled: dict[str, Any] = {}
-        for name, make_name, make_value, is_required in items:
-            value = make_value(writer)
+        scope, place = writer.scope, writer.scope.place
+        for name, make_name, make_value, is_required, is_place in items:
+            if is_place:
+                scope.enter(place, name)
+                value = make_value(writer)
+                scope.place = place
+            else:
+                value = make_value(writer)
             if value is not LEFT_OUT:
                 name = make_name(writer) if make_name else name
                 if not make_name or name.lower() not in map(str.lower, filled):
@@ -248,98 +246,62 @@ def _compile_dict(template: dict[str, Any]) -> Generator:
     return write
 
 
-def _compile_list(items: list[Generator]) -> Generator:
-    return lambda writer: [value for item in items if (value := item(writer)) is not LEFT_OUT]
-
-
-def _compile_lines(template: str) -> Generator:
+def _compile_lines(lines: list[str]) -> Generator:
     """Compile a script of which some lines are optional."""
-    lines = []
-    for line in template.split("\n"):
-        mark = _MARK.fullmatch(line)
-        chance = int(mark["percent"]) / 100 if mark else 1.0
-        lines.append((chance, compile_text((mark["rest"] or "") if mark else line)))
-
-    def write(writer: Writer) -> str:
-        return "\n".join(
-            [line(writer) for chance, line in lines if chance == 1.0 or writer.random() < chance]
-        )
-
-    return write
+    marks = [(line, _MARK.fullmatch(line)) for line in lines]
+    items = [
+        _perhaps(compile_text(mark["rest"] or ""), mark) if mark else compile_text(line)
+        for line, mark in marks
+    ]
+    return lambda writer: "\n".join([text for item in items if (text := item(writer)) is not LEFT_OUT])
 
 
-def _parse_text(template: str, start: int, inside: bool = False) -> tuple[str | Generator, int]:
-    """Parse from start to the end or, inside guillemets, to the `|` or `›` that ends the text.
-
-    Returns: the text, or its generator if it has choices; and where it ended.
-    """
-    parts: list[str | Generator] = []
-    position = start
-    while position < len(template):
-        character = template[position]
-        if character == "‹":
-            part, position = _parse_choice(template, position + 1)
-            parts.append(part)
-        elif inside and character in "|›":
-            break
-        else:
-            end = position + 1
-            while end < len(template) and template[end] != "‹" and not (inside and template[end] in "|›"):
-                end += 1
-            text = template[position:end].replace("¦", "|")
-            assert "›" not in text, f"unbalanced guillemets in {template!r}"
-            parts.append(text)
-            position = end
-    return _join(parts), position
-
-
-def _parse_choice(template: str, start: int) -> tuple[Generator, int]:
-    """Parse from behind an opening guillemet to behind its closing one."""
-    members = []
-    position = start
-    while True:
-        member, end = _parse_text(template, position, inside=True)
-        members.append(member)
-        assert end < len(template), f"unbalanced guillemets in {template!r}"
-        if template[end] == "›":
-            break
-        position = end + 1
-    return (_choose(members) if len(members) > 1 else _compile_name(template[start:end])), end + 1
+def _parse(tokens: Iterator[str], template: str, *, inside: bool = False) -> str | Generator:
+    """Parse to the end or, inside guillemets, to the one that closes: to a text without choices, or a generator."""
+    members: list[list[str | Generator]] = [[]]
+    for token in tokens:
+        if token == "‹":
+            members[-1].append(_parse(tokens, template, inside=True))
+        elif inside and token == "|":
+            members.append([])
+        elif token == "›":
+            assert inside, f"unbalanced guillemets in {template!r}"
+            return _choose([_join(parts) for parts in members])
+        elif token:
+            members[-1].append(token.replace("¦", "|"))
+    assert not inside, f"unbalanced guillemets in {template!r}"
+    return _join(members[0])
 
 
 def _choose(members: list[str | Generator]) -> Generator:
+    """Compile what is between guillemets: a name, a range of numbers, or a choice."""
     count = len(members)
     texts = [member for member in members if isinstance(member, str)]
+    if count == 1 and texts:
+        numbers = _RANGE.fullmatch(texts[0])
+        if not numbers:
+            return LEXICON.use(texts[0])
+        low, high = int(numbers[1]), int(numbers[2])
+        return lambda writer: str(writer.number(low, high))
     if len(texts) == count:
         return lambda writer: texts[int(writer.random() * count)]
-    generators = [_generator(member) for member in members]
+    generators = [_constant(member) if isinstance(member, str) else member for member in members]
     return lambda writer: generators[int(writer.random() * count)](writer)
 
 
-def _generator(text: str | Generator) -> Generator:
-    return (lambda writer: text) if isinstance(text, str) else text
+def _constant(value: Any) -> Generator:
+    return lambda writer: value
 
 
 def _join(parts: list[str | Generator]) -> str | Generator:
     """Join the parts: to a text if all are texts, else to a generator that fills a format."""
     generators = [part for part in parts if not isinstance(part, str)]
     if not generators:
-        return "".join(str(part) for part in parts)
+        return "".join(map(str, parts))
     if len(parts) == 1:
         return generators[0]
     form = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
-    if len(generators) == 1:
-        only = generators[0]
-        return lambda writer: form % (only(writer),)
-    if len(generators) == 2:
-        first, second = generators
-        return lambda writer: form % (first(writer), second(writer))
+    first, *others = generators
+    if not others:
+        return lambda writer: form % first(writer)
     return lambda writer: form % tuple([generator(writer) for generator in generators])
-
-
-def _compile_name(name: str) -> Generator:
-    numbers = _RANGE.fullmatch(name)
-    if numbers:
-        low, high = int(numbers[1]), int(numbers[2])
-        return lambda writer: str(writer.number(low, high))
-    return LEXICON.use(name)

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from nanochat_tct.synthetic.scope import Scope
@@ -53,15 +53,6 @@ class Writer:
             count += 1
         return count
 
-    def weighted(self, items: Sequence[tuple[float, Item]]) -> Item:
-        """Return one of the items of (weight, item) pairs."""
-        mark = self.random() * sum(weight for weight, _ in items)
-        for weight, item in items:
-            mark -= weight
-            if mark < 0:
-                return item
-        return items[-1][1]
-
     def sample(self, items: Sequence[Item], count: int) -> list[Item]:
         """Return count different items (all of them if there are fewer), in their order."""
         chosen: list[Item] = []
@@ -84,7 +75,7 @@ class Writer:
             self.habits[name] = self.random()
         return self.habits[name]
 
-    def forget(self, names: Iterable[str]) -> None:
+    def forget(self, *names: str) -> None:
         """Let the named words be chosen again."""
         for name in names:
             self.facts.pop(name, None)

@@ -11,14 +11,12 @@ from typing import Any
 import pytest
 
 from nanochat_tct.documents import read_workflow, to_json, to_yaml
-from nanochat_tct.synthetic.author import Author
-from nanochat_tct.synthetic.jobs import JobWriter
-from nanochat_tct.synthetic.library import ACTIONS, ECOSYSTEMS, FOLDER, WORKFLOWS, Ecosystem, read
+from nanochat_tct.synthetic.library import ACTIONS, ECOSYSTEMS, FOLDER, read
 from nanochat_tct.synthetic.scope import Scope
 from nanochat_tct.synthetic.steps import StepList, outputs_of
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON, Lexicon, compile_text, compile_value
-from nanochat_tct.synthetic.workflow import write_template
+from nanochat_tct.synthetic.workflow import WORKFLOWS, settle, write_template
 from nanochat_tct.synthetic.writer import Writer
 from nanochat_tct.tokenizer import load_tokenizer
 
@@ -78,7 +76,8 @@ def test_what_does_not_exist_is_not_written() -> None:
 
 def test_facts_stay_and_phrases_do_not() -> None:
     words = Lexicon()
-    words.add({"fact": "‹1..1000000›"}, {"phrase": "‹1..1000000›", "some-thing": "some-thing"})
+    words.add({"fact": "‹1..1000000›"}, facts=True)
+    words.add({"phrase": "‹1..1000000›", "some-thing": "some-thing"})
     writer = Writer(0, seed=0)
     assert words.word(writer, "fact") == words.word(writer, "fact")
     assert words.word(writer, "phrase") != words.word(writer, "phrase")
@@ -109,15 +108,22 @@ def test_facts_stay_and_phrases_do_not() -> None:
         ("step", "${{ inputs.version == 'inputs.other' }}", True),
         ("job", "${{ hashFiles('x') }}", False),
         ("step", "echo inputs.other", True),
+        ("step.if", "inputs.other", False),
+        ("step.if", "inputs.version && always()", True),
+        ("job.if", "matrix.os", False),
+        ("job", "${{ secrets.TOKEN }}", False),
+        ("job.credentials", "${{ secrets.TOKEN }}", True),
     ],
 )
 def test_scope(place: str, text: str, holds: bool) -> None:
     scope = Scope()
-    scope.set_triggers({"pull_request": None, "workflow_dispatch": {"inputs": {"version": {}}}})
-    scope.outputs = {"build": ["version"], "other": []}
-    scope.needs, scope.matrix, scope.env, scope.place = ["build"], ["os"], ["REGISTRY"], place
-    scope.steps = {"meta": ["tags"]}
-    assert scope.holds(text, is_condition=False) == holds
+    scope.define("workflow", "on", {"pull_request": None, "workflow_dispatch": {"inputs": {"version": {}}}})
+    scope.define("workflow", "env", {"REGISTRY": "ghcr.io"})
+    scope.outputs, scope.steps = {"build": ["version"], "other": []}, {"meta": ["tags"]}
+    scope.define("job", "needs", "build")
+    scope.define("job", "strategy", {"matrix": {"os": ["linux"]}})
+    scope.place = place
+    assert scope.holds(text) == holds
 
 
 def test_outputs_of_steps() -> None:
@@ -140,7 +146,11 @@ def test_actions_and_their_inputs_exist(file: str) -> None:
     for step in _mappings(read(file)):
         plain = {key.split(" ‹")[0]: value for key, value in step.items()}
         uses = plain.get("uses")
-        if isinstance(uses, str) and not uses.startswith(("./", "docker://")) and "/workflows/" not in uses:
+        if (
+            isinstance(uses, str)
+            and not uses.startswith(("./", "docker://", "‹called›"))
+            and "/workflows/" not in uses
+        ):
             assert uses.endswith("@‹pin›"), f"{uses}: pinned by @‹pin›"
             for action in uses.removesuffix("@‹pin›").strip("‹›").split("|"):
                 settings = plain.get("with", {})
@@ -166,11 +176,9 @@ def alone() -> dict[str, dict[str, Any]]:
     drawn: dict[str, dict[str, Any]] = {}
     for index in range(DRAWS):
         for name, template in WORKFLOWS.items():
-            writer, jobs = _writers(index, ECOSYSTEMS[0][1])
-            workflow = write_template(writer, jobs, template)
-            drawn[f"{name}-{index}"] = {**workflow, "jobs": jobs.jobs}
-        for _, ecosystem in ECOSYSTEMS:
-            drawn[f"{ecosystem.name}-{index}"] = _workflow_of_all_steps(index, ecosystem)
+            drawn[f"{name}-{index}"] = write_template(_writer(index, "python"), template)
+        for language in ECOSYSTEMS:
+            drawn[f"{language}-{index}"] = _workflow_of_all_steps(index, language)
     return drawn
 
 
@@ -222,21 +230,21 @@ def test_github_accepts(alone: dict[str, dict[str, Any]], tmp_path: Path) -> Non
     assert result.stdout == ""
 
 
-def _writers(index: int, ecosystem: Ecosystem) -> tuple[Writer, JobWriter]:
+def _writer(index: int, language: str) -> Writer:
     writer = Writer(index, seed=0)
-    writer.facts.update(ecosystem.words(writer), ecosystem=ecosystem, language=ecosystem.name)
-    return writer, JobWriter(writer, Author(writer), ecosystem)
+    settle(writer, language)
+    return writer
 
 
-def _workflow_of_all_steps(index: int, ecosystem: Ecosystem) -> dict[str, Any]:
-    """A workflow with a job for each kind, of all of the ecosystem's steps of this kind; and of the shared steps."""
-    writer, jobs = _writers(index, ecosystem)
+def _workflow_of_all_steps(index: int, language: str) -> dict[str, Any]:
+    """A workflow with a job for each kind, of all of the language's steps of this kind; and of the shared steps."""
+    writer, ecosystem = _writer(index, language), ECOSYSTEMS[language]
     workflow: dict[str, Any] = {"on": ["push", "pull_request", "workflow_dispatch", "release"], "jobs": {}}
-    writer.scope.set_triggers(workflow["on"])
-    shared = [name for name in read("steps.yaml") if name != "fill"] + ["tool"] * 5
-    for kind, templates in {**ecosystem.jobs, "shared": [LEXICON.use(name) for name in shared]}.items():
+    writer.scope.define("workflow", "on", workflow["on"])
+    shared = [LEXICON.use(f"{section} step") for section in ("start", "early", "middle", "end")] * 12
+    for kind, templates in {**ecosystem.jobs, "shared": shared}.items():
         writer.scope.enter_job()
-        steps = StepList(writer, jobs.author, 0)
+        steps = StepList(writer, 0)
         for template in [*ecosystem.setup, *templates]:
             steps.add("middle", template)
         workflow["jobs"][kind] = {"runs-on": "ubuntu-latest", "steps": steps.all()}
