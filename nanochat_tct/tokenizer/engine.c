@@ -197,7 +197,6 @@ typedef struct {
     const Call *calls;
     const uint8_t *accepting[2]; /* states; [1]: in strict mode, as everywhere */
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
-    uint64_t all_required;       /* by some state */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
     const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
     const uint32_t *room;  /* bytes that lead from the state to one without plenty; UINT32_MAX: there is none */
@@ -323,11 +322,18 @@ typedef struct {
     uint32_t kind; /* of names: it is no key, but a text that defines one; 0 */
     uint32_t start, first_length, length; /* of the bytes that a string begins with, and then the key's: in later_names */
 } LaterKey;
-typedef struct { /* whether a name of some kind, and of an owner, is in scope, or begins so */
-    uint32_t kind, is_whole, start, length, owner_length, answer;
-    uint32_t speller; /* the automaton that must be able to write all of it, + 1 */
-    uint32_t is_need; /* a job that the one being read is to need: that one must not need it already */
-} Question;
+typedef struct { /* of a text in a string; -1: before it, where the text on top of the machine begins */
+    int32_t begin, end;
+} Part;
+typedef struct { /* strings below a node of the trie are legal only if a name in scope allows them */
+    uint32_t node, kind, config;    /* config: which of those of the text on top has read them */
+    uint32_t speller, state;        /* the automaton that reads the name, + 1, and its state at the node */
+    uint32_t is_any;                /* any name that it can write will do */
+    int32_t begin;                  /* of the name in the string; -1: before it, where that of the configuration begins */
+    Part owner;                     /* the same; -1, both: the last name of the configuration */
+    uint32_t own_start, own_count;  /* names that the string itself defines before */
+    uint32_t is_need;
+} Condition;
 typedef struct {
     uint32_t index, node; /* of a known key, and of the trie */
 } KnownKey;
@@ -337,11 +343,11 @@ typedef struct {
     VECTOR(KnownKey) known_keys; /* where strings write one of the frame: not where it has it already */
     VECTOR(LaterKey) later;
     Bytes later_names;
-    VECTOR(Question) questions; /* about names in scope: the facts hold where they have the same answers */
-    Bytes asked;                /* names in the questions */
-    uint64_t names_version;     /* with which the answers were last the same */
-    uint32_t is_volatile;       /* it holds with that alone */
-    uint32_t next_plus_1;       /* facts about the same frame with other answers */
+    VECTOR(Condition) conditions; /* about names in scope, whatever there are */
+    VECTOR(Part) own;             /* names that strings define */
+    Numbers barred;               /* nodes of the trie below which they allow none */
+    uint64_t names_version;       /* with which that was found, 0: it must be found again each time */
+    uint32_t is_volatile;         /* the facts hold for the present names only, as conditions cannot say what they need */
 } Facts;
 
 typedef struct {
@@ -435,12 +441,14 @@ typedef struct {
     Numbers numbers;
     uint64_t error_at;
     uint64_t names_clock;
-    uint8_t asked_any[64]; /* masks: whether some name of a kind is there, 1: no, 2: yes, as far as it was asked */
-    Map asked; /* masks: the questions that were asked so far, and whether the answer was yes: 2 */
-    Facts *asks;
-    uint32_t is_exploring, noted_kind; /* and what the walker has defined (`noted`) */
-    size_t names_before; /* those that the walker has defined come behind */
+    Facts *explored;               /* masks: what is being found out; NULL: nothing */
+    uint32_t reading, config;      /* the node of the trie and the configuration with which a text is being read there */
+    int32_t text_start;            /* of that text in the string */
+    uint32_t text_end;             /* where it has ended there, + 1 */
+    size_t names_before;           /* those that the walker has defined come behind */
+    uint32_t noted_kind;           /* and what it has defined last */
     Bytes noted;
+    VECTOR(struct Span) spans;
 } Engine;
 
 static const NameSlot *find_literal(const NameSlot *slots, uint32_t slot_count, uint32_t literal) {
@@ -485,6 +493,7 @@ typedef struct { /* that the document has defined */
     uint32_t owner_start, owner_length; /* of a name of the kind of outputs: the job's */
     uint64_t hash;
     uint32_t pending;             /* twice the number of the frame at whose end it counts, + 2; + 1: at the end of its value */
+    uint32_t text_end;            /* masks: as in the engine when it was defined; 0: it is implied */
 } Name;
 
 /* The masks of what is around a frame, once it has ended: while it is open, that stays the same. */
@@ -802,15 +811,44 @@ static int can_spell(const Automaton *a, const uint8_t *name, uint32_t length) {
     return a->call_count || (a->state_count && a->accepting[1][state]);
 }
 
-static int find_name(const Machine *m, size_t from, size_t to, const Question *q, const uint8_t *text, const uint8_t *owner) {
-    for (size_t i = from; i < to; i++) {
-        const Name *name = &m->known.items[i];
-        if (name->kind != q->kind || name->pending || name->length < q->length || (q->is_whole && name->length != q->length)) continue;
-        if (q->length && memcmp(m->known_bytes.items + name->start, text, q->length) != 0) continue;
-        if (q->speller && !can_spell(&m->engine->automata[q->speller - 1], m->known_bytes.items + name->start, name->length)) continue;
-        if (q->is_need && needs_owner(m, m->known_bytes.items + name->start, name->length)) continue;
-        if (name->owner_length == 0) return 1;
-        if (is_same_span(m->known_bytes.items + name->owner_start, name->owner_length, owner, q->owner_length)) return 1;
+/* A name that must be in scope. */
+typedef struct {
+    uint32_t kind, length, owner_length;
+    int is_whole; /* the text is all of it, else its beginning */
+    int is_need;  /* it is a job that the one being read is to need: that one must not need it already */
+    uint32_t speller; /* the automaton that must be able to write it, + 1 */
+    const uint8_t *text, *owner;
+} Wanted;
+
+static int goes_on_as(const Machine *m, const Wanted *w, const uint8_t *name, uint32_t length) {
+    if (length < w->length || (w->is_whole && length != w->length)) return 0;
+    if (w->length && memcmp(name, w->text, w->length) != 0) return 0;
+    if (w->speller && !can_spell(&m->engine->automata[w->speller - 1], name, length)) return 0;
+    return !w->is_need || !needs_owner(m, name, length);
+}
+
+static int is_wanted(const Machine *m, const Name *name, const Wanted *w) {
+    if (name->kind != w->kind || name->pending) return 0;
+    if (!goes_on_as(m, w, m->known_bytes.items + name->start, name->length)) return 0;
+    return name->owner_length == 0 || is_same_span(m->known_bytes.items + name->owner_start, name->owner_length, w->owner, w->owner_length);
+}
+
+/* What an automaton that has read a name up to a place in the text wants. */
+static Wanted wanted_by(Machine *m, const Config *c, uint32_t kind, uint32_t end) {
+    const Engine *engine = m->engine;
+    const uint8_t *text = m->names.items + m->partial;
+    Wanted w = {.kind = kind, .length = end - c->begin, .speller = c->automaton + 1, .text = text + c->begin};
+    if (kind == engine->owned_kind) {
+        w.owner = text + c->last_begin;
+        w.owner_length = c->last_end - c->last_begin;
+    }
+    w.is_need = kind == engine->graph_keys && top_of(m)->node->defines_text.kind == engine->graph_texts;
+    return w;
+}
+
+static int is_in_scope(const Machine *m, const Wanted *w) {
+    for (size_t i = 0; i < m->known.count; i++) {
+        if (is_wanted(m, &m->known.items[i], w)) return 1;
     }
     return 0;
 }
@@ -832,53 +870,70 @@ static uint32_t count_missing_jobs(const Machine *m, Name *name) {
     return missing;
 }
 
-/* The answer to a question about the names of the document, which the facts that are being found depend on. */
-static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner) {
-    Engine *engine = m->engine;
-    Facts *facts = engine->asks;
-    Bytes *key = &m->implied_key;
-    int is_any = q.length == 0 && q.owner_length == 0 && q.kind != engine->owned_kind && q.speller == engine->speller[q.kind];
-    if (is_any && engine->asked_any[q.kind]) return engine->asked_any[q.kind] == 2;
-    key->count = 0;
-    append(key, (const uint8_t *)&q, sizeof q);
-    append(key, text, q.length);
-    append(key, owner, q.owner_length);
-    uint32_t *known = map_value(&engine->asked, key->items, key->count);
-    if (*known == 0) {
-        *known = 1;
-        q.answer = (uint32_t)find_name(m, 0, engine->names_before, &q, text, owner);
-        *known += q.answer;
-        q.start = (uint32_t)facts->asked.count;
-        append(&facts->asked, text, q.length);
-        append(&facts->asked, owner, q.owner_length);
-        *push(&facts->questions) = q;
+static int notes_conditions(const Machine *m) { return m->engine->explored != NULL && !m->engine->explored->is_volatile; }
+
+/* Notes what must be in scope for the strings below the node that is being read. */
+static void note_condition(Machine *m, const Config *c, const Wanted *w, int is_any) {
+    const Engine *engine = m->engine;
+    Facts *facts = engine->explored;
+    facts->is_volatile |= (w->is_need && m->owner_length) || (!is_any && engine->automata[w->speller - 1].call_count);
+    Condition condition = {.node = engine->reading, .kind = w->kind, .config = engine->config, .speller = w->speller, .begin = -1};
+    condition.own_start = (uint32_t)facts->own.count;
+    for (size_t i = engine->names_before; i < m->known.count; i++) { /* names that the string itself defines may do */
+        const Name *own = &m->known.items[i];
+        if (own->kind != w->kind || own->pending) continue;
+        int32_t end = (int32_t)own->text_end - 1, begin = end - (int32_t)own->length;
+        facts->is_volatile |= own->text_end == 0 || (own->kind == engine->owned_kind && m->owner_length);
+        *push(&facts->own) = (Part){begin < 0 ? -1 : begin, end};
     }
-    if (is_any) engine->asked_any[q.kind] = (uint8_t)*known;
-    return *known == 2;
+    condition.own_count = (uint32_t)facts->own.count - condition.own_start;
+    size_t own_size = condition.own_count * sizeof *facts->own.items;
+    if (2 * condition.own_count <= facts->own.count &&
+        !memcmp(facts->own.items + condition.own_start, facts->own.items + condition.own_start - condition.own_count, own_size)) {
+        facts->own.count -= condition.own_count; /* as for the last condition with some */
+        condition.own_start -= condition.own_count;
+    }
+    condition.is_any = (uint32_t)is_any;
+    condition.is_need = (uint32_t)w->is_need;
+    if (!is_any) condition.state = c->state;
+    if ((int32_t)c->begin + engine->text_start >= 0) condition.begin = (int32_t)c->begin + engine->text_start;
+    if (w->owner_length) {
+        int32_t begin = (int32_t)c->last_begin + engine->text_start, end = (int32_t)c->last_end + engine->text_start;
+        condition.owner = (Part){begin < 0 ? -1 : begin, end < 0 ? -1 : end};
+    }
+    size_t count = facts->conditions.count;
+    if (count && memcmp(&facts->conditions.items[count - 1], &condition, sizeof condition) == 0) return;
+    *push(&facts->conditions) = condition;
 }
 
-/* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
-   of the kind have one. */
-static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole, uint32_t speller) {
-    kind = kind_to_find(m, kind);
+/* Whether some name of a kind is in scope that an automaton can go on with, where it has read a name up to `end`. */
+static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whole) {
+    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
+    if (kind != 0) kind = kind_to_find(m, kind);
     if (kind == 0) return 1;
-    const uint8_t *owner = NULL;
-    Question q = {.kind = kind, .is_whole = (uint32_t)is_whole, .length = length, .speller = is_whole ? 0 : speller};
-    if (kind == m->engine->owned_kind && c != NULL) {
-        owner = m->names.items + m->partial + c->last_begin;
-        q.owner_length = c->last_end - c->last_begin;
+    Wanted w = wanted_by(m, c, kind, end);
+    if (notes_conditions(m)) {
+        if (w.length == 1 && !is_whole) note_condition(m, c, &w, 0);
+        return 1;
     }
-    q.is_need = kind == m->engine->graph_keys && kind != 0 && top_of(m)->node->defines_text.kind == m->engine->graph_texts;
-    if (!m->engine->is_exploring) return find_name(m, 0, m->known.count, &q, text, owner);
-    for (size_t i = m->engine->names_before; i < m->known.count && kind == m->engine->owned_kind; i++) {
-        if (m->known.items[i].kind == kind) m->engine->asks->is_volatile = 1; /* whose name has it: the document knows */
-    }
-    return find_name(m, m->engine->names_before, m->known.count, &q, text, owner) || ask(m, q, text, owner);
+    w.is_whole = is_whole;
+    if (is_whole) w.speller = 0;
+    return is_in_scope(m, &w);
 }
 
 static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
     for (uint32_t kind = 1; kinds >> kind; kind++) {
-        if (kinds >> kind & 1 && !has_name(m, kind, NULL, 0, c, 0, m->engine->speller[kind])) return 0;
+        uint32_t found = kinds >> kind & 1 ? kind_to_find(m, kind) : 0;
+        if (found == 0) continue;
+        Wanted w = wanted_by(m, c, found, c->begin);
+        w.speller = m->engine->speller[kind];
+        if (!notes_conditions(m)) {
+            if (!is_in_scope(m, &w)) return 0;
+        } else if (m->engine->reading) {
+            note_condition(m, c, &w, 1);
+        } else {
+            m->engine->explored->is_volatile = 1; /* a text that has not begun yet */
+        }
     }
     return 1;
 }
@@ -946,14 +1001,14 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
         return 1;
     }
     uint64_t hash = is_unique || definition->strict_unique ? hash_of_name(m->engine, text, length) : 0;
-    if (is_unique && m->engine->is_exploring) { /* masks compare it with other names later */
+    if (is_unique && m->engine->explored) { /* masks compare it with other names later */
         m->engine->noted_kind = m->has_loose_key ? 0 : kind;
         m->engine->noted.count = 0;
         append(&m->engine->noted, text, length);
         m->has_loose_key = 0;
     }
-    Name name = {.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = length, .hash = hash};
-    if (is_unique && is_defined(m, &name, text, m->engine->is_exploring ? m->engine->names_before : 0)) return 0;
+    Name name = {.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = length, .hash = hash, .text_end = m->engine->text_end};
+    if (is_unique && is_defined(m, &name, text, m->engine->explored ? m->engine->names_before : 0)) return 0;
     if (definition->is_late) name.pending = 2 * frame + 2 + (uint32_t)is_key;
     append(&m->known_bytes, text, length);
     if (is_job) {
@@ -1070,13 +1125,9 @@ static uint32_t distance_of(const Machine *m, const Config *c) {
 static int may_enter(Machine *m, const Config *c, uint32_t automaton, uint32_t state) {
     const Automaton *a = &m->engine->automata[automaton];
     if (!m->is_strict) return 1;
-    return !a->is_lenient[state] && (a->requires[state] == 0 || has_all_names(m, a->requires[state], c));
-}
-
-static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whole) { /* up to a place in the text */
-    uint32_t kind = m->engine->automata[c->automaton].names;
-    if (!m->is_strict || kind == 0) return 1;
-    return has_name(m, kind, m->names.items + m->partial + c->begin, end - c->begin, c, is_whole, c->automaton + 1);
+    if (a->is_lenient[state]) return 0;
+    if (a->requires[state] == 0 || (a->names && notes_conditions(m))) return 1; /* its names themselves are noted */
+    return has_all_names(m, a->requires[state], c);
 }
 
 /* Goes back to the caller; 0: what was called cannot end here. `end`: a place in the text. */
@@ -1343,25 +1394,14 @@ static int is_known(const Engine *engine, const Node *node, const uint8_t *name,
 
 /* Appends the rest of a name, the shortest one in scope, to `out`. */
 static void shortest_name(Machine *m, const Config *c, Bytes *out) {
-    uint32_t kind = kind_to_find(m, m->engine->automata[c->automaton].names), length = m->at - c->begin, best = UINT32_MAX;
-    const uint8_t *text = m->names.items + m->partial + c->begin, *rest = NULL;
-    int is_need = kind != 0 && kind == m->engine->graph_keys && top_of(m)->node->defines_text.kind == m->engine->graph_texts;
-    if (m->engine->is_exploring) m->engine->asks->is_volatile = 1;
+    const Name *best = NULL;
+    Wanted w = wanted_by(m, c, kind_to_find(m, m->engine->automata[c->automaton].names), m->at);
+    if (m->engine->explored) m->engine->explored->is_volatile = 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
-        const uint8_t *bytes = m->known_bytes.items + name->start;
-        if (name->length < length || name->length >= best || name->kind != kind || name->pending) continue;
-        if (length && memcmp(bytes, text, length) != 0) continue;
-        if (!can_spell(&m->engine->automata[c->automaton], bytes, name->length)) continue;
-        if (is_need && needs_owner(m, bytes, name->length)) continue;
-        if (name->owner_length && !is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
-                                                m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
-            continue;
-        }
-        best = name->length;
-        rest = bytes + length;
+        if ((best == NULL || name->length < best->length) && is_wanted(m, name, &w)) best = name;
     }
-    if (rest != NULL) append(out, rest, best - length);
+    if (best != NULL) append(out, m->known_bytes.items + best->start + w.length, best->length - w.length);
 }
 
 /* Appends the shortest (then smallest, letters first) end of a text from where an automaton stands to `out`. */
@@ -1969,7 +2009,7 @@ static void clear_machine(Machine *m) {
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
     m->name_slots.count = 0;
-    m->engine->is_exploring = 0; /* where memory ran out it still is */
+    m->engine->explored = NULL; /* where memory ran out it still is */
     m->open_kinds = m->is_forward ? m->engine->forward : 0;
     touch_names(m);
 }
@@ -2760,7 +2800,7 @@ static int put_rest(Machine *m, Codes *out) {
 /* Appends the fewest codes that make a whole document of what a machine has read. */
 static int complete(Engine *engine, const Machine *from, Codes *out) {
     Machine *m = engine->machine2, *scratch = engine->machine3;
-    engine->is_exploring = 0;
+    engine->explored = NULL;
     copy_machine(m, from);
     while (!m->is_closed) {
         size_t start_of_rest = out->count;
@@ -2812,14 +2852,7 @@ static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
     uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
-    if (m->is_strict) { /* the name that is being written, and the last one before it */
-        const uint8_t *text = m->names.items + m->partial;
-        uint32_t length = m->engine->automata[c->automaton].names ? (uint32_t)m->names.count - m->partial - c->begin : 0;
-        uint32_t lengths[] = {length, c->last_end - c->last_begin};
-        append(key, (const uint8_t *)lengths, sizeof lengths);
-        append(key, text + c->begin, length);
-        append(key, text + c->last_begin, c->last_end - c->last_begin);
-    }
+    *push(key) = m->is_strict && c->last_end != c->last_begin; /* there is an owner of names */
     for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
         uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
         append(key, (const uint8_t *)call, sizeof call);
@@ -2839,7 +2872,7 @@ typedef struct {
 /* Whether an automaton decides alone about what it reads. */
 static int reads_alone(Machine *m, const Config *c) {
     uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
-    return (kind == 0 || kind_to_find(m, kind) == 0) && is_far_from_limits(m, c);
+    return (kind == 0 || notes_conditions(m) || kind_to_find(m, kind) == 0) && is_far_from_limits(m, c);
 }
 
 static void read_text(Reader *r, uint32_t node, const Config *c);
@@ -2850,6 +2883,7 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
     uint32_t code = r->trie->code.items[child], string = r->trie->string_plus_1.items[child];
     Config next = *c;
     int is_right = 0;
+    m->engine->reading = child;
     m->at = (uint32_t)length - m->partial;
     if (code > 255) {
         is_right = code == END && accepts_end(m, c);
@@ -2865,41 +2899,36 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
     return is_right;
 }
 
-enum { STRICT_WITH_NAMES = 2 }; /* a mode: some name is in scope wherever an automaton requires one */
-
 /* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
-static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int mode, int is_called) {
+static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int is_strict, int is_called) {
     const uint32_t *row = a->following + (size_t)state * a->class_count;
-    int may_return = is_called && a->accepting[mode != 0][state];
+    int may_return = is_called && a->accepting[is_strict][state];
     for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
         uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
         if (code > END) break;
         if (code > 255) {
             if (code == END && may_return) *push(&facts->pauses) = (Pause){child, state};
-            else if (code == END && a->accepting[mode != 0][state]) *push(&facts->ends) = child;
+            else if (code == END && a->accepting[is_strict][state]) *push(&facts->ends) = child;
             continue;
         }
         next = row[a->classes[code]];
-        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[mode != 0][next - 1];
-        if (entry == ASK && mode == STRICT_WITH_NAMES && next <= a->state_count) entry = ALWAYS;
+        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[is_strict][next - 1];
         if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, state};
         if (entry != ALWAYS) continue;
         if (string) *push(&facts->strings) = string - 1;
-        if (has_children(trie, child)) read_alone(facts, trie, child, a, next - 1, mode, is_called);
+        if (has_children(trie, child)) read_alone(facts, trie, child, a, next - 1, is_strict, is_called);
     }
 }
 
 static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node) {
     Engine *engine = m->engine;
     const Automaton *a = &engine->automata[c->automaton];
-    int has_owner = engine->owned_kind && a->all_required >> engine->owned_kind & 1, mode = (int)m->is_strict;
-    if (mode && a->all_required && !has_owner && has_all_names(m, a->all_required, c)) mode = STRICT_WITH_NAMES;
-    uint32_t key[] = {a->shape, c->state, node, (uint32_t)mode, c->stack != 0};
+    uint32_t key[] = {a->shape, c->state, node, m->is_strict, c->stack != 0};
     uint32_t *number = map_value(&engine->text_facts, key, sizeof key);
     if (*number != 0) return engine->texts.items[*number - 1];
     TextFacts *facts = *push(&engine->texts) = allocate(1, sizeof *facts);
     *number = (uint32_t)engine->texts.count;
-    read_alone(facts, engine->trie, node, a, c->state, mode, c->stack != 0);
+    read_alone(facts, engine->trie, node, a, c->state, (int)m->is_strict, c->stack != 0);
     engine->remembered += sizeof *facts + sizeof key + 4 * (facts->strings.count + facts->ends.count + 2 * facts->pauses.count);
     if (node == 0) {
         facts->inside = allocate(mask_words(engine->trie), sizeof *facts->inside);
@@ -2933,6 +2962,7 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
         uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
         if (next <= a->state_count) {
             uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
+            r->m->engine->reading = child;
             if (entry == ASK) entry = may_enter(r->m, c, c->automaton, next - 1) ? ALWAYS : NEVER;
             if (entry == NEVER && !may_return) continue;
             if (entry == ALWAYS) {
@@ -2952,41 +2982,43 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
 }
 
 /* Goes on where others decide than the automaton alone. After a return, that depends on the code only, not on what was
-   read before, unless that is the name of an owner. */
+   read before, unless conditions depend on that. */
 static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from) {
-    enum { UNKNOWN, ILLEGAL, LEGAL };
+    enum { UNKNOWN, ILLEGAL, LEGAL, NOTED /* legal under conditions, which are noted each time */ };
     Machine *m = r->m;
-    const Engine *engine = m->engine;
+    Engine *engine = m->engine;
     const Automaton *a = &engine->automata[from->automaton];
     size_t length = m->names.count, stacked = m->stack.count;
     int spells_name = m->is_strict && a->names != 0;
-    int spells_owner = spells_name && (a->names == engine->graph_keys || a->names == engine->graph_texts);
     uint8_t known[END + 1] = {UNKNOWN};
     Config after[END]; /* a code; what it has called stays on the stack up to the end of this function */
     for (size_t i = 0; i < facts->pauses.count; i++) {
         Pause pause = facts->pauses.items[i];
         uint32_t code = r->trie->code.items[pause.node], string = r->trie->string_plus_1.items[pause.node], path_length;
         int returns = code == END || a->following[pause.state * a->class_count + a->classes[code]] == 0;
+        if (engine->explored->is_volatile && spells_name) known[code] = UNKNOWN; /* the name may be an owner's */
         if (returns && known[code] == ILLEGAL) continue;
         Config c = *from;
         c.state = pause.state;
         const uint16_t *path = path_of(r->trie, pause.node, &path_length);
         for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
         m->at = (uint32_t)m->names.count - m->partial;
-        if (!returns || spells_owner) {
+        engine->reading = pause.node;
+        if (!returns) {
             read_child(r, pause.node, &c);
         } else if (code == END) {
             known[code] = known[code] == LEGAL || accepts_end(m, &c) ? LEGAL : ILLEGAL;
             if (known[code] == LEGAL) *push(&r->ends) = pause.node;
         } else {
             if (m->is_strict) *push(&m->names) = (uint8_t)code;
-            if (known[code] == UNKNOWN) {
+            if (known[code] != LEGAL) {
+                size_t conditions = engine->explored->conditions.count;
                 after[code] = c;
-                known[code] = move(m, &after[code], code) ? LEGAL : ILLEGAL;
+                known[code] = !move(m, &after[code], code) ? ILLEGAL : conditions == engine->explored->conditions.count ? LEGAL : NOTED;
                 if (after[code].begin != from->begin) after[code].begin = UINT32_MAX; /* a call has begun here */
             }
-            if (known[code] == LEGAL && string) *push(&r->strings) = string - 1;
-            if (known[code] == LEGAL && has_children(r->trie, pause.node)) {
+            if (known[code] != ILLEGAL && string) *push(&r->strings) = string - 1;
+            if (known[code] != ILLEGAL && has_children(r->trie, pause.node)) {
                 c = after[code];
                 if (c.begin == UINT32_MAX) c.begin = m->at;
                 if (spells_name && c.last_end != 0) c.last_end = m->at;
@@ -2996,6 +3028,13 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
         m->names.count = length;
     }
     m->stack.count = stacked;
+}
+
+static void free_facts(Facts *facts) {
+    for (size_t i = 0; i < facts->exits.count; i++) free(facts->exits.items[i].nodes.items);
+    void *all[] = {facts->exits.items, facts->later.items, facts->later_names.items, facts->known_keys.items,
+                   facts->conditions.items, facts->own.items, facts->barred.items, facts->inside};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
@@ -3039,6 +3078,36 @@ typedef struct {
     Mask accepted;        /* alternatives of a text or number */
 } Ending;
 
+/* Whether the conditions from one on, which the automata of a text have noted, hold for all of them that read so far. */
+static int hold_for_all(Reader *r, uint32_t node, size_t first) {
+    Machine *m = r->m;
+    Facts *facts = m->engine->explored;
+    size_t count = facts->conditions.count, length = m->names.count, stacked = m->stack.count;
+    int are_shared = 1;
+    for (size_t i = first; i < count && are_shared; i++) {
+        Condition condition = facts->conditions.items[i];
+        uint32_t path_length, config = condition.config;
+        const uint16_t *path = path_of(r->trie, condition.node, &path_length);
+        for (condition.config = 0; condition.config < m->configs.count && are_shared; condition.config++) {
+            size_t same = condition.config == config ? count : first;
+            while (same < count && memcmp(&facts->conditions.items[same], &condition, sizeof condition) != 0) same++;
+            if (same < count || condition.config == config) continue;
+            Config c = m->configs.items[condition.config];
+            uint32_t at = r->trie->depth.items[node];
+            for (; at < path_length; at++) {
+                m->at = (uint32_t)m->names.count - m->partial;
+                *push(&m->names) = (uint8_t)path[at];
+                if (!move(m, &c, path[at])) break;
+            }
+            are_shared = at < path_length;
+            m->names.count = length;
+            m->stack.count = stacked;
+        }
+    }
+    facts->conditions.count = count;
+    return are_shared;
+}
+
 /* Reads the strings below a node of the trie, which stands in the text or key on top of the machine of a level. */
 static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t node) {
     Machine *m = engine->walkers[level], *next = NULL;
@@ -3051,8 +3120,17 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
     VECTOR(Ending) endings = {0};
     Reader reader = {.m = m, .trie = trie, .is_closed_key = is_closed_key};
+    size_t conditions = facts->conditions.count;
+    engine->text_start = (int32_t)trie->depth.items[node] - (int32_t)(m->names.count - m->partial);
     for (uint32_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
+        uint32_t kind = m->is_strict ? engine->automata[c.automaton].names : 0;
+        engine->config = i;
+        engine->reading = node;
+        if (kind && kind_to_find(m, kind) && notes_conditions(m)) {
+            Wanted w = wanted_by(m, &c, kind_to_find(m, kind), (uint32_t)m->names.count - m->partial);
+            note_condition(m, &c, &w, 0);
+        }
         reader.ends.count = reader.strings.count = 0;
         const Numbers *found = &reader.ends;
         if (is_closed_key || !reads_alone(m, &c)) {
@@ -3075,6 +3153,8 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
             if (!is_key) add(&endings.items[*mark].accepted, c.which);
         }
     }
+    if (m->configs.count > 1 && notes_conditions(m)) facts->is_volatile |= !hold_for_all(&reader, node, conditions);
+    engine->reading = 0;
     for (size_t i = 0; i < endings.count; i++) {
         const Ending *ending = &endings.items[i], *last = &endings.items[i ? i - 1 : 0];
         uint32_t length, from = trie->depth.items[node];
@@ -3090,6 +3170,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
             next = next_walker(engine, level);
             if (!is_same_after_all) append(&next->names, name, length - 1 - from);
             engine->noted_kind = 0;
+            engine->text_end = length;
             is_right = is_key ? finish_key(next, m->configs.items[ending->which].which) : finish_text(next, ending->accepted);
             if (is_right && engine->noted_kind) {
                 note_later(engine, facts, ending->node, engine->noted_kind, engine->noted.items, (uint32_t)engine->noted.count);
@@ -3179,13 +3260,15 @@ static int by_hash(const void *left, const void *right) {
     return a->hash < b->hash ? -1 : a->hash > b->hash;
 }
 
-static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
+/* What the strings from a frame on depend on of the names of a document, with conditions alone or all of them. */
+static void copy_names(Machine *walker, const Machine *m, uint32_t base, int are_needed) {
     walker->open_kinds = m->open_kinds;
     walker->missing_jobs = m->missing_jobs;
+    if (!are_needed && !m->missing_jobs) return;
     walker->is_owner_needed = m->is_owner_needed;
     copy_vector(&walker->needs, &m->needs);
     walker->owner_start = m->owner_start;
-    walker->owner_length = m->owner_length;
+    walker->owner_length = are_needed ? m->owner_length : 0;
     copy_vector(&walker->known, &m->known);
     copy_vector(&walker->known_bytes, &m->known_bytes);
     for (size_t i = 0; i < walker->known.count; i++) {
@@ -3194,19 +3277,58 @@ static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
     }
 }
 
-static int still_hold(const Machine *m, Facts *facts) {
-    if (facts->names_version == m->names_version || !m->is_strict) return 1;
-    if (facts->is_volatile) return 0;
-    for (size_t i = 0; i < facts->questions.count; i++) {
-        const Question *q = &facts->questions.items[i];
-        const uint8_t *text = facts->asked.items + q->start;
-        if ((uint32_t)find_name(m, 0, m->known.count, q, text, text + q->length) != q->answer) return 0;
+/* Finds the last of all facts: about a frame, with the key on top of it if there is one. */
+static void find_facts(Machine *m, uint32_t base, uint32_t top, uint32_t depth, int names_count) {
+    Engine *engine = m->engine;
+    const Trie *trie = engine->trie;
+    const Frame *f = &m->frames[base];
+    Facts *facts = &engine->facts.items[engine->facts.count - 1];
+    int is_key = top > base;
+    facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
+    if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
+    if (engine->marks.count == 0) {
+        reserve(&engine->marks, trie->low.count);
+        engine->marks.count = trie->low.count;
+        memset(engine->marks.items, 0, trie->low.count * sizeof *engine->marks.items);
     }
-    facts->names_version = m->names_version;
-    return 1;
+    Machine *walker = engine->walkers[0];
+    walker->is_strict = m->is_strict;
+    walker->keeps_names = m->keeps_names;
+    walker->is_forward = m->is_forward;
+    clear_machine(walker);
+    copy_names(walker, m, base, facts->is_volatile);
+    walker->depth = depth;
+    walker->frames[0] = *f;
+    walker->frames[0].around_count = 0;
+    walker->count = 1;
+    if (walker->known.count == 0) walker->frames[0].first_name = 0;
+    walker->frames[0].first_word = walker->frames[0].first_entry = 0;
+    for (uint32_t i = 0; i < (f->kind == OBJECT_FRAME ? f->node->known_words : 0); i++) {
+        *push(&walker->words) = m->words.items[f->first_word + i] & f->node->required[i];
+    }
+    int defines_unique = f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
+    if (is_key || f->kind == SCALAR) {
+        copy_vector(&walker->configs, &m->configs);
+        copy_vector(&walker->stack, &m->stack);
+        if (m->keeps_names && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
+    }
+    if (names_count) {
+        size_t at = f->first_entry;
+        for (const Entry *entry; (entry = next_entry(m, base, &at)) != NULL;) {
+            append(&walker->names, m->names.items + entry->start, entry->length);
+            add_entry(walker, 0);
+        }
+        if (is_key) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
+    }
+    if (is_key) walker->frames[walker->count++] = *top_of(m);
+    walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
+    engine->explored = facts;
+    engine->reading = 0;
+    engine->names_before = walker->known.count;
+    explore(engine, facts, 0, 0, 0);
+    engine->explored = NULL;
+    if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
 }
-
-enum { MAX_TRIES = 64 };
 
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
 static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
@@ -3233,63 +3355,22 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         if (is_key) append(key, m->names.items + m->partial, m->names.count - m->partial);
     }
     if (m->is_strict) append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
-    uint32_t first = map_get(&engine->frame_facts, key->items, key->count), next = first;
-    for (int tries = 0; next != 0 && tries < MAX_TRIES; tries++) {
-        if (still_hold(m, &engine->facts.items[next - 1])) return next - 1;
-        next = engine->facts.items[next - 1].next_plus_1;
+    uint32_t known = map_get(&engine->frame_facts, key->items, key->count);
+    if (known != 0) return known - 1;
+    *push(&engine->facts) = (Facts){0};
+    uint32_t number = (uint32_t)engine->facts.count;
+    find_facts(m, base, top, depth, names_count);
+    Facts *facts = &engine->facts.items[number - 1];
+    if (facts->is_volatile) {
+        free_facts(facts);
+        *facts = (Facts){.is_volatile = 1};
+        find_facts(m, base, top, depth, names_count);
+    } else {
+        *map_value(&engine->frame_facts, key->items, key->count) = number;
     }
-    Facts *facts = push(&engine->facts);
-    *facts = (Facts){.names_version = m->names_version, .next_plus_1 = first};
-    engine->asks = facts;
-    memset(engine->asked_any, 0, sizeof engine->asked_any);
-    engine->asked.count = engine->asked.keys.count = 0;
-    if (engine->asked.capacity) memset(engine->asked.slots, 0, engine->asked.capacity * sizeof *engine->asked.slots);
-    facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
-    if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
-    if (engine->marks.count == 0) {
-        reserve(&engine->marks, trie->low.count);
-        engine->marks.count = trie->low.count;
-        memset(engine->marks.items, 0, trie->low.count * sizeof *engine->marks.items);
-    }
-    Machine *walker = engine->walkers[0];
-    walker->is_strict = m->is_strict;
-    walker->keeps_names = m->keeps_names;
-    walker->is_forward = m->is_forward;
-    clear_machine(walker);
-    copy_names(walker, m, base);
-    walker->depth = depth;
-    walker->frames[0] = *f;
-    walker->frames[0].around_count = 0;
-    walker->count = 1;
-    walker->frames[0].first_word = walker->frames[0].first_entry = 0;
-    for (uint32_t i = 0; i < (f->kind == OBJECT_FRAME ? f->node->known_words : 0); i++) {
-        *push(&walker->words) = m->words.items[f->first_word + i] & f->node->required[i];
-    }
-    int defines_unique = f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
-    if (is_key || f->kind == SCALAR) {
-        copy_vector(&walker->configs, &m->configs);
-        copy_vector(&walker->stack, &m->stack);
-        if (m->keeps_names && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
-    }
-    if (names_count) {
-        size_t at = f->first_entry;
-        for (const Entry *entry; (entry = next_entry(m, base, &at)) != NULL;) {
-            append(&walker->names, m->names.items + entry->start, entry->length);
-            add_entry(walker, 0);
-        }
-        if (is_key) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
-    }
-    if (is_key) walker->frames[walker->count++] = *top_of(m);
-    walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
-    engine->is_exploring = 1;
-    engine->names_before = walker->known.count;
-    explore(engine, facts, 0, 0, 0);
-    engine->is_exploring = 0;
-    *map_value(&engine->frame_facts, key->items, key->count) = (uint32_t)engine->facts.count;
-    if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
-    engine->remembered += mask_words(trie) * 8 + key->count;
+    engine->remembered += mask_words(trie) * 8 + key->count + facts->conditions.count * sizeof(Condition);
     for (size_t i = 0; i < facts->exits.count; i++) engine->remembered += 4 * facts->exits.items[i].nodes.count + sizeof(Exit);
-    return (uint32_t)engine->facts.count - 1;
+    return number - 1;
 }
 
 static uint32_t intern_mask(Engine *engine, uint64_t *bits) { /* which it takes */
@@ -3406,6 +3487,90 @@ static void find_taken_later(Machine *m, uint32_t base, uint32_t top, const Fact
     }
 }
 
+/* Collects the nodes from one on that strings lead to which write no whole name, among some spans, and do not go on with
+   one either. `length`: bytes of the names that were read so far. */
+static void bar_below(Engine *engine, Facts *facts, const Automaton *a, uint32_t state, uint32_t node, size_t first, uint32_t length) {
+    const Trie *trie = engine->trie;
+    size_t end = engine->spans.count;
+    int is_name = 0;
+    for (size_t i = first; i < end; i++) is_name |= engine->spans.items[i].length == length;
+    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+        uint32_t code = trie->code.items[child], next = code < 256 ? a->following[state * a->class_count + a->classes[code]] : 0;
+        if (code > END) break;
+        if (next == 0 && is_name) continue; /* what follows the name is not its matter */
+        for (size_t i = first; i < end && next != 0; i++) {
+            struct Span span = engine->spans.items[i];
+            if (span.length > length && span.bytes[length] == code) *push(&engine->spans) = span;
+        }
+        if (engine->spans.count > end) bar_below(engine, facts, a, next - 1, child, end, length + 1);
+        else *push(&facts->barred) = child;
+        engine->spans.count = end;
+    }
+}
+
+static void append_text(Bytes *to, const Machine *m, uint32_t begin, uint32_t end) { /* a part of the text or key on top */
+    if (begin < end) append(to, m->names.items + m->partial + begin, end - begin);
+}
+
+/* Appends a part of a string; where it begins before that, what stands from a place in the text on top on comes first. */
+static void append_part(Bytes *to, const Machine *m, uint32_t from, const uint16_t *path, Part part) {
+    if (part.begin < 0) append_text(to, m, from, (uint32_t)m->names.count - m->partial);
+    for (int32_t i = part.begin < 0 ? 0 : part.begin; i < part.end; i++) *push(to) = (uint8_t)path[i];
+}
+
+/* Finds the nodes of the trie below which the conditions of facts allow no strings, with the present names. */
+static void find_barred(Machine *m, Facts *facts) {
+    Engine *engine = m->engine;
+    const Trie *trie = engine->trie;
+    Bytes *text = &m->implied_key;
+    int depends_on_text = 0;
+    if (facts->names_version == m->names_version) return;
+    facts->barred.count = 0;
+    for (size_t i = 0; i < facts->conditions.count; i++) {
+        const Condition *condition = &facts->conditions.items[i];
+        const Config *c = m->configs.count ? &m->configs.items[condition->config] : NULL;
+        uint32_t length, node = condition->node, low = trie->low.items[node];
+        uint32_t barred = facts->barred.count ? facts->barred.items[facts->barred.count - 1] : 0;
+        const uint16_t *path = path_of(trie, node, &length);
+        if (barred && low >= trie->low.items[barred] && low < trie->high.items[barred]) continue;
+        Wanted w = {.kind = condition->kind, .is_need = (int)condition->is_need, .speller = condition->speller};
+        uint32_t own_count = 0;
+        text->count = 0;
+        if (condition->owner.end < 0) append_text(text, m, c->last_begin, c->last_end);
+        else append_part(text, m, condition->owner.begin < 0 ? c->begin : 0, path, condition->owner);
+        w.owner_length = (uint32_t)text->count;
+        if (!condition->is_any) append_part(text, m, condition->begin < 0 ? c->begin : 0, path, (Part){condition->begin, (int32_t)length});
+        w.length = (uint32_t)text->count - w.owner_length;
+        engine->spans.count = 0;
+        for (uint32_t j = 0; j < condition->own_count; j++) {
+            Part own = facts->own.items[condition->own_start + j];
+            size_t before = text->count;
+            append_part(text, m, 0, path, own);
+            *push(&engine->spans) = (struct Span){NULL, (uint32_t)(text->count - before)};
+            depends_on_text |= own.begin < 0;
+        }
+        w.owner = text->items;
+        w.text = text->items + w.owner_length;
+        const uint8_t *own = w.text + w.length;
+        int is_owner = w.kind != engine->owned_kind || m->owner_length == 0 ||
+                       is_same_span(m->known_bytes.items + m->owner_start, m->owner_length, w.owner, w.owner_length);
+        for (uint32_t j = 0; j < condition->own_count; j++) {
+            struct Span span = {own, engine->spans.items[j].length};
+            if (is_owner && goes_on_as(m, &w, span.bytes, span.length)) engine->spans.items[own_count++] = span;
+            own += span.length;
+        }
+        engine->spans.count = own_count;
+        for (size_t j = 0; j < m->known.count; j++) {
+            const Name *name = &m->known.items[j];
+            if (is_wanted(m, name, &w)) *push(&engine->spans) = (struct Span){m->known_bytes.items + name->start, name->length};
+        }
+        depends_on_text |= (condition->begin < 0 && !condition->is_any) || condition->owner.begin < 0;
+        if (engine->spans.count == 0 && (condition->is_any || (condition->begin >= 0 && w.length))) *push(&facts->barred) = node;
+        else if (!condition->is_any) bar_below(engine, facts, &engine->automata[w.speller - 1], condition->state, node, 0, w.length);
+    }
+    facts->names_version = depends_on_text ? 0 : m->names_version;
+}
+
 static uint32_t mask_at(Machine *m, uint32_t top);
 
 /* The mask of what is around a frame that ends, accepted by some alternatives of its node. */
@@ -3453,7 +3618,9 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
         uint32_t mask = mask_around(m, base, engine->facts.items[number].exits.items[i].accepted);
         *push(&parts) = mask;
     }
-    const Facts *facts = &engine->facts.items[number];
+    Facts *facts = &engine->facts.items[number];
+    find_barred(m, facts);
+    append(&parts, facts->barred.items, facts->barred.count);
     for (size_t i = 0; i < facts->known_keys.count; i++) {
         KnownKey key = facts->known_keys.items[i];
         if (m->frames[base].kind == OBJECT_FRAME && is_present(m, &m->frames[base], key.index)) *push(&parts) = key.node;
@@ -3493,17 +3660,7 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
 }
 
 static void forget_masks(Engine *engine) {
-    for (size_t i = 0; i < engine->facts.count; i++) {
-        Facts *facts = &engine->facts.items[i];
-        for (size_t j = 0; j < facts->exits.count; j++) free(facts->exits.items[j].nodes.items);
-        free(facts->exits.items);
-        free(facts->later.items);
-        free(facts->later_names.items);
-        free(facts->questions.items);
-        free(facts->known_keys.items);
-        free(facts->asked.items);
-        free(facts->inside);
-    }
+    for (size_t i = 0; i < engine->facts.count; i++) free_facts(&engine->facts.items[i]);
     for (size_t i = 0; i < engine->masks.count; i++) {
         free(engine->masks.items[i]);
         free(engine->packed.items[i]);
@@ -3527,7 +3684,7 @@ static void forget_masks(Engine *engine) {
 }
 
 static uint32_t mask_of(Machine *m) { /* its place among the masks that are remembered */
-    m->engine->is_exploring = 0;
+    m->engine->explored = NULL;
     if (m->is_closed) return mask_with_end(m->engine, 1);
     if (m->mask_plus_1 == 0 || m->mask_generation != m->engine->generation) {
         if (m->text_state) leave_text_state(m);
@@ -3629,7 +3786,6 @@ static void load_automaton(Loader *loader, Automaton *a) {
         strict[state] = (uint8_t)take_number(loader, 1);
         is_lenient[state] = (uint8_t)take_number(loader, 1);
         requires[state] = take_number(loader, UINT64_MAX);
-        a->all_required |= requires[state];
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
     }
     for (uint32_t i = 0; i < calls; i++) {
@@ -3829,7 +3985,7 @@ static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
         a->entry[mode] = keep(loader, states, 1);
         for (uint32_t state = 0; state < states; state++) {
             int is_dead = last[state] >= FAR || (mode && a->is_lenient[state]);
-            a->entry[mode][state] = is_dead ? NEVER : mode && a->requires[state] ? ASK : ALWAYS;
+            a->entry[mode][state] = is_dead ? NEVER : mode && a->requires[state] && !a->names ? ASK : ALWAYS;
             if (last[state] < FAR && last[state] > a->farthest[mode]) a->farthest[mode] = last[state];
         }
         uint32_t row = a->row_count - 1;
@@ -4239,7 +4395,7 @@ EXPORT void engine_free(Engine *engine) {
     forget_masks(engine);
     free_map(&engine->literal_numbers);
     free_map(&engine->implied_numbers);
-    free_map(&engine->asked);
+    free(engine->spans.items);
     forget_text_states(engine);
     free(engine->text_states.items);
     free(engine->text_moves);
@@ -4457,7 +4613,7 @@ EXPORT uint64_t machine_fields(const Machine *m) { return m->fields; }
 EXPORT int machine_advance(Machine *m, const uint16_t *codes, size_t count, int is_trial) {
     GUARD(NO_MEMORY);
     Machine *moved = m->engine->machine2;
-    m->engine->is_exploring = 0;
+    m->engine->explored = NULL;
     copy_machine(moved, m);
     if (walk(moved, codes, count) != count) return 0;
     if (!is_trial) copy_machine(m, moved);
