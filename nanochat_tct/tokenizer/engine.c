@@ -494,6 +494,7 @@ typedef struct { /* that the document has defined */
     uint64_t hash;
     uint32_t pending;             /* twice the number of the frame at whose end it counts, + 2; + 1: at the end of its value */
     uint32_t text_end;            /* masks: as in the engine when it was defined; 0: it is implied */
+    uint32_t speller;             /* the automaton of its kind, + 1; 0: it cannot write the name */
 } Name;
 
 /* The masks of what is around a frame, once it has ended: while it is open, that stays the same. */
@@ -823,13 +824,17 @@ typedef struct {
 static int goes_on_as(const Machine *m, const Wanted *w, const uint8_t *name, uint32_t length) {
     if (length < w->length || (w->is_whole && length != w->length)) return 0;
     if (w->length && memcmp(name, w->text, w->length) != 0) return 0;
-    if (w->speller && !can_spell(&m->engine->automata[w->speller - 1], name, length)) return 0;
     return !w->is_need || !needs_owner(m, name, length);
+}
+
+static int is_spelled(const Machine *m, uint32_t speller, const uint8_t *name, uint32_t length) {
+    return speller == 0 || can_spell(&m->engine->automata[speller - 1], name, length);
 }
 
 static int is_wanted(const Machine *m, const Name *name, const Wanted *w) {
     if (name->kind != w->kind || name->pending) return 0;
     if (!goes_on_as(m, w, m->known_bytes.items + name->start, name->length)) return 0;
+    if (w->speller != name->speller && !is_spelled(m, w->speller, m->known_bytes.items + name->start, name->length)) return 0;
     return name->owner_length == 0 || is_same_span(m->known_bytes.items + name->owner_start, name->owner_length, w->owner, w->owner_length);
 }
 
@@ -1022,7 +1027,8 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
     int will_be_unique = definition->strict_unique && m->keeps_names; /* behind a prompt */
-    if (is_unique || will_be_unique || (m->keeps_names && can_be_spelled(m->engine, kind, text, length))) {
+    if (m->keeps_names && can_be_spelled(m->engine, kind, text, length)) name.speller = m->engine->speller[kind];
+    if (is_unique || will_be_unique || name.speller || m->engine->explored) { /* masks ask later whether it can be spelled */
         *push(&m->known) = name;
         if (hash != 0 && m->name_slots.count != 0) put_name_slot(m, (uint32_t)m->known.count - 1);
     }
@@ -2899,38 +2905,52 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
     return is_right;
 }
 
+typedef struct { /* what the facts about an automaton's strings are remembered by */
+    uint32_t shape, state, node, is_strict, is_called;
+} TextKey;
+enum { MANY_STRINGS = 48 }; /* below a node: what is found out about them is kept */
+
+static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKey key);
+
 /* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
-static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int is_strict, int is_called) {
-    const uint32_t *row = a->following + (size_t)state * a->class_count;
-    int may_return = is_called && a->accepting[is_strict][state];
-    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+static void read_alone(Engine *engine, TextFacts *facts, const Automaton *a, TextKey key) {
+    const Trie *trie = engine->trie;
+    const uint32_t *row = a->following + (size_t)key.state * a->class_count;
+    int may_end = a->accepting[key.is_strict][key.state], may_return = key.is_called && may_end;
+    for (uint32_t child = first_child(trie, key.node), last = first_child(trie, key.node + 1); child < last; child++) {
         uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
         if (code > END) break;
         if (code > 255) {
-            if (code == END && may_return) *push(&facts->pauses) = (Pause){child, state};
-            else if (code == END && a->accepting[is_strict][state]) *push(&facts->ends) = child;
+            if (code == END && may_return) *push(&facts->pauses) = (Pause){child, key.state};
+            else if (code == END && may_end) *push(&facts->ends) = child;
             continue;
         }
         next = row[a->classes[code]];
-        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[is_strict][next - 1];
-        if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, state};
+        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[key.is_strict][next - 1];
+        if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, key.state};
         if (entry != ALWAYS) continue;
         if (string) *push(&facts->strings) = string - 1;
-        if (has_children(trie, child)) read_alone(facts, trie, child, a, next - 1, is_strict, is_called);
+        if (!has_children(trie, child)) continue;
+        TextKey below = {key.shape, next - 1, child, key.is_strict, key.is_called};
+        if (trie->high.items[child] - trie->low.items[child] <= MANY_STRINGS) {
+            read_alone(engine, facts, a, below);
+            continue;
+        }
+        const TextFacts *known = text_facts_of(engine, a, below);
+        append(&facts->strings, known->strings.items, known->strings.count);
+        append(&facts->ends, known->ends.items, known->ends.count);
+        append(&facts->pauses, known->pauses.items, known->pauses.count);
     }
 }
 
-static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node) {
-    Engine *engine = m->engine;
-    const Automaton *a = &engine->automata[c->automaton];
-    uint32_t key[] = {a->shape, c->state, node, m->is_strict, c->stack != 0};
-    uint32_t *number = map_value(&engine->text_facts, key, sizeof key);
+static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKey key) {
+    uint32_t *number = map_value(&engine->text_facts, &key, sizeof key);
     if (*number != 0) return engine->texts.items[*number - 1];
     TextFacts *facts = *push(&engine->texts) = allocate(1, sizeof *facts);
     *number = (uint32_t)engine->texts.count;
-    read_alone(facts, engine->trie, node, a, c->state, (int)m->is_strict, c->stack != 0);
+    read_alone(engine, facts, a, key);
     engine->remembered += sizeof *facts + sizeof key + 4 * (facts->strings.count + facts->ends.count + 2 * facts->pauses.count);
-    if (node == 0) {
+    if (key.node == 0) {
         facts->inside = allocate(mask_words(engine->trie), sizeof *facts->inside);
         for (size_t i = 0; i < facts->strings.count; i++) set_bit(facts->inside, facts->strings.items[i]);
         facts->strings.count = 0;
@@ -2939,9 +2959,13 @@ static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node
     return facts;
 }
 
-static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from);
+/* What the automaton of a configuration, which reads alone, does with the strings below a node of the trie. */
+static const TextFacts *text_facts_at(Machine *m, const Config *c, uint32_t node) {
+    const Automaton *a = &m->engine->automata[c->automaton];
+    return text_facts_of(m->engine, a, (TextKey){a->shape, c->state, node, m->is_strict, c->stack != 0});
+}
 
-enum { MANY_STRINGS = 48 }; /* below a node: what is found out about them is kept */
+static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from);
 
 /* Reads the strings below a node of the trie. */
 static void read_text(Reader *r, uint32_t node, const Config *c) {
@@ -2950,7 +2974,7 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
     int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
     int may_return = c->stack != 0 && a->accepting[mode][c->state];
     if (is_alone && trie->high.items[node] - trie->low.items[node] > MANY_STRINGS) {
-        const TextFacts *facts = text_facts_of(r->m, c, node);
+        const TextFacts *facts = text_facts_at(r->m, c, node);
         append(&r->strings, facts->strings.items, facts->strings.count);
         append(&r->ends, facts->ends.items, facts->ends.count);
         read_pauses(r, facts, node, c);
@@ -3136,7 +3160,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
         if (is_closed_key || !reads_alone(m, &c)) {
             read_text(&reader, node, &c);
         } else {
-            const TextFacts *text = text_facts_of(m, &c, node);
+            const TextFacts *text = text_facts_at(m, &c, node);
             for (uint32_t word = 0; text->inside && word < mask_words(trie); word++) facts->inside[word] |= text->inside[word];
             for (size_t j = 0; j < text->strings.count; j++) set_bit(facts->inside, text->strings.items[j]);
             if (text->pauses.count == 0) found = &text->ends;
@@ -3556,13 +3580,15 @@ static void find_barred(Machine *m, Facts *facts) {
                        is_same_span(m->known_bytes.items + m->owner_start, m->owner_length, w.owner, w.owner_length);
         for (uint32_t j = 0; j < condition->own_count; j++) {
             struct Span span = {own, engine->spans.items[j].length};
-            if (is_owner && goes_on_as(m, &w, span.bytes, span.length)) engine->spans.items[own_count++] = span;
+            if (is_owner && goes_on_as(m, &w, span.bytes, span.length) && is_spelled(m, w.speller, span.bytes, span.length)) engine->spans.items[own_count++] = span;
             own += span.length;
         }
         engine->spans.count = own_count;
         for (size_t j = 0; j < m->known.count; j++) {
             const Name *name = &m->known.items[j];
-            if (is_wanted(m, name, &w)) *push(&engine->spans) = (struct Span){m->known_bytes.items + name->start, name->length};
+            if (name->kind != w.kind || !is_wanted(m, name, &w)) continue;
+            *push(&engine->spans) = (struct Span){m->known_bytes.items + name->start, name->length};
+            if (condition->is_any) break;
         }
         depends_on_text |= (condition->begin < 0 && !condition->is_any) || condition->owner.begin < 0;
         if (engine->spans.count == 0 && (condition->is_any || (condition->begin >= 0 && w.length))) *push(&facts->barred) = node;
@@ -4660,12 +4686,13 @@ EXPORT int machine_legal(Machine *m, uint8_t *legal) {
     GUARD(NO_MEMORY);
     Engine *engine = m->engine;
     if (engine->remembered > MAX_MASK_BYTES) forget_masks(engine);
-    uint32_t count = engine->trie->token_count;
     uint32_t mask = mask_of(m);
     const uint64_t *bits = engine->masks.items[mask];
-    uint32_t i = 0;
-    for (; i + 8 <= count; i += 8) memcpy(legal + i, engine->spread[bits[i / 64] >> i % 64 & 255], 8);
-    memcpy(legal + i, engine->spread[bits[i / 64] >> i % 64 & 255], count - i);
+    uint32_t count = engine->trie->token_count;
+    for (uint32_t i = 0; i < count; i += 64) {
+        uint64_t word = bits[i / 64];
+        for (uint32_t j = i; j < i + 64 && j < count; j += 8, word >>= 8) memcpy(legal + j, engine->spread[word & 255], count - j < 8 ? count - j : 8);
+    }
     return 1;
 }
 
