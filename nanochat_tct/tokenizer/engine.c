@@ -167,6 +167,9 @@ static void free_map(Map *map) {
     *map = (Map){0};
 }
 
+static void set_bit(uint64_t *bits, uint32_t index) { bits[index / 64] |= (uint64_t)1 << index % 64; }
+static int bit_of(const uint64_t *bits, uint32_t index) { return bits[index / 64] >> index % 64 & 1; }
+
 /* ---- the grammar ---- */
 
 /* A bit for each alternative of a node. */
@@ -379,6 +382,8 @@ typedef struct { /* a call that has not returned; stacks share their lower parts
 /* All automata at work in a text, number or key, in one state; see "texts". The number of a state is 256 times its place
    among all, from 1 on, so that a byte can be added to it, and the two bits below. */
 typedef struct {
+    uint64_t loops[4];   /* bits of bytes that do not leave it */
+    uint32_t byte, next; /* the first move from it that was found: most states have one or two */
     Config *configs; /* their units: by how many those of the first outermost call are more */
     StackNode *stack;
     uint32_t config_count, stack_count;
@@ -1221,18 +1226,21 @@ static int is_far_from_limits(const Machine *m, const Config *c) {
    units is near. So they are a state of one larger automaton, of which each state and each move is found out once: then a
    byte is one look into a table. (Regular expressions are matched like this by a lazy DFA.) */
 
-static uint32_t plainness(const Engine *engine, const TextState *state) {
-    uint32_t level = ALL_ASCII;
-    for (uint32_t i = 0; i < state->config_count; i++) {
-        const Config *c = &state->configs[i];
-        const Automaton *a = &engine->automata[c->automaton];
-        for (uint32_t byte = 0; byte < 128; byte++) {
-            if (c->stack == 0 && a->following[c->state * a->class_count + a->classes[byte]] == c->state + 1) continue;
-            if (byte != '$') return BY_AUTOMATON;
-            level = ASCII_BUT_DOLLARS;
+static void find_loops(const Engine *engine, TextState *state) {
+    state->plain = ALL_ASCII;
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        int loops = 1, is_called = 0;
+        for (uint32_t i = 0; i < state->config_count; i++) {
+            const Config *c = &state->configs[i];
+            const Automaton *a = &engine->automata[c->automaton];
+            loops &= a->following[c->state * a->class_count + a->classes[byte]] == c->state + 1;
+            is_called |= c->stack != 0;
         }
+        if (loops) set_bit(state->loops, byte);
+        if (byte > 127 || (loops && !is_called)) continue;
+        if (byte != '$') state->plain = BY_AUTOMATON;
+        else if (state->plain == ALL_ASCII) state->plain = ASCII_BUT_DOLLARS;
     }
-    return level;
 }
 
 /* Makes a state of the configurations of a machine. Returns its number. */
@@ -1264,7 +1272,7 @@ static uint32_t add_text_state(Machine *m, uint32_t units) {
         if (c.which < MAX_ALTERNATIVES && accepts_end(m, &m->configs.items[i])) add(&state.accepted, c.which);
         state.configs[i] = c;
     }
-    state.plain = plainness(engine, &state);
+    find_loops(engine, &state);
     *added = state;
     return (uint32_t)engine->text_states.count << 8 | (top ? IS_CALLED : 0) | (state.plain >= ASCII_BUT_DOLLARS ? IS_PLAIN : 0);
 }
@@ -1328,6 +1336,12 @@ static inline TextMove *find_text_move(TextMove *moves, size_t capacity, uint32_
 }
 
 static void add_text_move(Engine *engine, uint32_t state, uint32_t byte, uint32_t to) {
+    TextState *from_state = &engine->text_states.items[(state >> 8) - 1];
+    if (from_state->next == 0) {
+        from_state->byte = byte;
+        from_state->next = to;
+        return;
+    }
     if (2 * engine->text_move_count >= engine->text_move_capacity) {
         TextMove *moves = engine->text_moves;
         size_t count = engine->text_move_capacity;
@@ -1365,14 +1379,17 @@ static size_t follow_text_states(Machine *m, const uint16_t *codes, size_t lengt
     size_t capacity = engine->text_move_capacity, at = 0;
     uint32_t state = m->text_state, units = m->units, near = 1; /* outside calls there are no units */
     if (engine->max_call_units > engine->text_reach) near = engine->max_call_units - engine->text_reach;
-    if (capacity == 0) return 0;
     while (at < length && units < near) {
+        const TextState *here = &engine->text_states.items[(state >> 8) - 1];
         if (state & IS_PLAIN) {
             at += plain_codes(codes + at, length - at);
             if (at == length) break;
         }
-        uint32_t next = find_text_move(moves, capacity, (state & ~255u) + codes[at])->to;
-        if (next == 0) break;
+        uint32_t next = state;
+        if (!bit_of(here->loops, codes[at])) {
+            next = here->byte == codes[at] ? here->next : capacity ? find_text_move(moves, capacity, (state & ~255u) + codes[at])->to : 0;
+            if (next == 0) break;
+        }
         units = next & IS_CALLED ? units + units_of(codes[at]) : 0;
         state = next;
         at++;
@@ -2846,8 +2863,6 @@ static int is_open_named(const Machine *m, uint32_t frame) {
     return is_open;
 }
 
-static void set_bit(uint64_t *bits, uint32_t index) { bits[index / 64] |= (uint64_t)1 << index % 64; }
-static int bit_of(const uint64_t *bits, uint32_t index) { return bits[index / 64] >> index % 64 & 1; }
 static uint32_t mask_words(const Trie *trie) { return trie->string_count / 64 + 1; }
 
 static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length) {
