@@ -392,7 +392,7 @@ typedef struct {
     Mask accepted;     /* alternatives, or classes of keys, that accept its end */
 } TextState;
 enum { IS_CALLED = 1 /* some automaton is in a call */, IS_PLAIN = 2 /* as ASCII_BUT_DOLLARS at least */ };
-enum { MAX_TEXT_STATES = 1 << 14, MAX_TEXT_BYTES = 1 << 23 };
+enum { MAX_TEXT_STATES = 1 << 16, MAX_TEXT_BYTES = 1 << 25 };
 typedef struct {
     uint32_t from, to; /* from: the number of a state and a byte; 0: a free slot */
 } TextMove;
@@ -3865,6 +3865,11 @@ static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t
     int has_changed = 0;
     Numbers waiting = {0};
     uint8_t *waits = allocate(a->state_count, 1);
+    uint8_t bytes[256]; /* in the order of their classes */
+    uint32_t begins[256] = {0};
+    for (uint32_t byte = 0; byte < 256; byte++) begins[a->classes[byte]]++;
+    for (uint32_t class = 1; class < 256; class++) begins[class] += begins[class - 1];
+    for (uint32_t byte = 256; byte-- > 0;) bytes[--begins[a->classes[byte]]] = (uint8_t)byte;
     for (uint32_t state = 0; state < a->state_count; state++) {
         if (a->accepting[mode][state]) distances[state] = 0;
         if (distances[state] == FAR) continue;
@@ -3881,9 +3886,8 @@ static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t
             if (edge->call_plus_1 != 0) {
                 const Automaton *callee = &engine->automata[a->calls[edge->call_plus_1 - 1].callee];
                 cost = FAR;
-                for (uint32_t byte = 0; byte < 256; byte++) {
-                    if (a->classes[byte] != edge->class) continue;
-                    uint32_t here = through(engine, callee, mode, left, byte, 0);
+                for (uint32_t j = begins[edge->class]; j < 256 && a->classes[bytes[j]] == edge->class; j++) {
+                    uint32_t here = through(engine, callee, mode, left, bytes[j], 0);
                     if (here < cost) cost = here;
                 }
             }
