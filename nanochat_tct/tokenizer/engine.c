@@ -502,6 +502,11 @@ typedef struct { /* that the document has defined */
     uint32_t speller;             /* the automaton of its kind, + 1; 0: it cannot write the name */
 } Name;
 
+/* Documents are read in lenient mode, or in strict mode to find out whether it has no complaint. What is generated is in
+   strict mode too, but uses no name before its definition, which may never come. A prompt is read in lenient mode; its
+   names are kept for what is generated behind it. */
+enum { LENIENT, STRICT, GENERATING, PROMPT };
+
 /* The masks of what is around a frame, once it has ended: while it is open, that stays the same. */
 enum { MAX_AROUND = 3 };
 typedef struct {
@@ -513,8 +518,8 @@ typedef struct {
 struct Machine {
     Engine *engine;
     uint32_t has_loose_key; /* masks: the beginning of the key on top is not known, and it is compared with no other */
-    uint32_t count, depth, is_strict, is_closed;
-    uint32_t keeps_names, is_forward; /* names are kept, though they do not matter yet; they may be used before their definition */
+    uint32_t count, depth, is_closed;
+    uint32_t mode;
     uint32_t missing_jobs;            /* that others need; and whether they need the one that is being read */
     uint32_t is_owner_needed;
     Mask accepted;      /* when it is closed: the alternatives of the document's node that accept it */
@@ -522,7 +527,6 @@ struct Machine {
     uint64_t fields;    /* keys whose value has begun */
     VECTOR(Config) configs;
     VECTOR(StackNode) stack;
-    uint32_t uses_states;
     uint32_t text_state, units; /* 0, or what the configurations are, and the units of the first outermost call */
     Words words;        /* bits of known keys of the objects that are open */
     Bytes names;        /* the bytes of all entries, and behind them those of the key on top so far */
@@ -545,6 +549,8 @@ struct Machine {
 };
 
 static Frame *top_of(Machine *m) { return &m->frames[m->count - 1]; }
+static inline int is_strict(const Machine *m) { return m->mode == STRICT || m->mode == GENERATING; }
+static inline int uses_states(const Machine *m) { return m->mode == LENIENT && m == m->engine->machine; }
 
 static Machine *new_machine(Engine *engine) {
     Machine *m = allocate(1, sizeof *m);
@@ -572,9 +578,7 @@ static void copy_machine(Machine *to, const Machine *from) {
     to->engine = from->engine;
     to->count = from->count;
     to->depth = from->depth;
-    to->is_strict = from->is_strict;
-    to->keeps_names = from->keeps_names;
-    to->is_forward = from->is_forward;
+    to->mode = from->mode;
     to->missing_jobs = from->missing_jobs;
     to->is_owner_needed = from->is_owner_needed;
     to->has_loose_key = from->has_loose_key;
@@ -918,7 +922,7 @@ static void note_condition(Machine *m, const Config *c, const Wanted *w, int is_
 
 /* Whether some name of a kind is in scope that an automaton can go on with, where it has read a name up to `end`. */
 static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whole) {
-    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
+    uint32_t kind = is_strict(m) ? m->engine->automata[c->automaton].names : 0;
     if (kind != 0) kind = kind_to_find(m, kind);
     if (kind == 0) return 1;
     Wanted w = wanted_by(m, c, kind, end);
@@ -1002,9 +1006,9 @@ static int is_defined(Machine *m, const Name *wanted, const uint8_t *text, size_
 static int define(Machine *m, const Definition *definition, uint32_t frame, int is_key) {
     const uint8_t *text = m->names.items + m->partial;
     uint32_t length = (uint32_t)(m->names.count - m->partial), kind = definition->kind;
-    int is_unique = definition->is_unique || (m->is_strict && definition->strict_unique);
+    int is_unique = definition->is_unique || (is_strict(m) && definition->strict_unique);
     int is_job = is_key && kind == m->engine->graph_keys, is_need = !is_key && kind == m->engine->graph_texts;
-    if (!m->keeps_names && !is_unique && !is_job && !is_need) return 1;
+    if (m->mode == LENIENT && !is_unique && !is_job && !is_need) return 1;
     touch_names(m);
     if (definition->opens) {
         m->open_kinds |= (uint64_t)1 << kind;
@@ -1031,13 +1035,13 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     }
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
-    int will_be_unique = definition->strict_unique && m->keeps_names; /* behind a prompt */
-    if (m->keeps_names && can_be_spelled(m->engine, kind, text, length)) name.speller = m->engine->speller[kind];
+    int will_be_unique = definition->strict_unique && m->mode != LENIENT; /* behind a prompt */
+    if (m->mode != LENIENT && can_be_spelled(m->engine, kind, text, length)) name.speller = m->engine->speller[kind];
     if (is_unique || will_be_unique || name.speller || m->engine->explored) { /* masks ask later whether it can be spelled */
         *push(&m->known) = name;
         if (hash != 0 && m->name_slots.count != 0) put_name_slot(m, (uint32_t)m->known.count - 1);
     }
-    if (is_job && m->is_strict && m->missing_jobs) {
+    if (is_job && is_strict(m) && m->missing_jobs) {
         m->missing_jobs = count_missing_jobs(m, &name);
         m->is_owner_needed = is_needed(m);
     } else if (is_job) {
@@ -1049,7 +1053,7 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
 /* Defines what a member or known key of a node implies. */
 static void imply(Machine *m, uint32_t kind, const uint8_t *text, size_t length) {
     Bytes *key = &m->implied_key;
-    if (kind == 0 || !m->keeps_names) return;
+    if (kind == 0 || m->mode == LENIENT) return;
     key->count = 0;
     append(key, (const uint8_t *)&kind, sizeof kind);
     append(key, text, length);
@@ -1076,7 +1080,7 @@ static void open_names(Machine *m, Frame *f) { /* an array or object begins */
     uint64_t scope = f->node->scope;
     f->first_name = (uint32_t)m->known.count;
     f->open_kinds = m->open_kinds;
-    m->open_kinds = ((m->open_kinds & ~scope) | (m->is_forward ? m->engine->forward & scope : 0)) & ~f->node->closes;
+    m->open_kinds = ((m->open_kinds & ~scope) | (m->mode == STRICT ? m->engine->forward & scope : 0)) & ~f->node->closes;
     if (m->open_kinds != f->open_kinds) touch_names(m);
 }
 
@@ -1114,7 +1118,7 @@ static uint32_t distance(const Machine *m, uint32_t automaton, uint32_t state, u
     const Automaton *a = &m->engine->automata[automaton];
     if (depth > m->engine->max_call_depth) return FAR;
     uint32_t left = m->engine->max_call_depth - depth;
-    return a->distance[m->is_strict][(left < a->row_count ? left : a->row_count - 1) * a->state_count + state];
+    return a->distance[is_strict(m)][(left < a->row_count ? left : a->row_count - 1) * a->state_count + state];
 }
 
 static uint32_t sum(uint32_t left, uint32_t right) { return left + right < FAR ? left + right : FAR; }
@@ -1135,7 +1139,7 @@ static uint32_t distance_of(const Machine *m, const Config *c) {
 /* Whether strict mode may be in a state, whatever its text. */
 static int may_enter(Machine *m, const Config *c, uint32_t automaton, uint32_t state) {
     const Automaton *a = &m->engine->automata[automaton];
-    if (!m->is_strict) return 1;
+    if (!is_strict(m)) return 1;
     if (a->is_lenient[state]) return 0;
     if (a->requires[state] == 0 || (a->names && notes_conditions(m))) return 1; /* its names themselves are noted */
     return has_all_names(m, a->requires[state], c);
@@ -1144,8 +1148,8 @@ static int may_enter(Machine *m, const Config *c, uint32_t automaton, uint32_t s
 /* Goes back to the caller; 0: what was called cannot end here. `end`: a place in the text. */
 static int return_from(Machine *m, Config *c, uint32_t end) {
     const Automaton *a = &m->engine->automata[c->automaton];
-    if (c->stack == 0 || !a->accepting[m->is_strict][c->state] || !has_right_name(m, c, end, 1)) return 0;
-    if (m->keeps_names && a->names) {
+    if (c->stack == 0 || !a->accepting[is_strict(m)][c->state] || !has_right_name(m, c, end, 1)) return 0;
+    if (m->mode != LENIENT && a->names) {
         c->last_begin = c->begin;
         c->last_end = end;
     }
@@ -1166,7 +1170,7 @@ static void call(Machine *m, Config *c, const Call *called) {
     pushed.whole = c->stack ? sum(below.whole, after) : after;
     c->automaton = called->callee;
     c->state = 0;
-    c->begin = m->keeps_names ? m->at : 0;
+    c->begin = m->mode != LENIENT ? m->at : 0;
     c->stack = (uint32_t)m->stack.count;
     *push(&m->stack) = pushed;
 }
@@ -1181,7 +1185,7 @@ static int move(Machine *m, Config *c, uint32_t byte) {
         const Automaton *a = &m->engine->automata[c->automaton];
         uint32_t next = a->following[c->state * a->class_count + a->classes[byte]];
         const Call *called = next > a->state_count ? &a->calls[next - a->state_count - 1] : NULL;
-        if (m->is_strict && next != 0) { /* what strict mode does not enter is not there */
+        if (is_strict(m) && next != 0) { /* what strict mode does not enter is not there */
             int is_open = called ? may_enter(m, c, called->callee, 0) && may_enter(m, c, c->automaton, called->return_state)
                                  : may_enter(m, c, c->automaton, next - 1);
             if (!is_open) next = 0;
@@ -1200,22 +1204,22 @@ static int move(Machine *m, Config *c, uint32_t byte) {
 }
 
 static int accepts_end(Machine *m, const Config *config) { /* of the text, which ends at m->at */
-    if (config->stack == 0 && !m->is_strict) return m->engine->automata[config->automaton].accepting[0][config->state];
+    if (config->stack == 0 && !is_strict(m)) return m->engine->automata[config->automaton].accepting[0][config->state];
     Config c = *config;
     while (c.stack != 0) {
         if (!return_from(m, &c, m->at)) return 0;
     }
-    return m->engine->automata[c.automaton].accepting[m->is_strict][c.state] && has_right_name(m, &c, m->at, 1);
+    return m->engine->automata[c.automaton].accepting[is_strict(m)][c.state] && has_right_name(m, &c, m->at, 1);
 }
 
 /* By how many units a call may still go on where it is far from all limits. */
 static uint32_t reach_of(const Machine *m, const Config *c) {
-    return m->stack.items[c->stack].rest + m->engine->automata[c->automaton].farthest[m->is_strict] + 2 * MAX_TOKEN;
+    return m->stack.items[c->stack].rest + m->engine->automata[c->automaton].farthest[is_strict(m)] + 2 * MAX_TOKEN;
 }
 
 /* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
 static int is_far_from_limits(const Machine *m, const Config *c) {
-    uint32_t depth = depth_of(m, c) + m->engine->automata[c->automaton].steady[m->is_strict];
+    uint32_t depth = depth_of(m, c) + m->engine->automata[c->automaton].steady[is_strict(m)];
     if (depth > m->engine->max_call_depth) return 0;
     return c->stack == 0 || c->units + reach_of(m, c) < m->engine->max_call_units;
 }
@@ -1282,7 +1286,7 @@ static int enter_text_state(Machine *m) {
     Engine *engine = m->engine;
     Bytes *key = &engine->key;
     uint32_t units = 0;
-    if (!m->uses_states) return 0;
+    if (!uses_states(m)) return 0;
     for (size_t i = 0; i < m->configs.count; i++) {
         const Config *c = &m->configs.items[i];
         if (c->stack == 0) continue;
@@ -1438,7 +1442,7 @@ static void shortest_text(Machine *m, Config c, Bytes *out) {
         Config best_config = c;
         uint8_t best_byte = 0;
         size_t from = out->count;
-        if (m->is_strict && a->names && kind_to_find(m, a->names)) shortest_name(m, &c, out);
+        if (is_strict(m) && a->names && kind_to_find(m, a->names)) shortest_name(m, &c, out);
         if (out->count > from) {
             append(&m->names, out->items + from, out->count - from);
             for (; from < out->count; from++, m->at++) {
@@ -1470,7 +1474,7 @@ static void shortest_text(Machine *m, Config c, Bytes *out) {
 }
 
 static int must_be_unique(const Machine *m, const Definition *definition) {
-    return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
+    return definition->kind && (definition->is_unique || (is_strict(m) && definition->strict_unique));
 }
 
 /* Whether a text, of which the first bytes stand from `partial` on, is a name that must be another one. */
@@ -1548,7 +1552,7 @@ static int spell(Machine *m, uint32_t frame, const Config *c, Bytes *out) {
     if (!found && c->stack == 0) *push(&nodes) = (Spelled){c->state, 0, 0};
     for (size_t at = 0; at < nodes.count && !found; at++) {
         Spelled here = nodes.items[at];
-        if (a->accepting[m->is_strict][here.state]) {
+        if (a->accepting[is_strict(m)][here.state]) {
             size_t length = prefix;
             for (size_t i = at; i != 0; i = nodes.items[i].before) length++;
             text.count = 0;
@@ -1635,7 +1639,7 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
     Frame *f = top_of(m);
     m->configs.count = m->stack.count = m->text_state = 0;
     m->partial = (uint32_t)m->names.count;
-    int is_known = is_text && m->uses_states && open_known(m, f->node, 0, &f->alive);
+    int is_known = is_text && uses_states(m) && open_known(m, f->node, 0, &f->alive);
     for (uint32_t i = 0; i < (is_known ? 0 : count); i++) {
         uint32_t alternative = forms[i].alternative;
         if (!has(&f->alive, alternative) || m->engine->automata[forms[i].automaton].state_count == 0) continue;
@@ -1653,7 +1657,7 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
 
 /* Puts a value on top, and steps into it at once where its kind is implied. */
 static int begin(Machine *m, const Node *node, Mask mask) {
-    if (m->is_strict) mask &= ~node->lenient;
+    if (is_strict(m)) mask &= ~node->lenient;
     if (!any(mask)) return 0;
     uint64_t closes = m->open_kinds & node->closes & ~node->scope;
     if (closes) {
@@ -1831,7 +1835,7 @@ static int open_key(Machine *m) {
     m->configs.count = m->stack.count = m->text_state = 0;
     int is_unbounded = 1, is_known = 0;
     for (uint32_t i = 0; i < node->shape_count; i++) is_unbounded &= node->shapes[i].maximum == UNBOUNDED;
-    if (is_unbounded && m->uses_states) is_known = open_known(m, node, 1, &f->alive);
+    if (is_unbounded && uses_states(m)) is_known = open_known(m, node, 1, &f->alive);
     for (uint32_t i = 0; i < (is_known ? 0 : node->additional_count); i++) {
         const AdditionalKey *class = &node->additional[i];
         Config c = {.automaton = class->automaton, .which = i};
@@ -1891,10 +1895,10 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t from, size_t to
         while (at < to) {
             const Automaton *a = &m->engine->automata[c.automaton];
             size_t stop = c.stack && to - at > MAX_TOKEN ? at + MAX_TOKEN : to;
-            int is_alone = !(m->keeps_names && a->names) && is_far_from_limits(m, &c);
+            int is_alone = !(m->mode != LENIENT && a->names) && is_far_from_limits(m, &c);
             for (; at < stop && is_alone; at++) { /* what it reads by itself */
                 uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
-                if (next == 0 || next > a->state_count || a->entry[m->is_strict][next - 1] != ALWAYS) break;
+                if (next == 0 || next > a->state_count || a->entry[is_strict(m)][next - 1] != ALWAYS) break;
                 c.state = next - 1;
                 if (c.stack) c.units += units_of(codes[at]);
             }
@@ -1904,7 +1908,7 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t from, size_t to
             at++;
         }
         if (at < to) continue;
-        has_changed |= (m->is_strict && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
+        has_changed |= (is_strict(m) && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
         m->configs.items[kept++] = c;
         if (c.stack > deepest) deepest = c.stack;
     }
@@ -1919,7 +1923,7 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t from, size_t to
 static int run(Machine *m, const uint16_t *codes, size_t length) {
     const Frame *f = top_of(m);
     int is_key = f->kind == KEY_FRAME;
-    if (is_key || m->keeps_names || f->node->defines_text.kind) {
+    if (is_key || m->mode != LENIENT || f->node->defines_text.kind) {
         reserve(&m->names, length);
         for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
         if (is_key || f->node->defines_text.kind) m->mask_plus_1 = 0;
@@ -2033,21 +2037,13 @@ static void clear_machine(Machine *m) {
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
     m->name_slots.count = 0;
     m->engine->explored = NULL; /* where memory ran out it still is */
-    m->open_kinds = m->is_forward ? m->engine->forward : 0;
+    m->open_kinds = m->mode == STRICT ? m->engine->forward : 0;
     touch_names(m);
 }
 
-/* Documents are read in lenient mode, or in strict mode to find out whether it has no complaint. What is generated is in
-   strict mode too, but uses no name before its definition, which may never come. A prompt is read in lenient mode; its
-   names are kept for what is generated behind it. */
-enum { LENIENT, STRICT, GENERATING, PROMPT };
-
 /* Before a value of a node, by itself, which is written as JSON, if anywhere. 0: it has no finite value. */
 static int start(Machine *m, uint32_t node, int mode, Bytes *json) {
-    m->is_strict = mode == STRICT || mode == GENERATING;
-    m->keeps_names = mode != LENIENT;
-    m->is_forward = mode == STRICT;
-    m->uses_states = mode == LENIENT && m == m->engine->machine;
+    m->mode = (uint32_t)mode;
     if (m->engine->text_states.count == MAX_TEXT_STATES || m->engine->text_bytes > MAX_TEXT_BYTES) forget_text_states(m->engine);
     clear_machine(m);
     m->json = json;
@@ -2597,7 +2593,7 @@ static int put_value(Machine *m, const Node *node, const Mask *mask, Codes *out)
     uint32_t best = 0;
     uint64_t cost = INFINITE;
     for (uint32_t i = 0; i < node->alternative_count; i++) {
-        if (has(mask, i) && node->costs[i] < cost && !(m->is_strict && has(&node->lenient, i))) {
+        if (has(mask, i) && node->costs[i] < cost && !(is_strict(m) && has(&node->lenient, i))) {
             cost = node->costs[i];
             best = i;
         }
@@ -2873,7 +2869,7 @@ static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
     uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
-    *push(key) = m->is_strict && c->last_end != c->last_begin; /* there is an owner of names */
+    *push(key) = is_strict(m) && c->last_end != c->last_begin; /* there is an owner of names */
     for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
         uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
         append(key, (const uint8_t *)call, sizeof call);
@@ -2892,7 +2888,7 @@ typedef struct {
 
 /* Whether an automaton decides alone about what it reads. */
 static int reads_alone(Machine *m, const Config *c) {
-    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
+    uint32_t kind = is_strict(m) ? m->engine->automata[c->automaton].names : 0;
     return (kind == 0 || notes_conditions(m) || kind_to_find(m, kind) == 0) && is_far_from_limits(m, c);
 }
 
@@ -2911,7 +2907,7 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
         if (is_right) *push(&r->ends) = child;
         return is_right;
     }
-    if (m->is_strict || r->is_closed_key) *push(&m->names) = (uint8_t)code;
+    if (is_strict(m) || r->is_closed_key) *push(&m->names) = (uint8_t)code;
     is_right = move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL));
     if (is_right && string) *push(&r->strings) = string - 1;
     if (is_right && has_children(r->trie, child)) read_text(r, child, &next);
@@ -2977,7 +2973,7 @@ static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKe
 /* What the automaton of a configuration, which reads alone, does with the strings below a node of the trie. */
 static const TextFacts *text_facts_at(Machine *m, const Config *c, uint32_t node) {
     const Automaton *a = &m->engine->automata[c->automaton];
-    return text_facts_of(m->engine, a, (TextKey){a->shape, c->state, node, m->is_strict, c->stack != 0});
+    return text_facts_of(m->engine, a, (TextKey){a->shape, c->state, node, is_strict(m), c->stack != 0});
 }
 
 static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from);
@@ -2986,7 +2982,7 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
 static void read_text(Reader *r, uint32_t node, const Config *c) {
     const Trie *trie = r->trie;
     const Automaton *a = &r->m->engine->automata[c->automaton];
-    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
+    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = is_strict(r->m);
     int may_return = c->stack != 0 && a->accepting[mode][c->state];
     if (is_alone && trie->high.items[node] - trie->low.items[node] > MANY_STRINGS) {
         const TextFacts *facts = text_facts_at(r->m, c, node);
@@ -3028,7 +3024,7 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
     Engine *engine = m->engine;
     const Automaton *a = &engine->automata[from->automaton];
     size_t length = m->names.count, stacked = m->stack.count;
-    int spells_name = m->is_strict && a->names != 0;
+    int spells_name = is_strict(m) && a->names != 0;
     uint8_t known[END + 1] = {UNKNOWN};
     Config after[END]; /* a code; what it has called stays on the stack up to the end of this function */
     for (size_t i = 0; i < facts->pauses.count; i++) {
@@ -3040,7 +3036,7 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
         Config c = *from;
         c.state = pause.state;
         const uint16_t *path = path_of(r->trie, pause.node, &path_length);
-        for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
+        for (uint32_t j = r->trie->depth.items[node]; is_strict(m) && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
         m->at = (uint32_t)m->names.count - m->partial;
         engine->reading = pause.node;
         if (!returns) {
@@ -3049,7 +3045,7 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
             known[code] = known[code] == LEGAL || accepts_end(m, &c) ? LEGAL : ILLEGAL;
             if (known[code] == LEGAL) *push(&r->ends) = pause.node;
         } else {
-            if (m->is_strict) *push(&m->names) = (uint8_t)code;
+            if (is_strict(m)) *push(&m->names) = (uint8_t)code;
             if (known[code] != LEGAL) {
                 size_t conditions = engine->explored->conditions.count;
                 after[code] = c;
@@ -3154,8 +3150,8 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     const Frame *f = top_of(m);
     int is_key = f->kind == KEY_FRAME, is_closed_key = is_key && !is_open_named(m, m->count - 2), is_right = 0;
     const Definition *definition = is_key ? &f->node->defines_keys : &f->node->defines_text;
-    int defines = definition->kind && (is_key || f->length) && (m->is_strict || must_be_unique(m, definition));
-    defines |= m->is_strict && f->node->implies;
+    int defines = definition->kind && (is_key || f->length) && (is_strict(m) || must_be_unique(m, definition));
+    defines |= is_strict(m) && f->node->implies;
     int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
     VECTOR(Ending) endings = {0};
     Reader reader = {.m = m, .trie = trie, .is_closed_key = is_closed_key};
@@ -3163,7 +3159,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     engine->text_start = (int32_t)trie->depth.items[node] - (int32_t)(m->names.count - m->partial);
     for (uint32_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
-        uint32_t kind = m->is_strict ? engine->automata[c.automaton].names : 0;
+        uint32_t kind = is_strict(m) ? engine->automata[c.automaton].names : 0;
         engine->config = i;
         engine->reading = node;
         if (kind && kind_to_find(m, kind) && notes_conditions(m)) {
@@ -3331,9 +3327,7 @@ static void find_facts(Machine *m, uint32_t base, uint32_t top, uint32_t depth, 
         memset(engine->marks.items, 0, trie->low.count * sizeof *engine->marks.items);
     }
     Machine *walker = engine->walkers[0];
-    walker->is_strict = m->is_strict;
-    walker->keeps_names = m->keeps_names;
-    walker->is_forward = m->is_forward;
+    walker->mode = m->mode;
     clear_machine(walker);
     copy_names(walker, m, base, facts->is_volatile);
     walker->depth = depth;
@@ -3349,7 +3343,7 @@ static void find_facts(Machine *m, uint32_t base, uint32_t top, uint32_t depth, 
     if (is_key || f->kind == SCALAR) {
         copy_vector(&walker->configs, &m->configs);
         copy_vector(&walker->stack, &m->stack);
-        if (m->keeps_names && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
+        if (m->mode != LENIENT && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
     }
     if (names_count) {
         size_t at = f->first_entry;
@@ -3380,7 +3374,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     if (depth + trie->longest + 1 < MAX_DEPTH) depth = (uint32_t)is_container;
     Bytes *key = &engine->key;
     key->count = 0;
-    *push(key) = (uint8_t)(f->kind | is_key << 3 | (int)m->is_strict << 4 | (int)m->is_forward << 5);
+    *push(key) = (uint8_t)(f->kind | is_key << 3 | is_strict(m) << 4 | (m->mode == STRICT) << 5);
     put_frame_key(key, m, f, depth);
     for (size_t i = 0; i < (is_key || f->kind == SCALAR ? m->configs.count : 0); i++) {
         put_config_key(key, m, &m->configs.items[i]);
@@ -3393,7 +3387,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         }
         if (is_key) append(key, m->names.items + m->partial, m->names.count - m->partial);
     }
-    if (m->is_strict) append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
+    if (is_strict(m)) append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
     uint32_t known = map_get(&engine->frame_facts, key->items, key->count);
     if (known != 0) return known - 1;
     *push(&engine->facts) = (Facts){0};
@@ -4501,7 +4495,7 @@ EXPORT int engine_write(Engine *engine, const uint8_t *text, size_t length, uint
     Writer writer = {.m = m ? m : engine->machine, .codes = &engine->codes, .text = text, .length = length};
     engine->codes.count = 0;
     reserve(&engine->codes, length + 64);
-    int result = start(writer.m, node, m ? (int)m->is_strict : LENIENT, NULL) ? FAILED : DONE;
+    int result = start(writer.m, node, m && is_strict(m) ? STRICT : LENIENT, NULL) ? FAILED : DONE;
     writer.m->depth += depth;
     if (result == FAILED && writer.m->depth <= MAX_DEPTH) result = write_document(&writer);
     else result = FAILED;
@@ -4625,12 +4619,12 @@ static int read_again(Machine *m) {
    the document has none: then nothing changes. */
 EXPORT int machine_generate(Machine *m) {
     GUARD(NO_MEMORY);
-    if (m->is_closed || m->is_strict) return 1;
+    if (m->is_closed || is_strict(m)) return 1;
     Name job;
     Machine *changed = new_machine(m->engine);
     copy_machine(changed, m);
     uint32_t kind = top_of(changed)->kind;
-    changed->is_strict = 1;
+    changed->mode = GENERATING;
     touch_names(changed);
     changed->mask_plus_1 = 0;
     changed->missing_jobs = count_missing_jobs(changed, &job);
