@@ -167,6 +167,9 @@ static void free_map(Map *map) {
     *map = (Map){0};
 }
 
+static void set_bit(uint64_t *bits, uint32_t index) { bits[index / 64] |= (uint64_t)1 << index % 64; }
+static int bit_of(const uint64_t *bits, uint32_t index) { return bits[index / 64] >> index % 64 & 1; }
+
 /* ---- the grammar ---- */
 
 /* A bit for each alternative of a node. */
@@ -197,7 +200,6 @@ typedef struct {
     const Call *calls;
     const uint8_t *accepting[2]; /* states; [1]: in strict mode, as everywhere */
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
-    uint64_t all_required;       /* by some state */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
     const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
     const uint32_t *room;  /* bytes that lead from the state to one without plenty; UINT32_MAX: there is none */
@@ -323,11 +325,18 @@ typedef struct {
     uint32_t kind; /* of names: it is no key, but a text that defines one; 0 */
     uint32_t start, first_length, length; /* of the bytes that a string begins with, and then the key's: in later_names */
 } LaterKey;
-typedef struct { /* whether a name of some kind, and of an owner, is in scope, or begins so */
-    uint32_t kind, is_whole, start, length, owner_length, answer;
-    uint32_t speller; /* the automaton that must be able to write all of it, + 1 */
-    uint32_t is_need; /* a job that the one being read is to need: that one must not need it already */
-} Question;
+typedef struct { /* of a text in a string; -1: before it, where the text on top of the machine begins */
+    int32_t begin, end;
+} Part;
+typedef struct { /* strings below a node of the trie are legal only if a name in scope allows them */
+    uint32_t node, kind, config;    /* config: which of those of the text on top has read them */
+    uint32_t speller, state;        /* the automaton that reads the name, + 1, and its state at the node */
+    uint32_t is_any;                /* any name that it can write will do */
+    int32_t begin;                  /* of the name in the string; -1: before it, where that of the configuration begins */
+    Part owner;                     /* the same; -1, both: the last name of the configuration */
+    uint32_t own_start, own_count;  /* names that the string itself defines before */
+    uint32_t is_need;
+} Condition;
 typedef struct {
     uint32_t index, node; /* of a known key, and of the trie */
 } KnownKey;
@@ -337,11 +346,11 @@ typedef struct {
     VECTOR(KnownKey) known_keys; /* where strings write one of the frame: not where it has it already */
     VECTOR(LaterKey) later;
     Bytes later_names;
-    VECTOR(Question) questions; /* about names in scope: the facts hold where they have the same answers */
-    Bytes asked;                /* names in the questions */
-    uint64_t names_version;     /* with which the answers were last the same */
-    uint32_t is_volatile;       /* it holds with that alone */
-    uint32_t next_plus_1;       /* facts about the same frame with other answers */
+    VECTOR(Condition) conditions; /* about names in scope, whatever there are */
+    VECTOR(Part) own;             /* names that strings define */
+    Numbers barred;               /* nodes of the trie below which they allow none */
+    uint64_t names_version;       /* with which that was found, 0: it must be found again each time */
+    uint32_t is_volatile;         /* the facts hold for the present names only, as conditions cannot say what they need */
 } Facts;
 
 typedef struct {
@@ -373,6 +382,8 @@ typedef struct { /* a call that has not returned; stacks share their lower parts
 /* All automata at work in a text, number or key, in one state; see "texts". The number of a state is 256 times its place
    among all, from 1 on, so that a byte can be added to it, and the two bits below. */
 typedef struct {
+    uint64_t loops[4];   /* bits of bytes that do not leave it */
+    uint32_t byte, next; /* the first move from it that was found: most states have one or two */
     Config *configs; /* their units: by how many those of the first outermost call are more */
     StackNode *stack;
     uint32_t config_count, stack_count;
@@ -381,7 +392,7 @@ typedef struct {
     Mask accepted;     /* alternatives, or classes of keys, that accept its end */
 } TextState;
 enum { IS_CALLED = 1 /* some automaton is in a call */, IS_PLAIN = 2 /* as ASCII_BUT_DOLLARS at least */ };
-enum { MAX_TEXT_STATES = 1 << 14, MAX_TEXT_BYTES = 1 << 23 };
+enum { MAX_TEXT_STATES = 1 << 16, MAX_TEXT_BYTES = 1 << 25 };
 typedef struct {
     uint32_t from, to; /* from: the number of a state and a byte; 0: a free slot */
 } TextMove;
@@ -435,12 +446,14 @@ typedef struct {
     Numbers numbers;
     uint64_t error_at;
     uint64_t names_clock;
-    uint8_t asked_any[64]; /* masks: whether some name of a kind is there, 1: no, 2: yes, as far as it was asked */
-    Map asked; /* masks: the questions that were asked so far, and whether the answer was yes: 2 */
-    Facts *asks;
-    uint32_t is_exploring, noted_kind; /* and what the walker has defined (`noted`) */
-    size_t names_before; /* those that the walker has defined come behind */
+    Facts *explored;               /* masks: what is being found out; NULL: nothing */
+    uint32_t reading, config;      /* the node of the trie and the configuration with which a text is being read there */
+    int32_t text_start;            /* of that text in the string */
+    uint32_t text_end;             /* where it has ended there, + 1 */
+    size_t names_before;           /* those that the walker has defined come behind */
+    uint32_t noted_kind;           /* and what it has defined last */
     Bytes noted;
+    VECTOR(struct Span) spans;
 } Engine;
 
 static const NameSlot *find_literal(const NameSlot *slots, uint32_t slot_count, uint32_t literal) {
@@ -485,7 +498,14 @@ typedef struct { /* that the document has defined */
     uint32_t owner_start, owner_length; /* of a name of the kind of outputs: the job's */
     uint64_t hash;
     uint32_t pending;             /* twice the number of the frame at whose end it counts, + 2; + 1: at the end of its value */
+    uint32_t text_end;            /* masks: as in the engine when it was defined; 0: it is implied */
+    uint32_t speller;             /* the automaton of its kind, + 1; 0: it cannot write the name */
 } Name;
+
+/* Documents are read in lenient mode, or in strict mode to find out whether it has no complaint. What is generated is in
+   strict mode too, but uses no name before its definition, which may never come. A prompt is read in lenient mode; its
+   names are kept for what is generated behind it. */
+enum { LENIENT, STRICT, GENERATING, PROMPT };
 
 /* The masks of what is around a frame, once it has ended: while it is open, that stays the same. */
 enum { MAX_AROUND = 3 };
@@ -498,8 +518,8 @@ typedef struct {
 struct Machine {
     Engine *engine;
     uint32_t has_loose_key; /* masks: the beginning of the key on top is not known, and it is compared with no other */
-    uint32_t count, depth, is_strict, is_closed;
-    uint32_t keeps_names, is_forward; /* names are kept, though they do not matter yet; they may be used before their definition */
+    uint32_t count, depth, is_closed;
+    uint32_t mode;
     uint32_t missing_jobs;            /* that others need; and whether they need the one that is being read */
     uint32_t is_owner_needed;
     Mask accepted;      /* when it is closed: the alternatives of the document's node that accept it */
@@ -507,7 +527,6 @@ struct Machine {
     uint64_t fields;    /* keys whose value has begun */
     VECTOR(Config) configs;
     VECTOR(StackNode) stack;
-    uint32_t uses_states;
     uint32_t text_state, units; /* 0, or what the configurations are, and the units of the first outermost call */
     Words words;        /* bits of known keys of the objects that are open */
     Bytes names;        /* the bytes of all entries, and behind them those of the key on top so far */
@@ -530,6 +549,8 @@ struct Machine {
 };
 
 static Frame *top_of(Machine *m) { return &m->frames[m->count - 1]; }
+static inline int is_strict(const Machine *m) { return m->mode == STRICT || m->mode == GENERATING; }
+static inline int uses_states(const Machine *m) { return m->mode == LENIENT && m == m->engine->machine; }
 
 static Machine *new_machine(Engine *engine) {
     Machine *m = allocate(1, sizeof *m);
@@ -557,9 +578,7 @@ static void copy_machine(Machine *to, const Machine *from) {
     to->engine = from->engine;
     to->count = from->count;
     to->depth = from->depth;
-    to->is_strict = from->is_strict;
-    to->keeps_names = from->keeps_names;
-    to->is_forward = from->is_forward;
+    to->mode = from->mode;
     to->missing_jobs = from->missing_jobs;
     to->is_owner_needed = from->is_owner_needed;
     to->has_loose_key = from->has_loose_key;
@@ -802,15 +821,48 @@ static int can_spell(const Automaton *a, const uint8_t *name, uint32_t length) {
     return a->call_count || (a->state_count && a->accepting[1][state]);
 }
 
-static int find_name(const Machine *m, size_t from, size_t to, const Question *q, const uint8_t *text, const uint8_t *owner) {
-    for (size_t i = from; i < to; i++) {
-        const Name *name = &m->known.items[i];
-        if (name->kind != q->kind || name->pending || name->length < q->length || (q->is_whole && name->length != q->length)) continue;
-        if (q->length && memcmp(m->known_bytes.items + name->start, text, q->length) != 0) continue;
-        if (q->speller && !can_spell(&m->engine->automata[q->speller - 1], m->known_bytes.items + name->start, name->length)) continue;
-        if (q->is_need && needs_owner(m, m->known_bytes.items + name->start, name->length)) continue;
-        if (name->owner_length == 0) return 1;
-        if (is_same_span(m->known_bytes.items + name->owner_start, name->owner_length, owner, q->owner_length)) return 1;
+/* A name that must be in scope. */
+typedef struct {
+    uint32_t kind, length, owner_length;
+    int is_whole; /* the text is all of it, else its beginning */
+    int is_need;  /* it is a job that the one being read is to need: that one must not need it already */
+    uint32_t speller; /* the automaton that must be able to write it, + 1 */
+    const uint8_t *text, *owner;
+} Wanted;
+
+static int goes_on_as(const Machine *m, const Wanted *w, const uint8_t *name, uint32_t length) {
+    if (length < w->length || (w->is_whole && length != w->length)) return 0;
+    if (w->length && memcmp(name, w->text, w->length) != 0) return 0;
+    return !w->is_need || !needs_owner(m, name, length);
+}
+
+static int is_spelled(const Machine *m, uint32_t speller, const uint8_t *name, uint32_t length) {
+    return speller == 0 || can_spell(&m->engine->automata[speller - 1], name, length);
+}
+
+static int is_wanted(const Machine *m, const Name *name, const Wanted *w) {
+    if (name->kind != w->kind || name->pending) return 0;
+    if (!goes_on_as(m, w, m->known_bytes.items + name->start, name->length)) return 0;
+    if (w->speller != name->speller && !is_spelled(m, w->speller, m->known_bytes.items + name->start, name->length)) return 0;
+    return name->owner_length == 0 || is_same_span(m->known_bytes.items + name->owner_start, name->owner_length, w->owner, w->owner_length);
+}
+
+/* What an automaton that has read a name up to a place in the text wants. */
+static Wanted wanted_by(Machine *m, const Config *c, uint32_t kind, uint32_t end) {
+    const Engine *engine = m->engine;
+    const uint8_t *text = m->names.items + m->partial;
+    Wanted w = {.kind = kind, .length = end - c->begin, .speller = c->automaton + 1, .text = text + c->begin};
+    if (kind == engine->owned_kind) {
+        w.owner = text + c->last_begin;
+        w.owner_length = c->last_end - c->last_begin;
+    }
+    w.is_need = kind == engine->graph_keys && top_of(m)->node->defines_text.kind == engine->graph_texts;
+    return w;
+}
+
+static int is_in_scope(const Machine *m, const Wanted *w) {
+    for (size_t i = 0; i < m->known.count; i++) {
+        if (is_wanted(m, &m->known.items[i], w)) return 1;
     }
     return 0;
 }
@@ -832,53 +884,70 @@ static uint32_t count_missing_jobs(const Machine *m, Name *name) {
     return missing;
 }
 
-/* The answer to a question about the names of the document, which the facts that are being found depend on. */
-static int ask(Machine *m, Question q, const uint8_t *text, const uint8_t *owner) {
-    Engine *engine = m->engine;
-    Facts *facts = engine->asks;
-    Bytes *key = &m->implied_key;
-    int is_any = q.length == 0 && q.owner_length == 0 && q.kind != engine->owned_kind && q.speller == engine->speller[q.kind];
-    if (is_any && engine->asked_any[q.kind]) return engine->asked_any[q.kind] == 2;
-    key->count = 0;
-    append(key, (const uint8_t *)&q, sizeof q);
-    append(key, text, q.length);
-    append(key, owner, q.owner_length);
-    uint32_t *known = map_value(&engine->asked, key->items, key->count);
-    if (*known == 0) {
-        *known = 1;
-        q.answer = (uint32_t)find_name(m, 0, engine->names_before, &q, text, owner);
-        *known += q.answer;
-        q.start = (uint32_t)facts->asked.count;
-        append(&facts->asked, text, q.length);
-        append(&facts->asked, owner, q.owner_length);
-        *push(&facts->questions) = q;
+static int notes_conditions(const Machine *m) { return m->engine->explored != NULL && !m->engine->explored->is_volatile; }
+
+/* Notes what must be in scope for the strings below the node that is being read. */
+static void note_condition(Machine *m, const Config *c, const Wanted *w, int is_any) {
+    const Engine *engine = m->engine;
+    Facts *facts = engine->explored;
+    facts->is_volatile |= (w->is_need && m->owner_length) || (!is_any && engine->automata[w->speller - 1].call_count);
+    Condition condition = {.node = engine->reading, .kind = w->kind, .config = engine->config, .speller = w->speller, .begin = -1};
+    condition.own_start = (uint32_t)facts->own.count;
+    for (size_t i = engine->names_before; i < m->known.count; i++) { /* names that the string itself defines may do */
+        const Name *own = &m->known.items[i];
+        if (own->kind != w->kind || own->pending) continue;
+        int32_t end = (int32_t)own->text_end - 1, begin = end - (int32_t)own->length;
+        facts->is_volatile |= own->text_end == 0 || (own->kind == engine->owned_kind && m->owner_length);
+        *push(&facts->own) = (Part){begin < 0 ? -1 : begin, end};
     }
-    if (is_any) engine->asked_any[q.kind] = (uint8_t)*known;
-    return *known == 2;
+    condition.own_count = (uint32_t)facts->own.count - condition.own_start;
+    size_t own_size = condition.own_count * sizeof *facts->own.items;
+    if (2 * condition.own_count <= facts->own.count &&
+        !memcmp(facts->own.items + condition.own_start, facts->own.items + condition.own_start - condition.own_count, own_size)) {
+        facts->own.count -= condition.own_count; /* as for the last condition with some */
+        condition.own_start -= condition.own_count;
+    }
+    condition.is_any = (uint32_t)is_any;
+    condition.is_need = (uint32_t)w->is_need;
+    if (!is_any) condition.state = c->state;
+    if ((int32_t)c->begin + engine->text_start >= 0) condition.begin = (int32_t)c->begin + engine->text_start;
+    if (w->owner_length) {
+        int32_t begin = (int32_t)c->last_begin + engine->text_start, end = (int32_t)c->last_end + engine->text_start;
+        condition.owner = (Part){begin < 0 ? -1 : begin, end < 0 ? -1 : end};
+    }
+    size_t count = facts->conditions.count;
+    if (count && memcmp(&facts->conditions.items[count - 1], &condition, sizeof condition) == 0) return;
+    *push(&facts->conditions) = condition;
 }
 
-/* Whether some name of a kind in scope begins with these bytes (is_whole: is them), and belongs to the owner if names
-   of the kind have one. */
-static int has_name(Machine *m, uint32_t kind, const uint8_t *text, uint32_t length, const Config *c, int is_whole, uint32_t speller) {
-    kind = kind_to_find(m, kind);
+/* Whether some name of a kind is in scope that an automaton can go on with, where it has read a name up to `end`. */
+static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whole) {
+    uint32_t kind = is_strict(m) ? m->engine->automata[c->automaton].names : 0;
+    if (kind != 0) kind = kind_to_find(m, kind);
     if (kind == 0) return 1;
-    const uint8_t *owner = NULL;
-    Question q = {.kind = kind, .is_whole = (uint32_t)is_whole, .length = length, .speller = is_whole ? 0 : speller};
-    if (kind == m->engine->owned_kind && c != NULL) {
-        owner = m->names.items + m->partial + c->last_begin;
-        q.owner_length = c->last_end - c->last_begin;
+    Wanted w = wanted_by(m, c, kind, end);
+    if (notes_conditions(m)) {
+        if (w.length == 1 && !is_whole) note_condition(m, c, &w, 0);
+        return 1;
     }
-    q.is_need = kind == m->engine->graph_keys && kind != 0 && top_of(m)->node->defines_text.kind == m->engine->graph_texts;
-    if (!m->engine->is_exploring) return find_name(m, 0, m->known.count, &q, text, owner);
-    for (size_t i = m->engine->names_before; i < m->known.count && kind == m->engine->owned_kind; i++) {
-        if (m->known.items[i].kind == kind) m->engine->asks->is_volatile = 1; /* whose name has it: the document knows */
-    }
-    return find_name(m, m->engine->names_before, m->known.count, &q, text, owner) || ask(m, q, text, owner);
+    w.is_whole = is_whole;
+    if (is_whole) w.speller = 0;
+    return is_in_scope(m, &w);
 }
 
 static int has_all_names(Machine *m, uint64_t kinds, const Config *c) {
     for (uint32_t kind = 1; kinds >> kind; kind++) {
-        if (kinds >> kind & 1 && !has_name(m, kind, NULL, 0, c, 0, m->engine->speller[kind])) return 0;
+        uint32_t found = kinds >> kind & 1 ? kind_to_find(m, kind) : 0;
+        if (found == 0) continue;
+        Wanted w = wanted_by(m, c, found, c->begin);
+        w.speller = m->engine->speller[kind];
+        if (!notes_conditions(m)) {
+            if (!is_in_scope(m, &w)) return 0;
+        } else if (m->engine->reading) {
+            note_condition(m, c, &w, 1);
+        } else {
+            m->engine->explored->is_volatile = 1; /* a text that has not begun yet */
+        }
     }
     return 1;
 }
@@ -937,23 +1006,23 @@ static int is_defined(Machine *m, const Name *wanted, const uint8_t *text, size_
 static int define(Machine *m, const Definition *definition, uint32_t frame, int is_key) {
     const uint8_t *text = m->names.items + m->partial;
     uint32_t length = (uint32_t)(m->names.count - m->partial), kind = definition->kind;
-    int is_unique = definition->is_unique || (m->is_strict && definition->strict_unique);
+    int is_unique = definition->is_unique || (is_strict(m) && definition->strict_unique);
     int is_job = is_key && kind == m->engine->graph_keys, is_need = !is_key && kind == m->engine->graph_texts;
-    if (!m->keeps_names && !is_unique && !is_job && !is_need) return 1;
+    if (m->mode == LENIENT && !is_unique && !is_job && !is_need) return 1;
     touch_names(m);
     if (definition->opens) {
         m->open_kinds |= (uint64_t)1 << kind;
         return 1;
     }
     uint64_t hash = is_unique || definition->strict_unique ? hash_of_name(m->engine, text, length) : 0;
-    if (is_unique && m->engine->is_exploring) { /* masks compare it with other names later */
+    if (is_unique && m->engine->explored) { /* masks compare it with other names later */
         m->engine->noted_kind = m->has_loose_key ? 0 : kind;
         m->engine->noted.count = 0;
         append(&m->engine->noted, text, length);
         m->has_loose_key = 0;
     }
-    Name name = {.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = length, .hash = hash};
-    if (is_unique && is_defined(m, &name, text, m->engine->is_exploring ? m->engine->names_before : 0)) return 0;
+    Name name = {.kind = kind, .start = (uint32_t)m->known_bytes.count, .length = length, .hash = hash, .text_end = m->engine->text_end};
+    if (is_unique && is_defined(m, &name, text, m->engine->explored ? m->engine->names_before : 0)) return 0;
     if (definition->is_late) name.pending = 2 * frame + 2 + (uint32_t)is_key;
     append(&m->known_bytes, text, length);
     if (is_job) {
@@ -966,12 +1035,13 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
     }
     if (is_need || is_job) *push(&m->needs) = name;
     if (is_need) name.owner_length = 0;
-    int will_be_unique = definition->strict_unique && m->keeps_names; /* behind a prompt */
-    if (is_unique || will_be_unique || (m->keeps_names && can_be_spelled(m->engine, kind, text, length))) {
+    int will_be_unique = definition->strict_unique && m->mode != LENIENT; /* behind a prompt */
+    if (m->mode != LENIENT && can_be_spelled(m->engine, kind, text, length)) name.speller = m->engine->speller[kind];
+    if (is_unique || will_be_unique || name.speller || m->engine->explored) { /* masks ask later whether it can be spelled */
         *push(&m->known) = name;
         if (hash != 0 && m->name_slots.count != 0) put_name_slot(m, (uint32_t)m->known.count - 1);
     }
-    if (is_job && m->is_strict && m->missing_jobs) {
+    if (is_job && is_strict(m) && m->missing_jobs) {
         m->missing_jobs = count_missing_jobs(m, &name);
         m->is_owner_needed = is_needed(m);
     } else if (is_job) {
@@ -983,7 +1053,7 @@ static int define(Machine *m, const Definition *definition, uint32_t frame, int 
 /* Defines what a member or known key of a node implies. */
 static void imply(Machine *m, uint32_t kind, const uint8_t *text, size_t length) {
     Bytes *key = &m->implied_key;
-    if (kind == 0 || !m->keeps_names) return;
+    if (kind == 0 || m->mode == LENIENT) return;
     key->count = 0;
     append(key, (const uint8_t *)&kind, sizeof kind);
     append(key, text, length);
@@ -1010,7 +1080,7 @@ static void open_names(Machine *m, Frame *f) { /* an array or object begins */
     uint64_t scope = f->node->scope;
     f->first_name = (uint32_t)m->known.count;
     f->open_kinds = m->open_kinds;
-    m->open_kinds = ((m->open_kinds & ~scope) | (m->is_forward ? m->engine->forward & scope : 0)) & ~f->node->closes;
+    m->open_kinds = ((m->open_kinds & ~scope) | (m->mode == STRICT ? m->engine->forward & scope : 0)) & ~f->node->closes;
     if (m->open_kinds != f->open_kinds) touch_names(m);
 }
 
@@ -1048,7 +1118,7 @@ static uint32_t distance(const Machine *m, uint32_t automaton, uint32_t state, u
     const Automaton *a = &m->engine->automata[automaton];
     if (depth > m->engine->max_call_depth) return FAR;
     uint32_t left = m->engine->max_call_depth - depth;
-    return a->distance[m->is_strict][(left < a->row_count ? left : a->row_count - 1) * a->state_count + state];
+    return a->distance[is_strict(m)][(left < a->row_count ? left : a->row_count - 1) * a->state_count + state];
 }
 
 static uint32_t sum(uint32_t left, uint32_t right) { return left + right < FAR ? left + right : FAR; }
@@ -1069,21 +1139,17 @@ static uint32_t distance_of(const Machine *m, const Config *c) {
 /* Whether strict mode may be in a state, whatever its text. */
 static int may_enter(Machine *m, const Config *c, uint32_t automaton, uint32_t state) {
     const Automaton *a = &m->engine->automata[automaton];
-    if (!m->is_strict) return 1;
-    return !a->is_lenient[state] && (a->requires[state] == 0 || has_all_names(m, a->requires[state], c));
-}
-
-static int has_right_name(Machine *m, const Config *c, uint32_t end, int is_whole) { /* up to a place in the text */
-    uint32_t kind = m->engine->automata[c->automaton].names;
-    if (!m->is_strict || kind == 0) return 1;
-    return has_name(m, kind, m->names.items + m->partial + c->begin, end - c->begin, c, is_whole, c->automaton + 1);
+    if (!is_strict(m)) return 1;
+    if (a->is_lenient[state]) return 0;
+    if (a->requires[state] == 0 || (a->names && notes_conditions(m))) return 1; /* its names themselves are noted */
+    return has_all_names(m, a->requires[state], c);
 }
 
 /* Goes back to the caller; 0: what was called cannot end here. `end`: a place in the text. */
 static int return_from(Machine *m, Config *c, uint32_t end) {
     const Automaton *a = &m->engine->automata[c->automaton];
-    if (c->stack == 0 || !a->accepting[m->is_strict][c->state] || !has_right_name(m, c, end, 1)) return 0;
-    if (m->keeps_names && a->names) {
+    if (c->stack == 0 || !a->accepting[is_strict(m)][c->state] || !has_right_name(m, c, end, 1)) return 0;
+    if (m->mode != LENIENT && a->names) {
         c->last_begin = c->begin;
         c->last_end = end;
     }
@@ -1104,7 +1170,7 @@ static void call(Machine *m, Config *c, const Call *called) {
     pushed.whole = c->stack ? sum(below.whole, after) : after;
     c->automaton = called->callee;
     c->state = 0;
-    c->begin = m->keeps_names ? m->at : 0;
+    c->begin = m->mode != LENIENT ? m->at : 0;
     c->stack = (uint32_t)m->stack.count;
     *push(&m->stack) = pushed;
 }
@@ -1119,7 +1185,7 @@ static int move(Machine *m, Config *c, uint32_t byte) {
         const Automaton *a = &m->engine->automata[c->automaton];
         uint32_t next = a->following[c->state * a->class_count + a->classes[byte]];
         const Call *called = next > a->state_count ? &a->calls[next - a->state_count - 1] : NULL;
-        if (m->is_strict && next != 0) { /* what strict mode does not enter is not there */
+        if (is_strict(m) && next != 0) { /* what strict mode does not enter is not there */
             int is_open = called ? may_enter(m, c, called->callee, 0) && may_enter(m, c, c->automaton, called->return_state)
                                  : may_enter(m, c, c->automaton, next - 1);
             if (!is_open) next = 0;
@@ -1138,22 +1204,22 @@ static int move(Machine *m, Config *c, uint32_t byte) {
 }
 
 static int accepts_end(Machine *m, const Config *config) { /* of the text, which ends at m->at */
-    if (config->stack == 0 && !m->is_strict) return m->engine->automata[config->automaton].accepting[0][config->state];
+    if (config->stack == 0 && !is_strict(m)) return m->engine->automata[config->automaton].accepting[0][config->state];
     Config c = *config;
     while (c.stack != 0) {
         if (!return_from(m, &c, m->at)) return 0;
     }
-    return m->engine->automata[c.automaton].accepting[m->is_strict][c.state] && has_right_name(m, &c, m->at, 1);
+    return m->engine->automata[c.automaton].accepting[is_strict(m)][c.state] && has_right_name(m, &c, m->at, 1);
 }
 
 /* By how many units a call may still go on where it is far from all limits. */
 static uint32_t reach_of(const Machine *m, const Config *c) {
-    return m->stack.items[c->stack].rest + m->engine->automata[c->automaton].farthest[m->is_strict] + 2 * MAX_TOKEN;
+    return m->stack.items[c->stack].rest + m->engine->automata[c->automaton].farthest[is_strict(m)] + 2 * MAX_TOKEN;
 }
 
 /* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
 static int is_far_from_limits(const Machine *m, const Config *c) {
-    uint32_t depth = depth_of(m, c) + m->engine->automata[c->automaton].steady[m->is_strict];
+    uint32_t depth = depth_of(m, c) + m->engine->automata[c->automaton].steady[is_strict(m)];
     if (depth > m->engine->max_call_depth) return 0;
     return c->stack == 0 || c->units + reach_of(m, c) < m->engine->max_call_units;
 }
@@ -1164,18 +1230,21 @@ static int is_far_from_limits(const Machine *m, const Config *c) {
    units is near. So they are a state of one larger automaton, of which each state and each move is found out once: then a
    byte is one look into a table. (Regular expressions are matched like this by a lazy DFA.) */
 
-static uint32_t plainness(const Engine *engine, const TextState *state) {
-    uint32_t level = ALL_ASCII;
-    for (uint32_t i = 0; i < state->config_count; i++) {
-        const Config *c = &state->configs[i];
-        const Automaton *a = &engine->automata[c->automaton];
-        for (uint32_t byte = 0; byte < 128; byte++) {
-            if (c->stack == 0 && a->following[c->state * a->class_count + a->classes[byte]] == c->state + 1) continue;
-            if (byte != '$') return BY_AUTOMATON;
-            level = ASCII_BUT_DOLLARS;
+static void find_loops(const Engine *engine, TextState *state) {
+    state->plain = ALL_ASCII;
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        int loops = 1, is_called = 0;
+        for (uint32_t i = 0; i < state->config_count; i++) {
+            const Config *c = &state->configs[i];
+            const Automaton *a = &engine->automata[c->automaton];
+            loops &= a->following[c->state * a->class_count + a->classes[byte]] == c->state + 1;
+            is_called |= c->stack != 0;
         }
+        if (loops) set_bit(state->loops, byte);
+        if (byte > 127 || (loops && !is_called)) continue;
+        if (byte != '$') state->plain = BY_AUTOMATON;
+        else if (state->plain == ALL_ASCII) state->plain = ASCII_BUT_DOLLARS;
     }
-    return level;
 }
 
 /* Makes a state of the configurations of a machine. Returns its number. */
@@ -1207,7 +1276,7 @@ static uint32_t add_text_state(Machine *m, uint32_t units) {
         if (c.which < MAX_ALTERNATIVES && accepts_end(m, &m->configs.items[i])) add(&state.accepted, c.which);
         state.configs[i] = c;
     }
-    state.plain = plainness(engine, &state);
+    find_loops(engine, &state);
     *added = state;
     return (uint32_t)engine->text_states.count << 8 | (top ? IS_CALLED : 0) | (state.plain >= ASCII_BUT_DOLLARS ? IS_PLAIN : 0);
 }
@@ -1217,7 +1286,7 @@ static int enter_text_state(Machine *m) {
     Engine *engine = m->engine;
     Bytes *key = &engine->key;
     uint32_t units = 0;
-    if (!m->uses_states) return 0;
+    if (!uses_states(m)) return 0;
     for (size_t i = 0; i < m->configs.count; i++) {
         const Config *c = &m->configs.items[i];
         if (c->stack == 0) continue;
@@ -1271,6 +1340,12 @@ static inline TextMove *find_text_move(TextMove *moves, size_t capacity, uint32_
 }
 
 static void add_text_move(Engine *engine, uint32_t state, uint32_t byte, uint32_t to) {
+    TextState *from_state = &engine->text_states.items[(state >> 8) - 1];
+    if (from_state->next == 0) {
+        from_state->byte = byte;
+        from_state->next = to;
+        return;
+    }
     if (2 * engine->text_move_count >= engine->text_move_capacity) {
         TextMove *moves = engine->text_moves;
         size_t count = engine->text_move_capacity;
@@ -1308,14 +1383,17 @@ static size_t follow_text_states(Machine *m, const uint16_t *codes, size_t lengt
     size_t capacity = engine->text_move_capacity, at = 0;
     uint32_t state = m->text_state, units = m->units, near = 1; /* outside calls there are no units */
     if (engine->max_call_units > engine->text_reach) near = engine->max_call_units - engine->text_reach;
-    if (capacity == 0) return 0;
     while (at < length && units < near) {
+        const TextState *here = &engine->text_states.items[(state >> 8) - 1];
         if (state & IS_PLAIN) {
             at += plain_codes(codes + at, length - at);
             if (at == length) break;
         }
-        uint32_t next = find_text_move(moves, capacity, (state & ~255u) + codes[at])->to;
-        if (next == 0) break;
+        uint32_t next = state;
+        if (!bit_of(here->loops, codes[at])) {
+            next = here->byte == codes[at] ? here->next : capacity ? find_text_move(moves, capacity, (state & ~255u) + codes[at])->to : 0;
+            if (next == 0) break;
+        }
         units = next & IS_CALLED ? units + units_of(codes[at]) : 0;
         state = next;
         at++;
@@ -1343,25 +1421,14 @@ static int is_known(const Engine *engine, const Node *node, const uint8_t *name,
 
 /* Appends the rest of a name, the shortest one in scope, to `out`. */
 static void shortest_name(Machine *m, const Config *c, Bytes *out) {
-    uint32_t kind = kind_to_find(m, m->engine->automata[c->automaton].names), length = m->at - c->begin, best = UINT32_MAX;
-    const uint8_t *text = m->names.items + m->partial + c->begin, *rest = NULL;
-    int is_need = kind != 0 && kind == m->engine->graph_keys && top_of(m)->node->defines_text.kind == m->engine->graph_texts;
-    if (m->engine->is_exploring) m->engine->asks->is_volatile = 1;
+    const Name *best = NULL;
+    Wanted w = wanted_by(m, c, kind_to_find(m, m->engine->automata[c->automaton].names), m->at);
+    if (m->engine->explored) m->engine->explored->is_volatile = 1;
     for (size_t i = 0; i < m->known.count; i++) {
         const Name *name = &m->known.items[i];
-        const uint8_t *bytes = m->known_bytes.items + name->start;
-        if (name->length < length || name->length >= best || name->kind != kind || name->pending) continue;
-        if (length && memcmp(bytes, text, length) != 0) continue;
-        if (!can_spell(&m->engine->automata[c->automaton], bytes, name->length)) continue;
-        if (is_need && needs_owner(m, bytes, name->length)) continue;
-        if (name->owner_length && !is_same_span(m->known_bytes.items + name->owner_start, name->owner_length,
-                                                m->names.items + m->partial + c->last_begin, c->last_end - c->last_begin)) {
-            continue;
-        }
-        best = name->length;
-        rest = bytes + length;
+        if ((best == NULL || name->length < best->length) && is_wanted(m, name, &w)) best = name;
     }
-    if (rest != NULL) append(out, rest, best - length);
+    if (best != NULL) append(out, m->known_bytes.items + best->start + w.length, best->length - w.length);
 }
 
 /* Appends the shortest (then smallest, letters first) end of a text from where an automaton stands to `out`. */
@@ -1375,7 +1442,7 @@ static void shortest_text(Machine *m, Config c, Bytes *out) {
         Config best_config = c;
         uint8_t best_byte = 0;
         size_t from = out->count;
-        if (m->is_strict && a->names && kind_to_find(m, a->names)) shortest_name(m, &c, out);
+        if (is_strict(m) && a->names && kind_to_find(m, a->names)) shortest_name(m, &c, out);
         if (out->count > from) {
             append(&m->names, out->items + from, out->count - from);
             for (; from < out->count; from++, m->at++) {
@@ -1407,7 +1474,7 @@ static void shortest_text(Machine *m, Config c, Bytes *out) {
 }
 
 static int must_be_unique(const Machine *m, const Definition *definition) {
-    return definition->kind && (definition->is_unique || (m->is_strict && definition->strict_unique));
+    return definition->kind && (definition->is_unique || (is_strict(m) && definition->strict_unique));
 }
 
 /* Whether a text, of which the first bytes stand from `partial` on, is a name that must be another one. */
@@ -1485,7 +1552,7 @@ static int spell(Machine *m, uint32_t frame, const Config *c, Bytes *out) {
     if (!found && c->stack == 0) *push(&nodes) = (Spelled){c->state, 0, 0};
     for (size_t at = 0; at < nodes.count && !found; at++) {
         Spelled here = nodes.items[at];
-        if (a->accepting[m->is_strict][here.state]) {
+        if (a->accepting[is_strict(m)][here.state]) {
             size_t length = prefix;
             for (size_t i = at; i != 0; i = nodes.items[i].before) length++;
             text.count = 0;
@@ -1572,7 +1639,7 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
     Frame *f = top_of(m);
     m->configs.count = m->stack.count = m->text_state = 0;
     m->partial = (uint32_t)m->names.count;
-    int is_known = is_text && m->uses_states && open_known(m, f->node, 0, &f->alive);
+    int is_known = is_text && uses_states(m) && open_known(m, f->node, 0, &f->alive);
     for (uint32_t i = 0; i < (is_known ? 0 : count); i++) {
         uint32_t alternative = forms[i].alternative;
         if (!has(&f->alive, alternative) || m->engine->automata[forms[i].automaton].state_count == 0) continue;
@@ -1590,7 +1657,7 @@ static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_tex
 
 /* Puts a value on top, and steps into it at once where its kind is implied. */
 static int begin(Machine *m, const Node *node, Mask mask) {
-    if (m->is_strict) mask &= ~node->lenient;
+    if (is_strict(m)) mask &= ~node->lenient;
     if (!any(mask)) return 0;
     uint64_t closes = m->open_kinds & node->closes & ~node->scope;
     if (closes) {
@@ -1768,7 +1835,7 @@ static int open_key(Machine *m) {
     m->configs.count = m->stack.count = m->text_state = 0;
     int is_unbounded = 1, is_known = 0;
     for (uint32_t i = 0; i < node->shape_count; i++) is_unbounded &= node->shapes[i].maximum == UNBOUNDED;
-    if (is_unbounded && m->uses_states) is_known = open_known(m, node, 1, &f->alive);
+    if (is_unbounded && uses_states(m)) is_known = open_known(m, node, 1, &f->alive);
     for (uint32_t i = 0; i < (is_known ? 0 : node->additional_count); i++) {
         const AdditionalKey *class = &node->additional[i];
         Config c = {.automaton = class->automaton, .which = i};
@@ -1828,10 +1895,10 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t from, size_t to
         while (at < to) {
             const Automaton *a = &m->engine->automata[c.automaton];
             size_t stop = c.stack && to - at > MAX_TOKEN ? at + MAX_TOKEN : to;
-            int is_alone = !(m->keeps_names && a->names) && is_far_from_limits(m, &c);
+            int is_alone = !(m->mode != LENIENT && a->names) && is_far_from_limits(m, &c);
             for (; at < stop && is_alone; at++) { /* what it reads by itself */
                 uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
-                if (next == 0 || next > a->state_count || a->entry[m->is_strict][next - 1] != ALWAYS) break;
+                if (next == 0 || next > a->state_count || a->entry[is_strict(m)][next - 1] != ALWAYS) break;
                 c.state = next - 1;
                 if (c.stack) c.units += units_of(codes[at]);
             }
@@ -1841,7 +1908,7 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t from, size_t to
             at++;
         }
         if (at < to) continue;
-        has_changed |= (m->is_strict && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
+        has_changed |= (is_strict(m) && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
         m->configs.items[kept++] = c;
         if (c.stack > deepest) deepest = c.stack;
     }
@@ -1856,7 +1923,7 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t from, size_t to
 static int run(Machine *m, const uint16_t *codes, size_t length) {
     const Frame *f = top_of(m);
     int is_key = f->kind == KEY_FRAME;
-    if (is_key || m->keeps_names || f->node->defines_text.kind) {
+    if (is_key || m->mode != LENIENT || f->node->defines_text.kind) {
         reserve(&m->names, length);
         for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
         if (is_key || f->node->defines_text.kind) m->mask_plus_1 = 0;
@@ -1969,22 +2036,14 @@ static void clear_machine(Machine *m) {
     m->configs.count = m->stack.count = m->words.count = m->names.count = m->entries.count = 0;
     m->known.count = m->known_bytes.count = m->needs.count = m->owner_start = m->owner_length = m->at = 0;
     m->name_slots.count = 0;
-    m->engine->is_exploring = 0; /* where memory ran out it still is */
-    m->open_kinds = m->is_forward ? m->engine->forward : 0;
+    m->engine->explored = NULL; /* where memory ran out it still is */
+    m->open_kinds = m->mode == STRICT ? m->engine->forward : 0;
     touch_names(m);
 }
 
-/* Documents are read in lenient mode, or in strict mode to find out whether it has no complaint. What is generated is in
-   strict mode too, but uses no name before its definition, which may never come. A prompt is read in lenient mode; its
-   names are kept for what is generated behind it. */
-enum { LENIENT, STRICT, GENERATING, PROMPT };
-
 /* Before a value of a node, by itself, which is written as JSON, if anywhere. 0: it has no finite value. */
 static int start(Machine *m, uint32_t node, int mode, Bytes *json) {
-    m->is_strict = mode == STRICT || mode == GENERATING;
-    m->keeps_names = mode != LENIENT;
-    m->is_forward = mode == STRICT;
-    m->uses_states = mode == LENIENT && m == m->engine->machine;
+    m->mode = (uint32_t)mode;
     if (m->engine->text_states.count == MAX_TEXT_STATES || m->engine->text_bytes > MAX_TEXT_BYTES) forget_text_states(m->engine);
     clear_machine(m);
     m->json = json;
@@ -2534,7 +2593,7 @@ static int put_value(Machine *m, const Node *node, const Mask *mask, Codes *out)
     uint32_t best = 0;
     uint64_t cost = INFINITE;
     for (uint32_t i = 0; i < node->alternative_count; i++) {
-        if (has(mask, i) && node->costs[i] < cost && !(m->is_strict && has(&node->lenient, i))) {
+        if (has(mask, i) && node->costs[i] < cost && !(is_strict(m) && has(&node->lenient, i))) {
             cost = node->costs[i];
             best = i;
         }
@@ -2760,7 +2819,7 @@ static int put_rest(Machine *m, Codes *out) {
 /* Appends the fewest codes that make a whole document of what a machine has read. */
 static int complete(Engine *engine, const Machine *from, Codes *out) {
     Machine *m = engine->machine2, *scratch = engine->machine3;
-    engine->is_exploring = 0;
+    engine->explored = NULL;
     copy_machine(m, from);
     while (!m->is_closed) {
         size_t start_of_rest = out->count;
@@ -2800,8 +2859,6 @@ static int is_open_named(const Machine *m, uint32_t frame) {
     return is_open;
 }
 
-static void set_bit(uint64_t *bits, uint32_t index) { bits[index / 64] |= (uint64_t)1 << index % 64; }
-static int bit_of(const uint64_t *bits, uint32_t index) { return bits[index / 64] >> index % 64 & 1; }
 static uint32_t mask_words(const Trie *trie) { return trie->string_count / 64 + 1; }
 
 static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length) {
@@ -2812,14 +2869,7 @@ static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
     uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
-    if (m->is_strict) { /* the name that is being written, and the last one before it */
-        const uint8_t *text = m->names.items + m->partial;
-        uint32_t length = m->engine->automata[c->automaton].names ? (uint32_t)m->names.count - m->partial - c->begin : 0;
-        uint32_t lengths[] = {length, c->last_end - c->last_begin};
-        append(key, (const uint8_t *)lengths, sizeof lengths);
-        append(key, text + c->begin, length);
-        append(key, text + c->last_begin, c->last_end - c->last_begin);
-    }
+    *push(key) = is_strict(m) && c->last_end != c->last_begin; /* there is an owner of names */
     for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
         uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
         append(key, (const uint8_t *)call, sizeof call);
@@ -2838,8 +2888,8 @@ typedef struct {
 
 /* Whether an automaton decides alone about what it reads. */
 static int reads_alone(Machine *m, const Config *c) {
-    uint32_t kind = m->is_strict ? m->engine->automata[c->automaton].names : 0;
-    return (kind == 0 || kind_to_find(m, kind) == 0) && is_far_from_limits(m, c);
+    uint32_t kind = is_strict(m) ? m->engine->automata[c->automaton].names : 0;
+    return (kind == 0 || notes_conditions(m) || kind_to_find(m, kind) == 0) && is_far_from_limits(m, c);
 }
 
 static void read_text(Reader *r, uint32_t node, const Config *c);
@@ -2850,13 +2900,14 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
     uint32_t code = r->trie->code.items[child], string = r->trie->string_plus_1.items[child];
     Config next = *c;
     int is_right = 0;
+    m->engine->reading = child;
     m->at = (uint32_t)length - m->partial;
     if (code > 255) {
         is_right = code == END && accepts_end(m, c);
         if (is_right) *push(&r->ends) = child;
         return is_right;
     }
-    if (m->is_strict || r->is_closed_key) *push(&m->names) = (uint8_t)code;
+    if (is_strict(m) || r->is_closed_key) *push(&m->names) = (uint8_t)code;
     is_right = move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL));
     if (is_right && string) *push(&r->strings) = string - 1;
     if (is_right && has_children(r->trie, child)) read_text(r, child, &next);
@@ -2865,43 +2916,52 @@ static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its co
     return is_right;
 }
 
-enum { STRICT_WITH_NAMES = 2 }; /* a mode: some name is in scope wherever an automaton requires one */
+typedef struct { /* what the facts about an automaton's strings are remembered by */
+    uint32_t shape, state, node, is_strict, is_called;
+} TextKey;
+enum { MANY_STRINGS = 48 }; /* below a node: what is found out about them is kept */
+
+static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKey key);
 
 /* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
-static void read_alone(TextFacts *facts, const Trie *trie, uint32_t node, const Automaton *a, uint32_t state, int mode, int is_called) {
-    const uint32_t *row = a->following + (size_t)state * a->class_count;
-    int may_return = is_called && a->accepting[mode != 0][state];
-    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+static void read_alone(Engine *engine, TextFacts *facts, const Automaton *a, TextKey key) {
+    const Trie *trie = engine->trie;
+    const uint32_t *row = a->following + (size_t)key.state * a->class_count;
+    int may_end = a->accepting[key.is_strict][key.state], may_return = key.is_called && may_end;
+    for (uint32_t child = first_child(trie, key.node), last = first_child(trie, key.node + 1); child < last; child++) {
         uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
         if (code > END) break;
         if (code > 255) {
-            if (code == END && may_return) *push(&facts->pauses) = (Pause){child, state};
-            else if (code == END && a->accepting[mode != 0][state]) *push(&facts->ends) = child;
+            if (code == END && may_return) *push(&facts->pauses) = (Pause){child, key.state};
+            else if (code == END && may_end) *push(&facts->ends) = child;
             continue;
         }
         next = row[a->classes[code]];
-        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[mode != 0][next - 1];
-        if (entry == ASK && mode == STRICT_WITH_NAMES && next <= a->state_count) entry = ALWAYS;
-        if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, state};
+        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[key.is_strict][next - 1];
+        if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, key.state};
         if (entry != ALWAYS) continue;
         if (string) *push(&facts->strings) = string - 1;
-        if (has_children(trie, child)) read_alone(facts, trie, child, a, next - 1, mode, is_called);
+        if (!has_children(trie, child)) continue;
+        TextKey below = {key.shape, next - 1, child, key.is_strict, key.is_called};
+        if (trie->high.items[child] - trie->low.items[child] <= MANY_STRINGS) {
+            read_alone(engine, facts, a, below);
+            continue;
+        }
+        const TextFacts *known = text_facts_of(engine, a, below);
+        append(&facts->strings, known->strings.items, known->strings.count);
+        append(&facts->ends, known->ends.items, known->ends.count);
+        append(&facts->pauses, known->pauses.items, known->pauses.count);
     }
 }
 
-static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node) {
-    Engine *engine = m->engine;
-    const Automaton *a = &engine->automata[c->automaton];
-    int has_owner = engine->owned_kind && a->all_required >> engine->owned_kind & 1, mode = (int)m->is_strict;
-    if (mode && a->all_required && !has_owner && has_all_names(m, a->all_required, c)) mode = STRICT_WITH_NAMES;
-    uint32_t key[] = {a->shape, c->state, node, (uint32_t)mode, c->stack != 0};
-    uint32_t *number = map_value(&engine->text_facts, key, sizeof key);
+static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKey key) {
+    uint32_t *number = map_value(&engine->text_facts, &key, sizeof key);
     if (*number != 0) return engine->texts.items[*number - 1];
     TextFacts *facts = *push(&engine->texts) = allocate(1, sizeof *facts);
     *number = (uint32_t)engine->texts.count;
-    read_alone(facts, engine->trie, node, a, c->state, mode, c->stack != 0);
+    read_alone(engine, facts, a, key);
     engine->remembered += sizeof *facts + sizeof key + 4 * (facts->strings.count + facts->ends.count + 2 * facts->pauses.count);
-    if (node == 0) {
+    if (key.node == 0) {
         facts->inside = allocate(mask_words(engine->trie), sizeof *facts->inside);
         for (size_t i = 0; i < facts->strings.count; i++) set_bit(facts->inside, facts->strings.items[i]);
         facts->strings.count = 0;
@@ -2910,18 +2970,22 @@ static const TextFacts *text_facts_of(Machine *m, const Config *c, uint32_t node
     return facts;
 }
 
-static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from);
+/* What the automaton of a configuration, which reads alone, does with the strings below a node of the trie. */
+static const TextFacts *text_facts_at(Machine *m, const Config *c, uint32_t node) {
+    const Automaton *a = &m->engine->automata[c->automaton];
+    return text_facts_of(m->engine, a, (TextKey){a->shape, c->state, node, is_strict(m), c->stack != 0});
+}
 
-enum { MANY_STRINGS = 48 }; /* below a node: what is found out about them is kept */
+static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from);
 
 /* Reads the strings below a node of the trie. */
 static void read_text(Reader *r, uint32_t node, const Config *c) {
     const Trie *trie = r->trie;
     const Automaton *a = &r->m->engine->automata[c->automaton];
-    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = (int)r->m->is_strict;
+    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = is_strict(r->m);
     int may_return = c->stack != 0 && a->accepting[mode][c->state];
     if (is_alone && trie->high.items[node] - trie->low.items[node] > MANY_STRINGS) {
-        const TextFacts *facts = text_facts_of(r->m, c, node);
+        const TextFacts *facts = text_facts_at(r->m, c, node);
         append(&r->strings, facts->strings.items, facts->strings.count);
         append(&r->ends, facts->ends.items, facts->ends.count);
         read_pauses(r, facts, node, c);
@@ -2933,6 +2997,7 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
         uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
         if (next <= a->state_count) {
             uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
+            r->m->engine->reading = child;
             if (entry == ASK) entry = may_enter(r->m, c, c->automaton, next - 1) ? ALWAYS : NEVER;
             if (entry == NEVER && !may_return) continue;
             if (entry == ALWAYS) {
@@ -2952,41 +3017,43 @@ static void read_text(Reader *r, uint32_t node, const Config *c) {
 }
 
 /* Goes on where others decide than the automaton alone. After a return, that depends on the code only, not on what was
-   read before, unless that is the name of an owner. */
+   read before, unless conditions depend on that. */
 static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from) {
-    enum { UNKNOWN, ILLEGAL, LEGAL };
+    enum { UNKNOWN, ILLEGAL, LEGAL, NOTED /* legal under conditions, which are noted each time */ };
     Machine *m = r->m;
-    const Engine *engine = m->engine;
+    Engine *engine = m->engine;
     const Automaton *a = &engine->automata[from->automaton];
     size_t length = m->names.count, stacked = m->stack.count;
-    int spells_name = m->is_strict && a->names != 0;
-    int spells_owner = spells_name && (a->names == engine->graph_keys || a->names == engine->graph_texts);
+    int spells_name = is_strict(m) && a->names != 0;
     uint8_t known[END + 1] = {UNKNOWN};
     Config after[END]; /* a code; what it has called stays on the stack up to the end of this function */
     for (size_t i = 0; i < facts->pauses.count; i++) {
         Pause pause = facts->pauses.items[i];
         uint32_t code = r->trie->code.items[pause.node], string = r->trie->string_plus_1.items[pause.node], path_length;
         int returns = code == END || a->following[pause.state * a->class_count + a->classes[code]] == 0;
+        if (engine->explored->is_volatile && spells_name) known[code] = UNKNOWN; /* the name may be an owner's */
         if (returns && known[code] == ILLEGAL) continue;
         Config c = *from;
         c.state = pause.state;
         const uint16_t *path = path_of(r->trie, pause.node, &path_length);
-        for (uint32_t j = r->trie->depth.items[node]; m->is_strict && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
+        for (uint32_t j = r->trie->depth.items[node]; is_strict(m) && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
         m->at = (uint32_t)m->names.count - m->partial;
-        if (!returns || spells_owner) {
+        engine->reading = pause.node;
+        if (!returns) {
             read_child(r, pause.node, &c);
         } else if (code == END) {
             known[code] = known[code] == LEGAL || accepts_end(m, &c) ? LEGAL : ILLEGAL;
             if (known[code] == LEGAL) *push(&r->ends) = pause.node;
         } else {
-            if (m->is_strict) *push(&m->names) = (uint8_t)code;
-            if (known[code] == UNKNOWN) {
+            if (is_strict(m)) *push(&m->names) = (uint8_t)code;
+            if (known[code] != LEGAL) {
+                size_t conditions = engine->explored->conditions.count;
                 after[code] = c;
-                known[code] = move(m, &after[code], code) ? LEGAL : ILLEGAL;
+                known[code] = !move(m, &after[code], code) ? ILLEGAL : conditions == engine->explored->conditions.count ? LEGAL : NOTED;
                 if (after[code].begin != from->begin) after[code].begin = UINT32_MAX; /* a call has begun here */
             }
-            if (known[code] == LEGAL && string) *push(&r->strings) = string - 1;
-            if (known[code] == LEGAL && has_children(r->trie, pause.node)) {
+            if (known[code] != ILLEGAL && string) *push(&r->strings) = string - 1;
+            if (known[code] != ILLEGAL && has_children(r->trie, pause.node)) {
                 c = after[code];
                 if (c.begin == UINT32_MAX) c.begin = m->at;
                 if (spells_name && c.last_end != 0) c.last_end = m->at;
@@ -2996,6 +3063,13 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
         m->names.count = length;
     }
     m->stack.count = stacked;
+}
+
+static void free_facts(Facts *facts) {
+    for (size_t i = 0; i < facts->exits.count; i++) free(facts->exits.items[i].nodes.items);
+    void *all[] = {facts->exits.items, facts->later.items, facts->later_names.items, facts->known_keys.items,
+                   facts->conditions.items, facts->own.items, facts->barred.items, facts->inside};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
 static void note_exit(Facts *facts, Mask accepted, uint32_t node) {
@@ -3039,6 +3113,36 @@ typedef struct {
     Mask accepted;        /* alternatives of a text or number */
 } Ending;
 
+/* Whether the conditions from one on, which the automata of a text have noted, hold for all of them that read so far. */
+static int hold_for_all(Reader *r, uint32_t node, size_t first) {
+    Machine *m = r->m;
+    Facts *facts = m->engine->explored;
+    size_t count = facts->conditions.count, length = m->names.count, stacked = m->stack.count;
+    int are_shared = 1;
+    for (size_t i = first; i < count && are_shared; i++) {
+        Condition condition = facts->conditions.items[i];
+        uint32_t path_length, config = condition.config;
+        const uint16_t *path = path_of(r->trie, condition.node, &path_length);
+        for (condition.config = 0; condition.config < m->configs.count && are_shared; condition.config++) {
+            size_t same = condition.config == config ? count : first;
+            while (same < count && memcmp(&facts->conditions.items[same], &condition, sizeof condition) != 0) same++;
+            if (same < count || condition.config == config) continue;
+            Config c = m->configs.items[condition.config];
+            uint32_t at = r->trie->depth.items[node];
+            for (; at < path_length; at++) {
+                m->at = (uint32_t)m->names.count - m->partial;
+                *push(&m->names) = (uint8_t)path[at];
+                if (!move(m, &c, path[at])) break;
+            }
+            are_shared = at < path_length;
+            m->names.count = length;
+            m->stack.count = stacked;
+        }
+    }
+    facts->conditions.count = count;
+    return are_shared;
+}
+
 /* Reads the strings below a node of the trie, which stands in the text or key on top of the machine of a level. */
 static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t node) {
     Machine *m = engine->walkers[level], *next = NULL;
@@ -3046,19 +3150,28 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     const Frame *f = top_of(m);
     int is_key = f->kind == KEY_FRAME, is_closed_key = is_key && !is_open_named(m, m->count - 2), is_right = 0;
     const Definition *definition = is_key ? &f->node->defines_keys : &f->node->defines_text;
-    int defines = definition->kind && (is_key || f->length) && (m->is_strict || must_be_unique(m, definition));
-    defines |= m->is_strict && f->node->implies;
+    int defines = definition->kind && (is_key || f->length) && (is_strict(m) || must_be_unique(m, definition));
+    defines |= is_strict(m) && f->node->implies;
     int is_same_after_all = !defines && (!is_key || m->has_loose_key); /* whatever the text was */
     VECTOR(Ending) endings = {0};
     Reader reader = {.m = m, .trie = trie, .is_closed_key = is_closed_key};
+    size_t conditions = facts->conditions.count;
+    engine->text_start = (int32_t)trie->depth.items[node] - (int32_t)(m->names.count - m->partial);
     for (uint32_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
+        uint32_t kind = is_strict(m) ? engine->automata[c.automaton].names : 0;
+        engine->config = i;
+        engine->reading = node;
+        if (kind && kind_to_find(m, kind) && notes_conditions(m)) {
+            Wanted w = wanted_by(m, &c, kind_to_find(m, kind), (uint32_t)m->names.count - m->partial);
+            note_condition(m, &c, &w, 0);
+        }
         reader.ends.count = reader.strings.count = 0;
         const Numbers *found = &reader.ends;
         if (is_closed_key || !reads_alone(m, &c)) {
             read_text(&reader, node, &c);
         } else {
-            const TextFacts *text = text_facts_of(m, &c, node);
+            const TextFacts *text = text_facts_at(m, &c, node);
             for (uint32_t word = 0; text->inside && word < mask_words(trie); word++) facts->inside[word] |= text->inside[word];
             for (size_t j = 0; j < text->strings.count; j++) set_bit(facts->inside, text->strings.items[j]);
             if (text->pauses.count == 0) found = &text->ends;
@@ -3075,6 +3188,8 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
             if (!is_key) add(&endings.items[*mark].accepted, c.which);
         }
     }
+    if (m->configs.count > 1 && notes_conditions(m)) facts->is_volatile |= !hold_for_all(&reader, node, conditions);
+    engine->reading = 0;
     for (size_t i = 0; i < endings.count; i++) {
         const Ending *ending = &endings.items[i], *last = &endings.items[i ? i - 1 : 0];
         uint32_t length, from = trie->depth.items[node];
@@ -3090,6 +3205,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
             next = next_walker(engine, level);
             if (!is_same_after_all) append(&next->names, name, length - 1 - from);
             engine->noted_kind = 0;
+            engine->text_end = length;
             is_right = is_key ? finish_key(next, m->configs.items[ending->which].which) : finish_text(next, ending->accepted);
             if (is_right && engine->noted_kind) {
                 note_later(engine, facts, ending->node, engine->noted_kind, engine->noted.items, (uint32_t)engine->noted.count);
@@ -3179,13 +3295,15 @@ static int by_hash(const void *left, const void *right) {
     return a->hash < b->hash ? -1 : a->hash > b->hash;
 }
 
-static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
+/* What the strings from a frame on depend on of the names of a document, with conditions alone or all of them. */
+static void copy_names(Machine *walker, const Machine *m, uint32_t base, int are_needed) {
     walker->open_kinds = m->open_kinds;
     walker->missing_jobs = m->missing_jobs;
+    if (!are_needed && !m->missing_jobs) return;
     walker->is_owner_needed = m->is_owner_needed;
     copy_vector(&walker->needs, &m->needs);
     walker->owner_start = m->owner_start;
-    walker->owner_length = m->owner_length;
+    walker->owner_length = are_needed ? m->owner_length : 0;
     copy_vector(&walker->known, &m->known);
     copy_vector(&walker->known_bytes, &m->known_bytes);
     for (size_t i = 0; i < walker->known.count; i++) {
@@ -3194,19 +3312,56 @@ static void copy_names(Machine *walker, const Machine *m, uint32_t base) {
     }
 }
 
-static int still_hold(const Machine *m, Facts *facts) {
-    if (facts->names_version == m->names_version || !m->is_strict) return 1;
-    if (facts->is_volatile) return 0;
-    for (size_t i = 0; i < facts->questions.count; i++) {
-        const Question *q = &facts->questions.items[i];
-        const uint8_t *text = facts->asked.items + q->start;
-        if ((uint32_t)find_name(m, 0, m->known.count, q, text, text + q->length) != q->answer) return 0;
+/* Finds the last of all facts: about a frame, with the key on top of it if there is one. */
+static void find_facts(Machine *m, uint32_t base, uint32_t top, uint32_t depth, int names_count) {
+    Engine *engine = m->engine;
+    const Trie *trie = engine->trie;
+    const Frame *f = &m->frames[base];
+    Facts *facts = &engine->facts.items[engine->facts.count - 1];
+    int is_key = top > base;
+    facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
+    if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
+    if (engine->marks.count == 0) {
+        reserve(&engine->marks, trie->low.count);
+        engine->marks.count = trie->low.count;
+        memset(engine->marks.items, 0, trie->low.count * sizeof *engine->marks.items);
     }
-    facts->names_version = m->names_version;
-    return 1;
+    Machine *walker = engine->walkers[0];
+    walker->mode = m->mode;
+    clear_machine(walker);
+    copy_names(walker, m, base, facts->is_volatile);
+    walker->depth = depth;
+    walker->frames[0] = *f;
+    walker->frames[0].around_count = 0;
+    walker->count = 1;
+    if (walker->known.count == 0) walker->frames[0].first_name = 0;
+    walker->frames[0].first_word = walker->frames[0].first_entry = 0;
+    for (uint32_t i = 0; i < (f->kind == OBJECT_FRAME ? f->node->known_words : 0); i++) {
+        *push(&walker->words) = m->words.items[f->first_word + i] & f->node->required[i];
+    }
+    int defines_unique = f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
+    if (is_key || f->kind == SCALAR) {
+        copy_vector(&walker->configs, &m->configs);
+        copy_vector(&walker->stack, &m->stack);
+        if (m->mode != LENIENT && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
+    }
+    if (names_count) {
+        size_t at = f->first_entry;
+        for (const Entry *entry; (entry = next_entry(m, base, &at)) != NULL;) {
+            append(&walker->names, m->names.items + entry->start, entry->length);
+            add_entry(walker, 0);
+        }
+        if (is_key) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
+    }
+    if (is_key) walker->frames[walker->count++] = *top_of(m);
+    walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
+    engine->explored = facts;
+    engine->reading = 0;
+    engine->names_before = walker->known.count;
+    explore(engine, facts, 0, 0, 0);
+    engine->explored = NULL;
+    if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
 }
-
-enum { MAX_TRIES = 64 };
 
 /* The facts about a frame, with the key on top of it if there is one. Returns their number. */
 static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
@@ -3219,7 +3374,7 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
     if (depth + trie->longest + 1 < MAX_DEPTH) depth = (uint32_t)is_container;
     Bytes *key = &engine->key;
     key->count = 0;
-    *push(key) = (uint8_t)(f->kind | is_key << 3 | (int)m->is_strict << 4 | (int)m->is_forward << 5);
+    *push(key) = (uint8_t)(f->kind | is_key << 3 | is_strict(m) << 4 | (m->mode == STRICT) << 5);
     put_frame_key(key, m, f, depth);
     for (size_t i = 0; i < (is_key || f->kind == SCALAR ? m->configs.count : 0); i++) {
         put_config_key(key, m, &m->configs.items[i]);
@@ -3232,64 +3387,23 @@ static uint32_t facts_of(Machine *m, uint32_t base, uint32_t top) {
         }
         if (is_key) append(key, m->names.items + m->partial, m->names.count - m->partial);
     }
-    if (m->is_strict) append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
-    uint32_t first = map_get(&engine->frame_facts, key->items, key->count), next = first;
-    for (int tries = 0; next != 0 && tries < MAX_TRIES; tries++) {
-        if (still_hold(m, &engine->facts.items[next - 1])) return next - 1;
-        next = engine->facts.items[next - 1].next_plus_1;
+    if (is_strict(m)) append(key, (const uint8_t *)&m->open_kinds, sizeof m->open_kinds);
+    uint32_t known = map_get(&engine->frame_facts, key->items, key->count);
+    if (known != 0) return known - 1;
+    *push(&engine->facts) = (Facts){0};
+    uint32_t number = (uint32_t)engine->facts.count;
+    find_facts(m, base, top, depth, names_count);
+    Facts *facts = &engine->facts.items[number - 1];
+    if (facts->is_volatile) {
+        free_facts(facts);
+        *facts = (Facts){.is_volatile = 1};
+        find_facts(m, base, top, depth, names_count);
+    } else {
+        *map_value(&engine->frame_facts, key->items, key->count) = number;
     }
-    Facts *facts = push(&engine->facts);
-    *facts = (Facts){.names_version = m->names_version, .next_plus_1 = first};
-    engine->asks = facts;
-    memset(engine->asked_any, 0, sizeof engine->asked_any);
-    engine->asked.count = engine->asked.keys.count = 0;
-    if (engine->asked.capacity) memset(engine->asked.slots, 0, engine->asked.capacity * sizeof *engine->asked.slots);
-    facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
-    if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
-    if (engine->marks.count == 0) {
-        reserve(&engine->marks, trie->low.count);
-        engine->marks.count = trie->low.count;
-        memset(engine->marks.items, 0, trie->low.count * sizeof *engine->marks.items);
-    }
-    Machine *walker = engine->walkers[0];
-    walker->is_strict = m->is_strict;
-    walker->keeps_names = m->keeps_names;
-    walker->is_forward = m->is_forward;
-    clear_machine(walker);
-    copy_names(walker, m, base);
-    walker->depth = depth;
-    walker->frames[0] = *f;
-    walker->frames[0].around_count = 0;
-    walker->count = 1;
-    walker->frames[0].first_word = walker->frames[0].first_entry = 0;
-    for (uint32_t i = 0; i < (f->kind == OBJECT_FRAME ? f->node->known_words : 0); i++) {
-        *push(&walker->words) = m->words.items[f->first_word + i] & f->node->required[i];
-    }
-    int defines_unique = f->kind == SCALAR && f->length && must_be_unique(m, &f->node->defines_text);
-    if (is_key || f->kind == SCALAR) {
-        copy_vector(&walker->configs, &m->configs);
-        copy_vector(&walker->stack, &m->stack);
-        if (m->keeps_names && !names_count) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
-    }
-    if (names_count) {
-        size_t at = f->first_entry;
-        for (const Entry *entry; (entry = next_entry(m, base, &at)) != NULL;) {
-            append(&walker->names, m->names.items + entry->start, entry->length);
-            add_entry(walker, 0);
-        }
-        if (is_key) append(&walker->names, m->names.items + m->partial, m->names.count - m->partial);
-    }
-    if (is_key) walker->frames[walker->count++] = *top_of(m);
-    walker->has_loose_key = (uint32_t)((is_key && !names_count) || defines_unique);
-    engine->is_exploring = 1;
-    engine->names_before = walker->known.count;
-    explore(engine, facts, 0, 0, 0);
-    engine->is_exploring = 0;
-    *map_value(&engine->frame_facts, key->items, key->count) = (uint32_t)engine->facts.count;
-    if (facts->later.count) qsort(facts->later.items, facts->later.count, sizeof *facts->later.items, by_hash);
-    engine->remembered += mask_words(trie) * 8 + key->count;
+    engine->remembered += mask_words(trie) * 8 + key->count + facts->conditions.count * sizeof(Condition);
     for (size_t i = 0; i < facts->exits.count; i++) engine->remembered += 4 * facts->exits.items[i].nodes.count + sizeof(Exit);
-    return (uint32_t)engine->facts.count - 1;
+    return number - 1;
 }
 
 static uint32_t intern_mask(Engine *engine, uint64_t *bits) { /* which it takes */
@@ -3406,6 +3520,92 @@ static void find_taken_later(Machine *m, uint32_t base, uint32_t top, const Fact
     }
 }
 
+/* Collects the nodes from one on that strings lead to which write no whole name, among some spans, and do not go on with
+   one either. `length`: bytes of the names that were read so far. */
+static void bar_below(Engine *engine, Facts *facts, const Automaton *a, uint32_t state, uint32_t node, size_t first, uint32_t length) {
+    const Trie *trie = engine->trie;
+    size_t end = engine->spans.count;
+    int is_name = 0;
+    for (size_t i = first; i < end; i++) is_name |= engine->spans.items[i].length == length;
+    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
+        uint32_t code = trie->code.items[child], next = code < 256 ? a->following[state * a->class_count + a->classes[code]] : 0;
+        if (code > END) break;
+        if (next == 0 && is_name) continue; /* what follows the name is not its matter */
+        for (size_t i = first; i < end && next != 0; i++) {
+            struct Span span = engine->spans.items[i];
+            if (span.length > length && span.bytes[length] == code) *push(&engine->spans) = span;
+        }
+        if (engine->spans.count > end) bar_below(engine, facts, a, next - 1, child, end, length + 1);
+        else *push(&facts->barred) = child;
+        engine->spans.count = end;
+    }
+}
+
+static void append_text(Bytes *to, const Machine *m, uint32_t begin, uint32_t end) { /* a part of the text or key on top */
+    if (begin < end) append(to, m->names.items + m->partial + begin, end - begin);
+}
+
+/* Appends a part of a string; where it begins before that, what stands from a place in the text on top on comes first. */
+static void append_part(Bytes *to, const Machine *m, uint32_t from, const uint16_t *path, Part part) {
+    if (part.begin < 0) append_text(to, m, from, (uint32_t)m->names.count - m->partial);
+    for (int32_t i = part.begin < 0 ? 0 : part.begin; i < part.end; i++) *push(to) = (uint8_t)path[i];
+}
+
+/* Finds the nodes of the trie below which the conditions of facts allow no strings, with the present names. */
+static void find_barred(Machine *m, Facts *facts) {
+    Engine *engine = m->engine;
+    const Trie *trie = engine->trie;
+    Bytes *text = &m->implied_key;
+    int depends_on_text = 0;
+    if (facts->names_version == m->names_version) return;
+    facts->barred.count = 0;
+    for (size_t i = 0; i < facts->conditions.count; i++) {
+        const Condition *condition = &facts->conditions.items[i];
+        const Config *c = m->configs.count ? &m->configs.items[condition->config] : NULL;
+        uint32_t length, node = condition->node, low = trie->low.items[node];
+        uint32_t barred = facts->barred.count ? facts->barred.items[facts->barred.count - 1] : 0;
+        const uint16_t *path = path_of(trie, node, &length);
+        if (barred && low >= trie->low.items[barred] && low < trie->high.items[barred]) continue;
+        Wanted w = {.kind = condition->kind, .is_need = (int)condition->is_need, .speller = condition->speller};
+        uint32_t own_count = 0;
+        text->count = 0;
+        if (condition->owner.end < 0) append_text(text, m, c->last_begin, c->last_end);
+        else append_part(text, m, condition->owner.begin < 0 ? c->begin : 0, path, condition->owner);
+        w.owner_length = (uint32_t)text->count;
+        if (!condition->is_any) append_part(text, m, condition->begin < 0 ? c->begin : 0, path, (Part){condition->begin, (int32_t)length});
+        w.length = (uint32_t)text->count - w.owner_length;
+        engine->spans.count = 0;
+        for (uint32_t j = 0; j < condition->own_count; j++) {
+            Part own = facts->own.items[condition->own_start + j];
+            size_t before = text->count;
+            append_part(text, m, 0, path, own);
+            *push(&engine->spans) = (struct Span){NULL, (uint32_t)(text->count - before)};
+            depends_on_text |= own.begin < 0;
+        }
+        w.owner = text->items;
+        w.text = text->items + w.owner_length;
+        const uint8_t *own = w.text + w.length;
+        int is_owner = w.kind != engine->owned_kind || m->owner_length == 0 ||
+                       is_same_span(m->known_bytes.items + m->owner_start, m->owner_length, w.owner, w.owner_length);
+        for (uint32_t j = 0; j < condition->own_count; j++) {
+            struct Span span = {own, engine->spans.items[j].length};
+            if (is_owner && goes_on_as(m, &w, span.bytes, span.length) && is_spelled(m, w.speller, span.bytes, span.length)) engine->spans.items[own_count++] = span;
+            own += span.length;
+        }
+        engine->spans.count = own_count;
+        for (size_t j = 0; j < m->known.count; j++) {
+            const Name *name = &m->known.items[j];
+            if (name->kind != w.kind || !is_wanted(m, name, &w)) continue;
+            *push(&engine->spans) = (struct Span){m->known_bytes.items + name->start, name->length};
+            if (condition->is_any) break;
+        }
+        depends_on_text |= (condition->begin < 0 && !condition->is_any) || condition->owner.begin < 0;
+        if (engine->spans.count == 0 && (condition->is_any || (condition->begin >= 0 && w.length))) *push(&facts->barred) = node;
+        else if (!condition->is_any) bar_below(engine, facts, &engine->automata[w.speller - 1], condition->state, node, 0, w.length);
+    }
+    facts->names_version = depends_on_text ? 0 : m->names_version;
+}
+
 static uint32_t mask_at(Machine *m, uint32_t top);
 
 /* The mask of what is around a frame that ends, accepted by some alternatives of its node. */
@@ -3453,7 +3653,9 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
         uint32_t mask = mask_around(m, base, engine->facts.items[number].exits.items[i].accepted);
         *push(&parts) = mask;
     }
-    const Facts *facts = &engine->facts.items[number];
+    Facts *facts = &engine->facts.items[number];
+    find_barred(m, facts);
+    append(&parts, facts->barred.items, facts->barred.count);
     for (size_t i = 0; i < facts->known_keys.count; i++) {
         KnownKey key = facts->known_keys.items[i];
         if (m->frames[base].kind == OBJECT_FRAME && is_present(m, &m->frames[base], key.index)) *push(&parts) = key.node;
@@ -3493,17 +3695,7 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
 }
 
 static void forget_masks(Engine *engine) {
-    for (size_t i = 0; i < engine->facts.count; i++) {
-        Facts *facts = &engine->facts.items[i];
-        for (size_t j = 0; j < facts->exits.count; j++) free(facts->exits.items[j].nodes.items);
-        free(facts->exits.items);
-        free(facts->later.items);
-        free(facts->later_names.items);
-        free(facts->questions.items);
-        free(facts->known_keys.items);
-        free(facts->asked.items);
-        free(facts->inside);
-    }
+    for (size_t i = 0; i < engine->facts.count; i++) free_facts(&engine->facts.items[i]);
     for (size_t i = 0; i < engine->masks.count; i++) {
         free(engine->masks.items[i]);
         free(engine->packed.items[i]);
@@ -3527,7 +3719,7 @@ static void forget_masks(Engine *engine) {
 }
 
 static uint32_t mask_of(Machine *m) { /* its place among the masks that are remembered */
-    m->engine->is_exploring = 0;
+    m->engine->explored = NULL;
     if (m->is_closed) return mask_with_end(m->engine, 1);
     if (m->mask_plus_1 == 0 || m->mask_generation != m->engine->generation) {
         if (m->text_state) leave_text_state(m);
@@ -3629,7 +3821,6 @@ static void load_automaton(Loader *loader, Automaton *a) {
         strict[state] = (uint8_t)take_number(loader, 1);
         is_lenient[state] = (uint8_t)take_number(loader, 1);
         requires[state] = take_number(loader, UINT64_MAX);
-        a->all_required |= requires[state];
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
     }
     for (uint32_t i = 0; i < calls; i++) {
@@ -3668,6 +3859,11 @@ static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t
     int has_changed = 0;
     Numbers waiting = {0};
     uint8_t *waits = allocate(a->state_count, 1);
+    uint8_t bytes[256]; /* in the order of their classes */
+    uint32_t begins[256] = {0};
+    for (uint32_t byte = 0; byte < 256; byte++) begins[a->classes[byte]]++;
+    for (uint32_t class = 1; class < 256; class++) begins[class] += begins[class - 1];
+    for (uint32_t byte = 256; byte-- > 0;) bytes[--begins[a->classes[byte]]] = (uint8_t)byte;
     for (uint32_t state = 0; state < a->state_count; state++) {
         if (a->accepting[mode][state]) distances[state] = 0;
         if (distances[state] == FAR) continue;
@@ -3684,9 +3880,8 @@ static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t
             if (edge->call_plus_1 != 0) {
                 const Automaton *callee = &engine->automata[a->calls[edge->call_plus_1 - 1].callee];
                 cost = FAR;
-                for (uint32_t byte = 0; byte < 256; byte++) {
-                    if (a->classes[byte] != edge->class) continue;
-                    uint32_t here = through(engine, callee, mode, left, byte, 0);
+                for (uint32_t j = begins[edge->class]; j < 256 && a->classes[bytes[j]] == edge->class; j++) {
+                    uint32_t here = through(engine, callee, mode, left, bytes[j], 0);
                     if (here < cost) cost = here;
                 }
             }
@@ -3829,7 +4024,7 @@ static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
         a->entry[mode] = keep(loader, states, 1);
         for (uint32_t state = 0; state < states; state++) {
             int is_dead = last[state] >= FAR || (mode && a->is_lenient[state]);
-            a->entry[mode][state] = is_dead ? NEVER : mode && a->requires[state] ? ASK : ALWAYS;
+            a->entry[mode][state] = is_dead ? NEVER : mode && a->requires[state] && !a->names ? ASK : ALWAYS;
             if (last[state] < FAR && last[state] > a->farthest[mode]) a->farthest[mode] = last[state];
         }
         uint32_t row = a->row_count - 1;
@@ -4239,7 +4434,7 @@ EXPORT void engine_free(Engine *engine) {
     forget_masks(engine);
     free_map(&engine->literal_numbers);
     free_map(&engine->implied_numbers);
-    free_map(&engine->asked);
+    free(engine->spans.items);
     forget_text_states(engine);
     free(engine->text_states.items);
     free(engine->text_moves);
@@ -4300,7 +4495,7 @@ EXPORT int engine_write(Engine *engine, const uint8_t *text, size_t length, uint
     Writer writer = {.m = m ? m : engine->machine, .codes = &engine->codes, .text = text, .length = length};
     engine->codes.count = 0;
     reserve(&engine->codes, length + 64);
-    int result = start(writer.m, node, m ? (int)m->is_strict : LENIENT, NULL) ? FAILED : DONE;
+    int result = start(writer.m, node, m && is_strict(m) ? STRICT : LENIENT, NULL) ? FAILED : DONE;
     writer.m->depth += depth;
     if (result == FAILED && writer.m->depth <= MAX_DEPTH) result = write_document(&writer);
     else result = FAILED;
@@ -4424,12 +4619,12 @@ static int read_again(Machine *m) {
    the document has none: then nothing changes. */
 EXPORT int machine_generate(Machine *m) {
     GUARD(NO_MEMORY);
-    if (m->is_closed || m->is_strict) return 1;
+    if (m->is_closed || is_strict(m)) return 1;
     Name job;
     Machine *changed = new_machine(m->engine);
     copy_machine(changed, m);
     uint32_t kind = top_of(changed)->kind;
-    changed->is_strict = 1;
+    changed->mode = GENERATING;
     touch_names(changed);
     changed->mask_plus_1 = 0;
     changed->missing_jobs = count_missing_jobs(changed, &job);
@@ -4457,7 +4652,7 @@ EXPORT uint64_t machine_fields(const Machine *m) { return m->fields; }
 EXPORT int machine_advance(Machine *m, const uint16_t *codes, size_t count, int is_trial) {
     GUARD(NO_MEMORY);
     Machine *moved = m->engine->machine2;
-    m->engine->is_exploring = 0;
+    m->engine->explored = NULL;
     copy_machine(moved, m);
     if (walk(moved, codes, count) != count) return 0;
     if (!is_trial) copy_machine(m, moved);
@@ -4504,12 +4699,13 @@ EXPORT int machine_legal(Machine *m, uint8_t *legal) {
     GUARD(NO_MEMORY);
     Engine *engine = m->engine;
     if (engine->remembered > MAX_MASK_BYTES) forget_masks(engine);
-    uint32_t count = engine->trie->token_count;
     uint32_t mask = mask_of(m);
     const uint64_t *bits = engine->masks.items[mask];
-    uint32_t i = 0;
-    for (; i + 8 <= count; i += 8) memcpy(legal + i, engine->spread[bits[i / 64] >> i % 64 & 255], 8);
-    memcpy(legal + i, engine->spread[bits[i / 64] >> i % 64 & 255], count - i);
+    uint32_t count = engine->trie->token_count;
+    for (uint32_t i = 0; i < count; i += 64) {
+        uint64_t word = bits[i / 64];
+        for (uint32_t j = i; j < i + 64 && j < count; j += 8, word >>= 8) memcpy(legal + j, engine->spread[word & 255], count - j < 8 ? count - j : 8);
+    }
     return 1;
 }
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from nanochat_tct.documents import read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.tokenizer.engine import END, MAX_DEPTH
+from nanochat_tct.tokenizer.engine import END, GENERATING, LENIENT, MAX_DEPTH, STRICT, Matcher
 from nanochat_tct.tokenizer.errors import TokenizerError
 from tests.support.grammars import Grammar
 from tests.support.schemas import SCHEMAS, values
@@ -172,3 +172,29 @@ def test_keys_of_many_letters_are_walked_without_recursion() -> None:
         {"type": "object", "propertyNames": {"pattern": "^[a-z]{1,200}$"}, "maxProperties": 1}
     )
     assert np.flatnonzero(grammar.after("a" * 200).legal()).tolist() == [ord(END)]
+
+
+def masked_wrongly(matcher: Matcher, tokens: list[int]) -> list[str]:
+    """Those of some tokens that are legal and masked, or illegal and not masked."""
+    legal = matcher.legal()
+    expansions = TOKENIZER.expansions
+    return [
+        expansions[token] for token in tokens if legal[token] != matcher.advance_token(token, is_trial=True)
+    ]
+
+
+@pytest.mark.parametrize("mode", [LENIENT, STRICT, GENERATING])
+def test_a_mask_knows_the_names_of_its_own_document_only(mode: int) -> None:
+    """What is remembered of one key, name or owner must not be taken for another one's."""
+    head = '{"on":{"workflow_dispatch":{"inputs":{%s}}},"jobs":{"build":{"runs-on":"x","outputs":{"%s":"1"},'
+    tail = '"steps":[{"id":"%s","run":"a"},{"env":{"%s":"${{ env.B }}"},"run":"${{ steps.%s.outcome }}"}]},'
+    last = '"test":{"needs":"build","runs-on":"x","steps":[{"run":"${{ needs.build.outputs.%s }}"}]}}}'
+    tokens = [token for token, text in enumerate(TOKENIZER.expansions) if "${{" in text or "}}" in text]
+    tokens += random.Random(0).sample(range(TOKENIZER.vocab_size()), 100)
+    for names in (("a", "(s)"), ("abc", "temurin"), ("a-1", "AWS_REGION"), ("ab", "A B")):
+        name, key = names
+        document = (head + tail + last) % (f'"{name}":{{}}', name, name, key, name, name)
+        matcher = TOKENIZER.engine.matcher_in(mode)
+        for token in TOKENIZER.encode(document.replace("${{ env.B }}", "b")):
+            assert masked_wrongly(matcher, tokens) == []
+            assert matcher.advance_token(token)
