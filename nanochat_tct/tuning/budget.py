@@ -14,6 +14,9 @@ FORWARD = 1 / 3  # of the FLOPs of an iter: evaluation has no backward pass
 EVALUATIONS = 3  # of a trial: before, half-way, at the end
 FINAL_EVALUATIONS = 6  # of a final run, the one before included
 MIN_ITERS = 20  # of a trial: with fewer there is nothing to compare
+LEAST_FOLLOW_UPS = (
+    0.4  # of the sweep's money: what follow-ups keep where first trials would have too few iters
+)
 EVALUATION_SHARE = (
     0.1  # of a trial's money for its evaluations, which buys some windows of the validation split,
 )
@@ -101,7 +104,7 @@ def make_plan(
         spent: quanta, on probes.
     """
     number = len(prices) * config.trials_of_a_size
-    money = (config.sweep_share * terms.capacity - spent) * (1 - config.follow_up_share) / number
+    money = money_of_a_trial(config, config.sweep_share * terms.capacity - spent, number, prices.values())
 
     def eval_iters_for(money: float, price: Prices) -> int:
         return math.floor(money / (EVALUATIONS * price.window * global_batch))
@@ -119,6 +122,19 @@ def make_plan(
         eval_iters, windows, whole_windows = 0, validation_windows, 0
     iters = {name: price.iters(money, EVALUATIONS * windows) for name, price in prices.items()}
     return Plan(money, iters, eval_iters, windows, whole_windows)
+
+
+def money_of_a_trial(config: SweepConfig, left: float, number: int, prices: Iterable[Prices]) -> float:
+    """Quanta of each first trial: what the follow-ups leave, or more where that buys too few iters.
+
+    Args:
+        left: quanta of the sweep's share for first trials and follow-ups.
+        number: of first trials.
+        prices: of the sizes.
+    """
+    least = max(price.of(MIN_ITERS, 0) for price in prices) / (1 - LARGEST_EVALUATION_SHARE)
+    most = left * (1 - min(config.follow_up_share, LEAST_FOLLOW_UPS)) / number
+    return min(most, max(least, left * (1 - config.follow_up_share) / number))
 
 
 def least_budget(
@@ -139,7 +155,7 @@ def least_budget(
     """
     a_trial = max(price.of(MIN_ITERS, EVALUATIONS * windows) for price in trials)
     a_final = max(price.of(MIN_ITERS, FINAL_EVALUATIONS * windows, FINAL_EVALUATIONS) for price in finals)
-    sweep = number * a_trial / (1 - config.follow_up_share) + gone
+    sweep = number * a_trial / (1 - min(config.follow_up_share, LEAST_FOLLOW_UPS)) + gone
     return max(sweep / config.sweep_share, a_final / (1 - config.sweep_share))
 
 

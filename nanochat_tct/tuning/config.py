@@ -102,15 +102,19 @@ class SweepConfig:
     )
     repeats: int = option(1, "seeds for each first trial, so that the noise is measured")
     follow_up_share: float = option(
-        0.4, "share of the sweep's money for follow-ups: rates beyond an edge, longer runs"
+        0.6,
+        "share of the sweep's money for follow-ups: rates beyond an edge, longer runs; less where trials would be "
+        "too short",
     )
-    follow_up_factor: float = option(3.0, "cost of a longer run, in first trials")
+    follow_up_factor: float = option(6.0, "cost of a longer run at most, in first trials")
     hopeless: float = option(
         1.3, "stop a trial whose bits per byte half-way are so many times the best of its size and length"
     )
 
     # what a sweep is continued with; a higher budget is given as the budget
-    add_sizes: list[str] = option([], "continue a sweep with more sizes")
+    add_sizes: list[str] = option(
+        [], "continue a sweep with more sizes; one of --sizes gets trials however unlikely it is to win"
+    )
     add_rates: list[float] = option([], "continue a sweep with more learning rates, tried for each size")
     from_: list[str] = option(
         [], "folders of other sweeps on the same data, whose trials count as evidence", is_path=True
@@ -150,7 +154,7 @@ class SweepConfig:
     @property
     def all_sizes(self) -> list[str]:
         """Those that the sweep began with, and those that were added."""
-        return [*self.sizes, *self.add_sizes]
+        return list(dict.fromkeys([*self.sizes, *self.add_sizes]))
 
     def varied(self) -> dict[str, Values]:
         """The settings that `vary` names, with their values as `train` would read them.

@@ -12,7 +12,7 @@ from nanochat_tct.tuning.amounts import money, of_budget, unit_name
 from nanochat_tct.tuning.budget import EVALUATIONS, FINAL_EVALUATIONS, final_iters, final_windows
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.records import Choice, Duration, Plan
-from nanochat_tct.tuning.scheduler import Scheduler, spread
+from nanochat_tct.tuning.scheduler import TOKENS_PER_PARAMETER, Scheduler, spread
 
 TRUST = 0.1  # of the whole forecast: after as long as that the observed speed and the forecast count alike
 
@@ -42,26 +42,26 @@ def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
     seconds = {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None}
     windows, number = EVALUATIONS * plan.windows, config.trials_of_a_size
     rows = [ForecastRow("probes (done)", len(sweep.sizes), 0, 0.0, spent)]
-    trials = number * len(sweep.sizes)
+    trials = number * len(plan.iters)
     rounds = math.ceil(trials / sweep.slots) / trials  # the last one may not be full
     paces = []
     full_speed = (
         spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers
     )  # of a run on all workers
-    for name in sweep.sizes if plan.has_trials else ():
+    for name in plan.iters if plan.has_trials else ():
         iters = plan.iters[name]
         one, cost = seconds[name].of(iters, windows), sweep.prices(name).of(iters, windows)
         rows.append(ForecastRow(name, number, iters, one * number * rounds, cost * number))
         paces.append(one / cost)
     rest: float = terms.capacity - spent
     if plan.has_trials:
-        follow_ups = config.follow_up_share * (config.sweep_share * terms.capacity - spent)
+        follow_ups = max(0.0, config.sweep_share * terms.capacity - sum(row.quanta for row in rows))
         # One after the other, as each follows from what the others found.
         pace = sum(paces) / len(paces) / full_speed
         rows.append(ForecastRow("follow-ups, at most", 0, 0, pace * follow_ups, follow_ups))
         rest = terms.capacity * (1 - config.sweep_share)
     sweep_seconds, final_seconds = sum(row.seconds for row in rows), {}
-    for name in sweep.sizes:
+    for name in plan.iters:
         price = sweep.prices(name, takes_all=True)
         iters, measured = final_iters(price, rest, plan), final_windows(price, rest, plan)
         once = seconds[name].of(0, 0, FINAL_EVALUATIONS)
@@ -89,6 +89,13 @@ def show_forecast(sweep: Scheduler, console: Console) -> None:
     if sweep.ledger.latest(Duration) != forecast.lasts:
         sweep.ledger.note(forecast.lasts)
     console.print(forecast_table(forecast, sweep, plan))
+    for size in sweep.sizes:
+        if size not in plan.iters:
+            console.print(
+                f"size {size} gets no trials: its final run would see {sweep.tokens_a_parameter(size):.2g} tokens a "
+                f"parameter, where {TOKENS_PER_PARAMETER} are usual and another size is near that; "
+                f"--add-sizes {size} tries it nevertheless"
+            )
     if sweep.config.dry_run:
         spent = of_budget(terms, sweep.ledger.spent)
         console.print(

@@ -12,7 +12,7 @@ def sample_posterior(
     dimensions: int,
     seed: int = 0,
     particles: int = 1000,
-    moves: int = 10,
+    moves: int = 20,
 ) -> np.ndarray:
     """Draw from prior times likelihood by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006).
 

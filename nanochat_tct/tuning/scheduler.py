@@ -32,6 +32,7 @@ from nanochat_tct.tuning.budget import (
     final_windows,
     least_budget,
     make_plan,
+    money_of_a_trial,
     prices_in_flops,
     too_small,
 )
@@ -49,6 +50,8 @@ PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they giv
 RESERVE = 1.25  # times the forecast is reserved where the budget is in time; the rest is given back
 NO_FINAL_RUN = "nothing is left for a final run: raise the budget"
 TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
+NEAR_THE_RULE = 5.0  # times as many tokens as that at most, or as few
+FAR_FROM_IT = 20.0  # times as many or as few: such a size loses to one that is near
 WIDENINGS = 2  # of a size's range, at most
 EDGE_STEP = 3.0  # a rate beyond the edge is so many times the last one
 LEAST_ODDS = 0.05  # of being the best size, for which more trials of it are worth their money
@@ -312,6 +315,32 @@ class Scheduler:
         values = self.varied.get("global_batch", [self.base.global_batch])
         return [values.at(0), values.at(1)] if isinstance(values, Range) else values
 
+    # ------------------------------------------------------------------------- sizes that can win
+
+    def contenders(self) -> list[str]:
+        """The sizes that get trials, where the budget's prices are known; before that all.
+
+        Where the final run of one size would have about as many tokens a parameter as is usual, those sizes cannot win
+        that would have far fewer or more. Sizes that were tried and those of --add-sizes stay.
+        """
+        if self.is_timed and not self.is_probed:
+            return list(self.sizes)
+        off = {
+            size: abs(math.log(self.tokens_a_parameter(size) / TOKENS_PER_PARAMETER)) for size in self.sizes
+        }
+        is_one_near = min(off.values()) <= math.log(NEAR_THE_RULE)
+        kept = {trial.size for trial in self.all_trials()} | set(self.config.add_sizes)
+        return [
+            size
+            for size in self.sizes
+            if size in kept or not is_one_near or off[size] <= math.log(FAR_FROM_IT)
+        ]
+
+    def tokens_a_parameter(self, size: str) -> float:
+        """Of a final run, roughly."""
+        money = (1 - self.config.sweep_share) * (self.ledger.terms.capacity - self.committed)
+        return money / self.prices(size, True).iter * self.iter_tokens / self.sizes[size].parameters
+
     # ------------------------------------------------------------------------- the plan
 
     def make_plan(self) -> Plan:
@@ -328,7 +357,7 @@ class Scheduler:
             if not self.is_timed or self.config.dry_run:
                 raise UserError(too_small)
             print(f"{too_small}; no trials are begun, the final run gets what is left", file=sys.stderr)
-        prices = {name: self.prices(name) for name in self.sizes}
+        prices = {name: self.prices(name) for name in self.contenders()}
         if plan is None:
             spent, batch = self.spent_on("probe", "idle"), max(self.batches)
             terms, windows = self.ledger.terms, self.validation_windows
@@ -339,7 +368,7 @@ class Scheduler:
             money, number = plan.money, self.trials_left()
             if number:
                 left = self.sweep_money - self.sweep_gone
-                money = min(money, left * (1 - self.config.follow_up_share) / number)
+                money = min(money, money_of_a_trial(self.config, left, number, prices.values()))
             iters = {name: price.iters(money, EVALUATIONS * plan.windows) for name, price in prices.items()}
             plan = dataclasses.replace(plan, money=money, iters=iters)
         plan = dataclasses.replace(plan, round=self.round, has_trials=not too_small)
@@ -360,8 +389,9 @@ class Scheduler:
         terms, batch = self.ledger.terms, {"global_batch": max(self.batches)}
         is_priced = not self.is_timed or self.is_probed
         at_least = Prices(LEAST_SECONDS * self.base.num_workers * MICRO, 0, 0, 0, 0)
-        trials = [self.prices(size, varied=batch) if is_priced else at_least for size in self.sizes]
-        finals = [self.prices(size, True, batch) if is_priced else at_least for size in self.sizes]
+        sizes = self.contenders()
+        trials = [self.prices(size, varied=batch) if is_priced else at_least for size in sizes]
+        finals = [self.prices(size, True, batch) if is_priced else at_least for size in sizes]
         probes = [at_least.start_up if self.is_timed else spec.reserve for spec in self.probes()]
         number, windows = self.trials_left(), min(max(self.batches), self.validation_windows)
         gone = self.sweep_gone + sum(probes)
@@ -378,13 +408,13 @@ class Scheduler:
     def trials_left(self) -> int:
         """How many first trials are still to be begun, those that other sweeps' trials may replace included."""
         if self.config.search == "optuna":
-            return max(0, self.config.trials_of_a_size * len(self.sizes) - len(self.trials()))
+            return max(0, self.config.trials_of_a_size * len(self.contenders()) - len(self.trials()))
         return len(self.points_left(None))
 
     def note_centres(self, plan: Plan) -> None:
         """Keep, for each size, the rate that first trials are spread around: by a rule, or by other sweeps' trials."""
         centres = self.centres()
-        for name, size in self.sizes.items():
+        for name in plan.iters:
             tokens = plan.iters[name] * self.iter_tokens
             shorter = {
                 trial.learning_rate
@@ -392,7 +422,7 @@ class Scheduler:
                 if (trial.size, trial.status) == (name, "finished") and trial.tokens < LONG_ENOUGH * tokens
             }
             if name not in centres:
-                centres[name] = size.rule_rate
+                centres[name] = self.sizes[name].rule_rate
                 if len(shorter) > 1:
                     fit = fit_trials(self.evidence(), {name: tokens})
                     centres[name] = rounded(fit.learning_rate(name, tokens).middle)
@@ -486,13 +516,14 @@ class Scheduler:
                 yield self.with_money(point, plan)
             return
         done, seed = self.trials(), self.config.train.seed
-        if len(done) < self.config.trials_of_a_size * len(self.sizes):
+        sizes = {name: self.sizes[name] for name in plan.iters}
+        if len(done) < self.config.trials_of_a_size * len(sizes):
             number = len(done) % self.config.repeats  # of the seed, for the same point as the trial before
             if number:
                 spec = Spec(done[-1].size, done[-1].learning_rate, self.values_of(done[-1]), seed + number)
             else:
                 span = self.config.rate_span
-                asked = ask_optuna(self.all_trials(), self.sizes, self.varied, span, seed + len(done))
+                asked = ask_optuna(self.all_trials(), sizes, self.varied, span, seed + len(done))
                 spec = Spec(*asked, seed)
             yield self.with_money(spec, plan)
 
@@ -508,8 +539,8 @@ class Scheduler:
             ]
         done = [(trial.size, trial.learning_rate, self.values_of(trial), trial.seed) for trial in made]
         points = []
-        for name, size in self.sizes.items():
-            centre = centres.get(name, size.rule_rate)
+        for name in self.contenders() if plan is None else plan.iters:
+            centre = centres.get(name, self.sizes[name].rule_rate)
             spread_out = config.search, config.num_rates, config.rate_span, seed, self.varied
             tried = first_points(name, centre, *spread_out)
             tried += [(rounded(rate), middle_values(self.varied)) for rate in config.add_rates]
@@ -570,23 +601,28 @@ class Scheduler:
         return specs
 
     def longer_runs(self, plan: Plan, fit: Fit, sizes: list[str], left: float) -> list[Spec]:
-        """Runs of the sizes that look best for the final run, as long as `left` buys, at their best rates."""
-        specs = []
+        """Runs of the two sizes that look best for the final run, at their best rates; they share `left` evenly."""
         varied, windows = self.best_varied(fit), EVALUATIONS * plan.windows
-        for size in sizes[:2]:
+        tokens = self.batch_base(varied).global_batch * self.base.context_size
+
+        def longer(size: str, left: float) -> int:
+            """How many iters `left` buys; 0 where that is hardly longer than a trial that was made."""
             price = self.prices(size, True, varied)
-            tokens = self.batch_base(varied).global_batch * self.sizes[size].shape.context_size
             longest = max((trial.planned_tokens for trial in self.trials() if trial.size == size), default=0)
             # In a sweep that is continued the longest runs grow, as its money did.
             unit = max(plan.money, price.of(longest // tokens, windows)) if self.round else plan.money
-            quanta = min(left / (RESERVE if self.is_timed else 1), self.config.follow_up_factor * unit)
+            most = self.config.follow_up_share * self.sweep_money / 2
+            quanta = min(left / (RESERVE if self.is_timed else 1), self.config.follow_up_factor * unit, most)
             iters = price.iters(quanta, windows)
-            if iters * tokens < 1.5 * longest:
-                continue
-            rate = rounded(fit.learning_rate(size, iters * tokens).middle)
-            spec = Spec(size, rate, varied, self.config.train.seed, is_alone=True)
-            specs.append(self.with_money(spec, plan, iters))
-            left -= specs[-1].reserve
+            return iters if iters * tokens >= 1.5 * longest else 0
+
+        sizes = [size for size in sizes[:2] if longer(size, left)]
+        specs = []
+        for size in sizes:
+            if iters := longer(size, left / len(sizes)):
+                rate = rounded(fit.learning_rate(size, iters * tokens).middle)
+                spec = Spec(size, rate, varied, self.config.train.seed, is_alone=True)
+                specs.append(self.with_money(spec, plan, iters))
         return specs
 
     def best_varied(self, fit: Fit) -> dict[str, Any]:

@@ -163,8 +163,8 @@ def check(config: SweepConfig) -> dict[str, Size]:
     check_settings(TrainConfig(**settings, **folders_in(local_path(absolute(config.output)))))
     vocab_size = load_tokenizer(config.train.tokenizer).vocab_size()
     sizes = {name: make_size(name, TrainConfig(**settings), vocab_size) for name in config.all_sizes}
-    if len(sizes) < len(config.all_sizes):
-        raise UserError(f"--sizes and --add-sizes name a size twice: {' '.join(config.all_sizes)}")
+    if len(sizes) < len({*config.add_sizes} - {*config.sizes}) + len(config.sizes):
+        raise UserError(f"--sizes names a size twice: {' '.join(config.sizes)}")
     for name, size in sizes.items():
         try:
             sized = TrainConfig(**settings | size.settings())
@@ -221,7 +221,7 @@ def with_additions(config: SweepConfig, before: dict[str, Any]) -> SweepConfig:
 
     return dataclasses.replace(
         config,
-        add_sizes=[name for name in both("add_sizes", config.add_sizes) if name not in config.sizes],
+        add_sizes=both("add_sizes", config.add_sizes),
         add_rates=both("add_rates", config.add_rates),
         from_=both("from", [absolute(source) for source in config.from_]),
         repeats=max(config.repeats, before.get("repeats", 1)),

@@ -1,16 +1,19 @@
 """What a sweep does next, from its ledger alone; the trials here are settled without training."""
 
+import io
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from nanochat_tct.config import parse_arguments
 from nanochat_tct.errors import UserError
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, warm_up_rows
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.forecast import show_forecast
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.records import Choice
 from nanochat_tct.tuning.results import make_outcome, trial_rows
@@ -134,7 +137,7 @@ def test_a_lowest_loss_at_an_edge_alone_does_not_widen_the_range(tmp_path: Path)
 
 def test_a_hopeless_size_gets_no_more_trials(tmp_path: Path) -> None:
     """Neither a rate beyond its edge, where its best one is, nor a longer run."""
-    sweep = make_sweep(tmp_path, sizes=["1x32", "4x128"], budget_flops=6e12)
+    sweep = make_sweep(tmp_path, sizes=["1x32", "4x128"], add_sizes=["4x128"], budget_flops=6e12)
     names: list[str] = []
     while isinstance(name := sweep.next_trial(set()), str):
         names.append(name)
@@ -143,6 +146,32 @@ def test_a_hopeless_size_gets_no_more_trials(tmp_path: Path) -> None:
         finish(sweep, name, bits=level + 0.03 * math.log(rate / best) ** 2)
     follow_ups = names[8:]
     assert len(follow_ups) > 1 and all(name.endswith("4x128") for name in follow_ups)
+
+
+def test_a_size_far_from_the_rule_of_thumb_gets_no_trials(tmp_path: Path) -> None:
+    """Where another is near it; the line that says so names what tries it nevertheless."""
+    changes = {"sizes": ["1x32", "4x128"], "budget_flops": 6e12}
+    sweep = make_sweep(tmp_path / "left-out", **changes)
+    assert {sweep.ledger.accounts[name].settings["size"] for name in run_all(sweep)[2:]} == {"1x32"}
+    console = Console(file=io.StringIO(), width=300)
+    show_forecast(sweep, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "size 4x128 gets no trials: its final run would see 0.13 tokens a parameter" in shown
+    sweep = make_sweep(tmp_path / "added", **changes, add_sizes=["4x128"])
+    assert {trial.size for trial in sweep.trials()} == set()
+    run_all(sweep)
+    assert {trial.size for trial in sweep.trials()} == {"1x32", "4x128"}
+    small = make_sweep(tmp_path / "small", sizes=["2x64", "4x128"], budget_flops=1.5e12)
+    assert small.contenders() == ["2x64", "4x128"]  # as none is near
+
+
+def test_longer_runs_of_two_sizes_share_the_money(tmp_path: Path) -> None:
+    sweep = make_sweep(tmp_path, budget_flops=3e12)
+    names = run_all(sweep)
+    longer = [trial for trial in trial_rows(sweep.ledger) if trial.trial in names[8:-1]]
+    assert [trial.size for trial in longer] in (["1x32", "2x32"], ["2x32", "1x32"])
+    least, most = sorted(trial.flops for trial in longer)
+    assert most < 1.05 * least and least > 4 * sweep.make_plan().money
 
 
 def test_it_goes_on_from_its_ledger_alone(tmp_path: Path) -> None:
