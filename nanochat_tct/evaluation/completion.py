@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from nanochat_tct.generation.completer import Completer
 
 NUM_SUGGESTIONS = 5
-BLOCK_TOKENS = 256  # of a continuation of a step or job
-CHECK_EVERY = 16  # tokens, whether it has come to the end of the block
+BLOCK_TOKENS = 128  # of a continuation of a step or job
+CHECK_EVERY = 32  # tokens, whether it has come to the end of the block
 LARGE = 1 << 30
 KINDS = ("uses", "run", "with", "if", "triggers", "the rest")
 
@@ -237,7 +237,7 @@ class _Text:
 
 def kind_of(path: KeyPath) -> str:
     """The kind of a line of a workflow, by the path of what it has."""
-    if path[0] == "on":
+    if path[:1] == ("on",):
         return "triggers"
     if len(path) > 2 and path[0] == "jobs":
         inner = path[4:] if path[2] == "steps" else path[2:]
