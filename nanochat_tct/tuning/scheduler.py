@@ -338,7 +338,8 @@ class Scheduler:
 
     def tokens_a_parameter(self, size: str) -> float:
         """Of a final run, roughly."""
-        money = (1 - self.config.sweep_share) * (self.ledger.terms.capacity - self.committed)
+        left = max(1, self.ledger.terms.capacity - self.committed)  # nothing, where a done sweep is continued
+        money = (1 - self.config.sweep_share) * left
         return money / self.prices(size, True).iter * self.iter_tokens / self.sizes[size].parameters
 
     # ------------------------------------------------------------------------- the plan
