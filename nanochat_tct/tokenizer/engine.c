@@ -4702,10 +4702,12 @@ EXPORT int machine_legal(Machine *m, uint8_t *legal) {
     uint32_t mask = mask_of(m);
     const uint64_t *bits = engine->masks.items[mask];
     uint32_t count = engine->trie->token_count;
-    for (uint32_t i = 0; i < count; i += 64) {
+    uint32_t i = 0;
+    for (; i + 64 <= count; i += 64) {
         uint64_t word = bits[i / 64];
-        for (uint32_t j = i; j < i + 64 && j < count; j += 8, word >>= 8) memcpy(legal + j, engine->spread[word & 255], count - j < 8 ? count - j : 8);
+        for (uint32_t j = 0; j < 64; j += 8) memcpy(legal + i + j, engine->spread[word >> j & 255], 8);
     }
+    for (; i < count; i++) legal[i] = (uint8_t)bit_of(bits, i);
     return 1;
 }
 
