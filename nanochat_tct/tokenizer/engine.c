@@ -125,7 +125,7 @@ static Slot *find_slot(const Map *map, uint64_t hash, const void *key, size_t le
     for (size_t at = hash;; at++) { /* at least half of the slots are free */
         Slot *slot = &map->slots[at & (map->capacity - 1)];
         if (slot->value == 0) return slot;
-        if (slot->hash == hash && slot->length == length && !memcmp(map->keys.items + slot->start, key, length)) {
+        if (slot->hash == hash && slot->length == length && (length == 0 || !memcmp(map->keys.items + slot->start, key, length))) {
             return slot;
         }
     }
@@ -902,7 +902,7 @@ static void note_condition(Machine *m, const Config *c, const Wanted *w, int is_
     }
     condition.own_count = (uint32_t)facts->own.count - condition.own_start;
     size_t own_size = condition.own_count * sizeof *facts->own.items;
-    if (2 * condition.own_count <= facts->own.count &&
+    if (condition.own_count && 2 * condition.own_count <= facts->own.count &&
         !memcmp(facts->own.items + condition.own_start, facts->own.items + condition.own_start - condition.own_count, own_size)) {
         facts->own.count -= condition.own_count; /* as for the last condition with some */
         condition.own_start -= condition.own_count;
