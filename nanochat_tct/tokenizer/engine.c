@@ -125,7 +125,7 @@ static Slot *find_slot(const Map *map, uint64_t hash, const void *key, size_t le
     for (size_t at = hash;; at++) { /* at least half of the slots are free */
         Slot *slot = &map->slots[at & (map->capacity - 1)];
         if (slot->value == 0) return slot;
-        if (slot->hash == hash && slot->length == length && !memcmp(map->keys.items + slot->start, key, length)) {
+        if (slot->hash == hash && slot->length == length && (length == 0 || !memcmp(map->keys.items + slot->start, key, length))) {
             return slot;
         }
     }
@@ -902,7 +902,7 @@ static void note_condition(Machine *m, const Config *c, const Wanted *w, int is_
     }
     condition.own_count = (uint32_t)facts->own.count - condition.own_start;
     size_t own_size = condition.own_count * sizeof *facts->own.items;
-    if (2 * condition.own_count <= facts->own.count &&
+    if (condition.own_count && 2 * condition.own_count <= facts->own.count &&
         !memcmp(facts->own.items + condition.own_start, facts->own.items + condition.own_start - condition.own_count, own_size)) {
         facts->own.count -= condition.own_count; /* as for the last condition with some */
         condition.own_start -= condition.own_count;
@@ -4702,10 +4702,12 @@ EXPORT int machine_legal(Machine *m, uint8_t *legal) {
     uint32_t mask = mask_of(m);
     const uint64_t *bits = engine->masks.items[mask];
     uint32_t count = engine->trie->token_count;
-    for (uint32_t i = 0; i < count; i += 64) {
+    uint32_t i = 0;
+    for (; i + 64 <= count; i += 64) {
         uint64_t word = bits[i / 64];
-        for (uint32_t j = i; j < i + 64 && j < count; j += 8, word >>= 8) memcpy(legal + j, engine->spread[word & 255], count - j < 8 ? count - j : 8);
+        for (uint32_t j = 0; j < 64; j += 8) memcpy(legal + i + j, engine->spread[word >> j & 255], 8);
     }
+    for (; i < count; i++) legal[i] = (uint8_t)bit_of(bits, i);
     return 1;
 }
 
