@@ -612,7 +612,7 @@ class Scheduler:
             longest = max((trial.planned_tokens for trial in self.trials() if trial.size == size), default=0)
             # In a sweep that is continued the longest runs grow, as its money did.
             unit = max(plan.money, price.of(longest // tokens, windows)) if self.round else plan.money
-            most = self.config.follow_up_share * self.sweep_money / 2
+            most = self.config.follow_up_share * self.sweep_money / min(2, len(plan.iters))
             quanta = min(left / (RESERVE if self.is_timed else 1), self.config.follow_up_factor * unit, most)
             iters = price.iters(quanta, windows)
             return iters if iters * tokens >= 1.5 * longest else 0
