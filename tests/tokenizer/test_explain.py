@@ -248,8 +248,10 @@ def test_time_is_linear(size: int, make: Any) -> None:
     """Twice as much takes at most about twice as long; four times would be quadratic."""
     seconds = []
     for times in (1, 4):
-        value = make(size * times)
-        begin = time.process_time()
-        assert problems(value)
-        seconds.append(time.process_time() - begin)
+        value, tries = make(size * times), []
+        for _ in range(3):  # the least of three: a search for garbage may fall into one
+            begin = time.process_time()
+            assert problems(value)
+            tries.append(time.process_time() - begin)
+        seconds.append(min(tries))
     assert seconds[1] < 10 * seconds[0] + 0.2
