@@ -418,19 +418,20 @@ class _LossModel:
 
     def level(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
         """Log loss (P, n) at the best learning rate and values."""
-        log_shares = self.log_shares + SHARES * z[:, 1:4]
-        shares = np.exp(log_shares - log_shares.max(1, keepdims=True))
+        shares = np.exp(self.log_shares + SHARES * z[:, 1:4])
         shares /= shares.sum(1, keepdims=True)  # (P, 3)
-        alpha, beta = _factor(z[:, 4], PARAMETER_EXPONENT), _factor(z[:, 5], TOKEN_EXPONENT)
-        scale = _factor(z[:, 6], REPEATED_EPOCHS)
-        tokens = effective_tokens(rows.tokens, rows.unique_tokens, scale[:, None])  # (P, n)
-        by_parameters = (rows.parameters / self.parameters) ** -alpha[:, None]
+        log_shares = np.log(shares)
+        alpha, beta = _factor(z[:, 4:5], PARAMETER_EXPONENT), _factor(z[:, 5:6], TOKEN_EXPONENT)
+        scale = _factor(z[:, 6:7], REPEATED_EPOCHS)
+        tokens = effective_tokens(rows.tokens, rows.unique_tokens, scale)  # (P, n)
         burn_in = _factor(z[:, 12:13], BURN_IN_TOKENS)
-        by_tokens = ((burn_in + tokens) / (burn_in + self.tokens)) ** -beta[:, None]
+        # The logarithms of both terms, and of the term that joins them.
+        by_parameters = log_shares[:, 1:2] - alpha * np.log(rows.parameters / self.parameters)
+        by_tokens = log_shares[:, 2:] - beta * np.log((burn_in + tokens) / (burn_in + self.tokens))
         power = _factor(z[:, 13:14], JOINING_EXPONENT)
-        log_terms = np.stack([np.log(shares[:, 1:2] * by_parameters), np.log(shares[:, 2:] * by_tokens)])
-        joined = np.exp(np.logaddexp(*(power * log_terms)) / power)
-        return LEVEL * z[:, :1] + np.log(shares[:, :1] + joined)
+        smaller = np.exp(-power * np.abs(by_parameters - by_tokens))  # to the power, as a share of the larger one
+        joined = np.maximum(by_parameters, by_tokens) + np.log(1 + smaller) / power
+        return LEVEL * z[:, :1] + np.log(shares[:, :1] + np.exp(joined))
 
     def best_log_learning_rate(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
         """(P, n)."""
