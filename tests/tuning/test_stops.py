@@ -32,6 +32,7 @@ from tests.tuning.test_sweep import finish, make_sweep
 SMALL: dict[str, Any] = {
     "sizes": ["1x32"],
     "num_rates": 2,
+    "follow_up_share": 0.6,
     "budget_flops": None,
     "gpu_hourly_usd": 3600.0,  # a dollar buys a second
 }
