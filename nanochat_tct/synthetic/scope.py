@@ -4,13 +4,18 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+
+def _sets(table: dict[str, str]) -> dict[str, frozenset[str]]:
+    """The words of each text as a set."""
+    return {name: frozenset(words.split()) for name, words in table.items()}
+
+
 _STEP = "github needs strategy matrix job runner env vars secrets steps inputs hashFiles"
 _JOB_SECRETS = "github needs strategy matrix vars inputs secrets"
 # The contexts that GitHub offers in each place, and the functions that it offers only in some. What stands under a key
 # is in the place of what surrounds it, unless that place and the key make a place of their own.
-PLACES = {
-    place: frozenset(contexts.split())
-    for place, contexts in {
+PLACES = _sets(
+    {
         "workflow": "github inputs vars",
         "workflow.on": "",
         "workflow.env": "github inputs vars secrets",
@@ -22,8 +27,8 @@ PLACES = {
         "job.credentials": _JOB_SECRETS,
         "step": _STEP,
         "step.if": _STEP.replace("secrets ", "") + " status",
-    }.items()
-}
+    }
+)
 INNER = {place.partition(".")[2] for place in PLACES}  # keys that may lead to a place of their own
 _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}", re.S)
 _QUOTED = re.compile(r"'[^']*'")
@@ -33,9 +38,8 @@ _REFERENCE = re.compile(
 )
 _FUNCTION = re.compile(r"\b(hashFiles|always|failure|success|cancelled)\(")
 # The triggers that have a property of github.event, where not all have it; `labeled` is a type of some triggers.
-_EVENTS = {
-    name: frozenset(events.split())
-    for name, events in {
+_EVENTS = _sets(
+    {
         "pull_request": "pull_request pull_request_target pull_request_review pull_request_review_comment",
         "number": "pull_request pull_request_target",
         "issue": "issues issue_comment",
@@ -51,8 +55,8 @@ _EVENTS = {
         "merge_group": "merge_group",
         "repository": "push pull_request pull_request_target issues issue_comment release workflow_run "
         "workflow_dispatch repository_dispatch merge_group",
-    }.items()
-}
+    }
+)
 
 
 class Scope:

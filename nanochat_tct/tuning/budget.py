@@ -14,9 +14,8 @@ FORWARD = 1 / 3  # of the FLOPs of an iter: evaluation has no backward pass
 EVALUATIONS = 3  # of a trial: before, half-way, at the end
 FINAL_EVALUATIONS = 6  # of a final run, the one before included
 MIN_ITERS = 20  # of a trial: with fewer there is nothing to compare
-LEAST_FOLLOW_UPS = (
-    0.4  # of the sweep's money: what follow-ups keep where first trials would have too few iters
-)
+# Follow-ups keep this share of the sweep's money where first trials would have too few iters.
+LEAST_FOLLOW_UPS = 0.4
 EVALUATION_SHARE = (
     0.1  # of a trial's money for its evaluations, which buys some windows of the validation split,
 )

@@ -429,9 +429,8 @@ class _LossModel:
         by_parameters = log_shares[:, 1:2] - alpha * np.log(rows.parameters / self.parameters)
         by_tokens = log_shares[:, 2:] - beta * np.log((burn_in + tokens) / (burn_in + self.tokens))
         power = _factor(z[:, 13:14], JOINING_EXPONENT)
-        smaller = np.exp(
-            -power * np.abs(by_parameters - by_tokens)
-        )  # to the power, as a share of the larger one
+        # The smaller term to this power, as a share of the larger one.
+        smaller = np.exp(-power * np.abs(by_parameters - by_tokens))
         joined = np.maximum(by_parameters, by_tokens) + np.log(1 + smaller) / power
         return LEVEL * z[:, :1] + np.log(shares[:, :1] + np.exp(joined))
 
