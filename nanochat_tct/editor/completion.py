@@ -1,4 +1,4 @@
-"""What may be written at the cursor: keys, values and names, from the rules and the document alone."""
+"""Complete keys, values and names at the cursor, from the rules and the document alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _USES = re.compile(r"\buses:[ \t]*[\"']?([^\s\"'#]+)")
 
 
 class Suggestion(NamedTuple):
-    """Something that may be written in place of the word at the cursor.
+    """A suggestion that replaces the word at the cursor.
 
     Attributes:
         kind: "key", "value", "context", "function" or "name".
@@ -32,14 +32,14 @@ class Suggestion(NamedTuple):
 
 
 class Completions(NamedTuple):
-    """Suggestions, most useful first, and the offset where the word begins that they replace up to the cursor."""
+    """Suggestions, the most useful one first. They replace the text from `start` to the cursor."""
 
     start: int
     suggestions: list[Suggestion]
 
 
 def complete(language: Language, text: str, offset: int) -> Completions:
-    r"""What may be written at an offset of a text whose lines end in ``\n``."""
+    r"""Suggest what to write at an offset of a text whose lines end in ``\n``."""
     cursor = find_cursor(text, offset)
     if cursor is None:
         return Completions(offset, [])
@@ -101,7 +101,7 @@ def _keys(language: Language, cursor: Cursor, rest: str) -> Iterator[Suggestion]
 
 
 def _in_place_of_keys(language: Language, cursor: Cursor, before: str) -> Iterator[Suggestion]:
-    """Values where a mapping could begin, too: a scalar, or the items of a list on lines of their own."""
+    """Suggest values where a mapping could also begin: a scalar, or the items of a list on lines of their own."""
     value = Cursor(cursor.path[:-1], False, cursor.before, cursor.after, (), cursor.document)
     node, _ = language.find(value.path)
     if node is not None and node.item is not None and not before.strip():
@@ -117,7 +117,7 @@ def _in_place_of_keys(language: Language, cursor: Cursor, before: str) -> Iterat
 
 
 def _values(language: Language, cursor: Cursor, text: str = "") -> Iterator[Suggestion]:
-    """Values that the rules list, names of the document, and what is usual.
+    """Suggest values that the rules list, names of the document, and usual values.
 
     Args:
         text: of the document beside the cursor's line.

@@ -1,4 +1,4 @@
-"""What the cursor is in: a key or a value, its path, and the document around it.
+"""Find the key or value that the cursor is in, its path, and the document around it.
 
 A file that somebody writes is hardly ever valid, so it is read with a mark at the cursor, in the ways in which the text
 there can go on: the first one that the YAML parser takes is it. What follows the cursor is read too, as it defines
@@ -23,7 +23,7 @@ _LINE_START = re.compile(r"[ ]*(?:- +)*[\w-]*")
 
 @dataclass(frozen=True)
 class Cursor:
-    """What the cursor is in.
+    """The key or value that the cursor is in.
 
     Attributes:
         path: of the value, or of the key that is written, whose own name is last; keys and numbers of items.
@@ -42,7 +42,7 @@ class Cursor:
 
 
 def find_cursor(text: str, offset: int) -> Cursor | None:
-    """What stands at an offset of a YAML text; None: a comment, or nothing that can be read."""
+    """Return the key or value at an offset of a YAML text; None for a comment or text that cannot be read."""
     mark = next(mark for i in range(len(text) + 1) if (mark := f"cursor{i}here") not in text)
     line = text.count("\n", 0, offset)
     deadline = time.thread_time() + MAX_SECONDS
@@ -60,7 +60,7 @@ def find_cursor(text: str, offset: int) -> Cursor | None:
 
 
 def _in_the_whole(text: str, offset: int, mark: str) -> list[str]:
-    """The text with the mark at the cursor, in the ways in which it may be meant."""
+    """Yield the text with a mark at the cursor, in each way in which it can be understood."""
     before, after = text[:offset], text[offset:]
     found = [f"{before}{mark}{after}"]
     if _begins_line(before) and not after.partition("\n")[0].strip():
@@ -74,7 +74,7 @@ def _begins_line(before: str) -> bool:
 
 
 def _readings(before: str, mark: str) -> list[str]:
-    """The text up to the cursor with everything closed that is open there."""
+    """Return the text up to the cursor, with everything closed that is open there."""
     if re.search(r"(?:^|[ \t])#", before[before.rfind("\n") + 1 :]):
         return []  # a comment
     cut = CutText(before)
@@ -82,7 +82,7 @@ def _readings(before: str, mark: str) -> list[str]:
 
 
 def _read(text: str, line: int, left_out: int) -> Any:
-    """The value of a text, up to so many lines of it left out, but never the cursor's; None: it is not valid."""
+    """Read a text, leaving out up to `left_out` lines if it must, but never the cursor's; None if it stays invalid."""
     lines = None
     while True:
         try:
@@ -108,7 +108,7 @@ def _located(value: Any, mark: str) -> Cursor | None:
 
 
 def _find(value: Any, mark: str, path: Path) -> tuple[Path, str, bool, tuple[str, ...]] | None:
-    """The first key or text with the mark: its path, itself, whether it is a key, and the keys beside it."""
+    """Return the first key or text with the mark: its path, itself, whether it is a key, and its sibling keys."""
     if isinstance(value, str) and mark in value:
         return path, value, False, ()
     if isinstance(value, dict):
@@ -125,7 +125,7 @@ def _find(value: Any, mark: str, path: Path) -> tuple[Path, str, bool, tuple[str
 
 
 def _without(value: Any, mark: str) -> Any:
-    """A value without the mark, and without a key that is nothing but the mark."""
+    """Return a value without the mark, and without a key that is only the mark."""
     if isinstance(value, str):
         return value.replace(mark, "")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What the keys, events, contexts and functions of a workflow mean, in a sentence each.
+"""Describe the keys, events, contexts and functions of a workflow in a sentence each.
 
 A key is looked up by the end of its path, the longest one first; `*` is a name that the author chooses.
 """
@@ -196,6 +196,6 @@ VALUES = {
 
 
 def longest_match(table: Mapping[str, Entry], pattern: Sequence[str]) -> Entry | None:
-    """The entry for the longest end of a path that the table has; None: it has none."""
+    """Return the entry for the longest suffix of a path that the table has, or None."""
     ends = (".".join(pattern[start:]) for start in range(len(pattern)))
     return next((table[end] for end in ends if end in table), None)

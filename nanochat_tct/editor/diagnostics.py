@@ -1,4 +1,4 @@
-"""The problems that `check` finds, as an editor shows them."""
+"""Turn the problems that `check` finds into diagnostics of the protocol."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BEFORE_EXPRESSION = re.compile(r"\$\{\{|^[ ]*(?:- +)*if:")
 
 
 def diagnostics(tokenizer: Tokenizer, document: EditorText) -> list[Diagnostic]:
-    """All problems of a document, each with the range of the word or quoted text that it is about."""
+    """Return all problems of a document, each with the range of the word or quoted text that it is about."""
     found = []
     for finding in check_text("", document.text.encode("utf-8", "surrogatepass"), tokenizer):
         line = min(finding.line, len(document.lines)) - 1
@@ -38,7 +38,7 @@ def diagnostics(tokenizer: Tokenizer, document: EditorText) -> list[Diagnostic]:
 
 
 def _word_at(line: str, column: int) -> tuple[int, int]:
-    """Where the word begins and ends that is at a column; or before it, where something is missing behind a word."""
+    """Return where the word at a column begins and ends, or the word before it if something is missing behind that."""
     pattern = _IN_EXPRESSION if _BEFORE_EXPRESSION.search(line, 0, column) else _PLAIN
     found = pattern.match(line, column)
     if found is None or found[0].isspace() or found[0] in ("'", '"'):

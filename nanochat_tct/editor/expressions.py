@@ -1,4 +1,4 @@
-"""Names that may stand at the cursor inside an expression: contexts, functions, and what the document defines."""
+"""Complete names inside an expression: contexts, functions, and what the document defines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Expression(NamedTuple):
 
 
 def expression_at(cursor: Cursor) -> Expression | None:
-    """The expression that the cursor is in; None: it is in none, or inside a text in quotes, or behind an operand."""
+    """Return the expression that the cursor is in; None outside of one, inside quotes, or behind an operand."""
     before = cursor.before
     opened = before.rfind("${{")
     if opened < 0 and not cursor.is_key and is_condition(cursor.path) and "${{" not in cursor.after:
@@ -53,7 +53,7 @@ def expression_at(cursor: Cursor) -> Expression | None:
 
 
 def names_after(chain: Sequence[str], path: Path, document: Any, text: str) -> list[str]:
-    """The names that may follow others with a dot.
+    """Return the names that may follow others after a dot.
 
     Args:
         chain: a context, and names of its parts.
@@ -106,7 +106,7 @@ def _output_of(chain: Sequence[str]) -> str:
 
 
 def _outputs_of_step(document: Any, job: Any, step: str) -> list[str]:
-    """The outputs that the script of a step writes, as far as that can be seen."""
+    """Return the outputs that the script of a step writes, as far as its text shows them."""
     for each in document["jobs"][job]["steps"]:
         if isinstance(each, dict) and str(each.get("id")).lower() == step:
             script = str(each.get("run") or each.get("with") or "")

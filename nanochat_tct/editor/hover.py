@@ -1,4 +1,4 @@
-"""What the key, value or name under the cursor means, as Markdown."""
+"""Explain the key, value or name under the cursor in Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_VALUES = 40
 
 
 def hover(language: Language, text: str, offset: int) -> str | None:
-    """What stands at an offset of a text, explained; None: there is nothing to say."""
+    """Explain what stands at an offset of a text; None if there is nothing to say."""
     cursor = find_cursor(text, offset)
     if cursor is None or not cursor.path:
         return None
@@ -31,7 +31,7 @@ def hover(language: Language, text: str, offset: int) -> str | None:
 
 
 def _of_word(word: str, chain: tuple[str, ...], cursor: Cursor, text: str) -> str | None:
-    """A name in an expression."""
+    """Explain a name in an expression."""
     if chain:
         known = names_after(chain, cursor.path, cursor.document, text)
         name = ".".join((*chain, word))
@@ -48,7 +48,7 @@ def _of_word(word: str, chain: tuple[str, ...], cursor: Cursor, text: str) -> st
 
 
 def _of_path(language: Language, cursor: Cursor) -> str | None:
-    """A key, the key of a value, or a value that has a meaning of its own."""
+    """Explain a key, the key of a value, or a value that has a meaning of its own."""
     node, pattern = language.find(cursor.path)
     if node is None or not pattern:
         return None

@@ -1,4 +1,4 @@
-"""What GitHub's rules allow in some part of a workflow: keys, values, contexts and functions."""
+"""Ask GitHub's rules what a part of a workflow may hold: keys, values, contexts and functions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ BOOLEANS = {name: CONSTANTS[name] for name in ("true", "false")}
 
 
 class Language:
-    """The rules of a tokenizer, by path. Not for two threads at a time, as the tokenizer's engine is not."""
+    """The rules of a tokenizer, by path. Like the tokenizer's engine, it must not be used by two threads at a time."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._node = tokenizer.explainer.strict_node
 
     def find(self, path: Path) -> tuple[Node | None, tuple[str, ...]]:
-        """The rules of the value at a path, and the path's pattern: `*` for chosen names, items left out.
+        """Return the rules of the value at a path, and the path's pattern: `*` for chosen names, without items.
 
         The rules are None where no key of the path's end exists.
         """
@@ -37,7 +37,7 @@ class Language:
         return node, tuple(pattern)
 
     def keys(self, node: Node, siblings: Iterable[str]) -> list[tuple[str, Node, bool]]:
-        """The keys that may stand beside others: the name, the rules of the value, and whether the key is required."""
+        """Return the keys that may stand beside others: name, rules of the value, and whether the key is required."""
         beside = [key for key in map(node.key, siblings) if key]
         there = {name.lower() for name in siblings}
 
@@ -57,23 +57,23 @@ class Language:
 
     @staticmethod
     def values(node: Node) -> list[str]:
-        """The values that the rules list."""
+        """Return the values that the rules list."""
         is_text = node.has_texts and node.has_numbers  # where true and false count as texts
         booleans = [] if is_text else [name for name, code in BOOLEANS.items() if code in node.constants]
         return [*node.values, *booleans]
 
     def takes_scalar(self, node: Node) -> bool:
-        """Whether something on the line of the key may be its value, other than an expression for all of it."""
+        """Return whether a value other than a single expression may stand on the key's line."""
         if node.has_numbers or self.values(node):
             return True
         return node.has_texts and self._start(node).allows("x" + END)
 
     def words(self, node: Node, before: str) -> tuple[list[str], list[str]]:
-        """The contexts and functions that may follow the beginning of a text."""
+        """Return the contexts and functions that may follow the beginning of a text."""
         return allowed_words(before, lambda: self._start(node)) if node.has_texts else ([], [])
 
     def _start(self, node: Node) -> Matcher:
-        """A matcher before a value."""
+        """Return a matcher that stands before a value."""
         matcher = self.tokenizer.engine.matcher()
         assert matcher.write(b"", node.number)
         return matcher

@@ -1,4 +1,4 @@
-"""The language server: diagnostics, completion and hover of the rules, suggestions of a checkpoint."""
+"""The language server: diagnostics, completion and hover from the rules, and suggestions from a checkpoint."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TRIGGERS = [" ", ".", "-", "{", "["]
 
 
 class WorkflowServer(LanguageServer):
-    """The state of one session: two threads, and what they have loaded.
+    """The state of one session: its two threads and what they have loaded.
 
     Documents come whole with every change: a workflow has some kilobytes, and an editor and Python disagree about
     where lines end.
@@ -64,7 +64,7 @@ class WorkflowServer(LanguageServer):
 
     @cached_property
     def language(self) -> Language:
-        """The rules, with an engine of their own, as the checkpoint's is in use in another thread."""
+        """Return the rules, with their own engine because another thread uses the checkpoint's."""
         return Language(Tokenizer())
 
     @cached_property
@@ -75,13 +75,13 @@ class WorkflowServer(LanguageServer):
         return Completer(self.config.checkpoint)
 
     def load(self) -> None:
-        """Begin to load the rules and the checkpoint, each in its thread."""
+        """Begin to load the rules and the checkpoint, each in its own thread."""
         self.loading = [asyncio.ensure_future(self.rules.call(LOADING, lambda: self.language))]
         if self.config.checkpoint is not None:
             self.loading.append(asyncio.ensure_future(self._load_checkpoint()))
 
     async def _load_checkpoint(self) -> None:
-        """Without the time limit of a suggestion: an import that is interrupted cannot be repeated."""
+        """Load without the time limit of a suggestion, because an interrupted import cannot be repeated."""
         try:
             await self.model.call(LOADING, lambda: self.completer)
         except UserError as error:
@@ -91,14 +91,14 @@ class WorkflowServer(LanguageServer):
         self.window_show_message(types.ShowMessageParams(kind, message))
 
     def document(self, uri: str) -> EditorText | None:
-        """An open workflow; None: it is not open here, or not a workflow."""
+        """Return an open document; None if it is not open here, or not a workflow."""
         found = self.workspace.text_documents.get(uri)
         if found is None or not (found.language_id == LANGUAGE_ID or f"{WORKFLOWS}/" in unquote(uri)):
             return None
         return EditorText(found.source, self.workspace.position_codec)
 
     def check_soon(self, uri: str) -> None:
-        """Check a document as it is now; what is still checked of an earlier version is dropped."""
+        """Check the current version of a document, and drop a check of an earlier version that still runs."""
         if earlier := self.checks.pop(uri, None):
             earlier.cancel()
         if (document := self.document(uri)) is not None:
@@ -117,7 +117,7 @@ class WorkflowServer(LanguageServer):
         self.text_document_publish_diagnostics(types.PublishDiagnosticsParams(uri, found, number))
 
     async def complete(self, document: EditorText, offset: int) -> types.CompletionList:
-        """Ordinary completion, with suggestions of the checkpoint where the editor has no other way to show them."""
+        """Return completion items, with suggestions of the checkpoint if the editor has no other way to show them."""
         try:
             found = await self.rules.call(ANSWERING, lambda: complete(self.language, document.text, offset))
         except TimeoutError:
@@ -154,12 +154,12 @@ class WorkflowServer(LanguageServer):
 
     @property
     def shows_inline(self) -> bool:
-        """Whether the editor shows suggestions of its own as grey text."""
+        """Return whether the editor shows inline suggestions (grey text)."""
         of_documents = self.client_capabilities.text_document
         return of_documents is not None and of_documents.inline_completion is not None
 
     async def suggest(self, document: EditorText, offset: int, max_lines: int = 1) -> list[Completion]:
-        """What the checkpoint holds for probable at an offset, most probable first; an earlier question is dropped."""
+        """Return completions of the checkpoint, the most probable one first, and drop an earlier request."""
         if len(self.loading) < 2:
             return []
         await asyncio.shield(self.loading[1])
@@ -181,7 +181,7 @@ class WorkflowServer(LanguageServer):
         return [each for each in found if each.text and each.probability >= self.config.threshold]
 
     def _suggest(self, text: str, offset: int, max_lines: int) -> list[Completion]:
-        """The most probable completions of one line; to the first, lines are added while it stays probable enough."""
+        """Return the most probable lines; the first is extended by lines while it stays probable enough."""
         from nanochat_tct.generation import Completion
 
         found = self.completer.complete(text, offset, MAX_SUGGESTIONS)
@@ -221,7 +221,7 @@ def serve(config: LspConfig) -> None:
 
 
 def _register(server: WorkflowServer) -> None:
-    """What the server does at each message of the protocol."""
+    """Register what the server does at each message of the protocol."""
 
     @server.feature(types.INITIALIZED)
     def initialized(params: types.InitializedParams) -> None:

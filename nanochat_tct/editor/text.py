@@ -1,4 +1,4 @@
-"""Positions in a document as an editor counts them."""
+"""Convert between offsets of a text and the positions that an editor counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pygls.workspace import PositionCodec
 
 
 class EditorText:
-    r"""A document's text, with each line end as ``\n``.
+    r"""A document's text with ``\n`` as the only line end.
 
     Args:
         source: the text as the editor has sent it. Only ``\n``, ``\r\n`` and ``\r`` end a line, as in YAML; Python's
@@ -23,7 +23,7 @@ class EditorText:
         self._units = codec.client_num_units
 
     def offset(self, position: Position) -> int:
-        """The offset of a position in the text; one beyond the end of its line, or of the text, is moved there."""
+        """Return the offset of a position; one beyond the end of its line or of the text is moved to that end."""
         number = min(position.line, len(self.lines) - 1)
         line = self.lines[number]
         column = min(position.character, len(line))  # a character is one unit or more
@@ -34,7 +34,7 @@ class EditorText:
         return sum(len(each) + 1 for each in self.lines[:number]) + column
 
     def position(self, line: int, column: int) -> Position:
-        """The editor's position of a line and column, both from 0, columns in characters."""
+        """Return the editor's position of a line and a column in characters, both from 0."""
         line = min(line, len(self.lines) - 1)
         before = self.lines[line][:column]
         return Position(line, len(before) if before.isascii() else self._units(before))
@@ -44,7 +44,7 @@ class EditorText:
         return self.position(before.count("\n"), offset - before.rfind("\n") - 1)
 
     def range(self, line: int, begin: int, end: int) -> Range:
-        """The editor's range of a part of one line."""
+        """Return the editor's range of a part of one line."""
         return Range(self.position(line, begin), self.position(line, end))
 
     def rest_of_line(self, offset: int) -> str:

@@ -1,4 +1,4 @@
-"""A thread that runs one call at a time, and drops one that nobody waits for any longer."""
+"""Run one call at a time in a thread, and drop a call that nobody waits for any longer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Interrupted(BaseException):
 
 
 class Worker:
-    """One thread. The tokenizer's engine is not made for two, and a document must not hold up the others.
+    """One thread. The tokenizer's engine must not be used by two, and a document must not hold up the others.
 
     A call that is cancelled, or that takes too long, is interrupted between two instructions of Python: a hostile
     document costs its time limit, and the next call finds the thread free.
@@ -36,7 +36,7 @@ class Worker:
         self._current: object = None  # the call that may be interrupted
 
     async def call(self, seconds: float, function: Callable[..., Result], *arguments: Any) -> Result:
-        """The result of a function.
+        """Return the result of a function.
 
         Args:
             seconds: that it may take, the wait for earlier calls left out.
@@ -81,7 +81,7 @@ class Worker:
             raise TimeoutError from None
 
     def _end(self) -> None:
-        """Let no more interrupt come; one that was sent is raised here, and not in the executor's own code."""
+        """Accept no more interrupts. One that was sent is raised here, and not in the executor's own code."""
         with self._lock:
             is_sent, self._current = self._current is None, None
         if is_sent:
@@ -89,7 +89,7 @@ class Worker:
                 time.sleep(0.001)
 
     def _interrupt(self, call: object) -> None:
-        """Make a call raise, if it is the one that runs."""
+        """Make a call raise if it is the one that runs."""
         with self._lock:
             if call is not None and self._current is call:
                 self._current = None
@@ -97,6 +97,6 @@ class Worker:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Interrupted))
 
     def close(self) -> None:
-        """Interrupt what runs, drop what waits."""
+        """Interrupt the running call and drop the waiting ones."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._interrupt(self._current)
