@@ -32,7 +32,10 @@ MAY_IMPORT = {
     "model": {"errors", "storage", "compiled"},
     "evaluation.loss": {"data", "model"},
     "generation": BASE | {"tokenizer", "model"},
-    "training": BASE | {"tokenizer", "model", "data", "synthetic", "evaluation.loss", "generation", *RAY},
+    "evaluation.completion": BASE | {"tokenizer", "data", "generation", "check", "evaluation.measures"},
+    "training": BASE
+    | {"tokenizer", "model", "data", "synthetic", "generation", *RAY}
+    | {"evaluation.loss", "evaluation.completion"},
     "evaluation": BASE | {"tokenizer", "model", "data", "generation", "check"},
     "tuning": BASE | {"tokenizer", "model", "data", "evaluation", "generation", "training", *RAY},
     "doctor": BASE | {"tokenizer", "data", "synthetic", "evaluation", "cluster_file", *RAY},

@@ -28,6 +28,7 @@ from nanochat_tct.tracking.terminal import with_progress
 if TYPE_CHECKING:
     import numpy as np
 
+    from nanochat_tct.data.store import TokenStore
     from nanochat_tct.generation.completer import Completer
 
 NUM_SUGGESTIONS = 5
@@ -145,6 +146,18 @@ class ModelSuggester:
         return text.split("\n")[before.count("\n") : -1]
 
 
+def held_out_cuts(store: TokenStore, tokenizer: Tokenizer, count: int, seed: int) -> list[Cut]:
+    """Choose where to cut the validation documents of a store; see `choose_cuts`."""
+    documents = store.split("val").select(["repo", "source", "start", "length"]).to_pylist()
+
+    def value_of(index: int) -> Any:
+        start, length = documents[index]["start"], documents[index]["length"]
+        return tokenizer.decode_value(store.tokens[start : start + length].tolist())
+
+    repositories = [document["repo"] or document["source"] for document in documents]
+    return choose_cuts(repositories, value_of, count, seed)
+
+
 def choose_cuts(
     repositories: Sequence[str], value_of: Callable[[int], Any], count: int, seed: int
 ) -> list[Cut]:
@@ -161,9 +174,6 @@ def choose_cuts(
 
     Returns:
         Cuts of a workflow stand one after the other.
-
-    Raises:
-        UserError: there are none.
     """
     rng = random.Random(seed)
     waiting: dict[str, list[int]] = {}
@@ -186,8 +196,6 @@ def choose_cuts(
                     indices.append(index)
                     break
         turns = [indices for indices in turns if indices]
-    if not chosen:
-        raise UserError("there is no held-out workflow to complete: prepare with a smaller --train-split")
     return [texts[index].cut(line, repositories[index]) for index, line in sorted(chosen)]
 
 
@@ -282,11 +290,13 @@ def evaluate_completion(
     suggester: Suggester,
     cuts: Sequence[Cut],
     judge: Tokenizer,
+    with_blocks: bool = True,
 ) -> dict[str, Any]:
     """Compare what a suggester says at some cuts with what the authors wrote.
 
     Args:
         judge: the tokenizer whose language the documents are in.
+        with_blocks: have the rest of steps and jobs completed too.
 
     Returns:
         cuts, repositories: numbers; next_line, rest_of_step, rest_of_job: see `with_intervals`, and `cuts`; by_kind:
@@ -303,7 +313,7 @@ def evaluate_completion(
     ) -> None:
         compared.setdefault(name, []).append((cut.repository, compare(guesses, author, accepted)))
 
-    in_jobs = [cut for cut in cuts if cut.job is not None]
+    in_jobs = [cut for cut in cuts if with_blocks and cut.job is not None]
     for cut in with_progress(cuts, len(cuts), "completing line {} of {}"):
         guesses = suggester.next_lines(cut.before)
         accepted = begins_workflow(cut.before + guesses[0] + "\n", judge) if guesses else None

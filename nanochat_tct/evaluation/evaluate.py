@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from nanochat_tct.generation.completer import Completer
     from nanochat_tct.model.gpt import GPT
 
 
@@ -112,22 +111,6 @@ def problems_of(value: Any, tokenizer: Tokenizer) -> list[Problem]:
     return problems
 
 
-def complete_held_out(completer: Completer, store: TokenStore, count: int, seed: int) -> dict[str, Any]:
-    """How well a model completes the validation documents of a store; see `evaluate_completion`."""
-    from nanochat_tct.evaluation.completion import ModelSuggester, choose_cuts, evaluate_completion
-
-    tokenizer = completer.tokenizer
-    documents = store.split("val").select(["repo", "source", "start", "length"]).to_pylist()
-
-    def value_of(index: int) -> Any:
-        start, length = documents[index]["start"], documents[index]["length"]
-        return tokenizer.decode_value(store.tokens[start : start + length].tolist())
-
-    repositories = [document["repo"] or document["source"] for document in documents]
-    cuts = choose_cuts(repositories, value_of, count, seed)
-    return evaluate_completion(ModelSuggester(completer), cuts, tokenizer)
-
-
 def evaluate(config: EvaluateConfig) -> None:
     """Measure a checkpoint, and print the result."""
     store = TokenStore.open(config.data_dir)
@@ -135,6 +118,7 @@ def evaluate(config: EvaluateConfig) -> None:
     store.check_tokenizer(tokenizer)
     completer = None
     if config.completion:
+        from nanochat_tct.evaluation.completion import ModelSuggester, evaluate_completion, held_out_cuts
         from nanochat_tct.generation.completer import Completer
 
         completer = Completer.from_model(model, tokenizer)
@@ -155,7 +139,10 @@ def evaluate(config: EvaluateConfig) -> None:
             model, tokenizer, config.num_samples, config.sampling(), show_progress=True
         )
     if completer is not None:
-        result["completion"] = complete_held_out(completer, store, config.completion, config.seed)
+        cuts = held_out_cuts(store, completer.tokenizer, config.completion, config.seed)
+        if not cuts:
+            raise UserError("there is no held-out workflow to complete: prepare with a smaller --train-split")
+        result["completion"] = evaluate_completion(ModelSuggester(completer), cuts, completer.tokenizer)
     print(json.dumps(result) if config.json else as_text(result))
 
 

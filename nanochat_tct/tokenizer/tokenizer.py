@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
@@ -236,6 +238,21 @@ class Tokenizer:
         return TokenMatcher(self)
 
     @cached_property
+    def _sorted_expansions(self) -> list[tuple[str, int]]:
+        return sorted((text, token) for token, text in enumerate(self.expansions))
+
+    def tokens_along(self, beginning: str) -> list[int]:
+        """The tokens whose base tokens begin with some, or are the beginning of these."""
+        texts, behind = self._sorted_expansions, len(self.expansions)
+        ranges = [
+            (bisect_left(texts, (beginning[:length],)), bisect_left(texts, (beginning[:length], behind)))
+            for length in range(1, len(beginning))
+        ]
+        longest = beginning + chr(sys.maxunicode)
+        ranges.append((bisect_left(texts, (beginning,)), bisect_left(texts, (longest,))))
+        return [token for low, high in ranges for _, token in texts[low:high]]
+
+    @cached_property
     def stays_in_text(self) -> np.ndarray:
         """The tokens that do not go on behind the end of a text: bool (vocab_size,)."""
         return np.array([max(text[:-1], default="") <= "\xff" for text in self.expansions])
@@ -329,17 +346,10 @@ class TokenMatcher:
             mask &= self._tokenizer.stays_in_text
         if not self._expected:
             return mask
-        expansions = self._tokenizer.expansions
-        by_first: dict[str, list[str]] = {}
-        for expected in self._expected:
-            by_first.setdefault(expected[0], []).append(expected)
-        for token in np.flatnonzero(mask).tolist():
-            text = expansions[token]
-            mask[token] = any(
-                text.startswith(expected) or expected.startswith(text)
-                for expected in by_first.get(text[0], ())
-            )
-        return mask
+        fitting = np.zeros_like(mask)
+        for beginning in self._expected:
+            fitting[self._tokenizer.tokens_along(beginning)] = True
+        return mask & fitting
 
     def allows(self, token: int) -> bool:
         """Whether some valid document continues with this token."""

@@ -137,7 +137,7 @@ class TrainConfig:
     wandb_run_name: str | None = option(None, "W&B name; none: the run's")
     gpu_hourly_usd: float = option(3.0, "price of a GPU", unit="USD/hour", least=0)
     cpu_hourly_usd: float = option(0.0, "price of a worker without GPU", unit="USD/hour", least=0)
-    num_samples: int = option(1, "workflows to generate when done", least=0)
+    num_samples: int = option(1, "half-written workflows to complete when done", least=0)
 
     def __post_init__(self) -> None:
         refuse_absurd(self)

@@ -4,7 +4,7 @@
     config.yaml       all settings, which `train --config` reads
     metrics.parquet   a row for each log line (kind "train") and evaluation (kind "validation")
     loss.png          both as curves
-    samples/01.yml    workflows that the model wrote
+    samples/01.yml    held-out workflows that the model completed
 """
 
 import dataclasses
@@ -16,25 +16,32 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from nanochat_tct.config import write_yaml
+from nanochat_tct.data.store import TokenStore
 from nanochat_tct.documents import to_yaml
+from nanochat_tct.evaluation.completion import Cut, ModelSuggester, evaluate_completion, held_out_cuts
+from nanochat_tct.generation.completer import Completer
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import generate_tokens
+from nanochat_tct.generation.engine import continue_prompts
 from nanochat_tct.generation.generate import Sample, in_order
+from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.model import checkpoint, remote_run
+from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tracking.plot import plot
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import ResolvedConfig
 
 CONFIG, METRICS_TABLE, CURVE, SAMPLES = "config.yaml", "metrics.parquet", "loss.png", "samples"
-MAX_TOKENS = 512
-CANDIDATES = 8  # generated at the same time, which is as fast as a single one
+NUM_LINES = 60  # of held-out workflows, which the model guesses before and after training
+SHOWN_LINES = 15  # of a workflow that is shown completed, or as near to that as there is a cut
+NEW_TOKENS = 256  # of its completion
 
 
 def finish(run_dir: Path, config: ResolvedConfig) -> None:
-    """Print the result of a finished run and a few samples, and write the files of its folder."""
+    """Print the result of a finished run and completed workflows, and write the files of its folder."""
     print_result(run_dir, config)
-    write_run_folder(run_dir, config, print_samples(run_dir, config))
+    write_run_folder(run_dir, config, print_completions(run_dir, config))
     remote_run.push_notes(run_dir, config.run_place)
 
 
@@ -59,28 +66,51 @@ def _shown(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def print_samples(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
-    """Print and return `num_samples` workflows of the best checkpoint, preferably ones that the model itself ended."""
+def print_completions(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
+    """Print how many lines of held-out workflows the best checkpoint guesses, and `num_samples` that it completed.
+
+    Returns:
+        The completed workflows.
+    """
     if not config.num_samples:
         return []
     model, state = checkpoint.load_model(run_dir)
-    sampling = SamplingConfig(temperature=0.8, top_p=0.95, seed=config.seed, max_tokens=MAX_TOKENS)
-    num_candidates = max(config.num_samples, CANDIDATES)
-    ended: list[Sample] = []
-    cut_off: list[Sample] = []
     tokenizer = load_tokenizer(config.tokenizer, state["tokenizer"]["fingerprint"])
-    generated = generate_tokens(model, tokenizer, [], num_candidates, sampling)
-    for _, sample in in_order(tokenizer, generated):
-        (ended if sample.completed_by == "model" else cut_off).append(sample)
-        if len(ended) == config.num_samples:
-            break
-    samples = [*ended, *cut_off][: config.num_samples]
-    for sample in samples:
+    if not isinstance(tokenizer, Tokenizer):
+        print("no workflow is completed: the wheel's tokenizer cannot continue half-written ones")
+        return []
+    cuts = held_out_cuts(TokenStore.open(config.data_dir, verify=False), tokenizer, NUM_LINES, config.seed)
+    if not cuts:
+        return []
+    before, after = (_guessed(each, tokenizer, cuts) for each in (GPT(model.config, config.seed), model))
+    print(
+        f"next lines of {len(cuts)} half-written workflows: first guess right {before[0]:.0%} before, "
+        f"{after[0]:.0%} after; one of five guesses right {before[1]:.0%} before, {after[1]:.0%} after"
+    )
+    shown = sorted(cuts, key=lambda cut: abs(len(cut.before.splitlines()) - SHOWN_LINES))[
+        : config.num_samples
+    ]
+    prompts = [encode_prompt(cut.before, tokenizer) for cut in shown]
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    sampling = SamplingConfig(temperature=0.5, seed=config.seed, max_tokens=longest + NEW_TOKENS)
+    starts = [(prompt.tokens, prompt.endings) for prompt in prompts]
+    generated = continue_prompts(model, tokenizer, starts, sampling)
+    samples = [sample for _, sample in in_order(tokenizer, generated)]
+    for cut, prompt, sample in zip(shown, prompts, samples, strict=True):
         verdict = "valid" if sample.valid else f"not valid: {sample.problem}"
-        closed = "" if sample.completed_by == "model" else f", ended by the limit of {MAX_TOKENS}"
-        print(f"a generated workflow ({verdict}; {len(sample.tokens)} tokens{closed}):\n")
-        print(to_yaml(sample.value), flush=True)
+        length = len(sample.tokens) - len(prompt.tokens)
+        closed = "" if sample.completed_by == "model" else ", ended by the limit"
+        print(f"a half-written workflow:\n\n{cut.before}")
+        print(f"the model's completion ({verdict}; {length} tokens{closed}):\n")
+        print(to_yaml(sample.value).removeprefix(cut.before), flush=True)
     return samples
+
+
+def _guessed(model: GPT, tokenizer: Tokenizer, cuts: list[Cut]) -> list[float]:
+    """The shares of next lines that a model's best suggestion, and one of its five best, has right."""
+    suggester = ModelSuggester(Completer.from_model(model, tokenizer))
+    result = evaluate_completion(suggester, cuts, tokenizer, with_blocks=False)["next_line"]
+    return [result[name][0] for name in ("right", "among_five")]
 
 
 def write_run_folder(run_dir: Path, config: ResolvedConfig, samples: list[Sample]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,18 +15,23 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import run_folder
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.training.run_folder import print_samples, write_run_folder
+from nanochat_tct.training.run_folder import print_completions, write_run_folder
 from tests.support.workers import small_config, small_store, train_alone
 
 
-def test_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from matplotlib.image import imread
 
     # What has hardly learned anything goes on to the limit.
-    monkeypatch.setattr(run_folder, "MAX_TOKENS", 64)
+    monkeypatch.setattr(run_folder, "NEW_TOKENS", 64)
+    monkeypatch.setattr(run_folder, "NUM_LINES", 10)
     config = small_config(small_store(tmp_path / "store"), tmp_path, num_samples=2)
     run_dir = Path(train_alone(config)["run_dir"])
-    samples = print_samples(run_dir, config)
+    capsys.readouterr()
+    samples = print_completions(run_dir, config)
+    printed = capsys.readouterr().out
     write_run_folder(run_dir, config, samples)
 
     read = parse_arguments(TrainConfig, ["--config", str(run_dir / "config.yaml")], "train", "")
@@ -40,11 +46,18 @@ def test_the_folder_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for file, sample in zip(files, samples, strict=True):
         assert read_workflow(file.read_text(), "yaml") == sample.value
         load_tokenizer().encode(json.dumps(sample.value))  # valid
+    prompts = re.findall(
+        r"a half-written workflow:\n\n(.*?)\nthe model's completion \(valid; ", printed, re.S
+    )
+    assert len(prompts) == 2
+    for file, prompt in zip(files, prompts, strict=True):
+        assert prompt.count("\n") > 1 and file.read_text().startswith(prompt)
+        assert file.read_text().removeprefix(prompt) in printed
 
     # The run goes on: what the folder holds is of all its iters, and samples are not kept beside new ones.
     config = dataclasses.replace(config, max_iters=14, num_samples=1)
     train_alone(config)
-    write_run_folder(run_dir, config, print_samples(run_dir, config))
+    write_run_folder(run_dir, config, print_completions(run_dir, config))
     assert pyarrow.parquet.read_table(run_dir / "metrics.parquet")["iter"].to_pylist()[-1] == 14
     assert [file.name for file in (run_dir / "samples").iterdir()] == ["01.yml"]
     assert "max_iters: 14" in (run_dir / "config.yaml").read_text()
