@@ -18,7 +18,7 @@ BACKGROUND, FOREGROUND, PROMPT, DIM, ACCENT = "#101418", "#d8dee9", "#8fbc6a", "
 def color_of(line: str) -> str:
     if line.startswith("$ "):
         return PROMPT
-    if line.startswith(("eval ", "validation ", "checkpoint:", "a generated workflow")):
+    if line.startswith(("eval ", "validation ", "checkpoint:", "next lines", "a half-", "the model's")):
         return ACCENT
     return DIM if line.startswith("iter ") else FOREGROUND
 
