@@ -4,7 +4,8 @@
 
 The peers (see peers.py) work on compact JSON with a byte-level BPE of 8,192 tokens, trained here on the same documents.
 A mask is timed at every token up to the first that is refused. Their JSON Schema form takes keys in the order of the
-schema only; beside it llguidance has a grammar in which they stand in any order, and xgrammar its option for that.
+schema only; beside it, each has a grammar in its own language in which they stand in any order, and xgrammar its option
+for that.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 from benchmarks.held_out import read_documents
-from benchmarks.peers import AnyOrder, Llguidance, Peer, Xgrammar, byte_level_bpe, compact
+from benchmarks.peers import AnyOrder, Llguidance, Peer, Repeating, Xgrammar, byte_level_bpe, compact
 from nanochat_tct.generation.generate import generate_workflows, untrained
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.schema import workflow_schema
@@ -104,7 +105,7 @@ def main() -> None:
     bpe = byte_level_bpe(map(compact, documents))
     strict, lenient = Llguidance(bpe), Llguidance(bpe, lenient=True)
     fixed, free = Xgrammar(bpe), Xgrammar(bpe, any_order=True)
-    any_order = AnyOrder(schema).text
+    any_order, repeating = AnyOrder(schema).text, Repeating(schema).text
     for name, engine, compiled, note in (
         ("llguidance", strict, lambda: strict.compile_schema(schema), "keys in the schema's order"),
         ("llguidance", lenient, lambda: lenient.compile_schema(schema), "the same, lenient"),
@@ -116,6 +117,7 @@ def main() -> None:
         ),
         ("xgrammar", fixed, lambda: fixed.compile_schema(plain), "keys in the schema's order"),
         ("xgrammar", free, lambda: free.compile_schema(plain), "keys in any order, none required"),
+        ("xgrammar", fixed, lambda: fixed.compile_ebnf(repeating), "the same as its EBNF, keys may repeat"),
     ):
         attempt(name, partial(measure, name, engine, compiled, documents, note))
 

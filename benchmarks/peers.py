@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -123,6 +123,10 @@ class Xgrammar:
             any_order=self._any_order,
         )
 
+    def compile_ebnf(self, grammar: str) -> Any:
+        """The same for a grammar in xgrammar's own language."""
+        return self._compiler.compile_grammar(grammar)
+
     def walk(self, compiled: Any, value: Any) -> tuple[bool, list[float]]:
         """Whether a value is accepted, and the CPU seconds that each mask took."""
         matcher = self._library.GrammarMatcher(compiled)
@@ -150,13 +154,15 @@ class AnyOrder:
     an object differ only in the keys that they require.
     """
 
+    start, becomes = "start", ":"
+    basis = (r'STRING: /"([^"\\\x00-\x1f]|\\(["\\\/bfnrt]|u[0-9a-fA-F]{4}))*"/',)
+
     def __init__(self, schema: Any) -> None:
         self._schema = schema
         self._names: dict[str, str] = {}
         self._lines: list[str] = []
         start = self._rule(schema)
-        string = r'STRING: /"([^"\\\x00-\x1f]|\\(["\\\/bfnrt]|u[0-9a-fA-F]{4}))*"/'
-        self.text = "\n".join([f"start: {start}", string, *self._lines])
+        self.text = "\n".join([f"{self.start}{self.becomes} {start}", *self.basis, *self._lines])
 
     def _rule(self, schema: Any) -> str:
         """The name of a rule."""
@@ -168,12 +174,12 @@ class AnyOrder:
         key = compact(schema)
         if key not in self._names:
             name = self._names[key] = f"r{len(self._names)}"
-            self._lines.append(f"{name}: {self._body(schema, name)}")
+            self._lines.append(f"{name}{self.becomes} {self._body(schema, name)}")
         return self._names[key]
 
     def _body(self, schema: Any, name: str) -> str:
         if not isinstance(schema, dict):
-            return _scalar({} if schema else {"enum": []})
+            return self._scalar({} if schema else {"enum": []})
         if "allOf" in schema:  # one object, and conditions on its keys
             shape = next(part for part in schema["allOf"] if "properties" in part)
             conditions = [
@@ -191,7 +197,10 @@ class AnyOrder:
             return some if schema.get("minItems") else f'"[" "]" | {some}'
         if isinstance(schema.get("type"), list):
             return " | ".join(self._rule({**schema, "type": kind}) for kind in schema["type"])
-        return _scalar(schema)
+        return self._scalar(schema)
+
+    def _scalar(self, schema: dict[str, Any]) -> str:
+        return "%json " + compact({**schema, "x-guidance": {"whitespace_flexible": False, "lenient": True}})
 
     def _object(self, schema: dict[str, Any], name: str, conditions: list[str]) -> str:
         keys = list(schema.get("properties", {}))
@@ -224,6 +233,43 @@ class AnyOrder:
         return f'"{{" {name}f::0x0 "}}"'
 
 
+class Repeating(AnyOrder):
+    """The same as a grammar of xgrammar (EBNF), which cannot count: a key may stand twice, and none is required.
+
+    It has no difference of languages either, so that a key that the schema lists may also stand as one that it does
+    not list, with any value. Patterns of texts are left out.
+    """
+
+    start, becomes = "root", " ::="
+    basis = (
+        r'string ::= "\"" ([^"\\\x00-\x1f] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4}))* "\""',
+        r'number ::= "-"? ("0" | [1-9] [0-9]*) ("." [0-9]+)? ([eE] [+-]? [0-9]+)?',
+        r'any ::= string | number | "true" | "false" | "null" | "[" (any ("," any)*)? "]"'
+        r' | "{" (string ":" any ("," string ":" any)*)? "}"',
+    )
+    kinds: ClassVar = {"string": "string", "number": "number", "integer": "number", "null": '"null"'}
+
+    def _scalar(self, schema: dict[str, Any]) -> str:
+        if "enum" in schema or "const" in schema:
+            return " | ".join(json.dumps(compact(each)) for each in schema.get("enum", [schema.get("const")]))
+        if schema.get("type") == "boolean":
+            return '"true" | "false"'
+        return self.kinds.get(schema.get("type", ""), "any")
+
+    def _object(self, schema: dict[str, Any], name: str, conditions: list[str]) -> str:
+        members = [
+            f"{json.dumps(json.dumps(key) + ':')} {self._rule(value)}"
+            for key, value in schema.get("properties", {}).items()
+        ]
+        others = list(schema.get("patternProperties", {}).values())
+        if schema.get("additionalProperties", True) is not False:
+            others.append(schema.get("additionalProperties", True))
+        members += [f'string ":" {self._rule(value)}' for value in others]
+        self._lines.append(f"{name}m{self.becomes} {' | '.join(members)}")
+        some = f'"{{" {name}m ("," {name}m)* "}}"'
+        return some if schema.get("minProperties") else f'"{{" "}}" | {some}'
+
+
 CONDITIONS = ("required", "not", "oneOf", "anyOf", "dependencies")
 
 
@@ -241,7 +287,3 @@ def _condition(schema: dict[str, Any], keys: list[str]) -> str:
     for key, needed in schema.get("dependencies", {}).items():
         parts.append(f"or(bit_clear({keys.index(key)}),{_condition({'required': needed}, keys)})")
     return "and(" * len(parts) + "true" + "".join(f",{part})" for part in parts)
-
-
-def _scalar(schema: Any) -> str:
-    return "%json " + compact({**schema, "x-guidance": {"whitespace_flexible": False, "lenient": True}})
