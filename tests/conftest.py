@@ -54,6 +54,7 @@ SHARED = {
         "data/test_prepare",
         "test_doctor",
         "test_security",
+        "training/test_ray_metrics",
         "tuning/test_remote_sweep",
         "test_ray_session",
     ),

@@ -13,9 +13,11 @@ import torch
 from ray.train.torch import TorchConfig
 
 from nanochat_tct import ray_compat
+from nanochat_tct.tracking.tracker import QUALITY
 from nanochat_tct.training.config import ResolvedConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker, set_up_device
 from nanochat_tct.training.nodes import check_nodes
+from nanochat_tct.training.ray_metrics import RayGauges
 from nanochat_tct.training.ray_process import (
     handle_sigterm,
     preemption_reason,
@@ -52,12 +54,23 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return reasons[0] if reasons else preemption_reason(worker.rank, ray_compat.is_preempted())
 
     put = channel.put.remote
+    gauges = RayGauges(config.run_name)
+
+    def progress(metrics: dict[str, Any]) -> None:
+        put(metrics)
+        gauges.set(metrics)
+
+    def report(metrics: dict[str, Any]) -> None:
+        ray.train.report(metrics)
+        if worker.is_first:
+            gauges.set({QUALITY: metrics[QUALITY]})  # the loss among its metrics is that of validation
+
     try:
         check_nodes(config.data_dir, worker)
         reporter = Reporter(
             say=put,
-            report=ray.train.report,
-            progress=put,
+            report=report,
+            progress=progress,
             stop_reason=stop_reason,
             is_restart=worker.is_first and ray.get(channel.count_start.remote()) > 0,
         )

@@ -1,0 +1,34 @@
+"""Metrics of runs as gauges of Ray, which its Prometheus endpoint serves on every node."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.util.metrics import Gauge
+
+PREFIX = "nanochat_tct_"
+# Names as in metrics.jsonl, with what they are. Ray's own prefix, `ray_`, comes before ours.
+DESCRIPTIONS = {
+    "iter": "optimizer steps done",
+    "loss": "training loss in nats a token",
+    "lr": "learning rate",
+    "grad_norm": "norm of the gradient before clipping",
+    "tokens_per_second": "training tokens a second over all workers",
+    "mfu": "share of the machines' peak FLOPs that the model uses",
+    "cost_usd": "US dollars that the run has cost",
+    "bits_per_byte": "bits per byte of the validation split",
+}
+
+
+class RayGauges:
+    """Gauges with one tag, the name of a run."""
+
+    def __init__(self, run: str, descriptions: Mapping[str, str] = DESCRIPTIONS) -> None:
+        self._gauges = {name: Gauge(PREFIX + name, text, ("run",)) for name, text in descriptions.items()}
+        for gauge in self._gauges.values():
+            gauge.set_default_tags({"run": run})
+
+    def set(self, metrics: Mapping[str, Any]) -> None:
+        """Show those metrics that have a gauge and a value."""
+        for name, gauge in self._gauges.items():
+            if metrics.get(name) is not None:
+                gauge.set(float(metrics[name]))
