@@ -4,49 +4,44 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nanochat_tct.tuning.amounts import rounded_up
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import Terms
 from nanochat_tct.tuning.records import Plan
-from nanochat_tct.tuning.space import Size
 
 FORWARD = 1 / 3  # of the FLOPs of an iter: evaluation has no backward pass
 EVALUATIONS = 3  # of a trial: before, half-way, at the end
 FINAL_EVALUATIONS = 6  # of a final run, the one before included
 MIN_ITERS = 20  # of a trial: with fewer there is nothing to compare
-# Follow-ups keep this share of the sweep's money where first trials would have too few iters.
-LEAST_FOLLOW_UPS = 0.4
-EVALUATION_SHARE = (
-    0.1  # of a trial's money for its evaluations, which buys some windows of the validation split,
-)
-LEAST_WINDOWS = 64  # at least so many even where they cost more than that share,
-LARGEST_EVALUATION_SHARE = 0.25  # but not more than this one
+LEAST_FOLLOW_UPS = 0.4  # of the sweep's money for follow-ups, where first trials would have too few iters
+# A trial is measured on as many validation windows as the first share of its money buys, but on at least LEAST_WINDOWS
+# unless those would take more than the second share.
+EVALUATION_SHARE, LARGEST_EVALUATION_SHARE = 0.1, 0.25
+LEAST_WINDOWS = 64
 WHOLE_SPLIT_SHARE = (
-    0.05  # of the final run's money, at most, to measure its model on the whole validation split
+    0.05  # of the final run's money at most, to measure its model on the whole validation split
 )
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Of the pieces of a run of one size; in quanta, or in seconds."""
+    """Prices of the parts of a run of one size, in quanta or in seconds."""
 
-    start_up: float  # until a worker that is there begins
+    start_up: float  # of a worker that exists, until it begins
     warm_up: float
     iter: float
     window: float  # of evaluation
     checkpoint: float
 
     def of(self, iters: int, windows: int, evaluations: int = EVALUATIONS) -> float:
-        """A whole run, with a checkpoint for each evaluation and one besides.
+        """Price of a whole run, with a checkpoint for each evaluation and one more.
 
         Args:
-            windows: of all its evaluations together.
+            windows: of each evaluation.
         """
         once = self.start_up + self.warm_up + (evaluations + 1) * self.checkpoint
-        return once + iters * self.iter + windows * self.window
+        return once + iters * self.iter + evaluations * windows * self.window
 
     def iters(self, money: float, windows: int, evaluations: int = EVALUATIONS) -> int:
-        """How many iters a run can have for `money`; 0 when it does not even buy the rest."""
+        """Iters of a run that costs `money`; 0 where that does not even buy the rest."""
         return max(0, math.floor((money - self.of(0, windows, evaluations)) / self.iter))
 
     def scaled(self, factor: float) -> "Prices":
@@ -54,19 +49,22 @@ class Prices:
         return Prices(*(factor * value for value in vars(self).values()))
 
 
-def prices_in_flops(size: Size, global_batch: int, warm_up_rows: int) -> Prices:
-    """Quanta where the budget is in FLOPs: exact, and known before anything runs."""
-    row = size.row_flops
+def prices_in_flops(row: int, global_batch: int, warm_up_rows: int) -> Prices:
+    """Prices where the budget is in FLOPs: exact, and available before anything runs.
+
+    Args:
+        row: FLOPs of forward and backward pass over one window.
+    """
     return Prices(0, warm_up_rows * row, global_batch * row, math.ceil(row * FORWARD), 0)
 
 
 def seconds_of(marks: Sequence[tuple[str, float]], end: float, began: float, windows: int) -> Prices:
-    """Prices in seconds from a run's charges.
+    """Prices in seconds, measured from a run's charges.
 
     Args:
-        marks: (kind, seconds since 1970) of each, in order: a piece lasts until the next one.
-        end: of the last piece.
-        began: when its worker was given the trial.
+        marks: (kind, seconds since 1970) of each, in order: each lasts until the next one.
+        end: of the last one.
+        began: when the worker was given the trial.
         windows: of one evaluation.
     """
     lasted: dict[str, list[float]] = {}
@@ -79,47 +77,35 @@ def seconds_of(marks: Sequence[tuple[str, float]], end: float, began: float, win
         values = sorted(seconds[1 if len(seconds) > 2 else 0 :])
         return values[len(values) // 2]
 
-    return Prices(
-        start_up=marks[0][1] - began,
-        warm_up=typical("warm_up"),
-        iter=typical("train"),
-        window=typical("evaluation") / windows,
-        checkpoint=typical("checkpoint"),
-    )
+    window = typical("evaluation") / windows
+    return Prices(marks[0][1] - began, typical("warm_up"), typical("train"), window, typical("checkpoint"))
 
 
 def make_plan(
-    config: SweepConfig,
-    terms: Terms,
-    prices: Mapping[str, Prices],
-    spent: int,
-    global_batch: int,
-    validation_windows: int,
+    config: SweepConfig, left: float, prices: Mapping[str, Prices], global_batch: int, validation_windows: int
 ) -> Plan:
     """Divide the sweep's money, which is no less than `least_budget`.
 
     Args:
+        left: quanta of the sweep's share after its probes.
         prices: in quanta, by size.
-        spent: quanta, on probes.
     """
-    number = len(prices) * config.trials_of_a_size
-    money = money_of_a_trial(config, config.sweep_share * terms.capacity - spent, number, prices.values())
+    money = money_of_a_trial(config, left, len(prices) * config.trials_of_a_size, prices.values())
 
     def eval_iters_for(money: float, price: Prices) -> int:
         return math.floor(money / (EVALUATIONS * price.window * global_batch))
 
     dearest = max(prices.values(), key=lambda price: price.window)
-    least_windows = min(
-        math.ceil(LEAST_WINDOWS / global_batch), eval_iters_for(LARGEST_EVALUATION_SHARE * money, dearest)
-    )
-    eval_iters = max(least_windows, eval_iters_for(EVALUATION_SHARE * money, dearest))
-    # What the shortest of trials leaves.
+    least = math.ceil(LEAST_WINDOWS / global_batch)
+    least = min(least, eval_iters_for(LARGEST_EVALUATION_SHARE * money, dearest))
+    wanted = max(least, eval_iters_for(EVALUATION_SHARE * money, dearest))
+    # At most what a trial of MIN_ITERS leaves, whatever its size.
     most = min(eval_iters_for(money - price.of(MIN_ITERS, 0), price) for price in prices.values())
-    eval_iters = max(1, min(eval_iters, most))
+    eval_iters = max(1, min(wanted, most))
     windows, whole_windows = eval_iters * global_batch, validation_windows
     if windows >= validation_windows:
         eval_iters, windows, whole_windows = 0, validation_windows, 0
-    iters = {name: price.iters(money, EVALUATIONS * windows) for name, price in prices.items()}
+    iters = {name: price.iters(money, windows) for name, price in prices.items()}
     return Plan(money, iters, eval_iters, windows, whole_windows)
 
 
@@ -132,8 +118,13 @@ def money_of_a_trial(config: SweepConfig, left: float, number: int, prices: Iter
         prices: of the sizes.
     """
     least = max(price.of(MIN_ITERS, 0) for price in prices) / (1 - LARGEST_EVALUATION_SHARE)
-    most = left * (1 - min(config.follow_up_share, LEAST_FOLLOW_UPS)) / number
+    most = left * largest_share_of_first_trials(config) / number
     return min(most, max(least, left * (1 - config.follow_up_share) / number))
+
+
+def largest_share_of_first_trials(config: SweepConfig) -> float:
+    """Share of the sweep's money that first trials may take; follow-ups get the rest."""
+    return 1 - min(config.follow_up_share, LEAST_FOLLOW_UPS)
 
 
 def least_budget(
@@ -152,33 +143,14 @@ def least_budget(
         windows: of an evaluation, at least.
         gone: quanta of the sweep's share that probes and earlier trials take.
     """
-    a_trial = max(price.of(MIN_ITERS, EVALUATIONS * windows) for price in trials)
-    a_final = max(price.of(MIN_ITERS, FINAL_EVALUATIONS * windows, FINAL_EVALUATIONS) for price in finals)
-    sweep = number * a_trial / (1 - min(config.follow_up_share, LEAST_FOLLOW_UPS)) + gone
+    a_trial = max(price.of(MIN_ITERS, windows) for price in trials)
+    a_final = max(price.of(MIN_ITERS, windows, FINAL_EVALUATIONS) for price in finals)
+    sweep = number * a_trial / largest_share_of_first_trials(config) + gone
     return max(sweep / config.sweep_share, a_final / (1 - config.sweep_share))
 
 
-def too_small(terms: Terms, least: float, number: int, probes: int, spent: int) -> str:
-    """The message for a budget that does not buy the least.
-
-    Args:
-        least: quanta.
-        number: of first trials.
-        probes: that are still to come.
-        spent: quanta, so far.
-    """
-    what = f"{number} trials of {MIN_ITERS} iters and a final run" if number else "a final run"
-    if probes:
-        what = f"{probes} probes, {what}"
-    before = f", with the {terms.amount(spent):.3g} that is spent," if spent else ""
-    return (
-        f"{terms.flag} is too small: {what} take{before} {rounded_up(terms, least)} at least; raise it, or take fewer "
-        "or smaller --sizes, or less of --num-rates and --vary"
-    )
-
-
 def final_windows(prices: Prices, money: float, plan: Plan) -> int:
-    """Windows that the model of a final run for `money` quanta is measured on at its end; 0: those of the trials."""
+    """Windows that a final run for `money` quanta is measured on at its end; 0: those of the trials."""
     affordable = WHOLE_SPLIT_SHARE * money
     if affordable >= plan.whole_windows * prices.window:
         return plan.whole_windows
@@ -187,9 +159,9 @@ def final_windows(prices: Prices, money: float, plan: Plan) -> int:
 
 
 def final_iters(prices: Prices, money: float, plan: Plan) -> int:
-    """How long a final run `money` quanta buy."""
+    """Iters of a final run that costs `money` quanta."""
     measuring = final_windows(prices, money, plan) * prices.window
-    return prices.iters(money - measuring, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS)
+    return prices.iters(money - measuring, plan.windows, FINAL_EVALUATIONS)
 
 
 def affordable_eval_iters(max_iters: int, global_batch: int, validation_windows: int, least: int) -> int:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tuning.amounts import money, of_budget, unit_name
-from nanochat_tct.tuning.budget import EVALUATIONS, FINAL_EVALUATIONS, final_iters, final_windows
+from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, final_iters, final_windows
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.records import Choice, Duration, Plan
 from nanochat_tct.tuning.scheduler import TOKENS_PER_PARAMETER, Scheduler, spread
@@ -40,7 +40,7 @@ def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
     """The forecast of a sweep whose sizes are probed: with starts, evaluations and checkpoints."""
     config, terms, spent = sweep.config, sweep.ledger.terms, sweep.spent_on("probe", "idle")
     seconds = {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None}
-    windows, number = EVALUATIONS * plan.windows, config.trials_of_a_size
+    windows, number = plan.windows, config.trials_of_a_size
     rows = [ForecastRow("probes (done)", len(sweep.sizes), 0, 0.0, spent)]
     trials = number * len(plan.iters)
     rounds = math.ceil(trials / sweep.slots) / trials  # the last one may not be full
@@ -65,7 +65,7 @@ def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
         price = sweep.prices(name, takes_all=True)
         iters, measured = final_iters(price, rest, plan), final_windows(price, rest, plan)
         once = seconds[name].of(0, 0, FINAL_EVALUATIONS)
-        work = seconds[name].of(iters, FINAL_EVALUATIONS * plan.windows, FINAL_EVALUATIONS) - once
+        work = seconds[name].of(iters, plan.windows, FINAL_EVALUATIONS) - once
         run, measuring = once + work / full_speed, measured * seconds[name].window
         final_seconds[name] = run + measuring
         cost = measured * price.window

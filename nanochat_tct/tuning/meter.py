@@ -17,7 +17,7 @@ from typing import Any, Self, TextIO
 
 from nanochat_tct.errors import StorageError
 from nanochat_tct.training.config import ResolvedConfig
-from nanochat_tct.tuning.budget import EVALUATIONS, Prices
+from nanochat_tct.tuning.budget import Prices
 from nanochat_tct.tuning.ledger import MICRO, START_UP, Account, Ledger
 
 WORK_DIR = "work"
@@ -225,7 +225,7 @@ class WorkerMeter:
             return False
         each = max(self.prices.iter, self.measured_iter() or 0.0)
         needed = math.ceil(REPAIR * (self.iters_left * each + self.margin()))
-        forecast = self.prices.of(account.settings["iters"], EVALUATIONS * account.settings["windows"])
+        forecast = self.prices.of(account.settings["iters"], account.settings["windows"])
         if account.charged + needed > MOST_EXTENDED * forecast:
             return False
         return self.ledger.top_up(self.trial, needed) >= needed

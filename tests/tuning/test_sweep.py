@@ -112,8 +112,8 @@ def test_a_final_run_on_more_workers_can_pay_for_its_last_iter(tmp_path: Path) -
     assert rows > warm_up_rows(sweep.base, sweep.base.num_workers, config.global_batch)
     prices, plan = Prices(**final.settings["prices"]), sweep.make_plan()
     assert prices.warm_up == rows * sweep.sizes[final.settings["size"]].row_flops
-    evaluations = FINAL_EVALUATIONS * plan.windows
-    cost = prices.of(config.max_iters, evaluations, FINAL_EVALUATIONS) + plan.whole_windows * prices.window
+    cost = prices.of(config.max_iters, plan.windows, FINAL_EVALUATIONS)
+    cost += plan.whole_windows * prices.window
     assert cost <= final.reserve < cost + prices.iter
 
 
