@@ -3,10 +3,15 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.records import Plan
+from nanochat_tct.tuning.records import Plan, Unit
 
+if TYPE_CHECKING:
+    from nanochat_tct.tuning.config import SweepConfig
+
+MICRO = 1_000_000  # microseconds in a second
+AHEAD = 0.005  # of the budget: how far a copy may lag, and the most that the loss of a machine costs
 FORWARD = 1 / 3  # of the FLOPs of an iter: evaluation has no backward pass
 EVALUATIONS = 3  # of a trial: before, half-way, at the end
 FINAL_EVALUATIONS = 6  # of a final run, the one before included
@@ -19,6 +24,96 @@ LEAST_WINDOWS = 64
 WHOLE_SPLIT_SHARE = (
     0.05  # of the final run's money at most, to measure its model on the whole validation split
 )
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The budget of a sweep and its subject; the first line of the file, and again where the sweep is continued."""
+
+    unit: Unit
+    budget: float  # in that unit
+    hourly_usd: float | None  # price of a worker (a GPU, or a process without GPU); needed for usd
+    sweep: dict[str, Any]  # settings that make it this sweep and no other
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether quanta are worker-microseconds; otherwise they are FLOPs."""
+        return self.unit != "flops"
+
+    @property
+    def flag(self) -> str:
+        """The budget as the command line has it."""
+        return f"--budget-{self.unit.replace('_', '-')} {self.budget:g}"
+
+    @property
+    def capacity(self) -> int:
+        """The budget in quanta."""
+        return self.quanta(self.budget)
+
+    @property
+    def ahead(self) -> int:
+        """Quanta by which a copy of the ledger may lag."""
+        return int(self.capacity * AHEAD)
+
+    def quanta(self, amount: float) -> int:
+        """An amount of the budget's unit as quanta, rounded down."""
+        if not self.is_timed:
+            return int(amount)
+        hours = amount / self.hourly_usd if self.unit == "usd" and self.hourly_usd else amount
+        return int(hours * 3600 * MICRO)
+
+    def amount(self, quanta: int) -> float:
+        """Quanta in the budget's unit."""
+        if not self.is_timed:
+            return float(quanta)
+        return self.usd(quanta) if self.unit == "usd" and self.hourly_usd else quanta / MICRO / 3600
+
+    def usd(self, worker_microseconds: int) -> float:
+        """Dollars of time; 0 without a price."""
+        return worker_microseconds / MICRO / 3600 * (self.hourly_usd or 0.0)
+
+
+def unit_name(unit: Unit, use_gpu: bool) -> str:
+    """The budget's unit, as people write it; without GPUs there are no hours of GPUs."""
+    return {"usd": "dollars", "flops": "FLOPs"}.get(unit) or ("GPU-hours" if use_gpu else "worker-hours")
+
+
+def show_amount(value: float, unit: Unit, use_gpu: bool) -> str:
+    """An amount of the budget's unit, with the unit's name."""
+    if unit == "usd":
+        return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.2g}"
+    return f"{value:.3g} {unit_name(unit, use_gpu)}"
+
+
+def money(terms: Terms, quanta: float) -> str:
+    """Quanta, briefly, as for a column of a table."""
+    amount = terms.amount(int(quanta))
+    if terms.unit == "usd":
+        return f"${amount:.2f}" if terms.budget >= 10 else f"${amount:.4f}"
+    if terms.unit == "gpu_hours":
+        return f"{amount:.2f} h" if terms.budget >= 1 else f"{amount:.3g} h"
+    return f"{amount:.3g}"
+
+
+def of_budget(terms: Terms, quanta: int) -> str:
+    """Quanta beside the budget, as in `1.7e+10 of 2e+12 FLOPs (0.8%)`."""
+    unit = "" if terms.is_timed else " FLOPs"
+    return f"{money(terms, quanta)} of {money(terms, terms.capacity)}{unit} ({quanta / terms.capacity:.1%})"
+
+
+def rounded_up(terms: Terms, quanta: float) -> str:
+    """The least budget with two digits that has as many quanta."""
+    amount = terms.amount(math.ceil(quanta))
+    digit = 10 ** (math.floor(math.log10(amount)) - 1)
+    return f"{math.ceil(amount / digit) * digit:.3g}"
+
+
+def count(number: float) -> str:
+    """1234567 as 1.23M; small numbers as they are, with three digits."""
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size * 0.9995:
+            return f"{number / size:.3g}{letter}" if number < 1e15 else f"{number:.2e}"
+    return f"{number:.3g}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +177,11 @@ def seconds_of(marks: Sequence[tuple[str, float]], end: float, began: float, win
 
 
 def make_plan(
-    config: SweepConfig, left: float, prices: Mapping[str, Prices], global_batch: int, validation_windows: int
+    config: "SweepConfig",
+    left: float,
+    prices: Mapping[str, Prices],
+    global_batch: int,
+    validation_windows: int,
 ) -> Plan:
     """Divide the sweep's money, which is no less than `least_budget`.
 
@@ -109,7 +208,7 @@ def make_plan(
     return Plan(money, iters, eval_iters, windows, whole_windows)
 
 
-def money_of_a_trial(config: SweepConfig, left: float, number: int, prices: Iterable[Prices]) -> float:
+def money_of_a_trial(config: "SweepConfig", left: float, number: int, prices: Iterable[Prices]) -> float:
     """Quanta of each first trial: what the follow-ups leave, or more where that buys too few iters.
 
     Args:
@@ -122,13 +221,13 @@ def money_of_a_trial(config: SweepConfig, left: float, number: int, prices: Iter
     return min(most, max(least, left * (1 - config.follow_up_share) / number))
 
 
-def largest_share_of_first_trials(config: SweepConfig) -> float:
+def largest_share_of_first_trials(config: "SweepConfig") -> float:
     """Share of the sweep's money that first trials may take; follow-ups get the rest."""
     return 1 - min(config.follow_up_share, LEAST_FOLLOW_UPS)
 
 
 def least_budget(
-    config: SweepConfig,
+    config: "SweepConfig",
     number: int,
     trials: Iterable[Prices],
     finals: Iterable[Prices],

@@ -9,10 +9,17 @@ from nanochat_tct.config import convert, option, passed_on, settings_of, suggest
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.tuning.ledger import Terms
+from nanochat_tct.tuning.budget import Terms
 from nanochat_tct.tuning.records import VARIABLE, Unit
-from nanochat_tct.tuning.space import COMPOSED, settings_for
-from nanochat_tct.tuning.values import Range, Values, grid_values, middle_values, read_range
+from nanochat_tct.tuning.space import (
+    COMPOSED,
+    Range,
+    Values,
+    grid_values,
+    middle_values,
+    read_range,
+    settings_for,
+)
 
 LARGEST_BUDGET = 1e30  # FLOPs; what all computers of the world do in years
 MOST_HOURS = 1e9

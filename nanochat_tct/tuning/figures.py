@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nanochat_tct.tuning.amounts import count, show_amount, unit_name
+from nanochat_tct.tuning.budget import count, show_amount, unit_name
 from nanochat_tct.tuning.fit import Fit, SizeFit
 from nanochat_tct.tuning.records import Entry, Outcome, Point, Trial, cost
 

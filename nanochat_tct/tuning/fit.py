@@ -30,7 +30,7 @@ import numpy as np
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.posterior import sample_posterior
 from nanochat_tct.tuning.records import VARIABLE, Interval, Trial, show_value
-from nanochat_tct.tuning.values import Range
+from nanochat_tct.tuning.space import Range
 
 # Priors: middle and standard deviation; those of factors are of their logarithm.
 PARAMETER_EXPONENT = (0.34, 0.3)  # Hoffmann et al. 2022; Besiroglu et al. 2024 find 0.35

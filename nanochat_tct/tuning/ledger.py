@@ -39,16 +39,15 @@ from typing import Any, TypeVar
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.storage.files import PARTIAL, partial_path, write_atomic
 from nanochat_tct.storage.object_storage import RemoteFolder, absolute, is_remote, local_path, shown
-from nanochat_tct.tuning.records import LEDGER, Entry, Interrupted, Note, Purpose, Unit, read_notes
+from nanochat_tct.tuning.budget import MICRO, Terms
+from nanochat_tct.tuning.records import LEDGER, Entry, Interrupted, Note, Purpose, read_notes
 
-MICRO = 1_000_000  # microseconds in a second
 SYNC_SECONDS = 1.0  # a power cut loses no more than this; a killed process loses nothing
 IDLE = ""  # the account of workers that are reserved and have no trial
 LOST = "lost"  # kind of work that a lost ledger may have charged
 START_UP = "start_up"  # kind of work: none yet
 IDLE_TIME = "idle"  # kind of time in which a worker has no trial
 FINAL_FLOOR = 0.8  # of what is planned for the final run: trials that must repeat work may take the rest
-AHEAD = 0.005  # of the budget: how far a copy may lag, and the most that the loss of a machine costs
 KEEPER = "ledger.keeper"  # beside the copy: who may renew it
 MAX_LEDGER_BYTES = 1 << 30
 AnyNote = TypeVar("AnyNote", bound=Note)
@@ -56,53 +55,6 @@ AnyNote = TypeVar("AnyNote", bound=Note)
 
 class OverBudget(Exception):
     """The reserve, or what is free, does not cover the request."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The budget of a sweep and its subject; the first line of the file, and again where the sweep is continued."""
-
-    unit: Unit
-    budget: float  # in that unit
-    hourly_usd: float | None  # price of a worker (a GPU, or a process without GPU); needed for usd
-    sweep: dict[str, Any]  # settings that make it this sweep and no other
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether quanta are worker-microseconds; otherwise they are FLOPs."""
-        return self.unit != "flops"
-
-    @property
-    def flag(self) -> str:
-        """The budget as the command line has it."""
-        return f"--budget-{self.unit.replace('_', '-')} {self.budget:g}"
-
-    @property
-    def capacity(self) -> int:
-        """The budget in quanta."""
-        return self.quanta(self.budget)
-
-    @property
-    def ahead(self) -> int:
-        """Quanta by which a copy of the ledger may lag."""
-        return int(self.capacity * AHEAD)
-
-    def quanta(self, amount: float) -> int:
-        """An amount of the budget's unit as quanta, rounded down."""
-        if not self.is_timed:
-            return int(amount)
-        hours = amount / self.hourly_usd if self.unit == "usd" and self.hourly_usd else amount
-        return int(hours * 3600 * MICRO)
-
-    def amount(self, quanta: int) -> float:
-        """Quanta in the budget's unit."""
-        if not self.is_timed:
-            return float(quanta)
-        return self.usd(quanta) if self.unit == "usd" and self.hourly_usd else quanta / MICRO / 3600
-
-    def usd(self, worker_microseconds: int) -> float:
-        """Dollars of time; 0 without a price."""
-        return worker_microseconds / MICRO / 3600 * (self.hourly_usd or 0.0)
 
 
 @dataclass

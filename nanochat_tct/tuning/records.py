@@ -1,13 +1,8 @@
 """What a sweep keeps and leaves, as frozen records: trials, charges, outcome, and the notes in its ledger."""
 
-import dataclasses
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
-
-from nanochat_tct.storage.files import replacing
+from typing import Any, Literal, NamedTuple
 
 Unit = Literal["usd", "gpu_hours", "flops"]
 Purpose = Literal["probe", "sweep", "final", "idle"]
@@ -132,39 +127,6 @@ class Outcome:
     trial_share: float | None = None  # of the validation split that trials are measured on
     final_tokens: dict[str, int] = field(default_factory=dict)  # size -> length of a final run, at equal cost
     use_gpu: bool = True  # a worker is a GPU, not a process
-
-
-# ----------------------------------------------------------------------------- tables of rows
-
-Row = TypeVar("Row", Trial, Entry, Point)
-
-
-def write_rows(rows: Iterable[Row], path: Path, kind: type[Row]) -> None:
-    """Write a table as Parquet."""
-    import pyarrow as pa  # here, as `tune --help` needs none of it
-    import pyarrow.parquet
-
-    hints = get_type_hints(kind)
-    schema = pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in hints.items()])
-    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
-    with replacing(path, sync=False) as partial:
-        pyarrow.parquet.write_table(table, partial)
-
-
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a table; none where the file is missing."""
-    import pyarrow.parquet
-
-    return [kind(**row) for row in pyarrow.parquet.read_table(path).to_pylist()] if path.is_file() else []
-
-
-def _arrow_type(hint: Any) -> Any:
-    import pyarrow as pa
-
-    if get_origin(hint) is Literal:
-        return pa.string()
-    kind = next(item for item in (get_args(hint) or (hint,)) if item is not type(None))
-    return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]
 
 
 def show_value(value: Any) -> str:

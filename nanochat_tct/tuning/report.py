@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
-from nanochat_tct.tuning.amounts import show_amount
+from nanochat_tct.tuning.budget import show_amount
 from nanochat_tct.tuning.fit import Fit, fit_trials, on_whole_split
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.records import (

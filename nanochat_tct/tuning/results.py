@@ -18,11 +18,12 @@ A sweep whose `--output` is in object storage works in a folder of the head. The
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from nanochat_tct.storage.files import write_atomic
+from nanochat_tct.storage.files import replacing, write_atomic
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote
 from nanochat_tct.tuning.ledger import Account, Ledger
 from nanochat_tct.tuning.records import (
@@ -41,8 +42,6 @@ from nanochat_tct.tuning.records import (
     Plan,
     Point,
     Trial,
-    read_rows,
-    write_rows,
 )
 
 UPLOADED = re.compile(rf"{TRIALS}|{ENTRIES}|{CURVES}|{OUTCOME}|{BEST}|{REPORT_DIR}/[^/]+")
@@ -85,6 +84,39 @@ class Results:
         write_atomic(
             folder / OUTCOME, json.dumps(dataclasses.asdict(self.outcome), indent=2) + "\n", sync=False
         )
+
+
+# ----------------------------------------------------------------------------- tables of rows
+
+Row = TypeVar("Row", Trial, Entry, Point)
+
+
+def write_rows(rows: Iterable[Row], path: Path, kind: type[Row]) -> None:
+    """Write a table as Parquet."""
+    import pyarrow as pa  # here, as `tune --help` needs none of it
+    import pyarrow.parquet
+
+    hints = get_type_hints(kind)
+    schema = pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in hints.items()])
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
+    with replacing(path, sync=False) as partial:
+        pyarrow.parquet.write_table(table, partial)
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a table; none where the file is missing."""
+    import pyarrow.parquet
+
+    return [kind(**row) for row in pyarrow.parquet.read_table(path).to_pylist()] if path.is_file() else []
+
+
+def _arrow_type(hint: Any) -> Any:
+    import pyarrow as pa
+
+    if get_origin(hint) is Literal:
+        return pa.string()
+    kind = next(item for item in (get_args(hint) or (hint,)) if item is not type(None))
+    return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]
 
 
 def upload_results(folder: Path, output: str) -> None:

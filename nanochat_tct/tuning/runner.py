@@ -5,26 +5,23 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.storage.object_storage import is_remote
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.nodes import software
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.tuning.amounts import money, of_budget
-from nanochat_tct.tuning.forecast import show_forecast
-from nanochat_tct.tuning.ledger import IDLE_TIME, MICRO, START_UP, Ledger
+from nanochat_tct.tuning.budget import MICRO, money, of_budget
+from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.ledger_server import serve
-from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, Repeating, tick_seconds
+from nanochat_tct.tuning.meter import INTERRUPTED, IdleMeter
 from nanochat_tct.tuning.records import Head, Interrupted, Slots
 from nanochat_tct.tuning.scheduler import START_SECONDS, Scheduler
-from nanochat_tct.tuning.table import LiveTable
+from nanochat_tct.tuning.table import LiveTable, show_forecast
 from nanochat_tct.tuning.trial import Losers, covers_rest, work
 
 if TYPE_CHECKING:
@@ -144,57 +141,3 @@ def interruptible(ledger: Ledger) -> StopSignals:
         )
 
     return StopSignals(stop)
-
-
-class IdleMeter(Repeating):
-    """A thread that charges the time of workers that are reserved for the sweep while no trial is charged for them.
-
-    It prints a line when that has cost so much that the final run comes next. Where even then nothing works for long,
-    `error` says so.
-    """
-
-    def __init__(self, sweep: Scheduler, starting: Callable[[], int] = lambda: 0) -> None:
-        """Args:
-        starting: how many workers have not started.
-        """
-        super().__init__(tick_seconds(sweep.ledger))
-        self.sweep, self.ledger, self.starting = sweep, sweep.ledger, starting
-        self.workers = sweep.slots * sweep.base.num_workers
-        self.since = time.time()
-        self.error: UserError | None = None
-        self.is_reported = sweep.is_idle_too_long
-        self.waited = 0  # quanta, since a worker was last charged for
-
-    def __enter__(self) -> Self:
-        return super().__enter__() if self.ledger.terms.is_timed else self
-
-    def act(self) -> None:
-        """Charge what was idle since the last time, and apply the limits."""
-        now, ledger, terms = time.time(), self.ledger, self.ledger.terms
-        ledger.refresh()
-        busy = 0
-        for account in ledger.accounts.values():
-            if account.is_open and account.charged_until >= now:
-                busy += self.workers if account.purpose == "final" else account.workers
-        idle, seconds = max(0, self.workers - busy), now - self.since
-        starting = min(idle, self.starting())
-        try:
-            ledger.charge_idle(starting * seconds, START_UP)
-            ledger.charge_idle((idle - starting) * seconds, IDLE_TIME)
-            self.since = now
-        except StorageError as error:  # trials find the same, and end the sweep
-            print(f"{error}; trying again", file=sys.stderr)
-        self.waited = 0 if busy else self.waited + round(idle * seconds * MICRO)
-        if self.sweep.is_idle_too_long and not self.is_reported:
-            self.is_reported = True
-            print(
-                f"idle workers have cost {money(terms, ledger.idle)}, more than {IDLE_SHARE:.0%} of the budget: "
-                "no more trials are begun, the final run gets what is left",
-                file=sys.stderr,
-            )
-        if self.waited > IDLE_SHARE * terms.capacity and self.error is None:
-            self.error = UserError(
-                f"no trial has started, and {money(terms, self.waited)}, {self.waited / terms.capacity:.0%} of the "
-                "budget, went for the wait; see that the machines are there and not busy, then the same command goes on"
-            )
-            ledger.note(Interrupted(True))

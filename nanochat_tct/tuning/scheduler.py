@@ -23,10 +23,10 @@ from nanochat_tct.storage.object_storage import absolute, join
 from nanochat_tct.training.config import ResolvedConfig, warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.plan import open_windows
-from nanochat_tct.tuning.amounts import rounded_up
 from nanochat_tct.tuning.budget import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
+    MICRO,
     MIN_ITERS,
     Prices,
     final_iters,
@@ -35,15 +35,23 @@ from nanochat_tct.tuning.budget import (
     make_plan,
     money_of_a_trial,
     prices_in_flops,
+    rounded_up,
 )
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
-from nanochat_tct.tuning.ledger import MICRO, Ledger, OverBudget
+from nanochat_tct.tuning.ledger import Ledger, OverBudget
 from nanochat_tct.tuning.meter import IDLE_SHARE
 from nanochat_tct.tuning.records import Centres, Choice, Plan, Purpose, Trial
 from nanochat_tct.tuning.results import evidence_rows, trial_rows
-from nanochat_tct.tuning.space import Size, ask_optuna, first_points, settings_for
-from nanochat_tct.tuning.values import grid_values, middle_values, rounded
+from nanochat_tct.tuning.space import (
+    Size,
+    ask_optuna,
+    first_points,
+    grid_values,
+    middle_values,
+    rounded,
+    settings_for,
+)
 
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
@@ -497,7 +505,7 @@ class Scheduler:
         return [trial for trial in rows if trial.purpose == "sweep"] + finals
 
     def evidence(self) -> list[Trial]:
-        """The trials of other sweeps that count here (evidence.py)."""
+        """The trials of other sweeps that count here (continuing.py)."""
         return evidence_rows(self.ledger)
 
     def all_trials(self) -> list[Trial]:

@@ -14,14 +14,15 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
-from nanochat_tct.tuning.budget import FINAL_EVALUATIONS
+from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Terms
 from nanochat_tct.tuning.config import DECIDED, DIFFERENT, SweepConfig
-from nanochat_tct.tuning.ledger import Account, Terms
+from nanochat_tct.tuning.continuing import refuse_other_sweep
+from nanochat_tct.tuning.ledger import Account
 from nanochat_tct.tuning.records import BEST
 from nanochat_tct.tuning.results import trial_rows
 from nanochat_tct.tuning.scheduler import Scheduler
 from nanochat_tct.tuning.trial import with_length
-from nanochat_tct.tuning.tune import refuse_other_sweep, write_results
+from nanochat_tct.tuning.tune import write_results
 from tests.tuning.test_sweep import make_sweep, run_all
 
 TRAIN, SWEEP = settings_of(TrainConfig), settings_of(SweepConfig)

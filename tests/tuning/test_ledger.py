@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tuning.ledger import IDLE, LEDGER, MICRO, Ledger, OverBudget, Terms
+from nanochat_tct.tuning.budget import MICRO, Terms
+from nanochat_tct.tuning.ledger import IDLE, LEDGER, Ledger, OverBudget
 from nanochat_tct.tuning.records import (
     Centres,
     Choice,

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nanochat_tct.tuning.amounts import unit_name
 from nanochat_tct.tuning.budget import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
@@ -18,11 +17,12 @@ from nanochat_tct.tuning.budget import (
     final_windows,
     least_budget,
     make_plan,
+    unit_name,
 )
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.forecast import Forecast, make_forecast
 from nanochat_tct.tuning.records import Plan
 from nanochat_tct.tuning.scheduler import Scheduler
+from nanochat_tct.tuning.table import Forecast, make_forecast
 from tests.tuning.test_sweep import finish, make_sweep
 
 CONFIG = SweepConfig(budget_flops=1e12, sizes=["1x32", "2x64"], num_rates=3)

@@ -17,12 +17,12 @@ from rich.console import Console
 
 from nanochat_tct.model import checkpoint
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.tuning.forecast import show_forecast
-from nanochat_tct.tuning.ledger import LEDGER, MICRO, START_UP, Ledger, Terms
-from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, WorkerCharger, WorkerMeter
+from nanochat_tct.tuning.budget import MICRO, Terms
+from nanochat_tct.tuning.ledger import LEDGER, START_UP, Ledger
+from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, IdleMeter, WorkerCharger, WorkerMeter
 from nanochat_tct.tuning.records import OUTCOME, Choice
-from nanochat_tct.tuning.runner import IdleMeter
 from nanochat_tct.tuning.scheduler import RESERVE, Scheduler
+from nanochat_tct.tuning.table import show_forecast
 from nanochat_tct.tuning.trial import Losers, covers_rest, fit_length
 from tests.support.commands import run_python
 from tests.tuning.sweeps import open_ledger, sweep_arguments

@@ -13,11 +13,11 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, warm_up_rows
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.forecast import show_forecast
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.records import Choice
 from nanochat_tct.tuning.results import make_outcome, trial_rows
 from nanochat_tct.tuning.scheduler import Scheduler, spread
+from nanochat_tct.tuning.table import show_forecast
 from nanochat_tct.tuning.trial import with_length
 from nanochat_tct.tuning.tune import prepare
 from tests.support.workers import small_store

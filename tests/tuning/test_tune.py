@@ -16,18 +16,8 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER
-from nanochat_tct.tuning.records import (
-    BEST,
-    CURVES,
-    ENTRIES,
-    REPORT_DIR,
-    TRIALS,
-    Entry,
-    Point,
-    Trial,
-    read_rows,
-)
-from nanochat_tct.tuning.results import Results
+from nanochat_tct.tuning.records import BEST, CURVES, ENTRIES, REPORT_DIR, TRIALS, Entry, Point, Trial
+from nanochat_tct.tuning.results import Results, read_rows
 from nanochat_tct.tuning.runner import run_alone
 from nanochat_tct.tuning.tune import prepare, write_results
 from tests.support.commands import run_cli

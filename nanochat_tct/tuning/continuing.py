@@ -8,12 +8,12 @@ from nanochat_tct.config import to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import absolute, shown
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.ledger import Account, Ledger, Terms, read_ledger
-from nanochat_tct.tuning.records import VARIABLE, Evidence, Trial
+from nanochat_tct.tuning.budget import Terms
+from nanochat_tct.tuning.config import GROWING, SweepConfig
+from nanochat_tct.tuning.ledger import Account, Ledger, read_ledger
+from nanochat_tct.tuning.records import VARIABLE, Evidence, Trial, show_value
 from nanochat_tct.tuning.results import trial_rows, values_of
-from nanochat_tct.tuning.space import Size
-from nanochat_tct.tuning.values import Values
+from nanochat_tct.tuning.space import Size, Values
 
 # Settings that change a trial's loss and cannot be varied.
 MATTERS = (
@@ -99,3 +99,79 @@ def difference(
         if name in varied and value not in varied[name]:
             return f"{name} is {value} there, which --vary does not have"
     return None
+
+
+def with_additions(config: SweepConfig, before: dict[str, Any]) -> SweepConfig:
+    """The settings, with what was added to the sweep before (`Terms.sweep`)."""
+
+    def both(name: str, given: list[Any]) -> list[Any]:
+        return list(dict.fromkeys([*before.get(name, []), *given]))
+
+    return dataclasses.replace(
+        config,
+        add_sizes=both("add_sizes", config.add_sizes),
+        add_rates=both("add_rates", config.add_rates),
+        from_=both("from", [absolute(source) for source in config.from_]),
+        repeats=max(config.repeats, before.get("repeats", 1)),
+    )
+
+
+def is_more(was: Terms, now: Terms) -> bool:
+    """Whether a sweep is continued: with a higher budget, or with more to try."""
+    defaults = to_dict(SweepConfig())
+    return was.budget < now.budget or any(
+        was.sweep.get(name, defaults[name]) != now.sweep[name] for name in GROWING
+    )
+
+
+def refuse_older_trials(ledger: Ledger, output: str) -> None:
+    """Raises: UserError when new trials could not be compared with those that a sweep has."""
+    if any(has_other_windows(account) for account in ledger.accounts.values()):
+        raise UserError(
+            f"the sweep in {output} was begun with an earlier version, which measured trials on other validation "
+            "windows: new ones could not be compared with them; take another --output, or --fresh to begin again"
+        )
+
+
+def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
+    """Raises: UserError that names the first thing in which the sweep in `output` is another one."""
+    if difference := difference_of(was, now):
+        raise UserError(
+            f"the sweep in {output} {difference}; take that again, another --output, or --fresh to begin again"
+        )
+
+
+def difference_of(was: Terms, now: Terms) -> str | None:
+    """The first thing in which a sweep that was begun is another one than is asked for now."""
+    if was.unit != now.unit:
+        return f"was begun with {was.flag}"
+    if was.hourly_usd != now.hourly_usd:
+        before, after = (shown_setting("gpu_hourly_usd", terms.hourly_usd) for terms in (was, now))
+        return f"was begun with {before}, not with {after}"
+    if now.budget < was.budget:
+        return f"has {was.flag}, which can be raised, not lowered to {now.budget:g}"
+    # A ledger of an earlier version lacks settings that came later: its trials had their defaults.
+    defaults = to_dict(SweepConfig())
+    for name, after in now.sweep.items():
+        before = was.sweep.get(name, defaults[name])
+        if before == after or name in GROWING:
+            continue
+        if name in ("data_dir", "tokenizer"):
+            what = {"data_dir": "data", "tokenizer": "tokenizer"}[name]
+            return f"was begun with another {what} (fingerprint {before[:12]}, now {after[:12]})"
+        more = "; --add-sizes adds to them" if name == "sizes" else ""
+        return f"was begun with {shown_setting(name, before)}, not with {shown_setting(name, after)}{more}"
+    return None
+
+
+def shown_setting(name: str, value: Any) -> str:
+    """A setting and its value, as the command line has them."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    if value is None or value in ([], {}):
+        return f"no --{flag}"
+    if isinstance(value, dict):
+        lists = {key: [some] if isinstance(some, str) else some for key, some in value.items()}
+        value = [f"{key}={','.join(map(show_value, some))}" for key, some in lists.items()]
+    return f"--{flag} {' '.join(map(show_value, value if isinstance(value, list) else [value]))}"
