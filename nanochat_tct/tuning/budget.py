@@ -1,4 +1,4 @@
-"""How a sweep divides its budget: prices of runs, the length of trials, what is left for the final run."""
+"""The budget of a sweep, and how it is divided: prices of runs, the length of trials, what the final run gets."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,14 +21,12 @@ LEAST_FOLLOW_UPS = 0.4  # of the sweep's money for follow-ups, where first trial
 # unless those would take more than the second share.
 EVALUATION_SHARE, LARGEST_EVALUATION_SHARE = 0.1, 0.25
 LEAST_WINDOWS = 64
-WHOLE_SPLIT_SHARE = (
-    0.05  # of the final run's money at most, to measure its model on the whole validation split
-)
+WHOLE_SPLIT_SHARE = 0.05  # of the final run's money at most, to measure its model on the whole split
 
 
 @dataclass(frozen=True)
 class Terms:
-    """The budget of a sweep and its subject; the first line of the file, and again where the sweep is continued."""
+    """The budget of a sweep, and what makes it this sweep; the first line of the ledger, and of each continuation."""
 
     unit: Unit
     budget: float  # in that unit
@@ -72,9 +70,29 @@ class Terms:
         """Dollars of time; 0 without a price."""
         return worker_microseconds / MICRO / 3600 * (self.hourly_usd or 0.0)
 
+    def money(self, quanta: float) -> str:
+        """Quanta in the budget's unit, briefly, as for a column of a table."""
+        amount = self.amount(int(quanta))
+        if self.unit == "usd":
+            return f"${amount:.2f}" if self.budget >= 10 else f"${amount:.4f}"
+        if self.unit == "gpu_hours":
+            return f"{amount:.2f} h" if self.budget >= 1 else f"{amount:.3g} h"
+        return f"{amount:.3g}"
+
+    def of_budget(self, quanta: int) -> str:
+        """Quanta beside the budget, as in `1.7e+10 of 2e+12 FLOPs (0.8%)`."""
+        unit = "" if self.is_timed else " FLOPs"
+        return f"{self.money(quanta)} of {self.money(self.capacity)}{unit} ({quanta / self.capacity:.1%})"
+
+    def rounded_up(self, quanta: float) -> str:
+        """The least budget of two digits that has as many quanta."""
+        amount = self.amount(math.ceil(quanta))
+        digit = 10 ** (math.floor(math.log10(amount)) - 1)
+        return f"{math.ceil(amount / digit) * digit:.3g}"
+
 
 def unit_name(unit: Unit, use_gpu: bool) -> str:
-    """The budget's unit, as people write it; without GPUs there are no hours of GPUs."""
+    """The budget's unit, as people write it; without GPUs it is not GPU-hours."""
     return {"usd": "dollars", "flops": "FLOPs"}.get(unit) or ("GPU-hours" if use_gpu else "worker-hours")
 
 
@@ -83,29 +101,6 @@ def show_amount(value: float, unit: Unit, use_gpu: bool) -> str:
     if unit == "usd":
         return f"${value:,.2f}" if value >= 0.1 or value == 0 else f"${value:.2g}"
     return f"{value:.3g} {unit_name(unit, use_gpu)}"
-
-
-def money(terms: Terms, quanta: float) -> str:
-    """Quanta, briefly, as for a column of a table."""
-    amount = terms.amount(int(quanta))
-    if terms.unit == "usd":
-        return f"${amount:.2f}" if terms.budget >= 10 else f"${amount:.4f}"
-    if terms.unit == "gpu_hours":
-        return f"{amount:.2f} h" if terms.budget >= 1 else f"{amount:.3g} h"
-    return f"{amount:.3g}"
-
-
-def of_budget(terms: Terms, quanta: int) -> str:
-    """Quanta beside the budget, as in `1.7e+10 of 2e+12 FLOPs (0.8%)`."""
-    unit = "" if terms.is_timed else " FLOPs"
-    return f"{money(terms, quanta)} of {money(terms, terms.capacity)}{unit} ({quanta / terms.capacity:.1%})"
-
-
-def rounded_up(terms: Terms, quanta: float) -> str:
-    """The least budget with two digits that has as many quanta."""
-    amount = terms.amount(math.ceil(quanta))
-    digit = 10 ** (math.floor(math.log10(amount)) - 1)
-    return f"{math.ceil(amount / digit) * digit:.3g}"
 
 
 def count(number: float) -> str:

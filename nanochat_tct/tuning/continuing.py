@@ -1,4 +1,4 @@
-"""Trials of other sweeps that count in this one (`--from`): same data, tokenizer, sizes and settings that matter."""
+"""What a sweep may share with earlier trials: those of its own ledger when it is continued, and those of `--from`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from nanochat_tct.tuning.config import GROWING, SweepConfig
 from nanochat_tct.tuning.ledger import Account, Ledger, read_ledger
 from nanochat_tct.tuning.records import VARIABLE, Evidence, Trial, show_value
 from nanochat_tct.tuning.results import trial_rows, values_of
-from nanochat_tct.tuning.space import Size, Values
+from nanochat_tct.tuning.space import Size
 
 # Settings that change a trial's loss and cannot be varied.
 MATTERS = (
@@ -22,83 +22,12 @@ MATTERS = (
 )
 
 
-def read_evidence(
-    config: SweepConfig, terms: Terms, base: TrainConfig, sizes: Mapping[str, Size], ledger: Ledger | None
-) -> list[Evidence]:
-    """The trials and final runs that fit this sweep, of each sweep that `--from` names and `ledger` does not have.
-
-    Args:
-        base: what this sweep's trials share.
-    Raises: UserError that names what is different, when no trial of a sweep fits.
-    """
-    before = [evidence.source for evidence in ledger.noted(Evidence)] if ledger else []
-    varied = config.varied()
-    own = values_of({"config": to_dict(base), "derives_weight_decay": config.train.weight_decay is None})
-    fixed = {name: value for name, value in own.items() if name not in varied}
-    by_shape = {tuple(size.settings().values()): name for name, size in sizes.items()}
-    found = []
-    for given in config.from_:
-        source = absolute(given)
-        if source == absolute(config.output):
-            raise UserError(f"--from {given} is the --output: its own trials count anyway")
-        if source in before:
-            continue
-        other = read_ledger(given, "--from ")
-        for name, what in {"data_dir": "on other data", "tokenizer": "with another tokenizer"}.items():
-            there, here = other.terms.sweep[name], terms.sweep[name]
-            if there != here:
-                raise UserError(
-                    f"--from {given}: it was run {what} (fingerprint {there[:12]}, not {here[:12]})"
-                )
-        fitting, reasons = [], []
-        for trial in trial_rows(other):
-            if trial.purpose == "probe" or trial.status not in ("finished", "stopped"):
-                continue
-            size = by_shape.get((trial.n_layer, trial.n_head, trial.n_embd))
-            if size is None:
-                reasons.append(f"size {trial.size} is none of --sizes {' '.join(sizes)}")
-            elif reason := difference(other.accounts[trial.trial], trial, base, fixed, varied):
-                reasons.append(reason)
-            else:
-                fitting.append(dataclasses.replace(trial, purpose="sweep", size=size, source=shown(given)))
-        if not fitting:
-            why = reasons[0] if reasons else "none of its trials has ended"
-            raise UserError(f"--from {given}: no trial there can be compared with this sweep's: {why}")
-        print(f"{len(fitting)} trials of {shown(source)} count as evidence")
-        found.append(Evidence(source, fitting))
-    return found
-
-
 def has_other_windows(account: Account) -> bool:
     """Whether a trial is of a version that measured trials on the first windows of the validation split."""
     return account.purpose != "probe" and "validation_windows" not in account.settings
 
 
-def difference(
-    account: Account,
-    trial: Trial,
-    base: TrainConfig,
-    fixed: Mapping[str, Any],
-    varied: Mapping[str, Values],
-) -> str | None:
-    """Why a trial cannot be compared with those of this sweep; None when it can.
-
-    Args:
-        fixed: values of VARIABLE that this sweep does not vary.
-    """
-    if has_other_windows(account):
-        return "it was measured by an earlier version, on other validation windows"
-    config = account.settings["config"]
-    for name in MATTERS:
-        if name in config and config[name] != getattr(base, name):
-            return f"{name} is {config[name]} there, not {getattr(base, name)}"
-    for name in VARIABLE:
-        value = getattr(trial, name)
-        if name in fixed and value != fixed[name]:
-            return f"{name} is {value} there, not {fixed[name]}"
-        if name in varied and value not in varied[name]:
-            return f"{name} is {value} there, which --vary does not have"
-    return None
+# ----------------------------------------------------------------------------- the same sweep, continued
 
 
 def with_additions(config: SweepConfig, before: dict[str, Any]) -> SweepConfig:
@@ -116,12 +45,16 @@ def with_additions(config: SweepConfig, before: dict[str, Any]) -> SweepConfig:
     )
 
 
+def changes(was: Terms, now: Terms) -> dict[str, tuple[Any, Any]]:
+    """The settings in which a sweep differs from what it was begun with: before and now."""
+    # A ledger of an earlier version lacks settings that came later: its trials had their defaults.
+    before = to_dict(SweepConfig()) | was.sweep
+    return {name: (before[name], after) for name, after in now.sweep.items() if before[name] != after}
+
+
 def is_more(was: Terms, now: Terms) -> bool:
     """Whether a sweep is continued: with a higher budget, or with more to try."""
-    defaults = to_dict(SweepConfig())
-    return was.budget < now.budget or any(
-        was.sweep.get(name, defaults[name]) != now.sweep[name] for name in GROWING
-    )
+    return was.budget < now.budget or any(name in GROWING for name in changes(was, now))
 
 
 def refuse_older_trials(ledger: Ledger, output: str) -> None:
@@ -150,14 +83,11 @@ def difference_of(was: Terms, now: Terms) -> str | None:
         return f"was begun with {before}, not with {after}"
     if now.budget < was.budget:
         return f"has {was.flag}, which can be raised, not lowered to {now.budget:g}"
-    # A ledger of an earlier version lacks settings that came later: its trials had their defaults.
-    defaults = to_dict(SweepConfig())
-    for name, after in now.sweep.items():
-        before = was.sweep.get(name, defaults[name])
-        if before == after or name in GROWING:
+    for name, (before, after) in changes(was, now).items():
+        if name in GROWING:
             continue
         if name in ("data_dir", "tokenizer"):
-            what = {"data_dir": "data", "tokenizer": "tokenizer"}[name]
+            what = "data" if name == "data_dir" else name
             return f"was begun with another {what} (fingerprint {before[:12]}, now {after[:12]})"
         more = "; --add-sizes adds to them" if name == "sizes" else ""
         return f"was begun with {shown_setting(name, before)}, not with {shown_setting(name, after)}{more}"
@@ -175,3 +105,75 @@ def shown_setting(name: str, value: Any) -> str:
         lists = {key: [some] if isinstance(some, str) else some for key, some in value.items()}
         value = [f"{key}={','.join(map(show_value, some))}" for key, some in lists.items()]
     return f"--{flag} {' '.join(map(show_value, value if isinstance(value, list) else [value]))}"
+
+
+# ----------------------------------------------------------------------------- other sweeps
+
+
+def read_evidence(
+    config: SweepConfig, terms: Terms, base: TrainConfig, sizes: Mapping[str, Size], ledger: Ledger | None
+) -> list[Evidence]:
+    """The trials and final runs that fit this sweep, of each sweep that `--from` names and `ledger` does not have.
+
+    Args:
+        base: what this sweep's trials share.
+    Raises: UserError that names what is different, when no trial of a sweep fits.
+    """
+    before = [evidence.source for evidence in ledger.noted(Evidence)] if ledger else []
+    own = values_of({"config": to_dict(base), "derives_weight_decay": config.train.weight_decay is None})
+    allowed = {name: [value] for name, value in own.items()} | config.varied()
+    by_shape = {tuple(size.settings().values()): name for name, size in sizes.items()}
+    found = []
+    for given in config.from_:
+        source = absolute(given)
+        if source == absolute(config.output):
+            raise UserError(f"--from {given} is the --output: its own trials count anyway")
+        if source in before:
+            continue
+        other = read_ledger(given, "--from ")
+        for name, what in {"data_dir": "on other data", "tokenizer": "with another tokenizer"}.items():
+            there, here = other.terms.sweep[name], terms.sweep[name]
+            if there != here:
+                raise UserError(
+                    f"--from {given}: it was run {what} (fingerprint {there[:12]}, not {here[:12]})"
+                )
+        fitting, reasons = [], []
+        for trial in trial_rows(other):
+            if trial.purpose == "probe" or trial.status not in ("finished", "stopped"):
+                continue
+            size = by_shape.get((trial.n_layer, trial.n_head, trial.n_embd))
+            if size is None:
+                reasons.append(f"size {trial.size} is none of --sizes {' '.join(sizes)}")
+            elif reason := why_not_comparable(other.accounts[trial.trial], trial, base, allowed):
+                reasons.append(reason)
+            else:
+                fitting.append(dataclasses.replace(trial, purpose="sweep", size=size, source=shown(given)))
+        if not fitting:
+            why = reasons[0] if reasons else "none of its trials has ended"
+            raise UserError(f"--from {given}: no trial there can be compared with this sweep's: {why}")
+        print(f"{len(fitting)} trials of {shown(source)} count as evidence")
+        found.append(Evidence(source, fitting))
+    return found
+
+
+def why_not_comparable(
+    account: Account, trial: Trial, base: TrainConfig, allowed: Mapping[str, Any]
+) -> str | None:
+    """Why a trial cannot be compared with those of this sweep; None when it can.
+
+    Args:
+        allowed: setting -> the values that this sweep's trials have, of all that a sweep can vary.
+    """
+    if has_other_windows(account):
+        return "it was measured by an earlier version, on other validation windows"
+    config = account.settings["config"]
+    for name in MATTERS:
+        if name in config and config[name] != getattr(base, name):
+            return f"{name} is {config[name]} there, not {getattr(base, name)}"
+    for name in VARIABLE:
+        value = getattr(trial, name)
+        if value not in allowed[name]:
+            is_fixed = isinstance(allowed[name], list) and len(allowed[name]) == 1
+            here = f"not {allowed[name][0]}" if is_fixed else "which --vary does not have"
+            return f"{name} is {value} there, {here}"
+    return None

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.errors import UserError, exit_code
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)  # times the budget
+Columns = dict[str, Callable[[Any], str]]  # of a table: a heading, and the cell of a row
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; margin: 0 auto; padding: 1.5rem;
@@ -83,7 +84,7 @@ class Report:
         """
         if (
             folder / LEDGER
-        ).is_file():  # of a sweep that runs or was killed, it has more than the other files
+        ).is_file():  # where the sweep runs or was killed, it has more than the other files
             results = Results.of(Ledger(folder))
             results.write(folder)
         elif (folder / OUTCOME).is_file():
@@ -127,11 +128,9 @@ def write_report(folder: str | Path) -> Path:
     for name, title, caption, figure in _draw(report):
         image = _png(figure)
         (output / f"{name}.png").write_bytes(image)
-        data = base64.b64encode(image).decode()
-        pictures.append(
-            f"{_heading(title, caption)}"
-            f'<img id="{name}" alt="{_text(caption)}" src="data:image/png;base64,{data}">'
-        )
+        source = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+        image_tag = f'<img id="{name}" alt="{_text(caption)}" src="{source}">'
+        pictures.append(_heading(title, caption) + image_tag)
     path = output / "index.html"
     path.write_text(_page(report, pictures), encoding="utf-8")
     return path
@@ -181,7 +180,9 @@ def _png(figure: "Figure") -> bytes:
 def _page(report: Report, pictures: Sequence[str]) -> str:
     fit, outcome = report.fit, report.results.outcome
     decision = outcome.decision or (fit.decision if fit else "Nothing is decided: no trial has finished yet.")
-    tables = [_size_table(fit, outcome), _outlook_table(report, outcome), _value_table(fit)] if fit else []
+    tables: list[str] = []
+    if fit is not None and report.outlook is not None:
+        tables = [_size_table(fit, outcome), _outlook_table(report.outlook, outcome), _value_table(fit)]
     newline = "\n"
     return f"""<!doctype html>
 <html lang="en">
@@ -240,10 +241,8 @@ def _tiles(outcome: Outcome, trials: Sequence[Trial]) -> str:
     if outcome.actual is not None:
         note = f"bits per byte {measured_on(outcome)}"
         if outcome.predicted is not None:
-            is_inside = low <= outcome.actual <= high
-            note += (
-                f", {outcome.actual / middle - 1:+.1%}, {'inside' if is_inside else 'outside'} the interval"
-            )
+            where = "inside" if low <= outcome.actual <= high else "outside"
+            note += f", {outcome.actual / middle - 1:+.1%}, {where} the interval"
         tiles.append(("Actual", f"{outcome.actual:.4f}", note))
     inside = "\n".join(
         f"<div><dt>{_text(name)}</dt><dd>{_text(value)}<small>{_text(note)}</small></dd></div>"
@@ -254,61 +253,56 @@ def _tiles(outcome: Outcome, trials: Sequence[Trial]) -> str:
 
 def _size_table(fit: Fit, outcome: Outcome) -> str:
     chosen = outcome.size or fit.best.size
-    head = (
-        *("Size", "Parameters", "Trials finished", "Best learning rate", "Tokens", "Epochs"),
-        *("Bits per byte there", "Odds to be the best"),
-    )
-    rows = []
-    for size in fit.sizes:
-        edge = f", at the {size.edge} edge" if size.edge else ""
-        cells = (
-            *(size.size, f"{size.parameters:,}", str(size.num_finished)),
-            *(_interval(size.learning_rate, ".2g") + edge, f"{size.tokens:,}", f"{size.epochs:.2g}"),
-            *(_interval(size.bits_per_byte, ".4f"), f"{size.probability_best:.0%}"),
-        )
-        rows.append(("best" if size.size == chosen else "", cells))
+    columns: Columns = {
+        "Size": lambda size: size.size,
+        "Parameters": lambda size: f"{size.parameters:,}",
+        "Trials finished": lambda size: str(size.num_finished),
+        "Best learning rate": lambda size: (
+            _interval(size.learning_rate, ".2g") + (f", at the {size.edge} edge" if size.edge else "")
+        ),
+        "Tokens": lambda size: f"{size.tokens:,}",
+        "Epochs": lambda size: f"{size.epochs:.2g}",
+        "Bits per byte there": lambda size: _interval(size.bits_per_byte, ".4f"),
+        "Odds to be the best": lambda size: f"{size.probability_best:.0%}",
+    }
     money = "the final run's money" if outcome.size is not None else "the money that is left"
     title = f"What each size would reach for {money} ({fit.confidence:.0%} intervals)"
     note = "All at the same cost, so that larger models see fewer tokens; from the trials alone."
-    return _heading(title, note) + _table(head, rows)
+    return _heading(title, note) + _table(columns, fit.sizes, lambda size: "best" * (size.size == chosen))
 
 
-def _outlook_table(report: Report, outcome: Outcome) -> str:
+def _outlook_table(fit: Fit, outcome: Outcome) -> str:
     """What other budgets would buy."""
-    fit = report.outlook
-    assert fit is not None
-    rows = []
-    for factor, run in zip(FACTORS, fit.outlook(FACTORS), strict=True):
-        cells = (
-            *(f"{factor:g} times: {_amount(factor * outcome.budget, outcome)}", run.size),
-            *(f"{run.tokens:,}", f"{run.epochs:.2g}"),
-            *(_interval(run.learning_rate, ".2g"), _interval(run.bits_per_byte, ".4f")),
-        )
-        rows.append(("best" if factor == 1 else "", cells))
+    columns: Columns = {
+        "Budget": lambda row: f"{row[0]:g} times: {_amount(row[0] * outcome.budget, outcome)}",
+        "Best size": lambda row: row[1].size,
+        "Tokens": lambda row: f"{row[1].tokens:,}",
+        "Epochs": lambda row: f"{row[1].epochs:.2g}",
+        "Learning rate": lambda row: _interval(row[1].learning_rate, ".2g"),
+        "Bits per byte": lambda row: _interval(row[1].bits_per_byte, ".4f"),
+    }
     source = "The trials and the final run's own result" if outcome.actual is not None else "The trials"
     title = f"What another budget would buy ({fit.confidence:.0%} intervals)"
     note = (
         f"{source}, for a final run that is shorter or longer in proportion, of the size that is best then."
     )
-    head = ("Budget", "Best size", "Tokens", "Epochs", "Learning rate", "Bits per byte")
-    return _heading(title, note) + _table(head, rows)
+    rows = list(zip(FACTORS, fit.outlook(FACTORS), strict=True))
+    return _heading(title, note) + _table(columns, rows, lambda row: "best" * (row[0] == 1))
 
 
 def _value_table(fit: Fit) -> str:
     if not fit.values:
         return ""
-    rows = []
-    for value in fit.values:
-        is_best = fit.best_values[value.setting] == value.value
-        cells = (
-            *(f"{value.setting} {show_value(value.value)}", str(value.num_finished)),
-            *(_interval(value.cost, ".2%"), f"{value.probability_best:.0%}"),
-        )
-        rows.append(("best" if is_best else "", cells))
+    columns: Columns = {
+        "Value": lambda value: f"{value.setting} {show_value(value.value)}",
+        "Trials finished": lambda value: str(value.num_finished),
+        "Costs of the loss, beside the best value": lambda value: _interval(value.cost, ".2%"),
+        "Odds to be it": lambda value: f"{value.probability_best:.0%}",
+    }
     title = f"What the fit says of other settings ({fit.confidence:.0%} intervals)"
     note = "The same at all sizes, and added up; effects of one setting on another are not modelled."
-    head = ("Value", "Trials finished", "Costs of the loss, beside the best value", "Odds to be it")
-    return _heading(title, note) + _table(head, rows)
+    rows = _table(columns, fit.values, lambda value: "best" * (fit.best_values[value.setting] == value.value))
+    return _heading(title, note) + rows
 
 
 def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
@@ -316,7 +310,7 @@ def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
     varied = [name for name in VARIABLE if len({getattr(trial, name) for trial in swept}) > 1]
     finished = [trial for trial in swept if trial.status == "finished" and trial.bits_per_byte]
     best = min(finished, key=lambda trial: trial.bits_per_byte or 0, default=None)
-    columns: dict[str, Callable[[Trial], str]] = {
+    columns: Columns = {
         "Trial": lambda trial: trial.trial,
         "Purpose": lambda trial: trial.purpose,
         "Size": lambda trial: trial.size,
@@ -333,11 +327,10 @@ def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
     }
     if outcome.hourly_usd is None:
         del columns["Dollars"]
-    rows = []
-    for trial in sorted(trials, key=lambda trial: (trial.started_at, trial.trial)):
-        kind = "final" if trial.purpose == "final" else "best" if trial is best else ""
-        rows.append((kind, [cell(trial) for cell in columns.values()]))
-    return _table(list(columns), rows)
+    rows = sorted(trials, key=lambda trial: (trial.started_at, trial.trial))
+    return _table(
+        columns, rows, lambda trial: "final" if trial.purpose == "final" else "best" * (trial is best)
+    )
 
 
 def _measured_bits(trial: Trial) -> str:
@@ -360,13 +353,17 @@ def _heading(title: str, note: str) -> str:
     return f"<h2>{_text(title)}</h2>\n<p>{_text(note)}</p>\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Rows are a class and cells; everything is escaped."""
-    names = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
+def _table(columns: Columns, rows: Sequence[Any], kind: Callable[[Any], str]) -> str:
+    """A table with a cell for each row and column, escaped.
+
+    Args:
+        kind: of a row: its class in the style sheet, or "".
+    """
+    names = "".join(f'<th scope="col">{_text(name)}</th>' for name in columns)
     lines = [f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>']
-    for kind, cells in rows:
-        line = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-        lines.append(f'<tr class="{_text(kind)}">{line}</tr>' if kind else f"<tr>{line}</tr>")
+    for row in rows:
+        cells = "".join(f"<td>{_text(cell(row))}</td>" for cell in columns.values())
+        lines.append(f'<tr class="{kind(row)}">{cells}</tr>' if kind(row) else f"<tr>{cells}</tr>")
     return "\n".join([*lines, "</tbody></table></div>"])
 
 

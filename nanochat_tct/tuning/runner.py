@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -15,7 +14,7 @@ from nanochat_tct.storage.object_storage import is_remote
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.nodes import software
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.tuning.budget import MICRO, money, of_budget
+from nanochat_tct.tuning.budget import MICRO
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.ledger_server import serve
 from nanochat_tct.tuning.meter import INTERRUPTED, IdleMeter
@@ -23,9 +22,6 @@ from nanochat_tct.tuning.records import Head, Interrupted, Slots
 from nanochat_tct.tuning.scheduler import START_SECONDS, Scheduler
 from nanochat_tct.tuning.table import LiveTable, show_forecast
 from nanochat_tct.tuning.trial import Losers, covers_rest, work
-
-if TYPE_CHECKING:
-    pass
 
 TRIAL_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 TRAINING = 0.8  # of the budget, that a sweep on a budget of time should train for
@@ -65,7 +61,7 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
         if sweep.config.dry_run:
             return 0
     elif sweep.config.dry_run:
-        most = of_budget(sweep.ledger.terms, sum(spec.reserve for spec in sweep.probes()))
+        most = sweep.ledger.terms.of_budget(sum(spec.reserve for spec in sweep.probes()))
         console.print(f"dry run: the sizes are measured first, which spends {most} at most")
     began = time.monotonic()
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -90,7 +86,7 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
     with (
         serving,
         pool_of(sweep.base, sweep.folder, sweep.output, sweep.slots) as pool,
-        IdleMeter(sweep, lambda: pool.starting) as idle,
+        IdleMeter(sweep.ledger, pool.size, lambda: pool.starting) as idle,
         LiveTable(sweep.ledger, console, signals.tell),
     ):
         search = SweepSearch(sweep, pool, lambda: show_forecast(sweep, console))
@@ -119,7 +115,7 @@ def warn_of_costly_start(sweep: Scheduler, seconds: float) -> None:
     if terms.is_timed and 0 < left < cost / (1 - TRAINING):
         print(
             f"starting {workers} workers takes about {seconds:.0f} s here, {min(1.0, cost / left):.0%} of the "
-            f"{money(terms, left)} there is: training will have less than {TRAINING:.0%}",
+            f"{terms.money(left)} there is: training will have less than {TRAINING:.0%}",
             file=sys.stderr,
         )
 

@@ -35,12 +35,10 @@ from nanochat_tct.tuning.budget import (
     make_plan,
     money_of_a_trial,
     prices_in_flops,
-    rounded_up,
 )
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
 from nanochat_tct.tuning.ledger import Ledger, OverBudget
-from nanochat_tct.tuning.meter import IDLE_SHARE
 from nanochat_tct.tuning.records import Centres, Choice, Plan, Purpose, Trial
 from nanochat_tct.tuning.results import evidence_rows, trial_rows
 from nanochat_tct.tuning.space import (
@@ -143,7 +141,7 @@ class Scheduler:
         plan = self.make_plan()
         if self.config.dry_run:
             return None if running else False
-        if plan.has_trials and not self.is_idle_too_long:
+        if plan.has_trials and not self.ledger.is_idle_too_long:
             following = next(self.first_trials(plan), None) or next(
                 iter(self.follow_ups(plan, running)), None
             )
@@ -268,11 +266,6 @@ class Scheduler:
         spent = sum(account.charged for account in accounts if account.purpose in purposes)
         return spent + (self.ledger.idle - self.ledger.rounds[first].idle if "idle" in purposes else 0)
 
-    @property
-    def is_idle_too_long(self) -> bool:
-        """Whether idle workers have cost so much that no more trials are begun, and the final run comes next."""
-        return self.ledger.idle_share > IDLE_SHARE
-
     # ------------------------------------------------------------------------- prices
 
     def batch_base(self, varied: dict[str, Any], takes_all: bool = False) -> ResolvedConfig:
@@ -383,7 +376,7 @@ class Scheduler:
         counts only the start of workers and a second for each trial; it decides again once all are measured. Where
         idle workers have cost too much, the final run gets what is left, however little that is.
         """
-        if self.is_idle_too_long:
+        if self.ledger.is_idle_too_long:
             return None
         terms, batch = self.ledger.terms, {"global_batch": max(self.batches)}
         is_priced = not self.is_timed or self.is_probed
@@ -408,7 +401,7 @@ class Scheduler:
             f", with the {terms.amount(self.ledger.spent):.3g} that is spent," if self.ledger.spent else ""
         )
         return (
-            f"{terms.flag} is too small: {what} take{before} {rounded_up(terms, self.committed + margin * least)} "
+            f"{terms.flag} is too small: {what} take{before} {terms.rounded_up(self.committed + margin * least)} "
             "at least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
         )
 
@@ -484,7 +477,7 @@ class Scheduler:
                 twice = self.committed + 2 * (terms.capacity - self.committed)
                 raise UserError(
                     f"{terms.flag} is too small: size {size} could not be measured in its share of that; "
-                    f"{rounded_up(terms, twice)} at least to try that again"
+                    f"{terms.rounded_up(twice)} at least to try that again"
                 )
             why = account.result.get("why") or account.result.get("status")
             raise UserError(

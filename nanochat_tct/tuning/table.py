@@ -18,8 +18,6 @@ from nanochat_tct.tuning.budget import (
     count,
     final_iters,
     final_windows,
-    money,
-    of_budget,
     unit_name,
 )
 from nanochat_tct.tuning.ledger import Ledger
@@ -112,7 +110,7 @@ def show_forecast(sweep: Scheduler, console: Console) -> None:
                 f"--add-sizes {size} tries it nevertheless"
             )
     if sweep.config.dry_run:
-        spent = of_budget(terms, sweep.ledger.spent)
+        spent = terms.of_budget(sweep.ledger.spent)
         console.print(
             f"dry run: measuring the sizes has spent {spent}; the same command without --dry-run goes on from here"
         )
@@ -138,7 +136,7 @@ def forecast_table(forecast: Forecast, sweep: Scheduler, plan: Plan) -> Table:
             f"{tokens:,}" if tokens else "",
             f"{tokens / sweep.unique_tokens:.2f}" if tokens else "",
             duration(row.seconds) if row.seconds else "",
-            money(terms, row.quanta),
+            terms.money(row.quanta),
             f"{row.quanta / terms.capacity:.1%}",
         )
     at_a_time = f", {sweep.slots} trials at a time" if sweep.slots > 1 else ""
@@ -266,7 +264,7 @@ class LiveTable(Repeating):
                 *(show_value(getattr(trial, name)) for name in self.varied),
                 count(tokens) + of_all,
                 "" if bits is None else f"{bits:.4f}",
-                money(self.ledger.terms, account.charged),
+                self.ledger.terms.money(account.charged),
                 trial.status,
                 style="bold" if bits == best else "",
             )
@@ -283,5 +281,5 @@ class LiveTable(Repeating):
     def total(self) -> str:
         """Spent, budget, and the forecast of how much longer it will take."""
         terms, spent, left = self.ledger.terms, self.ledger.spent, self.time_left.seconds()
-        text = f"spent {money(terms, spent)} of {money(terms, terms.capacity)} ({spent / terms.capacity:.0%})"
+        text = f"spent {terms.money(spent)} of {terms.money(terms.capacity)} ({spent / terms.capacity:.0%})"
         return text if left is None else f"{text} | time left, forecast {duration(left)}"

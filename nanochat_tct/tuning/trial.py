@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from nanochat_tct.training.distributed import Worker
     from nanochat_tct.training.trainer import Reporter
 
-FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
-
 
 # ----------------------------------------------------------------------------- before a worker begins
 
@@ -121,9 +119,7 @@ def work(
                 if account.purpose == "final" and result["status"] == "finished":
                     result |= evaluate_whole_split(config, result["checkpoint"], meter)
             except OverBudget:
-                result = cut(
-                    meter.config, ledger
-                )  # the other workers wait for this one: the driver ends them
+                result = cut(meter.config, ledger)  # the other workers wait for it until the driver ends them
             meter.flush()
             result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
@@ -133,12 +129,9 @@ def work(
 
 
 def train_to_the_end(
-    config: ResolvedConfig,
-    worker: "Worker",
-    reporter: "Reporter",
-    meter: WorkerMeter,
+    config: ResolvedConfig, worker: "Worker", reporter: "Reporter", meter: WorkerMeter
 ) -> dict[str, Any]:
-    """The loop, as often as the length of the run is corrected.
+    """Run the loop, again each time that the length of the run is corrected.
 
     Returns: `status iters tokens bits_per_byte checkpoint why ended_at`.
     """
@@ -156,9 +149,7 @@ def train_to_the_end(
         except NotSaved:
             raise
         except StoppedTogether as error:  # not finite, again and again
-            return {"status": "stopped", "why": str(error), "ended_at": meter.ledger.clock()} | reached(
-                config
-            )
+            why = str(error)
     status = {None: "finished", RESERVE_USED: "cut", INTERRUPTED: INTERRUPTED}.get(why, "stopped")
     if why is not None and why.startswith(PREEMPTED):
         status = PREEMPTED
@@ -247,7 +238,7 @@ def reached(config: ResolvedConfig, is_here: bool = False) -> dict[str, Any]:
     """The state of a run at its latest checkpoint.
 
     Args:
-        is_here: this machine has it, so object storage need not be asked.
+        is_here: whether this machine has it, so that object storage need not be asked.
     """
     location = config.run_place
     latest = checkpoint.latest_checkpoint(local_path(location) if is_here else remote_run.pull(location))
@@ -274,7 +265,7 @@ def cut(config: ResolvedConfig, ledger: Ledger, is_here: bool = False) -> dict[s
         return result | {"why": f"{RESERVE_USED}; its checkpoint cannot be read: {error}"}
     if (
         result["iters"] == config.max_iters
-    ):  # only a last evaluation, or the end of the processes, is not covered
+    ):  # the reserve lacks a last evaluation, or the end of the processes
         result |= {"status": "finished", "why": None}
     return result
 
@@ -314,7 +305,7 @@ def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> Resolve
     account, ledger, settings = meter.account, meter.ledger, meter.account.settings
     if meter.is_timed and (measured := meter.measured_iter()) is not None:
         meter.prices = dataclasses.replace(meter.prices, iter=measured)
-    prices, spare = meter.prices, spare_of(ledger, account, meter.prices)
+    prices, spare = meter.prices, meter.spare()
     if account.purpose == "final":
         besides = price_of_rest(config, done, prices, settings, with_iters=False) + spare
         iters = math.floor((meter.left() - besides) / prices.iter)
@@ -330,7 +321,7 @@ def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> Resolve
     meter.config = config
     evaluations = [settings["windows"] * prices.window] * evaluations_left(config, done)
     whole_split = settings["whole_windows"] * prices.window
-    meter.begin(config.max_iters - done, [*evaluations, whole_split], FIRST_LOOK)
+    meter.begin(config.max_iters - done, [*evaluations, whole_split])
     return config
 
 

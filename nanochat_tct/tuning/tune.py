@@ -26,7 +26,7 @@ from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.launch import prepare_bundled
 from nanochat_tct.training.plan import check_settings, refuse_beyond_memory
 from nanochat_tct.training.plan import make_plan as make_train_plan
-from nanochat_tct.tuning.budget import Terms, affordable_eval_iters, money
+from nanochat_tct.tuning.budget import Terms, affordable_eval_iters
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.continuing import (
     is_more,
@@ -72,7 +72,7 @@ def tune(config: SweepConfig) -> int:
         return int(final is not None and final.result.get("status") == "failed")
     terms = sweep.ledger.terms
     print(
-        f"interrupted: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} is spent; "
+        f"interrupted: {terms.money(sweep.ledger.spent)} of {terms.money(terms.capacity)} is spent; "
         "the same command goes on",
         file=sys.stderr,
     )
@@ -267,7 +267,7 @@ def show_outcome(sweep: Scheduler, outcome: Outcome, result: dict[str, Any]) -> 
     if result.get("status") != "finished":
         print(f"the final run did not end as planned: {result.get('status')}, {result.get('why')}")
     share = sweep.ledger.spent / terms.capacity
-    print(f"spent: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} ({share:.1%})")
+    print(f"spent: {terms.money(sweep.ledger.spent)} of {terms.money(terms.capacity)} ({share:.1%})")
     checkpoint = result.get("checkpoint")
     if checkpoint is not None and not is_remote(checkpoint):
         checkpoint = os.path.relpath(checkpoint)

@@ -274,8 +274,8 @@ def test_idle_workers_do_not_eat_the_final_run(tmp_path: Path, capsys: pytest.Ca
     sweep, clock = timed_sweep(tmp_path)
     finish(sweep, str(sweep.next_trial(set())))
     ledger = sweep.ledger
-    idle = IdleMeter(sweep)
     workers = sweep.slots * sweep.base.num_workers
+    idle = IdleMeter(ledger, workers)
     ledger.charge_idle(100.0)
     for seconds, is_over in ((299, False), (2, False), (100, True)):
         idle.since = time.time() - seconds / workers
