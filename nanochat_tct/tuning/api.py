@@ -22,12 +22,10 @@ from typing import Any
 import pyarrow as pa
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.storage.object_storage import join, local_path
-from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.fit import SizeFit, fit_trials
-from nanochat_tct.tuning.ledger import Ledger, read_ledger
-from nanochat_tct.tuning.records import Interval, Outcome, Trial
-from nanochat_tct.tuning.results import Results
+from nanochat_tct.tuning.ledger import read_ledger
+from nanochat_tct.tuning.records import Interval, Outcome, Trial, tokens_by_size
+from nanochat_tct.tuning.results import Results, curve_of
 
 
 @dataclass(frozen=True)
@@ -123,13 +121,8 @@ class Sweep:
         account = self._ledger.accounts.get(trial.trial)
         if trial.source or account is None:
             return []
-        points = [(step, bits) for step, _, bits in account.result.get("curve", []) if bits is not None]
-        if not points:  # it runs, or was run by a version that left the curve in its log only
-            folder = local_path(join(account.settings["config"]["checkpoint_dir"], trial.trial))
-            entries = [entry for entry in read_metrics(folder) if "bits_per_byte" in entry]
-            points = [(entry["iter"], entry["bits_per_byte"]) for entry in entries]
-        tokens = account.settings["iter_tokens"]
-        return [{"iter": step, "tokens": step * tokens, "bits_per_byte": bits} for step, bits in points]
+        tokens, curve = account.settings["iter_tokens"], curve_of(trial.trial, account)
+        return [{"iter": i, "tokens": i * tokens, "bits_per_byte": bits} for i, _, bits in curve if bits]
 
     def outcome(self) -> Outcome:
         """What the sweep was given, spent, chose and reached so far."""
@@ -148,20 +141,10 @@ class Sweep:
             dataclasses.replace(trial, purpose="sweep" if trial.purpose == "final" else trial.purpose)
             for trial in self.trials()
         ]
-        quanta = (1 - terms.sweep["sweep_share"]) * terms.quanta(budget)
-        costs = costs_of_a_token(self._ledger, trials)
-        fit = fit_trials(trials, {size: max(1, int(quanta / cost)) for size, cost in costs.items()})
+        own = [trial for trial in trials if not trial.source]
+        fit = fit_trials(trials, tokens_by_size(own, terms.unit, (1 - terms.sweep["sweep_share"]) * budget))
         rate, tokens = fit.best.learning_rate.middle, fit.best.tokens
         return Prediction(budget, fit.best.size, rate, tokens, fit.best.bits_per_byte, fit.sizes)
-
-
-def costs_of_a_token(ledger: Ledger, trials: list[Trial]) -> dict[str, float]:
-    """Quanta by size, as the longest of its finished trials was charged, with its start and evaluations."""
-    costs = {}
-    for trial in sorted(trials, key=lambda trial: trial.tokens):
-        if trial.purpose == "sweep" and trial.status == "finished" and not trial.source:
-            costs[trial.size] = ledger.accounts[trial.trial].charged / trial.tokens
-    return costs
 
 
 def arguments_of(settings: dict[str, Any]) -> list[str]:

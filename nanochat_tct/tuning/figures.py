@@ -8,7 +8,7 @@ import numpy as np
 
 from nanochat_tct.tuning.budget import count, show_amount, unit_name
 from nanochat_tct.tuning.fit import Fit, SizeFit
-from nanochat_tct.tuning.records import Entry, Outcome, Point, Trial, cost
+from nanochat_tct.tuning.records import Entry, Outcome, Point, Trial, cost, last_final
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -136,7 +136,7 @@ def costs(
     look = looks([size for size, _ in sizes])
     figure, axes = _figure(2 if points else 1, width=5.6 if points else 11.2, height=4.4)
     axis = axes[0]
-    final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
+    final = last_final(trials)
 
     def cost_of(trial: Trial) -> float:
         return cost(trial, outcome.unit)

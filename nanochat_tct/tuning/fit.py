@@ -29,7 +29,7 @@ import numpy as np
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.posterior import sample_posterior
-from nanochat_tct.tuning.records import VARIABLE, Interval, Trial, show_value
+from nanochat_tct.tuning.records import VARIABLE, Interval, Trial, last_final, show_value
 from nanochat_tct.tuning.space import Range
 
 # Priors: middle and standard deviation; those of factors are of their logarithm.
@@ -293,7 +293,7 @@ def on_whole_split(trials: Sequence[Trial]) -> list[Trial]:
 
     The final run was measured both ways; the ratio of the two depends on the windows, and is the same for all.
     """
-    final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
+    final = last_final(trials)
     if final is None or final.status != "finished" or not final.bits_per_byte:
         return list(trials)
     ratio = (final.whole_split or final.bits_per_byte) / final.bits_per_byte

@@ -1,6 +1,7 @@
 """What a sweep keeps and leaves, as frozen records: trials, charges, outcome, and the notes in its ledger."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -57,12 +58,10 @@ class Trial:
     ended_at: float
     # Files of earlier versions have none of what follows.
     standard_error: float | None = (
-        None  # of bits_per_byte as an estimate of the whole split; 0: measured on that
+        None  # of bits_per_byte as an estimate of the whole split; 0: measured on it
     )
-    whole_split: float | None = (
-        None  # bits per byte on what Outcome.actual_share says, of a final run that is done
-    )
-    whole_split_error: float | None = None  # its standard error; 0 on the whole split
+    whole_split: float | None = None  # of a final run that is done: bits per byte on Outcome.actual_share
+    whole_split_error: float | None = None  # standard error of whole_split; 0 on the whole split
     global_batch: int | None = None  # windows; this and the next two: VARIABLE
     warmup_share: float | None = None  # of the run; None: as `train` derives it
     min_lr_share: float | None = None  # of the peak; None: as `train` derives it
@@ -80,6 +79,22 @@ class Trial:
 def cost(trial: Trial, unit: Unit) -> float:
     """What a trial cost, in the budget's unit."""
     return {"usd": trial.usd, "flops": trial.flops}.get(unit, trial.worker_seconds / 3600)
+
+
+def tokens_by_size(trials: Sequence[Trial], unit: Unit, money: float) -> dict[str, int]:
+    """Size -> tokens of a run for `money`, at the cost of a token of the longest finished trial of that size."""
+    finished = [trial for trial in trials if trial.purpose == "sweep" and trial.status == "finished"]
+    longest = {trial.size: trial for trial in sorted(finished, key=lambda trial: trial.tokens)}
+    return {
+        size: max(1, round(trial.tokens * money / cost(trial, unit)))
+        for size, trial in longest.items()
+        if money > 0 and cost(trial, unit) > 0
+    }
+
+
+def last_final(trials: Sequence[Trial]) -> Trial | None:
+    """The final run; of a sweep that was continued the latest, None before there is one."""
+    return next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from nanochat_tct.storage.files import replacing, write_atomic
-from nanochat_tct.storage.object_storage import RemoteFolder, is_remote
+from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, join, local_path
+from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.ledger import Account, Ledger
 from nanochat_tct.tuning.records import (
     BEST,
@@ -63,7 +64,7 @@ class Results:
         points = [
             Point(name, int(step), int(step) * account.settings["iter_tokens"], training, validation)
             for name, account in ledger.accounts.items()
-            for step, training, validation in account.result.get("curve", [])
+            for step, training, validation in curve_of(name, account)
         ]
         trials = [*trial_rows(ledger), *evidence_rows(ledger)]
         return cls(make_outcome(ledger), trials, list(ledger.entries), points)
@@ -119,6 +120,25 @@ def _arrow_type(hint: Any) -> Any:
     return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]
 
 
+def curve_of(name: str, account: Account) -> list[list[Any]]:
+    """The `loss_curve` of a trial; from its log where it runs, or an earlier version ran it."""
+    folder = local_path(join(account.settings["config"]["checkpoint_dir"], name))
+    return account.result.get("curve") or loss_curve(folder)
+
+
+def loss_curve(run_dir: Path) -> list[list[Any]]:
+    """Of a run's log: iter, bits per byte in training, and in validation, one of the two missing."""
+    entries = read_metrics(run_dir)
+    ratios = [entry["bits_per_byte"] / entry["loss"] for entry in entries if entry.get("bits_per_byte")]
+    curve: list[list[Any]] = []
+    for entry in entries:
+        if entry["kind"] == "validation":
+            curve.append([entry["iter"], None, float(f"{entry['bits_per_byte']:.5g}")])
+        elif ratios:
+            curve.append([entry["iter"], float(f"{ratios[0] * entry['loss']:.5g}"), None])
+    return curve
+
+
 def upload_results(folder: Path, output: str) -> None:
     """Copy what a sweep leaves behind, besides ledger and checkpoints, to its output if that is a URI."""
     if is_remote(output):
@@ -146,7 +166,11 @@ def make_outcome(ledger: Ledger) -> Outcome:
         actual, error = result["whole_split"], result.get("whole_split_error", 0.0)
         windows = final.settings["whole_windows"]
         actual_share = windows / (final.settings.get("validation_windows") or windows)
-    outcome = Outcome(
+    chosen: dict[str, Any] = {}
+    if choice is not None:
+        names = ("size", "learning_rate", "varied", "predicted", "decision")
+        chosen = {name: getattr(choice, name) for name in names} | {"final_tokens": choice.tokens}
+    return Outcome(
         unit=terms.unit,
         budget=terms.budget,
         spent=terms.amount(ledger.spent),
@@ -157,17 +181,7 @@ def make_outcome(ledger: Ledger) -> Outcome:
         actual_error=error,
         trial_share=share,
         use_gpu=any(account.settings["config"]["use_gpu"] for account in ledger.accounts.values()),
-    )
-    if choice is None:
-        return outcome
-    return dataclasses.replace(
-        outcome,
-        size=choice.size,
-        learning_rate=choice.learning_rate,
-        varied=choice.varied,
-        predicted=choice.predicted,
-        decision=choice.decision,
-        final_tokens=choice.tokens,
+        **chosen,
     )
 
 

@@ -13,13 +13,7 @@ from rich.table import Table
 from nanochat_tct.storage.object_storage import join, local_path
 from nanochat_tct.tracking.line import duration
 from nanochat_tct.tracking.tracker import read_metrics
-from nanochat_tct.tuning.budget import (
-    FINAL_EVALUATIONS,
-    count,
-    final_iters,
-    final_windows,
-    unit_name,
-)
+from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, count, final_iters, final_windows, unit_name
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.meter import Repeating
 from nanochat_tct.tuning.records import Choice, Duration, Plan, Trial, show_value
@@ -28,6 +22,9 @@ from nanochat_tct.tuning.scheduler import TOKENS_PER_PARAMETER, Scheduler, sprea
 
 SECONDS = 2.0  # between looks at the ledger
 TRUST = 0.1  # of the whole forecast: after as long as that the observed speed and the forecast count alike
+
+
+# ----------------------------------------------------------------------------- the forecast
 
 
 @dataclass(frozen=True)
@@ -53,21 +50,17 @@ def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
     """The forecast of a sweep whose sizes are probed: with starts, evaluations and checkpoints."""
     config, terms, spent = sweep.config, sweep.ledger.terms, sweep.spent_on("probe", "idle")
     seconds = {name: prices for name in sweep.sizes if (prices := sweep.seconds(name)) is not None}
-    windows, number = plan.windows, config.trials_of_a_size
-    rows = [ForecastRow("probes (done)", len(sweep.sizes), 0, 0.0, spent)]
+    number, rows = config.trials_of_a_size, [ForecastRow("probes (done)", len(sweep.sizes), 0, 0.0, spent)]
     trials = number * len(plan.iters)
     rounds = math.ceil(trials / sweep.slots) / trials  # the last one may not be full
-    paces = []
-    full_speed = (
-        spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers
-    )  # of a run on all workers
-    for name in plan.iters if plan.has_trials else ():
-        iters = plan.iters[name]
-        one, cost = seconds[name].of(iters, windows), sweep.prices(name).of(iters, windows)
-        rows.append(ForecastRow(name, number, iters, one * number * rounds, cost * number))
-        paces.append(one / cost)
-    rest: float = terms.capacity - spent
+    # A run on all workers is so many times as fast.
+    full_speed = spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers
+    rest, paces = float(terms.capacity - spent), []
     if plan.has_trials:
+        for name, iters in plan.iters.items():
+            one, cost = (prices.of(iters, plan.windows) for prices in (seconds[name], sweep.prices(name)))
+            rows.append(ForecastRow(name, number, iters, one * number * rounds, cost * number))
+            paces.append(one / cost)
         follow_ups = max(0.0, config.sweep_share * terms.capacity - sum(row.quanta for row in rows))
         # One after the other, as each follows from what the others found.
         pace = sum(paces) / len(paces) / full_speed
@@ -85,9 +78,8 @@ def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
         rows.append(ForecastRow(f"final run, if {name}", 1, iters, run, rest - cost))
         if plan.whole_windows:
             share = measured / plan.whole_windows
-            part = (
-                "whole split" if share == 1 else f"{share:.0%} of the split" if share else "trials' windows"
-            )
+            part = f"{share:.0%} of the split" if share else "trials' windows"
+            part = "whole split" if share == 1 else part
             rows.append(ForecastRow(f"  {part}", 0, 0, measuring, cost))
     return Forecast(rows, Duration(sweep_seconds, final_seconds))
 
@@ -97,7 +89,7 @@ def show_forecast(sweep: Scheduler, console: Console) -> None:
 
     Raises: UserError when the budget is too small.
     """
-    plan, terms = sweep.make_plan(), sweep.ledger.terms
+    plan = sweep.make_plan()
     forecast = make_forecast(sweep, plan)
     if sweep.ledger.latest(Duration) != forecast.lasts:
         sweep.ledger.note(forecast.lasts)
@@ -110,7 +102,7 @@ def show_forecast(sweep: Scheduler, console: Console) -> None:
                 f"--add-sizes {size} tries it nevertheless"
             )
     if sweep.config.dry_run:
-        spent = terms.of_budget(sweep.ledger.spent)
+        spent = sweep.ledger.terms.of_budget(sweep.ledger.spent)
         console.print(
             f"dry run: measuring the sizes has spent {spent}; the same command without --dry-run goes on from here"
         )
@@ -155,9 +147,7 @@ class TimeLeft:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.begun: tuple[float, float] | None = (
-            None  # the time, and the seconds of the forecast done by then
-        )
+        self.begun: tuple[float, float] | None = None  # the time, and seconds of the forecast done by then
 
     def seconds(self) -> float | None:
         """None before there is a forecast, and when all is done."""
@@ -183,6 +173,9 @@ class TimeLeft:
         probes = sum(account.charged for account in accounts if account.purpose == "probe")
         share = terms.sweep["sweep_share"] * terms.capacity - probes
         return min(1.0, (self.ledger.spent - probes) / max(1.0, share)), 0.0
+
+
+# ----------------------------------------------------------------------------- the trials
 
 
 class LiveTable(Repeating):

@@ -16,7 +16,6 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.storage.object_storage import join, local_path
-from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import ResolvedConfig, resolve
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.signals import PREEMPTED
@@ -33,6 +32,7 @@ from nanochat_tct.tuning.meter import (
     spare_of,
 )
 from nanochat_tct.tuning.records import HalfWay
+from nanochat_tct.tuning.results import loss_curve
 
 if TYPE_CHECKING:
     from nanochat_tct.training.distributed import Worker
@@ -216,19 +216,6 @@ def evaluate_whole_split(config: ResolvedConfig, path: str, meter: WorkerMeter) 
         model, split, config.batch_size, device, config.precision, masks=masks, taken=windows
     )
     return {"whole_split": measured["bits_per_byte"], "whole_split_error": measured.get("standard_error")}
-
-
-def loss_curve(run_dir: Path) -> list[list[float | None]]:
-    """Of a run's log: iter, bits per byte in training, and in validation, one of the two missing."""
-    entries = read_metrics(run_dir)
-    ratios = [entry["bits_per_byte"] / entry["loss"] for entry in entries if entry.get("bits_per_byte")]
-    curve: list[list[float | None]] = []
-    for entry in entries:
-        if entry["kind"] == "validation":
-            curve.append([entry["iter"], None, float(f"{entry['bits_per_byte']:.5g}")])
-        elif ratios:
-            curve.append([entry["iter"], float(f"{ratios[0] * entry['loss']:.5g}"), None])
-    return curve
 
 
 # ----------------------------------------------------------------------------- where a run stands, and its length

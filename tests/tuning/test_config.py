@@ -10,6 +10,7 @@ import yaml
 
 from nanochat_tct.cli import main
 from nanochat_tct.config import parse_arguments, settings_of, write_yaml
+from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
@@ -177,7 +178,8 @@ def test_windows_of_documents(tmp_path: Path) -> None:
     """Trials train on windows of documents, and are measured as all others are: on each token of the split once."""
     sweep = make_sweep(tmp_path, windowing="per-document", stride=4, sizes=["1x32"])
     assert (sweep.base.windowing, sweep.base.stride) == ("per-document", 4)
-    assert sweep.validation_windows == len(Windows(sweep.store, "val", 32))
+    store = TokenStore.open(sweep.base.data_dir, verify=False)
+    assert sweep.validation_windows == len(Windows(store, "val", 32))
 
 
 def terms(**sweep: Any) -> Terms:

@@ -39,7 +39,7 @@ def fit_once(trials: tuple[Trial, ...], tokens: tuple[tuple[str, int], ...]) -> 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of a page's text: drawing takes longest."""
-    monkeypatch.setattr(report, "_draw", lambda report: [])
+    monkeypatch.setattr(report, "_draw", lambda report: {})
 
 
 class Page(html.parser.HTMLParser):
