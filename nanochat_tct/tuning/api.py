@@ -30,14 +30,14 @@ from nanochat_tct.tuning.results import Results, curve_of
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a sweep with some budget is expected to end with."""
+    """The expected result of a sweep with a given budget."""
 
     budget: float  # in the sweep's unit
     size: str
     learning_rate: float
     tokens: int  # of the final run
     bits_per_byte: Interval
-    sizes: list[SizeFit]  # each, were it the final run's
+    sizes: list[SizeFit]  # a final run of each
 
 
 class Sweep:
@@ -76,16 +76,16 @@ class Sweep:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process that `start` began is still there."""
+        """Whether the process that `start` began still runs."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """As Ctrl-C: trials save their checkpoints, then the sweep ends. `start` continues it."""
+        """Stop the sweep as Ctrl-C does: trials save their checkpoints first. `start` continues it."""
         if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGINT)
 
     def wait(self) -> Outcome:
-        """Wait for the end of the sweep, or until it is stopped. Returns: what came of it.
+        """Wait until the sweep ends or is stopped. Returns: its outcome.
 
         Raises: UserError when the command failed; it has said why on standard error.
         """
@@ -95,7 +95,7 @@ class Sweep:
         return self.outcome()
 
     def ended(self, poll_seconds: float = 1.0) -> Iterator[Trial]:
-        """The trials of this sweep, each when it has ended; comes to an end with the sweep's process."""
+        """Yield each trial of this sweep once it has ended, until the sweep's process ends."""
         seen: set[str] = set()
         while True:
             is_running = self.is_running
@@ -129,7 +129,7 @@ class Sweep:
         return Results.of(self._ledger).outcome
 
     def predict(self, budget: float | None = None) -> Prediction:
-        """What a sweep with some budget would end with, by all trials and final runs so far.
+        """Predict the result of a sweep with some budget from all trials and final runs so far.
 
         Args:
             budget: in the sweep's unit; None: its own.

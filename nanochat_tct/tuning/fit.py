@@ -54,7 +54,7 @@ SHARES = 1.5  # of E, A and B, around those of Hoffmann's constants
 MOST_NATS_OF_PARAMETERS, MOST_NATS_OF_TOKENS = 3.0, 4.0
 LEVEL = 0.3
 
-DEGREES_OF_FREEDOM = 4.0  # of Student's t: an odd trial does not carry the fit away
+DEGREES_OF_FREEDOM = 4.0  # of Student's t, so that an outlier does not dominate the fit
 TRUST_IN_PARABOLA = 0.25  # a point that lies 10% above the best of its size may miss the parabola by 2.5%
 EXTRAPOLATION = 0.01  # relative error of the law itself for each factor of e beyond the trials
 STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # least cost of the rate and values of a stopped trial
@@ -62,7 +62,7 @@ STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # least cost of the rate and value
 
 @dataclass(frozen=True)
 class RunFit:
-    """What the trials say of one run that need not have happened, at its best rate and values."""
+    """The prediction for a run, which need not have happened, at its best rate and values."""
 
     size: str
     tokens: int
@@ -73,7 +73,7 @@ class RunFit:
 
 @dataclass(frozen=True)
 class SizeFit(RunFit):
-    """What the trials say of one size, were it the final run's."""
+    """The prediction for a final run of one size."""
 
     parameters: int
     probability_best: float  # that this size is the best of all for the final run
@@ -83,7 +83,7 @@ class SizeFit(RunFit):
 
 @dataclass(frozen=True)
 class ValueFit:
-    """What the trials say of one value of a setting that differs between trials."""
+    """What one value of a setting costs, where the setting differs between trials."""
 
     setting: str
     value: Any
@@ -100,7 +100,7 @@ class Fit:
         best: the one with the least expected loss.
         values: each value of the settings that differ between trials.
         best_values: setting -> chosen value, for all that a sweep can vary (VARIABLE).
-        final_tokens: size -> tokens of the final run, were it of that size.
+        final_tokens: size -> tokens of a final run of that size.
         sampling_error: standard error of the trials' measurement, as a share of the whole split's bits per byte.
         decision: the choice and its reasons in two sentences.
     """
@@ -142,7 +142,7 @@ class Fit:
         return all(getattr(trial, name) == value for name, value in self.best_values.items())
 
     def learning_rate(self, size: str, tokens: int) -> Interval:
-        """The best learning rate of a size in a run of so many tokens."""
+        """The best learning rate of a size in a run of this length."""
         best = self._model.best_log_learning_rate(self._z, self._row(size, tokens))[:, 0]
         return self._interval(np.exp(best))
 
@@ -169,12 +169,12 @@ class Fit:
         return np.quantile(losses, self._quantiles, axis=0) * self._model.unit
 
     def run(self, size: str, tokens: int) -> RunFit:
-        """All of the above for one run."""
+        """Length, learning rate and bits per byte of one run."""
         epochs = tokens / self._model.of_size[size].unique_tokens
         return RunFit(size, tokens, epochs, self.learning_rate(size, tokens), self.predict(size, tokens))
 
     def outlook(self, factors: Sequence[float]) -> list[RunFit]:
-        """What other budgets would buy: final runs so many times as long, each of the size that is best then."""
+        """What other budgets would buy: runs that many times as long, each of the size that is best then."""
         found = []
         for factor in factors:
             tokens = {size: max(1, int(factor * number)) for size, number in self.final_tokens.items()}
@@ -183,13 +183,13 @@ class Fit:
         return found
 
     def _losses(self, tokens: Mapping[str, int]) -> np.ndarray:
-        """Samples (sizes, P) of bits per byte of each size in so many tokens, at the best rate and values."""
+        """Samples (sizes, P) of bits per byte of each size in runs of these lengths, at the best rate and values."""
         rows = [self._row(size, number) for size, number in tokens.items()]
         levels = np.stack([self._model.level(self._z, row)[:, 0] for row in rows])
         return np.exp(levels) * self._model.unit
 
     def _best_of(self, tokens: Mapping[str, int]) -> str:
-        """The size of the least expected loss in runs of so many tokens."""
+        """The size with the least expected loss in runs of these lengths."""
         return list(tokens)[int(np.log(self._losses(tokens)).mean(1).argmin())]
 
     def _row(self, size: str, tokens: int) -> "_Rows":
@@ -269,8 +269,8 @@ def fit_trials(
     Args:
         trials: in any order. Finished ones are measured; a stopped one says that its learning rate or its values are
             bad; probes, final runs, and trials that were cut or failed say nothing.
-        final_tokens: size -> tokens of the final run, were it of that size, for the money that is left; sizes that
-            are left out are compared at the length of their longest trial.
+        final_tokens: size -> tokens of a final run of that size for the money that is left; sizes that are left out
+            are compared at the length of their longest trial.
         confidence: of all intervals.
         seed: of the samples; the same trials and seed give the same fit.
     Raises: UserError when no trial finished.

@@ -404,7 +404,7 @@ class Ledger:
             if isinstance(error, StorageError):
                 raise
             raise StorageError(
-                f"{self.path} cannot be written ({error.strerror}); mend that, and run again"
+                f"{self.path} cannot be written ({error.strerror}); fix that, and run again"
             ) from error
         self._take_in(data)  # as a later reader will
 

@@ -130,8 +130,8 @@ class WorkerMeter:
     def __init__(self, folder: str | Path, ledger: Ledger, trial: str, rank: int) -> None:
         self.ledger, self.trial, self.rank = ledger, trial, rank
         self.is_timed = ledger.terms.is_timed
-        self.prices = Prices(**self.account.settings["prices"])  # in quanta
-        self.config = ResolvedConfig(**self.account.settings["config"])  # with its current length
+        self.prices = prices_of(self.account)
+        self.config = config_of(self.account)  # with its current length
         # The length of a final run on a budget of time follows its speed.
         self.resizes = self.account.purpose == "final" and self.is_timed
         self.marks: deque[tuple[str, float]] = deque(maxlen=RECENT)  # kind and time of each charge
@@ -227,10 +227,11 @@ class WorkerMeter:
         return sum(self.evaluation_prices) + self.spare()
 
     def spare(self) -> float:
+        """Quanta for stopping the trial."""
         return spare_of(self.ledger, self.account, self.prices)
 
     def measured_iter(self) -> float | None:
-        """Quanta of an iter of late; None before there were enough."""
+        """Quanta of a recent iter, on average; None until enough were measured."""
         marks = pairwise(self.marks)
         train = [after - before for (kind, before), (_, after) in marks if kind == "train"]
         return sum(train) / len(train) * self.account.workers * MICRO if len(train) >= 5 else None
@@ -248,6 +249,16 @@ class WorkerMeter:
             return False
         right = (left - self.margin()) / measured
         return abs(right - self.iters_left) > 0.02 * self.config.max_iters
+
+
+def config_of(account: Account) -> ResolvedConfig:
+    """The settings of a trial's run."""
+    return ResolvedConfig(**account.settings["config"])
+
+
+def prices_of(account: Account) -> Prices:
+    """The prices of a trial's run, in quanta."""
+    return Prices(**account.settings["prices"])
 
 
 def spare_of(ledger: Ledger, account: Account, prices: Prices) -> float:
@@ -307,9 +318,9 @@ class IdleMeter(Repeating):
                 file=sys.stderr,
             )
         if self.waited > IDLE_SHARE * terms.capacity and self.error is None:
+            share = f"{self.waited / terms.capacity:.0%} of the budget"
             self.error = UserError(
-                f"no trial has started, and waiting has cost {terms.money(self.waited)}, "
-                f"{self.waited / terms.capacity:.0%} of the budget; see that the machines are there and not busy, then "
-                "the same command goes on"
+                f"no trial has started, and waiting has cost {terms.money(self.waited)}, {share}; check that the "
+                "machines are available and not busy, then the same command goes on"
             )
             ledger.note(Interrupted(True))

@@ -123,7 +123,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep was given, and what came of it."""
+    """What a sweep was given, and its result."""
 
     unit: Unit
     budget: float

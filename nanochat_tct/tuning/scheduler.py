@@ -1,4 +1,4 @@
-"""What a sweep does next, decided from its ledger alone, so that it continues from wherever it was killed.
+"""What a sweep does next, decided from its ledger alone, so that it continues wherever it was killed.
 
 Probes measure each size; first trials try learning rates; follow-ups try rates beyond an edge, then longer runs of
 the sizes that look best; a fit of all trials chooses size and rate; the final run gets what is left.
@@ -349,7 +349,7 @@ class Scheduler:
             # The probes only now show how slow this machine is. A refusal would waste the money they cost.
             if not self.is_timed or self.config.dry_run:
                 raise UserError(too_small)
-            print(f"{too_small}; no trials are begun, the final run gets what is left", file=sys.stderr)
+            print(f"{too_small}; no trials begin, and the final run gets what is left", file=sys.stderr)
         prices = {name: self.prices(name) for name in self.contenders()}
         if plan is None:
             left = self.sweep_money - self.spent_on("probe", "idle")
@@ -428,7 +428,7 @@ class Scheduler:
         self.ledger.note(Centres({name: centres[name] for name in self.sizes if name in centres}))
 
     def centres(self) -> dict[str, float]:
-        """Those that are noted, by size."""
+        """The noted centres, by size."""
         note = self.ledger.latest(Centres)
         return dict(note.rates) if note else {}
 
@@ -481,14 +481,14 @@ class Scheduler:
                 )
             why = account.result.get("why") or account.result.get("status")
             raise UserError(
-                f"size {size} could not be measured: {why}; mend that and raise the budget to try again, or leave the "
+                f"size {size} could not be measured: {why}; fix that and raise the budget to try again, or leave the "
                 "size out with --fresh"
             )
 
     # ------------------------------------------------------------------------- first trials
 
     def trials(self) -> list[Trial]:
-        """The trials of this sweep; final runs before the latest, which are as good as any, among them."""
+        """The trials of this sweep, and its earlier final runs, which are evidence like any trial."""
         rows = trial_rows(self.ledger)
         finals = [
             dataclasses.replace(trial, purpose="sweep")
@@ -505,7 +505,7 @@ class Scheduler:
         return [*self.trials(), *self.evidence()]
 
     def first_trials(self, plan: Plan) -> Iterator[Spec]:
-        """Those that were not begun."""
+        """First trials that have not begun."""
         if self.config.search != "optuna":
             for point in self.points_left(plan):
                 yield self.with_money(point, plan)
@@ -545,7 +545,7 @@ class Scheduler:
         return [p for p in in_turn if p and (p.size, p.learning_rate, p.varied, p.seed) not in done]
 
     def values_of(self, trial: Trial) -> dict[str, Any]:
-        """A trial's values of what the sweep varies besides size and rate."""
+        """A trial's values of all that is varied besides size and rate."""
         return {name: getattr(trial, name) for name in self.varied}
 
     def with_money(self, spec: Spec, plan: Plan, iters: int | None = None) -> Spec:
@@ -621,7 +621,7 @@ class Scheduler:
         return specs
 
     def best_varied(self, fit: Fit) -> dict[str, Any]:
-        """What the fit chooses of what the sweep varies besides size and rate."""
+        """The fit's choice for all that is varied besides size and rate."""
         return {name: fit.best_values[name] for name in self.varied}
 
     def final_tokens(self, plan: Plan, varied: dict[str, Any] | None = None) -> dict[str, int]:
@@ -660,14 +660,14 @@ class Scheduler:
         return Spec(*point, "final", iters, self.ledger.terms.capacity, least)
 
     def choose(self) -> Choice:
-        """What the fit chooses."""
+        """The choice of the fit."""
         fit = self.make_fit()
         best, varied = fit.best, self.best_varied(fit)
         rate = rounded(best.learning_rate.middle)
         return Choice(best.size, rate, varied, fit.decision, best.bits_per_byte, fit.final_tokens)
 
     def choose_by_rule(self, plan: Plan) -> Choice:
-        """What is usual without a sweep, where there was no money for any trial to come to its end."""
+        """The choice of the rule of thumb, where the money did not suffice for any trial."""
         varied = middle_values(self.varied)
         tokens = self.final_tokens(plan, varied)
         off = {size: distance_from_rule(tokens[size] / self.sizes[size].parameters) for size in self.sizes}

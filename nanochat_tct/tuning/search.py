@@ -16,10 +16,10 @@ from ray.tune.search import Searcher
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.training.ray_driver import iters_saved
 from nanochat_tct.training.signals import PREEMPTED
-from nanochat_tct.tuning.meter import INTERRUPTED
+from nanochat_tct.tuning.meter import INTERRUPTED, config_of
 from nanochat_tct.tuning.pool import LOST, NO_STORAGE, Pool, outcome_of
 from nanochat_tct.tuning.scheduler import Scheduler
-from nanochat_tct.tuning.trial import Losers, config_of, covers_rest
+from nanochat_tct.tuning.trial import Losers, covers_rest
 
 ERRORS = "errors.txt"  # beside the log of a trial: what its lost workers said
 POLL_SECONDS = 0.2  # how often a trial looks for news of its workers

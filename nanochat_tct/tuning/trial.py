@@ -20,7 +20,7 @@ from nanochat_tct.training.config import ResolvedConfig, resolve
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices, seconds_of
-from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
+from nanochat_tct.tuning.ledger import Ledger, OverBudget
 from nanochat_tct.tuning.meter import (
     INTERRUPTED,
     LAST_ITERS,
@@ -29,6 +29,8 @@ from nanochat_tct.tuning.meter import (
     RESIZE,
     WorkerCharger,
     WorkerMeter,
+    config_of,
+    prices_of,
     spare_of,
 )
 from nanochat_tct.tuning.records import HalfWay
@@ -42,11 +44,6 @@ if TYPE_CHECKING:
 # ----------------------------------------------------------------------------- before a worker begins
 
 
-def config_of(account: Account) -> ResolvedConfig:
-    """The settings of a trial's run."""
-    return ResolvedConfig(**account.settings["config"])
-
-
 def covers_rest(ledger: Ledger, trial: str) -> bool:
     """Reserve the rest of a trial that was begun before: its start, and all that no checkpoint has.
 
@@ -58,7 +55,7 @@ def covers_rest(ledger: Ledger, trial: str) -> bool:
         return True  # the reserve that it was opened with
     if account.purpose == "probe":  # it measures what the rest costs
         return ledger.top_up(trial, account.reserve) > 0
-    config, prices = config_of(account), Prices(**account.settings["prices"])
+    config, prices = config_of(account), prices_of(account)
     done, spare = reached(config)["iters"], spare_of(ledger, account, prices)
     is_final = account.purpose == "final"  # it takes all that is free, which decides its length
     shortest = with_length(config, min(config.max_iters, done + 1), account.settings) if is_final else config
@@ -97,13 +94,12 @@ def work(
     if worker.device.type == "cpu":
         torch.set_num_threads(settings["threads"])
     os.environ["WANDB_RUN_GROUP"] = settings["group"]
-    early_stopping = EarlyStopping(meter, worker.is_first)
     log_dir = Path(config.log_dir) / config.run_name
     log_dir.mkdir(parents=True, exist_ok=True)
     with meter.log, open(log_dir / "log.txt", "a", buffering=1, encoding="utf-8") as lines:
         reporter = Reporter(
             say=lambda line: print(line, file=lines),
-            report=early_stopping.look_at,
+            report=EarlyStopping(meter).look_at,
             stop_reason=lambda: meter.stop_reason() or preemption(),
             charge=meter.charge,
             varied=settings["varied"],
@@ -161,14 +157,14 @@ def train_to_the_end(
 class EarlyStopping:
     """Stops a trial at an evaluation when it diverges, or is hopeless beside the others."""
 
-    def __init__(self, meter: WorkerMeter, is_first: bool) -> None:
-        self.meter, self.settings, self.is_first = meter, meter.account.settings, is_first
+    def __init__(self, meter: WorkerMeter) -> None:
+        self.meter, self.settings = meter, meter.account.settings
         self.before: float | None = None
 
     def look_at(self, metrics: dict[str, Any]) -> None:
         """Take the metrics of an evaluation."""
         bits = metrics["bits_per_byte"]
-        if not self.is_first or self.settings["purpose"] != "sweep":
+        if self.meter.rank != 0 or self.settings["purpose"] != "sweep":
             return
         if metrics["iter"] == 0:
             self.before = bits
@@ -260,7 +256,7 @@ def cut(config: ResolvedConfig, ledger: Ledger, is_here: bool = False) -> dict[s
 def price_of_rest(
     config: ResolvedConfig, done: int, prices: Prices, settings: dict[str, Any], with_iters: bool = True
 ) -> float:
-    """Quanta of all that is to come of a run once its workers are there.
+    """Quanta of the rest of a run, once its workers have started.
 
     Args:
         done: iters.
@@ -274,7 +270,7 @@ def price_of_rest(
 
 
 def evaluations_left(config: ResolvedConfig, done: int) -> int:
-    """Those to come: at multiples of the interval, one that a kill cut off included, and at the end."""
+    """Evaluations still to come: at multiples of the interval (also one that a kill cut off), and at the end."""
     first = math.ceil(done / config.eval_interval)
     last = config.max_iters // config.eval_interval
     return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
@@ -332,14 +328,14 @@ def with_length(config: ResolvedConfig, max_iters: int, settings: dict[str, Any]
 
 
 class Losers:
-    """Trials that are settled, and neither the best one nor a final run: their numbers stay, their checkpoints go."""
+    """Settled trials other than the best one and final runs: their results stay, their checkpoints are removed."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.removed: set[str] = set()
 
     def remove(self) -> None:
-        """Remove the checkpoints of those there are by now. Raises: UserError when object storage refuses."""
+        """Remove the checkpoints of those that have settled by now. Raises: UserError when object storage refuses."""
         settled = {name: each for name, each in self.ledger.accounts.items() if not each.is_open}
         bits = {
             name: each.result["bits_per_byte"]

@@ -36,13 +36,14 @@ from nanochat_tct.tuning.continuing import (
     with_additions,
 )
 from nanochat_tct.tuning.ledger import Account, Ledger, restore_ledger
+from nanochat_tct.tuning.meter import config_of
 from nanochat_tct.tuning.records import BEST, LEDGER, REPORT_DIR, Outcome, Slots
 from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.results import Results, latest_final, measured_on, upload_results
 from nanochat_tct.tuning.runner import interruptible, run_on_ray
 from nanochat_tct.tuning.scheduler import Scheduler
 from nanochat_tct.tuning.space import Size, make_size
-from nanochat_tct.tuning.trial import config_of, with_length
+from nanochat_tct.tuning.trial import with_length
 
 RUNS = "another sweep runs here; wait, or take another --output"
 WORKERS_OF_A_CORE = 2  # ray_driver.worker_resources reserves half a core for each
@@ -137,7 +138,7 @@ def prepare(config: SweepConfig) -> tuple[Scheduler, Path]:
 
 
 def refuse_too_small(ledger: Ledger | None, terms: Terms, sweep_with: Callable[[Ledger], Scheduler]) -> None:
-    """Apply the rule of the least budget to a copy of the ledger, so that nothing is left of what is refused.
+    """Check the budget on a copy of the ledger, so that a refusal leaves no trace.
 
     Raises: UserError.
     """
