@@ -23,6 +23,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -152,21 +153,22 @@ class Fit:
         The interval includes the chance of its seed, a rate and values that are only nearly the best, the error of
         the law, and that of the windows which the trials were measured on.
         """
-        row = self._row(size, tokens)
-        chosen = np.log(self.learning_rate(size, tokens).middle)
-        loss = self._model.level(self._z, row)[:, 0] + self._model.cost(self._z, row)[:, 0]
-        loss = loss + self._model.penalty(self._z, row, np.array([chosen]))[:, 0]
-        loss = loss + self._extrapolation(size, tokens) + self._model.noise(self._z) * self._noise
+        chosen = np.array([self.learning_rate(size, tokens).middle])
+        loss = self._log_losses(size, tokens, chosen)[:, 0] + self._model.noise(self._z) * self._noise
         return self._interval(np.exp(loss + self._sampling) * self._model.unit)
 
     def curve(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
         """Bits per byte over learning rates at the chosen values: (3, n) float64, low, middle and high of the mean
         over seeds."""
-        row = self._row(size, tokens)
-        level = self._model.level(self._z, row) + self._model.cost(self._z, row)  # (P, 1)
-        level = level + self._extrapolation(size, tokens)[:, None]
-        losses = np.exp(level + self._model.penalty(self._z, row, np.log(learning_rates)))
+        losses = np.exp(self._log_losses(size, tokens, learning_rates))
         return np.quantile(losses, self._quantiles, axis=0) * self._model.unit
+
+    def _log_losses(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
+        """Samples (P, n) of the log loss over learning rates at the chosen values, with the law's own error."""
+        row = self._row(size, tokens)
+        losses = self._model.level(self._z, row) + self._model.cost(self._z, row)  # (P, 1)
+        losses = losses + self._model.penalty(self._z, row, np.log(learning_rates))
+        return losses + (EXTRAPOLATION * self._beyond(size, tokens) * self._normal)[:, None]
 
     def run(self, size: str, tokens: int) -> RunFit:
         """Length, learning rate and bits per byte of one run."""
@@ -200,17 +202,12 @@ class Fit:
         costs = self._model.value_costs(self._z)  # (P, values)
         fits = []
         for name, values in self._model.varied.items():
-            indices = [self._model.value_index[name, value] for value in values]
-            wins = np.bincount(costs[:, indices].argmin(1), minlength=len(values)) / len(costs)
-            for value, index, win in zip(values, indices, wins, strict=True):
+            own = costs[:, self._model.slices[name]]
+            wins = np.bincount(own.argmin(1), minlength=len(values)) / len(own)
+            for value, column, win in zip(values, own.T, wins, strict=True):
                 finished = sum(getattr(trial, name) == value for trial in self._model.finished)
-                cost = self._interval(np.expm1(costs[:, index]))
-                fits.append(ValueFit(name, value, cost, float(win), finished))
+                fits.append(ValueFit(name, value, self._interval(np.expm1(column)), float(win), finished))
         return fits
-
-    def _extrapolation(self, size: str, tokens: int) -> np.ndarray:
-        """Samples (P,) of the law's own error, log loss."""
-        return EXTRAPOLATION * self._beyond(size, tokens) * self._normal
 
     def _beyond(self, size: str, tokens: int) -> float:
         """Factors of e by which a run is longer than the trials."""
@@ -361,7 +358,9 @@ class _LossModel:
         self.varied = {name: some for name, some in values.items() if len(some) > 1}
         pairs = [(name, value) for name, some in self.varied.items() for value in some]
         self.value_index = {pair: index for index, pair in enumerate(pairs)}
-        self.likeness = likeness_of(self.varied)
+        ends = list(accumulate(map(len, self.varied.values()), initial=0))
+        self.slices = {name: slice(*ends) for name, ends in zip(self.varied, pairwise(ends), strict=True)}
+        self.likeness = likeness_of(self.varied, self.slices)
         self.rows, self.stopped = self.rows_of(self.finished), self.rows_of(stopped)
         self.log_rates = np.log([trial.learning_rate for trial in self.finished])
         self.stopped_log_rates = np.log([trial.learning_rate for trial in stopped])
@@ -448,11 +447,8 @@ class _LossModel:
     def value_costs(self, z: np.ndarray) -> np.ndarray:
         """Log loss (P, values) that each value adds to that of the best of its setting."""
         costs = VALUE_LOSS * z[:, self.first_value : self.first_value + len(self.value_index)] @ self.likeness
-        start = 0
-        for values in self.varied.values():
-            of_setting = slice(start, start + len(values))
+        for of_setting in self.slices.values():
             costs[:, of_setting] -= costs[:, of_setting].min(1, keepdims=True)
-            start += len(values)
         return costs
 
     def cost(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
@@ -482,22 +478,19 @@ class _LossModel:
         return finished - np.logaddexp(0, -margin).sum(1)
 
 
-def likeness_of(varied: Mapping[str, Sequence[Any]]) -> np.ndarray:
+def likeness_of(varied: Mapping[str, Sequence[Any]], slices: Mapping[str, slice]) -> np.ndarray:
     """(values, values): independent standard normals times this are correlated between nearby values of a range.
 
     Settings with more values than MOST_NAMES were tried as a range; fewer values are names without order.
     """
-    count = sum(map(len, varied.values()))
-    likeness, start = np.eye(count), 0
+    likeness = np.eye(sum(map(len, varied.values())))
     for name, values in varied.items():
         if len(values) > MOST_NAMES and all(isinstance(value, int | float) for value in values):
             whole = Range(name, values[0], values[-1])
             positions = np.array([whole.position(value) for value in values])
             off = (positions[:, None] - positions[None, :]) / LIKE_WITHIN
             covariance = np.exp(-(off**2) / 2) + 1e-6 * np.eye(len(values))
-            of_setting = slice(start, start + len(values))
-            likeness[of_setting, of_setting] = np.linalg.cholesky(covariance).T
-        start += len(values)
+            likeness[slices[name], slices[name]] = np.linalg.cholesky(covariance).T
     return likeness
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 Unit = Literal["usd", "gpu_hours", "flops"]
 Purpose = Literal["probe", "sweep", "final", "idle"]
@@ -156,14 +156,18 @@ def show_value(value: Any) -> str:
 class Note:
     """Something that a sweep keeps in its ledger beside its money. The last note of a kind and key counts."""
 
+    keyed_by: ClassVar[str] = ""  # the field that is its key; without one, a sweep has one note of this kind
+
     @property
-    def key(self) -> str:
-        return ""
+    def key(self) -> Any:
+        return getattr(self, self.keyed_by) if self.keyed_by else ""
 
 
 @dataclass(frozen=True)
 class Plan(Note):
     """The first trials of a round. All cost the same, so larger models see fewer tokens."""
+
+    keyed_by = "round"
 
     money: float  # quanta of a trial
     iters: dict[str, int]  # by size
@@ -172,10 +176,6 @@ class Plan(Note):
     whole_windows: int  # of the whole validation split; 0 where each trial is measured on all of it anyway
     round: int = 0
     has_trials: bool = True  # else the budget buys a final run only
-
-    @property
-    def key(self) -> str:
-        return str(self.round)
 
 
 @dataclass(frozen=True)
@@ -209,24 +209,20 @@ class Duration(Note):
 class HalfWay(Note):
     """What a trial had reached half-way."""
 
+    keyed_by = "trial"
+
     trial: str
     bits_per_byte: float
-
-    @property
-    def key(self) -> str:
-        return self.trial
 
 
 @dataclass(frozen=True)
 class Evidence(Note):
     """The trials of another sweep that count in this one (`--from`)."""
 
+    keyed_by = "source"
+
     source: str  # its folder or URI
     trials: list[Trial]
-
-    @property
-    def key(self) -> str:
-        return self.source
 
 
 @dataclass(frozen=True)

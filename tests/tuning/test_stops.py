@@ -25,6 +25,7 @@ from nanochat_tct.tuning.scheduler import RESERVE, Scheduler
 from nanochat_tct.tuning.table import show_forecast
 from nanochat_tct.tuning.trial import Losers, covers_rest, fit_length
 from tests.support.commands import run_python
+from tests.tuning.curves import Clock
 from tests.tuning.sweeps import open_ledger, sweep_arguments
 from tests.tuning.test_kills import RunningSweep, wait_until
 from tests.tuning.test_sweep import finish, make_sweep
@@ -156,15 +157,6 @@ def assert_it_has_a_model(ledger: Ledger) -> None:
 
 DOLLARS = {"budget_flops": None, "budget_usd": 2000.0, "gpu_hourly_usd": 3600.0, "sizes": ["1x32"]}
 # seconds of one worker; 600 of them for probes and trials, 1,120 that these leave alone
-
-
-class Clock:
-    """A time that moves when told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def timed_sweep(folder: Path) -> tuple[Scheduler, Clock]:
