@@ -22,6 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from nanochat_tct.errors import UserError
+from nanochat_tct.tuning.config import SweepConfig, flag_words
 from nanochat_tct.tuning.fit import SizeFit, fit_trials
 from nanochat_tct.tuning.ledger import read_ledger
 from nanochat_tct.tuning.records import Interval, Outcome, Trial, tokens_by_size
@@ -64,7 +65,6 @@ class Sweep:
         """
         from nanochat_tct.config import parse_arguments
         from nanochat_tct.tuning import tune
-        from nanochat_tct.tuning.config import SweepConfig
 
         config = parse_arguments(SweepConfig, arguments_of(settings), "tune", "")
         prepared, _ = tune.prepare(config)
@@ -154,11 +154,8 @@ def arguments_of(settings: dict[str, Any]) -> list[str]:
         flag = "--" + name.removesuffix("_").replace("_", "-")
         if isinstance(value, bool):
             arguments.append(flag if value else f"--no-{flag[2:]}")
-        elif isinstance(value, dict):
-            lists = {key: some if isinstance(some, list | tuple) else [some] for key, some in value.items()}
-            arguments += [flag, *(f"{key}={','.join(map(str, some))}" for key, some in lists.items())]
-        elif isinstance(value, list | tuple):
-            arguments += [flag, *map(str, value)]
+        elif isinstance(value, list | tuple | dict):
+            arguments += [flag, *flag_words(value)]
         else:
             arguments.append(f"{flag}={value}")
     return arguments

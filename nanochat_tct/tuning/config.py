@@ -248,5 +248,12 @@ class SweepConfig:
         return Terms(unit, budget, price, sweep)
 
 
+def flag_words(value: Any, show: Callable[[Any], str] = str) -> list[str]:
+    """What follows the flag of a setting on the command line: a word, or several of a list or mapping."""
+    if isinstance(value, dict):
+        return [f"{name}={','.join(flag_words(values, show))}" for name, values in value.items()]
+    return [show(item) for item in (value if isinstance(value, list | tuple) else [value])]
+
+
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")

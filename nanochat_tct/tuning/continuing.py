@@ -9,7 +9,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import absolute, shown
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.budget import Terms
-from nanochat_tct.tuning.config import GROWING, SweepConfig
+from nanochat_tct.tuning.config import GROWING, SweepConfig, flag_words
 from nanochat_tct.tuning.ledger import Account, Ledger, read_ledger
 from nanochat_tct.tuning.records import VARIABLE, Evidence, Trial, show_value
 from nanochat_tct.tuning.results import trial_rows, values_of
@@ -101,10 +101,7 @@ def shown_setting(name: str, value: Any) -> str:
         return f"--{flag}" if value else f"--no-{flag}"
     if value is None or value in ([], {}):
         return f"no --{flag}"
-    if isinstance(value, dict):
-        lists = {key: [some] if isinstance(some, str) else some for key, some in value.items()}
-        value = [f"{key}={','.join(map(show_value, some))}" for key, some in lists.items()]
-    return f"--{flag} {' '.join(map(show_value, value if isinstance(value, list) else [value]))}"
+    return f"--{flag} {' '.join(flag_words(value, show_value))}"
 
 
 # ----------------------------------------------------------------------------- other sweeps
