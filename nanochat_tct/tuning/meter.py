@@ -136,9 +136,7 @@ class WorkerMeter:
         self.resizes = self.account.purpose == "final" and self.is_timed
         self.marks: deque[tuple[str, float]] = deque(maxlen=RECENT)  # kind and time of each charge
         self.pending_flops, self.pending_since, self.pending_kind = 0, 0.0, ""
-        self.iters_left = 0
-        self.evaluation_prices: list[float] = []
-        self.next_resize = 0
+        self.iters_left, self.windows_left, self.next_resize = 0, 0, 0
         self.stop: str | None = None  # set by EarlyStopping
         directory = Path(folder) / WORK_DIR
         directory.mkdir(parents=True, exist_ok=True)
@@ -150,10 +148,9 @@ class WorkerMeter:
         """The trial's, as last read."""
         return self.ledger.accounts[self.trial]
 
-    def begin(self, iters_left: int, evaluation_prices: list[float]) -> None:
-        """A run of the loop begins, with so many iters, and evaluations at these prices in quanta."""
-        self.iters_left, self.evaluation_prices = iters_left, evaluation_prices
-        self.stop = None
+    def begin(self, iters_left: int, windows_left: int) -> None:
+        """A run of the loop begins, with so many iters, and so many windows in all its evaluations."""
+        self.iters_left, self.windows_left, self.stop = iters_left, windows_left, None
         self.next_resize = int(iters_left * (1 - FIRST_LOOK))
 
     def charge(self, kind: str, flops: float) -> None:
@@ -166,7 +163,7 @@ class WorkerMeter:
         if kind == "train":
             self.iters_left -= 1
         elif kind == "evaluation":
-            self.evaluation_prices = self.evaluation_prices[1:]
+            self.windows_left -= self.account.settings["windows"]
         if not self.is_timed:
             self.ledger.charge(self.trial, kind, quanta)
         elif kind != self.pending_kind or now - self.pending_since > 1:  # only noted: one line a second
@@ -224,7 +221,7 @@ class WorkerMeter:
 
     def margin(self) -> float:
         """Quanta to keep for what comes after the last iter."""
-        return sum(self.evaluation_prices) + self.spare()
+        return max(0, self.windows_left) * self.prices.window + self.spare()
 
     def spare(self) -> float:
         """Quanta for stopping the trial."""

@@ -253,20 +253,12 @@ def cut(config: ResolvedConfig, ledger: Ledger, is_here: bool = False) -> dict[s
     return result
 
 
-def price_of_rest(
-    config: ResolvedConfig, done: int, prices: Prices, settings: dict[str, Any], with_iters: bool = True
-) -> float:
-    """Quanta of the rest of a run, once its workers have started.
-
-    Args:
-        done: iters.
-        settings: of the trial.
-        with_iters: False leaves the iters themselves out.
-    """
+def price_of_rest(config: ResolvedConfig, done: int, prices: Prices, settings: dict[str, Any]) -> float:
+    """Quanta of the rest of a run of which so many iters are done, once its workers have started."""
     evaluation = settings["windows"] * prices.window + prices.checkpoint
     price = prices.warm_up + evaluations_left(config, done) * evaluation
     price += settings["whole_windows"] * prices.window
-    return price + with_iters * (config.max_iters - done) * prices.iter
+    return price + (config.max_iters - done) * prices.iter
 
 
 def evaluations_left(config: ResolvedConfig, done: int) -> int:
@@ -290,7 +282,9 @@ def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> Resolve
         meter.prices = dataclasses.replace(meter.prices, iter=measured)
     prices, spare = meter.prices, meter.spare()
     if account.purpose == "final":
-        besides = price_of_rest(config, done, prices, settings, with_iters=False) + spare
+        besides = (
+            price_of_rest(config, done, prices, settings) - (config.max_iters - done) * prices.iter + spare
+        )
         iters = math.floor((meter.left() - besides) / prices.iter)
         too_few = LAST_ITERS if meter.resizes else 0
         config = with_length(config, done + (iters if iters > too_few else 1), settings)
@@ -302,9 +296,8 @@ def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> Resolve
         needed = price_of_rest(config, done, prices, settings)
         ledger.top_up(meter.trial, math.ceil(REPAIR * needed + spare if meter.is_timed else needed))
     meter.config = config
-    evaluations = [settings["windows"] * prices.window] * evaluations_left(config, done)
-    whole_split = settings["whole_windows"] * prices.window
-    meter.begin(config.max_iters - done, [*evaluations, whole_split])
+    windows = evaluations_left(config, done) * settings["windows"] + settings["whole_windows"]
+    meter.begin(config.max_iters - done, windows)
     return config
 
 
