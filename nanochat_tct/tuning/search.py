@@ -25,7 +25,7 @@ ERRORS = "errors.txt"  # beside the log of a trial: what its lost workers said
 POLL_SECONDS = 0.2  # how often a trial looks for news of its workers
 # After the first worker of a trial the others end; later they hang, as one of them was lost.
 LATE_SECONDS = 3.0
-NO_PROCESS = {
+NO_PROCESS: dict[str, Any] = {
     "status": LOST,
     "why": "the process that waits for the trial's workers ended",
     "to_restart": True,
