@@ -44,7 +44,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sizes": ["1x32", "1x32"]}, "twice"),
     ({"sweep_share": 1.5}, "--sweep-share is 1.5"),
     ({"budget_flops": 1e9}, " is too small: "),
-    ({"vary": ["learning_rate=1,2"]}, "learning_rate is swept anyway; see --num-rates"),
     ({"vary": ["n-embd=32,64"]}, "n-embd is a matter of size; see --sizes"),
     ({"vary": ["dropuot=0,1"]}, "did you mean dropout?"),
     ({"vary": ["batch_size=4,8"]}, "batch_size follows from global_batch; vary takes dropout, "),
