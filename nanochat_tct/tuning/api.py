@@ -26,7 +26,7 @@ from nanochat_tct.tuning.config import SweepConfig, flag_words
 from nanochat_tct.tuning.fit import SizeFit, fit_trials
 from nanochat_tct.tuning.ledger import read_ledger
 from nanochat_tct.tuning.records import Interval, Outcome, Trial, tokens_by_size
-from nanochat_tct.tuning.results import Results, curve_of
+from nanochat_tct.tuning.results import curve_of, evidence_rows, make_outcome, trial_rows
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ class Sweep:
 
     def trials(self) -> list[Trial]:
         """All trials that were begun, in that order, then those of other sweeps that count as evidence."""
-        return Results.of(self._ledger).trials
+        self._ledger.refresh()
+        return [*trial_rows(self._ledger), *evidence_rows(self._ledger)]
 
     def table(self) -> pa.Table:
         """`trials()` as a table, with each one's loss curve in the column `curve`."""
@@ -126,7 +127,8 @@ class Sweep:
 
     def outcome(self) -> Outcome:
         """What the sweep was given, spent, chose and reached so far."""
-        return Results.of(self._ledger).outcome
+        self._ledger.refresh()
+        return make_outcome(self._ledger)
 
     def predict(self, budget: float | None = None) -> Prediction:
         """Predict the result of a sweep with some budget from all trials and final runs so far.
