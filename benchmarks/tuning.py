@@ -66,8 +66,7 @@ from nanochat_tct.training.trainer import Reporter, Trainer
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.records import Choice
 from nanochat_tct.tuning.runner import run_alone
-from nanochat_tct.tuning.space import Size, make_size
-from nanochat_tct.tuning.values import rounded
+from nanochat_tct.tuning.space import Size, make_size, rounded
 
 SEARCH_SHARE = 0.3  # of the budget, the job's default as well
 TOKENS_PER_PARAMETER = 20

@@ -22,24 +22,23 @@ from typing import Any
 import pyarrow as pa
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.storage.object_storage import join, local_path
-from nanochat_tct.tracking.tracker import read_metrics
+from nanochat_tct.tuning.config import SweepConfig, flag_words
 from nanochat_tct.tuning.fit import SizeFit, fit_trials
-from nanochat_tct.tuning.ledger import Ledger, read_ledger
-from nanochat_tct.tuning.records import Interval, Outcome, Trial
-from nanochat_tct.tuning.results import Results
+from nanochat_tct.tuning.ledger import read_ledger
+from nanochat_tct.tuning.records import Interval, Outcome, Trial, tokens_by_size
+from nanochat_tct.tuning.results import curve_of, evidence_rows, make_outcome, trial_rows
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a sweep with some budget is expected to end with."""
+    """The expected result of a sweep with a given budget."""
 
     budget: float  # in the sweep's unit
     size: str
     learning_rate: float
     tokens: int  # of the final run
     bits_per_byte: Interval
-    sizes: list[SizeFit]  # each, were it the final run's
+    sizes: list[SizeFit]  # a final run of each
 
 
 class Sweep:
@@ -66,7 +65,6 @@ class Sweep:
         """
         from nanochat_tct.config import parse_arguments
         from nanochat_tct.tuning import tune
-        from nanochat_tct.tuning.config import SweepConfig
 
         config = parse_arguments(SweepConfig, arguments_of(settings), "tune", "")
         prepared, _ = tune.prepare(config)
@@ -78,16 +76,16 @@ class Sweep:
 
     @property
     def is_running(self) -> bool:
-        """Whether the process that `start` began is still there."""
+        """Whether the process that `start` began still runs."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """As Ctrl-C: trials save their checkpoints, then the sweep ends. `start` continues it."""
+        """Stop the sweep as Ctrl-C does: trials save their checkpoints first. `start` continues it."""
         if self._process is not None and self.is_running:
             self._process.send_signal(signal.SIGINT)
 
     def wait(self) -> Outcome:
-        """Wait for the end of the sweep, or until it is stopped. Returns: what came of it.
+        """Wait until the sweep ends or is stopped. Returns: its outcome.
 
         Raises: UserError when the command failed; it has said why on standard error.
         """
@@ -97,7 +95,7 @@ class Sweep:
         return self.outcome()
 
     def ended(self, poll_seconds: float = 1.0) -> Iterator[Trial]:
-        """The trials of this sweep, each when it has ended; comes to an end with the sweep's process."""
+        """Yield each trial of this sweep once it has ended, until the sweep's process ends."""
         seen: set[str] = set()
         while True:
             is_running = self.is_running
@@ -111,7 +109,8 @@ class Sweep:
 
     def trials(self) -> list[Trial]:
         """All trials that were begun, in that order, then those of other sweeps that count as evidence."""
-        return Results.of(self._ledger).trials
+        self._ledger.refresh()
+        return [*trial_rows(self._ledger), *evidence_rows(self._ledger)]
 
     def table(self) -> pa.Table:
         """`trials()` as a table, with each one's loss curve in the column `curve`."""
@@ -123,20 +122,16 @@ class Sweep:
         account = self._ledger.accounts.get(trial.trial)
         if trial.source or account is None:
             return []
-        points = [(step, bits) for step, _, bits in account.result.get("curve", []) if bits is not None]
-        if not points:  # it runs, or was run by a version that left the curve in its log only
-            folder = local_path(join(account.settings["config"]["checkpoint_dir"], trial.trial))
-            entries = [entry for entry in read_metrics(folder) if "bits_per_byte" in entry]
-            points = [(entry["iter"], entry["bits_per_byte"]) for entry in entries]
-        tokens = account.settings["iter_tokens"]
-        return [{"iter": step, "tokens": step * tokens, "bits_per_byte": bits} for step, bits in points]
+        tokens, curve = account.settings["iter_tokens"], curve_of(trial.trial, account)
+        return [{"iter": i, "tokens": i * tokens, "bits_per_byte": bits} for i, _, bits in curve if bits]
 
     def outcome(self) -> Outcome:
         """What the sweep was given, spent, chose and reached so far."""
-        return Results.of(self._ledger).outcome
+        self._ledger.refresh()
+        return make_outcome(self._ledger)
 
     def predict(self, budget: float | None = None) -> Prediction:
-        """What a sweep with some budget would end with, by all trials and final runs so far.
+        """Predict the result of a sweep with some budget from all trials and final runs so far.
 
         Args:
             budget: in the sweep's unit; None: its own.
@@ -148,20 +143,10 @@ class Sweep:
             dataclasses.replace(trial, purpose="sweep" if trial.purpose == "final" else trial.purpose)
             for trial in self.trials()
         ]
-        quanta = (1 - terms.sweep["sweep_share"]) * terms.quanta(budget)
-        costs = costs_of_a_token(self._ledger, trials)
-        fit = fit_trials(trials, {size: max(1, int(quanta / cost)) for size, cost in costs.items()})
+        own = [trial for trial in trials if not trial.source]
+        fit = fit_trials(trials, tokens_by_size(own, terms.unit, (1 - terms.sweep["sweep_share"]) * budget))
         rate, tokens = fit.best.learning_rate.middle, fit.best.tokens
         return Prediction(budget, fit.best.size, rate, tokens, fit.best.bits_per_byte, fit.sizes)
-
-
-def costs_of_a_token(ledger: Ledger, trials: list[Trial]) -> dict[str, float]:
-    """Quanta by size, as the longest of its finished trials was charged, with its start and evaluations."""
-    costs = {}
-    for trial in sorted(trials, key=lambda trial: trial.tokens):
-        if trial.purpose == "sweep" and trial.status == "finished" and not trial.source:
-            costs[trial.size] = ledger.accounts[trial.trial].charged / trial.tokens
-    return costs
 
 
 def arguments_of(settings: dict[str, Any]) -> list[str]:
@@ -171,11 +156,8 @@ def arguments_of(settings: dict[str, Any]) -> list[str]:
         flag = "--" + name.removesuffix("_").replace("_", "-")
         if isinstance(value, bool):
             arguments.append(flag if value else f"--no-{flag[2:]}")
-        elif isinstance(value, dict):
-            lists = {key: some if isinstance(some, list | tuple) else [some] for key, some in value.items()}
-            arguments += [flag, *(f"{key}={','.join(map(str, some))}" for key, some in lists.items())]
-        elif isinstance(value, list | tuple):
-            arguments += [flag, *map(str, value)]
+        elif isinstance(value, list | tuple | dict):
+            arguments += [flag, *flag_words(value)]
         else:
             arguments.append(f"{flag}={value}")
     return arguments

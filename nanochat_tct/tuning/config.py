@@ -9,10 +9,17 @@ from nanochat_tct.config import convert, option, passed_on, settings_of, suggest
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
 from nanochat_tct.training.config import TrainConfig
-from nanochat_tct.tuning.ledger import Terms
+from nanochat_tct.tuning.budget import Terms
 from nanochat_tct.tuning.records import VARIABLE, Unit
-from nanochat_tct.tuning.space import COMPOSED, settings_for
-from nanochat_tct.tuning.values import Range, Values, grid_values, middle_values, read_range
+from nanochat_tct.tuning.space import (
+    COMPOSED,
+    Range,
+    Values,
+    grid_values,
+    middle_values,
+    read_range,
+    settings_for,
+)
 
 LARGEST_BUDGET = 1e30  # FLOPs; what all computers of the world do in years
 MOST_HOURS = 1e9
@@ -239,6 +246,13 @@ class SweepConfig:
         sweep |= {"data_dir": data_fingerprint, "tokenizer": tokenizer_fingerprint, "vary": varied}
         del sweep["gpu_hourly_usd"]
         return Terms(unit, budget, price, sweep)
+
+
+def flag_words(value: Any, show: Callable[[Any], str] = str) -> list[str]:
+    """What follows the flag of a setting on the command line: a word, or several of a list or mapping."""
+    if isinstance(value, dict):
+        return [f"{name}={','.join(flag_words(values, show))}" for name, values in value.items()]
+    return [show(item) for item in (value if isinstance(value, list | tuple) else [value])]
 
 
 def _flag(name: str) -> str:

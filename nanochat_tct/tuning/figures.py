@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nanochat_tct.tuning.amounts import count, show_amount, unit_name
+from nanochat_tct.tuning.budget import count, show_amount, unit_name
 from nanochat_tct.tuning.fit import Fit, SizeFit
-from nanochat_tct.tuning.records import Entry, Outcome, Point, Trial, cost
+from nanochat_tct.tuning.records import Entry, Outcome, Point, Trial, cost, last_final
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,35 +31,24 @@ PARTS = {
 }
 STARTS = ("start_up", "warm_up", "checkpoint")  # kinds of work
 UNFINISHED = {"stopped": "x", "failed": "1", "cut": "|", "running": "."}
-STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-}
+STYLE: Any = {"font.size": 10, "axes.grid": True, "grid.alpha": 0.25}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 Look = tuple[str, str]  # colour and marker
 
 
 def looks(sizes: Sequence[str]) -> dict[str, Look]:
     """The look of each size."""
-    return {
-        size: (COLORS[index % len(COLORS)], MARKERS[index % len(MARKERS)]) for index, size in enumerate(sizes)
-    }
+    return dict(zip(sizes, cycle(zip(COLORS, MARKERS, strict=True)), strict=False))
 
 
 def learning_rates(fit: Fit, outcome: Outcome) -> "Figure":
     """Loss against learning rate, a panel a size, with the fit and its interval at each length of trials."""
     figure, axes = _figure(len(fit.sizes), width=4.2, share_y=True)
-    measured = {trial: trial.bits_per_byte or math.nan for trial in fit.trials if trial.is_measured}
-    low, middle = min(measured.values()), float(np.median(list(measured.values())))
-    best = [
-        min((bits for trial, bits in measured.items() if trial.size == size.size), default=low)
-        for size in fit.sizes
-    ]
-    top = max(
-        low * 1.1, low + 2.2 * (middle - low), 1.05 * max(best)
-    )  # some points of each size are in the picture
+    measured = [(trial.bits_per_byte or math.nan, trial.size) for trial in fit.trials if trial.is_measured]
+    (low, _), middle = min(measured), float(np.median([bits for bits, _ in measured]))
+    # Some points of each size are in the picture.
+    best = {size: bits for bits, size in sorted(measured, reverse=True)}
+    top = max(low * 1.1, low + 2.2 * (middle - low), 1.05 * max(best.values()))
     look = looks([size.size for size in fit.sizes])
     for axis, size in zip(axes, fit.sizes, strict=True):
         _draw_size(axis, fit, size, look[size.size], top, outcome)
@@ -75,10 +65,8 @@ def _draw_size(axis: "Axes", fit: Fit, size: SizeFit, look: Look, top: float, ou
     label = f"best rate, {fit.confidence:.0%}"
     axis.axvspan(low, high, color=GREY, alpha=0.12, linewidth=0, label=label)
     _draw_lengths(axis, fit, size.size, trials, grid, look)
-    for (
-        status,
-        marker,
-    ) in UNFINISHED.items():  # at the loss they had; without one, or above the picture, at its top
+    # At the loss they had; at the top where that is higher, or they had none.
+    for status, marker in UNFINISHED.items():
         found = [trial for trial in trials if trial.status == status]
         losses = [min(trial.bits_per_byte or top, top) if trial.is_measured else top for trial in found]
         if found:
@@ -119,11 +107,7 @@ def _draw_lengths(
 
 
 def costs(
-    fit: Fit | None,
-    outlook: Fit | None,
-    trials: Sequence[Trial],
-    points: Sequence[Point],
-    outcome: Outcome,
+    fit: Fit | None, outlook: Fit | None, trials: Sequence[Trial], points: Sequence[Point], outcome: Outcome
 ) -> "Figure":
     """Loss against cost, what was predicted and reached, and what other budgets would buy; beside it, loss curves.
 
@@ -132,20 +116,20 @@ def costs(
         outlook: the same with the final run's own result.
         points: of loss curves.
     """
-    sizes = sorted({trial.size: trial.parameters for trial in trials}.items(), key=lambda item: item[1])
-    look = looks([size for size, _ in sizes])
+    parameters = {trial.size: trial.parameters for trial in trials}
+    look = looks(sorted(parameters, key=lambda size: parameters[size]))
     figure, axes = _figure(2 if points else 1, width=5.6 if points else 11.2, height=4.4)
     axis = axes[0]
-    final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
+    final = last_final(trials)
 
     def cost_of(trial: Trial) -> float:
         return cost(trial, outcome.unit)
 
-    for size, _ in sizes:
-        color, marker = look[size]
-        same = [
-            t for t in trials if t.size == size and t.purpose == "sweep" and t.is_measured and cost_of(t) > 0
-        ]
+    swept = [
+        trial for trial in trials if trial.purpose == "sweep" and trial.is_measured and cost_of(trial) > 0
+    ]
+    for size, (color, marker) in look.items():
+        same = [trial for trial in swept if trial.size == size]
         whole = [trial for trial in same if trial.status == "finished"]
         rest = [trial for trial in same if trial.status != "finished"]
         _points(axis, whole, cost_of, marker, color=color, label=size)
@@ -199,11 +183,11 @@ def _draw_final(axis: "Axes", at: float, outcome: Outcome, color: str) -> None:
     if outcome.predicted:
         low, middle, high = outcome.predicted
         error = [[middle - low], [high - middle]]
-        bar: Any = {"color": "black", "capsize": 6, "label": "predicted", "zorder": 3}
-        axis.errorbar(at, middle, error, fmt="_", markersize=16, **bar)
+        bar: Any = {"fmt": "_", "color": "black", "capsize": 6, "markersize": 16, "zorder": 3}
+        axis.errorbar(at, middle, error, label="predicted", **bar)
     if outcome.actual:
-        star: Any = {"color": color, "markeredgecolor": "black", "label": "final run", "zorder": 4}
-        axis.plot(at, outcome.actual, "*", markersize=15, **star)
+        star: Any = {"color": color, "markeredgecolor": "black", "markersize": 15, "zorder": 4}
+        axis.plot(at, outcome.actual, "*", label="final run", **star)
 
 
 def _draw_curves(
@@ -218,12 +202,10 @@ def _draw_curves(
         color, marker = look[trial.size]
         is_final = trial.purpose == "final"
         style: dict[str, Any] = {"color": color, "alpha": 1.0 if is_final else 0.35}
-        training = [(point.tokens, point.training) for point in own if point.training is not None]
-        if training:
+        if training := [(point.tokens, point.training) for point in own if point.training is not None]:
             tokens, losses = np.array(training, dtype=np.float64).T
             axis.plot(tokens, _smooth(losses), linewidth=1.6 if is_final else 0.8, **style)
-        validation = [(point.tokens, point.validation) for point in own if point.validation is not None]
-        if validation:
+        if validation := [(point.tokens, point.validation) for point in own if point.validation is not None]:
             tokens, losses = np.array(validation, dtype=np.float64).T
             axis.plot(tokens, losses, marker, markersize=6 if is_final else 4, **style)
             ends += losses[np.isfinite(losses)].tolist()
@@ -275,13 +257,10 @@ def _draw_parts(axis: "Axes", entries: Sequence[Entry], budget: float) -> None:
 
 def part_of(entry: Entry) -> str:
     """Which of PARTS a charge belongs to."""
-    if entry.purpose in ("probe", "idle"):
-        return "probes" if entry.purpose == "probe" else "idle"
-    if entry.kind == "evaluation":
-        return "evaluation"
-    if entry.kind in STARTS:
-        return "starts and checkpoints"
-    return "final run, training" if entry.purpose == "final" else "trials, training"
+    by_purpose = {"probe": "probes", "idle": "idle"}
+    by_kind = {"evaluation": "evaluation", **dict.fromkeys(STARTS, "starts and checkpoints")}
+    training = "final run, training" if entry.purpose == "final" else "trials, training"
+    return by_purpose.get(entry.purpose) or by_kind.get(entry.kind, training)
 
 
 def _rate(trial: Trial) -> float:

@@ -23,14 +23,15 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.posterior import sample_posterior
-from nanochat_tct.tuning.records import VARIABLE, Interval, Trial, show_value
-from nanochat_tct.tuning.values import Range
+from nanochat_tct.tuning.records import VARIABLE, Interval, Trial, last_final, show_value
+from nanochat_tct.tuning.space import Range
 
 # Priors: middle and standard deviation; those of factors are of their logarithm.
 PARAMETER_EXPONENT = (0.34, 0.3)  # Hoffmann et al. 2022; Besiroglu et al. 2024 find 0.35
@@ -54,7 +55,7 @@ SHARES = 1.5  # of E, A and B, around those of Hoffmann's constants
 MOST_NATS_OF_PARAMETERS, MOST_NATS_OF_TOKENS = 3.0, 4.0
 LEVEL = 0.3
 
-DEGREES_OF_FREEDOM = 4.0  # of Student's t: an odd trial does not carry the fit away
+DEGREES_OF_FREEDOM = 4.0  # of Student's t, so that an outlier does not dominate the fit
 TRUST_IN_PARABOLA = 0.25  # a point that lies 10% above the best of its size may miss the parabola by 2.5%
 EXTRAPOLATION = 0.01  # relative error of the law itself for each factor of e beyond the trials
 STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # least cost of the rate and values of a stopped trial
@@ -62,7 +63,7 @@ STOPPED_COSTS, STOPPED_SOFTNESS = 0.03, 0.01  # least cost of the rate and value
 
 @dataclass(frozen=True)
 class RunFit:
-    """What the trials say of one run that need not have happened, at its best rate and values."""
+    """The prediction for a run, which need not have happened, at its best rate and values."""
 
     size: str
     tokens: int
@@ -73,7 +74,7 @@ class RunFit:
 
 @dataclass(frozen=True)
 class SizeFit(RunFit):
-    """What the trials say of one size, were it the final run's."""
+    """The prediction for a final run of one size."""
 
     parameters: int
     probability_best: float  # that this size is the best of all for the final run
@@ -83,7 +84,7 @@ class SizeFit(RunFit):
 
 @dataclass(frozen=True)
 class ValueFit:
-    """What the trials say of one value of a setting that differs between trials."""
+    """What one value of a setting costs, where the setting differs between trials."""
 
     setting: str
     value: Any
@@ -100,7 +101,7 @@ class Fit:
         best: the one with the least expected loss.
         values: each value of the settings that differ between trials.
         best_values: setting -> chosen value, for all that a sweep can vary (VARIABLE).
-        final_tokens: size -> tokens of the final run, were it of that size.
+        final_tokens: size -> tokens of a final run of that size.
         sampling_error: standard error of the trials' measurement, as a share of the whole split's bits per byte.
         decision: the choice and its reasons in two sentences.
     """
@@ -142,7 +143,7 @@ class Fit:
         return all(getattr(trial, name) == value for name, value in self.best_values.items())
 
     def learning_rate(self, size: str, tokens: int) -> Interval:
-        """The best learning rate of a size in a run of so many tokens."""
+        """The best learning rate of a size in a run of this length."""
         best = self._model.best_log_learning_rate(self._z, self._row(size, tokens))[:, 0]
         return self._interval(np.exp(best))
 
@@ -152,29 +153,30 @@ class Fit:
         The interval includes the chance of its seed, a rate and values that are only nearly the best, the error of
         the law, and that of the windows which the trials were measured on.
         """
-        row = self._row(size, tokens)
-        chosen = np.log(self.learning_rate(size, tokens).middle)
-        loss = self._model.level(self._z, row)[:, 0] + self._model.cost(self._z, row)[:, 0]
-        loss = loss + self._model.penalty(self._z, row, np.array([chosen]))[:, 0]
-        loss = loss + self._extrapolation(size, tokens) + self._model.noise(self._z) * self._noise
+        chosen = np.array([self.learning_rate(size, tokens).middle])
+        loss = self._log_losses(size, tokens, chosen)[:, 0] + self._model.noise(self._z) * self._noise
         return self._interval(np.exp(loss + self._sampling) * self._model.unit)
 
     def curve(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
         """Bits per byte over learning rates at the chosen values: (3, n) float64, low, middle and high of the mean
         over seeds."""
-        row = self._row(size, tokens)
-        level = self._model.level(self._z, row) + self._model.cost(self._z, row)  # (P, 1)
-        level = level + self._extrapolation(size, tokens)[:, None]
-        losses = np.exp(level + self._model.penalty(self._z, row, np.log(learning_rates)))
+        losses = np.exp(self._log_losses(size, tokens, learning_rates))
         return np.quantile(losses, self._quantiles, axis=0) * self._model.unit
 
+    def _log_losses(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
+        """Samples (P, n) of the log loss over learning rates at the chosen values, with the law's own error."""
+        row = self._row(size, tokens)
+        losses = self._model.level(self._z, row) + self._model.cost(self._z, row)  # (P, 1)
+        losses = losses + self._model.penalty(self._z, row, np.log(learning_rates))
+        return losses + (EXTRAPOLATION * self._beyond(size, tokens) * self._normal)[:, None]
+
     def run(self, size: str, tokens: int) -> RunFit:
-        """All of the above for one run."""
+        """Length, learning rate and bits per byte of one run."""
         epochs = tokens / self._model.of_size[size].unique_tokens
         return RunFit(size, tokens, epochs, self.learning_rate(size, tokens), self.predict(size, tokens))
 
     def outlook(self, factors: Sequence[float]) -> list[RunFit]:
-        """What other budgets would buy: final runs so many times as long, each of the size that is best then."""
+        """What other budgets would buy: runs that many times as long, each of the size that is best then."""
         found = []
         for factor in factors:
             tokens = {size: max(1, int(factor * number)) for size, number in self.final_tokens.items()}
@@ -183,13 +185,13 @@ class Fit:
         return found
 
     def _losses(self, tokens: Mapping[str, int]) -> np.ndarray:
-        """Samples (sizes, P) of bits per byte of each size in so many tokens, at the best rate and values."""
+        """Samples (sizes, P) of bits per byte of each size in runs of these lengths, at the best rate and values."""
         rows = [self._row(size, number) for size, number in tokens.items()]
         levels = np.stack([self._model.level(self._z, row)[:, 0] for row in rows])
         return np.exp(levels) * self._model.unit
 
     def _best_of(self, tokens: Mapping[str, int]) -> str:
-        """The size of the least expected loss in runs of so many tokens."""
+        """The size with the least expected loss in runs of these lengths."""
         return list(tokens)[int(np.log(self._losses(tokens)).mean(1).argmin())]
 
     def _row(self, size: str, tokens: int) -> "_Rows":
@@ -200,17 +202,12 @@ class Fit:
         costs = self._model.value_costs(self._z)  # (P, values)
         fits = []
         for name, values in self._model.varied.items():
-            indices = [self._model.value_index[name, value] for value in values]
-            wins = np.bincount(costs[:, indices].argmin(1), minlength=len(values)) / len(costs)
-            for value, index, win in zip(values, indices, wins, strict=True):
+            own = costs[:, self._model.slices[name]]
+            wins = np.bincount(own.argmin(1), minlength=len(values)) / len(own)
+            for value, column, win in zip(values, own.T, wins, strict=True):
                 finished = sum(getattr(trial, name) == value for trial in self._model.finished)
-                cost = self._interval(np.expm1(costs[:, index]))
-                fits.append(ValueFit(name, value, cost, float(win), finished))
+                fits.append(ValueFit(name, value, self._interval(np.expm1(column)), float(win), finished))
         return fits
-
-    def _extrapolation(self, size: str, tokens: int) -> np.ndarray:
-        """Samples (P,) of the law's own error, log loss."""
-        return EXTRAPOLATION * self._beyond(size, tokens) * self._normal
 
     def _beyond(self, size: str, tokens: int) -> float:
         """Factors of e by which a run is longer than the trials."""
@@ -269,8 +266,8 @@ def fit_trials(
     Args:
         trials: in any order. Finished ones are measured; a stopped one says that its learning rate or its values are
             bad; probes, final runs, and trials that were cut or failed say nothing.
-        final_tokens: size -> tokens of the final run, were it of that size, for the money that is left; sizes that
-            are left out are compared at the length of their longest trial.
+        final_tokens: size -> tokens of a final run of that size for the money that is left; sizes that are left out
+            are compared at the length of their longest trial.
         confidence: of all intervals.
         seed: of the samples; the same trials and seed give the same fit.
     Raises: UserError when no trial finished.
@@ -293,7 +290,7 @@ def on_whole_split(trials: Sequence[Trial]) -> list[Trial]:
 
     The final run was measured both ways; the ratio of the two depends on the windows, and is the same for all.
     """
-    final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
+    final = last_final(trials)
     if final is None or final.status != "finished" or not final.bits_per_byte:
         return list(trials)
     ratio = (final.whole_split or final.bits_per_byte) / final.bits_per_byte
@@ -361,7 +358,9 @@ class _LossModel:
         self.varied = {name: some for name, some in values.items() if len(some) > 1}
         pairs = [(name, value) for name, some in self.varied.items() for value in some]
         self.value_index = {pair: index for index, pair in enumerate(pairs)}
-        self.likeness = likeness_of(self.varied)
+        ends = list(accumulate(map(len, self.varied.values()), initial=0))
+        self.slices = {name: slice(*ends) for name, ends in zip(self.varied, pairwise(ends), strict=True)}
+        self.likeness = likeness_of(self.varied, self.slices)
         self.rows, self.stopped = self.rows_of(self.finished), self.rows_of(stopped)
         self.log_rates = np.log([trial.learning_rate for trial in self.finished])
         self.stopped_log_rates = np.log([trial.learning_rate for trial in stopped])
@@ -448,11 +447,8 @@ class _LossModel:
     def value_costs(self, z: np.ndarray) -> np.ndarray:
         """Log loss (P, values) that each value adds to that of the best of its setting."""
         costs = VALUE_LOSS * z[:, self.first_value : self.first_value + len(self.value_index)] @ self.likeness
-        start = 0
-        for values in self.varied.values():
-            of_setting = slice(start, start + len(values))
+        for of_setting in self.slices.values():
             costs[:, of_setting] -= costs[:, of_setting].min(1, keepdims=True)
-            start += len(values)
         return costs
 
     def cost(self, z: np.ndarray, rows: _Rows) -> np.ndarray:
@@ -482,22 +478,19 @@ class _LossModel:
         return finished - np.logaddexp(0, -margin).sum(1)
 
 
-def likeness_of(varied: Mapping[str, Sequence[Any]]) -> np.ndarray:
+def likeness_of(varied: Mapping[str, Sequence[Any]], slices: Mapping[str, slice]) -> np.ndarray:
     """(values, values): independent standard normals times this are correlated between nearby values of a range.
 
     Settings with more values than MOST_NAMES were tried as a range; fewer values are names without order.
     """
-    count = sum(map(len, varied.values()))
-    likeness, start = np.eye(count), 0
+    likeness = np.eye(sum(map(len, varied.values())))
     for name, values in varied.items():
         if len(values) > MOST_NAMES and all(isinstance(value, int | float) for value in values):
             whole = Range(name, values[0], values[-1])
             positions = np.array([whole.position(value) for value in values])
             off = (positions[:, None] - positions[None, :]) / LIKE_WITHIN
             covariance = np.exp(-(off**2) / 2) + 1e-6 * np.eye(len(values))
-            of_setting = slice(start, start + len(values))
-            likeness[of_setting, of_setting] = np.linalg.cholesky(covariance).T
-        start += len(values)
+            likeness[slices[name], slices[name]] = np.linalg.cholesky(covariance).T
     return likeness
 
 

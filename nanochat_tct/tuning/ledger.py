@@ -39,16 +39,16 @@ from typing import Any, TypeVar
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.storage.files import PARTIAL, partial_path, write_atomic
 from nanochat_tct.storage.object_storage import RemoteFolder, absolute, is_remote, local_path, shown
-from nanochat_tct.tuning.records import LEDGER, Entry, Interrupted, Note, Purpose, Unit, read_notes
+from nanochat_tct.tuning.budget import MICRO, Terms
+from nanochat_tct.tuning.records import LEDGER, Entry, Interrupted, Note, Purpose, read_notes
 
-MICRO = 1_000_000  # microseconds in a second
 SYNC_SECONDS = 1.0  # a power cut loses no more than this; a killed process loses nothing
 IDLE = ""  # the account of workers that are reserved and have no trial
 LOST = "lost"  # kind of work that a lost ledger may have charged
 START_UP = "start_up"  # kind of work: none yet
 IDLE_TIME = "idle"  # kind of time in which a worker has no trial
+IDLE_SHARE = 0.2  # of the budget: once idle workers have cost more, the sweep proceeds to its final run
 FINAL_FLOOR = 0.8  # of what is planned for the final run: trials that must repeat work may take the rest
-AHEAD = 0.005  # of the budget: how far a copy may lag, and the most that the loss of a machine costs
 KEEPER = "ledger.keeper"  # beside the copy: who may renew it
 MAX_LEDGER_BYTES = 1 << 30
 AnyNote = TypeVar("AnyNote", bound=Note)
@@ -56,53 +56,6 @@ AnyNote = TypeVar("AnyNote", bound=Note)
 
 class OverBudget(Exception):
     """The reserve, or what is free, does not cover the request."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """The budget of a sweep and its subject; the first line of the file, and again where the sweep is continued."""
-
-    unit: Unit
-    budget: float  # in that unit
-    hourly_usd: float | None  # price of a worker (a GPU, or a process without GPU); needed for usd
-    sweep: dict[str, Any]  # settings that make it this sweep and no other
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether quanta are worker-microseconds; otherwise they are FLOPs."""
-        return self.unit != "flops"
-
-    @property
-    def flag(self) -> str:
-        """The budget as the command line has it."""
-        return f"--budget-{self.unit.replace('_', '-')} {self.budget:g}"
-
-    @property
-    def capacity(self) -> int:
-        """The budget in quanta."""
-        return self.quanta(self.budget)
-
-    @property
-    def ahead(self) -> int:
-        """Quanta by which a copy of the ledger may lag."""
-        return int(self.capacity * AHEAD)
-
-    def quanta(self, amount: float) -> int:
-        """An amount of the budget's unit as quanta, rounded down."""
-        if not self.is_timed:
-            return int(amount)
-        hours = amount / self.hourly_usd if self.unit == "usd" and self.hourly_usd else amount
-        return int(hours * 3600 * MICRO)
-
-    def amount(self, quanta: int) -> float:
-        """Quanta in the budget's unit."""
-        if not self.is_timed:
-            return float(quanta)
-        return self.usd(quanta) if self.unit == "usd" and self.hourly_usd else quanta / MICRO / 3600
-
-    def usd(self, worker_microseconds: int) -> float:
-        """Dollars of time; 0 without a price."""
-        return worker_microseconds / MICRO / 3600 * (self.hourly_usd or 0.0)
 
 
 @dataclass
@@ -145,6 +98,8 @@ class Round:
 class Ledger:
     """A view of the file, and the way to write to it. Safe to share between threads."""
 
+    terms: Terms
+
     def __init__(self, folder: str | Path, clock: Callable[[], float] = time.time) -> None:
         """Open the ledger in `folder`.
 
@@ -158,11 +113,11 @@ class Ledger:
             raise UserError(f"there is no ledger in {folder}") from error
         with self._locked():
             pass
-        if not hasattr(self, "terms"):
+        if not self.rounds:
             raise UserError(f"{self.path} is empty: remove it, or begin again with --fresh")
 
     def _begin(self, clock: Callable[[], float]) -> None:
-        """The state before the first line is read."""
+        """Set the state before the first line is read."""
         self.clock = clock
         self._thread_lock = threading.RLock()
         self._offset = 0
@@ -170,8 +125,8 @@ class Ledger:
         self.accounts: dict[str, Account] = {}
         self.entries: list[Entry] = []
         self.spent = 0  # quanta
-        self.idle = 0  # quanta of it that no trial was charged
-        self.waited = 0  # quanta of these while no worker started
+        self.idle = 0  # quanta of `spent` that no trial was charged
+        self.waited = 0  # quanta of `idle` while no worker started
         self.rounds: list[Round] = []
         self._notes: dict[type[Note], dict[str, Any]] = {}  # by kind and key
         self.copy: str | None = None  # the URI of the folder that the copy is in
@@ -192,40 +147,8 @@ class Ledger:
             aside.unlink()
         return cls(folder, clock)
 
-    @classmethod
-    def restore(cls, folder: Path, content: bytes, clock: Callable[[], float] = time.time) -> "Ledger":
-        """Put the copy of a ledger that was lost into `folder`, in place of what is there."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as aside:
-            write_atomic(Path(aside, LEDGER), content)
-            ledger = cls(aside, clock)
-            ledger.copy = None  # not to be renewed before all this is in `folder`
-            ledger._write_off(ledger.terms.ahead)
-            ledger.close()
-            os.replace(ledger.path, folder / LEDGER)
-        return cls(folder, clock)
-
     def close(self) -> None:
-        """Let go of the file."""
         os.close(self._file)
-
-    def keep_copies(self, uri: str) -> None:
-        """From here on keep a copy in a folder of object storage, which only those who read this file renew."""
-        with self._locked():
-            self.copy, self._remote = uri, RemoteFolder(uri)
-            self.keeper = claim_copy(self._remote, self.path.parent)
-            self._append({"copy": [uri, self.keeper]}, sync=True)
-
-    def _write_off(self, quanta: int) -> None:
-        """Charge what an unknown process may have spent: first what is free, then reserves."""
-        with self._locked():
-            holders = {IDLE: self.free} | {name: account.left for name, account in self.accounts.items()}
-            for name, left in holders.items():
-                lost = min(quanta, left)
-                quanta -= lost
-                if lost > 0:
-                    amounts = [lost, 0] if self.terms.is_timed else [0, lost]
-                    self._append({"charge": [self.clock(), name, LOST, *amounts]}, sync=True)
 
     # ------------------------------------------------------------------------- what is left
 
@@ -258,6 +181,11 @@ class Ledger:
         """The cost of idle workers since the first of these rounds, as a share of its money; starts do not count."""
         start = self.rounds[self.first_round]
         return (self.waited - start.waited) / max(1, self.terms.capacity - start.committed)
+
+    @property
+    def is_idle_too_long(self) -> bool:
+        """Whether idle workers have cost so much that no more trials begin, and the final run comes next."""
+        return self.idle_share > IDLE_SHARE
 
     # ------------------------------------------------------------------------- notes
 
@@ -295,7 +223,7 @@ class Ledger:
 
         Args:
             reserve: quanta; fewer where that is more than the trial may take (`spendable`).
-            least: quanta that will do; None: `reserve`.
+            least: quanta that are enough; None: `reserve`.
         Raises: OverBudget when not even `least` is there.
         """
         assert trial != IDLE and reserve >= 0 and workers >= 0, (trial, reserve, workers)
@@ -337,9 +265,8 @@ class Ledger:
         """
         with self._locked():
             account = self.accounts[trial]
-            cost = self._cost(0, flops)
-            self._refuse_beyond(cost, account.left, trial)
-            self._append({"charge": [self.clock(), trial, kind, 0, flops]}, cost=cost)
+            self._refuse_beyond(self._cost(0, flops), account.left, trial)
+            self._charge(trial, kind, 0, flops)
             return account.left
 
     def charge_until(self, trial: str, until: float, kind: str | None = None) -> float:
@@ -372,17 +299,25 @@ class Ledger:
         """
         with self._locked():
             wanted = int(worker_seconds * MICRO)
-            if not self.terms.is_timed:
-                holders = {IDLE: wanted}
-            else:
-                finals = {name: each.left for name, each in self.accounts.items() if each.purpose == "final"}
-                holders = {IDLE: self.free} | finals
-            for holder, left in holders.items():
-                microseconds = min(wanted, left)
-                wanted -= microseconds
-                if microseconds > 0:
-                    record = {"charge": [self.clock(), holder, kind, microseconds, 0]}
-                    self._append(record, cost=self._cost(microseconds, 0))
+            finals = {name: each.left for name, each in self.accounts.items() if each.purpose == "final"}
+            holders = {IDLE: self.free} | finals if self.terms.is_timed else {IDLE: wanted}
+            self._charge_to(holders, kind, wanted, is_time=True)
+
+    def _charge_to(self, holders: dict[str, int], kind: str, wanted: int, is_time: bool) -> None:
+        """Charge microseconds or FLOPs to those who have them, in turn.
+
+        Args:
+            holders: account -> the most that it can be charged.
+        """
+        for holder, left in holders.items():
+            part = min(wanted, left)
+            wanted -= part
+            if part > 0:
+                self._charge(holder, kind, *((part, 0) if is_time else (0, part)))
+
+    def _charge(self, trial: str, kind: str, microseconds: int, flops: int) -> None:
+        record = {"charge": [self.clock(), trial, kind, microseconds, flops]}
+        self._append(record, cost=self._cost(microseconds, flops))
 
     def settle(self, trial: str, result: dict[str, Any]) -> None:
         """End a trial: what is left of its reserve is free again."""
@@ -469,21 +404,13 @@ class Ledger:
             if isinstance(error, StorageError):
                 raise
             raise StorageError(
-                f"{self.path} cannot be written ({error.strerror}); mend that, and run again"
+                f"{self.path} cannot be written ({error.strerror}); fix that, and run again"
             ) from error
         self._take_in(data)  # as a later reader will
 
     def _write(self, data: bytes) -> None:
         if os.write(self._file, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _renew_copy(self, uri: str) -> None:
-        self._remote = self._remote or RemoteFolder(uri)
-        if self._remote.read(KEEPER) != self.keeper.encode():
-            raise StorageError(
-                f"{self._remote.uri}: the same sweep was started again elsewhere, and goes on there"
-            )
-        self._remote.upload(self.path, LEDGER)
 
     def _apply(self, record: dict[str, Any]) -> None:
         (operation, values), *_ = record.items()
@@ -537,6 +464,43 @@ class Ledger:
         amount = self.terms.amount(cost)
         self.entries.append(Entry(now, purpose, trial, kind, amount, microseconds / MICRO, float(flops)))
 
+    # ------------------------------------------------------------------------- its copy in object storage
+
+    def keep_copies(self, uri: str) -> None:
+        """From here on keep a copy in a folder of object storage, which only those who read this file renew."""
+        with self._locked():
+            self.copy, self._remote = uri, RemoteFolder(uri)
+            self.keeper = claim_copy(self._remote, self.path.parent)
+            self._append({"copy": [uri, self.keeper]}, sync=True)
+
+    def _renew_copy(self, uri: str) -> None:
+        self._remote = self._remote or RemoteFolder(uri)
+        if self._remote.read(KEEPER) != self.keeper.encode():
+            raise StorageError(
+                f"{self._remote.uri}: the same sweep was started again elsewhere, and continues there"
+            )
+        self._remote.upload(self.path, LEDGER)
+
+    @classmethod
+    def restore(cls, folder: Path, content: bytes, clock: Callable[[], float] = time.time) -> "Ledger":
+        """Put the copy of a ledger that was lost into `folder`, replacing any ledger there.
+
+        What another process may have spent since the copy was made is charged: first to what is free, then to reserves.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as aside:
+            write_atomic(Path(aside, LEDGER), content)
+            ledger = cls(aside, clock)
+            ledger.copy = None  # not to be renewed before all this is in `folder`
+            with ledger._locked():
+                reserves = {name: account.left for name, account in ledger.accounts.items()}
+                terms = ledger.terms
+                ledger._charge_to({IDLE: ledger.free} | reserves, LOST, terms.ahead, terms.is_timed)
+            os.fsync(ledger._file)
+            ledger.close()
+            os.replace(ledger.path, folder / LEDGER)
+        return cls(folder, clock)
+
 
 def claim_copy(remote: RemoteFolder, folder: Path) -> str:
     """Become the only one who may renew the copy there. Returns: the proof.
@@ -560,15 +524,13 @@ def restore_ledger(output: str, folder: Path) -> None:
     if content is None or (path.exists() and path.read_bytes().startswith(content)):
         return  # a new sweep, or the machine that wrote the copy
     folder.mkdir(parents=True, exist_ok=True)
-    claim_copy(
-        remote, folder
-    )  # ends another machine that still runs the sweep; what it wrote until now counts
+    claim_copy(remote, folder)  # stops another machine that still runs the sweep; what it has written counts
     content = remote.read(LEDGER, MAX_LEDGER_BYTES)
     assert content is not None
     before = Ledger.restore(folder, content)
     lost = sum(entry.amount for entry in before.entries if entry.kind == LOST)
     print(
-        f"going on from the ledger in {shown(output)}; what it may lack counts as spent "
+        f"continuing from the ledger in {shown(output)}; what it may lack counts as spent "
         f"({lost:.4g} {before.terms.unit} so far)",
         file=sys.stderr,
     )
@@ -579,20 +541,17 @@ def read_ledger(given: str, where: str = "") -> Ledger:
     """The ledger of a sweep in a folder or in object storage, to read.
 
     Args:
-        where: what to call the folder in messages, such as "--from ".
+        where: what messages put before the folder, such as "--from ".
     Raises: UserError when there is none.
     """
     output = absolute(given)
-    missing = UserError(
-        f"{where}{shown(given)} holds no sweep ({LEDGER} is missing); give the --output of one"
-    )
-    if not is_remote(output):
-        if not (local_path(output) / LEDGER).is_file():
-            raise missing
+    if not is_remote(output) and (local_path(output) / LEDGER).is_file():
         return Ledger(local_path(output))
-    content = RemoteFolder(output).read(LEDGER, MAX_LEDGER_BYTES)
+    content = RemoteFolder(output).read(LEDGER, MAX_LEDGER_BYTES) if is_remote(output) else None
     if content is None:
-        raise missing
+        raise UserError(
+            f"{where}{shown(given)} holds no sweep ({LEDGER} is missing); give the --output of one"
+        )
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, LEDGER).write_bytes(content)
         return Ledger(folder)

@@ -25,11 +25,7 @@ from nanochat_tct.tuning.trial import work
 
 DRAIN_SECONDS = 2.0  # how often a worker on a cluster asks whether its machine is to go
 START_TRIES = 3  # of a slot's workers in a row, before the sweep ends
-STARTED, LOST, NO_STORAGE = (
-    "started",
-    "lost",
-    "no storage",
-)  # how a call to a worker ends, beside a trial's results
+STARTED, LOST, NO_STORAGE = "started", "lost", "no storage"  # how a call can end, beside a trial's results
 WAIT_LINE_SECONDS = 30.0  # between lines while workers start
 
 
@@ -80,8 +76,8 @@ class TrialWorker:
 
         Args:
             address: where rank 0 serves the store; None where it is alone.
-        Returns: what `work` does; `status` "failed" for what the user can mend.
-        Raises: StorageError, which ends the sweep and not the trial.
+        Returns: what `work` does.
+        Raises: StorageError, which ends the sweep and not the trial; UserError, which ends the trial.
         """
         import torch.distributed as dist
 
@@ -94,16 +90,8 @@ class TrialWorker:
             join_group("nccl" if self.device.type == "cuda" else "gloo", rank, world_size, address)
         try:
             return work(
-                self.folder,
-                self.ledger,
-                trial,
-                worker,
-                preemption=lambda: preemption_reason(rank, self.is_to_go),
+                self.folder, self.ledger, trial, worker, lambda: preemption_reason(rank, self.is_to_go)
             )
-        except StorageError:
-            raise
-        except UserError as error:
-            return {"status": "failed", "why": str(error)}
         finally:
             if address is not None:
                 dist.destroy_process_group()
@@ -165,7 +153,7 @@ class Pool:
         """Workers that have not started."""
         return sum(len(slot.starting) for slot in self.slots)
 
-    def has_room(self, workers: int) -> bool:
+    def has_free(self, workers: int) -> bool:
         """Whether so many workers are free."""
         return sum(slot.is_free for slot in self.slots) * self.base.num_workers >= workers
 
@@ -187,7 +175,7 @@ class Pool:
         workers = [actor.options(name=name, **options).remote(*self.arguments) for name in names]
         return Slot(names, workers, group, [worker.check.remote(self.base.data_dir) for worker in workers])
 
-    def _stop(self, slot: Slot) -> None:
+    def stop(self, slot: Slot) -> None:
         import ray
         from ray.util.placement_group import remove_placement_group
 
@@ -195,9 +183,11 @@ class Pool:
             ray.kill(worker)
         remove_placement_group(slot.group)
 
-    def _restart(self, slot: Slot) -> None:
-        self._stop(slot)
-        self.slots[self.slots.index(slot)] = self._start()
+    def _restart(self, slot: Slot) -> Slot:
+        self.stop(slot)
+        new = self._start()
+        self.slots[self.slots.index(slot)] = new
+        return new
 
     def grow(self, workers: int) -> None:
         """Start more workers where a trial of an earlier start of the command had more than there are."""
@@ -212,12 +202,11 @@ class Pool:
         return [name for slot in slots for name in slot.names][:workers]
 
     def give_back(self, trial: str, to_restart: bool) -> None:
-        """Free the workers of a trial, or start others in place of them."""
-        for slot in list(self.slots):
-            if slot.trial == trial:
-                slot.trial = None
-                if to_restart:
-                    self._restart(slot)
+        """Free the workers of a trial, or replace them by new ones."""
+        for slot in [slot for slot in self.slots if slot.trial == trial]:
+            slot.trial = None
+            if to_restart:
+                self._restart(slot)
 
     def poll(self) -> None:
         """Look which workers have started. Raises: UserError when they do not start."""
@@ -225,22 +214,20 @@ class Pool:
 
         starting = {call: slot for slot in self.slots for call in slot.starting}
         for call in ray.wait(list(starting), num_returns=len(starting), timeout=0)[0] if starting else ():
-            self._has_started(starting[call], call, outcome_of(call))
+            slot = starting[call]
+            if slot in self.slots:  # otherwise another of its workers failed, and it is started again
+                self._has_started(slot, call, outcome_of(call))
         self._say_what_waits()
 
     def _has_started(self, slot: Slot, call: Any, outcome: dict[str, Any]) -> None:
-        if slot not in self.slots:
-            return  # another of its workers failed, and it is started again
         if outcome["status"] == STARTED:
             slot.starting.remove(call)
-            return
-        if outcome["status"] == "failed":
+        elif outcome["status"] == "failed":
             raise UserError(outcome["why"])
-        if slot.failed_starts + 1 == START_TRIES:
+        elif slot.failed_starts + 1 == START_TRIES:
             raise UserError(f"workers do not start: {outcome['why']}")
-        position = self.slots.index(slot)
-        self._restart(slot)
-        self.slots[position].failed_starts = slot.failed_starts + 1
+        else:
+            self._restart(slot).failed_starts = slot.failed_starts + 1
 
     def _say_what_waits(self) -> None:
         now = time.monotonic()
@@ -255,11 +242,6 @@ class Pool:
                 flush=True,
             )
 
-    def close(self) -> None:
-        """End all workers."""
-        for slot in self.slots:
-            self._stop(slot)
-
 
 @contextmanager
 def pool_of(base: ResolvedConfig, folder: Path, output: str, slots: int) -> Iterator[Pool]:
@@ -268,26 +250,20 @@ def pool_of(base: ResolvedConfig, folder: Path, output: str, slots: int) -> Iter
     try:
         yield pool
     finally:
-        pool.close()
+        for slot in pool.slots:
+            pool.stop(slot)
 
 
 def outcome_of(call: Any) -> dict[str, Any]:
-    """What a call to a worker returned, or the error that it or Ray raised, with its `status`."""
+    """What a call to a worker returned; where it or Ray raised an error, `status`, `why` and for a loss `error`."""
     import ray
 
     try:
         outcome: dict[str, Any] = ray.get(call)
         return outcome
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, StorageError):
-            return {"status": NO_STORAGE, "why": str(error.cause)}
-        if isinstance(error.cause, UserError):
-            return {"status": "failed", "why": str(error.cause)}
-        return lost(error)
     except ray.exceptions.RayError as error:
-        return lost(error)
-
-
-def lost(error: Exception) -> dict[str, Any]:
-    """The outcome of a worker that is gone; an error of Ray ends with what happened, after the traceback."""
-    return {"status": LOST, "why": str(error).strip().splitlines()[-1], "error": str(error)}
+        cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else None
+        if isinstance(cause, UserError):
+            return {"status": NO_STORAGE if isinstance(cause, StorageError) else "failed", "why": str(cause)}
+        # An error of Ray ends with what happened, after the traceback.
+        return {"status": LOST, "why": str(error).strip().splitlines()[-1], "error": str(error)}

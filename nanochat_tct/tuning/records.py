@@ -1,13 +1,9 @@
 """What a sweep keeps and leaves, as frozen records: trials, charges, outcome, and the notes in its ledger."""
 
-import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
-
-from nanochat_tct.storage.files import replacing
+from typing import Any, ClassVar, Literal, NamedTuple
 
 Unit = Literal["usd", "gpu_hours", "flops"]
 Purpose = Literal["probe", "sweep", "final", "idle"]
@@ -62,12 +58,10 @@ class Trial:
     ended_at: float
     # Files of earlier versions have none of what follows.
     standard_error: float | None = (
-        None  # of bits_per_byte as an estimate of the whole split; 0: measured on that
+        None  # of bits_per_byte as an estimate of the whole split; 0: measured on it
     )
-    whole_split: float | None = (
-        None  # bits per byte on what Outcome.actual_share says, of a final run that is done
-    )
-    whole_split_error: float | None = None  # its standard error; 0 on the whole split
+    whole_split: float | None = None  # of a final run that is done: bits per byte on Outcome.actual_share
+    whole_split_error: float | None = None  # standard error of whole_split; 0 on the whole split
     global_batch: int | None = None  # windows; this and the next two: VARIABLE
     warmup_share: float | None = None  # of the run; None: as `train` derives it
     min_lr_share: float | None = None  # of the peak; None: as `train` derives it
@@ -85,6 +79,22 @@ class Trial:
 def cost(trial: Trial, unit: Unit) -> float:
     """What a trial cost, in the budget's unit."""
     return {"usd": trial.usd, "flops": trial.flops}.get(unit, trial.worker_seconds / 3600)
+
+
+def tokens_by_size(trials: Sequence[Trial], unit: Unit, money: float) -> dict[str, int]:
+    """Size -> tokens of a run for `money`, at the cost of a token of the longest finished trial of that size."""
+    finished = [trial for trial in trials if trial.purpose == "sweep" and trial.status == "finished"]
+    longest = {trial.size: trial for trial in sorted(finished, key=lambda trial: trial.tokens)}
+    return {
+        size: max(1, round(trial.tokens * money / cost(trial, unit)))
+        for size, trial in longest.items()
+        if money > 0 and cost(trial, unit) > 0
+    }
+
+
+def last_final(trials: Sequence[Trial]) -> Trial | None:
+    """The final run; of a sweep that was continued the latest, None before there is one."""
+    return next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a sweep was given, and what came of it."""
+    """What a sweep was given, and its result."""
 
     unit: Unit
     budget: float
@@ -134,39 +144,6 @@ class Outcome:
     use_gpu: bool = True  # a worker is a GPU, not a process
 
 
-# ----------------------------------------------------------------------------- tables of rows
-
-Row = TypeVar("Row", Trial, Entry, Point)
-
-
-def write_rows(rows: Iterable[Row], path: Path, kind: type[Row]) -> None:
-    """Write a table as Parquet."""
-    import pyarrow as pa  # here, as `tune --help` needs none of it
-    import pyarrow.parquet
-
-    hints = get_type_hints(kind)
-    schema = pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in hints.items()])
-    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
-    with replacing(path, sync=False) as partial:
-        pyarrow.parquet.write_table(table, partial)
-
-
-def read_rows(path: Path, kind: type[Row]) -> list[Row]:
-    """The rows of a table; none where the file is missing."""
-    import pyarrow.parquet
-
-    return [kind(**row) for row in pyarrow.parquet.read_table(path).to_pylist()] if path.is_file() else []
-
-
-def _arrow_type(hint: Any) -> Any:
-    import pyarrow as pa
-
-    if get_origin(hint) is Literal:
-        return pa.string()
-    kind = next(item for item in (get_args(hint) or (hint,)) if item is not type(None))
-    return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]
-
-
 def show_value(value: Any) -> str:
     """The value of a setting, as people write it."""
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -179,14 +156,18 @@ def show_value(value: Any) -> str:
 class Note:
     """Something that a sweep keeps in its ledger beside its money. The last note of a kind and key counts."""
 
+    keyed_by: ClassVar[str] = ""  # the field that is its key; without one, a sweep has one note of this kind
+
     @property
-    def key(self) -> str:
-        return ""
+    def key(self) -> Any:
+        return getattr(self, self.keyed_by) if self.keyed_by else ""
 
 
 @dataclass(frozen=True)
 class Plan(Note):
     """The first trials of a round. All cost the same, so larger models see fewer tokens."""
+
+    keyed_by = "round"
 
     money: float  # quanta of a trial
     iters: dict[str, int]  # by size
@@ -195,10 +176,6 @@ class Plan(Note):
     whole_windows: int  # of the whole validation split; 0 where each trial is measured on all of it anyway
     round: int = 0
     has_trials: bool = True  # else the budget buys a final run only
-
-    @property
-    def key(self) -> str:
-        return str(self.round)
 
 
 @dataclass(frozen=True)
@@ -232,24 +209,20 @@ class Duration(Note):
 class HalfWay(Note):
     """What a trial had reached half-way."""
 
+    keyed_by = "trial"
+
     trial: str
     bits_per_byte: float
-
-    @property
-    def key(self) -> str:
-        return self.trial
 
 
 @dataclass(frozen=True)
 class Evidence(Note):
     """The trials of another sweep that count in this one (`--from`)."""
 
+    keyed_by = "source"
+
     source: str  # its folder or URI
     trials: list[Trial]
-
-    @property
-    def key(self) -> str:
-        return self.source
 
 
 @dataclass(frozen=True)

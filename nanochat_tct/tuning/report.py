@@ -1,21 +1,21 @@
-"""The report of a sweep: one HTML file that needs no network, and its pictures.
+"""The report of a sweep: one HTML file that needs no network (made of report.html), and its pictures.
 
 python -m nanochat_tct.tuning.report sweeps/sweep
 """
 
 import base64
-import html
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
-from nanochat_tct.tuning.amounts import show_amount
+from nanochat_tct.tuning.budget import show_amount
 from nanochat_tct.tuning.fit import Fit, fit_trials, on_whole_split
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.records import (
@@ -23,11 +23,12 @@ from nanochat_tct.tuning.records import (
     OUTCOME,
     REPORT_DIR,
     VARIABLE,
-    Interval,
     Outcome,
     Trial,
     cost,
+    last_final,
     show_value,
+    tokens_by_size,
 )
 from nanochat_tct.tuning.results import Results, measured_on
 
@@ -35,23 +36,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FACTORS = (0.5, 1.0, 2.0, 5.0, 10.0)  # times the budget
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; background: #fff; margin: 0 auto; padding: 1.5rem;
-       max-width: 72rem; }
-h1 { margin: 0 0 .25rem; font-size: 1.7rem; } h2 { margin: 2.2rem 0 .5rem; font-size: 1.2rem; }
-p { max-width: 50rem; } .decision { font-size: 1.1rem; border-left: 4px solid #0072B2; padding-left: 1rem; }
-.numbers { display: flex; flex-wrap: wrap; gap: .75rem; margin: 1.2rem 0; padding: 0; }
-.numbers div { border: 1px solid #d5d5d5; border-radius: 8px; padding: .6rem 1rem; min-width: 9rem; }
-.numbers dt { color: #555; font-size: .85rem; } .numbers dd { margin: 0; font-size: 1.25rem; font-weight: 600; }
-.numbers small { display: block; font-weight: 400; font-size: .8rem; color: #555; }
-img { width: 100%; height: auto; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; width: 100%; }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid #e2e2e2; text-align: right; white-space: nowrap; }
-th { background: #f4f4f4; } th:first-child, td:first-child, td.text, th.text { text-align: left; }
-tr.best td { background: #e7f2f9; font-weight: 600; } tr.final td { background: #e5f4ef; }
-footer { color: #555; font-size: .85rem; margin-top: 2rem; }
-"""
 
 
 @dataclass(frozen=True)
@@ -81,9 +65,7 @@ class Report:
 
         Raises: UserError when the folder holds no sweep.
         """
-        if (
-            folder / LEDGER
-        ).is_file():  # of a sweep that runs or was killed, it has more than the other files
+        if (folder / LEDGER).is_file():  # of a sweep that runs or was killed, it has more than the others
             results = Results.of(Ledger(folder))
             results.write(folder)
         elif (folder / OUTCOME).is_file():
@@ -100,20 +82,14 @@ class Report:
 
 def equal_cost_tokens(trials: Sequence[Trial], outcome: Outcome) -> dict[str, int]:
     """Size -> tokens of a run for the final run's money; before that is chosen, for the money that is left."""
-    final = next((trial for trial in reversed(trials) if trial.purpose == "final"), None)
+    final = last_final(trials)
     if outcome.final_tokens:
         planned = outcome.final_tokens.get(final.size) if final is not None else None
         factor = final.planned_tokens / planned if final is not None and planned else 1.0
         return {size: max(1, round(factor * tokens)) for size, tokens in outcome.final_tokens.items()}
     money = outcome.budget - outcome.spent if final is None else cost(final, outcome.unit)
-    finished = [trial for trial in trials if trial.purpose == "sweep" and trial.status == "finished"]
-    longest = {trial.size: trial for trial in sorted(finished, key=lambda trial: trial.tokens)}
-    tokens = {
-        size: max(1, round(trial.tokens * money / cost(trial, outcome.unit)))
-        for size, trial in longest.items()
-        if money > 0 and cost(trial, outcome.unit) > 0
-    }
-    return tokens | ({final.size: final.planned_tokens} if final is not None else {})
+    planned_tokens = {final.size: final.planned_tokens} if final is not None else {}
+    return tokens_by_size(trials, outcome.unit, money) | planned_tokens
 
 
 def write_report(folder: str | Path) -> Path:
@@ -123,50 +99,54 @@ def write_report(folder: str | Path) -> Path:
     """
     report, output = Report.read(Path(folder)), Path(folder) / REPORT_DIR
     output.mkdir(exist_ok=True)
-    pictures = []
-    for name, title, caption, figure in _draw(report):
+    pictures = {}
+    for name, figure in _draw(report).items():
         image = _png(figure)
         (output / f"{name}.png").write_bytes(image)
-        data = base64.b64encode(image).decode()
-        pictures.append(
-            f"{_heading(title, caption)}"
-            f'<img id="{name}" alt="{_text(caption)}" src="data:image/png;base64,{data}">'
-        )
+        pictures[name] = f"data:image/png;base64,{base64.b64encode(image).decode()}"
     path = output / "index.html"
     path.write_text(_page(report, pictures), encoding="utf-8")
     return path
 
 
-def _draw(report: Report) -> list[tuple[str, str, str, "Figure"]]:
-    """Name, title, caption and figure of each picture that there is data for."""
+def _page(report: Report, pictures: dict[str, str]) -> str:
+    """The page, with the pictures as URIs by name."""
+    import jinja2
+
+    outcome, trials = report.results.outcome, report.results.trials
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["shown"] = format
+    template = (resources.files("nanochat_tct.tuning") / "report.html").read_text(encoding="utf-8")
+    swept = [trial for trial in trials if trial.purpose == "sweep"]
+    measured = [trial for trial in swept if trial.status == "finished" and trial.bits_per_byte]
+    return environment.from_string(template).render(
+        name=report.name,
+        outcome=outcome,
+        used=outcome.spent / outcome.budget if outcome.budget else 0.0,
+        amount=lambda value: show_amount(value, outcome.unit, outcome.use_gpu),
+        show_value=show_value,
+        measured_on=measured_on(outcome),
+        swept=swept,
+        fit=report.fit,
+        runs=list(zip(FACTORS, report.outlook.outlook(FACTORS), strict=True)) if report.outlook else [],
+        pictures=pictures,
+        has_curves=bool(report.results.points),
+        trials=sorted(trials, key=lambda trial: (trial.started_at, trial.trial)),
+        varied=[name for name in VARIABLE if len({getattr(trial, name) for trial in swept}) > 1],
+        best=min(measured, key=lambda trial: trial.bits_per_byte or 0, default=None),
+    )
+
+
+def _draw(report: Report) -> dict[str, "Figure"]:
+    """The pictures that there is data for."""
     fit, results = report.fit, report.results
     outcome, trials = results.outcome, results.trials
-    pictures = []
+    pictures = {}
     if fit is not None:
-        hollow = ", hollow with other values than the chosen ones" if fit.values else ""
-        caption = (
-            f"Points are finished trials{hollow}; lines and bands are the fit and its {fit.confidence:.0%} interval, "
-            "one for each length of trials. The grey stripe holds the best rate of a run as long as the final one. "
-            "Trials without an end are drawn at the loss they had, or at the top."
-        )
-        figure = figures.learning_rates(fit, outcome)
-        pictures.append(("learning_rate", "Loss against learning rate", caption, figure))
+        pictures["learning_rate"] = figures.learning_rates(fit, outcome)
     if any(trial.bits_per_byte for trial in trials if trial.purpose != "probe"):
-        with_final = ", with the final run's own result" if outcome.actual else ""
-        right = " Right: each trial's loss as it fell, the final run's strongest." if results.points else ""
-        caption = (
-            "Trials, and what the fit expects of each size at its best rate (lines), up to the final run's cost "
-            f"as it was before that run; dashed, with {fit.confidence if fit else 0.9:.0%} intervals, from half to ten "
-            f"times that cost{with_final}. The bar is what was predicted for the final run, the star what it "
-            f"reached.{right}"
-        )
-        title = "Loss against cost" + (", and loss curves" if results.points else "")
-        figure = figures.costs(fit, report.outlook, trials, results.points, outcome)
-        pictures.append(("cost", title, caption, figure))
-    caption = "What was spent over time, and on what. Evaluation is that of trials and of the final run."
-    figure = figures.spending(results.entries, outcome)
-    pictures.append(("spending", "Where the budget went", caption, figure))
-    return pictures
+        pictures["cost"] = figures.costs(fit, report.outlook, trials, results.points, outcome)
+    return pictures | {"spending": figures.spending(results.entries, outcome)}
 
 
 def _png(figure: "Figure") -> bytes:
@@ -176,202 +156,6 @@ def _png(figure: "Figure") -> bytes:
     figure.savefig(buffer, format="png", dpi=130, facecolor="white")
     pyplot.close(figure)
     return buffer.getvalue()
-
-
-def _page(report: Report, pictures: Sequence[str]) -> str:
-    fit, outcome = report.fit, report.results.outcome
-    decision = outcome.decision or (fit.decision if fit else "Nothing is decided: no trial has finished yet.")
-    tables = [_size_table(fit, outcome), _outlook_table(report, outcome), _value_table(fit)] if fit else []
-    newline = "\n"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>Sweep {_text(report.name)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<h1>Sweep {_text(report.name)}</h1>
-<p class="decision" id="decision">{_text(decision)}</p>
-{_tiles(outcome, report.results.trials)}
-{newline.join([*tables, *pictures])}
-<h2>All trials</h2>
-{_trial_table(report.results.trials, outcome)}
-<footer>{_text(_measure(fit, outcome))} Trials that were stopped, cut or failed are not measured by the fit; a stopped
-one says that its learning rate or its values are bad.</footer>
-</body>
-</html>
-"""
-
-
-def _measure(fit: Fit | None, outcome: Outcome) -> str:
-    """What bits per byte were measured on."""
-    text = "Bits per byte are of the validation documents, less is better."
-    if outcome.trial_share is None:
-        return text
-    if outcome.trial_share == 1:
-        return text + " Trials and the final run were measured on all of them."
-    text += f" Trials were measured on the same windows, {outcome.trial_share:.0%} of the validation split"
-    if fit is not None and fit.sampling_error:
-        text += f"; their standard error, {fit.sampling_error:.1%}, is in all intervals of what a final run reaches"
-    elif fit is not None:
-        text += "; how far these may be from the whole was not measured, and is in no interval"
-    return text + "."
-
-
-def _tiles(outcome: Outcome, trials: Sequence[Trial]) -> str:
-    """The numbers at the top."""
-    used = outcome.spent / outcome.budget if outcome.budget else 0.0
-    swept = [trial for trial in trials if trial.purpose == "sweep"]
-    finished = sum(trial.status == "finished" for trial in swept)
-    spent, budget = (_amount(value, outcome) for value in (outcome.spent, outcome.budget))
-    tiles = [
-        ("Spent", spent, f"{used:.1%} of {budget}"),
-        ("Trials", str(len(swept)), f"{finished} finished"),
-    ]
-    if outcome.size is not None and outcome.learning_rate is not None:
-        varied = "".join(f", {name} {show_value(value)}" for name, value in outcome.varied.items())
-        tiles.append(("Final run", outcome.size, f"learning rate {outcome.learning_rate:.3g}{varied}"))
-    if outcome.predicted is not None:
-        low, middle, high = outcome.predicted
-        tiles.append(("Predicted", f"{middle:.4f}", f"bits per byte, {low:.4f} to {high:.4f}"))
-    if outcome.actual is not None:
-        note = f"bits per byte {measured_on(outcome)}"
-        if outcome.predicted is not None:
-            is_inside = low <= outcome.actual <= high
-            note += (
-                f", {outcome.actual / middle - 1:+.1%}, {'inside' if is_inside else 'outside'} the interval"
-            )
-        tiles.append(("Actual", f"{outcome.actual:.4f}", note))
-    inside = "\n".join(
-        f"<div><dt>{_text(name)}</dt><dd>{_text(value)}<small>{_text(note)}</small></dd></div>"
-        for name, value, note in tiles
-    )
-    return f'<dl class="numbers">\n{inside}\n</dl>'
-
-
-def _size_table(fit: Fit, outcome: Outcome) -> str:
-    chosen = outcome.size or fit.best.size
-    head = (
-        *("Size", "Parameters", "Trials finished", "Best learning rate", "Tokens", "Epochs"),
-        *("Bits per byte there", "Odds to be the best"),
-    )
-    rows = []
-    for size in fit.sizes:
-        edge = f", at the {size.edge} edge" if size.edge else ""
-        cells = (
-            *(size.size, f"{size.parameters:,}", str(size.num_finished)),
-            *(_interval(size.learning_rate, ".2g") + edge, f"{size.tokens:,}", f"{size.epochs:.2g}"),
-            *(_interval(size.bits_per_byte, ".4f"), f"{size.probability_best:.0%}"),
-        )
-        rows.append(("best" if size.size == chosen else "", cells))
-    money = "the final run's money" if outcome.size is not None else "the money that is left"
-    title = f"What each size would reach for {money} ({fit.confidence:.0%} intervals)"
-    note = "All at the same cost, so that larger models see fewer tokens; from the trials alone."
-    return _heading(title, note) + _table(head, rows)
-
-
-def _outlook_table(report: Report, outcome: Outcome) -> str:
-    """What other budgets would buy."""
-    fit = report.outlook
-    assert fit is not None
-    rows = []
-    for factor, run in zip(FACTORS, fit.outlook(FACTORS), strict=True):
-        cells = (
-            *(f"{factor:g} times: {_amount(factor * outcome.budget, outcome)}", run.size),
-            *(f"{run.tokens:,}", f"{run.epochs:.2g}"),
-            *(_interval(run.learning_rate, ".2g"), _interval(run.bits_per_byte, ".4f")),
-        )
-        rows.append(("best" if factor == 1 else "", cells))
-    source = "The trials and the final run's own result" if outcome.actual is not None else "The trials"
-    title = f"What another budget would buy ({fit.confidence:.0%} intervals)"
-    note = (
-        f"{source}, for a final run that is shorter or longer in proportion, of the size that is best then."
-    )
-    head = ("Budget", "Best size", "Tokens", "Epochs", "Learning rate", "Bits per byte")
-    return _heading(title, note) + _table(head, rows)
-
-
-def _value_table(fit: Fit) -> str:
-    if not fit.values:
-        return ""
-    rows = []
-    for value in fit.values:
-        is_best = fit.best_values[value.setting] == value.value
-        cells = (
-            *(f"{value.setting} {show_value(value.value)}", str(value.num_finished)),
-            *(_interval(value.cost, ".2%"), f"{value.probability_best:.0%}"),
-        )
-        rows.append(("best" if is_best else "", cells))
-    title = f"What the fit says of other settings ({fit.confidence:.0%} intervals)"
-    note = "The same at all sizes, and added up; effects of one setting on another are not modelled."
-    head = ("Value", "Trials finished", "Costs of the loss, beside the best value", "Odds to be it")
-    return _heading(title, note) + _table(head, rows)
-
-
-def _trial_table(trials: Sequence[Trial], outcome: Outcome) -> str:
-    swept = [trial for trial in trials if trial.purpose == "sweep"]
-    varied = [name for name in VARIABLE if len({getattr(trial, name) for trial in swept}) > 1]
-    finished = [trial for trial in swept if trial.status == "finished" and trial.bits_per_byte]
-    best = min(finished, key=lambda trial: trial.bits_per_byte or 0, default=None)
-    columns: dict[str, Callable[[Trial], str]] = {
-        "Trial": lambda trial: trial.trial,
-        "Purpose": lambda trial: trial.purpose,
-        "Size": lambda trial: trial.size,
-        "Parameters": lambda trial: f"{trial.parameters:,}",
-        "Learning rate": lambda trial: f"{trial.learning_rate:.3g}",
-        **{name: lambda trial, name=name: show_value(getattr(trial, name)) for name in varied},  # type: ignore[misc]
-        "Tokens": lambda trial: f"{trial.tokens:,}",
-        "Epochs": lambda trial: f"{trial.epochs:.2g}",
-        "FLOPs": lambda trial: f"{trial.flops:.3g}",
-        "Dollars": lambda trial: f"{trial.usd:.4f}",
-        "GPU-seconds" if outcome.use_gpu else "Worker-seconds": lambda trial: f"{trial.worker_seconds:.0f}",
-        "Bits per byte": _measured_bits,
-        "Status": lambda trial: trial.status,
-    }
-    if outcome.hourly_usd is None:
-        del columns["Dollars"]
-    rows = []
-    for trial in sorted(trials, key=lambda trial: (trial.started_at, trial.trial)):
-        kind = "final" if trial.purpose == "final" else "best" if trial is best else ""
-        rows.append((kind, [cell(trial) for cell in columns.values()]))
-    return _table(list(columns), rows)
-
-
-def _measured_bits(trial: Trial) -> str:
-    if trial.bits_per_byte is None:
-        return ""
-    whole = "" if trial.whole_split is None else f" ({trial.whole_split:.4f} at the end)"
-    return f"{trial.bits_per_byte:.4f}{whole}"
-
-
-def _amount(value: float, outcome: Outcome) -> str:
-    return show_amount(value, outcome.unit, outcome.use_gpu)
-
-
-def _interval(interval: Interval, digits: str) -> str:
-    low, middle, high = (format(value, digits) for value in interval)
-    return f"{middle} ({low} to {high})"
-
-
-def _heading(title: str, note: str) -> str:
-    return f"<h2>{_text(title)}</h2>\n<p>{_text(note)}</p>\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Rows are a class and cells; everything is escaped."""
-    names = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
-    lines = [f'<div class="wide"><table><thead><tr>{names}</tr></thead><tbody>']
-    for kind, cells in rows:
-        line = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-        lines.append(f'<tr class="{_text(kind)}">{line}</tr>' if kind else f"<tr>{line}</tr>")
-    return "\n".join([*lines, "</tbody></table></div>"])
-
-
-def _text(value: str) -> str:
-    return html.escape(value, quote=True)
 
 
 def command(argv: list[str]) -> int:

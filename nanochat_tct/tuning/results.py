@@ -18,12 +18,14 @@ A sweep whose `--output` is in object storage works in a folder of the head. The
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from nanochat_tct.storage.files import write_atomic
-from nanochat_tct.storage.object_storage import RemoteFolder, is_remote
+from nanochat_tct.storage.files import replacing, write_atomic
+from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, join, local_path
+from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.tuning.ledger import Account, Ledger
 from nanochat_tct.tuning.records import (
     BEST,
@@ -41,8 +43,6 @@ from nanochat_tct.tuning.records import (
     Plan,
     Point,
     Trial,
-    read_rows,
-    write_rows,
 )
 
 UPLOADED = re.compile(rf"{TRIALS}|{ENTRIES}|{CURVES}|{OUTCOME}|{BEST}|{REPORT_DIR}/[^/]+")
@@ -64,7 +64,7 @@ class Results:
         points = [
             Point(name, int(step), int(step) * account.settings["iter_tokens"], training, validation)
             for name, account in ledger.accounts.items()
-            for step, training, validation in account.result.get("curve", [])
+            for step, training, validation in curve_of(name, account)
         ]
         trials = [*trial_rows(ledger), *evidence_rows(ledger)]
         return cls(make_outcome(ledger), trials, list(ledger.entries), points)
@@ -85,6 +85,58 @@ class Results:
         write_atomic(
             folder / OUTCOME, json.dumps(dataclasses.asdict(self.outcome), indent=2) + "\n", sync=False
         )
+
+
+# ----------------------------------------------------------------------------- tables of rows
+
+Row = TypeVar("Row", Trial, Entry, Point)
+
+
+def write_rows(rows: Iterable[Row], path: Path, kind: type[Row]) -> None:
+    """Write a table as Parquet."""
+    import pyarrow as pa  # here, as `tune --help` needs none of it
+    import pyarrow.parquet
+
+    hints = get_type_hints(kind)
+    schema = pa.schema([pa.field(name, _arrow_type(hint)) for name, hint in hints.items()])
+    table = pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema)
+    with replacing(path, sync=False) as partial:
+        pyarrow.parquet.write_table(table, partial)
+
+
+def read_rows(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows of a table; none where the file is missing."""
+    import pyarrow.parquet
+
+    return [kind(**row) for row in pyarrow.parquet.read_table(path).to_pylist()] if path.is_file() else []
+
+
+def _arrow_type(hint: Any) -> Any:
+    import pyarrow as pa
+
+    if get_origin(hint) is Literal:
+        return pa.string()
+    kind = next(item for item in (get_args(hint) or (hint,)) if item is not type(None))
+    return {str: pa.string(), int: pa.int64(), float: pa.float64()}[kind]
+
+
+def curve_of(name: str, account: Account) -> list[list[Any]]:
+    """The `loss_curve` of a trial; from its log where it runs, or an earlier version ran it."""
+    folder = local_path(join(account.settings["config"]["checkpoint_dir"], name))
+    return account.result.get("curve") or loss_curve(folder)
+
+
+def loss_curve(run_dir: Path) -> list[list[Any]]:
+    """Of a run's log: iter, bits per byte in training, and in validation, one of the two missing."""
+    entries = read_metrics(run_dir)
+    ratios = [entry["bits_per_byte"] / entry["loss"] for entry in entries if entry.get("bits_per_byte")]
+    curve: list[list[Any]] = []
+    for entry in entries:
+        if entry["kind"] == "validation":
+            curve.append([entry["iter"], None, float(f"{entry['bits_per_byte']:.5g}")])
+        elif ratios:
+            curve.append([entry["iter"], float(f"{ratios[0] * entry['loss']:.5g}"), None])
+    return curve
 
 
 def upload_results(folder: Path, output: str) -> None:
@@ -114,7 +166,11 @@ def make_outcome(ledger: Ledger) -> Outcome:
         actual, error = result["whole_split"], result.get("whole_split_error", 0.0)
         windows = final.settings["whole_windows"]
         actual_share = windows / (final.settings.get("validation_windows") or windows)
-    outcome = Outcome(
+    chosen: dict[str, Any] = {}
+    if choice is not None:
+        names = ("size", "learning_rate", "varied", "predicted", "decision")
+        chosen = {name: getattr(choice, name) for name in names} | {"final_tokens": choice.tokens}
+    return Outcome(
         unit=terms.unit,
         budget=terms.budget,
         spent=terms.amount(ledger.spent),
@@ -125,17 +181,7 @@ def make_outcome(ledger: Ledger) -> Outcome:
         actual_error=error,
         trial_share=share,
         use_gpu=any(account.settings["config"]["use_gpu"] for account in ledger.accounts.values()),
-    )
-    if choice is None:
-        return outcome
-    return dataclasses.replace(
-        outcome,
-        size=choice.size,
-        learning_rate=choice.learning_rate,
-        varied=choice.varied,
-        predicted=choice.predicted,
-        decision=choice.decision,
-        final_tokens=choice.tokens,
+        **chosen,
     )
 
 

@@ -5,30 +5,23 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 
-from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.ray_session import start_ray, wait_for_gpus
 from nanochat_tct.storage.object_storage import is_remote
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.nodes import software
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.tuning.amounts import money, of_budget
-from nanochat_tct.tuning.forecast import show_forecast
-from nanochat_tct.tuning.ledger import IDLE_TIME, MICRO, START_UP, Ledger
+from nanochat_tct.tuning.budget import MICRO
+from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.ledger_server import serve
-from nanochat_tct.tuning.meter import IDLE_SHARE, INTERRUPTED, Repeating, tick_seconds
+from nanochat_tct.tuning.meter import INTERRUPTED, IdleMeter
 from nanochat_tct.tuning.records import Head, Interrupted, Slots
 from nanochat_tct.tuning.scheduler import START_SECONDS, Scheduler
-from nanochat_tct.tuning.table import LiveTable
+from nanochat_tct.tuning.table import LiveTable, show_forecast
 from nanochat_tct.tuning.trial import Losers, covers_rest, work
-
-if TYPE_CHECKING:
-    pass
 
 TRIAL_MEMORY = 256 * 2**20  # bytes that the process beside a trial's workers reserves, instead of a CPU
 TRAINING = 0.8  # of the budget, that a sweep on a budget of time should train for
@@ -68,7 +61,7 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
         if sweep.config.dry_run:
             return 0
     elif sweep.config.dry_run:
-        most = of_budget(sweep.ledger.terms, sum(spec.reserve for spec in sweep.probes()))
+        most = sweep.ledger.terms.of_budget(sum(spec.reserve for spec in sweep.probes()))
         console.print(f"dry run: the sizes are measured first, which spends {most} at most")
     began = time.monotonic()
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
@@ -93,7 +86,7 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
     with (
         serving,
         pool_of(sweep.base, sweep.folder, sweep.output, sweep.slots) as pool,
-        IdleMeter(sweep, lambda: pool.starting) as idle,
+        IdleMeter(sweep.ledger, pool.size, lambda: pool.starting) as idle,
         LiveTable(sweep.ledger, console, signals.tell),
     ):
         search = SweepSearch(sweep, pool, lambda: show_forecast(sweep, console))
@@ -122,7 +115,7 @@ def warn_of_costly_start(sweep: Scheduler, seconds: float) -> None:
     if terms.is_timed and 0 < left < cost / (1 - TRAINING):
         print(
             f"starting {workers} workers takes about {seconds:.0f} s here, {min(1.0, cost / left):.0%} of the "
-            f"{money(terms, left)} there is: training will have less than {TRAINING:.0%}",
+            f"{terms.money(left)} there is: training will have less than {TRAINING:.0%}",
             file=sys.stderr,
         )
 
@@ -144,57 +137,3 @@ def interruptible(ledger: Ledger) -> StopSignals:
         )
 
     return StopSignals(stop)
-
-
-class IdleMeter(Repeating):
-    """A thread that charges the time of workers that are reserved for the sweep while no trial is charged for them.
-
-    It prints a line when that has cost so much that the final run comes next. Where even then nothing works for long,
-    `error` says so.
-    """
-
-    def __init__(self, sweep: Scheduler, starting: Callable[[], int] = lambda: 0) -> None:
-        """Args:
-        starting: how many workers have not started.
-        """
-        super().__init__(tick_seconds(sweep.ledger))
-        self.sweep, self.ledger, self.starting = sweep, sweep.ledger, starting
-        self.workers = sweep.slots * sweep.base.num_workers
-        self.since = time.time()
-        self.error: UserError | None = None
-        self.is_reported = sweep.is_idle_too_long
-        self.waited = 0  # quanta, since a worker was last charged for
-
-    def __enter__(self) -> Self:
-        return super().__enter__() if self.ledger.terms.is_timed else self
-
-    def act(self) -> None:
-        """Charge what was idle since the last time, and apply the limits."""
-        now, ledger, terms = time.time(), self.ledger, self.ledger.terms
-        ledger.refresh()
-        busy = 0
-        for account in ledger.accounts.values():
-            if account.is_open and account.charged_until >= now:
-                busy += self.workers if account.purpose == "final" else account.workers
-        idle, seconds = max(0, self.workers - busy), now - self.since
-        starting = min(idle, self.starting())
-        try:
-            ledger.charge_idle(starting * seconds, START_UP)
-            ledger.charge_idle((idle - starting) * seconds, IDLE_TIME)
-            self.since = now
-        except StorageError as error:  # trials find the same, and end the sweep
-            print(f"{error}; trying again", file=sys.stderr)
-        self.waited = 0 if busy else self.waited + round(idle * seconds * MICRO)
-        if self.sweep.is_idle_too_long and not self.is_reported:
-            self.is_reported = True
-            print(
-                f"idle workers have cost {money(terms, ledger.idle)}, more than {IDLE_SHARE:.0%} of the budget: "
-                "no more trials are begun, the final run gets what is left",
-                file=sys.stderr,
-            )
-        if self.waited > IDLE_SHARE * terms.capacity and self.error is None:
-            self.error = UserError(
-                f"no trial has started, and {money(terms, self.waited)}, {self.waited / terms.capacity:.0%} of the "
-                "budget, went for the wait; see that the machines are there and not busy, then the same command goes on"
-            )
-            ledger.note(Interrupted(True))

@@ -1,4 +1,4 @@
-"""What a sweep does next, decided from its ledger alone, so that it continues from wherever it was killed.
+"""What a sweep does next, decided from its ledger alone, so that it continues wherever it was killed.
 
 Probes measure each size; first trials try learning rates; follow-ups try rates beyond an edge, then longer runs of
 the sizes that look best; a fit of all trials chooses size and rate; the final run gets what is left.
@@ -20,13 +20,14 @@ from nanochat_tct.config import to_dict
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import absolute, join
-from nanochat_tct.training.config import ResolvedConfig, TrainConfig, warm_up_rows
+from nanochat_tct.training.config import ResolvedConfig, warm_up_rows
 from nanochat_tct.training.plan import make_plan as make_train_plan
 from nanochat_tct.training.plan import open_windows
-from nanochat_tct.tuning.amounts import rounded_up
 from nanochat_tct.tuning.budget import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
+    MICRO,
+    MIN_ITERS,
     Prices,
     final_iters,
     final_windows,
@@ -34,16 +35,21 @@ from nanochat_tct.tuning.budget import (
     make_plan,
     money_of_a_trial,
     prices_in_flops,
-    too_small,
 )
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.fit import Fit, fit_trials
-from nanochat_tct.tuning.ledger import MICRO, Ledger, OverBudget
-from nanochat_tct.tuning.meter import IDLE_SHARE
+from nanochat_tct.tuning.ledger import Ledger, OverBudget
 from nanochat_tct.tuning.records import Centres, Choice, Plan, Purpose, Trial
 from nanochat_tct.tuning.results import evidence_rows, trial_rows
-from nanochat_tct.tuning.space import Size, ask_optuna, first_points, settings_for
-from nanochat_tct.tuning.values import Range, grid_values, middle_values, rounded
+from nanochat_tct.tuning.space import (
+    Size,
+    ask_optuna,
+    first_points,
+    grid_values,
+    middle_values,
+    rounded,
+    settings_for,
+)
 
 PROBE_ITERS = 10
 PROBE_SHARE = 0.5  # of the sweep's money that probes may take at most; they give back what they do not use
@@ -62,7 +68,7 @@ LONG_ENOUGH = 0.5  # of a first trial: another sweep's of that length need not b
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A trial that is to be begun; without a length and money, what it is about."""
+    """A trial that is to be begun; `with_money` gives one of the sweep its length and reserve."""
 
     size: str
     learning_rate: float
@@ -71,7 +77,7 @@ class Spec:
     purpose: Purpose = "sweep"
     iters: int = 0
     reserve: int = 0  # quanta
-    least: int = 0  # quanta that will do, where there are not as many
+    least: int = 0  # quanta that are enough, where there are not as many
     is_alone: bool = False  # it takes the workers of all slots
 
     @property
@@ -99,10 +105,11 @@ class Scheduler:
         slots: trials at a time.
         """
         self.config, self.folder, self.ledger, self.base = config, folder, ledger, base
-        self.store, self.sizes, self.cores, self.slots = store, sizes, cores, slots
+        self.sizes, self.cores, self.slots = sizes, cores, slots
         self.output = absolute(config.output)  # a path, or a URI that `folder` is this machine's part of
         self.is_timed = ledger.terms.is_timed
         self.varied = config.varied()
+        self.batches: list[int] = grid_values(self.varied.get("global_batch", [base.global_batch]))
         self.iter_tokens = base.global_batch * base.context_size
         training, validation = (open_windows(store, base, split) for split in ("train", "val"))
         self.validation_windows = len(validation)
@@ -134,7 +141,7 @@ class Scheduler:
         plan = self.make_plan()
         if self.config.dry_run:
             return None if running else False
-        if plan.has_trials and not self.is_idle_too_long:
+        if plan.has_trials and not self.ledger.is_idle_too_long:
             following = next(self.first_trials(plan), None) or next(
                 iter(self.follow_ups(plan, running)), None
             )
@@ -162,33 +169,23 @@ class Scheduler:
 
     def settings(self, name: str, spec: Spec) -> dict[str, Any]:
         """What the ledger keeps of a trial for its processes."""
-        size, is_final = self.sizes[spec.size], spec.purpose == "final"
         plan = None if spec.purpose == "probe" else self.make_plan()
         base = self.batch_base(spec.varied, spec.takes_all)
         batch = base.global_batch
         eval_iters = 1 if plan is None else plan.eval_iters and max(1, plan.windows // batch)
-        # A weight decay that is left open follows from this trial's rate and length, not from those of `base`.
-        derived: dict[str, Any] = {
-            "weight_decay": self.config.train.weight_decay,
-            "min_lr": None,
-            "warmup_iters": None,
-        }
-        others = {name: value for name, value in spec.varied.items() if name != "global_batch"}
-        derived |= settings_for(base, others, spec.iters, spec.learning_rate)
-        config = make_train_plan(self.run_config(base, name, spec, eval_iters, derived)).config
-        prices = Prices(0, 0, 0, 0, 0)
+        config = self.run_config(base, name, spec, eval_iters)
+        prices, whole_windows = Prices(0, 0, 0, 0, 0), 0
         if plan is not None or not self.is_timed:
             prices = self.prices(spec.size, spec.takes_all, spec.varied)
-        whole_windows = 0
-        if plan is not None and is_final:
+        if plan is not None and spec.purpose == "final":
             whole_windows = final_windows(prices, min(spec.reserve, self.ledger.free), plan)
         at_a_time = 1 if spec.takes_all else self.slots
         return {
             "size": spec.size,
             "purpose": spec.purpose,
-            "parameters": size.parameters,
+            "parameters": self.sizes[spec.size].parameters,
             "iters": spec.iters,
-            "iter_tokens": batch * size.shape.context_size,
+            "iter_tokens": batch * base.context_size,
             "varied": spec.varied,
             "unique_tokens": self.unique_tokens,
             "windows": min(eval_iters * batch or self.validation_windows, self.validation_windows),
@@ -199,18 +196,24 @@ class Scheduler:
             "hopeless": self.config.hopeless,
             "threads": max(1, self.cores // (config.num_workers * at_a_time)),
             "group": self.folder.name,
-            "derives_weight_decay": derived["weight_decay"] is None,
+            "derives_weight_decay": self.weight_decay(spec) is None,
             "config": to_dict(config),
         }
 
-    def run_config(
-        self, base: ResolvedConfig, name: str, spec: Spec, eval_iters: int, derived: dict[str, Any]
-    ) -> TrainConfig:
-        """The settings of a trial's run, where some may still be left open."""
+    def weight_decay(self, spec: Spec) -> float | None:
+        """A trial's weight decay; None where it follows from the trial's own learning rate and length."""
+        decay: float | None = spec.varied.get("weight_decay", self.config.train.weight_decay)
+        return decay
+
+    def run_config(self, base: ResolvedConfig, name: str, spec: Spec, eval_iters: int) -> ResolvedConfig:
+        """The settings of a trial's run."""
         is_probe = spec.purpose == "probe"
         evaluations = FINAL_EVALUATIONS if spec.purpose == "final" else EVALUATIONS
         interval = math.ceil(spec.iters / (evaluations - 1))
-        return base.reopened(
+        others = {name: value for name, value in spec.varied.items() if name != "global_batch"}
+        # Those that are open here follow from this trial's rate and length, not from those of `base`.
+        derived = {"min_lr": None, "warmup_iters": None, "weight_decay": self.weight_decay(spec)}
+        config = base.reopened(
             **self.sizes[spec.size].settings(),
             run_name=name,
             wandb_run_name=name,
@@ -228,8 +231,9 @@ class Scheduler:
             num_samples=0,
             tensorboard=base.tensorboard and not is_probe,
             wandb="off" if is_probe else base.wandb,
-            **derived,
+            **derived | settings_for(base, others, spec.iters, spec.learning_rate),
         )
+        return make_train_plan(config).config
 
     # ------------------------------------------------------------------------- rounds and their money
 
@@ -250,22 +254,17 @@ class Scheduler:
 
     @property
     def sweep_gone(self) -> int:
-        """Quanta of these that are spent or reserved."""
+        """Quanta of `sweep_money` that are spent or reserved."""
         accounts = self.ledger.accounts.values()
         reserved = sum(account.left for account in accounts if account.purpose == "sweep")
         return self.spent_on("probe", "sweep", "idle") + reserved
 
     def spent_on(self, *purposes: str) -> int:
-        """Quanta, of what is settled and what is open, in these rounds."""
+        """Quanta that these rounds have cost, of settled and of open trials."""
         first = self.ledger.first_round
         accounts = [account for account in self.ledger.accounts.values() if account.round >= first]
         spent = sum(account.charged for account in accounts if account.purpose in purposes)
         return spent + (self.ledger.idle - self.ledger.rounds[first].idle if "idle" in purposes else 0)
-
-    @property
-    def is_idle_too_long(self) -> bool:
-        """Whether idle workers have cost so much that no more trials are begun, and the final run comes next."""
-        return self.ledger.idle_share > IDLE_SHARE
 
     # ------------------------------------------------------------------------- prices
 
@@ -278,10 +277,10 @@ class Scheduler:
     def flops(self, size: str, base: ResolvedConfig) -> Prices:
         """Prices of a size in FLOPs."""
         rows = warm_up_rows(base, base.num_workers, base.global_batch)
-        return prices_in_flops(self.sizes[size], base.global_batch, rows)
+        return prices_in_flops(self.sizes[size].row_flops, base.global_batch, rows)
 
     def prices(self, size: str, takes_all: bool = False, varied: dict[str, Any] | None = None) -> Prices:
-        """Of a size, in quanta; of a probed one only where the budget is in time."""
+        """Prices of a size in quanta; where the budget is in time, the size is probed."""
         base = self.batch_base(varied or {}, takes_all)
         if not self.is_timed:
             return self.flops(size, base)
@@ -290,11 +289,12 @@ class Scheduler:
         return seconds.scaled(self.base.num_workers * MICRO)
 
     def seconds(self, size: str, global_batch: int | None = None) -> Prices | None:
-        """Of a size, as its probes measured them; None before that. Between two batches an iter's are interpolated."""
+        """Prices in seconds, as the size's probes measured them; None before that.
+
+        The price of an iter is interpolated between two global batches.
+        """
         probed = {
-            account.settings["iter_tokens"] // self.sizes[size].shape.context_size: Prices(
-                **account.result["seconds"]
-            )
+            account.settings["iter_tokens"] // self.base.context_size: Prices(**account.result["seconds"])
             for account in self.ledger.accounts.values()
             if account.purpose == "probe" and account.settings["size"] == size and "seconds" in account.result
         }
@@ -309,25 +309,17 @@ class Scheduler:
             probed[most], iter=max(an_iter, min(each.iter for each in probed.values()))
         )
 
-    @property
-    def batches(self) -> list[int]:
-        """The global batches that are varied: all values of a list, both ends of a range; else that of `base`."""
-        values = self.varied.get("global_batch", [self.base.global_batch])
-        return [values.at(0), values.at(1)] if isinstance(values, Range) else values
-
     # ------------------------------------------------------------------------- sizes that can win
 
     def contenders(self) -> list[str]:
-        """The sizes that get trials, where the budget's prices are known; before that all.
+        """The sizes that get trials; all of them until prices are measured.
 
-        Where the final run of one size would have about as many tokens a parameter as is usual, those sizes cannot win
-        that would have far fewer or more. Sizes that were tried and those of --add-sizes stay.
+        Where the final run of one size would see about as many tokens a parameter as is usual, a size that would see
+        far fewer or more cannot win. Sizes that were tried and those of --add-sizes stay.
         """
         if self.is_timed and not self.is_probed:
             return list(self.sizes)
-        off = {
-            size: abs(math.log(self.tokens_a_parameter(size) / TOKENS_PER_PARAMETER)) for size in self.sizes
-        }
+        off = {size: distance_from_rule(self.tokens_a_parameter(size)) for size in self.sizes}
         is_one_near = min(off.values()) <= math.log(NEAR_THE_RULE)
         kept = {trial.size for trial in self.all_trials()} | set(self.config.add_sizes)
         return [
@@ -337,7 +329,7 @@ class Scheduler:
         ]
 
     def tokens_a_parameter(self, size: str) -> float:
-        """Of a final run, roughly."""
+        """Tokens a parameter of a final run, roughly."""
         left = max(1, self.ledger.terms.capacity - self.committed)  # nothing, where a done sweep is continued
         money = (1 - self.config.sweep_share) * left
         return money / self.prices(size, True).iter * self.iter_tokens / self.sizes[size].parameters
@@ -357,20 +349,19 @@ class Scheduler:
             # The probes only now show how slow this machine is. A refusal would waste the money they cost.
             if not self.is_timed or self.config.dry_run:
                 raise UserError(too_small)
-            print(f"{too_small}; no trials are begun, the final run gets what is left", file=sys.stderr)
+            print(f"{too_small}; no trials begin, and the final run gets what is left", file=sys.stderr)
         prices = {name: self.prices(name) for name in self.contenders()}
         if plan is None:
-            spent, batch = self.spent_on("probe", "idle"), max(self.batches)
-            terms, windows = self.ledger.terms, self.validation_windows
-            plan = make_plan(self.config, terms, prices, spent, batch, windows)
+            left = self.sweep_money - self.spent_on("probe", "idle")
+            plan = make_plan(self.config, left, prices, max(self.batches), self.validation_windows)
         else:
-            # First trials cost what they did, as far as the money lasts. Evaluations are over the same windows, so that
+            # First trials cost what they did, as far as the money lasts, and are measured on the same windows, so that
             # all trials can be compared.
             money, number = plan.money, self.trials_left()
             if number:
                 left = self.sweep_money - self.sweep_gone
                 money = min(money, money_of_a_trial(self.config, left, number, prices.values()))
-            iters = {name: price.iters(money, EVALUATIONS * plan.windows) for name, price in prices.items()}
+            iters = {name: price.iters(money, plan.windows) for name, price in prices.items()}
             plan = dataclasses.replace(plan, money=money, iters=iters)
         plan = dataclasses.replace(plan, round=self.round, has_trials=not too_small)
         self.note_centres(plan)
@@ -385,7 +376,7 @@ class Scheduler:
         counts only the start of workers and a second for each trial; it decides again once all are measured. Where
         idle workers have cost too much, the final run gets what is left, however little that is.
         """
-        if self.is_idle_too_long:
+        if self.ledger.is_idle_too_long:
             return None
         terms, batch = self.ledger.terms, {"global_batch": max(self.batches)}
         is_priced = not self.is_timed or self.is_probed
@@ -404,7 +395,15 @@ class Scheduler:
         if terms.capacity - self.committed >= least:
             return None
         margin = RESERVE if self.is_timed and is_priced else 1.0  # workers also start, and wait
-        return too_small(terms, self.committed + margin * least, number, len(probes), self.ledger.spent)
+        what = f"{len(probes)} probes, " if probes else ""
+        what += f"{number} trials of {MIN_ITERS} iters and a final run" if number else "a final run"
+        before = (
+            f", with the {terms.amount(self.ledger.spent):.3g} that is spent," if self.ledger.spent else ""
+        )
+        return (
+            f"{terms.flag} is too small: {what} take{before} {terms.rounded_up(self.committed + margin * least)} "
+            "at least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
+        )
 
     def trials_left(self) -> int:
         """How many first trials are still to be begun, those that other sweeps' trials may replace included."""
@@ -415,22 +414,21 @@ class Scheduler:
     def note_centres(self, plan: Plan) -> None:
         """Keep, for each size, the rate that first trials are spread around: by a rule, or by other sweeps' trials."""
         centres = self.centres()
-        for name in plan.iters:
+        for name in plan.iters.keys() - centres.keys():
             tokens = plan.iters[name] * self.iter_tokens
+            centres[name] = self.sizes[name].rule_rate
             shorter = {
                 trial.learning_rate
                 for trial in self.evidence()
                 if (trial.size, trial.status) == (name, "finished") and trial.tokens < LONG_ENOUGH * tokens
             }
-            if name not in centres:
-                centres[name] = self.sizes[name].rule_rate
-                if len(shorter) > 1:
-                    fit = fit_trials(self.evidence(), {name: tokens})
-                    centres[name] = rounded(fit.learning_rate(name, tokens).middle)
-        self.ledger.note(Centres(centres))
+            if len(shorter) > 1:
+                fit = fit_trials(self.evidence(), {name: tokens})
+                centres[name] = rounded(fit.learning_rate(name, tokens).middle)
+        self.ledger.note(Centres({name: centres[name] for name in self.sizes if name in centres}))
 
     def centres(self) -> dict[str, float]:
-        """Those that are noted, by size."""
+        """The noted centres, by size."""
         note = self.ledger.latest(Centres)
         return dict(note.rates) if note else {}
 
@@ -441,15 +439,10 @@ class Scheduler:
         return all(self.seconds(size) is not None for size in self.sizes)
 
     @property
-    def probe_batches(self) -> list[dict[str, Any]]:
-        """The values that probes measure: of varied global batches, where time must be measured, both ends."""
-        values = self.varied.get("global_batch")
-        if values is None:
-            return [{}]
-        if not self.is_timed:
-            return [{"global_batch": grid_values(values)[0]}]
-        ends = dict.fromkeys((max(self.batches), min(self.batches)))
-        return [{"global_batch": batch} for batch in ends]
+    def probe_batches(self) -> list[int]:
+        """The global batches that probes run with: where time must be measured, the largest and the smallest."""
+        ends = max(self.batches), min(self.batches)
+        return list(dict.fromkeys(ends)) if self.is_timed else self.batches[:1]
 
     def probes(self) -> Iterator[Spec]:
         """A short run of each size that was not measured, nor tried to be since the sweep was continued."""
@@ -461,13 +454,15 @@ class Scheduler:
         most = PROBE_SHARE * self.sweep_money / (len(self.sizes) * len(self.probe_batches))
         for name, size in self.sizes.items():
             for batch in self.probe_batches:
-                varied = {**middle_values(self.varied), **batch}
-                global_batch = self.batch_base(varied).global_batch
-                if (name, global_batch * size.shape.context_size) in begun:
+                if (name, batch * self.base.context_size) in begun:
                     continue
+                varied = middle_values(self.varied)
+                varied |= {"global_batch": batch} if "global_batch" in varied else {}
                 reserve = min(int(most), self.ledger.free)
                 if not self.is_timed:
-                    reserve = math.ceil(self.prices(name, varied=varied).of(PROBE_ITERS, 2 * global_batch))
+                    reserve = math.ceil(
+                        self.prices(name, varied=varied).of(PROBE_ITERS, batch, evaluations=2)
+                    )
                 rate, seed = rounded(size.rule_rate), self.config.train.seed
                 yield Spec(name, rate, varied, seed, "probe", PROBE_ITERS, reserve, reserve)
 
@@ -482,18 +477,18 @@ class Scheduler:
                 twice = self.committed + 2 * (terms.capacity - self.committed)
                 raise UserError(
                     f"{terms.flag} is too small: size {size} could not be measured in its share of that; "
-                    f"{rounded_up(terms, twice)} at least to try that again"
+                    f"{terms.rounded_up(twice)} at least to try that again"
                 )
             why = account.result.get("why") or account.result.get("status")
             raise UserError(
-                f"size {size} could not be measured: {why}; mend that and raise the budget to try again, or leave the "
+                f"size {size} could not be measured: {why}; fix that and raise the budget to try again, or leave the "
                 "size out with --fresh"
             )
 
     # ------------------------------------------------------------------------- first trials
 
     def trials(self) -> list[Trial]:
-        """The trials of this sweep; final runs before the latest, which are as good as any, among them."""
+        """The trials of this sweep, and its earlier final runs, which are evidence like any trial."""
         rows = trial_rows(self.ledger)
         finals = [
             dataclasses.replace(trial, purpose="sweep")
@@ -503,15 +498,14 @@ class Scheduler:
         return [trial for trial in rows if trial.purpose == "sweep"] + finals
 
     def evidence(self) -> list[Trial]:
-        """The trials of other sweeps that count here (evidence.py)."""
+        """The trials of other sweeps that count here (continuing.py)."""
         return evidence_rows(self.ledger)
 
     def all_trials(self) -> list[Trial]:
-        """Both."""
         return [*self.trials(), *self.evidence()]
 
     def first_trials(self, plan: Plan) -> Iterator[Spec]:
-        """Those that were not begun."""
+        """First trials that have not begun."""
         if self.config.search != "optuna":
             for point in self.points_left(plan):
                 yield self.with_money(point, plan)
@@ -542,25 +536,25 @@ class Scheduler:
         points = []
         for name in self.contenders() if plan is None else plan.iters:
             centre = centres.get(name, self.sizes[name].rule_rate)
-            spread_out = config.search, config.num_rates, config.rate_span, seed, self.varied
-            tried = first_points(name, centre, *spread_out)
-            tried += [(rounded(rate), middle_values(self.varied)) for rate in config.add_rates]
+            search, varied = config.search, self.varied
+            tried = first_points(name, centre, search, config.num_rates, config.rate_span, seed, varied)
+            tried += [(rounded(rate), middle_values(varied)) for rate in config.add_rates]
             repeats = range(config.repeats)
-            points.append([Spec(name, rate, varied, seed + i) for rate, varied in tried for i in repeats])
+            points.append([Spec(name, rate, values, seed + i) for rate, values in tried for i in repeats])
         in_turn = [point for some in zip_longest(*points) for point in some]  # all sizes get on alike
         return [p for p in in_turn if p and (p.size, p.learning_rate, p.varied, p.seed) not in done]
 
     def values_of(self, trial: Trial) -> dict[str, Any]:
-        """A trial's values of what the sweep varies besides size and rate."""
+        """A trial's values of all that is varied besides size and rate."""
         return {name: getattr(trial, name) for name in self.varied}
 
     def with_money(self, spec: Spec, plan: Plan, iters: int | None = None) -> Spec:
         """A trial of the sweep with its reserve; of the length of a first trial unless that is given."""
-        prices, windows = self.prices(spec.size, spec.takes_all, spec.varied), EVALUATIONS * plan.windows
+        prices = self.prices(spec.size, spec.takes_all, spec.varied)
         if iters is None:
             is_planned = "global_batch" not in spec.varied
-            iters = plan.iters[spec.size] if is_planned else prices.iters(plan.money, windows)
-        price = prices.of(iters, windows)
+            iters = plan.iters[spec.size] if is_planned else prices.iters(plan.money, plan.windows)
+        price = prices.of(iters, plan.windows)
         reserve = math.ceil(price * (RESERVE if self.is_timed else 1))
         return dataclasses.replace(spec, iters=iters, reserve=reserve, least=math.ceil(price))
 
@@ -603,7 +597,7 @@ class Scheduler:
 
     def longer_runs(self, plan: Plan, fit: Fit, sizes: list[str], left: float) -> list[Spec]:
         """Runs of the two sizes that look best for the final run, at their best rates; they share `left` evenly."""
-        varied, windows = self.best_varied(fit), EVALUATIONS * plan.windows
+        varied, windows = self.best_varied(fit), plan.windows
         tokens = self.batch_base(varied).global_batch * self.base.context_size
 
         def longer(size: str, left: float) -> int:
@@ -627,8 +621,15 @@ class Scheduler:
         return specs
 
     def best_varied(self, fit: Fit) -> dict[str, Any]:
-        """What the fit chooses of what the sweep varies besides size and rate."""
+        """The fit's choice for all that is varied besides size and rate."""
         return {name: fit.best_values[name] for name in self.varied}
+
+    def final_tokens(self, plan: Plan, varied: dict[str, Any] | None = None) -> dict[str, int]:
+        """Size -> tokens of a final run for what is free."""
+        prices = {size: self.prices(size, True, varied) for size in self.sizes}
+        free = self.ledger.free
+        iters = {size: max(1, final_iters(price, free, plan)) for size, price in prices.items()}
+        return {size: number * self.iter_tokens for size, number in iters.items()}
 
     def make_fit(self) -> Fit:
         """Fit all trials, for final runs that what is free would buy.
@@ -641,10 +642,7 @@ class Scheduler:
                 "no trial came to its end: lower --rate-span, or see the log.txt of each in "
                 f"{self.folder / 'logs'}; then begin again with --fresh"
             )
-        plan = self.make_plan()
-        prices = {size: self.prices(size, takes_all=True) for size in self.sizes}
-        iters = {size: max(1, final_iters(price, self.ledger.free, plan)) for size, price in prices.items()}
-        return fit_trials(trials, {size: number * self.iter_tokens for size, number in iters.items()})
+        return fit_trials(trials, self.final_tokens(self.make_plan()))
 
     # ------------------------------------------------------------------------- the final run
 
@@ -662,29 +660,29 @@ class Scheduler:
         return Spec(*point, "final", iters, self.ledger.terms.capacity, least)
 
     def choose(self) -> Choice:
-        """What the fit chooses."""
+        """The choice of the fit."""
         fit = self.make_fit()
         best, varied = fit.best, self.best_varied(fit)
         rate = rounded(best.learning_rate.middle)
         return Choice(best.size, rate, varied, fit.decision, best.bits_per_byte, fit.final_tokens)
 
     def choose_by_rule(self, plan: Plan) -> Choice:
-        """What is usual without a sweep, where there was no money for any trial to come to its end."""
+        """The choice of the rule of thumb, where the money did not suffice for any trial."""
         varied = middle_values(self.varied)
-
-        def off(size: str) -> float:
-            """How far its tokens would be from what is usual, as a ratio's logarithm."""
-            iters = final_iters(self.prices(size, True, varied), self.ledger.free, plan)
-            usual = TOKENS_PER_PARAMETER * self.sizes[size].parameters
-            return abs(math.log(max(1, iters) * self.iter_tokens / usual))
-
-        size = min(self.sizes, key=off)
+        tokens = self.final_tokens(plan, varied)
+        off = {size: distance_from_rule(tokens[size] / self.sizes[size].parameters) for size in self.sizes}
+        size = min(off, key=lambda size: off[size])
         rate = rounded(self.sizes[size].rule_rate)
         decision = (
             f"No trial came to its end with the money there was. The final run takes size {size}, whose tokens are "
             f"nearest to {TOKENS_PER_PARAMETER} for each parameter, and the rule's learning rate, {rate:g}."
         )
         return Choice(size, rate, varied, decision)
+
+
+def distance_from_rule(tokens_a_parameter: float) -> float:
+    """How far a run is from the rule of thumb for its length, as the logarithm of a ratio."""
+    return abs(math.log(tokens_a_parameter / TOKENS_PER_PARAMETER))
 
 
 def spread(base: ResolvedConfig, slots: int) -> ResolvedConfig:

@@ -16,16 +16,15 @@ from ray.tune.search import Searcher
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.training.ray_driver import iters_saved
 from nanochat_tct.training.signals import PREEMPTED
-from nanochat_tct.tuning.meter import INTERRUPTED
+from nanochat_tct.tuning.meter import INTERRUPTED, config_of
 from nanochat_tct.tuning.pool import LOST, NO_STORAGE, Pool, outcome_of
 from nanochat_tct.tuning.scheduler import Scheduler
-from nanochat_tct.tuning.trial import Losers, config_of, covers_rest
+from nanochat_tct.tuning.trial import Losers, covers_rest
 
 ERRORS = "errors.txt"  # beside the log of a trial: what its lost workers said
 POLL_SECONDS = 0.2  # how often a trial looks for news of its workers
-LATE_SECONDS = (
-    3.0  # after the first worker of a trial the others end; later they hang, as one of them was lost
-)
+# After the first worker of a trial the others end; later they hang, as one of them was lost.
+LATE_SECONDS = 3.0
 NO_PROCESS: dict[str, Any] = {
     "status": LOST,
     "why": "the process that waits for the trial's workers ended",
@@ -115,7 +114,7 @@ class SweepSearch(Searcher):
         return None if self.running else Searcher.FINISHED
 
     def _next(self, trial_id: str) -> Any:
-        while self.pool.has_room(self.sweep.base.num_workers):
+        while self.pool.has_free(self.sweep.base.num_workers):
             if not self.is_planned and self.sweep.is_probed:
                 self.is_planned = True
                 self.on_plan()
@@ -125,7 +124,7 @@ class SweepSearch(Searcher):
                 return Searcher.FINISHED if self.is_done else None
             workers = self.ledger.accounts[trial].workers
             self.pool.grow(workers)
-            if not self.pool.has_room(workers):
+            if not self.pool.has_free(workers):
                 break
             if covers_rest(self.ledger, trial):
                 self.running[trial_id] = trial
@@ -139,7 +138,7 @@ class SweepSearch(Searcher):
     ) -> None:
         """Settle a trial that has ended; one that was stopped or lost its workers stays open, and is begun again."""
         trial = self.running.pop(trial_id)
-        outcome = json.loads(result["outcome"]) if result and "outcome" in result else {**NO_PROCESS}
+        outcome = json.loads(result["outcome"]) if result and "outcome" in result else dict(NO_PROCESS)
         self.pool.give_back(trial, outcome.pop("to_restart"))
         try:
             self.ledger.refresh()
@@ -173,8 +172,7 @@ class SweepSearch(Searcher):
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the ledger is the state."""
 
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is the state."""
+    restore = save
 
     def __getstate__(self) -> dict[str, Any]:
         return {}

@@ -16,12 +16,11 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.storage.object_storage import join, local_path
-from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training.config import ResolvedConfig, resolve
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices, seconds_of
-from nanochat_tct.tuning.ledger import Account, Ledger, OverBudget
+from nanochat_tct.tuning.ledger import Ledger, OverBudget
 from nanochat_tct.tuning.meter import (
     INTERRUPTED,
     LAST_ITERS,
@@ -30,23 +29,19 @@ from nanochat_tct.tuning.meter import (
     RESIZE,
     WorkerCharger,
     WorkerMeter,
+    config_of,
+    prices_of,
     spare_of,
 )
 from nanochat_tct.tuning.records import HalfWay
+from nanochat_tct.tuning.results import loss_curve
 
 if TYPE_CHECKING:
     from nanochat_tct.training.distributed import Worker
     from nanochat_tct.training.trainer import Reporter
 
-FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is corrected for the first time
-
 
 # ----------------------------------------------------------------------------- before a worker begins
-
-
-def config_of(account: Account) -> ResolvedConfig:
-    """The settings of a trial's run."""
-    return ResolvedConfig(**account.settings["config"])
 
 
 def covers_rest(ledger: Ledger, trial: str) -> bool:
@@ -60,7 +55,7 @@ def covers_rest(ledger: Ledger, trial: str) -> bool:
         return True  # the reserve that it was opened with
     if account.purpose == "probe":  # it measures what the rest costs
         return ledger.top_up(trial, account.reserve) > 0
-    config, prices = config_of(account), Prices(**account.settings["prices"])
+    config, prices = config_of(account), prices_of(account)
     done, spare = reached(config)["iters"], spare_of(ledger, account, prices)
     is_final = account.purpose == "final"  # it takes all that is free, which decides its length
     shortest = with_length(config, min(config.max_iters, done + 1), account.settings) if is_final else config
@@ -99,13 +94,12 @@ def work(
     if worker.device.type == "cpu":
         torch.set_num_threads(settings["threads"])
     os.environ["WANDB_RUN_GROUP"] = settings["group"]
-    early_stopping = EarlyStopping(meter, worker.is_first)
     log_dir = Path(config.log_dir) / config.run_name
     log_dir.mkdir(parents=True, exist_ok=True)
     with meter.log, open(log_dir / "log.txt", "a", buffering=1, encoding="utf-8") as lines:
         reporter = Reporter(
             say=lambda line: print(line, file=lines),
-            report=early_stopping.look_at,
+            report=EarlyStopping(meter).look_at,
             stop_reason=lambda: meter.stop_reason() or preemption(),
             charge=meter.charge,
             varied=settings["varied"],
@@ -121,9 +115,7 @@ def work(
                 if account.purpose == "final" and result["status"] == "finished":
                     result |= evaluate_whole_split(config, result["checkpoint"], meter)
             except OverBudget:
-                result = cut(
-                    meter.config, ledger
-                )  # the other workers wait for this one: the driver ends them
+                result = cut(meter.config, ledger)  # the other workers wait for it until the driver ends them
             meter.flush()
             result["curve"] = loss_curve(run_dir)
     if account.purpose == "probe" and result["status"] == "finished":
@@ -133,12 +125,9 @@ def work(
 
 
 def train_to_the_end(
-    config: ResolvedConfig,
-    worker: "Worker",
-    reporter: "Reporter",
-    meter: WorkerMeter,
+    config: ResolvedConfig, worker: "Worker", reporter: "Reporter", meter: WorkerMeter
 ) -> dict[str, Any]:
-    """The loop, as often as the length of the run is corrected.
+    """Run the loop, again each time that the length of the run is corrected.
 
     Returns: `status iters tokens bits_per_byte checkpoint why ended_at`.
     """
@@ -156,9 +145,7 @@ def train_to_the_end(
         except NotSaved:
             raise
         except StoppedTogether as error:  # not finite, again and again
-            return {"status": "stopped", "why": str(error), "ended_at": meter.ledger.clock()} | reached(
-                config
-            )
+            why = str(error)
     status = {None: "finished", RESERVE_USED: "cut", INTERRUPTED: INTERRUPTED}.get(why, "stopped")
     if why is not None and why.startswith(PREEMPTED):
         status = PREEMPTED
@@ -170,14 +157,14 @@ def train_to_the_end(
 class EarlyStopping:
     """Stops a trial at an evaluation when it diverges, or is hopeless beside the others."""
 
-    def __init__(self, meter: WorkerMeter, is_first: bool) -> None:
-        self.meter, self.settings, self.is_first = meter, meter.account.settings, is_first
+    def __init__(self, meter: WorkerMeter) -> None:
+        self.meter, self.settings = meter, meter.account.settings
         self.before: float | None = None
 
     def look_at(self, metrics: dict[str, Any]) -> None:
         """Take the metrics of an evaluation."""
         bits = metrics["bits_per_byte"]
-        if not self.is_first or self.settings["purpose"] != "sweep":
+        if self.meter.rank != 0 or self.settings["purpose"] != "sweep":
             return
         if metrics["iter"] == 0:
             self.before = bits
@@ -227,19 +214,6 @@ def evaluate_whole_split(config: ResolvedConfig, path: str, meter: WorkerMeter) 
     return {"whole_split": measured["bits_per_byte"], "whole_split_error": measured.get("standard_error")}
 
 
-def loss_curve(run_dir: Path) -> list[list[float | None]]:
-    """Of a run's log: iter, bits per byte in training, and in validation, one of the two missing."""
-    entries = read_metrics(run_dir)
-    ratios = [entry["bits_per_byte"] / entry["loss"] for entry in entries if entry.get("bits_per_byte")]
-    curve: list[list[float | None]] = []
-    for entry in entries:
-        if entry["kind"] == "validation":
-            curve.append([entry["iter"], None, float(f"{entry['bits_per_byte']:.5g}")])
-        elif ratios:
-            curve.append([entry["iter"], float(f"{ratios[0] * entry['loss']:.5g}"), None])
-    return curve
-
-
 # ----------------------------------------------------------------------------- where a run stands, and its length
 
 
@@ -247,7 +221,7 @@ def reached(config: ResolvedConfig, is_here: bool = False) -> dict[str, Any]:
     """The state of a run at its latest checkpoint.
 
     Args:
-        is_here: this machine has it, so object storage need not be asked.
+        is_here: whether this machine has it, so that object storage need not be asked.
     """
     location = config.run_place
     latest = checkpoint.latest_checkpoint(local_path(location) if is_here else remote_run.pull(location))
@@ -274,29 +248,21 @@ def cut(config: ResolvedConfig, ledger: Ledger, is_here: bool = False) -> dict[s
         return result | {"why": f"{RESERVE_USED}; its checkpoint cannot be read: {error}"}
     if (
         result["iters"] == config.max_iters
-    ):  # only a last evaluation, or the end of the processes, is not covered
+    ):  # the reserve lacks a last evaluation, or the end of the processes
         result |= {"status": "finished", "why": None}
     return result
 
 
-def price_of_rest(
-    config: ResolvedConfig, done: int, prices: Prices, settings: dict[str, Any], with_iters: bool = True
-) -> float:
-    """Quanta of all that is to come of a run once its workers are there.
-
-    Args:
-        done: iters.
-        settings: of the trial.
-        with_iters: False leaves the iters themselves out.
-    """
+def price_of_rest(config: ResolvedConfig, done: int, prices: Prices, settings: dict[str, Any]) -> float:
+    """Quanta of the rest of a run of which so many iters are done, once its workers have started."""
     evaluation = settings["windows"] * prices.window + prices.checkpoint
     price = prices.warm_up + evaluations_left(config, done) * evaluation
     price += settings["whole_windows"] * prices.window
-    return price + with_iters * (config.max_iters - done) * prices.iter
+    return price + (config.max_iters - done) * prices.iter
 
 
 def evaluations_left(config: ResolvedConfig, done: int) -> int:
-    """Those to come: at multiples of the interval, one that a kill cut off included, and at the end."""
+    """Evaluations still to come: at multiples of the interval (also one that a kill cut off), and at the end."""
     first = math.ceil(done / config.eval_interval)
     last = config.max_iters // config.eval_interval
     return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
@@ -314,9 +280,11 @@ def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> Resolve
     account, ledger, settings = meter.account, meter.ledger, meter.account.settings
     if meter.is_timed and (measured := meter.measured_iter()) is not None:
         meter.prices = dataclasses.replace(meter.prices, iter=measured)
-    prices, spare = meter.prices, spare_of(ledger, account, meter.prices)
+    prices, spare = meter.prices, meter.spare()
     if account.purpose == "final":
-        besides = price_of_rest(config, done, prices, settings, with_iters=False) + spare
+        besides = (
+            price_of_rest(config, done, prices, settings) - (config.max_iters - done) * prices.iter + spare
+        )
         iters = math.floor((meter.left() - besides) / prices.iter)
         too_few = LAST_ITERS if meter.resizes else 0
         config = with_length(config, done + (iters if iters > too_few else 1), settings)
@@ -328,9 +296,8 @@ def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> Resolve
         needed = price_of_rest(config, done, prices, settings)
         ledger.top_up(meter.trial, math.ceil(REPAIR * needed + spare if meter.is_timed else needed))
     meter.config = config
-    evaluations = [settings["windows"] * prices.window] * evaluations_left(config, done)
-    whole_split = settings["whole_windows"] * prices.window
-    meter.begin(config.max_iters - done, [*evaluations, whole_split], FIRST_LOOK)
+    windows = evaluations_left(config, done) * settings["windows"] + settings["whole_windows"]
+    meter.begin(config.max_iters - done, windows)
     return config
 
 
@@ -354,14 +321,14 @@ def with_length(config: ResolvedConfig, max_iters: int, settings: dict[str, Any]
 
 
 class Losers:
-    """Trials that are settled, and neither the best one nor a final run: their numbers stay, their checkpoints go."""
+    """Settled trials other than the best one and final runs: their results stay, their checkpoints are removed."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.removed: set[str] = set()
 
     def remove(self) -> None:
-        """Remove the checkpoints of those there are by now. Raises: UserError when object storage refuses."""
+        """Remove the checkpoints of those that have settled by now. Raises: UserError when object storage refuses."""
         settled = {name: each for name, each in self.ledger.accounts.items() if not each.is_open}
         bits = {
             name: each.result["bits_per_byte"]

@@ -26,18 +26,24 @@ from nanochat_tct.training.config import TrainConfig, resolve
 from nanochat_tct.training.launch import prepare_bundled
 from nanochat_tct.training.plan import check_settings, refuse_beyond_memory
 from nanochat_tct.training.plan import make_plan as make_train_plan
-from nanochat_tct.tuning.amounts import money
-from nanochat_tct.tuning.budget import affordable_eval_iters
-from nanochat_tct.tuning.config import GROWING, SweepConfig
-from nanochat_tct.tuning.evidence import has_other_windows, read_evidence
-from nanochat_tct.tuning.ledger import Account, Ledger, Terms, restore_ledger
-from nanochat_tct.tuning.records import BEST, LEDGER, REPORT_DIR, Outcome, Slots, show_value
+from nanochat_tct.tuning.budget import Terms, affordable_eval_iters
+from nanochat_tct.tuning.config import SweepConfig
+from nanochat_tct.tuning.continuing import (
+    is_more,
+    read_evidence,
+    refuse_older_trials,
+    refuse_other_sweep,
+    with_additions,
+)
+from nanochat_tct.tuning.ledger import Account, Ledger, restore_ledger
+from nanochat_tct.tuning.meter import config_of
+from nanochat_tct.tuning.records import BEST, LEDGER, REPORT_DIR, Outcome, Slots
 from nanochat_tct.tuning.report import write_report
 from nanochat_tct.tuning.results import Results, latest_final, measured_on, upload_results
 from nanochat_tct.tuning.runner import interruptible, run_on_ray
 from nanochat_tct.tuning.scheduler import Scheduler
 from nanochat_tct.tuning.space import Size, make_size
-from nanochat_tct.tuning.trial import config_of, with_length
+from nanochat_tct.tuning.trial import with_length
 
 RUNS = "another sweep runs here; wait, or take another --output"
 WORKERS_OF_A_CORE = 2  # ray_driver.worker_resources reserves half a core for each
@@ -67,7 +73,7 @@ def tune(config: SweepConfig) -> int:
         return int(final is not None and final.result.get("status") == "failed")
     terms = sweep.ledger.terms
     print(
-        f"interrupted: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} is spent; "
+        f"interrupted: {terms.money(sweep.ledger.spent)} of {terms.money(terms.capacity)} is spent; "
         "the same command goes on",
         file=sys.stderr,
     )
@@ -132,7 +138,7 @@ def prepare(config: SweepConfig) -> tuple[Scheduler, Path]:
 
 
 def refuse_too_small(ledger: Ledger | None, terms: Terms, sweep_with: Callable[[Ledger], Scheduler]) -> None:
-    """Apply the rule of the least budget to a copy of the ledger, so that nothing is left of what is refused.
+    """Check the budget on a copy of the ledger, so that a refusal leaves no trace.
 
     Raises: UserError.
     """
@@ -210,85 +216,6 @@ def move_aside(folder: Path, output: str) -> None:
     print(f"what was in {output} is now in {aside}")
 
 
-# ----------------------------------------------------------------------------- a sweep that is continued
-
-
-def with_additions(config: SweepConfig, before: dict[str, Any]) -> SweepConfig:
-    """The settings, with what was added to the sweep before (`Terms.sweep`)."""
-
-    def both(name: str, given: list[Any]) -> list[Any]:
-        return list(dict.fromkeys([*before.get(name, []), *given]))
-
-    return dataclasses.replace(
-        config,
-        add_sizes=both("add_sizes", config.add_sizes),
-        add_rates=both("add_rates", config.add_rates),
-        from_=both("from", [absolute(source) for source in config.from_]),
-        repeats=max(config.repeats, before.get("repeats", 1)),
-    )
-
-
-def is_more(was: Terms, now: Terms) -> bool:
-    """Whether a sweep is continued: with a higher budget, or with more to try."""
-    defaults = to_dict(SweepConfig())
-    return was.budget < now.budget or any(
-        was.sweep.get(name, defaults[name]) != now.sweep[name] for name in GROWING
-    )
-
-
-def refuse_older_trials(ledger: Ledger, output: str) -> None:
-    """Raises: UserError when new trials could not be compared with those that a sweep has."""
-    if any(has_other_windows(account) for account in ledger.accounts.values()):
-        raise UserError(
-            f"the sweep in {output} was begun with an earlier version, which measured trials on other validation "
-            "windows: new ones could not be compared with them; take another --output, or --fresh to begin again"
-        )
-
-
-def refuse_other_sweep(was: Terms, now: Terms, output: str) -> None:
-    """Raises: UserError that names the first thing in which the sweep in `output` is another one."""
-    if difference := difference_of(was, now):
-        raise UserError(
-            f"the sweep in {output} {difference}; take that again, another --output, or --fresh to begin again"
-        )
-
-
-def difference_of(was: Terms, now: Terms) -> str | None:
-    """The first thing in which a sweep that was begun is another one than is asked for now."""
-    if was.unit != now.unit:
-        return f"was begun with {was.flag}"
-    if was.hourly_usd != now.hourly_usd:
-        before, after = (shown_setting("gpu_hourly_usd", terms.hourly_usd) for terms in (was, now))
-        return f"was begun with {before}, not with {after}"
-    if now.budget < was.budget:
-        return f"has {was.flag}, which can be raised, not lowered to {now.budget:g}"
-    # A ledger of an earlier version lacks settings that came later: its trials had their defaults.
-    defaults = to_dict(SweepConfig())
-    for name, after in now.sweep.items():
-        before = was.sweep.get(name, defaults[name])
-        if before == after or name in GROWING:
-            continue
-        if name in ("data_dir", "tokenizer"):
-            what = {"data_dir": "data", "tokenizer": "tokenizer"}[name]
-            return f"was begun with another {what} (fingerprint {before[:12]}, now {after[:12]})"
-        more = "; --add-sizes adds to them" if name == "sizes" else ""
-        return f"was begun with {shown_setting(name, before)}, not with {shown_setting(name, after)}{more}"
-    return None
-
-
-def shown_setting(name: str, value: Any) -> str:
-    """A setting and its value, as the command line has them."""
-    flag = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
-    if value is None or value in ([], {}):
-        return f"no --{flag}"
-    if isinstance(value, dict):
-        lists = {key: [some] if isinstance(some, str) else some for key, some in value.items()}
-        value = [f"{key}={','.join(map(show_value, some))}" for key, some in lists.items()]
-    return f"--{flag} {' '.join(map(show_value, value if isinstance(value, list) else [value]))}"
-
-
 # ----------------------------------------------------------------------------- what it leaves
 
 
@@ -341,7 +268,7 @@ def show_outcome(sweep: Scheduler, outcome: Outcome, result: dict[str, Any]) -> 
     if result.get("status") != "finished":
         print(f"the final run did not end as planned: {result.get('status')}, {result.get('why')}")
     share = sweep.ledger.spent / terms.capacity
-    print(f"spent: {money(terms, sweep.ledger.spent)} of {money(terms, terms.capacity)} ({share:.1%})")
+    print(f"spent: {terms.money(sweep.ledger.spent)} of {terms.money(terms.capacity)} ({share:.1%})")
     checkpoint = result.get("checkpoint")
     if checkpoint is not None and not is_remote(checkpoint):
         checkpoint = os.path.relpath(checkpoint)

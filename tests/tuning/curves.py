@@ -1,8 +1,10 @@
-"""Sweeps with a known truth: trials whose losses come from a formula, with noise."""
+"""Sweeps with a known truth: trials whose losses come from a formula, with noise; and a clock of our own."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -54,23 +56,12 @@ class Curve:
     ) -> list[Trial]:
         """A trial for each size, factor of the rule's rate, and cost."""
         rng = np.random.default_rng(seed)
-        trials = []
-        for size in sizes:
-            for cost in flops:
-                for factor in factors:
-                    tokens = int(cost / (6 * parameters(size)))
-                    rate = 0.96 / WIDTHS[size] * factor
-                    bits = self.loss(size, tokens, rate) * math.exp(self.noise * rng.standard_normal())
-                    trials.append(
-                        trial(
-                            size,
-                            rate,
-                            tokens,
-                            bits,
-                            trial=f"t{len(trials)}",
-                            unique_tokens=self.unique_tokens,
-                        )
-                    )
+        trials: list[Trial] = []
+        for size, cost, factor in product(sizes, flops, factors):
+            tokens, rate = int(cost / (6 * parameters(size))), 0.96 / WIDTHS[size] * factor
+            bits = self.loss(size, tokens, rate) * math.exp(self.noise * rng.standard_normal())
+            named: dict[str, Any] = {"trial": f"t{len(trials)}", "unique_tokens": self.unique_tokens}
+            trials.append(trial(size, rate, tokens, bits, **named))
         return trials
 
 
@@ -82,31 +73,19 @@ def trial(size: str, rate: float, tokens: int, bits: float | None, **changes: An
     """A finished trial of the sweep, unless told otherwise; $1 is 1e12 FLOPs."""
     flops = 6.0 * parameters(size) * tokens
     unique_tokens = changes.pop("unique_tokens", 100_000_000)
-    values: dict[str, Any] = {
-        "trial": f"{size}-{rate:g}-{tokens}",
-        "purpose": "sweep",
-        "size": size,
-        "n_layer": 4,
-        "n_head": 4,
-        "n_embd": WIDTHS[size],
-        "parameters": parameters(size),
-        "learning_rate": rate,
-        "dropout": 0.0,
-        "weight_decay": 0.1,
-        "optimizer": "muon",
-        "beta1": 0.9,
-        "beta2": 0.95,
-        "grad_clip": 1.0,
-        "planned_tokens": tokens,
-        "tokens": tokens,
-        "unique_tokens": unique_tokens,
-        "epochs": tokens / unique_tokens,
-        "flops": flops,
-        "usd": flops / 1e12,
-        "worker_seconds": flops / 1e9,
-        "bits_per_byte": bits,
-        "status": "finished",
-        "started_at": 0.0,
-        "ended_at": flops / 1e9,
-    }
-    return Trial(**{**values, **changes})
+    usual = Trial(
+        *(f"{size}-{rate:g}-{tokens}", "sweep", size, 4, 4, WIDTHS[size], parameters(size), rate),
+        *(0.0, 0.1, "muon", 0.9, 0.95, 1.0),  # dropout, weight decay and what follows
+        *(tokens, tokens, unique_tokens, tokens / unique_tokens),
+        *(flops, flops / 1e12, flops / 1e9, bits, "finished", 0.0, flops / 1e9),
+    )
+    return dataclasses.replace(usual, **changes)
+
+
+class Clock:
+    """A time that moves only when a test sets it."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now

@@ -10,18 +10,20 @@ import yaml
 
 from nanochat_tct.cli import main
 from nanochat_tct.config import parse_arguments, settings_of, write_yaml
+from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
-from nanochat_tct.tuning.budget import FINAL_EVALUATIONS
+from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Terms
 from nanochat_tct.tuning.config import DECIDED, DIFFERENT, SweepConfig
-from nanochat_tct.tuning.ledger import Account, Terms
+from nanochat_tct.tuning.continuing import refuse_other_sweep
+from nanochat_tct.tuning.ledger import Account
 from nanochat_tct.tuning.records import BEST
 from nanochat_tct.tuning.results import trial_rows
 from nanochat_tct.tuning.scheduler import Scheduler
 from nanochat_tct.tuning.trial import with_length
-from nanochat_tct.tuning.tune import refuse_other_sweep, write_results
+from nanochat_tct.tuning.tune import write_results
 from tests.tuning.test_sweep import make_sweep, run_all
 
 TRAIN, SWEEP = settings_of(TrainConfig), settings_of(SweepConfig)
@@ -176,7 +178,8 @@ def test_windows_of_documents(tmp_path: Path) -> None:
     """Trials train on windows of documents, and are measured as all others are: on each token of the split once."""
     sweep = make_sweep(tmp_path, windowing="per-document", stride=4, sizes=["1x32"])
     assert (sweep.base.windowing, sweep.base.stride) == ("per-document", 4)
-    assert sweep.validation_windows == len(Windows(sweep.store, "val", 32))
+    store = TokenStore.open(sweep.base.data_dir, verify=False)
+    assert sweep.validation_windows == len(Windows(store, "val", 32))
 
 
 def terms(**sweep: Any) -> Terms:

@@ -1,4 +1,4 @@
-"""The fit against sweeps whose truth is known."""
+"""The fit against sweeps with a known truth, and its samples against posteriors in closed form."""
 
 import dataclasses
 import math
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.fit import Fit, effective_tokens, fit_trials, on_whole_split
+from nanochat_tct.tuning.posterior import sample_posterior
 from nanochat_tct.tuning.records import Trial
 from tests.tuning.curves import WIDTHS, Curve, parameters, trial
 
@@ -452,3 +453,43 @@ def test_a_final_run_on_the_windows_of_the_trials_leaves_their_error() -> None:
     final = final_run(Curve(), 10**7, 1.0, whole_split=None, whole_split_error=None)
     trials = [dataclasses.replace(each, standard_error=0.05) for each in Curve().sweep(0)]
     assert fit_trials(on_whole_split([*trials, final])).sampling_error > 0.03
+
+
+# ----------------------------------------------------------------------------- its samples, against closed forms
+
+
+def test_gaussian_posterior_is_met() -> None:
+    """Prior N(0, 1), one measurement 2.0 of z0 with deviation 0.5; z1 and z2 stay at the prior."""
+    z = sample_posterior(lambda z: -((z[:, 0] - 2.0) ** 2) / (2 * 0.25), dimensions=3)
+    precision = 1 + 1 / 0.25
+    assert abs(z[:, 0].mean() - 2.0 / 0.25 / precision) < 0.06
+    assert abs(z[:, 0].std() - precision**-0.5) < 0.06
+    assert np.allclose(z[:, 1:].mean(0), 0, atol=0.15) and np.allclose(z[:, 1:].std(0), 1, atol=0.12)
+
+
+def test_narrow_posterior_far_out_in_the_prior_is_found() -> None:
+    z = sample_posterior(lambda z: -((z[:, 0] + z[:, 1] - 6.0) ** 2) / (2 * 0.01**2), dimensions=2)
+    assert np.allclose(z.sum(1), 6, atol=0.05)
+    assert abs((z[:, 0] - z[:, 1]).std() - 2**0.5) < 0.2
+
+
+def test_both_of_two_optima_are_kept() -> None:
+    z = sample_posterior(lambda z: -((z[:, 0] ** 2 - 1) ** 2) / (2 * 0.05**2), dimensions=4)
+    assert 0.35 < (z[:, 0] > 0).mean() < 0.65
+    assert np.allclose(abs(z[:, 0]), 1, atol=0.15)
+
+
+def test_impossible_values_are_left() -> None:
+    def only_positive(z: np.ndarray) -> np.ndarray:
+        return np.where(z[:, 0] > 0.5, 0.0, np.where(z[:, 1] > 0, -np.inf, np.nan))
+
+    z = sample_posterior(only_positive, dimensions=2)
+    assert (z[:, 0] > 0.5).all()
+
+
+def test_seed_decides() -> None:
+    def likelihood(z: np.ndarray) -> np.ndarray:
+        return -((z[:, 0] - 1) ** 2)
+
+    first, again, other = (sample_posterior(likelihood, 2, seed) for seed in (3, 3, 4))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)

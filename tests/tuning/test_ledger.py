@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.tuning.ledger import IDLE, LEDGER, MICRO, Ledger, OverBudget, Terms
+from nanochat_tct.tuning.budget import MICRO, Terms
+from nanochat_tct.tuning.ledger import IDLE, LEDGER, Ledger, OverBudget
 from nanochat_tct.tuning.records import (
     Centres,
     Choice,
@@ -32,20 +33,11 @@ from nanochat_tct.tuning.records import (
     Slots,
 )
 from tests.support.commands import REPOSITORY
-from tests.tuning.curves import trial
+from tests.tuning.curves import Clock, trial
 
 FLOPS = Terms("flops", 1000, None, {})
 TRIAL = trial("narrow", 0.01, 1000, 1.5)
 DOLLARS = Terms("usd", 2.0, 3600.0, {})  # two seconds of one worker
-
-
-class Clock:
-    """A time that only moves when told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def test_a_reserve_is_taken_charged_and_given_back(tmp_path: Path) -> None:

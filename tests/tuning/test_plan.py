@@ -6,7 +6,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nanochat_tct.tuning.amounts import unit_name
 from nanochat_tct.tuning.budget import (
     EVALUATIONS,
     FINAL_EVALUATIONS,
@@ -18,12 +17,12 @@ from nanochat_tct.tuning.budget import (
     final_windows,
     least_budget,
     make_plan,
+    unit_name,
 )
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.forecast import Forecast, make_forecast
-from nanochat_tct.tuning.ledger import Terms
 from nanochat_tct.tuning.records import Plan
 from nanochat_tct.tuning.scheduler import Scheduler
+from nanochat_tct.tuning.table import Forecast, make_forecast
 from tests.tuning.test_sweep import finish, make_sweep
 
 CONFIG = SweepConfig(budget_flops=1e12, sizes=["1x32", "2x64"], num_rates=3)
@@ -39,8 +38,7 @@ PRICES = {size: prices_of(row) for size, row in ROW.items()}
 
 
 def plan_for(budget: float, validation_windows: int) -> Plan:
-    terms = Terms("flops", budget, None, {})
-    return make_plan(CONFIG, terms, PRICES, 0, GLOBAL_BATCH, validation_windows)
+    return make_plan(CONFIG, CONFIG.sweep_share * int(budget), PRICES, GLOBAL_BATCH, validation_windows)
 
 
 @given(st.floats(1e9, 1e15), st.integers(1, 100_000))
@@ -51,7 +49,7 @@ def test_trials_are_measured_on_as_much_as_their_money_buys(budget: float, valid
     plan = plan_for(budget, validation_windows)
     assert min(plan.iters.values()) >= MIN_ITERS
     for size, price in PRICES.items():
-        assert price.of(plan.iters[size], EVALUATIONS * plan.windows) <= plan.money
+        assert price.of(plan.iters[size], plan.windows) <= plan.money
     share = EVALUATIONS * plan.windows * PRICES["2x64"].window / plan.money
     if plan.windows < validation_windows:
         assert plan.whole_windows == validation_windows and plan.windows == plan.eval_iters * GLOBAL_BATCH
@@ -72,7 +70,7 @@ def test_measuring_the_whole_split_takes_five_percent_of_the_final_run(
     assert windows * price.window <= 0.05 * money * (1 + 1e-9)
     assert windows == split or (max(windows, 64) + 1) * price.window > 0.05 * money
     iters = final_iters(price, money, plan)
-    cost = price.of(iters, FINAL_EVALUATIONS * 64, FINAL_EVALUATIONS) + windows * price.window
+    cost = price.of(iters, 64, FINAL_EVALUATIONS) + windows * price.window
     assert iters == 0 or cost <= money < cost + price.iter
 
 
@@ -105,7 +103,7 @@ def test_the_forecast_counts_starts_evaluations_and_the_whole_budget(tmp_path: P
     for size in sweep.sizes:
         seconds = sweep.seconds(size)
         assert seconds is not None
-        one = seconds.of(plan.iters[size], EVALUATIONS * plan.windows)
+        one = seconds.of(plan.iters[size], plan.windows)
         assert rows[size].seconds == pytest.approx(3 * one / 2) and one > 8
         whole = rows[f"final run, if {size}"].quanta + forecast.rows[-1].quanta
         assert whole == pytest.approx(0.7 * sweep.ledger.terms.capacity, rel=0.05)

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from nanochat_tct.tuning.fit import fit_trials
-from nanochat_tct.tuning.values import Range, grid_values, read_range
+from nanochat_tct.tuning.space import Range, grid_values, read_range
 from tests.tuning.curves import Curve, trial
 
 

@@ -15,10 +15,11 @@ from nanochat_tct.data.store import upload_store
 from nanochat_tct.errors import StorageError
 from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.object_storage import RemoteFolder, local_path
-from nanochat_tct.tuning.ledger import AHEAD, LEDGER, MICRO, Ledger, OverBudget, Terms, restore_ledger
+from nanochat_tct.tuning.budget import AHEAD, MICRO, Terms
+from nanochat_tct.tuning.ledger import LEDGER, Ledger, OverBudget, restore_ledger
 from nanochat_tct.tuning.meter import WORK_DIR
-from nanochat_tct.tuning.records import TRIALS, HalfWay, Slots, Trial, read_rows
-from nanochat_tct.tuning.results import Results, trial_rows
+from nanochat_tct.tuning.records import TRIALS, HalfWay, Slots, Trial
+from nanochat_tct.tuning.results import Results, read_rows, trial_rows
 from tests.support.commands import run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 from tests.support.workers import small_store

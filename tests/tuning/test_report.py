@@ -13,19 +13,9 @@ import pytest
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures, report
 from nanochat_tct.tuning.fit import Fit, fit_trials
-from nanochat_tct.tuning.records import (
-    CURVES,
-    TRIALS,
-    Entry,
-    Outcome,
-    Point,
-    Purpose,
-    Trial,
-    read_rows,
-    write_rows,
-)
+from nanochat_tct.tuning.records import CURVES, TRIALS, Entry, Outcome, Point, Purpose, Trial
 from nanochat_tct.tuning.report import Report, command, write_report
-from nanochat_tct.tuning.results import Results
+from nanochat_tct.tuning.results import Results, read_rows, write_rows
 from tests.support.commands import run_python
 from tests.tuning.curves import Curve, parameters, trial
 from tests.tuning.test_sweep import finish, make_sweep
@@ -49,7 +39,7 @@ def fit_once(trials: tuple[Trial, ...], tokens: tuple[tuple[str, int], ...]) -> 
 @pytest.fixture
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of a page's text: drawing takes longest."""
-    monkeypatch.setattr(report, "_draw", lambda report: [])
+    monkeypatch.setattr(report, "_draw", lambda report: {})
 
 
 class Page(html.parser.HTMLParser):

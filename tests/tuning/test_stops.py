@@ -17,14 +17,15 @@ from rich.console import Console
 
 from nanochat_tct.model import checkpoint
 from nanochat_tct.training.signals import StopSignals
-from nanochat_tct.tuning.forecast import show_forecast
-from nanochat_tct.tuning.ledger import LEDGER, MICRO, START_UP, Ledger, Terms
-from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, WorkerCharger, WorkerMeter
+from nanochat_tct.tuning.budget import MICRO, Terms
+from nanochat_tct.tuning.ledger import LEDGER, START_UP, Ledger
+from nanochat_tct.tuning.meter import OUT_OF_MONEY, RESIZE, IdleMeter, WorkerCharger, WorkerMeter
 from nanochat_tct.tuning.records import OUTCOME, Choice
-from nanochat_tct.tuning.runner import IdleMeter
 from nanochat_tct.tuning.scheduler import RESERVE, Scheduler
+from nanochat_tct.tuning.table import show_forecast
 from nanochat_tct.tuning.trial import Losers, covers_rest, fit_length
 from tests.support.commands import run_python
+from tests.tuning.curves import Clock
 from tests.tuning.sweeps import open_ledger, sweep_arguments
 from tests.tuning.test_kills import RunningSweep, wait_until
 from tests.tuning.test_sweep import finish, make_sweep
@@ -158,15 +159,6 @@ DOLLARS = {"budget_flops": None, "budget_usd": 2000.0, "gpu_hourly_usd": 3600.0,
 # seconds of one worker; 600 of them for probes and trials, 1,120 that these leave alone
 
 
-class Clock:
-    """A time that moves when told."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def timed_sweep(folder: Path) -> tuple[Scheduler, Clock]:
     """A sweep whose size is probed: a trial takes 8 s to start, and some 50 in all."""
     sweep, clock = make_sweep(folder, **DOLLARS), Clock()
@@ -274,8 +266,8 @@ def test_idle_workers_do_not_eat_the_final_run(tmp_path: Path, capsys: pytest.Ca
     sweep, clock = timed_sweep(tmp_path)
     finish(sweep, str(sweep.next_trial(set())))
     ledger = sweep.ledger
-    idle = IdleMeter(sweep)
     workers = sweep.slots * sweep.base.num_workers
+    idle = IdleMeter(ledger, workers)
     ledger.charge_idle(100.0)
     for seconds, is_over in ((299, False), (2, False), (100, True)):
         idle.since = time.time() - seconds / workers

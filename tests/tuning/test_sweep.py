@@ -13,11 +13,11 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig, warm_up_rows
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices
 from nanochat_tct.tuning.config import SweepConfig
-from nanochat_tct.tuning.forecast import show_forecast
 from nanochat_tct.tuning.ledger import LEDGER, Ledger
 from nanochat_tct.tuning.records import Choice
 from nanochat_tct.tuning.results import make_outcome, trial_rows
 from nanochat_tct.tuning.scheduler import Scheduler, spread
+from nanochat_tct.tuning.table import show_forecast
 from nanochat_tct.tuning.trial import with_length
 from nanochat_tct.tuning.tune import prepare
 from tests.support.workers import small_store
@@ -112,8 +112,8 @@ def test_a_final_run_on_more_workers_can_pay_for_its_last_iter(tmp_path: Path) -
     assert rows > warm_up_rows(sweep.base, sweep.base.num_workers, config.global_batch)
     prices, plan = Prices(**final.settings["prices"]), sweep.make_plan()
     assert prices.warm_up == rows * sweep.sizes[final.settings["size"]].row_flops
-    evaluations = FINAL_EVALUATIONS * plan.windows
-    cost = prices.of(config.max_iters, evaluations, FINAL_EVALUATIONS) + plan.whole_windows * prices.window
+    cost = prices.of(config.max_iters, plan.windows, FINAL_EVALUATIONS)
+    cost += plan.whole_windows * prices.window
     assert cost <= final.reserve < cost + prices.iter
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nanochat_tct.tuning.forecast import TimeLeft
 from nanochat_tct.tuning.records import Duration
-from nanochat_tct.tuning.table import LiveTable
+from nanochat_tct.tuning.table import LiveTable, TimeLeft
 from tests.tuning.test_sweep import finish, make_sweep
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nanochat_tct.tuning.records import TRIALS, Entry, Outcome, Trial, read_rows, write_rows
-from nanochat_tct.tuning.results import Results
+from nanochat_tct.tuning.records import TRIALS, Entry, Outcome, Trial
+from nanochat_tct.tuning.results import Results, read_rows, write_rows
 
 TRIAL = Trial(
     *("demo-0.01", "sweep", "demo", 4, 3, 96, 2_021_472, 0.01),

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,18 +17,8 @@ from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.config import SweepConfig
 from nanochat_tct.tuning.ledger import LEDGER
-from nanochat_tct.tuning.records import (
-    BEST,
-    CURVES,
-    ENTRIES,
-    REPORT_DIR,
-    TRIALS,
-    Entry,
-    Point,
-    Trial,
-    read_rows,
-)
-from nanochat_tct.tuning.results import Results
+from nanochat_tct.tuning.records import BEST, CURVES, ENTRIES, REPORT_DIR, TRIALS, Entry, Point, Trial
+from nanochat_tct.tuning.results import Results, read_rows
 from nanochat_tct.tuning.runner import run_alone
 from nanochat_tct.tuning.tune import prepare, write_results
 from tests.support.commands import run_cli
@@ -44,54 +35,36 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *parts: st
         assert part in error
 
 
-def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def arguments(**changes: object) -> list[str]:
-        return sweep_arguments(tmp_path, **changes)
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"budget_flops": None}, "no budget is given"),
+    ({"budget_gpu_hours": 1}, "more than one budget"),
+    ({"budget_flops": None, "budget_usd": 1}, "--gpu-hourly-usd"),
+    ({"budget_flops": None, "budget_usd": 1, "gpu_hourly_usd": -2}, "--gpu-hourly-usd is -2"),
+    ({"sizes": ["dmo"]}, "size 'dmo' is not known; did you mean demo?"),
+    ({"sizes": ["1x32", "1x32"]}, "twice"),
+    ({"sweep_share": 1.5}, "--sweep-share is 1.5"),
+    ({"budget_flops": 1e9}, " is too small: "),
+    ({"vary": ["n-embd=32,64"]}, "n-embd is a matter of size; see --sizes"),
+    ({"vary": ["dropuot=0,1"]}, "did you mean dropout?"),
+    ({"vary": ["batch_size=4,8"]}, "batch_size follows from global_batch; vary takes dropout, "),
+    ({"vary": ["rate_span=4,8"]}, "rate_span cannot be varied; vary takes dropout, "),
+    ({"vary": ["dropout=0,1.5"]}, "vary dropout: --dropout is 1.5: it must be in [0, 1)"),
+    ({"vary": ["global_batch=3,4"], "num_workers": 2}, "3 windows cannot be divided among --num-workers 2"),
+    ({"vary": ["warmup_share=0.1,1.5"]}, "vary warmup_share is 1.5: it must be from 0 to 1"),
+    ({"vary": ["optimizer=adamw..muon"]}, "vary optimizer takes two or more values, not a range"),
+    ({"vary": ["weight_decay=0.5..0.1"]}, "0.5..0.1: the second number must be more than the"),
+    ({"vary": ["beta1=0.8..0.9,0.95"]}, "either values or one range LOW..HIGH, not both"),
+    ({"vary": ["beta1=0.8..x"]}, "vary beta1 must be a number, not 'x'"),
+    ({"vary": ["dropout=0,much"]}, "vary dropout must be a number, not 'much'"),
+    ({"vary": ["optimizer=muon,adam"]}, "one of muon, adamw, not 'adam'"),
+    ({"vary": ["dropout=0,0.0"]}, "vary dropout must be two or more values, each once, or a range"),
+    ({"vary": ["dropout=0"]}, "for a single one use --dropout"),
+]
 
-    refused(arguments(budget_flops=None), capsys, "no budget is given")
-    refused(arguments(budget_gpu_hours=1), capsys, "more than one budget")
-    refused(arguments(budget_flops=None, budget_usd=1), capsys, "--gpu-hourly-usd")
-    refused(arguments(budget_flops=None, budget_usd=1, gpu_hourly_usd=-2), capsys, "--gpu-hourly-usd is -2")
-    refused(arguments(sizes=["dmo"]), capsys, "size 'dmo' is not known; did you mean demo?")
-    refused(arguments(sizes=["1x32", "1x32"]), capsys, "twice")
-    refused(arguments(sweep_share=1.5), capsys, "--sweep-share is 1.5")
-    refused(arguments(budget_flops=1e9), capsys, "too small", "at least")
-    refused(arguments(vary=["learning_rate=1,2"]), capsys, "learning_rate is swept anyway; see --num-rates")
-    refused(arguments(vary=["n-embd=32,64"]), capsys, "n-embd is a matter of size; see --sizes")
-    refused(arguments(vary=["dropuot=0,1"]), capsys, "did you mean dropout?")
-    refused(
-        arguments(vary=["batch_size=4,8"]),
-        capsys,
-        "batch_size follows from global_batch; vary takes dropout, ",
-    )
-    refused(arguments(vary=["rate_span=4,8"]), capsys, "rate_span cannot be varied; vary takes dropout, ")
-    refused(arguments(vary=["dropout=0,1.5"]), capsys, "vary dropout: --dropout is 1.5: it must be in [0, 1)")
-    refused(
-        arguments(vary=["global_batch=3,4"], num_workers=2),
-        capsys,
-        "3 windows cannot be divided among --num-w",
-    )
-    refused(
-        arguments(vary=["warmup_share=0.1,1.5"]), capsys, "vary warmup_share is 1.5: it must be from 0 to 1"
-    )
-    refused(
-        arguments(vary=["optimizer=adamw..muon"]),
-        capsys,
-        "vary optimizer takes two or more values, not a range",
-    )
-    refused(
-        arguments(vary=["weight_decay=0.5..0.1"]), capsys, "0.5..0.1: the second number must be more than the"
-    )
-    refused(arguments(vary=["beta1=0.8..0.9,0.95"]), capsys, "either values or one range LOW..HIGH, not both")
-    refused(arguments(vary=["beta1=0.8..x"]), capsys, "vary beta1 must be a number, not 'x'")
-    refused(arguments(vary=["dropout=0,much"]), capsys, "vary dropout must be a number, not 'much'")
-    refused(arguments(vary=["optimizer=muon,adam"]), capsys, "one of muon, adamw, not 'adam'")
-    refused(
-        arguments(vary=["dropout=0,0.0"]),
-        capsys,
-        "vary dropout must be two or more values, each once, or a range",
-    )
-    refused(arguments(vary=["dropout=0"]), capsys, "for a single one use --dropout")
+
+def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for changes, message in WRONG:
+        refused(sweep_arguments(tmp_path, **changes), capsys, message)
     assert not (tmp_path / "sweep").exists()
 
 
@@ -113,25 +86,20 @@ def test_settings_to_vary_come_from_a_file(tmp_path: Path) -> None:
 
 def test_a_ledger_of_another_sweep_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(parse_arguments(SweepConfig, sweep_arguments(tmp_path), "tune", ""))
-    refused(
-        sweep_arguments(tmp_path, seed=1), capsys, "was begun with --seed 0, not with --seed 1", "--fresh"
-    )
-    refused(
-        sweep_arguments(tmp_path, sizes=["1x32"]), capsys, "--sizes 1x32 2x32, not with --sizes 1x32", "--add"
-    )
+    in_time = {"budget_flops": None, "budget_gpu_hours": 1}
+    for changes, *parts in (
+        ({"seed": 1}, "was begun with --seed 0, not with --seed 1", "--fresh"),
+        ({"sizes": ["1x32"]}, "--sizes 1x32 2x32, not with --sizes 1x32", "--add"),
+        (in_time, "was begun with --budget-flops 3e+11;"),
+        ({"gpu_hourly_usd": 2}, "with no --gpu-hourly-usd, not with --gpu-h"),
+        ({"vary": ["beta2=0.9,0.95"]}, "with no --vary, not with --vary beta2=0.9,0.95;"),
+    ):
+        refused(sweep_arguments(tmp_path, **changes), capsys, *parts)
     small_store(tmp_path / "other", count=20)
     other = [*sweep_arguments(tmp_path), "--data-dir", str(tmp_path / "other")]
     refused(other, capsys, "was begun with another data (fingerprint ")
-    in_time = {"budget_flops": None, "budget_gpu_hours": 1}
-    refused(sweep_arguments(tmp_path, **in_time), capsys, "was begun with --budget-flops 3e+11;")
-    refused(sweep_arguments(tmp_path, gpu_hourly_usd=2), capsys, "with no --gpu-hourly-usd, not with --gpu-h")
     refused(sweep_arguments(tmp_path, budget_flops=1e9, fresh=True), capsys, "too small")
     assert not (tmp_path / "sweep-1").exists()  # what was there is still in its place
-    refused(
-        sweep_arguments(tmp_path, vary=["beta2=0.9,0.95"]),
-        capsys,
-        "with no --vary, not with --vary beta2=0.9,0.95;",
-    )
     with exclusive(tmp_path / "sweep"):  # as one that runs does
         refused(sweep_arguments(tmp_path, fresh=True), capsys, "another sweep runs here")
         before = (tmp_path / "sweep" / LEDGER).read_bytes()
