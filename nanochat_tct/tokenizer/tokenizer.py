@@ -330,15 +330,10 @@ class TokenMatcher:
         if not self._expected:
             return mask
         expansions = self._tokenizer.expansions
-        by_first: dict[str, list[str]] = {}
-        for expected in self._expected:
-            by_first.setdefault(expected[0], []).append(expected)
+        begun = {expected[:end] for expected in self._expected for end in range(1, len(expected))}
         for token in np.flatnonzero(mask).tolist():
             text = expansions[token]
-            mask[token] = any(
-                text.startswith(expected) or expected.startswith(text)
-                for expected in by_first.get(text[0], ())
-            )
+            mask[token] = text in begun or text.startswith(self._expected)
         return mask
 
     def allows(self, token: int) -> bool:
