@@ -69,23 +69,27 @@ TOGETHER = ON_RAY + tuple(
 LONGEST = tuple(
     f"tests/{file}.py"
     for file in (
-        "tuning/test_report",
+        "tuning/test_fit",
         "generation/test_engine",
-        "tuning/test_sweep",
         "tokenizer/test_schemas",
         "tokenizer/test_approximated",
-        "generation/test_completer",
-        "editor/test_completion",
-        "tuning/test_fit",
-        "tuning/test_api",
         "model/test_remote_run",
+        "generation/test_completer",
         "tokenizer/test_engine",
-        "documents/test_documents",
+        "tuning/test_sweep",
+        "tuning/test_report",
         "synthetic/test_synthesize",
-        "test_setup",
+        "documents/test_documents",
+        "editor/test_completion",
         "test_absurd",
-        "generation/test_generate",
+        "test_setup",
+        "generation/test_cut_anywhere",
+        "editor/test_suggestions",
         "cluster/test_aws",
+        "tuning/test_api",
+        "evaluation/test_completion",
+        "generation/test_generate",
+        "data/test_train_tokenizer",
     )
 )
 
