@@ -156,7 +156,7 @@ def test_started_here_on_loopback_with_a_bounded_store(short: Undisturbed) -> No
     assert marker and "WARNING" not in while_starting
 
 
-# Of `ray start --head`: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
+# What a cluster of `ray start --head` needs: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
 FIXED_PORTS = {6379, 8265, 52365, 10001, 44217, 44227}
 
 
@@ -169,7 +169,7 @@ def test_a_local_ray_listens_on_loopback_only(short: Undisturbed) -> None:
     addresses = {address for address, _ in listening}
     assert "127.0.0.1" in addresses, "it found those that listen"
     assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert {port for _, port in listening} & FIXED_PORTS == set(), "a cluster of `ray start` needs these"
+    assert {port for _, port in listening} & FIXED_PORTS == set(), (lines, short.result.stderr[:500])
     assert (short.home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
