@@ -156,7 +156,7 @@ def test_started_here_on_loopback_with_a_bounded_store(short: Undisturbed) -> No
     assert marker and "WARNING" not in while_starting
 
 
-# What a cluster of `ray start --head` needs: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
+# What `ray start --head` needs: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
 FIXED_PORTS = {6379, 8265, 52365, 10001, 44217, 44227}
 
 
