@@ -47,63 +47,87 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"not begun after {minutes:g} minutes")
 
 
-# Files whose tests share something that is made once in a process: a Ray, or a process that others are forked from.
-# `test_ray_session` waits as much as those of "ray", so that another worker has the cores meanwhile.
-SHARED = {
-    "ray": (
+# Files whose tests share what is made once in a process: a Ray, which ends with the last of the first five, and a
+# process that others are forked from. One worker runs them all, in this order.
+ON_RAY = tuple(
+    f"tests/{file}.py"
+    for file in (
         "data/test_prepare",
         "test_doctor",
         "test_security",
         "training/test_ray_metrics",
         "tuning/test_remote_sweep",
-        "test_ray_session",
-    ),
-    "forks": [
-        f"training/test_{name}" for name in ("distributed", "launch", "micro_batch", "nodes", "trainer")
-    ],
-}
-GROUPS = {f"tests/{file}.py": name for name, files in SHARED.items() for file in files}
+    )
+)
+TOGETHER = ON_RAY + tuple(
+    f"tests/{file}.py"
+    for file in (
+        "training/test_launch",
+        "training/test_distributed",
+        "training/test_micro_batch",
+        "training/test_trainer",
+        "training/test_nodes",
+        "tuning/test_kills",
+    )
+)
 # Of the other files those that compute for ten seconds and more, longest first: what is left for the end is short, so
 # that no worker is alone with a long file there.
 LONGEST = tuple(
     f"tests/{file}.py"
     for file in (
-        "tuning/test_report",
+        "tuning/test_fit",
         "generation/test_engine",
-        "tuning/test_sweep",
         "tokenizer/test_schemas",
         "tokenizer/test_approximated",
-        "generation/test_completer",
-        "editor/test_completion",
-        "tuning/test_fit",
-        "tuning/test_api",
         "model/test_remote_run",
+        "generation/test_completer",
         "tokenizer/test_engine",
-        "documents/test_documents",
+        "tuning/test_sweep",
+        "tuning/test_report",
         "synthetic/test_synthesize",
-        "test_setup",
+        "documents/test_documents",
+        "editor/test_completion",
         "test_absurd",
-        "generation/test_generate",
+        "test_setup",
+        "generation/test_cut_anywhere",
+        "editor/test_suggestions",
         "cluster/test_aws",
+        "tuning/test_api",
+        "evaluation/test_completion",
+        "generation/test_generate",
+        "data/test_train_tokenizer",
     )
 )
 
 
+def file_of(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The groups come first, then files with tests of other processes: they take longest and mostly wait, so that
-    workers of pytest-xdist fill the time. Then come the files that compute longest."""
+    """Those that run together come first, then files with tests of other processes: they take longest and mostly wait,
+    so that workers of pytest-xdist fill the time. Then come the files that compute longest."""
     waiting = {item.path for item in items if item.get_closest_marker("processes")}
 
-    def rank(item: pytest.Item) -> int:
-        file = item.nodeid.partition("::")[0]
-        if file in GROUPS:
-            return 0
+    def rank(item: pytest.Item) -> tuple[int, int]:
+        file = file_of(item)
+        if file in TOGETHER:
+            return 0, TOGETHER.index(file)
         if item.path in waiting:
-            return 1
-        return 2 + (LONGEST.index(file) if file in LONGEST else len(LONGEST))
+            return 1, 0
+        return 2, LONGEST.index(file) if file in LONGEST else len(LONGEST)
 
     items.sort(key=rank)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """An idle Ray takes a twentieth of a core, so it goes when nothing here needs it any more."""
+    if file_of(item) in ON_RAY and (nextitem is None or file_of(nextitem) not in ON_RAY):
+        import ray
+
+        ray.shutdown()
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which need not be there
@@ -114,13 +138,13 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file stays on one worker, where its fixtures are made once; so does a group of files."""
+    """A file stays on one worker, where its fixtures are made once; so do those that run together."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByGroup(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = str(super()._split_scope(nodeid))
-            return GROUPS.get(file, file)
+            return "together" if file in TOGETHER else file
 
     config.option.loadscopereorder = False  # in our order, not those with most tests first
     return ByGroup(config, log)

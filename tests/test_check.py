@@ -183,8 +183,8 @@ def test_wrong_uses(tmp_path: Path) -> None:
 
 def test_a_hostile_file_takes_linear_time(tmp_path: Path) -> None:
     text = "on: push\njobs:\n" + "".join(
-        f"  a{n}:\n    needs: b{n}\n    run-on: ${{{{ c }}}}\n" for n in range(5_000)
+        f"  a{n}:\n    needs: b{n}\n    run-on: ${{{{ c }}}}\n" for n in range(1_500)
     )
     begin = time.process_time()
     assert check(CheckConfig([str(write(tmp_path, a=text) / "a.yml")])) == 1
-    assert time.process_time() - begin < 60
+    assert time.process_time() - begin < 18

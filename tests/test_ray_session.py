@@ -1,96 +1,22 @@
-"""Ray that is started here, and addresses at which none can be joined."""
+"""Ray that is started here (one with a run on it: training/test_launch.py), and addresses at which none is joined."""
 
 import http.server
-import os
 import re
 import socket
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from nanochat_tct import ray_session
 from nanochat_tct.errors import UserError
-from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
-from tests.support.commands import Finished, run_python
+from tests.support.commands import run_python
 
 pytestmark = pytest.mark.processes
-
-STARTED = """
-import os
-import psutil
-from nanochat_tct.ray_session import start_ray
-start_ray(num_cpus=2)
-start_ray()  # once is enough
-import ray
-node = ray.nodes()[0]
-assert os.environ["RAY_ADDRESS"] == ""
-assert ray.get(ray.remote(os.getenv).remote("RAY_ADDRESS")) == ray.get_runtime_context().gcs_address
-print(len(ray.nodes()), node["NodeManagerAddress"], node["Resources"]["CPU"], node["Resources"]["object_store_memory"])
-assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)  # workers are not niced
-ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(4)])  # so that there are workers
-me = psutil.Process()
-processes = [me, *me.children(recursive=True)]
-print("processes", *{process.name() for process in processes})
-for process in processes:
-    try:
-        connections = process.net_connections("inet")
-    except psutil.NoSuchProcess:
-        continue
-    for connection in connections:
-        if connection.status == psutil.CONN_LISTEN:
-            print("listens", connection.laddr.ip, connection.laddr.port)
-"""
-
-
-class Started(NamedTuple):
-    """A Ray that was started here: what it printed of itself, and its user's home."""
-
-    result: Finished
-    home: Path
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
-    """In a temporary folder that is just short enough for it: the limit is Ray's, not a guess."""
-    home = tmp_path_factory.mktemp("home")
-    with tempfile.TemporaryDirectory(dir="/tmp") as short:
-        folder = short + "/" + "x" * (SOCKET_PATH_BYTES - SESSION_BYTES - len(short) - 1)
-        # Without what an earlier start in this process has set: ports are chosen anew.
-        ports = dict.fromkeys(("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT"))
-        environment = {"RAY_ADDRESS": "", "RAY_TMPDIR": folder, "HOME": str(home)}
-        result = run_python("-c", STARTED, env={**environment, **ports})
-        assert result.code == 0, result.stderr
-        yield Started(result, home)
-
-
-def test_started_here_on_loopback_with_a_bounded_store(started: Started) -> None:
-    nodes, address, cpus, store = started.result.stdout.splitlines()[0].split()
-    assert (nodes, address, cpus) == ("1", "127.0.0.1", "2.0")
-    assert float(store) <= 2 * 2**30
-    assert "WARNING" not in started.result.stderr
-
-
-# Of `ray start --head`: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
-FIXED_PORTS = {6379, 8265, 52365, 10001, 44217, 44227}
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self/net"), reason="no /proc here")
-def test_a_local_ray_listens_on_loopback_only(started: Started) -> None:
-    """By the kernel's own table, for every process of that Ray."""
-    lines = [line.split() for line in started.result.stdout.splitlines()[1:]]
-    assert {"raylet", "gcs_server"} <= set(lines[0][1:]), lines[0]
-    listening = {(address, int(port)) for kind, address, port in lines[1:]}
-    addresses = {address for address, _ in listening}
-    assert "127.0.0.1" in addresses, "it found those that listen"
-    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
-    assert {port for _, port in listening} & FIXED_PORTS == set(), "a cluster of `ray start` needs these"
-    assert (started.home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.fixture

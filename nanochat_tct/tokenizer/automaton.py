@@ -755,6 +755,18 @@ def from_pattern(pattern: str, symbols: str = "") -> Automaton:
     # the start's closure passes '^'; any other state's does not
     initial = (True, _closure(nfa, [start], "^"))
 
+    @functools.cache
+    def closed(member: int) -> frozenset[int]:
+        return _closure(nfa, [member], "")
+
+    @functools.cache  # the same few sets follow most characters of most states
+    def reached(targets: tuple[int, ...]) -> frozenset[int]:
+        return frozenset().union(*map(closed, targets))
+
+    @functools.cache
+    def may_end(member: int) -> bool:
+        return not accepting_states.isdisjoint(_closure(nfa, [member], "$"))
+
     def successors(state: tuple[bool, frozenset[int]]) -> list[tuple[int, int, tuple[bool, frozenset[int]]]]:
         nonlocal steps
         moves = [edge for member in state[1] for edge in byte_edges.get(member, ())]
@@ -763,7 +775,7 @@ def from_pattern(pattern: str, symbols: str = "") -> Automaton:
         for low, upper in itertools.pairwise(borders):
             targets = [target for first, last, target in moves if first <= low <= last]
             if targets:
-                following = _closure(nfa, targets, "")
+                following = reached(tuple(targets))
                 steps += len(following) + len(moves)
                 if steps > MAX_PATTERN_STEPS:
                     raise SchemaError(f"pattern {pattern[:60]!r}: takes too long to compile; simplify it")
@@ -771,7 +783,9 @@ def from_pattern(pattern: str, symbols: str = "") -> Automaton:
         return row
 
     def accepting(state: tuple[bool, frozenset[int]]) -> bool:
-        return not accepting_states.isdisjoint(_closure(nfa, state[1], "^$" if state[0] else "$"))
+        if state[0]:
+            return not accepting_states.isdisjoint(_closure(nfa, state[1], "^$"))
+        return any(map(may_end, state[1]))
 
     return build(initial, successors, accepting)
 

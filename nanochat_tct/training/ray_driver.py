@@ -40,7 +40,7 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
     Raises: UserError of a worker; WorkersLost; what else went wrong there as Ray Train's WorkerGroupError.
     """
     config = plan.config
-    if "RAY_ADDRESS" not in os.environ:
+    if not os.environ.get("RAY_ADDRESS"):
         # Nobody preempts this machine; the watcher would only print a complaint.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     start_ray()

@@ -362,6 +362,11 @@ class _LossModel:
         self.slices = {name: slice(*ends) for name, ends in zip(self.varied, pairwise(ends), strict=True)}
         self.likeness = likeness_of(self.varied, self.slices)
         self.rows, self.stopped = self.rows_of(self.finished), self.rows_of(stopped)
+        # The level is the same at all learning rates, so it is computed once for each length of a size.
+        runs = [(trial.size, trial.tokens, trial.unique_tokens) for trial in self.finished]
+        different = list(dict.fromkeys(runs))
+        self.lengths = self.rows_of([self.finished[runs.index(run)] for run in different])
+        self.length_of_row = np.array([different.index(run) for run in runs])
         self.log_rates = np.log([trial.learning_rate for trial in self.finished])
         self.stopped_log_rates = np.log([trial.learning_rate for trial in stopped])
         losses = np.array([trial.bits_per_byte for trial in self.finished], dtype=np.float64)
@@ -439,7 +444,7 @@ class _LossModel:
         rule = math.log(middle) + deviation * z[:, 7:8] - np.log(rows.width)
         by_width = (WIDTH_SLOPE[0] + WIDTH_SLOPE[1] * z[:, 8:9]) * np.log(rows.width / self.width)
         by_tokens = (TOKENS_SLOPE[0] + TOKENS_SLOPE[1] * z[:, 9:10]) * np.log(rows.tokens / self.tokens)
-        own = SIZE_LEARNING_RATE * z[:, self.first_size + rows.size]
+        own = SIZE_LEARNING_RATE * z.take(self.first_size + rows.size, axis=1)
         moves = z[:, self.first_value + len(self.value_index) :] @ self.likeness  # (P, values)
         of_values = moves[:, rows.values].sum(2)  # (P, n, settings) before
         return rule + by_width + by_tokens + own + VALUE_LEARNING_RATE * of_values
@@ -457,7 +462,7 @@ class _LossModel:
 
     def penalty(self, z: np.ndarray, rows: _Rows, log_rates: np.ndarray) -> np.ndarray:
         """Log loss (P, n) that learning rates other than the best add; of one row, or a row for each rate."""
-        own = SIZE_CURVATURE * z[:, self.first_size + len(self.sizes) + rows.size]
+        own = SIZE_CURVATURE * z.take(self.first_size + len(self.sizes) + rows.size, axis=1)
         curvature = _factor(z[:, 10:11], CURVATURE) * np.exp(own)
         return curvature * (log_rates - self.best_log_learning_rate(z, rows)) ** 2
 
@@ -467,7 +472,8 @@ class _LossModel:
 
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:
         """(P,) of all trials."""
-        predicted = self.level(z, self.rows) + self.penalty(z, self.rows, self.log_rates)
+        predicted = self.level(z, self.lengths).take(self.length_of_row, axis=1)
+        predicted += self.penalty(z, self.rows, self.log_rates)
         predicted = predicted + self.cost(z, self.rows)
         scale = np.sqrt(self.noise(z)[:, None] ** 2 + self.doubt**2)
         power = (DEGREES_OF_FREEDOM + 1) / 2

@@ -18,6 +18,7 @@ from nanochat_tct.cli import main
 from nanochat_tct.data.store import TOKENS
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.model.checkpoint import latest_checkpoint, latest_step, load_checkpoint
+from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import torchrun
 from nanochat_tct.training.config import TrainConfig
@@ -61,9 +62,13 @@ class Undisturbed(NamedTuple):
     """A run of two workers on local Ray that nothing happens to, with a W&B key in its environment."""
 
     folder: Path
-    printed: str
+    result: Finished
     ray_folder: Path
     home: Path
+
+    @property
+    def printed(self) -> str:
+        return self.result.stdout + self.result.stderr
 
     def assert_equals(self, folder: Path) -> None:
         """Another run has come to the same weights, and its log has no iter twice."""
@@ -73,39 +78,99 @@ class Undisturbed(NamedTuple):
 
 
 @contextmanager
-def train_undisturbed(data_dir: Path, tmp_path_factory: Any, iters: int) -> Iterator[Undisturbed]:
+def train_undisturbed(
+    data_dir: Path, tmp_path_factory: Any, iters: int, *program: str
+) -> Iterator[Undisturbed]:
+    """Ray's temporary folder is just short enough for its sockets: the limit is Ray's, not a guess."""
     folder, home = tmp_path_factory.mktemp("undisturbed"), tmp_path_factory.mktemp("home")
-    everything = {
-        "wandb": "auto",
-        "tensorboard": True,
-        "num_samples": 1,
-        "max_iters": iters,
-    }  # that a run writes
-    # A short path: sockets have a limit of 107 characters.
-    with tempfile.TemporaryDirectory(dir="/tmp") as ray_folder:
+    # All that a run writes.
+    everything = {"wandb": "auto", "tensorboard": True, "num_samples": 1, "max_iters": iters}
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        ray_folder = Path(short, "x" * (SOCKET_PATH_BYTES - SESSION_BYTES - len(short) - 1))
         environment = {
+            **QUICK,
             "RAY_ADDRESS": "",
-            "RAY_TMPDIR": ray_folder,
+            "RAY_TMPDIR": str(ray_folder),
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # as `train` sets it before it starts a Ray
             "HOME": str(home),
             "WANDB_MODE": "offline",
+            "WANDB_API_KEY": WANDB_KEY,
+            # Without what an earlier start in this process has set: ports are chosen anew.
+            **dict.fromkeys(("DASHBOARD_METRIC_PORT", "AUTOSCALER_METRIC_PORT")),
         }
-        environment |= {**QUICK, "WANDB_API_KEY": WANDB_KEY}
-        result = run_cli(*arguments(data_dir, folder, **everything), env=environment)
+        result = run_python(*program, *arguments(data_dir, folder, **everything), env=environment)
         assert result.code == 0, result.stderr
-        yield Undisturbed(folder, result.stdout + result.stderr, Path(ray_folder), home)
+        yield Undisturbed(folder, result, ray_folder, home)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(data_dir: Path, tmp_path_factory: Any) -> Iterator[Undisturbed]:
     """What the slow tests compare with."""
-    with train_undisturbed(data_dir, tmp_path_factory, ITERS) as run:
+    with train_undisturbed(data_dir, tmp_path_factory, ITERS, "-m", "nanochat_tct.cli") as run:
         yield run
+
+
+# A Ray that says what it is before `train` runs on it.
+STARTED = """
+import os
+import sys
+import psutil
+from nanochat_tct.cli import main
+from nanochat_tct.ray_session import start_ray
+start_ray(num_cpus=2)
+start_ray()  # once is enough
+import ray
+node = ray.nodes()[0]
+assert os.environ["RAY_ADDRESS"] == ""
+assert ray.get(ray.remote(os.getenv).remote("RAY_ADDRESS")) == ray.get_runtime_context().gcs_address
+print(len(ray.nodes()), node["NodeManagerAddress"], node["Resources"]["CPU"], node["Resources"]["object_store_memory"])
+assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)  # workers are not niced
+ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(4)])  # so that there are workers
+me = psutil.Process()
+processes = [me, *me.children(recursive=True)]
+print("processes", *{process.name() for process in processes})
+for process in processes:
+    try:
+        connections = process.net_connections("inet")
+    except psutil.NoSuchProcess:
+        continue
+    for connection in connections:
+        if connection.status == psutil.CONN_LISTEN:
+            print("listens", connection.laddr.ip, connection.laddr.port)
+print("it is started", file=sys.stderr)
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 @pytest.fixture(scope="module")
 def short(data_dir: Path, tmp_path_factory: Any) -> Iterator[Undisturbed]:
-    with train_undisturbed(data_dir, tmp_path_factory, FEW) as run:
+    with train_undisturbed(data_dir, tmp_path_factory, FEW, "-c", STARTED) as run:
         yield run
+
+
+def test_started_here_on_loopback_with_a_bounded_store(short: Undisturbed) -> None:
+    nodes, address, cpus, store = short.result.stdout.splitlines()[0].split()
+    assert (nodes, address, cpus) == ("1", "127.0.0.1", "2.0")
+    assert float(store) <= 2 * 2**30
+    while_starting, marker, _ = short.result.stderr.partition("it is started\n")
+    assert marker and "WARNING" not in while_starting
+
+
+# What `ray start --head` needs: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
+FIXED_PORTS = {6379, 8265, 52365, 10001, 44217, 44227}
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/net"), reason="no /proc here")
+def test_a_local_ray_listens_on_loopback_only(short: Undisturbed) -> None:
+    """By the kernel's own table, for every process of that Ray."""
+    lines = [line.split() for line in short.result.stdout.splitlines()[1:]]
+    assert {"raylet", "gcs_server"} <= set(lines[0][1:]), lines[0]
+    listening = {(line[1], int(line[2])) for line in lines[1:] if line[:1] == ["listens"]}
+    addresses = {address for address, _ in listening}
+    assert "127.0.0.1" in addresses, "it found those that listen"
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert {port for _, port in listening} & FIXED_PORTS == set(), (lines, short.result.stderr[:500])
+    assert (short.home / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
 def test_no_key_is_written_down(short: Undisturbed) -> None:

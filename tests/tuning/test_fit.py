@@ -20,6 +20,11 @@ from tests.tuning.curves import WIDTHS, Curve, parameters, trial
 FINAL_FLOPS = 1e14
 
 
+@pytest.fixture(scope="module")
+def quick_fits() -> None:
+    """None here."""
+
+
 def final_tokens(flops: float = FINAL_FLOPS) -> dict[str, int]:
     return {size: int(flops / (6 * parameters(size))) for size in WIDTHS}
 

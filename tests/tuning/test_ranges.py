@@ -10,6 +10,11 @@ from nanochat_tct.tuning.space import Range, grid_values, read_range
 from tests.tuning.curves import Curve, trial
 
 
+@pytest.fixture(scope="module")
+def quick_fits() -> None:
+    """None here."""
+
+
 @pytest.mark.parametrize(
     ("setting", "low", "high", "middle"),
     [
