@@ -196,7 +196,7 @@ typedef struct {
     uint32_t state_count, class_count, call_count;
     uint8_t classes[256];      /* bytes that lead to the same states from everywhere are one class */
     uint8_t order[256];        /* the first byte of each class, letters first: completions look like words */
-    const uint32_t *following; /* after state * class_count + class; 0: nothing, up to state_count: the next state's
+    const uint16_t *following; /* after state * class_count + class; 0: nothing, up to state_count: the next state's
                                   number + 1, beyond: the number of a call + state_count + 1 */
     const Call *calls;
     const uint8_t *accepting[2]; /* states; [1]: in strict mode, as everywhere */
@@ -1210,17 +1210,14 @@ static int accepts_end(Machine *m, const Config *config) { /* of the text, which
     return m->engine->automata[c.automaton].accepting[is_strict(m)][c.state] && has_right_name(m, &c, m->at, 1);
 }
 
-/* By how many units a call may still go on where it is far from all limits. */
-static uint32_t reach_of(const Machine *m, const Config *c) {
-    return call_of(m, c->stack)->rest + m->engine->automata[c->automaton].farthest[is_strict(m)] + 2 * MAX_TOKEN;
-}
-
 /* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
-static int is_far_from_limits(const Machine *m, const Config *c) {
+static inline int is_far_from_limits(const Machine *m, const Config *c) {
     const Automaton *a = &m->engine->automata[c->automaton];
-    if (c->stack == 0) return a->is_shallow[is_strict(m)];
-    if (depth_of(m, c) + a->steady[is_strict(m)] > m->engine->max_call_depth) return 0;
-    return c->units + reach_of(m, c) < m->engine->max_call_units;
+    int mode = is_strict(m);
+    if (c->stack == 0) return a->is_shallow[mode];
+    const StackNode *call = call_of(m, c->stack);
+    return call->depth + a->depth + a->steady[mode] <= m->engine->max_call_depth &&
+           c->units + call->rest + a->farthest[mode] + 2 * MAX_TOKEN < m->engine->max_call_units;
 }
 
 /* ---- texts: what is remembered of calls ----
@@ -1791,6 +1788,27 @@ static int end_key(Machine *m) {
     return 0;
 }
 
+/* Reads bytes from `at` on as far as an automaton neither calls nor returns. `plain`: that of its states, NULL inside a
+   call, where units are counted. Returns up to where it has read. */
+static inline size_t read_alone_up_to(const Automaton *a, int mode, const uint8_t *plain, uint32_t *state, const uint16_t *codes,
+                                      size_t at, size_t end) {
+    const uint16_t *following = a->following;
+    const uint32_t class_count = a->class_count, state_count = a->state_count;
+    const uint8_t *entry = a->is_total[mode] ? NULL : a->entry[mode];
+    uint32_t here = *state;
+    for (; at < end; at++) {
+        if (plain != NULL && plain[here] > BY_AUTOMATON) {
+            at += plain_codes(codes + at, end - at);
+            if (at == end) break;
+        }
+        uint32_t next = following[here * class_count + a->classes[codes[at]]] - 1u;
+        if (next >= state_count || (entry != NULL && entry[next] != ALWAYS)) break;
+        here = next;
+    }
+    *state = here;
+    return at;
+}
+
 /* Reads bytes with the configurations. */
 static int run_configs(Machine *m, const uint16_t *codes, size_t to) {
     size_t kept = 0, text_length = m->names.count - m->partial;
@@ -1803,14 +1821,9 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t to) {
             const Automaton *a = &m->engine->automata[c.automaton];
             size_t stop = c.stack && to - at > MAX_TOKEN ? at + MAX_TOKEN : to;
             int is_alone = !(m->mode != LENIENT && a->names) && is_far_from_limits(m, &c);
-            if (c.stack == 0 && a->plain[c.state] > BY_AUTOMATON) at += plain_codes(codes + at, stop - at);
-            const uint8_t *entry = a->is_total[mode] ? NULL : a->entry[mode];
             size_t before = at;
-            for (; at < stop && is_alone; at++) { /* what it reads by itself */
-                uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
-                if (next - 1 >= a->state_count || (entry != NULL && entry[next - 1] != ALWAYS)) break;
-                c.state = next - 1;
-            }
+            const uint8_t *plain = m->shares_calls && c.stack == 0 ? a->plain : NULL;
+            if (is_alone) at = read_alone_up_to(a, mode, plain, &c.state, codes, at, stop);
             for (; c.stack && before < at; before++) c.units += units_of(codes[before]);
             if (at == stop) continue;
             m->at = (uint32_t)(text_length ? text_length - to + at : 0);
@@ -1818,7 +1831,9 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t to) {
             at++;
         }
         if (at < to) continue;
-        has_changed |= (is_strict(m) && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
+        if (m->mask_plus_1 != 0) {
+            has_changed |= (mode && m->engine->automata[c.automaton].names) || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
+        }
         m->configs.items[kept++] = c;
         if (c.stack > deepest) deepest = c.stack;
     }
@@ -2822,7 +2837,7 @@ static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKe
 /* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
 static void read_alone(Engine *engine, TextFacts *facts, const Automaton *a, TextKey key) {
     const Trie *trie = engine->trie;
-    const uint32_t *row = a->following + (size_t)key.state * a->class_count;
+    const uint16_t *row = a->following + (size_t)key.state * a->class_count;
     int may_end = a->accepting[key.is_strict][key.state], may_return = key.is_called && may_end;
     for (uint32_t child = first_child(trie, key.node), last = first_child(trie, key.node + 1); child < last; child++) {
         uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
@@ -3702,7 +3717,8 @@ static void load_automaton(Loader *loader, Automaton *a) {
     if (a->names && !calls) loader->engine->speller[a->names] = (uint32_t)(a - loader->engine->automata) + 1;
     uint8_t *accepting = keep(loader, states, 1), *strict = keep(loader, states, 1), *is_lenient = keep(loader, states, 1);
     uint64_t *requires = keep(loader, states, sizeof *requires);
-    uint32_t *following = keep(loader, (size_t)states * classes, sizeof *following);
+    if (states + calls > UINT16_MAX) longjmp(*way_out, 2);
+    uint16_t *following = keep(loader, (size_t)states * classes, sizeof *following);
     Call *all_calls = keep(loader, calls, sizeof *all_calls);
     int seen[256] = {0}, order_count = 0;
     for (int byte = 0; byte < 256 && states; byte++) a->classes[byte] = (uint8_t)take_index(loader, classes);
@@ -3712,12 +3728,12 @@ static void load_automaton(Loader *loader, Automaton *a) {
         seen[a->classes[byte]] = 1;
     }
     for (uint32_t state = 0; state < states; state++) {
-        uint32_t *row = following + (size_t)state * classes;
+        uint16_t *row = following + (size_t)state * classes;
         accepting[state] = (uint8_t)take_number(loader, 1);
         strict[state] = (uint8_t)take_number(loader, 1);
         is_lenient[state] = (uint8_t)take_number(loader, 1);
         requires[state] = take_number(loader, UINT64_MAX);
-        for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
+        for (uint32_t i = 0; i < classes; i++) row[i] = (uint16_t)take_number(loader, (uint64_t)states + calls);
     }
     for (uint32_t i = 0; i < calls; i++) {
         all_calls[i].callee = take_index(loader, loader->engine->automaton_count);
