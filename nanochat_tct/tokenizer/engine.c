@@ -2652,7 +2652,7 @@ static int put_rest(Machine *m, Codes *out) {
         for (size_t i = 0; i < m->configs.count; i++) {
             text.count = 0;
             shortest_new_text(m, m->configs.items[i], &f.node->defines_text, &text);
-            if (found && (text.count > least.count || (text.count == least.count && memcmp(text.items, least.items, text.count) >= 0))) {
+            if (found && (text.count > least.count || (text.count == least.count && (text.count == 0 || memcmp(text.items, least.items, text.count) >= 0)))) {
                 continue;
             }
             copy_vector(&least, &text);
@@ -4406,7 +4406,7 @@ EXPORT Engine *engine_new(const uint64_t *numbers, size_t count, const Trie *tri
         engine->machine3 = new_machine(engine);
         load_grammar(&loader);
         *problem = 3;
-        if (any(engine->nodes[0].live) && start(engine->machine, 0, LENIENT, NULL)) return engine;
+        if (start(engine->machine, 0, STRICT, NULL) && start(engine->machine, 0, LENIENT, NULL)) return engine;
     } else if (reason == 2) {
         *problem = 2;
     }
