@@ -18,6 +18,7 @@
 
 #include <locale.h>
 #include <setjmp.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -195,10 +196,11 @@ typedef struct {
     uint32_t state_count, class_count, call_count;
     uint8_t classes[256];      /* bytes that lead to the same states from everywhere are one class */
     uint8_t order[256];        /* the first byte of each class, letters first: completions look like words */
-    const uint32_t *following; /* after state * class_count + class; 0: nothing, up to state_count: the next state's
+    const uint16_t *following; /* after state * class_count + class; 0: nothing, up to state_count: the next state's
                                   number + 1, beyond: the number of a call + state_count + 1 */
     const Call *calls;
     const uint8_t *accepting[2]; /* states; [1]: in strict mode, as everywhere */
+    const uint8_t *plain;        /* as which bytes do not leave a state: BY_AUTOMATON, ASCII_BUT_DOLLARS or ALL_ASCII */
     const uint8_t *is_lenient;   /* states that strict mode does not enter */
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
     const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
@@ -210,6 +212,7 @@ typedef struct {
     uint32_t shape;             /* automata of the same shape differ in what they call */
     uint8_t *entry[2];          /* to states, far from all limits: never, always, or ask; [1]: in strict mode */
     uint32_t steady[2], farthest[2]; /* with so many levels of depth left distances are those of the last row; the largest */
+    uint8_t is_total[2], is_shallow[2]; /* each state is always entered; no limit of depth is near outside calls */
     uint32_t names;             /* in strict mode only names of this kind, 0: no names */
 } Automaton;
 enum { FAR = 1 << 29 }; /* a distance that is infinite */
@@ -282,11 +285,6 @@ struct Node {
     const Key *keys;
     const AdditionalKey *additional;
     Definition defines_keys, defines_text;
-    struct Opened {                    /* the state in which its texts and its keys begin, as it was last found */
-        uint64_t generation;           /* of the states */
-        uint32_t state;
-        Mask alive;
-    } *opened[2];
     uint32_t implies; /* a kind of names: its members and known keys define some, see Implied */
     uint64_t scope, closes; /* bits of kinds: of names that are forgotten where it ends; that are not all legal from here on */
 };
@@ -379,23 +377,12 @@ typedef struct { /* a call that has not returned; stacks share their lower parts
     uint32_t whole; /* and to the end of the text */
 } StackNode;
 
-/* All automata at work in a text, number or key, in one state; see "texts". The number of a state is 256 times its place
-   among all, from 1 on, so that a byte can be added to it, and the two bits below. */
-typedef struct {
-    uint64_t loops[4];   /* bits of bytes that do not leave it */
-    uint32_t byte, next; /* the first move from it that was found: most states have one or two */
-    Config *configs; /* their units: by how many those of the first outermost call are more */
-    StackNode *stack;
-    uint32_t config_count, stack_count;
-    uint32_t plain;
-    uint32_t leads_on; /* of a key: to more names than an object can have */
-    Mask accepted;     /* alternatives, or classes of keys, that accept its end */
-} TextState;
-enum { IS_CALLED = 1 /* some automaton is in a call */, IS_PLAIN = 2 /* as ASCII_BUT_DOLLARS at least */ };
-enum { MAX_TEXT_STATES = 1 << 16, MAX_TEXT_BYTES = 1 << 25 };
-typedef struct {
-    uint32_t from, to; /* from: the number of a state and a byte; 0: a free slot */
-} TextMove;
+typedef struct { /* that a byte makes an automaton call or return; see "texts" */
+    uint64_t from; /* the automaton, its state and the byte, + 1; 0: a free slot */
+    uint32_t stack;
+    uint32_t to_automaton, to_state, to_stack;
+} CallMove;
+enum { MAX_SHARED_CALLS = 1 << 15, MAX_CALL_MOVES = 1 << 17 };
 /* As which tokens a text takes in bytes without changing its state: as none, as it is no text; as none; as those of ASCII
    without a dollar sign; of ASCII. And what tokens need: BYTES and STRUCTURE are taken in by no text so. */
 enum { NOTHING, BY_AUTOMATON, ASCII_BUT_DOLLARS, ALL_ASCII, BYTES, STRUCTURE };
@@ -430,14 +417,11 @@ typedef struct {
     uint32_t ends_plus_1[2]; /* masks: nothing is legal; the end */
     Machine *walkers[MAX_LEVELS];
     uint8_t spread[256][8]; /* the bits of a byte, the lowest first */
-    /* texts, as their states are found out */
-    Map text_numbers;
-    VECTOR(TextState) text_states;
-    TextMove *text_moves; /* a hash table */
-    size_t text_move_count, text_move_capacity;
-    uint32_t text_reach;  /* with so many units more the limit is near, in every state */
-    size_t text_bytes;    /* of memory that the states take */
-    uint64_t text_generation;
+    /* what is remembered of calls in texts */
+    Map call_numbers;
+    VECTOR(StackNode) calls; /* each once; number 0 stands for the empty stack */
+    CallMove *call_moves;    /* a hash table */
+    size_t call_move_count, call_move_capacity;
     Numbers marks; /* for each node of the trie: a place in what is being collected */
     /* of the function of the interface that is at work */
     Machine *machine, *machine2, *machine3;
@@ -527,7 +511,7 @@ struct Machine {
     uint64_t fields;    /* keys whose value has begun */
     VECTOR(Config) configs;
     VECTOR(StackNode) stack;
-    uint32_t text_state, units; /* 0, or what the configurations are, and the units of the first outermost call */
+    uint32_t shares_calls; /* the configurations' stacks are among the engine's `calls`, not in `stack` */
     Words words;        /* bits of known keys of the objects that are open */
     Bytes names;        /* the bytes of all entries, and behind them those of the key on top so far */
     uint32_t partial;   /* where that begins */
@@ -550,7 +534,10 @@ struct Machine {
 
 static Frame *top_of(Machine *m) { return &m->frames[m->count - 1]; }
 static inline int is_strict(const Machine *m) { return m->mode == STRICT || m->mode == GENERATING; }
-static inline int uses_states(const Machine *m) { return m->mode == LENIENT && m == m->engine->machine; }
+static inline int may_share_calls(const Machine *m) { return m->mode == LENIENT && m == m->engine->machine; }
+static inline const StackNode *call_of(const Machine *m, uint32_t number) {
+    return m->shares_calls ? &m->engine->calls.items[number] : &m->stack.items[number];
+}
 
 static Machine *new_machine(Engine *engine) {
     Machine *m = allocate(1, sizeof *m);
@@ -1124,14 +1111,14 @@ static uint32_t distance(const Machine *m, uint32_t automaton, uint32_t state, u
 static uint32_t sum(uint32_t left, uint32_t right) { return left + right < FAR ? left + right : FAR; }
 
 static uint32_t depth_of(const Machine *m, const Config *c) {
-    return m->engine->automata[c->automaton].depth + (c->stack ? m->stack.items[c->stack].depth : 0);
+    return m->engine->automata[c->automaton].depth + (c->stack ? call_of(m, c->stack)->depth : 0);
 }
 
 /* Bytes of the shortest way to the end of the text; FAR: there is none within the limits of calls. */
 static uint32_t distance_of(const Machine *m, const Config *c) {
     uint32_t here = distance(m, c->automaton, c->state, depth_of(m, c));
     if (c->stack == 0) return here;
-    const StackNode *stack = &m->stack.items[c->stack];
+    const StackNode *stack = call_of(m, c->stack);
     if (here + stack->rest + c->units > m->engine->max_call_units) return FAR;
     return sum(here, stack->whole);
 }
@@ -1153,7 +1140,7 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
         c->last_begin = c->begin;
         c->last_end = end;
     }
-    const StackNode *stack = &m->stack.items[c->stack];
+    const StackNode *stack = call_of(m, c->stack);
     c->automaton = stack->automaton;
     c->state = stack->state;
     c->stack = stack->below;
@@ -1161,18 +1148,29 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
     return 1;
 }
 
+/* The number of a call among the engine's. */
+static uint32_t share_call(Engine *engine, StackNode call) {
+    uint32_t *number = map_value(&engine->call_numbers, &call, offsetof(StackNode, depth));
+    if (*number == 0) {
+        if (engine->calls.count == 0) *push(&engine->calls) = (StackNode){0};
+        *number = (uint32_t)engine->calls.count;
+        *push(&engine->calls) = call;
+    }
+    return *number;
+}
+
 static void call(Machine *m, Config *c, const Call *called) {
     uint32_t outer = depth_of(m, c), after = distance(m, c->automaton, called->return_state, outer);
     if (m->stack.count == 0) *push(&m->stack) = (StackNode){0}; /* number 0 stands for the empty stack */
-    StackNode below = m->stack.items[c->stack];
+    StackNode below = *call_of(m, c->stack);
     StackNode pushed = {c->stack, c->automaton, called->return_state, outer, 0, 0};
     pushed.rest = c->stack ? sum(below.rest, after) : 0;
     pushed.whole = c->stack ? sum(below.whole, after) : after;
     c->automaton = called->callee;
     c->state = 0;
     c->begin = m->mode != LENIENT ? m->at : 0;
-    c->stack = (uint32_t)m->stack.count;
-    *push(&m->stack) = pushed;
+    c->stack = m->shares_calls ? share_call(m->engine, pushed) : (uint32_t)m->stack.count;
+    if (!m->shares_calls) *push(&m->stack) = pushed;
 }
 
 static uint32_t units_of(uint32_t byte) { return (byte & 0xC0) != 0x80 ? 1 + (byte >= 0xF0) : 0; } /* of UTF-16 */
@@ -1212,154 +1210,124 @@ static int accepts_end(Machine *m, const Config *config) { /* of the text, which
     return m->engine->automata[c.automaton].accepting[is_strict(m)][c.state] && has_right_name(m, &c, m->at, 1);
 }
 
-/* By how many units a call may still go on where it is far from all limits. */
-static uint32_t reach_of(const Machine *m, const Config *c) {
-    return m->stack.items[c->stack].rest + m->engine->automata[c->automaton].farthest[is_strict(m)] + 2 * MAX_TOKEN;
-}
-
 /* Whether no limit of calls is near, so that what an automaton reads does not depend on how much it has read. */
-static int is_far_from_limits(const Machine *m, const Config *c) {
-    uint32_t depth = depth_of(m, c) + m->engine->automata[c->automaton].steady[is_strict(m)];
-    if (depth > m->engine->max_call_depth) return 0;
-    return c->stack == 0 || c->units + reach_of(m, c) < m->engine->max_call_units;
+static inline int is_far_from_limits(const Machine *m, const Config *c) {
+    const Automaton *a = &m->engine->automata[c->automaton];
+    int mode = is_strict(m);
+    if (c->stack == 0) return a->is_shallow[mode];
+    const StackNode *call = call_of(m, c->stack);
+    return call->depth + a->depth + a->steady[mode] <= m->engine->max_call_depth &&
+           c->units + call->rest + a->farthest[mode] + 2 * MAX_TOKEN < m->engine->max_call_units;
 }
 
-/* ---- texts: their states, as they are found out ----
+/* ---- texts: what is remembered of calls ----
 
-   Where names do not matter, what a byte does to the configurations of a text depends on them alone, unless the limit of
-   units is near. So they are a state of one larger automaton, of which each state and each move is found out once: then a
-   byte is one look into a table. (Regular expressions are matched like this by a lazy DFA.) */
+   Where names do not matter and no limit is near, what a byte does to an automaton depends on its state and its stack
+   alone. Bytes that neither call nor return are a look into the automaton's table; calls and returns are found out once
+   for each state and stack. So that stacks can be compared by their numbers, the engine has each call once. */
 
-static void find_loops(const Engine *engine, TextState *state) {
-    state->plain = ALL_ASCII;
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        int loops = 1, is_called = 0;
-        for (uint32_t i = 0; i < state->config_count; i++) {
-            const Config *c = &state->configs[i];
-            const Automaton *a = &engine->automata[c->automaton];
-            loops &= a->following[c->state * a->class_count + a->classes[byte]] == c->state + 1;
-            is_called |= c->stack != 0;
-        }
-        if (loops) set_bit(state->loops, byte);
-        if (byte > 127 || (loops && !is_called)) continue;
-        if (byte != '$') state->plain = BY_AUTOMATON;
-        else if (state->plain == ALL_ASCII) state->plain = ASCII_BUT_DOLLARS;
-    }
+static void forget_calls(Engine *engine) {
+    free(engine->call_moves);
+    free_map(&engine->call_numbers);
+    engine->call_moves = NULL;
+    engine->calls.count = engine->call_move_count = engine->call_move_capacity = 0;
 }
 
-/* Makes a state of the configurations of a machine. Returns its number. */
-static uint32_t add_text_state(Machine *m, uint32_t units) {
+/* Before a text, number or key. */
+static void clear_configs(Machine *m) {
     Engine *engine = m->engine;
-    TextState state = {.config_count = (uint32_t)m->configs.count, .stack_count = 1, .leads_on = 1};
-    for (uint32_t i = 0; i < state.config_count; i++) {
-        for (uint32_t at = m->configs.items[i].stack; at != 0; at = m->stack.items[at].below) state.stack_count++;
-    }
-    size_t size = state.stack_count * sizeof *state.stack + state.config_count * sizeof *state.configs;
-    TextState *added = push(&engine->text_states);
-    added->stack = NULL; /* where memory runs out */
-    state.stack = allocate(size, 1);
-    state.configs = (Config *)(state.stack + state.stack_count);
-    engine->text_bytes += size;
-    uint32_t top = 0; /* number 0 stands for the empty stack; lower calls come first */
-    for (uint32_t i = 0; i < state.config_count; i++) {
-        Config c = m->configs.items[i];
-        uint32_t call = c.stack, reach = call ? reach_of(m, &c) : 0;
-        if (reach > engine->text_reach) engine->text_reach = reach;
-        state.leads_on &= call || engine->automata[c.automaton].plenty[c.state] || engine->automata[c.automaton].call_count;
-        c.units = call ? units - c.units : 0;
-        for (uint32_t at = call; at != 0; at = m->stack.items[at].below) top++;
-        c.stack = call ? top : 0;
-        for (uint32_t place = top; call != 0; call = m->stack.items[call].below, place--) {
-            state.stack[place] = m->stack.items[call];
-            if (state.stack[place].below) state.stack[place].below = place - 1;
-        }
-        if (c.which < MAX_ALTERNATIVES && accepts_end(m, &m->configs.items[i])) add(&state.accepted, c.which);
-        state.configs[i] = c;
-    }
-    find_loops(engine, &state);
-    *added = state;
-    return (uint32_t)engine->text_states.count << 8 | (top ? IS_CALLED : 0) | (state.plain >= ASCII_BUT_DOLLARS ? IS_PLAIN : 0);
-}
-
-/* Finds the state that the configurations are in. 0: there is none, as a limit is near or there are too many. */
-static int enter_text_state(Machine *m) {
-    Engine *engine = m->engine;
-    Bytes *key = &engine->key;
-    uint32_t units = 0;
-    if (!uses_states(m)) return 0;
-    for (size_t i = 0; i < m->configs.count; i++) {
-        const Config *c = &m->configs.items[i];
-        if (c->stack == 0) continue;
-        if (c->units + reach_of(m, c) >= engine->max_call_units) return 0;
-        if (c->units > units) units = c->units;
-    }
-    key->count = 0;
-    for (size_t i = 0; i < m->configs.count; i++) {
-        const Config *c = &m->configs.items[i];
-        reserve(key, 16);
-        memcpy(key->items + key->count, (uint32_t[]){c->which, c->automaton, c->state, c->stack ? units - c->units : 0}, 16);
-        key->count += 16;
-        for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
-            uint32_t call[] = {m->stack.items[at].automaton, m->stack.items[at].state};
-            append(key, (const uint8_t *)call, sizeof call);
-        }
-        *push(key) = 0xFF;
-    }
-    uint32_t number = map_get(&engine->text_numbers, key->items, key->count);
-    if (number == 0) {
-        if (engine->text_states.count == MAX_TEXT_STATES || engine->text_bytes > MAX_TEXT_BYTES) return 0;
-        number = add_text_state(m, units);
-        *map_value(&engine->text_numbers, key->items, key->count) = number;
-        engine->text_bytes += key->count + sizeof(Slot);
-    }
-    if (units && units + engine->text_reach >= engine->max_call_units) return 0;
-    m->text_state = number;
-    m->units = units;
-    return 1;
-}
-
-static const TextState *text_state_of(const Machine *m) { return &m->engine->text_states.items[(m->text_state >> 8) - 1]; }
-
-static void leave_text_state(Machine *m) {
-    const TextState *state = text_state_of(m);
     m->configs.count = m->stack.count = 0;
-    append(&m->configs, state->configs, state->config_count);
-    append(&m->stack, state->stack, state->stack_count);
-    for (uint32_t i = 0; i < state->config_count; i++) {
+    m->shares_calls = (uint32_t)may_share_calls(m);
+    if (m->shares_calls && engine->calls.count > MAX_SHARED_CALLS) forget_calls(engine);
+    if (m->shares_calls && engine->calls.count == 0) *push(&engine->calls) = (StackNode){0};
+}
+
+/* Goes from the engine's calls to the machine's own, so that others can add to a copy of its stack. */
+static void own_calls(Machine *m) {
+    if (!m->shares_calls) return;
+    const StackNode *calls = m->engine->calls.items;
+    m->shares_calls = m->stack.count = 0;
+    *push(&m->stack) = (StackNode){0};
+    for (size_t i = 0; i < m->configs.count; i++) {
+        uint32_t from = m->configs.items[i].stack, height = 0;
+        for (uint32_t at = from; at != 0; at = calls[at].below) height++;
+        reserve(&m->stack, height);
+        m->stack.count += height;
+        uint32_t place = height ? (uint32_t)m->stack.count - 1 : 0;
+        m->configs.items[i].stack = place;
+        for (; from != 0; from = calls[from].below, place--) {
+            m->stack.items[place] = calls[from];
+            if (calls[from].below) m->stack.items[place].below = place - 1;
+        }
+    }
+}
+
+static void share_calls(Machine *m) { /* and back */
+    Numbers chain = {0};
+    if (m->shares_calls || !may_share_calls(m)) return;
+    for (size_t i = 0; i < m->configs.count; i++) {
         Config *c = &m->configs.items[i];
-        if (c->stack) c->units = m->units - c->units;
+        chain.count = 0;
+        for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) *push(&chain) = at;
+        c->stack = 0;
+        while (chain.count > 0) {
+            StackNode call = m->stack.items[chain.items[--chain.count]];
+            call.below = c->stack;
+            c->stack = share_call(m->engine, call);
+        }
     }
-    m->text_state = 0;
+    free(chain.items);
+    m->shares_calls = 1;
 }
 
-static inline TextMove *find_text_move(TextMove *moves, size_t capacity, uint32_t from) {
-    for (uint32_t at = from * 0x9E3779B1u >> 7;; at++) { /* at least half of the slots are free */
-        TextMove *move = &moves[at & (capacity - 1)];
-        if (move->from == from || move->from == 0) return move;
+static uint64_t call_move_key(const Config *c, uint32_t byte) {
+    return ((uint64_t)c->automaton << 40 | (uint64_t)c->state << 8 | byte) + 1;
+}
+
+static CallMove *find_call_move(CallMove *moves, size_t capacity, uint64_t from, uint32_t stack) {
+    uint64_t hash = (from ^ (uint64_t)stack << 20) * 0x9E3779B97F4A7C15u;
+    for (size_t at = hash >> 32;; at++) { /* at least half of the slots are free */
+        CallMove *move = &moves[at & (capacity - 1)];
+        if (move->from == 0 || (move->from == from && move->stack == stack)) return move;
     }
 }
 
-static void add_text_move(Engine *engine, uint32_t state, uint32_t byte, uint32_t to) {
-    TextState *from_state = &engine->text_states.items[(state >> 8) - 1];
-    if (from_state->next == 0) {
-        from_state->byte = byte;
-        from_state->next = to;
-        return;
-    }
-    if (2 * engine->text_move_count >= engine->text_move_capacity) {
-        TextMove *moves = engine->text_moves;
-        size_t count = engine->text_move_capacity;
-        engine->text_moves = allocate(count ? 2 * count : 4096, sizeof *moves);
-        engine->text_move_capacity = count ? 2 * count : 4096;
+static void add_call_move(Engine *engine, const Config *before, uint32_t byte, const Config *after) {
+    size_t count = engine->call_move_capacity;
+    if (2 * engine->call_move_count >= count) {
+        CallMove *moves = engine->call_moves;
+        if (count == MAX_CALL_MOVES) return;
+        engine->call_moves = allocate(count ? 2 * count : 1024, sizeof *moves);
+        engine->call_move_capacity = count ? 2 * count : 1024;
         for (size_t i = 0; i < count; i++) {
-            if (moves[i].from) *find_text_move(engine->text_moves, engine->text_move_capacity, moves[i].from) = moves[i];
+            if (moves[i].from) *find_call_move(engine->call_moves, engine->call_move_capacity, moves[i].from, moves[i].stack) = moves[i];
         }
         free(moves);
     }
-    uint32_t from = (state & ~255u) + byte;
-    *find_text_move(engine->text_moves, engine->text_move_capacity, from) = (TextMove){from, to};
-    engine->text_move_count++;
-    engine->text_bytes += 2 * sizeof(TextMove);
+    uint64_t from = call_move_key(before, byte);
+    CallMove *move = find_call_move(engine->call_moves, engine->call_move_capacity, from, before->stack);
+    *move = (CallMove){from, before->stack, after->automaton, after->state, after->stack};
+    engine->call_move_count++;
+}
+
+/* As `move`, where no limit is near before and after. */
+static int move_far(Machine *m, Config *c, uint32_t byte) {
+    Engine *engine = m->engine;
+    Config before = *c;
+    CallMove *known = engine->call_move_capacity == 0 ? NULL
+        : find_call_move(engine->call_moves, engine->call_move_capacity, call_move_key(c, byte), c->stack);
+    if (known != NULL && known->from != 0) {
+        c->automaton = known->to_automaton;
+        c->state = known->to_state;
+        c->stack = known->to_stack;
+        c->units = c->stack ? c->units + units_of(byte) : 0;
+        if (is_far_from_limits(m, c)) return 1;
+        *c = before;
+        return move(m, c, byte);
+    }
+    if (!move(m, c, byte)) return 0;
+    if (is_far_from_limits(m, c)) add_call_move(engine, &before, byte, c);
+    return 1;
 }
 
 /* How many codes are those of ASCII without a dollar sign. */
@@ -1374,44 +1342,6 @@ static size_t plain_codes(const uint16_t *codes, size_t length) {
     }
     while (at < length && codes[at] < 128 && codes[at] != '$') at++;
     return at;
-}
-
-/* Reads bytes as far as the moves are known; returns how many. Where the limit comes near, the configurations go on. */
-static size_t follow_text_states(Machine *m, const uint16_t *codes, size_t length) {
-    const Engine *engine = m->engine;
-    TextMove *moves = engine->text_moves;
-    size_t capacity = engine->text_move_capacity, at = 0;
-    uint32_t state = m->text_state, units = m->units, near = 1; /* outside calls there are no units */
-    if (engine->max_call_units > engine->text_reach) near = engine->max_call_units - engine->text_reach;
-    while (at < length && units < near) {
-        const TextState *here = &engine->text_states.items[(state >> 8) - 1];
-        if (state & IS_PLAIN) {
-            at += plain_codes(codes + at, length - at);
-            if (at == length) break;
-        }
-        uint32_t next = state;
-        if (!bit_of(here->loops, codes[at])) {
-            next = here->byte == codes[at] ? here->next : capacity ? find_text_move(moves, capacity, (state & ~255u) + codes[at])->to : 0;
-            if (next == 0) break;
-        }
-        units = next & IS_CALLED ? units + units_of(codes[at]) : 0;
-        state = next;
-        at++;
-    }
-    if (state != m->text_state) m->mask_plus_1 = 0;
-    m->text_state = state;
-    m->units = units;
-    if (units >= near) leave_text_state(m);
-    return at;
-}
-
-static void forget_text_states(Engine *engine) {
-    for (size_t i = 0; i < engine->text_states.count; i++) free(engine->text_states.items[i].stack);
-    free(engine->text_moves);
-    free_map(&engine->text_numbers);
-    engine->text_moves = NULL;
-    engine->text_generation++;
-    engine->text_states.count = engine->text_bytes = engine->text_move_count = engine->text_move_capacity = engine->text_reach = 0;
 }
 
 static int is_known(const Engine *engine, const Node *node, const uint8_t *name, size_t length) {
@@ -1621,33 +1551,17 @@ static int open_array(Machine *m) {
     return 1;
 }
 
-/* Whether the texts (0) or keys (1) of a node are known to begin in some state; else they may be, once they have begun. */
-static int open_known(Machine *m, const Node *node, int is_key, const Mask *alive) {
-    const struct Opened *opened = node->opened[is_key];
-    if (opened->generation != m->engine->text_generation || memcmp(&opened->alive, alive, sizeof *alive) != 0) return 0;
-    m->text_state = opened->state;
-    m->units = 0;
-    return 1;
-}
-
-static void note_opened(Machine *m, const Node *node, int is_key, const Mask *alive) {
-    if (!enter_text_state(m)) return;
-    *node->opened[is_key] = (struct Opened){m->engine->text_generation, m->text_state, *alive};
-}
-
 static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_text) {
     Frame *f = top_of(m);
-    m->configs.count = m->stack.count = m->text_state = 0;
+    clear_configs(m);
     m->partial = (uint32_t)m->names.count;
-    int is_known = is_text && uses_states(m) && open_known(m, f->node, 0, &f->alive);
-    for (uint32_t i = 0; i < (is_known ? 0 : count); i++) {
+    for (uint32_t i = 0; i < count; i++) {
         uint32_t alternative = forms[i].alternative;
         if (!has(&f->alive, alternative) || m->engine->automata[forms[i].automaton].state_count == 0) continue;
         Config c = {.automaton = forms[i].automaton, .which = alternative};
         if (may_enter(m, &c, c.automaton, 0) && has_right_name(m, &c, 0, 0)) *push(&m->configs) = c;
     }
-    if (m->configs.count == 0 && !is_known) return 0;
-    if (is_text && !is_known) note_opened(m, f->node, 0, &f->alive);
+    if (m->configs.count == 0) return 0;
     f->kind = SCALAR;
     f->length = (uint64_t)is_text;
     if (is_text) put_json(m, '"');
@@ -1715,11 +1629,6 @@ static int finish(Machine *m, Mask accepted) { /* the value on top has ended */
 
 static Mask accepted_at_end(Machine *m) { /* of the text or number on top */
     Mask accepted = {0};
-    if (m->text_state) {
-        accepted = text_state_of(m)->accepted;
-        m->text_state = 0;
-        return accepted;
-    }
     m->at = (uint32_t)(m->names.count - m->partial);
     for (size_t i = 0; i < m->configs.count; i++) {
         if (accepts_end(m, &m->configs.items[i])) add(&accepted, m->configs.items[i].which);
@@ -1832,11 +1741,8 @@ static int take_known(Machine *m, uint32_t literal) {
 static int open_key(Machine *m) {
     const Frame *f = top_of(m);
     const Node *node = f->node;
-    m->configs.count = m->stack.count = m->text_state = 0;
-    int is_unbounded = 1, is_known = 0;
-    for (uint32_t i = 0; i < node->shape_count; i++) is_unbounded &= node->shapes[i].maximum == UNBOUNDED;
-    if (is_unbounded && uses_states(m)) is_known = open_known(m, node, 1, &f->alive);
-    for (uint32_t i = 0; i < (is_known ? 0 : node->additional_count); i++) {
+    clear_configs(m);
+    for (uint32_t i = 0; i < node->additional_count; i++) {
         const AdditionalKey *class = &node->additional[i];
         Config c = {.automaton = class->automaton, .which = i};
         if (m->engine->automata[class->automaton].state_count == 0 || !may_enter(m, &c, c.automaton, 0)) continue;
@@ -1848,8 +1754,7 @@ static int open_key(Machine *m) {
         }
         if (takes) *push(&m->configs) = c;
     }
-    if (m->configs.count == 0 && !is_known) return 0;
-    if (is_unbounded && !is_known) note_opened(m, node, 1, &f->alive);
+    if (m->configs.count == 0) return 0;
     if (f->length > 0) put_json(m, ',');
     put_json(m, '"');
     m->partial = (uint32_t)m->names.count;
@@ -1876,7 +1781,6 @@ static int finish_key(Machine *m, uint32_t class) { /* of the object's additiona
 }
 
 static int end_key(Machine *m) {
-    if (m->text_state) leave_text_state(m);
     m->at = (uint32_t)(m->names.count - m->partial);
     for (size_t i = 0; i < m->configs.count; i++) {
         if (accepts_end(m, &m->configs.items[i])) return finish_key(m, m->configs.items[i].which);
@@ -1884,37 +1788,58 @@ static int end_key(Machine *m) {
     return 0;
 }
 
-/* Reads bytes up to a place among those of a run with the configurations. */
-static int run_configs(Machine *m, const uint16_t *codes, size_t from, size_t to, size_t length) {
+/* Reads bytes from `at` on as far as an automaton neither calls nor returns. `plain`: that of its states, NULL inside a
+   call, where units are counted. Returns up to where it has read. */
+static inline size_t read_alone_up_to(const Automaton *a, int mode, const uint8_t *plain, uint32_t *state, const uint16_t *codes,
+                                      size_t at, size_t end) {
+    const uint16_t *following = a->following;
+    const uint32_t class_count = a->class_count, state_count = a->state_count;
+    const uint8_t *entry = a->is_total[mode] ? NULL : a->entry[mode];
+    uint32_t here = *state;
+    for (; at < end; at++) {
+        if (plain != NULL && plain[here] > BY_AUTOMATON) {
+            at += plain_codes(codes + at, end - at);
+            if (at == end) break;
+        }
+        uint32_t next = following[here * class_count + a->classes[codes[at]]] - 1u;
+        if (next >= state_count || (entry != NULL && entry[next] != ALWAYS)) break;
+        here = next;
+    }
+    *state = here;
+    return at;
+}
+
+/* Reads bytes with the configurations. */
+static int run_configs(Machine *m, const uint16_t *codes, size_t to) {
     size_t kept = 0, text_length = m->names.count - m->partial;
     uint32_t deepest = 0;
-    int has_changed = 0;
+    int has_changed = 0, mode = is_strict(m);
     for (size_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
-        size_t at = from;
+        size_t at = 0;
         while (at < to) {
             const Automaton *a = &m->engine->automata[c.automaton];
             size_t stop = c.stack && to - at > MAX_TOKEN ? at + MAX_TOKEN : to;
             int is_alone = !(m->mode != LENIENT && a->names) && is_far_from_limits(m, &c);
-            for (; at < stop && is_alone; at++) { /* what it reads by itself */
-                uint32_t next = a->following[c.state * a->class_count + a->classes[codes[at]]];
-                if (next == 0 || next > a->state_count || a->entry[is_strict(m)][next - 1] != ALWAYS) break;
-                c.state = next - 1;
-                if (c.stack) c.units += units_of(codes[at]);
-            }
+            size_t before = at;
+            const uint8_t *plain = m->shares_calls && c.stack == 0 ? a->plain : NULL;
+            if (is_alone) at = read_alone_up_to(a, mode, plain, &c.state, codes, at, stop);
+            for (; c.stack && before < at; before++) c.units += units_of(codes[before]);
             if (at == stop) continue;
-            m->at = (uint32_t)(text_length ? text_length - length + at : 0);
-            if (!move(m, &c, codes[at])) break;
+            m->at = (uint32_t)(text_length ? text_length - to + at : 0);
+            if (!(is_alone && m->shares_calls ? move_far : move)(m, &c, codes[at])) break;
             at++;
         }
         if (at < to) continue;
-        has_changed |= (is_strict(m) && m->engine->automata[c.automaton].names) || kept != i || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
+        if (m->mask_plus_1 != 0) {
+            has_changed |= (mode && m->engine->automata[c.automaton].names) || memcmp(&c, &m->configs.items[kept], sizeof c) != 0;
+        }
         m->configs.items[kept++] = c;
         if (c.stack > deepest) deepest = c.stack;
     }
     has_changed |= kept != m->configs.count;
     m->configs.count = kept;
-    if (deepest + 1 < m->stack.count) m->stack.count = deepest + 1; /* nobody refers to those above */
+    if (!m->shares_calls && deepest + 1 < m->stack.count) m->stack.count = deepest + 1; /* nobody refers to those above */
     if (has_changed) m->mask_plus_1 = 0;
     return kept > 0;
 }
@@ -1928,20 +1853,10 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
         for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
         if (is_key || f->node->defines_text.kind) m->mask_plus_1 = 0;
     }
-    for (size_t at = 0; at < length;) {
-        if (m->text_state != 0 || enter_text_state(m)) at += follow_text_states(m, codes + at, length - at);
-        if (at == length) break;
-        uint32_t from = m->text_state;
-        size_t count = from ? 1 : length - at;
-        if (from) leave_text_state(m);
-        if (!run_configs(m, codes, at, at + count, length)) return 0;
-        if (from && enter_text_state(m)) add_text_move(m->engine, from, codes[at], m->text_state);
-        at += count;
-    }
+    share_calls(m);
+    if (!run_configs(m, codes, length)) return 0;
     if (!is_key) return 1;
-    if (m->text_state != 0 && text_state_of(m)->leads_on) return 1;
     size_t kept = 0;
-    if (m->text_state != 0) leave_text_state(m);
     for (size_t i = 0; i < m->configs.count; i++) {
         if (spell(m, m->count - 2, &m->configs.items[i], NULL)) m->configs.items[kept++] = m->configs.items[i];
     }
@@ -2029,7 +1944,7 @@ static size_t walk(Machine *m, const uint16_t *codes, size_t count) {
 }
 
 static void clear_machine(Machine *m) {
-    m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = m->text_state = 0;
+    m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = m->shares_calls = 0;
     m->fields = m->missing_jobs = m->is_owner_needed = 0;
     m->json = NULL;
     if (m->entries.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items); /* else they are empty */
@@ -2044,7 +1959,6 @@ static void clear_machine(Machine *m) {
 /* Before a value of a node, by itself, which is written as JSON, if anywhere. 0: it has no finite value. */
 static int start(Machine *m, uint32_t node, int mode, Bytes *json) {
     m->mode = (uint32_t)mode;
-    if (m->engine->text_states.count == MAX_TEXT_STATES || m->engine->text_bytes > MAX_TEXT_BYTES) forget_text_states(m->engine);
     clear_machine(m);
     m->json = json;
     return begin(m, &m->engine->nodes[node], m->engine->nodes[node].live);
@@ -2323,9 +2237,8 @@ struct Trie {
     Codes text;                   /* the codes of all tokens, one after the other */
     uint32_t *starts;             /* where each token's begin; one more for the end */
     struct TokenJson {            /* the JSON of a token that is bytes alone */
-        uint32_t start, codes;    /* in `json` and in `text` */
-        uint16_t length, count;
-        uint32_t needs;           /* a text must be as plain as this to take it in without a look */
+        uint32_t start;           /* in `json` */
+        uint16_t length, needs;   /* needs: a text must be as plain as this to take it in without a look */
     } *token_json;
     Bytes json;
     VECTOR(Cell) cells;
@@ -2437,12 +2350,10 @@ static void load_json(Trie *trie) {
         const uint16_t *codes = trie->text.items + trie->starts[token];
         size_t length = trie->starts[token + 1] - trie->starts[token];
         here->start = (uint32_t)trie->json.count;
-        here->codes = trie->starts[token];
-        here->count = (uint16_t)(length > MAX_TOKEN ? 0 : length);
         here->needs = length > MAX_TOKEN ? STRUCTURE : ASCII_BUT_DOLLARS;
         for (size_t i = 0; i < length; i++) {
             uint32_t needs = codes[i] > 255 ? STRUCTURE : codes[i] > 127 ? BYTES : codes[i] == '$' ? ALL_ASCII : NOTHING;
-            if (needs > here->needs) here->needs = needs;
+            if (needs > here->needs) here->needs = (uint16_t)needs;
         }
         if (here->needs == STRUCTURE) continue;
         reserve(&trie->json, 6 * length);
@@ -2741,7 +2652,7 @@ static int put_rest(Machine *m, Codes *out) {
         for (size_t i = 0; i < m->configs.count; i++) {
             text.count = 0;
             shortest_new_text(m, m->configs.items[i], &f.node->defines_text, &text);
-            if (found && (text.count > least.count || (text.count == least.count && memcmp(text.items, least.items, text.count) >= 0))) {
+            if (found && (text.count > least.count || (text.count == least.count && (text.count == 0 || memcmp(text.items, least.items, text.count) >= 0)))) {
                 continue;
             }
             copy_vector(&least, &text);
@@ -2926,7 +2837,7 @@ static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKe
 /* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
 static void read_alone(Engine *engine, TextFacts *facts, const Automaton *a, TextKey key) {
     const Trie *trie = engine->trie;
-    const uint32_t *row = a->following + (size_t)key.state * a->class_count;
+    const uint16_t *row = a->following + (size_t)key.state * a->class_count;
     int may_end = a->accepting[key.is_strict][key.state], may_return = key.is_called && may_end;
     for (uint32_t child = first_child(trie, key.node), last = first_child(trie, key.node + 1); child < last; child++) {
         uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
@@ -3722,7 +3633,7 @@ static uint32_t mask_of(Machine *m) { /* its place among the masks that are reme
     m->engine->explored = NULL;
     if (m->is_closed) return mask_with_end(m->engine, 1);
     if (m->mask_plus_1 == 0 || m->mask_generation != m->engine->generation) {
-        if (m->text_state) leave_text_state(m);
+        own_calls(m);
         m->mask_plus_1 = mask_at(m, m->count - 1) + 1;
         m->mask_generation = m->engine->generation;
     }
@@ -3806,7 +3717,8 @@ static void load_automaton(Loader *loader, Automaton *a) {
     if (a->names && !calls) loader->engine->speller[a->names] = (uint32_t)(a - loader->engine->automata) + 1;
     uint8_t *accepting = keep(loader, states, 1), *strict = keep(loader, states, 1), *is_lenient = keep(loader, states, 1);
     uint64_t *requires = keep(loader, states, sizeof *requires);
-    uint32_t *following = keep(loader, (size_t)states * classes, sizeof *following);
+    if (states + calls > UINT16_MAX) longjmp(*way_out, 2);
+    uint16_t *following = keep(loader, (size_t)states * classes, sizeof *following);
     Call *all_calls = keep(loader, calls, sizeof *all_calls);
     int seen[256] = {0}, order_count = 0;
     for (int byte = 0; byte < 256 && states; byte++) a->classes[byte] = (uint8_t)take_index(loader, classes);
@@ -3816,12 +3728,12 @@ static void load_automaton(Loader *loader, Automaton *a) {
         seen[a->classes[byte]] = 1;
     }
     for (uint32_t state = 0; state < states; state++) {
-        uint32_t *row = following + (size_t)state * classes;
+        uint16_t *row = following + (size_t)state * classes;
         accepting[state] = (uint8_t)take_number(loader, 1);
         strict[state] = (uint8_t)take_number(loader, 1);
         is_lenient[state] = (uint8_t)take_number(loader, 1);
         requires[state] = take_number(loader, UINT64_MAX);
-        for (uint32_t i = 0; i < classes; i++) row[i] = (uint32_t)take_number(loader, (uint64_t)states + calls);
+        for (uint32_t i = 0; i < classes; i++) row[i] = (uint16_t)take_number(loader, (uint64_t)states + calls);
     }
     for (uint32_t i = 0; i < calls; i++) {
         all_calls[i].callee = take_index(loader, loader->engine->automaton_count);
@@ -4022,14 +3934,17 @@ static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
     for (int mode = 0; mode < 2; mode++) {
         const uint32_t *last = a->distance[mode] + (size_t)(a->row_count - 1) * states;
         a->entry[mode] = keep(loader, states, 1);
+        a->is_total[mode] = 1;
         for (uint32_t state = 0; state < states; state++) {
             int is_dead = last[state] >= FAR || (mode && a->is_lenient[state]);
             a->entry[mode][state] = is_dead ? NEVER : mode && a->requires[state] && !a->names ? ASK : ALWAYS;
+            a->is_total[mode] &= a->entry[mode][state] == ALWAYS;
             if (last[state] < FAR && last[state] > a->farthest[mode]) a->farthest[mode] = last[state];
         }
         uint32_t row = a->row_count - 1;
         while (row > 0 && !memcmp(a->distance[mode] + (size_t)(row - 1) * states, last, states * sizeof *last)) row--;
         a->steady[mode] = row;
+        a->is_shallow[mode] = a->depth + row <= loader->engine->max_call_depth;
         append(key, a->entry[mode], states);
         append(key, a->accepting[mode], states);
     }
@@ -4040,6 +3955,18 @@ static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
     number = map_value(shapes, key->items, key->count);
     if (*number == 0) *number = (uint32_t)shapes->count;
     a->shape = *number;
+}
+
+static void find_plain(Loader *loader, Automaton *a) {
+    uint8_t *plain = keep(loader, a->state_count, 1);
+    for (uint32_t state = 0; state < a->state_count; state++) {
+        plain[state] = ALL_ASCII;
+        for (uint32_t byte = 0; byte < 128; byte++) {
+            if (a->following[(size_t)state * a->class_count + a->classes[byte]] == state + 1) continue;
+            plain[state] = byte == '$' && plain[state] != BY_AUTOMATON ? ASCII_BUT_DOLLARS : BY_AUTOMATON;
+        }
+    }
+    a->plain = plain;
 }
 
 static void put_slot(NameSlot *slots, uint32_t slot_count, uint32_t literal, uint32_t index) {
@@ -4075,7 +4002,6 @@ static void load_key(Loader *loader, const Node *node, Key *key) {
 static void load_node(Loader *loader, Node *node) {
     Engine *engine = loader->engine;
     node->number = (uint32_t)(node - engine->nodes);
-    for (int i = 0; i < 2; i++) node->opened[i] = keep(loader, 1, sizeof **node->opened);
     node->opens = (int)take_number(loader, 1);
     node->alternative_count = (uint32_t)take_number(loader, MAX_ALTERNATIVES);
     Alternative *alternatives = keep(loader, node->alternative_count, sizeof *alternatives);
@@ -4349,7 +4275,10 @@ static void load_grammar(Loader *loader) {
     if (loader->left != 0) longjmp(*way_out, 2);
     study_automata(loader);
     Map shapes = {0};
-    for (uint32_t i = 0; i < engine->automaton_count; i++) find_entries(loader, &engine->automata[i], &shapes);
+    for (uint32_t i = 0; i < engine->automaton_count; i++) {
+        find_plain(loader, &engine->automata[i]);
+        find_entries(loader, &engine->automata[i], &shapes);
+    }
     free_map(&shapes);
     study_nodes(loader);
 }
@@ -4435,9 +4364,8 @@ EXPORT void engine_free(Engine *engine) {
     free_map(&engine->literal_numbers);
     free_map(&engine->implied_numbers);
     free(engine->spans.items);
-    forget_text_states(engine);
-    free(engine->text_states.items);
-    free(engine->text_moves);
+    forget_calls(engine);
+    free(engine->calls.items);
     for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
@@ -4472,14 +4400,13 @@ EXPORT Engine *engine_new(const uint64_t *numbers, size_t count, const Trie *tri
     if (reason == 0) {
         Loader loader = {.engine = engine, .at = numbers, .left = count};
         engine->trie = trie;
-        engine->text_generation = 1;
         for (int i = 0; i < 256 * 8; i++) engine->spread[i / 8][i % 8] = (uint8_t)(i / 8 >> i % 8 & 1);
         engine->machine = new_machine(engine);
         engine->machine2 = new_machine(engine);
         engine->machine3 = new_machine(engine);
         load_grammar(&loader);
         *problem = 3;
-        if (any(engine->nodes[0].live) && start(engine->machine, 0, LENIENT, NULL)) return engine;
+        if (start(engine->machine, 0, STRICT, NULL) && start(engine->machine, 0, LENIENT, NULL)) return engine;
     } else if (reason == 2) {
         *problem = 2;
     }
@@ -4544,8 +4471,14 @@ EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int 
 static uint32_t plainness_of(const Machine *m) {
     uint32_t kind = m->is_closed ? VALUE : m->frames[m->count - 1].kind;
     if (kind != SCALAR && kind != KEY_FRAME) return NOTHING;
-    if (kind == KEY_FRAME || !(m->text_state & IS_PLAIN) || m->frames[m->count - 1].node->defines_text.kind) return BY_AUTOMATON;
-    return text_state_of(m)->plain;
+    if (kind == KEY_FRAME || m->frames[m->count - 1].node->defines_text.kind) return BY_AUTOMATON;
+    uint32_t plain = ALL_ASCII;
+    for (size_t i = 0; i < m->configs.count; i++) {
+        const Config *c = &m->configs.items[i];
+        uint32_t here = c->stack ? BY_AUTOMATON : m->engine->automata[c->automaton].plain[c->state];
+        if (here < plain) plain = here;
+    }
+    return plain;
 }
 
 /* As engine_read, for ids; 3: the last id reaches beyond the end of the document. *consumed: ids. */
@@ -4563,23 +4496,21 @@ EXPORT int engine_decode(Engine *engine, const uint32_t *ids, size_t count, cons
     if (!start(m, 0, LENIENT, out)) return FAILED;
     for (; i < count && !m->is_closed; i++) {
         const struct TokenJson *token = &engine->trie->token_json[ids[i]];
-        const uint16_t *codes = engine->trie->text.items + token->codes;
-        if (token->needs <= plain || (token->needs != STRUCTURE && plain != NOTHING)) {
-            if (token->needs > plain) {
-                if (!run(m, codes, token->count)) return FAILED;
-                plain = plainness_of(m);
-            }
+        int is_text = token->needs != STRUCTURE && plain != NOTHING;
+        if (token->needs > plain) {
+            const uint16_t *codes = codes_of(engine->trie, ids[i], &token_length);
+            read = is_text ? token_length : walk(m, codes, token_length);
+            if (is_text && !run(m, codes, token_length)) return FAILED;
+            if (read != token_length && !m->is_closed) return FAILED;
+            plain = plainness_of(m);
+        }
+        if (is_text) {
             const uint8_t *from = engine->trie->json.items + token->start;
             reserve(out, 6 * MAX_TOKEN + SPARE_JSON);
             memcpy(out->items + out->count, from, SPARE_JSON);
             if (token->length > SPARE_JSON) memcpy(out->items + out->count, from, token->length);
             out->count += token->length;
-            continue;
         }
-        codes = codes_of(engine->trie, ids[i], &token_length);
-        read = walk(m, codes, token_length);
-        if (read != token_length && !m->is_closed) return FAILED;
-        plain = plainness_of(m);
     }
     *consumed = i;
     *json = out->items;

@@ -281,8 +281,9 @@ class _Search:
                 what = f"the key {name!r} stands here as {seen[folded]!r} already: GitHub ignores their case"
                 self._report((*path, name), what, of_key=True)
             elif node.key(name) is None and not (self.is_github and node.free):
-                self._mismatch(path, node.unknown_key(name))
-                right += [meant for meant in node.meant(name) if meant not in given]
+                meant = node.meant(name)
+                self._mismatch(path, node.unknown_key(name, meant))
+                right += [each for each in meant if each not in given]
             elif name not in node.known and (problems := self._key_problems(node, name, (*path, name))):
                 self.problems += problems
             else:

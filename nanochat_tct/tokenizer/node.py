@@ -8,7 +8,7 @@ from typing import Any
 from nanochat_tct.tokenizer.automaton import Automaton
 from nanochat_tct.tokenizer.engine import CONSTANTS, automaton_of
 from nanochat_tct.tokenizer.json_text import Mismatch, utf8
-from nanochat_tct.tokenizer.wording import MAX_LISTED, did_you_mean, listed, near
+from nanochat_tct.tokenizer.wording import MAX_LISTED, listed, near
 
 
 class Key:
@@ -98,7 +98,7 @@ class Node:
         for name in names:
             key = self.key(name)
             if key is None:
-                raise self.unknown_key(name)
+                raise self.unknown_key(name, self.meant(name))
             found.append(key)
         alive = 0
         for index, (bit, required, minimum, maximum) in zip(self.shapes, self.objects, strict=True):
@@ -109,18 +109,22 @@ class Node:
             raise self._why_not(names, found)
         return alive, found
 
+    @cached_property
+    def _allowed_keys(self) -> list[str]:
+        return [each for each in self.known if self.key(each)]
+
     def meant(self, name: str) -> list[str]:
         """The known key that is similar to an unknown one, in a list, or an empty list."""
-        return near([each for each in self.known if self.key(each)], name)
+        return near(self._allowed_keys, name)
 
-    def unknown_key(self, name: str) -> Mismatch:
-        """The error for a key that no alternative has."""
+    def unknown_key(self, name: str, meant: list[str]) -> Mismatch:
+        """The error for a key that no alternative has; `meant`: the known key that is similar to it, see above."""
         if self.free:
             return Mismatch(f"a key may not be {name!r}", about=name)
-        names = [each for each in self.known if self.key(each)]
-        hint = did_you_mean(name, names)
-        if not hint and len(names) <= MAX_LISTED:
-            hint = f"; there are: {listed(names)}" if names else "; there are none"
+        hint = "".join(f"; did you mean {each!r}?" for each in meant)
+        if not hint and len(self._allowed_keys) <= MAX_LISTED:
+            names = listed(self._allowed_keys)
+            hint = f"; there are: {names}" if names else "; there are none"
         return Mismatch(f"unknown key {name!r}{hint}", about=name)
 
     def _why_not(self, names: tuple[str, ...], found: list[Key]) -> Mismatch:

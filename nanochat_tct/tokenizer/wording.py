@@ -14,9 +14,10 @@ MAX_LISTED = 12  # names that a message lists
 def near(names: Iterable[str], name: str) -> list[str]:
     """The name most similar to `name`, in a list, or an empty list if none is similar."""
     by_folded = {each.lower(): each for each in itertools.islice(names, MAX_COMPARED)}
-    found = difflib.get_close_matches(name.lower().replace("_", "-"), by_folded, n=1, cutoff=0.7)
-    found = found or difflib.get_close_matches(name.lower(), by_folded, n=1, cutoff=0.7)
-    return [by_folded[each] for each in found]
+    for spelling in dict.fromkeys((name.lower().replace("_", "-"), name.lower())):
+        if found := difflib.get_close_matches(spelling, by_folded, n=1, cutoff=0.7):
+            return [by_folded[found[0]]]
+    return []
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -28,6 +28,7 @@ from nanochat_tct.tokenizer.engine import (
     grammar_numbers,
     library,
 )
+from nanochat_tct.tokenizer.errors import SchemaError
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from nanochat_tct.tokenizer.vocabulary import save_vocabulary
 from tests.support.grammars import ANY_TEXT, NAMED, NESTED
@@ -662,3 +663,12 @@ def test_deep_and_long_expressions_take_time_in_proportion() -> None:
     assert not engine.write(json.dumps("(" * 50 + "x" + ")" * 50).encode())[0]
     assert not engine.write(json.dumps("(" * 100_000).encode())[0]
     assert engine.write(json.dumps("+".join(["x"] * 200_000)).encode())[0]
+
+
+def test_a_grammar_without_a_strict_document_is_refused() -> None:
+    """A vocabulary file may say so; a strict matcher would have nothing to begin with."""
+    grammar, _ = compile_schema({"type": "string"})
+    (root,) = grammar["nodes"]
+    root["lenient"] = list(range(len(root["alternatives"])))
+    with pytest.raises(SchemaError, match="no finite value"):
+        Engine(grammar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from typing import Any
 
@@ -255,3 +256,18 @@ def test_time_is_linear(size: int, make: Any) -> None:
             tries.append(time.process_time() - begin)
         seconds.append(min(tries))
     assert seconds[1] < 10 * seconds[0] + 0.2
+
+
+def test_an_unknown_key_is_compared_with_others_once_in_each_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comparing names takes nearly all of the time; one search is for errors, one for warnings."""
+    compared: list[str] = []
+    compare = difflib.get_close_matches
+
+    def counted(word: str, *others: Any, **options: Any) -> list[str]:
+        compared.append(word)
+        return compare(word, *others, **options)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counted)
+    unknown = {f"key{i}": 1 for i in range(50)}
+    assert len(problems({**one_job(), **unknown})) == 50
+    assert len(compared) <= 2 * 50
