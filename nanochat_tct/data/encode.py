@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import socket
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,7 +54,7 @@ ENCODED_SCHEMA = pa.schema(
 def encode_parts(
     batch: pa.Table, tokenizer_name: str, fingerprint: str, limits: Limits, with_masks: bool
 ) -> pa.Table:
-    """The function that Ray Data maps over the parts: read, parse, check and encode their documents.
+    """Read, parse, check and encode the documents of parts.
 
     Args:
         batch: a column `part` of pickled Part.
@@ -78,7 +79,12 @@ def encode_parts(
             rows += (encode_raw(raw, tokenizer, limits, sender) for raw in read_part(part, limits))
     except UserError as error:
         rows = [EncodedDocument("", None, reason=ENDS_JOB, message=str(error))]
-    return pa.Table.from_pylist([row._asdict() for row in rows], ENCODED_SCHEMA)
+    return table_of(rows)
+
+
+def table_of(documents: Iterable[EncodedDocument]) -> pa.Table:
+    """A table of ENCODED_SCHEMA."""
+    return pa.Table.from_pylist([document._asdict() for document in documents], ENCODED_SCHEMA)
 
 
 def encode_raw(

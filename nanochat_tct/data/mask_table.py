@@ -45,30 +45,22 @@ class MaskTable:
         self.mask_bytes = -(-vocab_size // 8)
         self.anything = b"\xff" * self.mask_bytes
         self._ids: dict[bytes, int] = {}
-        self._part: list[bytes] = []  # the masks of the current part, by their numbers there
 
-    def start_part(self) -> None:
-        """Forget the masks of the part before: the next documents come from another MaskSender."""
-        self._part = []
+    def assign_ids(self, masks: bytes) -> tuple[np.ndarray, bytes]:
+        """Give ids to the masks of the next part.
 
-    def receive(self, new: bytes) -> None:
-        """Take the bits that came with a document. Later documents may need them even if the store skips this one."""
-        self._part += (new[start : start + self.mask_bytes] for start in range(0, len(new), self.mask_bytes))
+        A document that the store leaves out as a duplicate does not matter: its masks came with the earlier one.
 
-    def assign_ids(self, numbers: bytes) -> tuple[bytes, bytes]:
-        """Give ids to the masks of a document.
+        Args:
+            masks: the bits of the part's masks, in the order of their numbers there.
 
-        Returns: for each token the id of its mask, uint16 little-endian; and the bits of masks with a new id.
+        Returns: the id of each number, uint16 (masks of the part,); and the bits of masks with a new id.
         """
-        new = []
-        used, first, inverse = np.unique(
-            np.frombuffer(numbers, dtype="<u4"), return_index=True, return_inverse=True
-        )
-        ids = np.zeros(len(used), dtype="<u2")
-        for index in np.argsort(first):  # in the order of the document
-            mask = self._part[used[index]]
+        ids, new = [], []
+        for start in range(0, len(masks), self.mask_bytes):
+            mask = masks[start : start + self.mask_bytes]
             if mask not in self._ids and len(self._ids) < MAX_MASKS - 1:
                 self._ids[mask] = 1 + len(self._ids)
                 new.append(mask)
-            ids[index] = self._ids.get(mask, 0)
-        return ids[inverse].tobytes(), b"".join(new)
+            ids.append(self._ids.get(mask, 0))
+        return np.array(ids, dtype="<u2"), b"".join(new)

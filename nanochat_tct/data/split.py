@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from nanochat_tct.data.repository import owner_of
 
@@ -27,33 +29,37 @@ ESCAPES = (b"\\n", b"\\r", b"\\t")
 WORDS = bytes(code if chr(code).isalnum() or code > 127 else 32 for code in range(256))
 
 
-def split_documents(
-    repos: Sequence[str | None],
-    content_hashes: Sequence[bytes],
-    normal_hashes: Sequence[bytes],
-    train_split: float,
-    seed: int,
-) -> tuple[list[str], SplitBy]:
+def split_documents(documents: pa.Table, train_split: float, seed: int) -> tuple[np.ndarray, SplitBy]:
     """Choose the split of each document.
 
     Args:
-        normal_hashes: see `normal_hash`. An empty one is unknown, and equals no other.
+        documents: with the columns `repo`, `content_hash` and `normal_hash`, of which an empty one is unknown, and
+            equals no other.
         train_split: the fraction to train on.
 
     Returns: the splits, and what was kept together: "owner", or "document" if all documents have the same owner.
     """
     split_by: SplitBy = "owner"
-    digests = [group_digest(repo, content, seed) for repo, content in zip(repos, content_hashes, strict=True)]
-    if len(set(digests)) == 1 and len(digests) > 1:
+    digests = _group_digests(documents, seed)
+    if len(digests) > 1 and digests.min() == digests.max():
         split_by = "document"
-        digests = [group_digest(None, content, seed) for content in content_hashes]
+        digests = _group_digests(documents.drop_columns("repo"), seed)
     is_train = assign(digests, train_split)
-    trained = {normal for normal, train in zip(normal_hashes, is_train, strict=True) if train} - {b""}
-    splits = [
-        TRAIN if train else NEAR_DUPLICATE if normal in trained else VAL
-        for normal, train in zip(normal_hashes, is_train, strict=True)
-    ]
-    return splits, split_by
+    normal = documents.column("normal_hash")
+    trained = pyarrow.compute.is_in(normal, value_set=normal.filter(pa.array(is_train)))
+    is_near = trained.to_numpy() & (pyarrow.compute.binary_length(normal).to_numpy() > 0)
+    codes = np.where(is_train, 0, np.where(is_near, 1, 2))
+    return np.array([TRAIN, NEAR_DUPLICATE, VAL], dtype=object)[codes], split_by
+
+
+def _group_digests(documents: pa.Table, seed: int) -> np.ndarray:
+    """The `group_digest` of each document, uint64; without a column `repo` each is a group by itself."""
+    digests = (
+        group_digest(row.get("repo"), row["content_hash"], seed)
+        for batch in documents.drop_columns("normal_hash").to_batches()
+        for row in batch.to_pylist()
+    )
+    return np.fromiter(digests, np.uint64, len(documents))
 
 
 def normal_hash(compact_json: bytes) -> bytes:

@@ -275,7 +275,7 @@ def test_what_was_encoded_before_a_kill_is_not_encoded_again(
 def test_of_another_input_nothing_is_kept(ray_session: Any, tmp_path: Path) -> None:
     output = tmp_path / "out"
     first = encoded_parts.EncodedParts(output, "one input")
-    first.append(pa.table({"a": [1]}))
+    encoded_parts.write(first.path(0), encoded_parts.serialized(pa.table({"a": [1]})))
     again = encoded_parts.EncodedParts(output, "one input")
     assert again.count == 1 and again.read(0) == pa.table({"a": [1]})
     write_workflows(tmp_path / "in", 4)
