@@ -11,6 +11,7 @@ command, of a task and of Ray's own processes. Then a new process opens the stor
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,21 +36,22 @@ FLOOR_DOCUMENTS = 2_000
 DOCUMENTS_OF_A_REPOSITORY = 3
 REPOSITORIES_OF_AN_OWNER = 4
 OPEN = """
-import json, resource, sys, time
-import numpy as np
+import json, sys, time
+from pathlib import Path
 from nanochat_tct.data.sampler import WindowSampler
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+def memory(name):
+    return int(Path("/proc/self/status").read_text().split(name)[1].split()[1]) >> 10
 
-before, begin = peak(), time.perf_counter()
+before, begin = memory("VmRSS"), time.perf_counter()
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 store = TokenStore.open(sys.argv[1], verify=False)
 training, validation = (Windows(store, split, 512) for split in ("train", "val"))
 opened = time.perf_counter() - begin
 training.get_masked(WindowSampler(len(training), 0).indices(0, 64))
-print(json.dumps([opened, time.perf_counter() - begin - opened, peak() - before, len(training)]))
+print(json.dumps([opened, time.perf_counter() - begin - opened, memory("VmHWM") - before, len(training)]))
 """
 
 
@@ -108,6 +110,7 @@ def encoding_alone(values: list[dict[str, object]], with_masks: bool) -> float:
 
 def measure(given: Path, output: Path, count: int, floor: float, with_masks: bool) -> None:
     """Prepare one folder, open the store, and print what both took."""
+    shutil.rmtree(output, ignore_errors=True)
     masks = [] if with_masks else ["--no-masks"]
     command = [sys.executable, "-m", "nanochat_tct.cli", "prepare", "--input", given, "--output", output, *masks]
     begin = time.monotonic()

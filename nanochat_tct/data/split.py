@@ -4,6 +4,7 @@ Repositories of one owner share templates, so all documents of an owner go to on
 repository is unknown is a group by itself.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
@@ -40,10 +41,10 @@ def split_documents(documents: pa.Table, train_split: float, seed: int) -> tuple
     Returns: the splits, and what was kept together: "owner", or "document" if all documents have the same owner.
     """
     split_by: SplitBy = "owner"
-    digests = _group_digests(documents, seed)
+    digests = _group_digests(documents, seed, by_owner=True)
     if len(digests) > 1 and digests.min() == digests.max():
         split_by = "document"
-        digests = _group_digests(documents.drop_columns("repo"), seed)
+        digests = _group_digests(documents, seed, by_owner=False)
     is_train = assign(digests, train_split)
     normal = documents.column("normal_hash")
     trained = pyarrow.compute.is_in(normal, value_set=normal.filter(pa.array(is_train)))
@@ -52,12 +53,12 @@ def split_documents(documents: pa.Table, train_split: float, seed: int) -> tuple
     return np.array([TRAIN, NEAR_DUPLICATE, VAL], dtype=object)[codes], split_by
 
 
-def _group_digests(documents: pa.Table, seed: int) -> np.ndarray:
-    """The `group_digest` of each document, uint64; without a column `repo` each is a group by itself."""
+def _group_digests(documents: pa.Table, seed: int, by_owner: bool) -> np.ndarray:
+    """The `group_digest` of each document, uint64, as if it had no repository unless `by_owner`."""
     digests = (
-        group_digest(row.get("repo"), row["content_hash"], seed)
-        for batch in documents.drop_columns("normal_hash").to_batches()
-        for row in batch.to_pylist()
+        group_digest(repo if by_owner else None, content, seed)
+        for batch in documents.select(["repo", "content_hash"]).to_batches()
+        for repo, content in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     )
     return np.fromiter(digests, np.uint64, len(documents))
 
@@ -74,8 +75,13 @@ def normal_hash(compact_json: bytes) -> bytes:
 
 def group_digest(repo: str | None, content_hash: bytes, seed: int) -> int:
     """A hash below 2^64, equal for documents that stay together; `assign` compares it with the split."""
-    group = f"owner {owner_of(repo)}".encode("utf-8", "surrogatepass") if repo else b"content " + content_hash
+    group = _owner_group(repo) if repo else b"content " + content_hash
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + group).digest()[:8], "big")
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _owner_group(repo: str) -> bytes:
+    return f"owner {owner_of(repo)}".encode("utf-8", "surrogatepass")
 
 
 def assign(digests: Sequence[int], train_split: float) -> np.ndarray:
