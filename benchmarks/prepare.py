@@ -84,7 +84,9 @@ def write_input(folder: Path, values: list[dict[str, object]], count: int) -> No
         end_of_file = min(count, first_of_file + ROWS_OF_A_FILE)
         with pa.parquet.ParquetWriter(folder / f"{first_of_file:09}.parquet", schema) as writer:
             for first in range(first_of_file, end_of_file, ROWS_OF_A_GROUP):
-                writer.write_table(pa.table(rows(values, first, min(end_of_file, first + ROWS_OF_A_GROUP)), schema))
+                writer.write_table(
+                    pa.table(rows(values, first, min(end_of_file, first + ROWS_OF_A_GROUP)), schema)
+                )
 
 
 def rows(values: list[dict[str, object]], first: int, stop: int) -> dict[str, list[str]]:
@@ -102,7 +104,10 @@ def encoding_alone(values: list[dict[str, object]], with_masks: bool) -> float:
     """Documents per CPU second of what a task does with a document."""
     tokenizer, sender = load_tokenizer(), MaskSender() if with_masks else None
     columns = rows(values, 0, FLOOR_DOCUMENTS)
-    raws = [RawDocument("x", repo, text, "auto") for text, repo in zip(columns["text"], columns["repo"], strict=True)]
+    raws = [
+        RawDocument("x", repo, text, "auto")
+        for text, repo in zip(columns["text"], columns["repo"], strict=True)
+    ]
     begin = time.process_time()
     assert not [raw for raw in raws if encode_raw(raw, tokenizer, DEFAULT_LIMITS, sender).reason]
     return len(raws) / (time.process_time() - begin)
@@ -112,7 +117,17 @@ def measure(given: Path, output: Path, count: int, floor: float, with_masks: boo
     """Prepare one folder, open the store, and print what both took."""
     shutil.rmtree(output, ignore_errors=True)
     masks = [] if with_masks else ["--no-masks"]
-    command = [sys.executable, "-m", "nanochat_tct.cli", "prepare", "--input", given, "--output", output, *masks]
+    command = [
+        sys.executable,
+        "-m",
+        "nanochat_tct.cli",
+        "prepare",
+        "--input",
+        given,
+        "--output",
+        output,
+        *masks,
+    ]
     begin = time.monotonic()
     process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     usage = watch(process)

@@ -78,7 +78,9 @@ def encode_task(batch: pa.Table, run: str, **settings: Any) -> pa.Table:
         with suppress(OSError):  # the driver tries too, and prints the reason
             write(path, content)
             content = None
-    return pa.table({"error": pa.array([error], pa.string()), "content": pa.array([content], pa.large_binary())})
+    return pa.table(
+        {"error": pa.array([error], pa.string()), "content": pa.array([content], pa.large_binary())}
+    )
 
 
 def serialized(table: pa.Table) -> bytes:

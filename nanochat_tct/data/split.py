@@ -79,7 +79,7 @@ def group_digest(repo: str | None, content_hash: bytes, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + group).digest()[:8], "big")
 
 
-@functools.lru_cache(maxsize=1 << 16)
+@functools.lru_cache(maxsize=1 << 12)
 def _owner_group(repo: str) -> bytes:
     return f"owner {owner_of(repo)}".encode("utf-8", "surrogatepass")
 

@@ -39,6 +39,7 @@ METADATA = "metadata.json"
 MASK_IDS = "mask_ids.bin"
 MASKS = "masks.bin"
 REQUIRED_FILES = (TOKENS, DOCUMENTS, REJECTED, METADATA)
+ROW_GROUP = 65_536  # documents of DOCUMENTS that are written, and read, at a time
 FORMAT = "nanochat-tct token store"
 FORMAT_VERSION = 1
 
@@ -139,7 +140,7 @@ class TokenStore:
 
     def read_documents(self, columns: list[str]) -> pa.Table:
         """Some columns of the table of documents."""
-        return pyarrow.parquet.read_table(self.folder / DOCUMENTS, columns=columns)
+        return pyarrow.parquet.ParquetFile(self.folder / DOCUMENTS).read(columns)
 
     @property
     def fingerprint(self) -> str:
@@ -152,11 +153,19 @@ class TokenStore:
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
-    def split(self, name: Literal["train", "val"], columns: Sequence[str] = DOCUMENT_SCHEMA.names) -> pa.Table:
+    def split(
+        self, name: Literal["train", "val"], columns: Sequence[str] = DOCUMENT_SCHEMA.names
+    ) -> pa.Table:
         """Some columns of the documents in a split, in the store's order."""
         assert name in ("train", "val"), name
-        table = self.read_documents([*columns, *({"split"} - set(columns))])
-        return table.filter(pyarrow.compute.equal(table.column("split"), name)).select(columns)
+        file = pyarrow.parquet.ParquetFile(self.folder / DOCUMENTS)
+        batches = [
+            batch.filter(pyarrow.compute.equal(batch.column("split"), name)).select(columns)
+            for batch in file.iter_batches(ROW_GROUP, columns=[*columns, *({"split"} - set(columns))])
+        ]
+        return pa.Table.from_batches(
+            batches, pa.schema([DOCUMENT_SCHEMA.field(column) for column in columns])
+        )
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raises: UserError if another tokenizer wrote the tokens."""

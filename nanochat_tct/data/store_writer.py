@@ -33,14 +33,16 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.storage.files import fsync, locked, record_of
 
 PARTIAL = ".partial"
-ROW_GROUP = 65_536  # documents
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPORT_ROWS = 4096  # windows built at a time
 MASK_FILES = (layout.MASK_IDS, layout.MASKS)
 SPOOLED = ".arrow"  # of a table on disk that grows while parts arrive
 # Of a document, before the whole store decides its split
 SPOOLED_SCHEMA = pa.schema(
-    [layout.DOCUMENT_SCHEMA.field(name) for name in ("length", "json_bytes", "content_hash", "source", "repo")]
+    [
+        layout.DOCUMENT_SCHEMA.field(name)
+        for name in ("length", "json_bytes", "content_hash", "source", "repo")
+    ]
     + [pa.field("normal_hash", pa.binary())]
 )
 
@@ -112,7 +114,10 @@ class StoreWriter:
                 self._files[name] = open(self.partial / name, "wb")
             if self.with_masks:
                 self._files[layout.MASKS].write(self._mask_table.anything)
-            for name, schema in ((layout.DOCUMENTS, SPOOLED_SCHEMA), (layout.REJECTED, layout.REJECTED_SCHEMA)):
+            for name, schema in (
+                (layout.DOCUMENTS, SPOOLED_SCHEMA),
+                (layout.REJECTED, layout.REJECTED_SCHEMA),
+            ):
                 self._files[name] = pa.ipc.new_file(self.partial / f"{name}{SPOOLED}", schema)
             self._stack = stack.pop_all()
         return self
@@ -222,9 +227,11 @@ class StoreWriter:
         starts = np.cumsum(lengths) - lengths
         schema = layout.DOCUMENT_SCHEMA
         with pa.parquet.ParquetWriter(self.partial / layout.DOCUMENTS, schema, compression="zstd") as file:
-            for first in range(0, max(1, len(documents)), ROW_GROUP):
-                rows = slice(first, first + ROW_GROUP)
-                group = documents.slice(first, ROW_GROUP).append_column("start", pa.array(starts[rows]))
+            for first in range(0, max(1, len(documents)), layout.ROW_GROUP):
+                rows = slice(first, first + layout.ROW_GROUP)
+                group = documents.slice(first, layout.ROW_GROUP).append_column(
+                    "start", pa.array(starts[rows])
+                )
                 group = group.append_column("split", pa.array(splits[rows], pa.string()))
                 file.write_table(group.select(schema.names).combine_chunks())
         rejected = _spooled(self.partial, layout.REJECTED).combine_chunks()
@@ -291,7 +298,10 @@ def write_store(
     sender = MaskSender() if with_masks else None
     with StoreWriter(output, tokenizer, settings or StoreSettings(), with_masks) as writer:
         writer.add(
-            *(encode_document(f"#{index}", None, value, tokenizer, sender) for index, value in enumerate(values))
+            *(
+                encode_document(f"#{index}", None, value, tokenizer, sender)
+                for index, value in enumerate(values)
+            )
         )
         return writer.commit({})
 

@@ -197,7 +197,9 @@ def _shifts(bounds: np.ndarray, context_size: int) -> np.ndarray:
     while first < len(bounds) - 1:
         # With b shifts so far, rows start at 1 + b + k * context_size: the next shift is at the first document further
         # on that starts at such an index.
-        rows, rest = np.divmod(bounds[first : min(first + step, len(bounds) - 1)] - 1 - len(found), context_size)
+        rows, rest = np.divmod(
+            bounds[first : min(first + step, len(bounds) - 1)] - 1 - len(found), context_size
+        )
         fitting = np.flatnonzero(rest == 0)
         if len(fitting):
             found.append(int(rows[fitting[0]]))
