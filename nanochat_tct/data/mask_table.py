@@ -46,7 +46,7 @@ class MaskTable:
         self.anything = b"\xff" * self.mask_bytes
         self._ids: dict[bytes, int] = {}
 
-    def assign_ids(self, masks: bytes) -> tuple[np.ndarray, bytes]:
+    def assign_ids(self, masks: bytes | memoryview) -> tuple[np.ndarray, bytes]:
         """Give ids to the masks of the next part.
 
         A document that the store leaves out as a duplicate does not matter: its masks came with the earlier one.
@@ -58,7 +58,7 @@ class MaskTable:
         """
         ids, new = [], []
         for start in range(0, len(masks), self.mask_bytes):
-            mask = masks[start : start + self.mask_bytes]
+            mask = bytes(masks[start : start + self.mask_bytes])
             if mask not in self._ids and len(self._ids) < MAX_MASKS - 1:
                 self._ids[mask] = 1 + len(self._ids)
                 new.append(mask)

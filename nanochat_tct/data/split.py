@@ -55,8 +55,9 @@ def split_documents(documents: pa.Table, train_split: float, seed: int) -> tuple
 
 def _group_digests(documents: pa.Table, seed: int, by_owner: bool) -> np.ndarray:
     """The `group_digest` of each document, uint64, as if it had no repository unless `by_owner`."""
+    digest = functools.lru_cache(1 << 12)(group_digest)  # neighbours are often of one repository
     digests = (
-        group_digest(repo if by_owner else None, content, seed)
+        digest(repo, b"", seed) if repo and by_owner else group_digest(None, content, seed)
         for batch in documents.select(["repo", "content_hash"]).to_batches()
         for repo, content in zip(*(column.to_pylist() for column in batch.columns), strict=True)
     )
@@ -75,16 +76,11 @@ def normal_hash(compact_json: bytes) -> bytes:
 
 def group_digest(repo: str | None, content_hash: bytes, seed: int) -> int:
     """A hash below 2^64, equal for documents that stay together; `assign` compares it with the split."""
-    group = _owner_group(repo) if repo else b"content " + content_hash
+    group = f"owner {owner_of(repo)}".encode("utf-8", "surrogatepass") if repo else b"content " + content_hash
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + group).digest()[:8], "big")
 
 
-@functools.lru_cache(maxsize=1 << 12)
-def _owner_group(repo: str) -> bytes:
-    return f"owner {owner_of(repo)}".encode("utf-8", "surrogatepass")
-
-
-def assign(digests: Sequence[int], train_split: float) -> np.ndarray:
+def assign(digests: Sequence[int] | np.ndarray, train_split: float) -> np.ndarray:
     """Which documents are for training: bool (documents,).
 
     A digest below train_split x 2^64 means training, so adding documents moves no other. If one side would be empty

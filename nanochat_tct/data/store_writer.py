@@ -154,8 +154,8 @@ class StoreWriter:
         self.rejected.update(rejected.column("reason").to_pylist())
         if self.first_rejected is None and len(rejected):
             self.first_rejected = rejected.slice(0, 1).to_pylist()[0]
-        hashes = table.column("content_hash").to_pylist()
-        kept = table.filter(pa.array([self._is_new(each) for each in hashes], pa.bool_()))
+        is_new = [self._is_new(each) for each in table.column("content_hash").to_pylist()]
+        kept = table if all(is_new) else table.filter(pa.array(is_new))
         self.num_documents += len(kept)
         self.duplicates += len(table) - len(rejected) - len(kept)
         lengths = pyarrow.compute.divide(pyarrow.compute.binary_length(kept.column("tokens")), 2)
@@ -329,9 +329,12 @@ def export(staged: TokenStore, split: Literal["train", "val"], settings: StoreSe
     return name
 
 
-def _joined(column: pa.ChunkedArray) -> bytes:
-    """The values of a binary column, one after the other."""
-    return b"".join(value for value in column.to_pylist() if value is not None)
+def _joined(column: pa.ChunkedArray) -> memoryview:
+    """The values of a column of large_binary, one after the other."""
+    array = column.combine_chunks()
+    _, offsets, values = array.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[array.offset :]
+    return memoryview(values or b"")[bounds[0] : bounds[len(array)]]
 
 
 def _spooled(partial: Path, name: str) -> pa.Table:
