@@ -121,7 +121,7 @@ def test_a_large_file_comes_in_several_ranges_at_once(
                 two.wait()
             in_pairs.append(not two.broken)
 
-    storage.refuse = answer_two  # type: ignore[assignment]
+    storage.refuse = answer_two
     store = TokenStore.open(STORE)
     assert in_pairs == [True] * 4
     assert (store.folder / TOKENS).read_bytes() == (made / TOKENS).read_bytes()
