@@ -4,6 +4,7 @@ Tasks write them, wherever their machine sees the store's folder. Elsewhere they
 """
 
 import hashlib
+import pickle
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.ipc
 
-from nanochat_tct.data.encode import ENDS_JOB, encode_parts
+from nanochat_tct.data.encode import encode_part
+from nanochat_tct.errors import UserError
 from nanochat_tct.storage.files import clear_partial, remove_folder, replacing
 
 FOLDER = ".encoded"  # in the store's folder, until the store is written
@@ -60,20 +62,20 @@ def encode_task(batch: pa.Table, run: str, **settings: Any) -> pa.Table:
     Args:
         batch: one row: a pickled `part`, and the `path` for its table.
         run: of the EncodedParts.
-        settings: see `encode_parts`.
+        settings: see `encode_part`.
 
     Returns: one row: the `error` that ends the job, or the `content` of the file if it could not be written here.
     """
-    path, error, content = Path(batch.column("path")[0].as_py()), None, None
-    is_seen = False
+    error, content, is_seen = None, None, False
+    path = Path(batch.column("path")[0].as_py())
     with suppress(OSError):
         is_seen = (path.parent / RUN).read_text() == run
     if not (is_seen and is_whole(path)):  # else written before the driver, or another machine, was killed
-        table = encode_parts(batch, **settings)
-        if len(table) == 1 and table.column("reason")[0].as_py() == ENDS_JOB:
-            error = table.column("message")[0].as_py()
-        else:
-            content = serialized(table)
+        try:
+            part = pickle.loads(batch.column("part")[0].as_py())  # noqa: S301  (`prepare` itself pickled it)
+            content = serialized(encode_part(part, **settings))
+        except UserError as problem:  # Ray would return it without its type
+            error = str(problem)
     if is_seen and content is not None:
         with suppress(OSError):  # the driver tries too, and prints the reason
             write(path, content)
