@@ -15,7 +15,7 @@ from nanochat_tct.documents import DocumentError, Limits, json_bytes
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
-ENCODED_VERSION = 2  # of the tables; tables of another version are thrown away
+ENCODED_VERSION = 3  # of the tables; tables of another version are thrown away
 
 
 class EncodedDocument(NamedTuple):

@@ -5,12 +5,14 @@ numbers the masks of that part, and sends the bits of each mask with the first d
 them again in the order of its documents, so that the ids do not depend on the parts.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable
 
 import numpy as np
 
 MAX_MASKS = 2**16  # ids are stored in 16 bits
+HASH_BYTES = 16
 
 
 class MaskSender:
@@ -25,13 +27,17 @@ class MaskSender:
         Args:
             masks: packed bits, one mask for each token.
 
-        Returns: for each token the number of its mask, uint32 little-endian; and the bits of the masks that are new in
-            this part, one after the other.
+        Returns: for each token the number of its mask, uint32 little-endian; and of the masks that are new in this
+            part, one after the other, a hash and the bits.
         """
         sent = len(self._numbers)
         numbers = [self._numbers.setdefault(mask, len(self._numbers)) for mask in masks]
-        new = itertools.islice(self._numbers, sent, None)
+        new = (_hash(mask) + mask for mask in itertools.islice(self._numbers, sent, None))
         return np.array(numbers, dtype="<u4").tobytes(), b"".join(new)
+
+
+def _hash(mask: bytes) -> bytes:
+    return hashlib.blake2b(mask, digest_size=HASH_BYTES).digest()
 
 
 class MaskTable:
@@ -44,7 +50,7 @@ class MaskTable:
     def __init__(self, vocab_size: int) -> None:
         self.mask_bytes = -(-vocab_size // 8)
         self.anything = b"\xff" * self.mask_bytes
-        self._ids: dict[bytes, int] = {}
+        self._ids: dict[bytes, int] = {}  # by the hash of a mask
 
     def assign_ids(self, masks: bytes | memoryview) -> tuple[np.ndarray, bytes]:
         """Give ids to the masks of the next part.
@@ -52,15 +58,16 @@ class MaskTable:
         A document that the store leaves out as a duplicate does not matter: its masks came with the earlier one.
 
         Args:
-            masks: the bits of the part's masks, in the order of their numbers there.
+            masks: hash and bits of the part's masks, in the order of their numbers there.
 
         Returns: the id of each number, uint16 (masks of the part,); and the bits of masks with a new id.
         """
         ids, new = [], []
-        for start in range(0, len(masks), self.mask_bytes):
-            mask = bytes(masks[start : start + self.mask_bytes])
-            if mask not in self._ids and len(self._ids) < MAX_MASKS - 1:
-                self._ids[mask] = 1 + len(self._ids)
-                new.append(mask)
-            ids.append(self._ids.get(mask, 0))
+        size = HASH_BYTES + self.mask_bytes
+        for start in range(0, len(masks), size):
+            key = bytes(masks[start : start + HASH_BYTES])
+            if key not in self._ids and len(self._ids) < MAX_MASKS - 1:
+                self._ids[key] = 1 + len(self._ids)
+                new.append(masks[start + HASH_BYTES : start + size])
+            ids.append(self._ids.get(key, 0))
         return np.array(ids, dtype="<u2"), b"".join(new)
