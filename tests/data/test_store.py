@@ -1,14 +1,16 @@
 """The store: opening, and noticing whatever is wrong with it. Writing: all or nothing."""
 
+import hashlib
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
-from nanochat_tct.data.encode import EncodedDocument, encode_document
+from nanochat_tct.data.encode import EncodedDocument, encode_document, table_of
 from nanochat_tct.data.mask_table import MaskSender
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, write_store
@@ -140,6 +142,24 @@ def test_the_parts_do_not_show(made: Path, tmp_path: Path, part_size: int) -> No
         writer.commit({})
     for name in ("tokens.bin", "documents.parquet", "mask_ids.bin", "masks.bin"):
         assert (tmp_path / "store" / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_a_document_costs_the_writer_little_memory(tmp_path: Path) -> None:
+    def part(index: int) -> pyarrow.Table:
+        hashes = [hashlib.sha256(f"{index} {n}".encode()).digest() for n in range(5000)]
+        return table_of(
+            EncodedDocument("a.yml", "o/r", each, 900, bytes(600), normal_hash=each) for each in hashes
+        )
+
+    with StoreWriter(tmp_path / "store", load_tokenizer(), StoreSettings()) as writer:
+        writer.add_table(part(0))
+        tracemalloc.start()
+        for index in range(1, 5):
+            writer.add_table(part(index))
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert grown < 200 * 20_000, "bytes a document"
+        assert len(writer.commit({}).documents) == 25_000
 
 
 class Interrupted(Exception):
