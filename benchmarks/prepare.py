@@ -45,13 +45,13 @@ from nanochat_tct.data.windows import Windows
 def memory(name):
     return int(Path("/proc/self/status").read_text().split(name)[1].split()[1]) >> 10
 
-before, begin = memory("VmRSS"), time.perf_counter()
+before, begin, cpu = memory("VmRSS"), time.perf_counter(), time.process_time()
 Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
 store = TokenStore.open(sys.argv[1], verify=False)
 training, validation = (Windows(store, split, 512) for split in ("train", "val"))
-opened = time.perf_counter() - begin
+opened, cpu = time.perf_counter() - begin, time.process_time() - cpu
 training.get_masked(WindowSampler(len(training), 0).indices(0, 64))
-print(json.dumps([opened, time.perf_counter() - begin - opened, memory("VmHWM") - before, len(training)]))
+print(json.dumps([opened, cpu, time.perf_counter() - begin - opened, memory("VmHWM") - before, len(training)]))
 """
 
 
@@ -146,10 +146,10 @@ def measure(given: Path, output: Path, count: int, floor: float, with_masks: boo
         flush=True,
     )
     result = subprocess.run([sys.executable, "-c", OPEN, output], stdout=subprocess.PIPE, check=True)
-    opened, first, grown, windows = json.loads(result.stdout)
+    opened, cpu_seconds, first, grown, windows = json.loads(result.stdout)
     print(
-        f"  opened in {opened:.2f} s, first batch after {first:.2f} s more, {grown:,} MiB of memory; "
-        f"{windows:,} windows for training",
+        f"  opened in {opened:.2f} s ({cpu_seconds:.2f} CPU s), first batch after {first:.2f} s more, "
+        f"{grown:,} MiB of memory; {windows:,} windows for training",
         flush=True,
     )
 
