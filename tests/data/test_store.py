@@ -126,7 +126,7 @@ def test_duplicates_and_rejections(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part_size", [1, 7])
 def test_the_parts_do_not_show(made: Path, tmp_path: Path, part_size: int) -> None:
-    """Masks are numbered anew in each part, and duplicates of other parts come with theirs."""
+    """Each part numbers its masks for itself, and duplicates of other parts come with theirs."""
     tokenizer, values = load_tokenizer(), [workflow(index) for index in range(50)]
     values = [value for index, value in enumerate(values) for value in values[max(0, index - 3) : index + 1]]
     names = [f"#{next(n for n in range(50) if workflow(n) == value)}" for value in values]
