@@ -120,8 +120,11 @@ def store_of(corpus: str | None, cache: Path, num_validation: int, with_masks: b
     tokenizer, sender = load_tokenizer(), MaskSender() if with_masks else None
     training, measured = split_documents(corpus, tokenizer)
     with StoreWriter(store, tokenizer, SETTINGS, with_masks=with_masks) as writer:
-        for document in training + measured[:num_validation]:
-            value = json.loads(document.compact)
-            writer.add(encode_document(document.path, document.repo, value, tokenizer, sender))
+        writer.add(
+            *(
+                encode_document(document.path, document.repo, json.loads(document.compact), tokenizer, sender)
+                for document in training + measured[:num_validation]
+            )
+        )
         writer.commit({})
     return str(store)

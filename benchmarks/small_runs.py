@@ -5,6 +5,7 @@ import json
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,8 @@ class Documents:
         self.vocab_size, self.pad_token = vocab_size, pad_token
         self.mask_ids, self.masks = mask_ids, masks
 
-    def split(self, name: str) -> pa.Table:
-        return self.splits[name]
+    def split(self, name: str, columns: Sequence[str]) -> pa.Table:
+        return self.splits[name].select(columns)
 
 
 def add_arguments(parser: argparse.ArgumentParser, cache: str) -> None:

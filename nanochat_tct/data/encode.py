@@ -1,22 +1,21 @@
 """The work of one task of `prepare`: from a part of the input to a table of encoded documents."""
 
 import hashlib
-import pickle
 import socket
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from nanochat_tct.data.mask_table import MaskSender
-from nanochat_tct.data.parts import RawDocument, parse_raw, read_part
+from nanochat_tct.data.parts import Part, RawDocument, parse_raw, read_part
 from nanochat_tct.data.split import normal_hash
 from nanochat_tct.documents import DocumentError, Limits, json_bytes
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
-ENCODED_VERSION = 2  # of the tables; tables of another version are thrown away
-ENDS_JOB = "ends the job"  # the reason of a row that holds the message of a UserError instead of a document
+ENCODED_VERSION = 3  # of the tables; tables of another version are thrown away
 
 
 class EncodedDocument(NamedTuple):
@@ -50,35 +49,34 @@ ENCODED_SCHEMA = pa.schema(
 )
 
 
-def encode_parts(
-    batch: pa.Table, tokenizer_name: str, fingerprint: str, limits: Limits, with_masks: bool
+def encode_part(
+    part: Part, tokenizer_name: str, fingerprint: str, limits: Limits, with_masks: bool
 ) -> pa.Table:
-    """The function that Ray Data maps over the parts: read, parse, check and encode their documents.
+    """Read, parse, check and encode the documents of a part.
 
     Args:
-        batch: a column `part` of pickled Part.
         fingerprint: of the driver's tokenizer, which this machine's must equal.
         with_masks: also find which tokens are legal at each position.
 
     Returns:
-        A table of ENCODED_SCHEMA, in the order of the input. After a UserError it is a single row with the reason
-        ENDS_JOB and the message, because Ray returns exceptions without their cause.
+        A table of ENCODED_SCHEMA, in the order of the input.
+
+    Raises:
+        UserError: a reason to end the job.
     """
-    try:
-        tokenizer = load_tokenizer(tokenizer_name)
-        if tokenizer.fingerprint != fingerprint:
-            raise UserError(
-                f"machine {socket.gethostname()} has another tokenizer {tokenizer_name}: install the same package "
-                "everywhere (pip install -c constraints.txt), and submit with --working-dir"
-            )
-        rows: list[EncodedDocument] = []
-        for pickled in batch.column("part").to_pylist():
-            sender = MaskSender() if with_masks else None
-            part = pickle.loads(pickled)  # noqa: S301  (`prepare` itself pickled it)
-            rows += (encode_raw(raw, tokenizer, limits, sender) for raw in read_part(part, limits))
-    except UserError as error:
-        rows = [EncodedDocument("", None, reason=ENDS_JOB, message=str(error))]
-    return pa.Table.from_pylist([row._asdict() for row in rows], ENCODED_SCHEMA)
+    tokenizer = load_tokenizer(tokenizer_name)
+    if tokenizer.fingerprint != fingerprint:
+        raise UserError(
+            f"machine {socket.gethostname()} has another tokenizer {tokenizer_name}: install the same package "
+            "everywhere (pip install -c constraints.txt), and submit with --working-dir"
+        )
+    sender = MaskSender() if with_masks else None
+    return table_of(encode_raw(raw, tokenizer, limits, sender) for raw in read_part(part, limits))
+
+
+def table_of(documents: Iterable[EncodedDocument]) -> pa.Table:
+    """A table of ENCODED_SCHEMA."""
+    return pa.Table.from_pylist([document._asdict() for document in documents], ENCODED_SCHEMA)
 
 
 def encode_raw(

@@ -5,12 +5,14 @@ numbers the masks of that part, and sends the bits of each mask with the first d
 them again in the order of its documents, so that the ids do not depend on the parts.
 """
 
+import hashlib
 import itertools
 from collections.abc import Iterable
 
 import numpy as np
 
 MAX_MASKS = 2**16  # ids are stored in 16 bits
+HASH_BYTES = 16
 
 
 class MaskSender:
@@ -25,13 +27,17 @@ class MaskSender:
         Args:
             masks: packed bits, one mask for each token.
 
-        Returns: for each token the number of its mask, uint32 little-endian; and the bits of the masks that are new in
-            this part, one after the other.
+        Returns: for each token the number of its mask, uint32 little-endian; and of the masks that are new in this
+            part, one after the other, a hash and the bits.
         """
         sent = len(self._numbers)
         numbers = [self._numbers.setdefault(mask, len(self._numbers)) for mask in masks]
-        new = itertools.islice(self._numbers, sent, None)
+        new = (_hash(mask) + mask for mask in itertools.islice(self._numbers, sent, None))
         return np.array(numbers, dtype="<u4").tobytes(), b"".join(new)
+
+
+def _hash(mask: bytes) -> bytes:
+    return hashlib.blake2b(mask, digest_size=HASH_BYTES).digest()
 
 
 class MaskTable:
@@ -44,31 +50,24 @@ class MaskTable:
     def __init__(self, vocab_size: int) -> None:
         self.mask_bytes = -(-vocab_size // 8)
         self.anything = b"\xff" * self.mask_bytes
-        self._ids: dict[bytes, int] = {}
-        self._part: list[bytes] = []  # the masks of the current part, by their numbers there
+        self._ids: dict[bytes, int] = {}  # by the hash of a mask
 
-    def start_part(self) -> None:
-        """Forget the masks of the part before: the next documents come from another MaskSender."""
-        self._part = []
+    def assign_ids(self, masks: bytes | memoryview) -> tuple[np.ndarray, bytes]:
+        """Give ids to the masks of the next part.
 
-    def receive(self, new: bytes) -> None:
-        """Take the bits that came with a document. Later documents may need them even if the store skips this one."""
-        self._part += (new[start : start + self.mask_bytes] for start in range(0, len(new), self.mask_bytes))
+        A document that the store leaves out as a duplicate does not matter: its masks came with the earlier one.
 
-    def assign_ids(self, numbers: bytes) -> tuple[bytes, bytes]:
-        """Give ids to the masks of a document.
+        Args:
+            masks: hash and bits of the part's masks, in the order of their numbers there.
 
-        Returns: for each token the id of its mask, uint16 little-endian; and the bits of masks with a new id.
+        Returns: the id of each number, uint16 (masks of the part,); and the bits of masks with a new id.
         """
-        new = []
-        used, first, inverse = np.unique(
-            np.frombuffer(numbers, dtype="<u4"), return_index=True, return_inverse=True
-        )
-        ids = np.zeros(len(used), dtype="<u2")
-        for index in np.argsort(first):  # in the order of the document
-            mask = self._part[used[index]]
-            if mask not in self._ids and len(self._ids) < MAX_MASKS - 1:
-                self._ids[mask] = 1 + len(self._ids)
-                new.append(mask)
-            ids[index] = self._ids.get(mask, 0)
-        return ids[inverse].tobytes(), b"".join(new)
+        ids, new = [], []
+        size = HASH_BYTES + self.mask_bytes
+        for start in range(0, len(masks), size):
+            key = bytes(masks[start : start + HASH_BYTES])
+            if key not in self._ids and len(self._ids) < MAX_MASKS - 1:
+                self._ids[key] = 1 + len(self._ids)
+                new.append(masks[start + HASH_BYTES : start + size])
+            ids.append(self._ids.get(key, 0))
+        return np.array(ids, dtype="<u2"), b"".join(new)

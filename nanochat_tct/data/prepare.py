@@ -1,9 +1,9 @@
 """The `prepare` job: read -> parse -> check -> encode (Ray Data tasks) -> de-duplicate -> split -> write.
 
-Each task reads a part of the input, a few MB, and returns a table of encoded documents. Ray Data yields the tables in
-the order of the input, and this process writes them to the store one after the other. So the output does not depend on
-the number of tasks, and no process holds more than a few parts. Each table also stays on disk until the store is
-finished, so that an interrupted run continues with the next part.
+Each task reads a part of the input, a few MB, and writes a table of encoded documents to disk. This process does only
+what concerns all documents: it reads the tables in the order of the input, leaves out duplicates, appends the rest to
+the store and, at the end, splits it. So the output does not depend on the number of tasks, and no process holds more
+than a few parts. The tables stay until the store is finished, so that an interrupted run continues.
 """
 
 import dataclasses
@@ -12,8 +12,7 @@ import logging
 import pickle
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ import pyarrow as pa
 
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data.config import PrepareConfig
-from nanochat_tct.data.encode import ENCODED_VERSION, ENDS_JOB, encode_parts
-from nanochat_tct.data.encoded_parts import EncodedParts
+from nanochat_tct.data.encode import ENCODED_VERSION
+from nanochat_tct.data.encoded_parts import EncodedParts, encode_task
 from nanochat_tct.data.parts import Part, plan_parts
 from nanochat_tct.data.repository import owner_of
 from nanochat_tct.data.sources import Source, find_sources, sources_fingerprint
@@ -130,36 +129,43 @@ def _write(
         encoded_parts.clear(output)
     if is_remote(config.output):
         upload_store(store.folder, config.output)
-    _print_summary(store, np.array(writer.lengths), time.monotonic() - begin, ray_seconds)
+    _print_summary(store, time.monotonic() - begin, ray_seconds)
     return store
 
 
 def _tables(
     parts: list[Part], done: EncodedParts, output: Path, config: PrepareConfig, tokenizer: Any
 ) -> Iterator[pa.Table]:
-    """The tables of all parts: those on disk, then the others, which are written to disk before they are yielded."""
-    start = done.count
-    yield from map(done.read, range(start))
-    if start == len(parts):
+    """The tables of all parts in the order of the input."""
+    yield from map(done.read, range(done.count))
+    if done.count == len(parts):
         return
-    for table in _encoded(parts[start:], config, tokenizer):
-        with writing_to(output):
-            done.append(table)
-        yield table
+    contents = _encoded(parts[done.count :], done, config, tokenizer)
+    for index, content in enumerate(contents, start=done.count):
+        if content is not None:
+            with writing_to(output):
+                encoded_parts.write(done.path(index), content)
+        yield done.read(index)
 
 
-def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterator[pa.Table]:
-    """Encode the parts on Ray; yield their tables in the order of the parts."""
+def _encoded(
+    parts: list[Part], done: EncodedParts, config: PrepareConfig, tokenizer: Any
+) -> Iterator[bytes | None]:
+    """Encode the parts on Ray. Yields for each, in order, the table's file if the task could not write it."""
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     logging.getLogger(PROGRESS_LOGGER).setLevel(logging.ERROR)  # else Ray warns that its bars are off
-    blocks = [pa.table({"part": pa.array([pickle.dumps(part)], pa.binary())}) for part in parts]
+    blocks = [
+        pa.table({"part": [pickle.dumps(part)], "path": [str(done.path(index))]})
+        for index, part in enumerate(parts, start=done.count)
+    ]
     dataset = ray.data.from_arrow(blocks).map_batches(
-        encode_parts,  # type: ignore[arg-type]  # Ray's type does not allow for fn_kwargs
+        encode_task,  # type: ignore[arg-type]  # Ray's type does not allow for fn_kwargs
         batch_format="pyarrow",
         batch_size=None,  # a task for each block, which is one part
         fn_kwargs={
+            "run": done.run,
             "tokenizer_name": config.tokenizer,
             "fingerprint": tokenizer.fingerprint,
             "limits": config.limits(),
@@ -174,23 +180,21 @@ def _encoded(parts: list[Part], config: PrepareConfig, tokenizer: Any) -> Iterat
         options.resource_limits = ray.data.ExecutionResources.for_limits(cpu=config.concurrency)
     dataset.context.enable_progress_bars = False  # ours counts documents, Ray's count blocks
     with user_errors():
-        tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow")
-        for table in tables:
-            if len(table) == 1 and table.column("reason")[0].as_py() == ENDS_JOB:
-                raise StorageError(table.column("message")[0].as_py())
-            yield table
+        for row in dataset.iter_rows():
+            if row["error"] is not None:
+                raise StorageError(row["error"])
+            yield row["content"]
 
 
 def _check_rejected(writer: StoreWriter, config: PrepareConfig) -> None:
-    rejected = len(writer.rejected)
-    documents = len(writer.documents) + writer.duplicates + rejected
+    rejected = writer.rejected.total()
+    documents = writer.num_documents + writer.duplicates + rejected
     if documents == 0:
         raise UserError(f"--input {' '.join(config.input)}: the files hold no document")
-    if rejected == 0:
+    if writer.first_rejected is None:
         return
-    reasons = Counter(each.reason for each in writer.rejected)
-    why = ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common())
-    example = f"; the first: {writer.rejected[0].source}: {writer.rejected[0].message}"
+    why = ", ".join(f"{count:,} {reason}" for reason, count in writer.rejected.most_common())
+    example = f"; the first: {writer.first_rejected['source']}: {writer.first_rejected['message']}"
     if rejected == documents:
         raise UserError(f"none of the {documents:,} documents is usable ({why}){example}")
     if rejected > config.max_rejected * documents:
@@ -224,7 +228,7 @@ def split_warnings(store: TokenStore) -> list[str]:
         for name, split in (("training", "train"), ("validation", "val"))
         if metadata[f"num_{split}"] == 0
     ]
-    repos = store.documents.column("repo")
+    repos = store.read_documents(["repo"]).column("repo")
     owners = {owner_of(repo) for repo in repos.unique().to_pylist() if repo}
     are_few = len(owners) < FEW_OWNERS and repos.null_count == 0
     if store.manifest["split_by"] == "document":
@@ -240,14 +244,16 @@ def split_warnings(store: TokenStore) -> list[str]:
     return warnings
 
 
-def _print_summary(store: TokenStore, lengths: np.ndarray, seconds: float, ray_seconds: float) -> None:
+def _print_summary(store: TokenStore, seconds: float, ray_seconds: float) -> None:
     counts, settings = store.manifest["counts"], store.manifest["settings"]
     metadata = json.loads((store.folder / METADATA).read_text())
     size = sum(file["size"] for file in store.manifest["files"].values())
     read = counts["documents"] + counts["duplicates"] + counts["rejected"]
     reasons = sorted(counts["rejected_by_reason"].items(), key=lambda item: -item[1])
+    repos, lengths = store.read_documents(["repo", "length"]).columns
+    lengths = lengths.to_numpy()
     p5, p50, p95 = np.percentile(lengths, [5, 50, 95])
-    repositories = store.documents.column("repo").unique().drop_null().to_pylist()
+    repositories = repos.unique().drop_null().to_pylist()
     owners = len({owner_of(repo) for repo in repositories})
     of_owners = f" of {len(repositories):,} repositories, {owners:,} owners" if repositories else ""
     near = counts["near_duplicates"]

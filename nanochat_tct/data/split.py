@@ -4,12 +4,15 @@ Repositories of one owner share templates, so all documents of an owner go to on
 repository is unknown is a group by itself.
 """
 
+import functools
 import hashlib
 import re
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute
 
 from nanochat_tct.data.repository import owner_of
 
@@ -27,33 +30,38 @@ ESCAPES = (b"\\n", b"\\r", b"\\t")
 WORDS = bytes(code if chr(code).isalnum() or code > 127 else 32 for code in range(256))
 
 
-def split_documents(
-    repos: Sequence[str | None],
-    content_hashes: Sequence[bytes],
-    normal_hashes: Sequence[bytes],
-    train_split: float,
-    seed: int,
-) -> tuple[list[str], SplitBy]:
+def split_documents(documents: pa.Table, train_split: float, seed: int) -> tuple[np.ndarray, SplitBy]:
     """Choose the split of each document.
 
     Args:
-        normal_hashes: see `normal_hash`. An empty one is unknown, and equals no other.
+        documents: with the columns `repo`, `content_hash` and `normal_hash`, of which an empty one is unknown, and
+            equals no other.
         train_split: the fraction to train on.
 
     Returns: the splits, and what was kept together: "owner", or "document" if all documents have the same owner.
     """
     split_by: SplitBy = "owner"
-    digests = [group_digest(repo, content, seed) for repo, content in zip(repos, content_hashes, strict=True)]
-    if len(set(digests)) == 1 and len(digests) > 1:
+    digests = _group_digests(documents, seed, by_owner=True)
+    if len(digests) > 1 and digests.min() == digests.max():
         split_by = "document"
-        digests = [group_digest(None, content, seed) for content in content_hashes]
+        digests = _group_digests(documents, seed, by_owner=False)
     is_train = assign(digests, train_split)
-    trained = {normal for normal, train in zip(normal_hashes, is_train, strict=True) if train} - {b""}
-    splits = [
-        TRAIN if train else NEAR_DUPLICATE if normal in trained else VAL
-        for normal, train in zip(normal_hashes, is_train, strict=True)
-    ]
-    return splits, split_by
+    normal = documents.column("normal_hash")
+    trained = pyarrow.compute.is_in(normal, value_set=normal.filter(pa.array(is_train)))
+    is_near = trained.to_numpy() & (pyarrow.compute.binary_length(normal).to_numpy() > 0)
+    codes = np.where(is_train, 0, np.where(is_near, 1, 2))
+    return np.array([TRAIN, NEAR_DUPLICATE, VAL], dtype=object)[codes], split_by
+
+
+def _group_digests(documents: pa.Table, seed: int, by_owner: bool) -> np.ndarray:
+    """The `group_digest` of each document, uint64, as if it had no repository unless `by_owner`."""
+    digest = functools.lru_cache(1 << 12)(group_digest)  # neighbours are often of one repository
+    digests = (
+        digest(repo, b"", seed) if repo and by_owner else group_digest(None, content, seed)
+        for batch in documents.select(["repo", "content_hash"]).to_batches()
+        for repo, content in zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    )
+    return np.fromiter(digests, np.uint64, len(documents))
 
 
 def normal_hash(compact_json: bytes) -> bytes:
@@ -72,7 +80,7 @@ def group_digest(repo: str | None, content_hash: bytes, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + group).digest()[:8], "big")
 
 
-def assign(digests: Sequence[int], train_split: float) -> np.ndarray:
+def assign(digests: Sequence[int] | np.ndarray, train_split: float) -> np.ndarray:
     """Which documents are for training: bool (documents,).
 
     A digest below train_split x 2^64 means training, so adding documents moves no other. If one side would be empty

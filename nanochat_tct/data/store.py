@@ -11,11 +11,14 @@ A folder with
 - manifest.json: size and SHA-256 of each file, tokenizer, counts, settings; written last;
 - train.pt and val.pt with `--export-pt`.
 
-Tokens are memory-mapped, so opening a store costs no memory, and all workers of a machine share one copy.
+Tokens are memory-mapped, so they cost no memory, and all workers of a machine share one copy. Of the table of
+documents only the columns are read that are asked for.
 """
 
+import functools
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +39,7 @@ METADATA = "metadata.json"
 MASK_IDS = "mask_ids.bin"
 MASKS = "masks.bin"
 REQUIRED_FILES = (TOKENS, DOCUMENTS, REJECTED, METADATA)
+ROW_GROUP = 65_536  # documents of DOCUMENTS that are written, and read, at a time
 FORMAT = "nanochat-tct token store"
 FORMAT_VERSION = 1
 
@@ -66,7 +70,7 @@ class TokenStore:
         manifest: the content of manifest.json.
         tokenizer_name, tokenizer_fingerprint, vocab_size, pad_token: of the tokenizer that wrote the tokens.
         tokens: all token ids, uint16 (num_tokens,), memory-mapped.
-        documents: the table of documents (pyarrow), see DOCUMENT_SCHEMA.
+        documents: the whole table of documents (pyarrow), see DOCUMENT_SCHEMA.
         mask_ids, masks: masks[mask_ids[n]] has a bit for each token, set if it is legal at the position of tokens[n].
             uint16 (num_tokens,) and uint8 (num_masks, ceil(vocab_size / 8)), memory-mapped; None without masks.
     """
@@ -80,7 +84,6 @@ class TokenStore:
         self.tokenizer_fingerprint: str = tokenizer["fingerprint"]
         self.vocab_size: int = tokenizer["vocab_size"]
         self.pad_token: int = tokenizer["pad_token"]
-        self.documents = pyarrow.parquet.read_table(folder / DOCUMENTS)
         self.tokens = np.memmap(folder / TOKENS, dtype="<u2", mode="r")
         self.mask_ids: np.ndarray | None = None
         self.masks: np.ndarray | None = None
@@ -107,20 +110,20 @@ class TokenStore:
                 raise UserError(f"{folder / record.name}: {damage}; run prepare again")
         try:
             store = cls(folder, manifest)
+            store._check_content(verify)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{folder} cannot be read ({reason}); run prepare again") from error
-        store._check_content(verify)
         return store
 
     def _check_content(self, verify: bool) -> None:
         """Refuse files that match their manifest but cannot have been written by `prepare`."""
-        if not self.documents.schema.equals(DOCUMENT_SCHEMA):
+        if not pyarrow.parquet.read_schema(self.folder / DOCUMENTS).equals(DOCUMENT_SCHEMA):
             raise UserError(f"{self.folder / DOCUMENTS} has other columns than a store's; run prepare again")
-        lengths = self.documents.column("length").to_numpy()
-        starts = self.documents.column("start").to_numpy()
+        table = self.read_documents(["start", "length"])
+        starts, lengths = (column.to_numpy() for column in table.columns)
         if (
-            self.documents.column("length").null_count + self.documents.column("start").null_count
+            any(column.null_count for column in table.columns)
             or lengths.sum() != len(self.tokens)
             or (lengths < 1).any()
             or (starts != np.cumsum(lengths) - lengths).any()
@@ -130,6 +133,14 @@ class TokenStore:
             raise UserError(
                 f"{self.folder / TOKENS} holds tokens beyond the vocabulary of {self.vocab_size}; run prepare again"
             )
+
+    @functools.cached_property
+    def documents(self) -> pa.Table:
+        return self.read_documents(DOCUMENT_SCHEMA.names)
+
+    def read_documents(self, columns: list[str]) -> pa.Table:
+        """Some columns of the table of documents."""
+        return pyarrow.parquet.ParquetFile(self.folder / DOCUMENTS).read(columns)
 
     @property
     def fingerprint(self) -> str:
@@ -142,10 +153,19 @@ class TokenStore:
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
-    def split(self, name: Literal["train", "val"]) -> pa.Table:
-        """The rows of `documents` in a split, in the store's order."""
+    def split(
+        self, name: Literal["train", "val"], columns: Sequence[str] = DOCUMENT_SCHEMA.names
+    ) -> pa.Table:
+        """Some columns of the documents in a split, in the store's order."""
         assert name in ("train", "val"), name
-        return self.documents.filter(pyarrow.compute.equal(self.documents.column("split"), name))
+        file = pyarrow.parquet.ParquetFile(self.folder / DOCUMENTS)
+        batches = [
+            batch.filter(pyarrow.compute.equal(batch.column("split"), name)).select(columns)
+            for batch in file.iter_batches(ROW_GROUP, columns=[*columns, *({"split"} - set(columns))])
+        ]
+        return pa.Table.from_batches(
+            batches, pa.schema([DOCUMENT_SCHEMA.field(column) for column in columns])
+        )
 
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Raises: UserError if another tokenizer wrote the tokens."""

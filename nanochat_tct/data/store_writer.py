@@ -18,11 +18,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
+import pyarrow.ipc
 import pyarrow.parquet
 
 from nanochat_tct.data import encoded_parts
 from nanochat_tct.data import store as layout
-from nanochat_tct.data.encode import EncodedDocument, encode_document
+from nanochat_tct.data.encode import EncodedDocument, encode_document, table_of
 from nanochat_tct.data.mask_table import MaskSender, MaskTable
 from nanochat_tct.data.split import NEAR_DUPLICATE, TRAIN, VAL, split_documents
 from nanochat_tct.data.store import TokenStore
@@ -31,10 +33,18 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.storage.files import fsync, locked, record_of
 
 PARTIAL = ".partial"
-ROW_GROUP = 65_536  # documents
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPORT_ROWS = 4096  # windows built at a time
 MASK_FILES = (layout.MASK_IDS, layout.MASKS)
+SPOOLED = ".arrow"  # of a table on disk that grows while parts arrive
+# Of a document, before the whole store decides its split
+SPOOLED_SCHEMA = pa.schema(
+    [
+        layout.DOCUMENT_SCHEMA.field(name)
+        for name in ("length", "json_bytes", "content_hash", "source", "repo")
+    ]
+    + [pa.field("normal_hash", pa.binary())]
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,13 @@ class StoreSettings:
 class StoreWriter:
     """Writes documents in the order in which they are added. Use it as a context manager that ends with `commit`.
 
+    Of each document only a hash stays in memory, to recognize duplicates; the rest is on disk.
+
     Attributes:
-        documents: those in the store, without their tokens and masks.
-        lengths: their lengths in tokens.
+        num_documents: in the store.
         duplicates: the number of documents left out because an earlier one has the same content.
-        rejected: the rejected documents.
+        rejected: the number of rejected documents by reason.
+        first_rejected: the first of them.
     """
 
     def __init__(
@@ -77,10 +89,10 @@ class StoreWriter:
         self.partial = self.output / PARTIAL
         self.tokenizer = tokenizer
         self.settings = settings
-        self.documents: list[EncodedDocument] = []
-        self.lengths: list[int] = []
+        self.num_documents = 0
         self.duplicates = 0
-        self.rejected: list[EncodedDocument] = []
+        self.rejected: Counter[str] = Counter()
+        self.first_rejected: dict[str, Any] | None = None
         self.with_masks = with_masks and tokenizer.masks_of([]) is not None
         self._mask_table = MaskTable(tokenizer.vocab_size())
         self._seen: set[bytes] = set()
@@ -102,6 +114,11 @@ class StoreWriter:
                 self._files[name] = open(self.partial / name, "wb")
             if self.with_masks:
                 self._files[layout.MASKS].write(self._mask_table.anything)
+            for name, schema in (
+                (layout.DOCUMENTS, SPOOLED_SCHEMA),
+                (layout.REJECTED, layout.REJECTED_SCHEMA),
+            ):
+                self._files[name] = pa.ipc.new_file(self.partial / f"{name}{SPOOLED}", schema)
             self._stack = stack.pop_all()
         return self
 
@@ -120,33 +137,45 @@ class StoreWriter:
             with suppress(OSError):  # another process put something there in the meantime
                 self.output.rmdir()
 
-    def add_table(self, table: pa.Table) -> None:
-        """Add the documents of one part of the input, a table of encode.ENCODED_SCHEMA."""
-        self._mask_table.start_part()
-        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            self.add(EncodedDocument(*row))
+    def add(self, *documents: EncodedDocument) -> None:
+        """Add some documents, as `add_table` does."""
+        self.add_table(table_of(documents))
 
-    def add(self, document: EncodedDocument) -> None:
-        """Add a document, unless it is rejected or an earlier one has the same content."""
-        if document.reason is not None:
-            self.rejected.append(document)
-            return
-        self._mask_table.receive(document.new_masks or b"")
-        assert document.content_hash and document.tokens and document.json_bytes, document.source
-        if document.content_hash in self._seen:
-            self.duplicates += 1
-            return
-        self._seen.add(document.content_hash)
-        length = len(document.tokens) // 2
-        self.documents.append(document._replace(tokens=None, mask_numbers=None, new_masks=None))
-        self.lengths.append(length)
+    def add_table(self, table: pa.Table) -> None:
+        """Add the documents of one part of the input, in which masks are numbered for themselves.
+
+        Leaves out those that are rejected, and those of which an earlier one has the same content.
+
+        Args:
+            table: of encode.ENCODED_SCHEMA.
+        """
+        is_rejected = table.column("reason").is_valid()
+        rejected = table.select(layout.REJECTED_SCHEMA.names).filter(is_rejected)
+        self.rejected.update(rejected.column("reason").to_pylist())
+        if self.first_rejected is None and len(rejected):
+            self.first_rejected = rejected.slice(0, 1).to_pylist()[0]
+        is_new = [self._is_new(each) for each in table.column("content_hash").to_pylist()]
+        kept = table if all(is_new) else table.filter(pa.array(is_new))
+        self.num_documents += len(kept)
+        self.duplicates += len(table) - len(rejected) - len(kept)
+        lengths = pyarrow.compute.divide(pyarrow.compute.binary_length(kept.column("tokens")), 2)
+        documents = kept.append_column("length", lengths).select(SPOOLED_SCHEMA.names).cast(SPOOLED_SCHEMA)
         with writing_to(self.output):
-            self._files[layout.TOKENS].write(document.tokens)
+            self._files[layout.REJECTED].write_table(rejected)
+            self._files[layout.DOCUMENTS].write_table(documents)
+            self._files[layout.TOKENS].write(_joined(kept.column("tokens")))
             if self.with_masks:
-                numbers = document.mask_numbers
-                ids, bits = self._mask_table.assign_ids(numbers) if numbers else (bytes(2 * length), b"")
-                self._files[layout.MASK_IDS].write(ids)
+                ids, bits = self._mask_table.assign_ids(_joined(table.column("new_masks")))
+                numbers = np.frombuffer(_joined(kept.column("mask_numbers")), dtype="<u4")
+                self._files[layout.MASK_IDS].write(ids[numbers].tobytes())
                 self._files[layout.MASKS].write(bits)
+
+    def _is_new(self, content_hash: bytes | None) -> bool:
+        """Whether this is the first document with this content; False for None, of a rejected one."""
+        before = len(self._seen)
+        if content_hash is not None:
+            self._seen.add(content_hash)
+        return len(self._seen) > before
 
     def commit(self, input_identity: dict[str, Any], export_pt: bool = False) -> TokenStore:
         """Put the finished store in place.
@@ -192,26 +221,22 @@ class StoreWriter:
 
     def _write_documents(self) -> dict[str, Any]:
         """Split the documents, and write the tables of documents and of rejected ones. Returns the manifest so far."""
-        columns: dict[str, Any] = {
-            name: [getattr(each, name) for each in self.documents] for name in EncodedDocument._fields
-        }
-        splits, split_by = split_documents(
-            columns["repo"],
-            columns["content_hash"],
-            columns["normal_hash"],
-            self.settings.train_split,
-            self.settings.split_seed,
-        )
-        lengths = np.array(self.lengths, dtype=np.int64)
-        columns |= {"start": np.cumsum(lengths) - lengths, "length": lengths, "split": splits}
-        table = pa.table(
-            {name: columns[name] for name in layout.DOCUMENT_SCHEMA.names}, layout.DOCUMENT_SCHEMA
-        )
-        path = self.partial / layout.DOCUMENTS
-        pa.parquet.write_table(table, path, row_group_size=ROW_GROUP, compression="zstd")
-        rejected = pa.Table.from_pylist([each._asdict() for each in self.rejected], layout.REJECTED_SCHEMA)
+        documents = _spooled(self.partial, layout.DOCUMENTS)
+        splits, split_by = split_documents(documents, self.settings.train_split, self.settings.split_seed)
+        lengths = documents.column("length").to_numpy()
+        starts = np.cumsum(lengths) - lengths
+        schema = layout.DOCUMENT_SCHEMA
+        with pa.parquet.ParquetWriter(self.partial / layout.DOCUMENTS, schema, compression="zstd") as file:
+            for first in range(0, max(1, len(documents)), layout.ROW_GROUP):
+                rows = slice(first, first + layout.ROW_GROUP)
+                group = documents.slice(first, layout.ROW_GROUP).append_column(
+                    "start", pa.array(starts[rows])
+                )
+                group = group.append_column("split", pa.array(splits[rows], pa.string()))
+                file.write_table(group.select(schema.names).combine_chunks())
+        rejected = _spooled(self.partial, layout.REJECTED).combine_chunks()
         pa.parquet.write_table(rejected, self.partial / layout.REJECTED, compression="zstd")
-        sizes = Counter(splits)
+        sizes = Counter(splits.tolist())
         return {
             "format": layout.FORMAT,
             "format_version": layout.FORMAT_VERSION,
@@ -224,15 +249,15 @@ class StoreWriter:
             "settings": asdict(self.settings),
             "split_by": split_by,
             "counts": {
-                "documents": len(self.documents),
+                "documents": self.num_documents,
                 "train_documents": sizes[TRAIN],
                 "val_documents": sizes[VAL],
                 "near_duplicates": sizes[NEAR_DUPLICATE],
-                "tokens": sum(self.lengths),
-                "json_bytes": sum(columns["json_bytes"]),
+                "tokens": int(lengths.sum()),
+                "json_bytes": int(documents.column("json_bytes").to_numpy().sum()),
                 "duplicates": self.duplicates,
-                "rejected": len(self.rejected),
-                "rejected_by_reason": dict(sorted(Counter(each.reason for each in self.rejected).items())),
+                "rejected": self.rejected.total(),
+                "rejected_by_reason": dict(sorted(self.rejected.items())),
             },
         }
 
@@ -243,7 +268,7 @@ class StoreWriter:
             "context_size": settings.context_size,
             "stride": settings.stride or settings.context_size,
             "train_split": settings.train_split,
-            "num_workflows": len(self.lengths),
+            "num_workflows": self.num_documents,
             "num_windows": num_train + num_val,
             "num_train": num_train,
             "num_val": num_val,
@@ -256,7 +281,7 @@ class StoreWriter:
             raw = settings.windowing == "per-document"
             metadata["exported_position_tokens"] = "position" if raw else "vocab_size + position"
             # A position is less than the length of its document.
-            positions = max(self.lengths, default=0)
+            positions = int(staged.read_documents(["length"]).column(0).to_numpy().max(initial=0))
             vocab_size = self.tokenizer.vocab_size()
             metadata["num_embeddings"] = max(vocab_size, positions) if raw else vocab_size + positions
         return metadata
@@ -272,8 +297,12 @@ def write_store(
     """Write a store of parsed workflows in this process, without Ray. Each workflow counts as another owner's."""
     sender = MaskSender() if with_masks else None
     with StoreWriter(output, tokenizer, settings or StoreSettings(), with_masks) as writer:
-        for index, value in enumerate(values):
-            writer.add(encode_document(f"#{index}", None, value, tokenizer, sender))
+        writer.add(
+            *(
+                encode_document(f"#{index}", None, value, tokenizer, sender)
+                for index, value in enumerate(values)
+            )
+        )
         return writer.commit({})
 
 
@@ -298,6 +327,20 @@ def export(staged: TokenStore, split: Literal["train", "val"], settings: StoreSe
     except RuntimeError as error:  # torch says no more when it cannot write a plain tensor
         raise UserError(f"no space left to write {staged.folder / name}: free some") from error
     return name
+
+
+def _joined(column: pa.ChunkedArray) -> memoryview:
+    """The values of a column of large_binary, one after the other."""
+    array = column.combine_chunks()
+    _, offsets, values = array.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[array.offset :]
+    return memoryview(values or b"")[bounds[0] : bounds[len(array)]]
+
+
+def _spooled(partial: Path, name: str) -> pa.Table:
+    """A spooled table, memory-mapped."""
+    with pa.ipc.open_file(pa.memory_map(str(partial / f"{name}{SPOOLED}"))) as file:
+        return file.read_all()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Training rows over a token store: arithmetic, not copies.
+"""Training rows over a token store: arithmetic, with two integers in memory for each document and none for a row.
 
 A row has context_size + 1 elements and begins with a position token: `vocab_size + p`, where p is the number of
 tokens of the document that come before the row. Model input is `row[:-1]`, targets are `row[1:]`.
@@ -20,6 +20,7 @@ from nanochat_tct.errors import UserError
 
 Windowing = Literal["stream", "per-document"]
 WINDOWINGS = ("stream", "per-document")
+SHIFT_STEP = 2  # documents looked at for the next shift, times the context size
 
 
 class MaskedRows(NamedTuple):
@@ -60,28 +61,30 @@ class Windows:
             UserError: no rows can have this context size or stride.
         """
         check_windowing(context_size, windowing, stride)
-        documents = store.split(split)
+        documents = store.split(split, ["start", "length", "json_bytes"])
+        self._starts, lengths, json_bytes = (column.to_numpy() for column in documents.columns)
         self.context_size = context_size
         self.windowing = windowing
         self.vocab_size = store.vocab_size
         self.pad_token = store.pad_token
-        self.num_bytes = int(np.sum(documents.column("json_bytes").to_numpy()))
+        self.num_bytes = int(json_bytes.sum())
         self._tokens = store.tokens
         self._mask_ids = store.mask_ids
-        self._starts = documents.column("start").to_numpy()  # of each document in the store
-        self._lengths = documents.column("length").to_numpy()
+        self._stride = stride or context_size
         if windowing == "stream":
-            self._rows = _stream_row_starts(self._lengths, context_size)
-            self.num_targets = int(self._lengths.sum())
+            # The index in the stream of each document's position token, and the end of the stream.
+            self._bounds = _bounds(lengths + 1)
+            self._shifts = _shifts(self._bounds, context_size)
+            self._num_rows = max(0, -(-(int(self._bounds[-1]) - 1 - len(self._shifts)) // context_size))
+            self.num_targets = int(lengths.sum())
         else:
-            # (n, 2): the row's document, and the token in it where the row starts
-            self._rows = _per_document_row_starts(self._lengths, context_size, stride or context_size)
-            self.num_targets = len(self._rows) * context_size
-        # The position token of each document in the stream of a split.
-        self._stream_starts = _stream_document_starts(self._lengths)
+            # The number of each document's first row, and the number of rows.
+            self._bounds = _bounds(np.maximum(lengths - context_size + self._stride, 0) // self._stride)
+            self._num_rows = int(self._bounds[-1])
+            self.num_targets = self._num_rows * context_size
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._num_rows
 
     def get(self, indices: np.ndarray) -> np.ndarray:
         """The rows `indices`: int64 (n, context_size + 1)."""
@@ -113,23 +116,25 @@ class Windows:
             and of those the position of a position token, -1 for padding.
         """
         if self.windowing == "per-document":
-            document, offset = self._rows[indices].T[:, :, None]  # each (n, 1)
+            document = np.searchsorted(self._bounds, indices, side="right") - 1
+            offset = ((indices - self._bounds[document]) * self._stride)[:, None]
             element = np.arange(self.context_size + 1)
-            source = np.where(element > 0, self._starts[document] + offset + element - 1, -1)
+            source = np.where(element > 0, self._starts[document][:, None] + offset + element - 1, -1)
             return source, np.where(element > 0, -1, offset)
-        starts = self._rows[indices]  # (n,)
+        starts = _stream_row_starts(indices, self._shifts, self.context_size)  # (n,)
         # The document in which each row begins, and how many more documents begin inside the row.
-        first = np.searchsorted(self._stream_starts, starts, side="right") - 1
-        count = np.searchsorted(self._stream_starts, starts + self.context_size, side="left") - 1 - first
+        first = np.searchsorted(self._bounds, starts, side="right") - 1
+        count = np.searchsorted(self._bounds[:-1], starts + self.context_size, side="left") - 1 - first
         # Mark these few beginnings: the running sum of the marks is the document of each element.
         row = np.repeat(np.arange(len(starts)), count)
         begun = first[row] + 1 + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         document = np.zeros((len(starts), self.context_size + 1), dtype=np.int64)
-        document[row, self._stream_starts[begun] - starts[row] + 1] = 1
+        document[row, self._bounds[begun] - starts[row] + 1] = 1
         document[:, 0] = first
         np.cumsum(document, axis=1, out=document)
-        offset = (starts - 2)[:, None] + np.arange(self.context_size + 1) - self._stream_starts[document]
-        is_token = (offset >= 0) & (offset < self._lengths[document])  # else a position token (-1) or padding
+        element = (starts - 1)[:, None] + np.arange(self.context_size + 1)  # of the stream
+        offset = element - 1 - self._bounds[document]
+        is_token = (offset >= 0) & (element < self._bounds[-1])  # else a position token (-1) or padding
         is_token[:, 0] = False
         source = np.where(is_token, self._starts[document] + offset, -1)
         position = np.where(offset < 0, 0, -1)
@@ -163,50 +168,42 @@ def check_windowing(context_size: int, windowing: str, stride: int | None) -> No
         raise UserError(f"stride is {stride}: it must be at least 1 token")
 
 
-def _stream_document_starts(lengths: np.ndarray) -> np.ndarray:
-    """The index of each document's position token in the stream [position, tokens..., position, ...]."""
-    ends = np.cumsum(lengths.astype(np.int64) + 1)
-    return np.concatenate([np.zeros(1, dtype=np.int64), ends])[:-1]
+def _bounds(counts: np.ndarray) -> np.ndarray:
+    """Where each of some consecutive ranges begins, and where the last one ends: int64 (len(counts) + 1,)."""
+    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
-def _stream_row_starts(lengths: np.ndarray, context_size: int) -> np.ndarray:
+def _stream_row_starts(rows: np.ndarray, shifts: np.ndarray, context_size: int) -> np.ndarray:
     """The index in the stream of each row's first token, behind its position token: int64 (n,).
 
     A row holds a position token and `context_size` elements of the stream, so the next row starts `context_size`
     later. If a document begins exactly there, its position token is that of the row, which then starts one element
-    later. Such shifts are rare, one in context_size documents, so the loop visits only them.
+    later, and so do all further rows.
+
+    Args:
+        shifts: see `_shifts`.
     """
-    if len(lengths) == 0:
-        return np.zeros(0, dtype=np.int64)
-    assert lengths.min() >= 1, "a document has at least one token"
-    document_starts = _stream_document_starts(lengths)
-    total = int(document_starts[-1] + 1 + lengths[-1])
-
-    # With b shifts so far, rows start at 1 + b + k * context_size: the next shift is at the first document
-    # further on that starts at such an index.
-    residues = (document_starts[1:] - 1) % context_size
-    by_residue = np.argsort(residues, kind="stable")
-    sorted_residues = residues[by_residue]
-    shift_rows: list[int] = []  # rows that start one later
-    last = -1
-    while True:
-        shifts = len(shift_rows)
-        left, right = np.searchsorted(sorted_residues, [shifts % context_size, shifts % context_size + 1])
-        candidates = by_residue[left:right]
-        next_one = int(np.searchsorted(candidates, last, side="right"))
-        if next_one == len(candidates):
-            break
-        last = int(candidates[next_one])
-        shift_rows.append((int(document_starts[1 + last]) - 1 - shifts) // context_size)
-    num_rows = -(-(total - 1 - len(shift_rows)) // context_size)
-    rows = np.arange(num_rows, dtype=np.int64)
-    return 1 + rows * context_size + np.searchsorted(np.array(shift_rows, dtype=np.int64), rows, side="right")
+    return 1 + rows * context_size + np.searchsorted(shifts, rows, side="right")
 
 
-def _per_document_row_starts(lengths: np.ndarray, context_size: int, stride: int) -> np.ndarray:
-    """Document and offset of each row: int64 (n, 2)."""
-    counts = np.where(lengths >= context_size, (lengths - context_size) // stride + 1, 0)
-    documents = np.repeat(np.arange(len(lengths), dtype=np.int64), counts)
-    firsts = np.repeat(np.cumsum(counts) - counts, counts)
-    offsets = (np.arange(len(documents), dtype=np.int64) - firsts) * stride
-    return np.stack([documents, offsets], axis=1)
+def _shifts(bounds: np.ndarray, context_size: int) -> np.ndarray:
+    """The rows that a document begins exactly at: int64 (shifts,), about one in `context_size` documents.
+
+    Args:
+        bounds: the index in the stream of each document's position token, and the end of the stream.
+    """
+    found: list[int] = []
+    first, step = 1, SHIFT_STEP * context_size
+    while first < len(bounds) - 1:
+        # With b shifts so far, rows start at 1 + b + k * context_size: the next shift is at the first document further
+        # on that starts at such an index.
+        rows, rest = np.divmod(
+            bounds[first : min(first + step, len(bounds) - 1)] - 1 - len(found), context_size
+        )
+        fitting = np.flatnonzero(rest == 0)
+        if len(fitting):
+            found.append(int(rows[fitting[0]]))
+            first += int(fitting[0]) + 1
+        else:
+            first += len(rows)
+    return np.array(found, dtype=np.int64)

@@ -18,14 +18,12 @@ def numbered(taken: list[bool]) -> list[list[bytes]]:
     is_taken = iter(taken)
     for part in PARTS:
         sender = MaskSender()
-        mask_table.start_part()
-        for masks in part:
-            numbers, new = sender.send(masks)
-            mask_table.receive(new)
+        sent = [sender.send(masks) for masks in part]
+        ids_of_part, bits = mask_table.assign_ids(b"".join(new for _, new in sent))
+        table += bits
+        for numbers, _ in sent:
             if next(is_taken):
-                these, bits = mask_table.assign_ids(numbers)
-                ids.append(np.frombuffer(these, dtype="<u2").tolist())
-                table += bits
+                ids.append(ids_of_part[np.frombuffer(numbers, dtype="<u4")].tolist())
     assert len(table) == 2 * len({table[start : start + 2] for start in range(0, len(table), 2)})
     return [[table[2 * number : 2 * number + 2] for number in document] for document in ids]
 

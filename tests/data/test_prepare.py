@@ -143,6 +143,21 @@ def test_output_does_not_depend_on_concurrency(prepared: Path, folder: Path, tmp
     assert sha256s(tmp_path / "out") == sha256s(prepared)
 
 
+def test_tasks_on_machines_that_do_not_see_the_output(
+    prepared: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver writes their tables."""
+    written: list[Path] = []
+    write = encoded_parts.write
+    monkeypatch.setattr(
+        encoded_parts, "write", lambda path, content: (written.append(path), write(path, content))
+    )
+    monkeypatch.setattr(encoded_parts, "RUN", "not where tasks look")
+    run(folder, tmp_path / "out", **EXPORT)
+    assert len(written) == len(plan_parts(find_sources([str(folder)])))
+    assert sha256s(tmp_path / "out") == sha256s(prepared)
+
+
 def test_a_second_run_does_nothing_unless_something_changed(
     prepared: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,7 +290,7 @@ def test_what_was_encoded_before_a_kill_is_not_encoded_again(
 def test_of_another_input_nothing_is_kept(ray_session: Any, tmp_path: Path) -> None:
     output = tmp_path / "out"
     first = encoded_parts.EncodedParts(output, "one input")
-    first.append(pa.table({"a": [1]}))
+    encoded_parts.write(first.path(0), encoded_parts.serialized(pa.table({"a": [1]})))
     again = encoded_parts.EncodedParts(output, "one input")
     assert again.count == 1 and again.read(0) == pa.table({"a": [1]})
     write_workflows(tmp_path / "in", 4)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from nanochat_tct.data.encode import encode_document
@@ -151,7 +152,8 @@ def test_what_nobody_worked_out_equals_nothing() -> None:
     hashes = [index.to_bytes(32, "big") for index in range(50)]
 
     def splits(normal: bytes) -> list[str]:
-        return split_documents(repos, hashes, [normal] * 50, 0.5, seed=0)[0]
+        table = pa.table({"repo": repos, "content_hash": hashes, "normal_hash": [normal] * 50})
+        return split_documents(table, 0.5, seed=0)[0].tolist()
 
     assert set(splits(b"")) == {"train", "val"}
     assert [split.replace("near-duplicate", "val") for split in splits(b"x")] == splits(b"")

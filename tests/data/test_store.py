@@ -1,14 +1,17 @@
 """The store: opening, and noticing whatever is wrong with it. Writing: all or nothing."""
 
+import hashlib
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
-from nanochat_tct.data.encode import EncodedDocument, encode_document
+from nanochat_tct.data.encode import EncodedDocument, encode_document, table_of
+from nanochat_tct.data.mask_table import MaskSender
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import StoreSettings, StoreWriter, write_store
 from nanochat_tct.documents import json_bytes
@@ -119,6 +122,44 @@ def test_duplicates_and_rejections(tmp_path: Path) -> None:
     assert store.manifest["counts"]["rejected_by_reason"] == {"yaml-syntax": 1}
     rejected = pyarrow.parquet.read_table(tmp_path / "store" / "rejected.parquet").to_pylist()
     assert rejected == [{"source": "c", "repo": None, "reason": "yaml-syntax", "message": "line 1: no"}]
+
+
+@pytest.mark.parametrize("part_size", [1, 7])
+def test_the_parts_do_not_show(made: Path, tmp_path: Path, part_size: int) -> None:
+    """Each part numbers its masks for itself, and duplicates of other parts come with theirs."""
+    tokenizer, values = load_tokenizer(), [workflow(index) for index in range(50)]
+    values = [value for index, value in enumerate(values) for value in values[max(0, index - 3) : index + 1]]
+    names = [f"#{next(n for n in range(50) if workflow(n) == value)}" for value in values]
+    with StoreWriter(tmp_path / "store", tokenizer, StoreSettings(), with_masks=True) as writer:
+        for first in range(0, len(values), part_size):
+            part, sender = slice(first, first + part_size), MaskSender()
+            writer.add(
+                *(
+                    encode_document(name, None, value, tokenizer, sender)
+                    for name, value in zip(names[part], values[part], strict=True)
+                )
+            )
+        writer.commit({})
+    for name in ("tokens.bin", "documents.parquet", "mask_ids.bin", "masks.bin"):
+        assert (tmp_path / "store" / name).read_bytes() == (made / name).read_bytes()
+
+
+def test_a_document_costs_the_writer_little_memory(tmp_path: Path) -> None:
+    def part(index: int) -> pyarrow.Table:
+        hashes = [hashlib.sha256(f"{index} {n}".encode()).digest() for n in range(5000)]
+        return table_of(
+            EncodedDocument("a.yml", "o/r", each, 900, bytes(600), normal_hash=each) for each in hashes
+        )
+
+    with StoreWriter(tmp_path / "store", load_tokenizer(), StoreSettings()) as writer:
+        writer.add_table(part(0))
+        tracemalloc.start()
+        for index in range(1, 5):
+            writer.add_table(part(index))
+        grown, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert grown < 200 * 20_000, "bytes a document"
+        assert len(writer.commit({}).documents) == 25_000
 
 
 class Interrupted(Exception):

@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,26 @@ def test_a_store_is_fetched_once(storage: ObjectStorage, made: Path) -> None:
     fetched = [path for method, path in storage.requests if method == "GET" and path.endswith(TOKENS)]
     assert len(fetched) == 1
     assert not list(opened[0].folder.parent.glob(".partial*"))
+
+
+def test_a_large_file_comes_in_several_ranges_at_once(
+    storage: ObjectStorage, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server answers a request for one only when it has a second one."""
+    upload_store(made, STORE)
+    monkeypatch.setattr(object_storage, "RANGE_BYTES", -(-(made / TOKENS).stat().st_size // 4))
+    two, in_pairs = threading.Barrier(2, timeout=30), []
+
+    def answer_two(method: str, path: str) -> None:
+        if method == "GET" and path.endswith(TOKENS):
+            with suppress(threading.BrokenBarrierError):
+                two.wait()
+            in_pairs.append(not two.broken)
+
+    storage.refuse = answer_two
+    store = TokenStore.open(STORE)
+    assert in_pairs == [True] * 4
+    assert (store.folder / TOKENS).read_bytes() == (made / TOKENS).read_bytes()
 
 
 def test_another_store_there_is_fetched_again(storage: ObjectStorage, made: Path, tmp_path: Path) -> None:
