@@ -148,7 +148,7 @@ class ModelSuggester:
 
 def held_out_cuts(store: TokenStore, tokenizer: Tokenizer, count: int, seed: int) -> list[Cut]:
     """Choose where to cut the validation documents of a store; see `choose_cuts`."""
-    documents = store.split("val").select(["repo", "source", "start", "length"]).to_pylist()
+    documents = store.split("val", ["repo", "source", "start", "length"]).to_pylist()
 
     def value_of(index: int) -> Any:
         start, length = documents[index]["start"], documents[index]["length"]

@@ -130,7 +130,7 @@ def evaluate(config: EvaluateConfig) -> None:
         "checkpoint": state["path"],
         "step": state["step"],
         "data_dir": config.data_dir,
-        "documents": store.split("val").num_rows,
+        "documents": store.split("val", ["split"]).num_rows,
         "mask_illegal": masks is not None,
         **evaluate_loss(model, windows, config.batch_size, device, config.precision, True, masks),
     }

@@ -180,7 +180,7 @@ def count_windows(store: TokenStore, config: ResolvedConfig) -> dict[str, int]:
     counts = {}
     for split in ("train", "val"):
         counts[split] = len(open_windows(store, config, split))
-        if len(store.split(split)) == 0:
+        if len(store.split(split, ["split"])) == 0:
             raise UserError(
                 f"{config.data_dir} has no document in its {split} split (train_split "
                 f"{store.manifest['settings']['train_split']:g}): prepare it again with another --train-split, or "
