@@ -240,6 +240,11 @@ class Tokenizer:
         """The tokens that do not go on behind the end of a text: bool (vocab_size,)."""
         return np.array([max(text[:-1], default="") <= "\xff" for text in self.expansions])
 
+    @cached_property
+    def first_characters(self) -> np.ndarray:
+        """The code of the first base token of each token: int (vocab_size,)."""
+        return np.array([ord(text[0]) for text in self.expansions])
+
     def complaint(self, tokens: Sequence[int]) -> str | None:
         """The JSON pointer of the first part of a document's beginning of which GitHub's language service complains.
 
@@ -333,11 +338,11 @@ class TokenMatcher:
         by_first: dict[str, list[str]] = {}
         for expected in self._expected:
             by_first.setdefault(expected[0], []).append(expected)
+        mask &= np.isin(self._tokenizer.first_characters, list(map(ord, by_first)))
         for token in np.flatnonzero(mask).tolist():
             text = expansions[token]
             mask[token] = any(
-                text.startswith(expected) or expected.startswith(text)
-                for expected in by_first.get(text[0], ())
+                text.startswith(expected) or expected.startswith(text) for expected in by_first[text[0]]
             )
         return mask
 
