@@ -138,6 +138,12 @@ class TextMatcher:
     def legal(self) -> np.ndarray:
         return (self.first if self.is_first else self.all).copy()
 
+    def possible(self) -> np.ndarray:
+        return self.legal()
+
+    def unfinished(self) -> list[int]:
+        return []
+
     def closing(self) -> None:
         return None
 
@@ -239,10 +245,13 @@ class FreeMatcher(TokenMatcher):
 
     is_broken = False
 
+    def possible(self) -> np.ndarray:
+        return np.arange(self._tokenizer.vocab_size()) > 0
+
     def legal(self) -> np.ndarray:
         if self._expected:  # the end of the prompt, which its last token takes back
             return super().legal()
-        return np.arange(self._tokenizer.vocab_size()) > 0
+        return self.possible()
 
     @property
     def is_complete(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 BEAM = 8  # beginnings of insertions that are followed at the same time
 SAMPLES = 8  # beginnings that are drawn besides, for texts that an insertion does not show
 LEAST_PROBABILITY = 1e-3  # of a beginning that is followed
-LEAST_DRAWN = 1e-2  # of all beginnings that are drawn together
+PATIENCE = 10  # steps after which no more are drawn if no header was found
+LEAST_DRAWN = 0.04  # of all beginnings that are drawn together; what is less is left out
+
+_ENDING = re.compile(
+    r"[^\x00-\x09\x0b-\xff]"
+)  # a base token that may end a line: a newline, or no byte at all
 
 
 class TokenTrie:
@@ -126,6 +132,7 @@ class Search:
         self.completer, self.insertions = completer, insertions
         self.n, self.max_lines = n, max_lines
         self.found: dict[str, float] = {}
+        self.found_headers = 0.0  # their probability in all
         self.random = np.random.default_rng(0)
 
     def run(self, document: Beginning, logits: Tensor) -> dict[str, float]:
@@ -136,9 +143,10 @@ class Search:
             logits: (1, vocab_size) of the token after it.
         """
         decoder = self.completer.decoder
-        beginnings, all_logits = [document], logits
-        for _ in range(self.completer.max_steps):
-            beginnings = self.following(beginnings, all_logits)
+        beginnings, all_logits = self.ends_of_text(document, logits)
+        for step in range(self.completer.max_steps - len(beginnings)):
+            is_drawing = step < PATIENCE or self.found_headers > LEAST_DRAWN
+            beginnings = self.following(beginnings, all_logits, is_drawing)
             if not beginnings:
                 break
             free = [row for row in range(1, self.completer.rows) if all(row != b.row for b in beginnings)]
@@ -151,7 +159,52 @@ class Search:
             all_logits = decoder.extend([(b.row, [b.token]) for b in beginnings if b.token is not None])
         return self.found
 
-    def following(self, beginnings: list[Beginning], all_logits: Tensor) -> list[Beginning]:
+    def ends_of_text(self, document: Beginning, logits: Tensor) -> tuple[list[Beginning], Tensor]:
+        """Find the ways to write what is left of the text, up to the token that reaches its end.
+
+        Args: see `run`.
+
+        Returns:
+            The beginnings before these last tokens, with the probability of each way, given that the document has the
+            text; and their logits (N, vocab_size).
+        """
+        decoder = self.completer.decoder
+        found, all_logits, at, total = [document], [logits], 0, 0.0
+        while at < len(found):
+            before = found[at]
+            probabilities = self.probabilities(before.matcher, all_logits[at])
+            for token in before.matcher.unfinished():
+                if len(found) < BEAM and probabilities[token] > 0:
+                    probability = before.probability * float(probabilities[token])
+                    base, row = before.base + self.completer.tokenizer.expansions[token], len(found)
+                    matcher = before.matcher.after(token)
+                    found.append(Beginning(base, matcher, probability, probability, row=row))
+                    decoder.copy_row(before.row, row)
+                    all_logits.append(decoder.extend([(row, [token])]))
+                probabilities[token] = 0
+            total += before.probability * probabilities.sum()
+            at += 1
+        if total > 0:
+            for each in found:
+                each.probability = each.weight = each.probability / total
+        return found, torch.cat(all_logits)
+
+    def probabilities(self, matcher: TokenMatcher, logits: Tensor) -> np.ndarray:
+        """The probability of each token, 0 for those that are not legal: float64 (vocab_size,)."""
+        possible, legal = matcher.possible(), matcher.legal()
+        if not legal.any():
+            return np.zeros(len(legal))
+        tile = torch.zeros(self.completer.decoder.tile, logits.size(1), device=logits.device)
+        tile[0] = logits[0]
+        allowed = torch.from_numpy(possible).expand(len(tile), -1).to(logits.device)
+        return masked_log_probs(tile, allowed)[0].exp().cpu().double().numpy() * legal
+
+    def nth_best(self) -> float:
+        """The probability of the n-th best insertion, as far as it is found."""
+        best = sorted(self.found.values(), reverse=True)
+        return best[self.n - 1] if len(best) >= self.n else 0.0
+
+    def following(self, beginnings: list[Beginning], all_logits: Tensor, is_drawing: bool) -> list[Beginning]:
         """Keep what one more token completes, and return the beginnings to follow."""
         steps = [
             _Step(self, beginning, logits)
@@ -161,13 +214,13 @@ class Search:
             (step.probability_of(index), step, index) for step in steps for index in step.open_tokens
         ]
         candidates.sort(key=lambda each: -each[0])
-        best = sorted(self.found.values(), reverse=True)
-        least = max(LEAST_PROBABILITY, best[self.n - 1] if len(best) >= self.n else 0.0)
+        least = max(LEAST_PROBABILITY, self.nth_best())
         kept = [(step, index) for probability, step, index in candidates[:BEAM] if probability > least]
         followed = [step.beginning_after(index, float(step.weights[index])) for step, index in kept]
         for step, index in kept:
             step.is_hidden[index] = False  # none of those that are drawn stands for it
-        return [each for each in followed if each is not None] + self.drawn(steps)
+        drawn = self.drawn(steps) if is_drawing else []
+        return [each for each in followed if each is not None] + drawn
 
     def drawn(self, steps: list[_Step]) -> list[Beginning]:
         """Draw beginnings of texts that an insertion does not show from those that are not followed anyway."""
@@ -185,8 +238,11 @@ class Search:
             found += [each] if each is not None else []
         return found
 
-    def add(self, insertion: str, probability: float) -> None:
-        self.found[insertion] = self.found.get(insertion, 0.0) + probability
+    def add(self, written: Written, probability: float) -> None:
+        """Count the probability of a complete insertion."""
+        self.found[written.text] = self.found.get(written.text, 0.0) + probability
+        if written.is_hidden:
+            self.found_headers += probability
 
     def write(self, base: str) -> Written | None:
         """Return the insertion for a document that begins with base tokens; None: it cannot be written."""
@@ -217,21 +273,22 @@ class _Step:
     def __init__(self, search: Search, beginning: Beginning, logits: Tensor) -> None:
         self.search, self.beginning = search, beginning
         self.share = beginning.probability / beginning.weight
-        self.least = LEAST_PROBABILITY if self.share == 1 else LEAST_DRAWN
         completer = search.completer
         self.trie = completer.trie
-        legal = beginning.matcher.legal()
-        self.weights = np.zeros(len(legal))
-        self.is_hidden = np.full(len(legal), beginning.is_hidden)
+        probabilities = search.probabilities(beginning.matcher, logits)
+        probabilities[beginning.matcher.unfinished()] = 0  # `ends_of_text` has these
+        self.weights = beginning.weight * probabilities[self.trie.order]
+        self.is_hidden = np.full(len(self.weights), beginning.is_hidden)
         self.open_tokens: list[int] = []
-        if legal.any():
-            tile = torch.zeros(completer.decoder.tile, logits.size(1), device=logits.device)
-            tile[0] = logits[0]
-            allowed = torch.from_numpy(legal).expand(len(tile), -1).to(logits.device)
-            probabilities = masked_log_probs(tile, allowed)[0].exp().cpu().double().numpy()
-            self.weights = beginning.weight * probabilities[self.trie.order]
         self.summed = np.concatenate([[0.0], self.weights.cumsum()])
         self.visit(self.trie.root)
+
+    @property
+    def least(self) -> float:
+        """What is less than this has no part in the result that would count."""
+        if self.share < 1:  # what it would add to an insertion that is not hidden is less still
+            return LEAST_DRAWN
+        return max(LEAST_PROBABILITY, self.search.nth_best() / 8)
 
     def probability_of(self, index: int) -> float:
         """The probability of the beginning with a token, given as its index in the order of the trie."""
@@ -246,8 +303,23 @@ class _Step:
         base, probability = before.base + self.trie.texts[index], self.probability_of(index)
         return Beginning(base, matcher, probability, weight, bool(self.is_hidden[index]), before.row, token)
 
-    def visit(self, node: TrieNode) -> None:
-        """Keep the insertions that are complete with the texts of a node's tokens; find those that are not."""
+    def write(self, text: str, length: int, is_hidden: bool) -> Written | None:
+        """See `Search.write`.
+
+        Args:
+            text: what follows the beginning.
+            length: of that part of it for which `is_hidden` says what `Written` does.
+        """
+        if is_hidden and not _ENDING.search(text, length):
+            return Written("", False, True)  # a line ends neither at a letter nor in the middle of a scalar
+        return self.search.write(self.beginning.base + text)
+
+    def visit(self, node: TrieNode, length: int = 0) -> None:
+        """Keep the insertions that are complete with the texts of a node's tokens; find those that are not.
+
+        Args:
+            length: of what its parent has of its text.
+        """
         weight = self.summed[node.end] - self.summed[node.begin]
         if weight < self.least:
             return
@@ -256,21 +328,21 @@ class _Step:
         weights = self.summed[ends] - self.summed[begins] if children else np.zeros(0)
         heaviest = int(weights.argmax()) if children else 0
         if children and weights[heaviest] > (1 - 1e-9) * weight:
-            self.visit(children[heaviest])  # what there is in between can be nothing else
+            self.visit(children[heaviest], length)  # what there is in between can be nothing else
             return
         if node.text:
-            written = self.search.write(self.beginning.base + node.text)
+            written = self.write(node.text, length, bool(self.is_hidden[node.begin]))
             here = slice(node.begin, node.end)
             if written is None or written.is_complete:
                 self.is_hidden[here] = False
                 if written is not None:
-                    self.search.add(written.text, weight * (1.0 if written.is_hidden else self.share))
+                    self.search.add(written, weight * (1.0 if written.is_hidden else self.share))
                 return
             self.is_hidden[here] = written.is_hidden
             if node.is_token and self.weights[node.begin] > 0:
                 self.open_tokens.append(node.begin)
-        for index in np.flatnonzero(weights >= self.least).tolist():
-            self.visit(children[index])
+        for index in np.argsort(-weights)[: (weights >= self.least).sum()].tolist():
+            self.visit(children[index], len(node.text))
 
     def drawn(self, index: int, weight: float) -> Beginning | None:
         """The beginning with a token that was drawn, if it may still come to be the header of a text.
@@ -279,10 +351,10 @@ class _Step:
             index: the token, in the order of the trie.
             weight: of those for which it stands.
         """
-        written = self.search.write(self.beginning.base + self.trie.texts[index])
+        written = self.write(self.trie.texts[index], 0, self.beginning.is_hidden)
         if written is None or not written.is_hidden:
             return None
         if written.is_complete:
-            self.search.add(written.text, weight)
+            self.search.add(written, weight)
             return None
         return self.beginning_after(index, weight)

@@ -327,24 +327,27 @@ class TokenMatcher:
         """Whether the document is complete, so that no token may follow."""
         return self._matcher.is_complete
 
-    def legal(self) -> np.ndarray:
-        """The tokens with which some valid document continues: bool (vocab_size,)."""
+    def possible(self) -> np.ndarray:
+        """The tokens with which some valid document continues, expected or not: bool (vocab_size,)."""
         mask = self._matcher.legal()
         if self._is_waiting:
             mask &= self._tokenizer.stays_in_text
-        if not self._expected:
-            return mask
-        expansions = self._tokenizer.expansions
-        by_first: dict[str, list[str]] = {}
-        for expected in self._expected:
-            by_first.setdefault(expected[0], []).append(expected)
-        mask &= np.isin(self._tokenizer.first_characters, list(map(ord, by_first)))
-        for token in np.flatnonzero(mask).tolist():
-            text = expansions[token]
-            mask[token] = any(
-                text.startswith(expected) or expected.startswith(text) for expected in by_first[text[0]]
-            )
         return mask
+
+    def legal(self) -> np.ndarray:
+        """The tokens with which some valid document continues as is expected: bool (vocab_size,)."""
+        mask = self.possible()
+        if self._expected:
+            firsts, expansions = self._firsts(), self._tokenizer.expansions
+            mask &= np.isin(self._tokenizer.first_characters, [ord(each[0]) for each in self._expected])
+            for token in np.flatnonzero(mask).tolist():
+                mask[token] = token in firsts or expansions[token].startswith(self._expected)
+        return mask
+
+    def unfinished(self) -> list[int]:
+        """The legal tokens behind which something is still expected."""
+        expansions = self._tokenizer.expansions
+        return [token for token in self._firsts() if not expansions[token].startswith(self._expected)]
 
     def allows(self, token: int) -> bool:
         """Whether some valid document continues with this token."""
@@ -388,8 +391,15 @@ class TokenMatcher:
         """Whether a token fits one of the expected strings."""
         if not self._expected or not 0 <= token < self._tokenizer.vocab_size():
             return not self._expected
-        text = self._tokenizer.expansions[token]
-        return any(text.startswith(each) or each.startswith(text) for each in self._expected)
+        return self._tokenizer.expansions[token].startswith(self._expected) or token in self._firsts()
+
+    def _firsts(self) -> set[int]:
+        """The tokens that a document has where it goes on as is expected, unless it has one that covers all of that.
+
+        They are the longest ones: a model has never seen a shorter one there, so it says nothing about what follows.
+        """
+        encode = self._tokenizer.segmenter.encode
+        return {encode(each)[0] for each in self._expected}
 
 
 def _strict_end(matcher: Matcher) -> str:
