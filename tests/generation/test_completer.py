@@ -197,25 +197,6 @@ def test_a_line_is_as_probable_as_all_that_may_stand_below_it(
     assert found[line] == pytest.approx(share, abs=0.12)
 
 
-def test_the_end_of_the_text_is_written_as_documents_have_it() -> None:
-    """A token that reaches from the text into the next line competes only with tokens that a document may have."""
-
-    def value(branch: str) -> dict[str, Any]:
-        events = {"push": {"branches": ["main"]}, "pull_request": {"branches": [branch]}}
-        return {"on": events, "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": [{"run": "make"}]}}}
-
-    model = model_that_knows([value(each) for each in ("main", "main", "dev")], TOKENIZER, iters=20)
-    text = "on:\n  push:\n    branches:\n      - main\n  pull_request:\n    branches:\n"
-    found = {each.text: each.probability for each in Completer.from_model(model, TOKENIZER).complete(text)}
-    samples = generate_tokens(model, TOKENIZER, [], 120, SamplingConfig(max_tokens=30))
-    values = [TOKENIZER.decode_value(each.tokens) for _, each in samples if each.is_complete]
-    beginning, longer = (encode_prompt(each, TOKENIZER) for each in (text, text + "      - main\n"))
-    having = [each for each in values if leads_to(beginning, each, TOKENIZER)]
-    assert len(having) > 40
-    share = sum(leads_to(longer, each, TOKENIZER) for each in having) / len(having)
-    assert found["      - main"] == pytest.approx(share, abs=0.2)
-
-
 def test_a_checkpoint_is_opened(tmp_path: Path) -> None:
     checkpoint = save(untrained_model(), tmp_path)
     by_path = Completer(checkpoint)
