@@ -240,9 +240,9 @@ class Search:
 
     def add(self, written: Written, probability: float) -> None:
         """Count the probability of a complete insertion."""
-        self.found[written.text] = self.found.get(written.text, 0.0) + probability
+        self.found[written.text] = self.found.get(written.text, 0.0) + float(probability)
         if written.is_hidden:
-            self.found_headers += probability
+            self.found_headers += float(probability)
 
     def write(self, base: str) -> Written | None:
         """Return the insertion for a document that begins with base tokens; None: it cannot be written."""
