@@ -50,10 +50,11 @@ from nanochat_tct.evaluation.completion import (
     evaluate_completion,
 )
 from nanochat_tct.evaluation.measures import normal_line
-from nanochat_tct.generation.completer import Beginning, Completer, Search
+from nanochat_tct.generation.completer import Completer
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import continue_prompts
-from nanochat_tct.generation.insertion import Insertion
+from nanochat_tct.generation.insertion import Insertion, Written
+from nanochat_tct.generation.search import Beginning, Search
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import TokenizerError
 from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
@@ -137,6 +138,12 @@ class TextMatcher:
     def legal(self) -> np.ndarray:
         return (self.first if self.is_first else self.all).copy()
 
+    def possible(self) -> np.ndarray:
+        return self.legal()
+
+    def unfinished(self) -> list[int]:
+        return []
+
     def closing(self) -> None:
         return None
 
@@ -192,12 +199,12 @@ def bytes_of_letters() -> dict[str, str]:
 class TextSearch(Search):
     """Searches for the next line of a text."""
 
-    def write(self, base: str) -> tuple[str, bool] | None:
+    def write(self, base: str) -> Written | None:
         text = base.lstrip("\n")
         line, found, _ = text.partition("\n")
         line, ended, _ = line.partition("\1")
         readable = line.encode("latin-1").decode("utf-8", "replace")
-        return readable, bool(line.strip()) and bool(found or ended)
+        return Written(readable, bool(line.strip()) and bool(found or ended), False)
 
 
 class TextSuggester(Completer):
@@ -213,7 +220,7 @@ class TextSuggester(Completer):
         matcher: Any = self.text.matcher()
         matcher.expect()
         search = TextSearch(self, [], NUM_SUGGESTIONS, 1)
-        found = search.run(Beginning("", matcher, 1.0, 0, None), self.read(tokens))
+        found = search.run(Beginning("", matcher), self.read(tokens))
         return sorted(found, key=lambda line: -found[line])[:NUM_SUGGESTIONS]
 
     def continuations(
@@ -238,10 +245,13 @@ class FreeMatcher(TokenMatcher):
 
     is_broken = False
 
+    def possible(self) -> np.ndarray:
+        return np.arange(self._tokenizer.vocab_size()) > 0
+
     def legal(self) -> np.ndarray:
         if self._expected:  # the end of the prompt, which its last token takes back
             return super().legal()
-        return np.arange(self._tokenizer.vocab_size()) > 0
+        return self.possible()
 
     @property
     def is_complete(self) -> bool:
@@ -281,9 +291,11 @@ class FreeSearch(Search):
         self.document = document.base
         return super().run(document, logits)
 
-    def write(self, base: str) -> tuple[str, bool] | None:
+    def write(self, base: str) -> Written | None:
         _, _, consumed = self.completer.tokenizer.engine.read(base, checks_graph=False)
-        return super().write(base) if consumed == len(base) else (base[len(self.document) :], True)
+        return (
+            super().write(base) if consumed == len(base) else Written(base[len(self.document) :], True, False)
+        )
 
 
 class FreeCompleter(Completer):

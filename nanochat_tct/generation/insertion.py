@@ -10,8 +10,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from nanochat_tct.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.documents.positions import Positions
@@ -28,6 +28,21 @@ LONGEST = 1000  # characters of a scalar or key; YAML allows keys of 1024
 
 # Whether it is an array; the complete children, those of objects with their keys
 _Part = tuple[bool, list[Any]]
+
+
+class Written(NamedTuple):
+    """What to insert for a document.
+
+    Attributes:
+        text: the insertion, as far as the document goes.
+        is_complete: whether its lines are complete.
+        is_hidden: it is complete, and its last line is the header of a block scalar, which shows nothing of the text;
+            or, as long as it is not complete, that may come to be so.
+    """
+
+    text: str
+    is_complete: bool
+    is_hidden: bool
 
 
 class Unwritable(Exception):
@@ -69,6 +84,7 @@ class Insertion:
         if not self.line.strip() and "\t" in self.line:
             raise Unwritable
         self.path: list[_Part] = []
+        self.before = ""  # JSON up to what comes next, and one character of that
         self.levels: list[_Level] = []
         self.style, self.block_column, self.header = "", 0, ""
         self.colon = ""  # what is missing behind a quoted key
@@ -105,10 +121,8 @@ class Insertion:
         if not self.line.strip() and self.levels and self.cut.kind == "value":
             self.is_on_line = len(self.line) > self.levels[-1].column
 
-    def write(self, json_text: str, max_lines: int) -> tuple[str, bool] | None:
-        """Return what to insert for a document that begins with the text, and whether the lines are complete.
-
-        None: the document does not reach so far yet.
+    def write(self, json_text: str, max_lines: int) -> Written | None:
+        """Return what to insert for a document that begins with the text; None: it does not reach so far yet.
 
         Args:
             json_text: compact JSON of the document, which may be cut off.
@@ -117,15 +131,24 @@ class Insertion:
         Raises:
             Unwritable: see the class.
         """
-        at = _offset(json_text, self.path, self.cut.kind in ("value", "text", "plain", "literal"))
+        at = self.offset(json_text)
         if at is None:
             return None
         writer = _Writer(self, max_lines)
         try:
             writer.write(_TOKEN.findall(json_text[at:]))
         except _Done:
-            return writer.out, True
-        return writer.out, not writer.levels and bool(writer.out.strip())
+            return Written(writer.out, True, writer.is_hidden)
+        return Written(writer.out, not writer.levels and bool(writer.out.strip()), writer.is_hidden)
+
+    def offset(self, json_text: str) -> int | None:
+        """See `_offset`. Documents that begin alike have it at the same position."""
+        if not self.before or not json_text.startswith(self.before):
+            at = _offset(json_text, self.path, self.cut.kind in ("value", "text", "plain", "literal"))
+            if at is None or at >= len(json_text):
+                return at
+            self.before = json_text[: at + 1]
+        return len(self.before) - 1
 
 
 class _Writer:
@@ -134,10 +157,11 @@ class _Writer:
     def __init__(self, insertion: Insertion, max_lines: int) -> None:
         self.at = insertion
         self.max_lines = max_lines
-        self.levels = [replace(level) for level in insertion.levels]
+        self.levels = [_Level(*vars(level).values()) for level in insertion.levels]
         self.out = insertion.colon
         self.is_inline = False  # the next key or item goes on this line, behind a dash or a bracket
         self.is_json = bool(self.levels) and self.levels[0].is_flow
+        self.is_hidden = False  # see `Written`
 
     def write(self, tokens: list[str]) -> None:
         tokens = [token for token in tokens if token not in (",", ":")]
@@ -178,6 +202,13 @@ class _Writer:
                 self.key(token)
                 is_value = True
                 index += 1
+        if is_value and self.is_block:
+            self.is_hidden = True
+
+    @property
+    def is_block(self) -> bool:
+        """Whether the innermost array or object is in block style."""
+        return bool(self.levels) and not self.levels[-1].is_flow
 
     @property
     def current_line(self) -> str:
@@ -282,6 +313,7 @@ class _Writer:
             if self.levels and self.levels[-1].is_flow:
                 raise Unwritable
             self.out += "|"
+            self.is_hidden = True
             raise _Done  # the text is in the lines below
         if content is None and not self.is_json:
             self.out = self.out.removesuffix(" ") if not self.levels[-1].is_sequence else self.out + "null"
@@ -289,6 +321,7 @@ class _Writer:
             self.out += token
         elif not is_closed:
             self.out += str(content)
+            self.is_hidden = self.is_block and isinstance(content, str)
             return
         else:
             text = self.written(content)

@@ -241,21 +241,21 @@ class Tokenizer:
     def _sorted_expansions(self) -> list[tuple[str, int]]:
         return sorted((text, token) for token, text in enumerate(self.expansions))
 
-    def tokens_along(self, beginning: str) -> list[int]:
-        """The tokens whose base tokens begin with some, or are the beginning of these."""
-        texts, behind = self._sorted_expansions, len(self.expansions)
-        ranges = [
-            (bisect_left(texts, (beginning[:length],)), bisect_left(texts, (beginning[:length], behind)))
-            for length in range(1, len(beginning))
-        ]
-        longest = beginning + chr(sys.maxunicode)
-        ranges.append((bisect_left(texts, (beginning,)), bisect_left(texts, (longest,))))
-        return [token for low, high in ranges for _, token in texts[low:high]]
+    def tokens_from(self, beginning: str) -> list[int]:
+        """The tokens whose base tokens begin with some."""
+        texts = self._sorted_expansions
+        low, high = (bisect_left(texts, (each,)) for each in (beginning, beginning + chr(sys.maxunicode)))
+        return [token for _, token in texts[low:high]]
 
     @cached_property
     def stays_in_text(self) -> np.ndarray:
         """The tokens that do not go on behind the end of a text: bool (vocab_size,)."""
         return np.array([max(text[:-1], default="") <= "\xff" for text in self.expansions])
+
+    @cached_property
+    def first_characters(self) -> np.ndarray:
+        """The code of the first base token of each token: int (vocab_size,)."""
+        return np.array([ord(text[0]) for text in self.expansions])
 
     def complaint(self, tokens: Sequence[int]) -> str | None:
         """The JSON pointer of the first part of a document's beginning of which GitHub's language service complains.
@@ -339,17 +339,28 @@ class TokenMatcher:
         """Whether the document is complete, so that no token may follow."""
         return self._matcher.is_complete
 
-    def legal(self) -> np.ndarray:
-        """The tokens with which some valid document continues: bool (vocab_size,)."""
+    def possible(self) -> np.ndarray:
+        """The tokens with which some valid document continues, expected or not: bool (vocab_size,)."""
         mask = self._matcher.legal()
         if self._is_waiting:
             mask &= self._tokenizer.stays_in_text
-        if not self._expected:
-            return mask
-        fitting = np.zeros_like(mask)
-        for beginning in self._expected:
-            fitting[self._tokenizer.tokens_along(beginning)] = True
-        return mask & fitting
+        return mask
+
+    def legal(self) -> np.ndarray:
+        """The tokens with which some valid document continues as is expected: bool (vocab_size,)."""
+        mask = self.possible()
+        if self._expected:
+            fitting = np.zeros_like(mask)
+            fitting[list(self._firsts())] = True
+            for each in self._expected:
+                fitting[self._tokenizer.tokens_from(each)] = True
+            mask &= fitting
+        return mask
+
+    def unfinished(self) -> list[int]:
+        """The legal tokens behind which something is still expected."""
+        expansions = self._tokenizer.expansions
+        return [token for token in self._firsts() if not expansions[token].startswith(self._expected)]
 
     def allows(self, token: int) -> bool:
         """Whether some valid document continues with this token."""
@@ -393,8 +404,15 @@ class TokenMatcher:
         """Whether a token fits one of the expected strings."""
         if not self._expected or not 0 <= token < self._tokenizer.vocab_size():
             return not self._expected
-        text = self._tokenizer.expansions[token]
-        return any(text.startswith(each) or each.startswith(text) for each in self._expected)
+        return self._tokenizer.expansions[token].startswith(self._expected) or token in self._firsts()
+
+    def _firsts(self) -> set[int]:
+        """The tokens that a document has where it goes on as is expected, unless it has one that covers all of that.
+
+        They are the longest ones: a model has never seen a shorter one there, so it says nothing about what follows.
+        """
+        encode = self._tokenizer.segmenter.encode
+        return {encode(each)[0] for each in self._expected}
 
 
 def _strict_end(matcher: Matcher) -> str:

@@ -204,7 +204,7 @@ def test_a_model_that_knows_workflows_by_heart_completes_them() -> None:
         assert result[name]["accepted"][0] == 1
     untrained = ModelSuggester(Completer.from_model(untrained_model(), TOKENIZER))
     result = evaluate_completion(untrained, cuts, TOKENIZER)
-    assert result["next_line"]["right"][0] < 0.3 and result["rest_of_job"]["accepted"][0] == 1
+    assert result["next_line"]["right"][0] < 0.4 and result["rest_of_job"]["accepted"][0] == 1
 
 
 def test_continuations_do_not_depend_on_what_else_is_continued() -> None:

@@ -198,3 +198,26 @@ def test_a_mask_knows_the_names_of_its_own_document_only(mode: int) -> None:
         for token in TOKENIZER.encode(document.replace("${{ env.B }}", "b")):
             assert masked_wrongly(matcher, tokens) == []
             assert matcher.advance_token(token)
+
+
+def test_what_is_expected_is_written_in_the_tokens_that_a_document_has() -> None:
+    """A shorter token than the text has there is never seen in training, so no probability of it means anything."""
+    tokens = TOKENIZER.encode_value(
+        {"on": "push", "jobs": {"build": {"runs-on": "ubuntu-latest", "steps": [{"run": "make\n"}] * 2}}}
+    )
+    for index in range(len(tokens) - 1):
+        text, following = (TOKENIZER.expansions[token] for token in tokens[index : index + 2])
+        matcher = TOKENIZER.matcher()
+        for token in tokens[:index]:
+            matcher.advance(token)
+        matcher.expect(text + following[:1])
+        reaching = [
+            token
+            for token in np.flatnonzero(matcher.possible())
+            if TOKENIZER.expansions[token].startswith(text + following[:1])
+        ]
+        assert matcher.unfinished() == [tokens[index]]
+        assert sorted(np.flatnonzero(matcher.legal())) == sorted([tokens[index], *reaching])
+        matcher.advance(tokens[index])
+        assert matcher.unfinished() == []
+        assert all(TOKENIZER.expansions[t].startswith(following[:1]) for t in np.flatnonzero(matcher.legal()))

@@ -1,0 +1,360 @@
+"""The search for the most probable lines behind a text, over the tokens that may write them."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nanochat_tct.generation.insertion import Insertion, Unwritable, Written
+from nanochat_tct.generation.sampling import masked_log_probs
+from nanochat_tct.tokenizer.tokenizer import TokenMatcher
+
+if TYPE_CHECKING:
+    from nanochat_tct.generation.completer import Completer
+
+BEAM = 8  # beginnings of insertions that are followed at the same time
+SAMPLES = 8  # beginnings that are drawn besides, for texts that an insertion does not show
+LEAST_PROBABILITY = 1e-3  # of a beginning that is followed
+PATIENCE = 10  # steps after which no more are drawn if no header was found
+LEAST_DRAWN = 0.04  # of all beginnings that are drawn together; what is less is left out
+
+_ENDING = re.compile(
+    r"[^\x00-\x09\x0b-\xff]"
+)  # a base token that may end a line: a newline, or no byte at all
+
+
+class TokenTrie:
+    """A vocabulary's texts as a tree in which texts with a common beginning share a node.
+
+    Args:
+        texts: of each token.
+
+    Attributes:
+        order: the tokens, sorted by their texts.
+        root: the node of all of them.
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self.order = np.array(sorted(range(len(texts)), key=texts.__getitem__))
+        self.texts = [texts[token] for token in self.order]
+        self.root = TrieNode(self, 0, len(texts), "")
+
+
+@dataclass(eq=False)
+class TrieNode:
+    """Those tokens of a trie whose texts begin with `text`: `order[begin:end]`."""
+
+    trie: TokenTrie
+    begin: int
+    end: int
+    text: str
+
+    @property
+    def is_token(self) -> bool:
+        """Whether the text of the first of them is just `text`."""
+        return self.trie.texts[self.begin] == self.text
+
+    @cached_property
+    def children(self) -> list[TrieNode]:
+        """One for each character that may follow, with all that its tokens have in common."""
+        texts, found = self.trie.texts, []
+        begin = self.begin + self.is_token
+        while begin < self.end:
+            character = texts[begin][: len(self.text) + 1]
+            after = character[:-1] + chr(ord(character[-1]) + 1)
+            end = bisect_left(texts, after, begin, self.end)
+            found.append(TrieNode(self.trie, begin, end, _common(texts[begin], texts[end - 1])))
+            begin = end
+        return found
+
+    @cached_property
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the children begin and end."""
+        return np.array([c.begin for c in self.children]), np.array([c.end for c in self.children])
+
+
+def _common(first: str, second: str) -> str:
+    """What two texts begin with."""
+    length = next((at for at, letter in enumerate(first) if not second.startswith(letter, at)), len(first))
+    return first[:length]
+
+
+class Beginning:
+    """An insertion that is not complete.
+
+    Attributes:
+        base: the base tokens of the document up to there.
+        matcher: after them.
+        probability: of these tokens behind the text.
+        weight: the probability of all those beginnings for which this one stands; more than its own if it was drawn.
+        is_hidden: see `Written`.
+        row: the decoder's, which has read the tokens except the last one.
+        token: the last one; None: it is read.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        matcher: TokenMatcher,
+        probability: float = 1.0,
+        weight: float = 1.0,
+        is_hidden: bool = False,
+        row: int = 0,
+        token: int | None = None,
+    ) -> None:
+        self.base, self.matcher, self.probability, self.weight = base, matcher, probability, weight
+        self.is_hidden, self.row, self.token = is_hidden, row, token
+
+
+class Search:
+    """A beam search over tokens for the most probable insertions.
+
+    Many tokens write the same insertion, or its beginning. The probability of an insertion is the sum over all of them:
+    at each step all tokens with a common beginning count together as soon as that beginning completes an insertion. The
+    search follows the BEAM most probable beginnings, and ends as soon as none of them can come to more than the n-th
+    best insertion has.
+
+    The header of a block scalar (`run: |`) shows nothing of its text, of which the first line has to be written before
+    it is certain that there are more. No single first line may be probable. So behind what the beam follows, SAMPLES
+    more beginnings of such texts are drawn, each standing for an equal part of the probability of all the others: the
+    probability of a header is an estimate without bias.
+    """
+
+    def __init__(self, completer: Completer, insertions: list[Insertion], n: int, max_lines: int) -> None:
+        self.completer, self.insertions = completer, insertions
+        self.n, self.max_lines = n, max_lines
+        self.found: dict[str, float] = {}
+        self.found_headers = 0.0  # their probability in all
+        self.random = np.random.default_rng(0)
+
+    def run(self, document: Beginning, logits: Tensor) -> dict[str, float]:
+        """Return insertions and their probabilities.
+
+        Args:
+            document: what stands before.
+            logits: (1, vocab_size) of the token after it.
+        """
+        decoder = self.completer.decoder
+        beginnings, all_logits = self.ends_of_text(document, logits)
+        for step in range(self.completer.max_steps - len(beginnings)):
+            is_drawing = step < PATIENCE or self.found_headers > LEAST_DRAWN
+            beginnings = self.following(beginnings, all_logits, is_drawing)
+            if not beginnings:
+                break
+            free = [row for row in range(1, self.completer.rows) if all(row != b.row for b in beginnings)]
+            taken = {0}
+            for each in beginnings:
+                if each.row in taken:
+                    parent, each.row = each.row, free.pop()
+                    decoder.copy_row(parent, each.row)
+                taken.add(each.row)
+            all_logits = decoder.extend([(b.row, [b.token]) for b in beginnings if b.token is not None])
+        return self.found
+
+    def ends_of_text(self, document: Beginning, logits: Tensor) -> tuple[list[Beginning], Tensor]:
+        """Find the ways to write what is left of the text, up to the token that reaches its end.
+
+        Args: see `run`.
+
+        Returns:
+            The beginnings before these last tokens, with the probability of each way, given that the document has the
+            text; and their logits (N, vocab_size).
+        """
+        decoder = self.completer.decoder
+        found, all_logits, at, total = [document], [logits], 0, 0.0
+        while at < len(found):
+            before = found[at]
+            probabilities = self.probabilities(before.matcher, all_logits[at])
+            for token in before.matcher.unfinished():
+                if len(found) < BEAM and probabilities[token] > 0:
+                    probability = before.probability * float(probabilities[token])
+                    base, row = before.base + self.completer.tokenizer.expansions[token], len(found)
+                    matcher = before.matcher.after(token)
+                    found.append(Beginning(base, matcher, probability, probability, row=row))
+                    decoder.copy_row(before.row, row)
+                    all_logits.append(decoder.extend([(row, [token])]))
+                probabilities[token] = 0
+            total += before.probability * probabilities.sum()
+            at += 1
+        if total > 0:
+            for each in found:
+                each.probability = each.weight = each.probability / total
+        return found, torch.cat(all_logits)
+
+    def probabilities(self, matcher: TokenMatcher, logits: Tensor) -> np.ndarray:
+        """The probability of each token, 0 for those that are not legal: float64 (vocab_size,)."""
+        possible, legal = matcher.possible(), matcher.legal()
+        if not legal.any():
+            return np.zeros(len(legal))
+        tile = torch.zeros(self.completer.decoder.tile, logits.size(1), device=logits.device)
+        tile[0] = logits[0]
+        allowed = torch.from_numpy(possible).expand(len(tile), -1).to(logits.device)
+        return masked_log_probs(tile, allowed)[0].exp().cpu().double().numpy() * legal
+
+    def nth_best(self) -> float:
+        """The probability of the n-th best insertion, as far as it is found."""
+        best = sorted(self.found.values(), reverse=True)
+        return best[self.n - 1] if len(best) >= self.n else 0.0
+
+    def following(self, beginnings: list[Beginning], all_logits: Tensor, is_drawing: bool) -> list[Beginning]:
+        """Keep what one more token completes, and return the beginnings to follow."""
+        steps = [
+            _Step(self, beginning, logits)
+            for beginning, logits in zip(beginnings, all_logits.split(1), strict=True)
+        ]
+        candidates = [
+            (step.probability_of(index), step, index) for step in steps for index in step.open_tokens
+        ]
+        candidates.sort(key=lambda each: -each[0])
+        least = max(LEAST_PROBABILITY, self.nth_best())
+        kept = [(step, index) for probability, step, index in candidates[:BEAM] if probability > least]
+        followed = [step.beginning_after(index, float(step.weights[index])) for step, index in kept]
+        for step, index in kept:
+            step.is_hidden[index] = False  # none of those that are drawn stands for it
+        drawn = self.drawn(steps) if is_drawing else []
+        return [each for each in followed if each is not None] + drawn
+
+    def drawn(self, steps: list[_Step]) -> list[Beginning]:
+        """Draw beginnings of texts that an insertion does not show from those that are not followed anyway."""
+        weights = np.concatenate([step.weights * step.is_hidden for step in steps])
+        summed = weights.cumsum()
+        if summed[-1] < LEAST_DRAWN:
+            return []
+        weight = summed[-1] / SAMPLES
+        positions = weight * (self.random.random() + np.arange(SAMPLES))
+        picked, counts = np.unique(np.searchsorted(summed, positions, side="right"), return_counts=True)
+        found = []
+        for index, count in zip(picked.tolist(), counts.tolist(), strict=True):
+            step = steps[index // len(steps[0].weights)]
+            each = step.drawn(index % len(steps[0].weights), weight * count)
+            found += [each] if each is not None else []
+        return found
+
+    def add(self, written: Written, probability: float) -> None:
+        """Count the probability of a complete insertion."""
+        self.found[written.text] = self.found.get(written.text, 0.0) + float(probability)
+        if written.is_hidden:
+            self.found_headers += float(probability)
+
+    def write(self, base: str) -> Written | None:
+        """Return the insertion for a document that begins with base tokens; None: it cannot be written."""
+        _, json_text, consumed = self.completer.tokenizer.engine.read(base, checks_graph=False)
+        if consumed != len(base):
+            return None
+        is_short = False
+        for insertion in self.insertions:
+            try:
+                written = insertion.write(json_text, self.max_lines)
+            except Unwritable:
+                continue
+            if written is not None:
+                return written
+            is_short = True
+        return Written("", False, False) if is_short else None
+
+
+class _Step:
+    """The tokens that may follow a beginning, in the order of the trie.
+
+    Attributes:
+        weights: (vocab_size,) the probability of each, times the beginning's weight.
+        is_hidden: (vocab_size,) whether an insertion with this token may come to be the header of a text.
+        open_tokens: those that complete no insertion, and are probable enough to be followed.
+    """
+
+    def __init__(self, search: Search, beginning: Beginning, logits: Tensor) -> None:
+        self.search, self.beginning = search, beginning
+        self.share = beginning.probability / beginning.weight
+        completer = search.completer
+        self.trie = completer.trie
+        probabilities = search.probabilities(beginning.matcher, logits)
+        probabilities[beginning.matcher.unfinished()] = 0  # `ends_of_text` has these
+        self.weights = beginning.weight * probabilities[self.trie.order]
+        self.is_hidden = np.full(len(self.weights), beginning.is_hidden)
+        self.open_tokens: list[int] = []
+        self.summed = np.concatenate([[0.0], self.weights.cumsum()])
+        self.visit(self.trie.root)
+
+    @property
+    def least(self) -> float:
+        """What is less than this has no part in the result that would count."""
+        if self.share < 1:  # what it would add to an insertion that is not hidden is less still
+            return LEAST_DRAWN
+        return max(LEAST_PROBABILITY, self.search.nth_best() / 8)
+
+    def probability_of(self, index: int) -> float:
+        """The probability of the beginning with a token, given as its index in the order of the trie."""
+        return float(self.weights[index]) * self.share
+
+    def beginning_after(self, index: int, weight: float) -> Beginning | None:
+        """The beginning with one more token; None if the document ends with it."""
+        before, token = self.beginning, int(self.trie.order[index])
+        matcher = before.matcher.after(token)
+        if matcher.is_complete:
+            return None
+        base, probability = before.base + self.trie.texts[index], self.probability_of(index)
+        return Beginning(base, matcher, probability, weight, bool(self.is_hidden[index]), before.row, token)
+
+    def write(self, text: str, length: int, is_hidden: bool) -> Written | None:
+        """See `Search.write`.
+
+        Args:
+            text: what follows the beginning.
+            length: of that part of it for which `is_hidden` says what `Written` does.
+        """
+        if is_hidden and not _ENDING.search(text, length):
+            return Written("", False, True)  # a line ends neither at a letter nor in the middle of a scalar
+        return self.search.write(self.beginning.base + text)
+
+    def visit(self, node: TrieNode, length: int = 0) -> None:
+        """Keep the insertions that are complete with the texts of a node's tokens; find those that are not.
+
+        Args:
+            length: of what its parent has of its text.
+        """
+        weight = self.summed[node.end] - self.summed[node.begin]
+        if weight < self.least:
+            return
+        children = node.children
+        begins, ends = node.bounds
+        weights = self.summed[ends] - self.summed[begins] if children else np.zeros(0)
+        heaviest = int(weights.argmax()) if children else 0
+        if children and weights[heaviest] > (1 - 1e-9) * weight:
+            self.visit(children[heaviest], length)  # what there is in between can be nothing else
+            return
+        if node.text:
+            written = self.write(node.text, length, bool(self.is_hidden[node.begin]))
+            here = slice(node.begin, node.end)
+            if written is None or written.is_complete:
+                self.is_hidden[here] = False
+                if written is not None:
+                    self.search.add(written, weight * (1.0 if written.is_hidden else self.share))
+                return
+            self.is_hidden[here] = written.is_hidden
+            if node.is_token and self.weights[node.begin] > 0:
+                self.open_tokens.append(node.begin)
+        for index in np.argsort(-weights)[: (weights >= self.least).sum()].tolist():
+            self.visit(children[index], len(node.text))
+
+    def drawn(self, index: int, weight: float) -> Beginning | None:
+        """The beginning with a token that was drawn, if it may still come to be the header of a text.
+
+        Args:
+            index: the token, in the order of the trie.
+            weight: of those for which it stands.
+        """
+        written = self.write(self.trie.texts[index], 0, self.beginning.is_hidden)
+        if written is None or not written.is_hidden:
+            return None
+        if written.is_complete:
+            self.search.add(written, weight)
+            return None
+        return self.beginning_after(index, weight)
