@@ -1,4 +1,4 @@
-"""Metrics of runs as gauges of Ray, which its Prometheus endpoint serves on every node."""
+"""Metrics of runs and sweeps as gauges of Ray, which its Prometheus endpoint serves on every node."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from ray.util.metrics import Gauge
 
 PREFIX = "nanochat_tct_"
 # Names as in metrics.jsonl, with what they are. Ray's own prefix, `ray_`, comes before ours.
-DESCRIPTIONS = {
+OF_RUNS = {
     "iter": "optimizer steps done",
     "loss": "training loss in nats a token",
     "lr": "learning rate",
@@ -17,12 +17,16 @@ DESCRIPTIONS = {
     "cost_usd": "US dollars that the run has cost",
     "bits_per_byte": "bits per byte of the validation split",
 }
+OF_SWEEPS = {
+    "sweep_spent": "spent of a sweep's budget, in its unit (dollars, GPU-hours or FLOPs)",
+    "sweep_budget": "budget of a sweep, in its unit",
+}
 
 
 class RayGauges:
-    """Gauges with one tag, the name of a run."""
+    """Gauges with one tag, the name of a run, trial or sweep."""
 
-    def __init__(self, run: str, descriptions: Mapping[str, str] = DESCRIPTIONS) -> None:
+    def __init__(self, run: str, descriptions: Mapping[str, str] = OF_RUNS) -> None:
         self._gauges = {name: Gauge(PREFIX + name, text, ("run",)) for name, text in descriptions.items()}
         for gauge in self._gauges.values():
             gauge.set_default_tags({"run": run})

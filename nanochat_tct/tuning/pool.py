@@ -82,6 +82,7 @@ class TrialWorker:
         import torch.distributed as dist
 
         from nanochat_tct.training.distributed import Worker
+        from nanochat_tct.training.ray_metrics import RayGauges
         from nanochat_tct.training.ray_process import join_group, preemption_reason
 
         self.ledger.refresh()
@@ -90,7 +91,12 @@ class TrialWorker:
             join_group("nccl" if self.device.type == "cuda" else "gloo", rank, world_size, address)
         try:
             return work(
-                self.folder, self.ledger, trial, worker, lambda: preemption_reason(rank, self.is_to_go)
+                self.folder,
+                self.ledger,
+                trial,
+                worker,
+                lambda: preemption_reason(rank, self.is_to_go),
+                RayGauges(trial).set,
             )
         finally:
             if address is not None:

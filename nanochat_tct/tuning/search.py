@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.training.ray_driver import iters_saved
+from nanochat_tct.training.ray_metrics import OF_SWEEPS, RayGauges
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.meter import INTERRUPTED, config_of
 from nanochat_tct.tuning.pool import LOST, NO_STORAGE, Pool, outcome_of
@@ -101,12 +102,15 @@ class SweepSearch(Searcher):
         self.losers = Losers(sweep.ledger)
         self.losses: dict[str, tuple[int, int]] = {}  # of a trial: iters saved; losses in a row without more
         self.error: UserError | None = None  # raised here it would be lost in Ray's own
+        self.gauges = RayGauges(sweep.folder.name, OF_SWEEPS)
 
     def suggest(self, trial_id: str) -> Any:
         """The name of the next `trial` and of its `workers`, and what Ray's tables show; None: not now; FINISHED."""
         try:
             self.pool.poll()
             self.ledger.refresh()
+            terms = self.ledger.terms
+            self.gauges.set({"sweep_spent": terms.amount(self.ledger.spent), "sweep_budget": terms.budget})
             if self.error is None and not self.ledger.is_interrupted:
                 return self._next(trial_id)
         except UserError as error:

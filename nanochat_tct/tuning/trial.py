@@ -77,11 +77,13 @@ def work(
     trial: str,
     worker: "Worker",
     preemption: Callable[[], str | None] = lambda: None,
+    progress: Callable[[dict[str, Any]], None] = lambda metrics: None,
 ) -> dict[str, Any]:
     """Train a trial on this worker, charged to the ledger, on Ray or without.
 
     Args:
         preemption: why this worker should save and leave; None: it should not.
+        progress: takes the metrics of a log line, on the first worker.
     Returns: what `train_to_the_end` does; of a probe also `seconds`, of a final run `whole_split`.
     """
     import torch
@@ -102,6 +104,7 @@ def work(
             report=EarlyStopping(meter).look_at,
             stop_reason=lambda: meter.stop_reason() or preemption(),
             charge=meter.charge,
+            progress=progress,
             varied=settings["varied"],
         )
         if not worker.is_first:

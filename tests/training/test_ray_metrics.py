@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from nanochat_tct.training.ray_metrics import DESCRIPTIONS, PREFIX, RayGauges
+from nanochat_tct.training.ray_metrics import OF_RUNS, OF_SWEEPS, PREFIX, RayGauges
 
 DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana.json"
 
@@ -18,13 +18,14 @@ DASHBOARD = Path(__file__).parents[2] / "cluster" / "grafana.json"
 def test_prometheus_can_read_them(ray_session: Any) -> None:
     node = ray_session.nodes()[0]
     address = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
-    gauges = RayGauges("mine")
-    values: dict[str, Any] = {name: index + 0.5 for index, name in enumerate(DESCRIPTIONS)}
+    gauges = [RayGauges("before"), RayGauges("mine"), RayGauges("mine", OF_SWEEPS)]
+    values: dict[str, Any] = {name: index + 0.5 for index, name in enumerate(OF_RUNS | OF_SWEEPS)}
     expected = {f"ray_{PREFIX}{name}": value for name, value in values.items()}
     found: dict[str, float] = {}
     end = time.monotonic() + 60
     while found != expected and time.monotonic() < end:  # Ray collects them every few seconds
-        gauges.set({**values, "other": 1})
+        for each in gauges:
+            each.set({**values, "other": 1})
         with urllib.request.urlopen(address, timeout=10) as answer:
             lines = re.findall(r'^(\w+)\{[^}]*run="mine"[^}]*\} (.+)$', answer.read().decode(), re.M)
         found = {name: float(value) for name, value in lines}
@@ -40,4 +41,4 @@ def test_the_dashboard_shows_metrics_that_there_are() -> None:
         for target in panel["targets"]
         for name in re.findall(r"\w+_\w+", target["expr"])
     }
-    assert shown == {f"ray_{PREFIX}{name}" for name in DESCRIPTIONS} - {f"ray_{PREFIX}iter"}
+    assert shown == {f"ray_{PREFIX}{name}" for name in OF_RUNS | OF_SWEEPS} - {f"ray_{PREFIX}iter"}
