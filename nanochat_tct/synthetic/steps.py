@@ -36,9 +36,8 @@ class StepList:
         writer.forget("it")
         writer.size = self._step_size()
         scope.place = "step"
-        scope.steps = {}
-        for before in _SECTIONS[: _SECTIONS.index(section) + 1]:
-            scope.steps.update(self._outputs[before])
+        before = _SECTIONS[: _SECTIONS.index(section) + 1]
+        scope.set_steps({step: names for name in before for step, names in self._outputs[name].items()})
         step = template(writer)
         if step is LEFT_OUT or not ("run" in step or "uses" in step) or self._has(step.get("id")):
             self.left -= 5  # so that filling a job ends
@@ -60,13 +59,13 @@ class StepList:
                 if self.left > 60 and writer.chance(0.35 if is_small else 0.72):
                     self.add("early", template)
             own = ecosystem.jobs.get(kind) or ecosystem.jobs.get("test") or ecosystem.jobs["build"]
-            for template in writer.sample(own, 1 + self.left // 500):
+            for template in writer.sample(own, 1 + self.left // 1000):
                 if self.left > 60 or not self.sections["middle"]:
                     self.add("middle", template)
         while self.left > 70 or not self.all():
             section = LEXICON.word(writer, "section")
             if self.left < 230 and not (self.sections["middle"] or self.sections["end"]):
-                self.add("middle", LEXICON.use("command step"))
+                self.add("middle", LEXICON.use("small step"))
             elif kind in ("script", "prepare"):
                 self.add("middle", LEXICON.use("script step"))
             elif len(self.sections[section]) < 8 or section == "middle":
@@ -92,8 +91,8 @@ class StepList:
     def _step_size(self) -> int:
         """Return a length for a script, of which most is shorter than what is left."""
         random = self.writer.random
-        wanted = int((62 + self.left / 34) * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
-        return max(20, min(wanted, self.left - 60))
+        wanted = int((55 + self.left / 34) * 2 ** (5.2 * random() * (0.55 + 0.45 * random())))
+        return max(20, min(wanted, int(0.5 * self.left)))
 
 
 def outputs_of(step: Step) -> list[str]:
@@ -116,13 +115,16 @@ def _script(writer: Writer, language: str) -> str:
     if language == "python" or (is_bash and size > 150 and writer.chance(0.3)):
         parts.append(LEXICON.word(writer, f"{language} start").rstrip("\n") + "\n")
     start = len("".join(parts))
-    others = [] if is_bash else writer.shuffled(SCRIPTS[language])  # their blocks declare names: each once
+    blocks = list(SCRIPTS[language])
     for _ in range(1 + size // 8):
-        if not (is_bash or others):
+        if not blocks:
             break
         if writer.chance(0.5):
             writer.forget("lower", "upper")
-        block = (writer.pick(SCRIPTS[language]) if is_bash else others.pop())(writer)
+        template = writer.pick(blocks)
+        block = template(writer)
+        if not is_bash:
+            blocks.remove(template)  # these blocks declare names: each may be there once
         if block is LEFT_OUT:
             continue
         if is_bash and "<<" not in block and writer.chance(0.15):
@@ -134,7 +136,7 @@ def _script(writer: Writer, language: str) -> str:
         if sum(map(len, parts)) - start >= size:
             break
     script = "".join(parts) or "true\n"
-    if language != "python" and writer.habit("indent") < 0.45:  # by four columns, not two
+    if language != "python" and LEXICON.word(writer, "indentation") == 4:
         script = _INDENTED.sub(lambda spaces: spaces[0] * 2, script)
     return script if script.count("\n") > 1 else script[:-1]
 

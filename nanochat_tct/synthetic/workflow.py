@@ -70,7 +70,7 @@ def _triggers(writer: Writer) -> Any:
 def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
     """Write jobs with about the given size in total."""
     count = _job_count(writer, size)
-    shares = [0.25 + writer.random() ** 2 for _ in range(count)]
+    shares = [0.2 + writer.random() ** 2.5 for _ in range(count)]
     calls = 0.8 if writer.chance(0.32 if count > 1 else 0.25) else 0.05
     if count == 1 and size > 900:
         calls = 0.0
@@ -96,15 +96,15 @@ def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
 
 def _job_count(writer: Writer, size: int) -> int:
     """Return the number of jobs: one plus a geometric number, whose mean grows with the size."""
-    mean = (max(size, 0) / 2600) ** 0.9
+    mean = (max(size, 0) / 2450) ** 0.9
     more = int(math.log(1.0 - writer.random()) / math.log(mean / (1.0 + mean))) if mean > 0 else 0
-    return 1 + max(0, min(more, size // 330, 60))
+    return 1 + max(0, min(more, size // 290, 60))
 
 
 def _publish_outputs(writer: Writer, on: Any) -> None:
     """Let a reusable workflow pass on outputs of its jobs."""
     outputs = [(job, name) for job, names in writer.scope.outputs.items() for name in names]
-    if outputs and "workflow_call" in on and isinstance(on, dict) and writer.chance(0.6):
+    if outputs and "workflow_call" in on and isinstance(on, dict) and writer.chance(0.48):
         call = on["workflow_call"] = on["workflow_call"] or {}
         call["outputs"] = {
             name: {**LEXICON.word(writer, "output keys"), "value": f"${{{{ jobs.{job}.outputs.{name} }}}}"}
