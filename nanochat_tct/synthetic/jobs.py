@@ -62,6 +62,7 @@ class JobWriter:
                 outputs = steps.outputs() if writer.chance(1.0 if kind == "prepare" else 0.09) else []
                 if outputs:
                     job["outputs"] = {output.split(".")[-1]: f"${{{{ {output} }}}}" for output in outputs}
+        self.size += size - steps.left if steps else measure(job)
         writer.forget("in_matrix", *[axis.word for axis in _matrix_axes(writer)])
         self._add(name, job, steps)
 
@@ -81,7 +82,6 @@ class JobWriter:
         if steps:
             job["steps"] = steps.all()
         self.jobs[name] = styled(self.writer, "job" if steps else "call", job)
-        self.size += len(name) + 4 + measure(self.jobs[name])
         self.writer.scope.outputs[name] = list(job.get("outputs", ()))
 
 
@@ -125,7 +125,7 @@ def _matrix(writer: Writer) -> Any:
         values = LEXICON.word(writer, "components") if axis.word == "component" else axis.values
         matrix[axis.key] = writer.sample(values, writer.pick((1, 2, 2, 3, 3, 4, 5, 7)))
     keys = list(matrix)
-    if size > 150 and writer.chance(0.2):
+    if size > 150 and writer.chance(0.22):
         matrix["include"] = [
             {keys[0]: value, **LEXICON.word(writer, "matrix include")}
             for value in writer.sample(matrix[keys[0]] * 4, writer.several(2 + size / 200, 16))

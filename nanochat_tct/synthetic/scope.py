@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import repeat
+from operator import contains
 from typing import Any
 
 
@@ -32,7 +34,15 @@ PLACES = _sets(
 )
 INNER = {place.partition(".")[2] for place in PLACES}  # keys that may lead to a place of their own
 # The words of templates that stand for a reference to something that exists.
-REFERENCES = ("input", "env name", "job reference", "job output", "matrix key", "step reference", "step output")
+REFERENCES = (
+    "input",
+    "env name",
+    "job reference",
+    "job output",
+    "matrix key",
+    "step reference",
+    "step output",
+)
 _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}", re.S)
 _QUOTED = re.compile(r"'[^']*'")
 _CONTEXT = re.compile(
@@ -119,10 +129,7 @@ class Scope:
 
     def exists(self, reference: str) -> bool:
         """Return whether the workflow has what the reference names."""
-        for names in self.names.values():
-            if reference in names:
-                return True
-        return False
+        return any(map(contains, self.names.values(), repeat(reference)))
 
     def holds(self, text: str) -> bool:
         """Return whether all that the text's expressions refer to exists here; a condition is one expression."""
@@ -153,7 +160,9 @@ class Scope:
 def _parts(expression: str) -> tuple[frozenset[str], list[str]]:
     """Return the contexts and special functions that an expression uses, and the references that have to exist."""
     expression = _QUOTED.sub("''", expression)
-    contexts = frozenset(context or function or "status" for context, function in _CONTEXT.findall(expression))
+    contexts = frozenset(
+        context or function or "status" for context, function in _CONTEXT.findall(expression)
+    )
     return contexts, _REFERENCE.findall(expression)
 
 

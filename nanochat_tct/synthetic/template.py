@@ -40,6 +40,7 @@ Generator = Callable[[Writer], Any]
 
 LEFT_OUT = object()
 _TRIES = 4
+_REFERS = ("‹", "${{", ".", "(")  # a text that may refer to something has one of these
 _TOKEN = re.compile(r"([‹›|])")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MARK = re.compile(r"(?:(?P<key>.*) )?‹(?P<percent>\d+)%(?: over (?P<size>\d+))?›")
@@ -135,7 +136,8 @@ def compile_value(template: Any, *, part: bool = False) -> Generator:
 def compile_member(template: Any) -> Generator:
     """Compile a value of a mapping or an item of a list: all that its text refers to exists, or it is left out."""
     generator = compile_value(template)
-    if not any(mark in str(template) for mark in ("‹", "${{", ".", "(")):
+    is_choice = isinstance(template, dict) and "‹one of›" in template
+    if not is_choice and not (isinstance(template, str) and any(mark in template for mark in _REFERS)):
         return generator
 
     def draw(writer: Writer) -> Any:
@@ -200,19 +202,20 @@ def _some_of(members: list[Generator], some_of: re.Match[str]) -> Generator:
     def write(writer: Writer) -> Any:
         mean = writer.size / number if some_of[1] else number
         topic = writer.facts.pop("it", None)
-        joined: Any = None
+        named: dict[str, tuple[str, Any]] = {}  # by lower case: GitHub takes names of any case as the same
+        items: list[Any] = []
         for _ in range(writer.several(mean, int(4 * mean) + 1)):
             value = writer.pick(members)(writer)
             writer.forget("it")
             if isinstance(value, dict):
-                names = {name.lower() for name in joined or ()}  # GitHub takes names of any case as the same
-                joined = {**(joined or {}), **{k: v for k, v in value.items() if k.lower() not in names}}
+                for name, item in value.items():
+                    named.setdefault(name.lower(), (name, item))
             elif value is not LEFT_OUT:
                 values = value if isinstance(value, list) else [value]
-                joined = [*(joined or ()), *[item for item in values if item not in (joined or ())]]
+                items += [item for item in values if item not in items]
         if topic is not None:
             writer.facts["it"] = topic
-        return LEFT_OUT if joined is None else joined
+        return dict(named.values()) or items or LEFT_OUT
 
     return write
 
