@@ -3,8 +3,6 @@
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import repeat
-from operator import contains
 from typing import Any
 
 
@@ -129,7 +127,7 @@ class Scope:
 
     def exists(self, reference: str) -> bool:
         """Return whether the workflow has what the reference names."""
-        return any(map(contains, self.names.values(), repeat(reference)))
+        return any(reference in names for names in self.names.values())
 
     def holds(self, text: str) -> bool:
         """Return whether all that the text's expressions refer to exists here; a condition is one expression."""

@@ -55,7 +55,7 @@ def _triggers(writer: Writer) -> Any:
 
 def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
     """Write jobs with about the given size in total."""
-    count = writer.several(1 + (max(size, 0) / 2600) ** 0.9, min(1 + size // 290, 61))
+    count = writer.several(1 + (max(size, 0) / 2700) ** 0.9, min(1 + size // 290, 61))
     shares = [0.2 + writer.random() ** 2.5 for _ in range(count)]
     calls = 0.8 if writer.chance(0.36 if count > 1 else 0.27) else 0.05
     if count == 1 and size > 900:
@@ -83,7 +83,7 @@ def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
 def _publish_outputs(writer: Writer, on: Any) -> None:
     """Let a reusable workflow pass on outputs of its jobs."""
     outputs = [(job, name) for job, names in writer.scope.outputs.items() for name in names]
-    if outputs and "workflow_call" in on and isinstance(on, dict) and writer.chance(0.53):
+    if outputs and "workflow_call" in on and isinstance(on, dict) and writer.chance(0.47):
         call = on["workflow_call"] = on["workflow_call"] or {}
         call["outputs"] = {
             name: {**LEXICON.word(writer, "output keys"), "value": f"${{{{ jobs.{job}.outputs.{name} }}}}"}
