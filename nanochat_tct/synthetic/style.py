@@ -27,4 +27,5 @@ def styled(writer: Writer, part: str, value: dict[str, Any]) -> dict[str, Any]:
     ):
         value["if"] = "${{ " + condition + " }}"
     order = LEXICON.word(writer, f"{part} order")
-    return {key: value[key] for key in order if key in value and (value[key] != {} or key == "permissions")}
+    keys = sorted(value, key=order.index)
+    return {key: value[key] for key in keys if value[key] != {} or key == "permissions"}
