@@ -36,8 +36,9 @@ class StepList:
         writer.forget("it")
         writer.size = self._step_size()
         scope.place = "step"
-        before = _SECTIONS[: _SECTIONS.index(section) + 1]
-        scope.set_steps({step: names for name in before for step, names in self._outputs[name].items()})
+        if self._ids:
+            before = _SECTIONS[: _SECTIONS.index(section) + 1]
+            scope.set_steps({step: names for name in before for step, names in self._outputs[name].items()})
         step = template(writer)
         if step is LEFT_OUT or not ("run" in step or "uses" in step) or step.get("id") in self._ids:
             self.left -= 5  # so that filling a job ends
