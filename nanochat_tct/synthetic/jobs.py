@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from nanochat_tct.synthetic.library import ECOSYSTEMS, Part, compile_part, read
-from nanochat_tct.synthetic.scope import REFERENCES
+from nanochat_tct.synthetic.library import ECOSYSTEMS, Axis, Part, compile_part, read
 from nanochat_tct.synthetic.steps import StepList
 from nanochat_tct.synthetic.style import measure, styled
 from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON
@@ -14,15 +13,9 @@ Job = dict[str, Any]
 
 def write_part(writer: Writer, name: str, part: Part) -> dict[str, Any]:
     """Write the keys of a workflow or job, whose expressions may refer to keys before them."""
-    scope = writer.scope
-    written: dict[str, Any] = {}
-    for key, generator in part.keys.items():
-        scope.enter(name, key)
-        value = generator(writer)
-        if value is not LEFT_OUT:
-            written[key] = value
-            scope.define(name, key, value)
-    return written
+    writer.scope.place = name
+    keys: dict[str, Any] = part.keys(writer)
+    return keys
 
 
 class JobWriter:
@@ -69,7 +62,8 @@ class JobWriter:
                 outputs = steps.outputs() if writer.chance(1.0 if kind == "prepare" else 0.09) else []
                 if outputs:
                     job["outputs"] = {output.split(".")[-1]: f"${{{{ {output} }}}}" for output in outputs}
-        writer.forget("in_matrix", *[axis.word for axis in ecosystem.axes if axis.key in writer.scope.matrix])
+        self.size += size - steps.left if steps else measure(job)
+        writer.forget("in_matrix", *[axis.word for axis in _matrix_axes(writer)])
         self._add(name, job, steps)
 
     def _first_steps(self, part: Part, size: int) -> StepList:
@@ -88,7 +82,6 @@ class JobWriter:
         if steps:
             job["steps"] = steps.all()
         self.jobs[name] = styled(self.writer, "job" if steps else "call", job)
-        self.size += len(name) + 4 + measure(self.jobs[name])
         self.writer.scope.outputs[name] = list(job.get("outputs", ()))
 
 
@@ -101,23 +94,28 @@ def _needs(writer: Writer) -> Any:
     return needed[0] if len(needed) == 1 and writer.chance(0.62) else needed
 
 
+def _matrix_axes(writer: Writer) -> list[Axis]:
+    """Return the dimensions that the matrix of this job has."""
+    axes: list[Axis] = writer.facts["job ecosystem"].axes
+    return [axis for axis in axes if writer.scope.exists(f"matrix.{axis.key}")]
+
+
 def _job_name(writer: Writer) -> str:
     """Return a name for a job of this kind, which may name what the job takes from its matrix."""
     name = str(LEXICON.word(writer, f"{writer.facts['job kind']} job name"))
-    keys = [axis.key for axis in writer.facts["job ecosystem"].axes if axis.key in writer.scope.matrix]
-    if keys:
-        values = ", ".join(f"${{{{ matrix.{key} }}}}" for key in keys)
+    values = ", ".join(f"${{{{ matrix.{axis.key} }}}}" for axis in _matrix_axes(writer))
+    if values:
         name += writer.pick(("", f" ({values})", f" {values}", f" / {values}"))
     return name
 
 
 def _job_runner(writer: Writer) -> Any:
-    return LEXICON.word(writer, "ubuntu" if "os" in writer.scope.matrix else "runner")
+    return LEXICON.word(writer, "ubuntu" if writer.scope.exists("matrix.os") else "runner")
 
 
 def _matrix(writer: Writer) -> Any:
     """Return a matrix of one to three dimensions, whose values then stand for words of the job."""
-    size, outputs = writer.size // 4, REFERENCES["job output"](writer.scope)
+    size, outputs = writer.size // 4, writer.scope.names["job output"]
     if outputs and writer.chance(0.5):
         expression = f"${{{{ fromJSON({writer.pick(outputs)}) }}}}"
         return expression if writer.chance(0.5) else {"include": expression}
@@ -127,7 +125,7 @@ def _matrix(writer: Writer) -> Any:
         values = LEXICON.word(writer, "components") if axis.word == "component" else axis.values
         matrix[axis.key] = writer.sample(values, writer.pick((1, 2, 2, 3, 3, 4, 5, 7)))
     keys = list(matrix)
-    if size > 150 and writer.chance(0.2):
+    if size > 150 and writer.chance(0.22):
         matrix["include"] = [
             {keys[0]: value, **LEXICON.word(writer, "matrix include")}
             for value in writer.sample(matrix[keys[0]] * 4, writer.several(2 + size / 200, 16))

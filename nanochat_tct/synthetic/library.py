@@ -1,13 +1,13 @@
 """The templates, read from the YAML files of this package and compiled once."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nanochat_tct.documents import read_document
-from nanochat_tct.synthetic.scope import REFERENCES, Scope
-from nanochat_tct.synthetic.template import LEXICON, Generator, compile_key, compile_text, compile_value
+from nanochat_tct.synthetic.scope import REFERENCES
+from nanochat_tct.synthetic.template import LEXICON, Generator, compile_member, compile_text, compile_value
 from nanochat_tct.synthetic.writer import Writer
 
 FOLDER = Path(__file__).parent / "templates"
@@ -36,7 +36,6 @@ class Ecosystem:
     """Steps of one language or tool, in the order of a job.
 
     Attributes:
-        name: its name.
         setup: steps that install the toolchain and the dependencies, after the checkout.
         jobs: for each kind of job (lint, test, build, ...) its own steps.
         axes: dimensions that a matrix may have.
@@ -46,7 +45,6 @@ class Ecosystem:
         image: a container image that its jobs may run in.
     """
 
-    name: str
     setup: list[Generator]
     jobs: dict[str, list[Generator]]
     axes: list[Axis]
@@ -58,9 +56,9 @@ class Ecosystem:
 
 @dataclass(frozen=True)
 class Part:
-    """A workflow or a job: the generators of its keys, those first that others refer to, and of its jobs or steps."""
+    """A workflow or a job: its keys, those first that others refer to, and its jobs or steps."""
 
-    keys: dict[str, Generator]
+    keys: Generator
     jobs: list[tuple[Generator, "Part"]]
     steps: list[Generator]
 
@@ -72,23 +70,21 @@ def read(name: str) -> Any:
 
 def compile_part(template: dict[str, Any]) -> Part:
     """Compile a workflow or a job."""
-    keys = dict(
-        compile_key(key, value) for key, value in template.items() if key not in ("jobs", "like", "steps")
-    )
+    keys = [key for key in template if key not in ("jobs", "like", "steps")]
+    keys.sort(key=lambda key: key.split()[0] not in ("on", "needs", "strategy"))
     return Part(
-        {key: keys[key] for key in sorted(keys, key=lambda key: key not in ("on", "needs", "strategy"))},
+        compile_value({key: template[key] for key in keys}, part=True),
         [(compile_text(name), compile_part(job)) for name, job in template.get("jobs", {}).items()],
         [compile_value(step) for step in template.get("steps", ())],
     )
 
 
-def _compile_ecosystem(name: str, template: dict[str, Any]) -> Ecosystem:
+def _compile_ecosystem(template: dict[str, Any]) -> Ecosystem:
     axes = []
     for text, values in template.get("matrix", {}).items():
         key, _, word = text.partition(" = ")
         axes.append(Axis(key, word.strip("‹›"), values))
     return Ecosystem(
-        name,
         [compile_value(step) for step in template["setup"]],
         {kind: [compile_value(step) for step in steps] for kind, steps in template["jobs"].items()},
         axes,
@@ -99,22 +95,17 @@ def _compile_ecosystem(name: str, template: dict[str, Any]) -> Ecosystem:
     )
 
 
-def _reference(list_all: Callable[[Scope], list[str]]) -> Generator:
-    def write(writer: Writer) -> str:
-        names = list_all(writer.scope)
-        return writer.pick(names) if names else "needs.missing"  # which is never written
-
-    return write
+def _reference(writer: Writer, word: str) -> str:
+    names = writer.scope.names[word]
+    return writer.pick(names) if names else "needs.missing"  # which is never written
 
 
-def _pin(writer: Writer, name: str) -> str:
-    """Return `owner/name@version` as this author refers to the action: by commit or by tag, the same each time."""
-    if name not in writer.references:
-        action = ACTIONS[name]
-        by_commit = writer.habit("commits") < 0.55 or (writer.habit("commits") < 0.63 and writer.chance(0.3))
-        choices = action.commits if (by_commit and action.commits) or not action.versions else action.versions
-        writer.references[name] = f"{name}@{choices[int(writer.habit('age') * len(choices))]}"
-    return writer.references[name]
+def _use(writer: Writer, name: str) -> str:
+    """Return `owner/name@version` as this author refers to the action: by commit or by tag."""
+    action = ACTIONS[name]
+    by_commit = writer.random() < LEXICON.word(writer, "by commit")
+    choices = action.commits if (by_commit and action.commits) or not action.versions else action.versions
+    return f"{name}@{choices[int(LEXICON.word(writer, 'age') * len(choices))]}"
 
 
 def _components(writer: Writer) -> list[str]:
@@ -139,8 +130,9 @@ for _file in sorted(FOLDER.glob("*.yaml")):
     if _file.stem not in ("actions", "head", "jobs", "scripts"):
         LEXICON.add(read(_file.name), facts=_file.stem in ("facts", "style"))
 _COMPONENTS = read("words.yaml")["anywhere"]["‹one of›"]
-LEXICON.add({"components": _components}, facts=True)
-LEXICON.add({name: _reference(list_all) for name, list_all in REFERENCES.items()})
+LEXICON.add({name: partial(_use, name=name) for name in ACTIONS}, facts=True)
+LEXICON.add({"components": _components, "age": lambda writer: writer.random()}, facts=True)
+LEXICON.add({word: partial(_reference, word=word) for word in REFERENCES})
 LEXICON.add(
     {
         "package": lambda writer: _project(writer).replace("-", "_"),
@@ -150,13 +142,12 @@ LEXICON.add(
         "ecosystem path": lambda writer: writer.pick(writer.facts["ecosystem"].paths),
         "ecosystem env": lambda writer: writer.facts["ecosystem"].env(writer),
         "ecosystem image": lambda writer: writer.facts["job ecosystem"].image(writer),
-        "pin": lambda writer: lambda action: _pin(writer, action),
     }
 )
 # For each language of scripts the blocks that they are made of.
-SCRIPTS = {name: [compile_value(block) for block in blocks] for name, blocks in read("scripts.yaml").items()}
+SCRIPTS = {name: [compile_member(block) for block in blocks] for name, blocks in read("scripts.yaml").items()}
 ECOSYSTEMS = {
-    name: _compile_ecosystem(name, template)
+    name: _compile_ecosystem(template)
     for file in sorted(FOLDER.glob("ecosystems/*.yaml"))
     for name, template in read(f"ecosystems/{file.name}").items()
 }

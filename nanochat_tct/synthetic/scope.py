@@ -1,7 +1,8 @@
 """What expressions may refer to, depending on their place in a workflow."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 
@@ -30,13 +31,27 @@ PLACES = _sets(
     }
 )
 INNER = {place.partition(".")[2] for place in PLACES}  # keys that may lead to a place of their own
+# The words of templates that stand for a reference to something that exists.
+REFERENCES = (
+    "input",
+    "env name",
+    "job reference",
+    "job output",
+    "matrix key",
+    "step reference",
+    "step output",
+)
 _EXPRESSION = re.compile(r"\$\{\{(.*?)\}\}", re.S)
 _QUOTED = re.compile(r"'[^']*'")
-_REFERENCE = re.compile(
-    r"(?<![\w.-])(github|needs|strategy|matrix|job|runner|env|vars|secrets|steps|inputs|jobs)\b"
-    r"(?:\.([\w*-]+))?(?:\.([\w*-]+))?(?:\.([\w*-]+))?"
+_CONTEXT = re.compile(
+    r"(?<![\w.-])(github|needs|strategy|matrix|job|runner|env|vars|secrets|steps|inputs)\b|"
+    r"\b(?:(hashFiles)|always|failure|success|cancelled)\("
 )
-_FUNCTION = re.compile(r"\b(hashFiles|always|failure|success|cancelled)\(")
+# The parts of an expression that only some workflows, jobs or steps have.
+_REFERENCE = re.compile(
+    r"(?<![\w.-])(?:github\.event\.inputs\.[\w-]+|github\.event\.\w+|job\.services\.[\w-]+|"
+    r"(?:needs|steps)\.[\w-]+\.outputs\.[\w-]+|(?:needs|steps|inputs|matrix|env)\b(?:\.[\w-]+)?)"
+)
 # The triggers that have a property of github.event, where not all have it; `labeled` is a type of some triggers.
 _EVENTS = _sets(
     {
@@ -64,112 +79,89 @@ class Scope:
 
     Attributes:
         place: a key of `PLACES`.
-        events: the triggers, and `labeled` if one of them is for labels.
-        inputs: the names of the workflow's inputs.
         outputs: for each job so far, the names of its outputs.
-        env: the variables of the workflow and of the current job.
-        needs: the jobs that the current job waits for.
-        matrix: the keys of the current job's matrix.
-        services: the names of the current job's service containers.
-        steps: for each id in the current job so far, the names of that step's outputs.
+        names: what expressions may refer to, by the word for it (`inputs.version` is an `input`, and
+            `steps.meta.outputs.tags` a `step output`), and without a word `event`, `service` and `context`.
     """
 
-    __slots__ = ("env", "events", "inputs", "matrix", "needs", "outputs", "place", "services", "steps")
+    __slots__ = ("_of_workflow", "names", "outputs", "place")
 
     def __init__(self) -> None:
         self.place = "workflow"
-        self.events: set[str] = set()
-        self.inputs: list[str] = []
         self.outputs: dict[str, list[str]] = {}
-        self.env: dict[str, list[str]] = {"workflow": []}
-        self.enter_job()
+        self.names: dict[str, list[str]] = {word: [] for word in (*REFERENCES, "event", "service", "context")}
+        self._of_workflow = self.names
 
     def enter_job(self) -> None:
         """Forget everything of the job before."""
-        self.needs: list[str] = []
-        self.matrix: list[str] = []
-        self.services: list[str] = []
-        self.steps: dict[str, list[str]] = {}
-        self.env["job"] = []
+        self.names = dict(self._of_workflow)
 
     def enter(self, place: str, key: str) -> None:
         """Go from a place to that of one of its keys."""
         inner = f"{place}.{key}"
         self.place = inner if inner in PLACES else place
 
-    def define(self, part: str, key: str, value: Any) -> None:
+    def define(self, key: str, value: Any) -> None:
         """Note what the value of a key of the workflow or job gives to later expressions."""
         if key == "on":
             self._set_triggers(value)
         elif key == "env":
-            self.env[part] = list(value)
+            self._add("env name", "env", value)
         elif key == "needs":
-            self.needs = [value] if isinstance(value, str) else value
+            needs = [value] if isinstance(value, str) else value
+            self._add("job reference", "needs", needs)
+            for job in needs:
+                self._add("job output", f"needs.{job}.outputs", self.outputs.get(job, ()))
+            self.names["context"] = ["needs"]
         elif key == "strategy":
-            self.matrix = _matrix_keys(value["matrix"])
+            self._add("matrix key", "matrix", _matrix_keys(value["matrix"]))
         elif key == "services":
-            self.services = list(value)
+            self._add("service", "job.services", value)
 
-    def _set_triggers(self, on: Any) -> None:
-        self.events = {on} if isinstance(on, str) else set(on)
-        for event in on.values() if isinstance(on, dict) else ():
-            if isinstance(event, dict):
-                self.inputs += [name for name in event.get("inputs", {}) if name not in self.inputs]
-                self.events.update({"labeled"} & set(event.get("types", ())))
+    def set_steps(self, outputs: dict[str, list[str]]) -> None:
+        """Let there be steps of these ids, with these names of outputs."""
+        self.names["step reference"] = [f"steps.{step}" for step in outputs]
+        self.names["step output"] = [
+            f"steps.{step}.outputs.{name}" for step, names in outputs.items() for name in names
+        ]
+
+    def exists(self, reference: str) -> bool:
+        """Return whether the workflow has what the reference names."""
+        return any(reference in names for names in self.names.values())
 
     def holds(self, text: str) -> bool:
         """Return whether all that the text's expressions refer to exists here; a condition is one expression."""
         is_bare = self.place.endswith(".if") and "${{" not in text
-        expressions = [text] if is_bare else _EXPRESSION.findall(text)
-        contexts = PLACES[self.place]
-        for expression in expressions:
-            expression = _QUOTED.sub("''", expression)
-            for function in _FUNCTION.findall(expression):
-                if ("hashFiles" if function == "hashFiles" else "status") not in contexts:
-                    return False
-            for context, *names in _REFERENCE.findall(expression):
-                if context not in contexts or not self._exists(context, *names):
-                    return False
+        for expression in [text] if is_bare else _EXPRESSION.findall(text):
+            contexts, references = _parts(expression)
+            if not (contexts <= PLACES[self.place] and all(map(self.exists, references))):
+                return False
         return True
 
-    def _exists(self, context: str, first: str, second: str, third: str) -> bool:
-        if context == "github":
-            if first != "event":
-                return True
-            if second == "inputs":
-                return "workflow_dispatch" in self.events and third in self.inputs
-            return second in _EVENTS and not self.events.isdisjoint(_EVENTS[second])
-        if context == "inputs":
-            return first in self.inputs
-        if context == "needs":
-            if first in ("", "*"):
-                return bool(self.needs)
-            return first in self.needs and (second != "outputs" or third in self.outputs.get(first, ()))
-        if context == "steps":
-            return first in self.steps and (second != "outputs" or third in self.steps[first])
-        if context == "matrix":
-            return first in self.matrix
-        if context == "env":
-            return first in self.env["workflow"] or first in self.env["job"]
-        if context == "job" and first == "services":
-            return second in self.services
-        return True
+    def _add(self, word: str, prefix: str, names: Iterable[str]) -> None:
+        self.names[word] = [*self.names[word], *[f"{prefix}.{name}" for name in names]]
+
+    def _set_triggers(self, on: Any) -> None:
+        events = {on} if isinstance(on, str) else set(on)
+        inputs: dict[str, None] = {}
+        for event in on.values() if isinstance(on, dict) else ():
+            if isinstance(event, dict):
+                inputs.update(dict.fromkeys(event.get("inputs", ())))
+                events.update({"labeled"} & set(event.get("types", ())))
+        self._add("input", "inputs", inputs)
+        self._add("event", "github.event", [name for name, those in _EVENTS.items() if events & those])
+        if "workflow_dispatch" in events:
+            self._add("event", "github.event.inputs", inputs)
 
 
-# Words that stand for references to something that exists, and all that they may stand for.
-REFERENCES: dict[str, Callable[[Scope], list[str]]] = {
-    "input": lambda scope: [f"inputs.{name}" for name in scope.inputs],
-    "step reference": lambda scope: [f"steps.{step}" for step in scope.steps],
-    "step output": lambda scope: [
-        f"steps.{step}.outputs.{name}" for step, names in scope.steps.items() for name in names
-    ],
-    "job reference": lambda scope: [f"needs.{job}" for job in scope.needs],
-    "job output": lambda scope: [
-        f"needs.{job}.outputs.{name}" for job in scope.needs for name in scope.outputs.get(job, ())
-    ],
-    "matrix key": lambda scope: [f"matrix.{key}" for key in scope.matrix],
-    "env name": lambda scope: [f"env.{name}" for names in scope.env.values() for name in names],
-}
+@lru_cache(maxsize=4096)
+def _parts(expression: str) -> tuple[frozenset[str], list[str]]:
+    """Return the contexts and special functions that an expression uses, and the references that have to exist."""
+    expression = _QUOTED.sub("''", expression)
+    contexts = frozenset(
+        context or function or "status" for context, function in _CONTEXT.findall(expression)
+    )
+    return contexts, _REFERENCE.findall(expression)
 
 
 def _matrix_keys(matrix: Any) -> list[str]:

@@ -2,7 +2,6 @@
 
 import re
 from functools import partial
-from textwrap import indent
 from typing import Any
 
 from nanochat_tct.synthetic.library import ACTIONS, SCRIPTS, Ecosystem
@@ -25,6 +24,7 @@ class StepList:
     def __init__(self, writer: Writer, size: int) -> None:
         self.writer, self.left = writer, size
         self.sections: dict[str, list[Step]] = {section: [] for section in _SECTIONS}
+        self._ids: set[str] = set()
         self._outputs: dict[str, dict[str, list[str]]] = {section: {} for section in _SECTIONS}
 
     def add(self, section: str, template: Generator, *, plain: bool = False) -> None:
@@ -36,17 +36,18 @@ class StepList:
         writer.forget("it")
         writer.size = self._step_size()
         scope.place = "step"
-        scope.steps = {}
-        for before in _SECTIONS[: _SECTIONS.index(section) + 1]:
-            scope.steps.update(self._outputs[before])
+        if self._ids:
+            before = _SECTIONS[: _SECTIONS.index(section) + 1]
+            scope.set_steps({step: names for name in before for step, names in self._outputs[name].items()})
         step = template(writer)
-        if step is LEFT_OUT or not ("run" in step or "uses" in step) or self._has(step.get("id")):
+        if step is LEFT_OUT or not ("run" in step or "uses" in step) or step.get("id") in self._ids:
             self.left -= 5  # so that filling a job ends
             return
         if not plain and writer.chance(0.32):
             more = LEXICON.word(writer, "run keys") if "run" in step else {}
             step = {**LEXICON.word(writer, "step keys"), **more, **step}
         if "id" in step:
+            self._ids.add(step["id"])
             self._outputs[section][step["id"]] = outputs_of(step)
         step = styled(writer, "step", step)
         self.left -= measure(step) + 1
@@ -57,16 +58,16 @@ class StepList:
         writer, is_small = self.writer, self.left < 300
         if kind not in ("script", "prepare"):
             for template in ecosystem.setup:
-                if self.left > 60 and writer.chance(0.35 if is_small else 0.72):
+                if self.left > 60 and writer.chance(0.35 if is_small else 0.64):
                     self.add("early", template)
             own = ecosystem.jobs.get(kind) or ecosystem.jobs.get("test") or ecosystem.jobs["build"]
-            for template in writer.sample(own, 1 + self.left // 500):
+            for template in writer.sample(own, 1 + self.left // 1000):
                 if self.left > 60 or not self.sections["middle"]:
                     self.add("middle", template)
         while self.left > 70 or not self.all():
             section = LEXICON.word(writer, "section")
             if self.left < 230 and not (self.sections["middle"] or self.sections["end"]):
-                self.add("middle", LEXICON.use("command step"))
+                self.add("middle", LEXICON.use("small step"))
             elif kind in ("script", "prepare"):
                 self.add("middle", LEXICON.use("script step"))
             elif len(self.sections[section]) < 8 or section == "middle":
@@ -86,14 +87,11 @@ class StepList:
             f"steps.{step}.outputs.{name}" for name in self.writer.sample(names, self.writer.number(2, 9))
         ]
 
-    def _has(self, step_id: str | None) -> bool:
-        return any(step_id in outputs for outputs in self._outputs.values())
-
     def _step_size(self) -> int:
         """Return a length for a script, of which most is shorter than what is left."""
         random = self.writer.random
-        wanted = int((62 + self.left / 34) * 2 ** (6.6 * random() * (0.55 + 0.45 * random())))
-        return max(20, min(wanted, self.left - 60))
+        wanted = int((60 + self.left / 40) * 2 ** (5.0 * random() * (0.55 + 0.45 * random())))
+        return max(20, min(wanted, int(0.5 * self.left)))
 
 
 def outputs_of(step: Step) -> list[str]:
@@ -110,39 +108,23 @@ def outputs_of(step: Step) -> list[str]:
 
 def _script(writer: Writer, language: str) -> str:
     """Return blocks of the language, one after the other, with about the planned number of characters."""
-    is_bash = language == "bash"
-    size = writer.size * (3 if language == "javascript" else 1)
-    parts: list[str] = []
-    if language == "python" or (is_bash and size > 150 and writer.chance(0.3)):
-        parts.append(LEXICON.word(writer, f"{language} start").rstrip("\n") + "\n")
-    start = len("".join(parts))
-    others = [] if is_bash else writer.shuffled(SCRIPTS[language])  # their blocks declare names: each once
-    for _ in range(1 + size // 8):
-        if not (is_bash or others):
-            break
+    size, script = writer.size, ""
+    blocks = list(SCRIPTS[language])
+    while blocks and len(script) < size:
         if writer.chance(0.5):
             writer.forget("lower", "upper")
-        block = (writer.pick(SCRIPTS[language]) if is_bash else others.pop())(writer)
+        template = writer.pick(blocks)
+        if language != "bash":
+            blocks.remove(template)  # these blocks declare names: each may be there once
+        block = template(writer)
         if block is LEFT_OUT:
             continue
-        if is_bash and "<<" not in block and writer.chance(0.15):
-            block = f"if [ {LEXICON.word(writer, 'test')} ]; then\n{indent(block.rstrip(), '  ')}\nfi\n"
-        if parts and size > 250 and writer.chance(0.25):
-            remark = is_bash and writer.chance(0.3)
-            block = "\n" + (f"# {LEXICON.word(writer, 'remark')}\n" if remark else "") + block
-        parts.append(block.rstrip("\n") + "\n")
-        if sum(map(len, parts)) - start >= size:
-            break
-    script = "".join(parts) or "true\n"
-    if language != "python" and writer.habit("indent") < 0.45:  # by four columns, not two
+        if script and size > 250 and writer.chance(0.25):
+            script += "\n"
+        script += block.rstrip("\n") + "\n"
+    if language != "python" and LEXICON.word(writer, "indentation") == 4:
         script = _INDENTED.sub(lambda spaces: spaces[0] * 2, script)
     return script if script.count("\n") > 1 else script[:-1]
 
 
-def _output_script(writer: Writer) -> str:
-    lines = [LEXICON.word(writer, "output line") + "\n" for _ in range(writer.several(3.2, 12))]
-    return "".join(lines)
-
-
 LEXICON.add({f"{language} script": partial(_script, language=language) for language in SCRIPTS})
-LEXICON.add({"output script": _output_script})

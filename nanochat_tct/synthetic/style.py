@@ -1,17 +1,14 @@
 """The style of an author, which a whole workflow shares: what has a name, the form of conditions, the order of keys."""
 
-import json
 from typing import Any
 
 from nanochat_tct.synthetic.template import LEXICON
 from nanochat_tct.synthetic.writer import Writer
 
-_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
 
 def measure(value: Any) -> int:
-    """Return the number of characters of the value as compact JSON."""
-    return len(_encode(value))
+    """Return about the number of characters of the value as compact JSON: Python's own notation is much like it."""
+    return len(str(value))
 
 
 def styled(writer: Writer, part: str, value: dict[str, Any]) -> dict[str, Any]:
@@ -29,5 +26,6 @@ def styled(writer: Writer, part: str, value: dict[str, Any]) -> dict[str, Any]:
         condition.startswith("!") or writer.random() * 1000 < LEXICON.word(writer, "wrapped condition")
     ):
         value["if"] = "${{ " + condition + " }}"
-    order = LEXICON.word(writer, f"{part} order").split()
-    return {key: value[key] for key in order if key in value and (value[key] != {} or key == "permissions")}
+    order = LEXICON.word(writer, f"{part} order")
+    keys = sorted(value, key=order.index)
+    return {key: value[key] for key in keys if value[key] != {} or key == "permissions"}

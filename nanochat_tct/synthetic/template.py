@@ -39,10 +39,12 @@ from nanochat_tct.synthetic.writer import Writer
 Generator = Callable[[Writer], Any]
 
 LEFT_OUT = object()
-_TRIES = 3
+_TRIES = 4
+_REFERS = ("‹", "${{", ".", "(")  # a text that may refer to something has one of these
 _TOKEN = re.compile(r"([‹›|])")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
-_MARK = re.compile(r"(?:(?P<key>.*) |^)‹(?P<percent>\d+)%(?: over (?P<size>\d+))?›(?: (?P<rest>.*))?", re.S)
+_MARK = re.compile(r"(?:(?P<key>.*) )?‹(?P<percent>\d+)%(?: over (?P<size>\d+))?›")
+_LINE = re.compile(r"^‹(\d+)%› ?(.*\n)", re.M)
 _TIMES = re.compile(r"‹(\d+)×›")
 _SOME_OF = re.compile(r"‹(?:(per) )?([\d.]+) of›")
 _PIN = "@‹pin›"
@@ -83,7 +85,7 @@ class Lexicon:
         if name not in self._templates:
             return self._with_capitals(name)
         template = self._templates[name]
-        generator: Generator = template if callable(template) else compile_value(template, checked=False)
+        generator: Generator = template if callable(template) else compile_value(template)
         if name not in self._facts:
             return generator
 
@@ -107,61 +109,66 @@ class Lexicon:
 LEXICON = Lexicon()
 
 
-def compile_value(template: Any, *, checked: bool = True) -> Generator:
+def compile_value(template: Any, *, part: bool = False) -> Generator:
     """Compile a template (see the table above) to a function of a writer.
 
-    Without `checked`, a text may refer to what does not exist, as the whole text that it becomes a part of is checked.
+    The mapping of a part of a workflow is never left out, and each of its keys may refer to those before it.
     """
     if isinstance(template, str):
-        can_refer = any(mark in template for mark in ("‹", "${{", ".", "("))
-        return _check(compile_text(template)) if checked and can_refer else compile_text(template)
+        return compile_text(template)
     if isinstance(template, list):
-        items = [compile_value(item) for item in template]
+        items = [compile_member(item) for item in template]
         return lambda writer: [value for item in items if (value := item(writer)) is not LEFT_OUT]
     if not isinstance(template, dict):
         return _constant(template)
     if len(template) == 1:
         ((key, value),) = template.items()
         if key == "‹one of›":
-            return _one_of([compile_value(member, checked=checked) for member in _members(value)])
-        some_of, mark = _SOME_OF.fullmatch(key), _MARK.fullmatch(key)
+            return _one_of([compile_value(member) for member in _members(value)])
+        some_of, (name, chance, least) = _SOME_OF.fullmatch(key), _parse_mark(key)
         if some_of:
-            return _some_of([compile_value(member) for member in _members(value)], some_of)
-        if mark and mark["key"] is None:
-            return _perhaps(compile_value(value), mark)
-    return _compile_dict(template)
+            return _some_of([compile_member(member) for member in _members(value)], some_of)
+        if name is None:
+            return _perhaps(compile_value(value), LEFT_OUT, chance, least)
+    return _compile_dict(template, part)
+
+
+def compile_member(template: Any) -> Generator:
+    """Compile a value of a mapping or an item of a list: all that its text refers to exists, or it is left out."""
+    generator = compile_value(template)
+    is_choice = isinstance(template, dict) and "‹one of›" in template
+    if not is_choice and not (isinstance(template, str) and any(mark in template for mark in _REFERS)):
+        return generator
+
+    def draw(writer: Writer) -> Any:
+        scope = writer.scope
+        for _ in range(_TRIES):
+            value = generator(writer)
+            has_expressions = type(value) is str and ("${{" in value or scope.place[-3:] == ".if")
+            if not has_expressions or scope.holds(value):
+                return value
+        return LEFT_OUT
+
+    return draw
 
 
 def compile_text(template: str) -> Generator:
     """Compile a text template to a function that returns a string."""
     if template.endswith(_PIN):
-        action, pin = compile_text(template.removesuffix(_PIN)), LEXICON.use("pin")
-        return lambda writer: pin(writer)(action(writer))
-    lines = template.split("\n")
-    if any(map(_MARK.fullmatch, lines)):
-        return _compile_lines(lines)
-    text = _parse(iter(_TOKEN.split(template)), template)
+        action = compile_text(template.removesuffix(_PIN))
+        return lambda writer: LEXICON.word(writer, action(writer))
+    start, *others = _LINE.split(template)
+    parts = [_parse(start)]
+    for percent, line, following in zip(others[::3], others[1::3], others[2::3], strict=True):
+        parts += [_perhaps(compile_text(line), "", int(percent) / 100), _parse(following)]
+    text = _join(parts)
     return _constant(text) if isinstance(text, str) else text
 
 
-def compile_key(key: str, template: Any) -> tuple[str, Generator]:
-    """Compile a key and its value: the key without its mark, and the generator of the value."""
+def _parse_mark(key: str) -> tuple[str | None, float, int]:
+    """Return a key without its mark, how often it is there, and the least size of a part that it is there for."""
     mark = _MARK.fullmatch(key)
-    generator = compile_value(template)
-    return (mark["key"], _perhaps(generator, mark)) if mark else (key, generator)
-
-
-def _check(generator: Generator) -> Generator:
-    def write(writer: Writer) -> Any:
-        scope = writer.scope
-        for _ in range(_TRIES):
-            text = generator(writer)
-            has_expressions = type(text) is str and ("${{" in text or scope.place[-3:] == ".if")
-            if not has_expressions or scope.holds(text):
-                return text
-        return LEFT_OUT
-
-    return write
+    return (mark["key"], int(mark["percent"]) / 100, int(mark["size"] or 0)) if mark else (key, 1.0, 0)
 
 
 def _members(members: list[Any]) -> list[Any]:
@@ -189,79 +196,81 @@ def _one_of(members: list[Generator]) -> Generator:
     return write
 
 
-def _perhaps(value: Generator, mark: re.Match[str]) -> Generator:
-    chance, least = int(mark["percent"]) / 100, int(mark["size"] or 0)
-    return lambda writer: value(writer) if writer.size >= least and writer.random() < chance else LEFT_OUT
-
-
 def _some_of(members: list[Generator], some_of: re.Match[str]) -> Generator:
     number = float(some_of[2])
 
     def write(writer: Writer) -> Any:
         mean = writer.size / number if some_of[1] else number
         topic = writer.facts.pop("it", None)
-        joined: Any = None
+        named: dict[str, tuple[str, Any]] = {}  # by lower case: GitHub takes names of any case as the same
+        items: list[Any] = []
         for _ in range(writer.several(mean, int(4 * mean) + 1)):
             value = writer.pick(members)(writer)
             writer.forget("it")
             if isinstance(value, dict):
-                names = {name.lower() for name in joined or ()}  # GitHub takes names of any case as the same
-                joined = {**(joined or {}), **{k: v for k, v in value.items() if k.lower() not in names}}
+                for name, item in value.items():
+                    named.setdefault(name.lower(), (name, item))
             elif value is not LEFT_OUT:
                 values = value if isinstance(value, list) else [value]
-                joined = [*(joined or ()), *[item for item in values if item not in (joined or ())]]
+                items += [item for item in values if item not in items]
         if topic is not None:
             writer.facts["it"] = topic
-        return LEFT_OUT if joined is None else joined
+        return dict(named.values()) or items or LEFT_OUT
 
     return write
 
 
-def _compile_dict(template: dict[str, Any]) -> Generator:
+def _compile_dict(template: dict[str, Any], part: bool) -> Generator:
     items = []
     for key, value in template.items():
-        name, generator = compile_key(key, value)
-        items.append(
-            (name, compile_text(name) if "‹" in name else None, generator, name == key, name in INNER)
-        )
+        name, chance, least = _parse_mark(key)
+        assert name is not None, f"a mark without a key: {key}"
+        make_name = compile_text(name) if "‹" in name else None
+        items.append((name, make_name, compile_member(value), name == key, chance, least, name in INNER))
 
     def write(writer: Writer) -> Any:
         filled: dict[str, Any] = {}
-        scope, place = writer.scope, writer.scope.place
-        for name, make_name, make_value, is_required, is_place in items:
+        scope, place, random = writer.scope, writer.scope.place, writer.random
+        for name, make_name, make_value, is_required, chance, least, is_place in items:
+            if not is_required and (writer.size < least or random() >= chance):
+                continue
             if is_place:
                 scope.enter(place, name)
-                value = make_value(writer)
-                scope.place = place
-            else:
-                value = make_value(writer)
-            if value is not LEFT_OUT:
-                name = make_name(writer) if make_name else name
-                if not make_name or name.lower() not in map(str.lower, filled):
-                    filled[name] = value
-            elif is_required:
-                return LEFT_OUT
+            value = make_value(writer)
+            scope.place = place
+            if value is LEFT_OUT:
+                if is_required and not part:
+                    return LEFT_OUT
+                continue
+            if make_name:
+                name = make_name(writer)
+                if name.lower() in map(str.lower, filled):
+                    continue
+            filled[name] = value
+            if part:
+                scope.define(name, value)
         return filled
 
     return write
 
 
-def _compile_lines(lines: list[str]) -> Generator:
-    """Compile a script of which some lines are optional."""
-    marks = [(line, _MARK.fullmatch(line)) for line in lines]
-    items = [
-        _perhaps(compile_text(mark["rest"] or ""), mark) if mark else compile_text(line)
-        for line, mark in marks
-    ]
-    return lambda writer: "\n".join([text for item in items if (text := item(writer)) is not LEFT_OUT])
+def _perhaps(generator: Generator, otherwise: Any, chance: float, least: int = 0) -> Generator:
+    return lambda writer: (
+        generator(writer) if writer.size >= least and writer.random() < chance else otherwise
+    )
 
 
-def _parse(tokens: Iterator[str], template: str, *, inside: bool = False) -> str | Generator:
-    """Parse to the end or, inside guillemets, to the one that closes: to a text without choices, or a generator."""
+def _parse(template: str) -> str | Generator:
+    """Parse a template without optional lines: to a text if there is no choice in it, else to a generator."""
+    return _parse_tokens(iter(_TOKEN.split(template)), template)
+
+
+def _parse_tokens(tokens: Iterator[str], template: str, *, inside: bool = False) -> str | Generator:
+    """Parse to the end or, inside guillemets, to the one that closes."""
     members: list[list[str | Generator]] = [[]]
     for token in tokens:
         if token == "‹":
-            members[-1].append(_parse(tokens, template, inside=True))
+            members[-1].append(_parse_tokens(tokens, template, inside=True))
         elif inside and token == "|":
             members.append([])
         elif token == "›":

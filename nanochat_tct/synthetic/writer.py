@@ -17,20 +17,16 @@ class Writer:
 
     Attributes:
         facts: the values of words that are fixed for this workflow (see `Lexicon`), by name.
-        references: the reference `owner/name@version` of each action in this workflow.
-        habits: numbers in [0, 1) that are fixed for this workflow, by name (see `habit`).
         size: the planned size of the part being written, in characters of compact JSON.
         scope: what exists in this workflow, for expressions to refer to.
     """
 
-    __slots__ = ("facts", "habits", "random", "references", "scope", "size")
+    __slots__ = ("facts", "random", "scope", "size")
 
     def __init__(self, index: int, seed: int) -> None:
         digest = hashlib.sha256(f"nanochat-tct workflow {index} of seed {seed}".encode()).digest()
         self.random = random.Random(int.from_bytes(digest[:8], "big")).random
         self.facts: dict[str, Any] = {}
-        self.references: dict[str, str] = {}
-        self.habits: dict[str, float] = {}
         self.size = 1000
         self.scope = Scope()
 
@@ -63,17 +59,6 @@ class Writer:
                 wanted -= 1
             left -= 1
         return chosen
-
-    def shuffled(self, items: Sequence[Item]) -> list[Item]:
-        """Return the items in another order."""
-        keyed = sorted((self.random(), position) for position in range(len(items)))
-        return [items[position] for _, position in keyed]
-
-    def habit(self, name: str) -> float:
-        """Return a number in [0, 1) that is fixed for this workflow and name."""
-        if name not in self.habits:
-            self.habits[name] = self.random()
-        return self.habits[name]
 
     def forget(self, *names: str) -> None:
         """Let the named words be chosen again."""

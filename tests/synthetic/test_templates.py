@@ -15,7 +15,7 @@ from nanochat_tct.synthetic.library import ACTIONS, ECOSYSTEMS, FOLDER, read
 from nanochat_tct.synthetic.scope import Scope
 from nanochat_tct.synthetic.steps import StepList, outputs_of
 from nanochat_tct.synthetic.synthesize import synthesize
-from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON, Lexicon, compile_text, compile_value
+from nanochat_tct.synthetic.template import LEFT_OUT, LEXICON, Lexicon, compile_member, compile_text
 from nanochat_tct.synthetic.workflow import WORKFLOWS, settle, write_template
 from nanochat_tct.synthetic.writer import Writer
 from nanochat_tct.tokenizer import load_tokenizer
@@ -30,7 +30,7 @@ DRAWS = 4  # of each workflow template and each ecosystem
 
 
 def written(template: Any, count: int = 200) -> set[str]:
-    generator = compile_value(template)
+    generator = compile_member(template)
     values = (generator(Writer(index, seed=0)) for index in range(count))
     return {"left out" if value is LEFT_OUT else json.dumps(value) for value in values}
 
@@ -67,7 +67,10 @@ def test_values() -> None:
 
 def test_what_does_not_exist_is_not_written() -> None:
     assert written("${{ inputs.missing }}") == {"left out"}
-    assert written({"‹one of›": ["${{ inputs.missing }}", "${{ github.sha }}"]}) == {'"${{ github.sha }}"'}
+    assert written({"‹one of›": ["${{ inputs.missing }}", "${{ github.sha }}"]}) == {
+        '"${{ github.sha }}"',
+        "left out",  # after several draws of the other
+    }
     assert written({"group": "${{ inputs.missing }}", "other": 1}) == {
         "left out"
     }  # every key without a mark is needed
@@ -117,11 +120,12 @@ def test_facts_stay_and_phrases_do_not() -> None:
 )
 def test_scope(place: str, text: str, holds: bool) -> None:
     scope = Scope()
-    scope.define("workflow", "on", {"pull_request": None, "workflow_dispatch": {"inputs": {"version": {}}}})
-    scope.define("workflow", "env", {"REGISTRY": "ghcr.io"})
-    scope.outputs, scope.steps = {"build": ["version"], "other": []}, {"meta": ["tags"]}
-    scope.define("job", "needs", "build")
-    scope.define("job", "strategy", {"matrix": {"os": ["linux"]}})
+    scope.define("on", {"pull_request": None, "workflow_dispatch": {"inputs": {"version": {}}}})
+    scope.define("env", {"REGISTRY": "ghcr.io"})
+    scope.outputs = {"build": ["version"], "other": []}
+    scope.define("needs", "build")
+    scope.define("strategy", {"matrix": {"os": ["linux"]}})
+    scope.set_steps({"meta": ["tags"]})
     scope.place = place
     assert scope.holds(text) == holds
 
@@ -240,7 +244,7 @@ def _workflow_of_all_steps(index: int, language: str) -> dict[str, Any]:
     """A workflow with a job for each kind, of all of the language's steps of this kind; and of the shared steps."""
     writer, ecosystem = _writer(index, language), ECOSYSTEMS[language]
     workflow: dict[str, Any] = {"on": ["push", "pull_request", "workflow_dispatch", "release"], "jobs": {}}
-    writer.scope.define("workflow", "on", workflow["on"])
+    writer.scope.define("on", workflow["on"])
     shared = [LEXICON.use(f"{section} step") for section in ("start", "early", "middle", "end")] * 12
     for kind, templates in {**ecosystem.jobs, "shared": shared}.items():
         writer.scope.enter_job()
