@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +29,9 @@ ENVIRONMENT = {
 for name, value in ENVIRONMENT.items():
     os.environ.setdefault(name, value)
 # Tests start Python a hundred times; each start would compile the package again.
+# Collecting tests rewrites their assertions, half of its time, unless it finds them in the cache.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # The same examples in every run, so that nobody's change is refused for what it did not touch. New ones are looked
 # for with `pytest --hypothesis-profile=explore`.
