@@ -172,6 +172,11 @@ def many_names(index: int) -> dict[str, Any]:
     return {"on": "push", **permissions, "jobs": {f"{name}-{index}": job}}
 
 
+@pytest.fixture(scope="module")
+def knows_many_names() -> GPT:
+    return model_that_knows([many_names(index) for index in range(40)], TOKENIZER, iters=40)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "is_so"),
     [
@@ -184,10 +189,10 @@ def many_names(index: int) -> dict[str, Any]:
     ],
 )
 def test_a_line_is_as_probable_as_all_that_may_stand_below_it(
-    text: str, line: str, is_so: Callable[[Any], bool]
+    knows_many_names: GPT, text: str, line: str, is_so: Callable[[Any], bool]
 ) -> None:
     """Each of the ways in which the model may go on below the line, or in a header's text, is improbable."""
-    model = model_that_knows([many_names(index) for index in range(40)], TOKENIZER, iters=40)
+    model = knows_many_names
     found = {each.text: each.probability for each in Completer.from_model(model, TOKENIZER).complete(text)}
     prompt = encode_prompt(text, TOKENIZER)
     count, sampling = 150, SamplingConfig(max_tokens=40)
