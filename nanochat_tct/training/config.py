@@ -60,7 +60,7 @@ class TrainConfig:
     train_samples: int | None = option(None, "train on the first N only, to overfit", unit="windows", least=1)
 
     # length and optimizer
-    max_iters: int = option(220, "length of the run", unit="iters", least=1)
+    max_iters: int = option(200, "length of the run", unit="iters", least=1)
     batch_size: int | Literal["auto"] = option(
         8,
         "per worker and micro-step; auto: as many as fit, the global batch being the preset's",

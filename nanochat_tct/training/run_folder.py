@@ -35,7 +35,7 @@ from nanochat_tct.training.config import ResolvedConfig
 CONFIG, METRICS_TABLE, CURVE, SAMPLES = "config.yaml", "metrics.parquet", "loss.png", "samples"
 NUM_LINES = 60  # of held-out workflows, which the model guesses before and after training
 SHOWN_LINES = 15  # of a workflow that is shown completed, or as near to that as there is a cut
-NEW_TOKENS = 256  # of its completion
+NEW_TOKENS = 128  # of its completion
 
 
 def finish(run_dir: Path, config: ResolvedConfig) -> None:
