@@ -8,7 +8,7 @@ from typing import Any
 from nanochat_tct.tokenizer.automaton import Automaton
 from nanochat_tct.tokenizer.engine import CONSTANTS, automaton_of
 from nanochat_tct.tokenizer.json_text import Mismatch, utf8
-from nanochat_tct.tokenizer.wording import MAX_LISTED, listed, near
+from nanochat_tct.tokenizer.wording import MAX_LISTED, listed, near, suggestion
 
 
 class Key:
@@ -121,7 +121,7 @@ class Node:
         """The error for a key that no alternative has; `meant`: the known key that is similar to it, see above."""
         if self.free:
             return Mismatch(f"a key may not be {name!r}", about=name)
-        hint = "".join(f"; did you mean {each!r}?" for each in meant)
+        hint = suggestion(meant)
         if not hint and len(self._allowed_keys) <= MAX_LISTED:
             names = listed(self._allowed_keys)
             hint = f"; there are: {names}" if names else "; there are none"

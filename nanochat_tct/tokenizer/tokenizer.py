@@ -252,11 +252,6 @@ class Tokenizer:
         """The tokens that do not go on behind the end of a text: bool (vocab_size,)."""
         return np.array([max(text[:-1], default="") <= "\xff" for text in self.expansions])
 
-    @cached_property
-    def first_characters(self) -> np.ndarray:
-        """The code of the first base token of each token: int (vocab_size,)."""
-        return np.array([ord(text[0]) for text in self.expansions])
-
     def complaint(self, tokens: Sequence[int]) -> str | None:
         """The JSON pointer of the first part of a document's beginning of which GitHub's language service complains.
 

@@ -22,7 +22,12 @@ def near(names: Iterable[str], name: str) -> list[str]:
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The end of a message that suggests a similar name, if there is one."""
-    return "".join(f"; did you mean {meant!r}?" for meant in near(names, name))
+    return suggestion(near(names, name))
+
+
+def suggestion(meant: list[str]) -> str:
+    """The end of a message that suggests what `near` found."""
+    return "".join(f"; did you mean {each!r}?" for each in meant)
 
 
 def listed(names: Iterable[str], most: int = MAX_LISTED) -> str:
