@@ -3634,6 +3634,7 @@ typedef struct {
     const uint64_t *at;
     size_t left;
     uint32_t mask_words;
+    Map shapes, runs; /* of automata; of the bytes that some read: how many of a token follow each other, + 1 */
 } Loader;
 
 static uint64_t take_number(Loader *loader, uint64_t largest) {
@@ -3781,31 +3782,35 @@ static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t
     return has_changed;
 }
 
-static uint32_t longest_run(const Trie *trie, const Automaton *a) {
+static uint32_t longest_run(Loader *loader, const Automaton *a) {
+    const Trie *trie = loader->engine->trie;
     uint32_t longest = 0;
-    uint8_t is_read[256] = {0};
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        for (uint32_t state = 0; state < a->state_count; state++) is_read[byte] |= a->following[state * a->class_count + a->classes[byte]] != 0;
-    }
+    uint8_t reads[256] = {0}, is_read[256]; /* reads: by class */
+    for (size_t cell = 0; cell < (size_t)a->state_count * a->class_count; cell++) reads[cell % a->class_count] |= a->following[cell] != 0;
+    for (int byte = 0; byte < 256; byte++) is_read[byte] = reads[a->classes[byte]];
+    uint32_t *known = map_value(&loader->runs, is_read, sizeof is_read);
+    if (*known != 0) return *known - 1;
     for (uint32_t token = 0; token < trie->token_count; token++) {
         for (uint32_t i = trie->starts[token], run = 0; i < trie->starts[token + 1]; i++) {
             run = trie->text.items[i] < 256 && is_read[trie->text.items[i]] ? run + 1 : 0;
             if (run > longest) longest = run;
         }
     }
+    *known = longest + 1;
     return longest;
 }
 
-/* Finds states that differ in what is further away than a token reaches: counts of bytes, mostly. */
+/* Finds the states whose differences are further away than a token reaches: states that count bytes, mostly. */
 static void find_alike(Loader *loader, Automaton *a) {
-    uint32_t *alike = keep(loader, a->state_count, sizeof *alike), *next = allocate(a->state_count, sizeof *next), count = 0;
+    uint32_t *alike = keep(loader, a->state_count, sizeof *alike), *next = allocate(a->state_count, sizeof *next);
     Bytes *key = &loader->engine->key;
-    for (uint32_t state = 0; state < a->state_count && a->longest_run == 0; state++) alike[state] = state;
-    for (uint32_t round = 0; round <= a->longest_run && a->longest_run; round++) { /* in which states differ after so many bytes */
+    int counts_bytes = a->longest_run != 0, has_changed = counts_bytes;
+    for (uint32_t state = 0; state < a->state_count; state++) alike[state] = counts_bytes ? 0 : state;
+    for (uint32_t round = 0; has_changed && round <= a->longest_run; round++) { /* those that differ after so many bytes */
         Map rows = {0};
         for (uint32_t state = 0; state < a->state_count; state++) {
             uint64_t here[] = {alike[state], a->accepting[0][state], a->accepting[1][state], a->is_lenient[state], a->requires[state],
-                               a->plenty[state] ? 0 : state + 1};
+                               a->plenty[state] ? 0 : state + 1}; /* `spell` asks what is left where there is not plenty */
             key->count = 0;
             append(key, (const uint8_t *)here, sizeof here);
             for (uint32_t i = 0; i < a->class_count; i++) {
@@ -3822,6 +3827,7 @@ static void find_alike(Loader *loader, Automaton *a) {
             if (*number == 0) *number = state + 1;
             next[state] = *number - 1;
         }
+        has_changed = memcmp(alike, next, a->state_count * sizeof *alike) != 0;
         memcpy(alike, next, a->state_count * sizeof *alike);
         free_map(&rows);
     }
@@ -3873,7 +3879,7 @@ static void find_plenty(Loader *loader, Automaton *a, const uint32_t *heads, con
     }
     a->plenty = endless;
     a->room = room;
-    if (waiting.count > 0) a->longest_run = longest_run(loader->engine->trie, a);
+    if (waiting.count > 0) a->longest_run = longest_run(loader, a);
     find_alike(loader, a);
     free(strings);
     free(waiting.items);
@@ -3933,7 +3939,7 @@ static void study_automata(Loader *loader) {
     }
 }
 
-static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
+static void find_entries(Loader *loader, Automaton *a) {
     Bytes *key = &loader->engine->key;
     uint32_t states = a->state_count, *number;
     key->count = 0;
@@ -3958,8 +3964,8 @@ static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
     append(key, (const uint8_t *)&a->call_count, sizeof a->call_count);
     append(key, a->classes, sizeof a->classes);
     append(key, (const uint8_t *)a->following, (size_t)states * a->class_count * sizeof *a->following);
-    number = map_value(shapes, key->items, key->count);
-    if (*number == 0) *number = (uint32_t)shapes->count;
+    number = map_value(&loader->shapes, key->items, key->count);
+    if (*number == 0) *number = (uint32_t)loader->shapes.count;
     a->shape = *number;
 }
 
@@ -4280,12 +4286,12 @@ static void load_grammar(Loader *loader) {
     for (uint32_t i = 0; i < engine->node_count; i++) load_node(loader, &engine->nodes[i]);
     if (loader->left != 0) longjmp(*way_out, 2);
     study_automata(loader);
-    Map shapes = {0};
     for (uint32_t i = 0; i < engine->automaton_count; i++) {
         find_plain(loader, &engine->automata[i]);
-        find_entries(loader, &engine->automata[i], &shapes);
+        find_entries(loader, &engine->automata[i]);
     }
-    free_map(&shapes);
+    free_map(&loader->shapes);
+    free_map(&loader->runs);
     study_nodes(loader);
 }
 
