@@ -378,12 +378,6 @@ typedef struct { /* a call that has not returned; stacks share their lower parts
     uint32_t whole; /* and to the end of the text */
 } StackNode;
 
-typedef struct { /* that a byte makes an automaton call or return; see "texts" */
-    uint64_t from; /* the automaton, its state and the byte, + 1; 0: a free slot */
-    uint32_t stack;
-    uint32_t to_automaton, to_state, to_stack;
-} CallMove;
-enum { MAX_SHARED_CALLS = 1 << 15, MAX_CALL_MOVES = 1 << 17 };
 /* As which tokens a text takes in bytes without changing its state: as none, as it is no text; as none; as those of ASCII
    without a dollar sign; of ASCII. And what tokens need: BYTES and STRUCTURE are taken in by no text so. */
 enum { NOTHING, BY_AUTOMATON, ASCII_BUT_DOLLARS, ALL_ASCII, BYTES, STRUCTURE };
@@ -418,11 +412,6 @@ typedef struct {
     uint8_t spread[256][8]; /* the bits of a byte, the lowest first */
     uint32_t ends_plus_1[2]; /* masks: nothing is legal; the end */
     Machine *walkers[MAX_LEVELS];
-    /* what is remembered of calls in texts */
-    Map call_numbers;
-    VECTOR(StackNode) calls; /* each once; number 0 stands for the empty stack */
-    CallMove *call_moves;    /* a hash table */
-    size_t call_move_count, call_move_capacity;
     Numbers marks; /* for each node of the trie: a place in what is being collected */
     /* of the function of the interface that is at work */
     Machine *machine, *machine2, *machine3;
@@ -512,7 +501,6 @@ struct Machine {
     uint64_t fields;    /* keys whose value has begun */
     VECTOR(Config) configs;
     VECTOR(StackNode) stack;
-    uint32_t shares_calls; /* the configurations' stacks are among the engine's `calls`, not in `stack` */
     Words words;        /* bits of known keys of the objects that are open */
     Bytes names;        /* the bytes of all entries, and behind them those of the key on top so far */
     uint32_t partial;   /* where that begins */
@@ -535,10 +523,6 @@ struct Machine {
 
 static Frame *top_of(Machine *m) { return &m->frames[m->count - 1]; }
 static inline int is_strict(const Machine *m) { return m->mode == STRICT || m->mode == GENERATING; }
-static inline int may_share_calls(const Machine *m) { return m->mode == LENIENT && m == m->engine->machine; }
-static inline const StackNode *call_of(const Machine *m, uint32_t number) {
-    return m->shares_calls ? &m->engine->calls.items[number] : &m->stack.items[number];
-}
 
 static Machine *new_machine(Engine *engine) {
     Machine *m = allocate(1, sizeof *m);
@@ -1112,14 +1096,14 @@ static uint32_t distance(const Machine *m, uint32_t automaton, uint32_t state, u
 static uint32_t sum(uint32_t left, uint32_t right) { return left + right < FAR ? left + right : FAR; }
 
 static uint32_t depth_of(const Machine *m, const Config *c) {
-    return m->engine->automata[c->automaton].depth + (c->stack ? call_of(m, c->stack)->depth : 0);
+    return m->engine->automata[c->automaton].depth + (c->stack ? m->stack.items[c->stack].depth : 0);
 }
 
 /* Bytes of the shortest way to the end of the text; FAR: there is none within the limits of calls. */
 static uint32_t distance_of(const Machine *m, const Config *c) {
     uint32_t here = distance(m, c->automaton, c->state, depth_of(m, c));
     if (c->stack == 0) return here;
-    const StackNode *stack = call_of(m, c->stack);
+    const StackNode *stack = &m->stack.items[c->stack];
     if (here + stack->rest + c->units > m->engine->max_call_units) return FAR;
     return sum(here, stack->whole);
 }
@@ -1141,7 +1125,7 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
         c->last_begin = c->begin;
         c->last_end = end;
     }
-    const StackNode *stack = call_of(m, c->stack);
+    const StackNode *stack = &m->stack.items[c->stack];
     c->automaton = stack->automaton;
     c->state = stack->state;
     c->stack = stack->below;
@@ -1149,32 +1133,26 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
     return 1;
 }
 
-/* The number of a call among the engine's. */
-static uint32_t share_call(Engine *engine, StackNode call) {
-    uint32_t *number = map_value(&engine->call_numbers, &call, offsetof(StackNode, depth));
-    if (*number == 0) {
-        if (engine->calls.count == 0) *push(&engine->calls) = (StackNode){0};
-        *number = (uint32_t)engine->calls.count;
-        *push(&engine->calls) = call;
-    }
-    return *number;
-}
-
 static void call(Machine *m, Config *c, const Call *called) {
     uint32_t outer = depth_of(m, c), after = distance(m, c->automaton, called->return_state, outer);
     if (m->stack.count == 0) *push(&m->stack) = (StackNode){0}; /* number 0 stands for the empty stack */
-    StackNode below = *call_of(m, c->stack);
+    StackNode below = m->stack.items[c->stack];
     StackNode pushed = {c->stack, c->automaton, called->return_state, outer, 0, 0};
     pushed.rest = c->stack ? sum(below.rest, after) : 0;
     pushed.whole = c->stack ? sum(below.whole, after) : after;
     c->automaton = called->callee;
     c->state = 0;
     c->begin = m->mode != LENIENT ? m->at : 0;
-    c->stack = m->shares_calls ? share_call(m->engine, pushed) : (uint32_t)m->stack.count;
-    if (!m->shares_calls) *push(&m->stack) = pushed;
+    c->stack = (uint32_t)m->stack.count;
+    *push(&m->stack) = pushed;
 }
 
 static uint32_t units_of(uint32_t byte) { return (byte & 0xC0) != 0x80 ? 1 + (byte >= 0xF0) : 0; } /* of UTF-16 */
+static uint32_t units_in(const uint16_t *codes, size_t length) {
+    uint32_t units = 0;
+    for (size_t i = 0; i < length; i++) units += units_of(codes[i]);
+    return units;
+}
 
 enum { MAX_CALLS = 64, MAX_SHORTEST = 1 << 16 }; /* calls at one byte; bytes of a shortest text */
 
@@ -1216,119 +1194,9 @@ static inline int is_far_from_limits(const Machine *m, const Config *c) {
     const Automaton *a = &m->engine->automata[c->automaton];
     int mode = is_strict(m);
     if (c->stack == 0) return a->is_shallow[mode];
-    const StackNode *call = call_of(m, c->stack);
+    const StackNode *call = &m->stack.items[c->stack];
     return call->depth + a->depth + a->steady[mode] <= m->engine->max_call_depth &&
            c->units + call->rest + a->farthest[mode] + 2 * MAX_TOKEN < m->engine->max_call_units;
-}
-
-/* ---- texts: what is remembered of calls ----
-
-   Where names do not matter and no limit is near, what a byte does to an automaton depends on its state and its stack
-   alone. Bytes that neither call nor return are a look into the automaton's table; calls and returns are found out once
-   for each state and stack. So that stacks can be compared by their numbers, the engine has each call once. */
-
-static void forget_calls(Engine *engine) {
-    free(engine->call_moves);
-    free_map(&engine->call_numbers);
-    engine->call_moves = NULL;
-    engine->calls.count = engine->call_move_count = engine->call_move_capacity = 0;
-}
-
-/* Before a text, number or key. */
-static void clear_configs(Machine *m) {
-    Engine *engine = m->engine;
-    m->configs.count = m->stack.count = 0;
-    m->shares_calls = (uint32_t)may_share_calls(m);
-    if (m->shares_calls && engine->calls.count > MAX_SHARED_CALLS) forget_calls(engine);
-    if (m->shares_calls && engine->calls.count == 0) *push(&engine->calls) = (StackNode){0};
-}
-
-/* Goes from the engine's calls to the machine's own, so that others can add to a copy of its stack. */
-static void own_calls(Machine *m) {
-    if (!m->shares_calls) return;
-    const StackNode *calls = m->engine->calls.items;
-    m->shares_calls = m->stack.count = 0;
-    *push(&m->stack) = (StackNode){0};
-    for (size_t i = 0; i < m->configs.count; i++) {
-        uint32_t from = m->configs.items[i].stack, height = 0;
-        for (uint32_t at = from; at != 0; at = calls[at].below) height++;
-        reserve(&m->stack, height);
-        m->stack.count += height;
-        uint32_t place = height ? (uint32_t)m->stack.count - 1 : 0;
-        m->configs.items[i].stack = place;
-        for (; from != 0; from = calls[from].below, place--) {
-            m->stack.items[place] = calls[from];
-            if (calls[from].below) m->stack.items[place].below = place - 1;
-        }
-    }
-}
-
-static void share_calls(Machine *m) { /* and back */
-    Numbers chain = {0};
-    if (m->shares_calls || !may_share_calls(m)) return;
-    for (size_t i = 0; i < m->configs.count; i++) {
-        Config *c = &m->configs.items[i];
-        chain.count = 0;
-        for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) *push(&chain) = at;
-        c->stack = 0;
-        while (chain.count > 0) {
-            StackNode call = m->stack.items[chain.items[--chain.count]];
-            call.below = c->stack;
-            c->stack = share_call(m->engine, call);
-        }
-    }
-    free(chain.items);
-    m->shares_calls = 1;
-}
-
-static uint64_t call_move_key(const Config *c, uint32_t byte) {
-    return ((uint64_t)c->automaton << 40 | (uint64_t)c->state << 8 | byte) + 1;
-}
-
-static CallMove *find_call_move(CallMove *moves, size_t capacity, uint64_t from, uint32_t stack) {
-    uint64_t hash = (from ^ (uint64_t)stack << 20) * 0x9E3779B97F4A7C15u;
-    for (size_t at = hash >> 32;; at++) { /* at least half of the slots are free */
-        CallMove *move = &moves[at & (capacity - 1)];
-        if (move->from == 0 || (move->from == from && move->stack == stack)) return move;
-    }
-}
-
-static void add_call_move(Engine *engine, const Config *before, uint32_t byte, const Config *after) {
-    size_t count = engine->call_move_capacity;
-    if (2 * engine->call_move_count >= count) {
-        CallMove *moves = engine->call_moves;
-        if (count == MAX_CALL_MOVES) return;
-        engine->call_moves = allocate(count ? 2 * count : 1024, sizeof *moves);
-        engine->call_move_capacity = count ? 2 * count : 1024;
-        for (size_t i = 0; i < count; i++) {
-            if (moves[i].from) *find_call_move(engine->call_moves, engine->call_move_capacity, moves[i].from, moves[i].stack) = moves[i];
-        }
-        free(moves);
-    }
-    uint64_t from = call_move_key(before, byte);
-    CallMove *move = find_call_move(engine->call_moves, engine->call_move_capacity, from, before->stack);
-    *move = (CallMove){from, before->stack, after->automaton, after->state, after->stack};
-    engine->call_move_count++;
-}
-
-/* As `move`, where no limit is near before and after. */
-static int move_far(Machine *m, Config *c, uint32_t byte) {
-    Engine *engine = m->engine;
-    Config before = *c;
-    CallMove *known = engine->call_move_capacity == 0 ? NULL
-        : find_call_move(engine->call_moves, engine->call_move_capacity, call_move_key(c, byte), c->stack);
-    if (known != NULL && known->from != 0) {
-        c->automaton = known->to_automaton;
-        c->state = known->to_state;
-        c->stack = known->to_stack;
-        c->units = c->stack ? c->units + units_of(byte) : 0;
-        if (is_far_from_limits(m, c)) return 1;
-        *c = before;
-        return move(m, c, byte);
-    }
-    if (!move(m, c, byte)) return 0;
-    if (is_far_from_limits(m, c)) add_call_move(engine, &before, byte, c);
-    return 1;
 }
 
 /* How many codes are those of ASCII without a dollar sign. */
@@ -1554,7 +1422,7 @@ static int open_array(Machine *m) {
 
 static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_text) {
     Frame *f = top_of(m);
-    clear_configs(m);
+    m->configs.count = m->stack.count = 0;
     m->partial = (uint32_t)m->names.count;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t alternative = forms[i].alternative;
@@ -1742,7 +1610,7 @@ static int take_known(Machine *m, uint32_t literal) {
 static int open_key(Machine *m) {
     const Frame *f = top_of(m);
     const Node *node = f->node;
-    clear_configs(m);
+    m->configs.count = m->stack.count = 0;
     for (uint32_t i = 0; i < node->additional_count; i++) {
         const AdditionalKey *class = &node->additional[i];
         Config c = {.automaton = class->automaton, .which = i};
@@ -1823,12 +1691,12 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t to) {
             size_t stop = c.stack && to - at > MAX_TOKEN ? at + MAX_TOKEN : to;
             int is_alone = !(m->mode != LENIENT && a->names) && is_far_from_limits(m, &c);
             size_t before = at;
-            const uint8_t *plain = m->shares_calls && c.stack == 0 ? a->plain : NULL;
+            const uint8_t *plain = c.stack == 0 ? a->plain : NULL;
             if (is_alone) at = read_alone_up_to(a, mode, plain, &c.state, codes, at, stop);
-            for (; c.stack && before < at; before++) c.units += units_of(codes[before]);
+            if (c.stack) c.units += units_in(codes + before, at - before);
             if (at == stop) continue;
             m->at = (uint32_t)(text_length ? text_length - to + at : 0);
-            if (!(is_alone && m->shares_calls ? move_far : move)(m, &c, codes[at])) break;
+            if (!move(m, &c, codes[at])) break;
             at++;
         }
         if (at < to) continue;
@@ -1840,7 +1708,7 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t to) {
     }
     has_changed |= kept != m->configs.count;
     m->configs.count = kept;
-    if (!m->shares_calls && deepest + 1 < m->stack.count) m->stack.count = deepest + 1; /* nobody refers to those above */
+    if (deepest + 1 < m->stack.count) m->stack.count = deepest + 1; /* nobody refers to those above */
     if (has_changed) m->mask_plus_1 = 0;
     return kept > 0;
 }
@@ -1854,7 +1722,6 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
         for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
         if (is_key || f->node->defines_text.kind) m->mask_plus_1 = 0;
     }
-    share_calls(m);
     if (!run_configs(m, codes, length)) return 0;
     if (!is_key) return 1;
     size_t kept = 0;
@@ -1945,7 +1812,7 @@ static size_t walk(Machine *m, const uint16_t *codes, size_t count) {
 }
 
 static void clear_machine(Machine *m) {
-    m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = m->shares_calls = 0;
+    m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = 0;
     m->fields = m->missing_jobs = m->is_owner_needed = 0;
     m->json = NULL;
     if (m->entries.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items); /* else they are empty */
@@ -3605,7 +3472,6 @@ static uint32_t mask_of(Machine *m) { /* its place among the masks that are reme
     m->engine->explored = NULL;
     if (m->is_closed) return mask_with_end(m->engine, 1);
     if (m->mask_plus_1 == 0 || m->mask_generation != m->engine->generation) {
-        own_calls(m);
         m->mask_plus_1 = mask_at(m, m->count - 1) + 1;
         m->mask_generation = m->engine->generation;
     }
@@ -4376,8 +4242,6 @@ EXPORT void engine_free(Engine *engine) {
     free_map(&engine->literal_numbers);
     free_map(&engine->implied_numbers);
     free(engine->spans.items);
-    forget_calls(engine);
-    free(engine->calls.items);
     for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
