@@ -205,7 +205,8 @@ typedef struct {
     const uint64_t *requires;    /* kinds of names of which strict mode needs some in scope before it enters a state */
     const uint8_t *plenty; /* more strings lead from the state to acceptance than a document can have */
     const uint32_t *room;  /* bytes that lead from the state to one without plenty; UINT32_MAX: there is none */
-    uint32_t longest_run;  /* of bytes of a token that some states can read */
+    uint32_t longest_run;  /* of bytes of a token that some states can read; 0: all states have plenty */
+    const uint32_t *alike; /* the first state to which tokens do the same */
     uint32_t depth;              /* that a call adds; the depth of a stack is that of all automata in it */
     uint32_t row_count;          /* of distances: for so many depths that are left they differ */
     uint32_t *distance[2];       /* bytes of the shortest way to acceptance: [left * state_count + state] */
@@ -377,12 +378,6 @@ typedef struct { /* a call that has not returned; stacks share their lower parts
     uint32_t whole; /* and to the end of the text */
 } StackNode;
 
-typedef struct { /* that a byte makes an automaton call or return; see "texts" */
-    uint64_t from; /* the automaton, its state and the byte, + 1; 0: a free slot */
-    uint32_t stack;
-    uint32_t to_automaton, to_state, to_stack;
-} CallMove;
-enum { MAX_SHARED_CALLS = 1 << 15, MAX_CALL_MOVES = 1 << 17 };
 /* As which tokens a text takes in bytes without changing its state: as none, as it is no text; as none; as those of ASCII
    without a dollar sign; of ASCII. And what tokens need: BYTES and STRUCTURE are taken in by no text so. */
 enum { NOTHING, BY_AUTOMATON, ASCII_BUT_DOLLARS, ALL_ASCII, BYTES, STRUCTURE };
@@ -414,14 +409,9 @@ typedef struct {
     VECTOR(uint8_t *) packed;
     uint32_t first_mask, generation; /* numbers of masks go on where memory has been given free */
     uint64_t remembered;
+    uint8_t spread[256][8]; /* the bits of a byte, the lowest first */
     uint32_t ends_plus_1[2]; /* masks: nothing is legal; the end */
     Machine *walkers[MAX_LEVELS];
-    uint8_t spread[256][8]; /* the bits of a byte, the lowest first */
-    /* what is remembered of calls in texts */
-    Map call_numbers;
-    VECTOR(StackNode) calls; /* each once; number 0 stands for the empty stack */
-    CallMove *call_moves;    /* a hash table */
-    size_t call_move_count, call_move_capacity;
     Numbers marks; /* for each node of the trie: a place in what is being collected */
     /* of the function of the interface that is at work */
     Machine *machine, *machine2, *machine3;
@@ -511,7 +501,6 @@ struct Machine {
     uint64_t fields;    /* keys whose value has begun */
     VECTOR(Config) configs;
     VECTOR(StackNode) stack;
-    uint32_t shares_calls; /* the configurations' stacks are among the engine's `calls`, not in `stack` */
     Words words;        /* bits of known keys of the objects that are open */
     Bytes names;        /* the bytes of all entries, and behind them those of the key on top so far */
     uint32_t partial;   /* where that begins */
@@ -534,10 +523,6 @@ struct Machine {
 
 static Frame *top_of(Machine *m) { return &m->frames[m->count - 1]; }
 static inline int is_strict(const Machine *m) { return m->mode == STRICT || m->mode == GENERATING; }
-static inline int may_share_calls(const Machine *m) { return m->mode == LENIENT && m == m->engine->machine; }
-static inline const StackNode *call_of(const Machine *m, uint32_t number) {
-    return m->shares_calls ? &m->engine->calls.items[number] : &m->stack.items[number];
-}
 
 static Machine *new_machine(Engine *engine) {
     Machine *m = allocate(1, sizeof *m);
@@ -1111,14 +1096,14 @@ static uint32_t distance(const Machine *m, uint32_t automaton, uint32_t state, u
 static uint32_t sum(uint32_t left, uint32_t right) { return left + right < FAR ? left + right : FAR; }
 
 static uint32_t depth_of(const Machine *m, const Config *c) {
-    return m->engine->automata[c->automaton].depth + (c->stack ? call_of(m, c->stack)->depth : 0);
+    return m->engine->automata[c->automaton].depth + (c->stack ? m->stack.items[c->stack].depth : 0);
 }
 
 /* Bytes of the shortest way to the end of the text; FAR: there is none within the limits of calls. */
 static uint32_t distance_of(const Machine *m, const Config *c) {
     uint32_t here = distance(m, c->automaton, c->state, depth_of(m, c));
     if (c->stack == 0) return here;
-    const StackNode *stack = call_of(m, c->stack);
+    const StackNode *stack = &m->stack.items[c->stack];
     if (here + stack->rest + c->units > m->engine->max_call_units) return FAR;
     return sum(here, stack->whole);
 }
@@ -1140,7 +1125,7 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
         c->last_begin = c->begin;
         c->last_end = end;
     }
-    const StackNode *stack = call_of(m, c->stack);
+    const StackNode *stack = &m->stack.items[c->stack];
     c->automaton = stack->automaton;
     c->state = stack->state;
     c->stack = stack->below;
@@ -1148,32 +1133,26 @@ static int return_from(Machine *m, Config *c, uint32_t end) {
     return 1;
 }
 
-/* The number of a call among the engine's. */
-static uint32_t share_call(Engine *engine, StackNode call) {
-    uint32_t *number = map_value(&engine->call_numbers, &call, offsetof(StackNode, depth));
-    if (*number == 0) {
-        if (engine->calls.count == 0) *push(&engine->calls) = (StackNode){0};
-        *number = (uint32_t)engine->calls.count;
-        *push(&engine->calls) = call;
-    }
-    return *number;
-}
-
 static void call(Machine *m, Config *c, const Call *called) {
     uint32_t outer = depth_of(m, c), after = distance(m, c->automaton, called->return_state, outer);
     if (m->stack.count == 0) *push(&m->stack) = (StackNode){0}; /* number 0 stands for the empty stack */
-    StackNode below = *call_of(m, c->stack);
+    StackNode below = m->stack.items[c->stack];
     StackNode pushed = {c->stack, c->automaton, called->return_state, outer, 0, 0};
     pushed.rest = c->stack ? sum(below.rest, after) : 0;
     pushed.whole = c->stack ? sum(below.whole, after) : after;
     c->automaton = called->callee;
     c->state = 0;
     c->begin = m->mode != LENIENT ? m->at : 0;
-    c->stack = m->shares_calls ? share_call(m->engine, pushed) : (uint32_t)m->stack.count;
-    if (!m->shares_calls) *push(&m->stack) = pushed;
+    c->stack = (uint32_t)m->stack.count;
+    *push(&m->stack) = pushed;
 }
 
 static uint32_t units_of(uint32_t byte) { return (byte & 0xC0) != 0x80 ? 1 + (byte >= 0xF0) : 0; } /* of UTF-16 */
+static uint32_t units_in(const uint16_t *codes, size_t length) {
+    uint32_t units = 0;
+    for (size_t i = 0; i < length; i++) units += units_of(codes[i]);
+    return units;
+}
 
 enum { MAX_CALLS = 64, MAX_SHORTEST = 1 << 16 }; /* calls at one byte; bytes of a shortest text */
 
@@ -1215,119 +1194,9 @@ static inline int is_far_from_limits(const Machine *m, const Config *c) {
     const Automaton *a = &m->engine->automata[c->automaton];
     int mode = is_strict(m);
     if (c->stack == 0) return a->is_shallow[mode];
-    const StackNode *call = call_of(m, c->stack);
+    const StackNode *call = &m->stack.items[c->stack];
     return call->depth + a->depth + a->steady[mode] <= m->engine->max_call_depth &&
            c->units + call->rest + a->farthest[mode] + 2 * MAX_TOKEN < m->engine->max_call_units;
-}
-
-/* ---- texts: what is remembered of calls ----
-
-   Where names do not matter and no limit is near, what a byte does to an automaton depends on its state and its stack
-   alone. Bytes that neither call nor return are a look into the automaton's table; calls and returns are found out once
-   for each state and stack. So that stacks can be compared by their numbers, the engine has each call once. */
-
-static void forget_calls(Engine *engine) {
-    free(engine->call_moves);
-    free_map(&engine->call_numbers);
-    engine->call_moves = NULL;
-    engine->calls.count = engine->call_move_count = engine->call_move_capacity = 0;
-}
-
-/* Before a text, number or key. */
-static void clear_configs(Machine *m) {
-    Engine *engine = m->engine;
-    m->configs.count = m->stack.count = 0;
-    m->shares_calls = (uint32_t)may_share_calls(m);
-    if (m->shares_calls && engine->calls.count > MAX_SHARED_CALLS) forget_calls(engine);
-    if (m->shares_calls && engine->calls.count == 0) *push(&engine->calls) = (StackNode){0};
-}
-
-/* Goes from the engine's calls to the machine's own, so that others can add to a copy of its stack. */
-static void own_calls(Machine *m) {
-    if (!m->shares_calls) return;
-    const StackNode *calls = m->engine->calls.items;
-    m->shares_calls = m->stack.count = 0;
-    *push(&m->stack) = (StackNode){0};
-    for (size_t i = 0; i < m->configs.count; i++) {
-        uint32_t from = m->configs.items[i].stack, height = 0;
-        for (uint32_t at = from; at != 0; at = calls[at].below) height++;
-        reserve(&m->stack, height);
-        m->stack.count += height;
-        uint32_t place = height ? (uint32_t)m->stack.count - 1 : 0;
-        m->configs.items[i].stack = place;
-        for (; from != 0; from = calls[from].below, place--) {
-            m->stack.items[place] = calls[from];
-            if (calls[from].below) m->stack.items[place].below = place - 1;
-        }
-    }
-}
-
-static void share_calls(Machine *m) { /* and back */
-    Numbers chain = {0};
-    if (m->shares_calls || !may_share_calls(m)) return;
-    for (size_t i = 0; i < m->configs.count; i++) {
-        Config *c = &m->configs.items[i];
-        chain.count = 0;
-        for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) *push(&chain) = at;
-        c->stack = 0;
-        while (chain.count > 0) {
-            StackNode call = m->stack.items[chain.items[--chain.count]];
-            call.below = c->stack;
-            c->stack = share_call(m->engine, call);
-        }
-    }
-    free(chain.items);
-    m->shares_calls = 1;
-}
-
-static uint64_t call_move_key(const Config *c, uint32_t byte) {
-    return ((uint64_t)c->automaton << 40 | (uint64_t)c->state << 8 | byte) + 1;
-}
-
-static CallMove *find_call_move(CallMove *moves, size_t capacity, uint64_t from, uint32_t stack) {
-    uint64_t hash = (from ^ (uint64_t)stack << 20) * 0x9E3779B97F4A7C15u;
-    for (size_t at = hash >> 32;; at++) { /* at least half of the slots are free */
-        CallMove *move = &moves[at & (capacity - 1)];
-        if (move->from == 0 || (move->from == from && move->stack == stack)) return move;
-    }
-}
-
-static void add_call_move(Engine *engine, const Config *before, uint32_t byte, const Config *after) {
-    size_t count = engine->call_move_capacity;
-    if (2 * engine->call_move_count >= count) {
-        CallMove *moves = engine->call_moves;
-        if (count == MAX_CALL_MOVES) return;
-        engine->call_moves = allocate(count ? 2 * count : 1024, sizeof *moves);
-        engine->call_move_capacity = count ? 2 * count : 1024;
-        for (size_t i = 0; i < count; i++) {
-            if (moves[i].from) *find_call_move(engine->call_moves, engine->call_move_capacity, moves[i].from, moves[i].stack) = moves[i];
-        }
-        free(moves);
-    }
-    uint64_t from = call_move_key(before, byte);
-    CallMove *move = find_call_move(engine->call_moves, engine->call_move_capacity, from, before->stack);
-    *move = (CallMove){from, before->stack, after->automaton, after->state, after->stack};
-    engine->call_move_count++;
-}
-
-/* As `move`, where no limit is near before and after. */
-static int move_far(Machine *m, Config *c, uint32_t byte) {
-    Engine *engine = m->engine;
-    Config before = *c;
-    CallMove *known = engine->call_move_capacity == 0 ? NULL
-        : find_call_move(engine->call_moves, engine->call_move_capacity, call_move_key(c, byte), c->stack);
-    if (known != NULL && known->from != 0) {
-        c->automaton = known->to_automaton;
-        c->state = known->to_state;
-        c->stack = known->to_stack;
-        c->units = c->stack ? c->units + units_of(byte) : 0;
-        if (is_far_from_limits(m, c)) return 1;
-        *c = before;
-        return move(m, c, byte);
-    }
-    if (!move(m, c, byte)) return 0;
-    if (is_far_from_limits(m, c)) add_call_move(engine, &before, byte, c);
-    return 1;
 }
 
 /* How many codes are those of ASCII without a dollar sign. */
@@ -1582,7 +1451,7 @@ static int open_array(Machine *m) {
 
 static int open_scalar(Machine *m, const Form *forms, uint32_t count, int is_text) {
     Frame *f = top_of(m);
-    clear_configs(m);
+    m->configs.count = m->stack.count = 0;
     m->partial = (uint32_t)m->names.count;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t alternative = forms[i].alternative;
@@ -1770,7 +1639,7 @@ static int take_known(Machine *m, uint32_t literal) {
 static int open_key(Machine *m) {
     const Frame *f = top_of(m);
     const Node *node = f->node;
-    clear_configs(m);
+    m->configs.count = m->stack.count = 0;
     for (uint32_t i = 0; i < node->additional_count; i++) {
         const AdditionalKey *class = &node->additional[i];
         Config c = {.automaton = class->automaton, .which = i};
@@ -1851,12 +1720,12 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t to) {
             size_t stop = c.stack && to - at > MAX_TOKEN ? at + MAX_TOKEN : to;
             int is_alone = !(m->mode != LENIENT && a->names) && is_far_from_limits(m, &c);
             size_t before = at;
-            const uint8_t *plain = m->shares_calls && c.stack == 0 ? a->plain : NULL;
+            const uint8_t *plain = c.stack == 0 ? a->plain : NULL;
             if (is_alone) at = read_alone_up_to(a, mode, plain, &c.state, codes, at, stop);
-            for (; c.stack && before < at; before++) c.units += units_of(codes[before]);
+            if (c.stack) c.units += units_in(codes + before, at - before);
             if (at == stop) continue;
             m->at = (uint32_t)(text_length ? text_length - to + at : 0);
-            if (!(is_alone && m->shares_calls ? move_far : move)(m, &c, codes[at])) break;
+            if (!move(m, &c, codes[at])) break;
             at++;
         }
         if (at < to) continue;
@@ -1868,7 +1737,7 @@ static int run_configs(Machine *m, const uint16_t *codes, size_t to) {
     }
     has_changed |= kept != m->configs.count;
     m->configs.count = kept;
-    if (!m->shares_calls && deepest + 1 < m->stack.count) m->stack.count = deepest + 1; /* nobody refers to those above */
+    if (deepest + 1 < m->stack.count) m->stack.count = deepest + 1; /* nobody refers to those above */
     if (has_changed) m->mask_plus_1 = 0;
     return kept > 0;
 }
@@ -1882,7 +1751,6 @@ static int run(Machine *m, const uint16_t *codes, size_t length) {
         for (size_t i = 0; i < length; i++) m->names.items[m->names.count++] = (uint8_t)codes[i];
         if (is_key || f->node->defines_text.kind) m->mask_plus_1 = 0;
     }
-    share_calls(m);
     if (!run_configs(m, codes, length)) return 0;
     if (!is_key) return 1;
     size_t kept = 0;
@@ -1973,7 +1841,7 @@ static size_t walk(Machine *m, const uint16_t *codes, size_t count) {
 }
 
 static void clear_machine(Machine *m) {
-    m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = m->shares_calls = 0;
+    m->count = m->depth = m->is_closed = m->mask_plus_1 = m->partial = m->has_loose_key = 0;
     m->fields = m->missing_jobs = m->is_owner_needed = 0;
     m->json = NULL;
     if (m->entries.count) memset(m->slots.items, 0, m->slots.count * sizeof *m->slots.items); /* else they are empty */
@@ -2257,9 +2125,16 @@ typedef struct {
     uint32_t string, rest;
 } Rest;
 
+/* Nodes are numbered depth first, in the order of their codes, so that all below a node follow it; the root is node 0. */
+typedef struct {
+    uint32_t end;           /* the node behind those that are below */
+    uint32_t place;         /* in `order`, of the first string that begins so */
+    uint32_t string_plus_1; /* that ends here; 0: none */
+    uint16_t code, depth;   /* code: that leads here */
+} TrieNode;
+
 /* The strings are the tokens and, for masks, what may be left of one after a code of structure. A token has its own
-   number as a string, the others follow. Nodes are numbered breadth first, so that the children of one follow each other
-   in the order of their codes; the root is node 0. */
+   number as a string, the others follow. */
 struct Trie {
     uint32_t token_count, string_count, node_count, code_count;
     uint32_t longest;             /* the most codes of structure in a token */
@@ -2273,29 +2148,24 @@ struct Trie {
     VECTOR(Cell) cells;
     Numbers cell_tokens;          /* the token that ends in a cell */
     uint32_t *first_node;         /* the child of the root by its code; 0: none */
-    Numbers first_children;       /* of each node; the next node's first child is behind the last */
-    Codes code;                   /* that leads to a node */
-    Numbers string_plus_1;        /* that ends at a node; 0: none */
-    Numbers low, high;            /* of a node: the strings that begin with it have these places in `order` */
-    Numbers path;                 /* to a node: the place in `text`, and its length */
-    Codes depth;
+    VECTOR(TrieNode) nodes;       /* one more for the end */
+    Numbers path;                 /* of the strings in their order: the place of their codes in `text` */
     Numbers rest_start;           /* of a node that a code of structure leads to: where `rests` has what its strings go on with */
     VECTOR(Rest) rests;
     uint32_t *order;              /* strings in the order of their codes */
 };
 
-static inline uint32_t first_child(const Trie *trie, uint32_t node) { return trie->first_children.items[node]; }
+static inline const TrieNode *node_at(const Trie *trie, uint32_t node) { return &trie->nodes.items[node]; }
+static inline int has_children(const Trie *trie, uint32_t node) { return node_at(trie, node)->end > node + 1; }
+static inline uint32_t strings_below(const Trie *trie, uint32_t node) {
+    return node_at(trie, node_at(trie, node)->end)->place - node_at(trie, node)->place;
+}
 
 static uint32_t child_of(const Trie *trie, uint32_t node, uint32_t code) { /* 0: none */
     if (node == 0) return code < trie->code_count ? trie->first_node[code] : 0;
-    uint32_t low = first_child(trie, node), high = first_child(trie, node + 1);
-    while (low < high) {
-        uint32_t middle = (low + high) / 2;
-        if (trie->code.items[middle] == code) return middle;
-        if (trie->code.items[middle] < code) low = middle + 1;
-        else high = middle;
-    }
-    return 0;
+    uint32_t child = node + 1, end = node_at(trie, node)->end;
+    while (child < end && node_at(trie, child)->code < code) child = node_at(trie, child)->end;
+    return child < end && node_at(trie, child)->code == code ? child : 0;
 }
 
 static inline uint32_t cell_behind(const Trie *trie, uint32_t cell, uint32_t code) { /* 0: no token goes on so */
@@ -2335,9 +2205,8 @@ static const uint16_t *codes_of(const Trie *trie, uint32_t token, size_t *length
 
 static void free_trie(Trie *trie) {
     if (trie == NULL) return;
-    void *all[] = {trie->cells.items, trie->cell_tokens.items, trie->first_children.items, trie->text.items,  trie->starts,    trie->first_node, trie->code.items,
-                   trie->low.items, trie->high.items, trie->rest_start.items,  trie->rests.items,
-                   trie->order, trie->token_json, trie->json.items, trie->path.items,      trie->depth.items, trie->string_plus_1.items, trie};
+    void *all[] = {trie->cells.items, trie->cell_tokens.items, trie->text.items, trie->starts, trie->first_node, trie->nodes.items,
+                   trie->rest_start.items, trie->rests.items, trie->order, trie->token_json, trie->json.items, trie->path.items, trie};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -2350,25 +2219,12 @@ static int by_codes(const void *left, const void *right) {
     return a->token_plus_1 > b->token_plus_1 ? -1 : a->token_plus_1 < b->token_plus_1;
 }
 
-static void add_node(Trie *trie, uint16_t code, uint32_t low) {
-    *push(&trie->code) = code;
-    *push(&trie->low) = low;
-    *push(&trie->high) = low;
-    *push(&trie->first_children) = 0;
-    *push(&trie->rest_start) = 0;
-    *push(&trie->string_plus_1) = 0;
-    *push(&trie->path) = 0;
-    *push(&trie->depth) = 0;
-}
-
-static inline int has_children(const Trie *trie, uint32_t node) { return first_child(trie, node) < first_child(trie, node + 1); }
-
 /* What the strings below one node go on with, which stands at another one: `rest`, 0 for the whole string. */
 static void collect_rests(Trie *trie, uint32_t node, uint32_t rest) {
-    uint32_t string = trie->string_plus_1.items[node];
-    if (string) *push(&trie->rests) = (Rest){string - 1, rest == 0 ? trie->string_count : trie->string_plus_1.items[rest] - 1};
-    for (uint32_t child = first_child(trie, node); child < first_child(trie, node + 1); child++) {
-        collect_rests(trie, child, child_of(trie, rest, trie->code.items[child]));
+    const TrieNode *here = node_at(trie, node);
+    if (here->string_plus_1) *push(&trie->rests) = (Rest){here->string_plus_1 - 1, rest == 0 ? trie->string_count : node_at(trie, rest)->string_plus_1 - 1};
+    for (uint32_t child = node + 1; child < here->end; child = node_at(trie, child)->end) {
+        collect_rests(trie, child, child_of(trie, rest, node_at(trie, child)->code));
     }
 }
 
@@ -2399,25 +2255,25 @@ enum { CELLS_TO_TRY = 1024 /* the last ones: those before are nearly full */ };
 
 /* The place that codes are added to for the children of a node, which lead on to tokens: their cells must be free. */
 static uint32_t find_cells(Trie *trie, const Numbers *children, uint32_t used) {
-    const uint16_t *codes = trie->code.items;
-    uint32_t first = codes[children->items[0]], from = used > CELLS_TO_TRY ? used - CELLS_TO_TRY : 1;
+    uint32_t first = node_at(trie, children->items[0])->code, from = used > CELLS_TO_TRY ? used - CELLS_TO_TRY : 1;
     for (uint32_t cell = from > first ? from : first; cell < used; cell++) {
         size_t i = 0;
-        while (i < children->count && !trie->cells.items[cell - first + codes[children->items[i]]].parent) i++;
+        while (i < children->count && !trie->cells.items[cell - first + node_at(trie, children->items[i])->code].parent) i++;
         if (i == children->count) return cell - first;
     }
     return used;
 }
 
 static void load_cells(Trie *trie, const uint32_t *tokens_before) {
-    uint32_t used = 1, *cell_of = allocate(trie->low.count, sizeof *cell_of);
-    Numbers children = {0};
-    for (uint32_t node = 0; node < trie->low.count; node++) {
-        uint32_t cell = cell_of[node], own = trie->string_plus_1.items[node];
-        if (node != 0 && cell == 0) continue;
+    uint32_t used = 1, *cell_of = allocate(trie->nodes.count, sizeof *cell_of);
+    Numbers children = {0}, waiting = {0}; /* nodes; breadth first, so that the cells that are used most are near each other */
+    *push(&waiting) = 0;
+    for (size_t at = 0; at < waiting.count; at++) {
+        uint32_t node = waiting.items[at], cell = cell_of[node], own = node_at(trie, node)->string_plus_1;
         children.count = 0;
-        for (uint32_t child = first_child(trie, node); child < first_child(trie, node + 1); child++) {
-            if (tokens_before[trie->low.items[child]] < tokens_before[trie->high.items[child]]) *push(&children) = child;
+        for (uint32_t child = node + 1; child < node_at(trie, node)->end; child = node_at(trie, child)->end) {
+            uint32_t first = node_at(trie, child)->place;
+            if (tokens_before[first] < tokens_before[first + strings_below(trie, child)]) *push(&children) = child;
         }
         size_t cell_count = (size_t)used + CELLS_TO_TRY + trie->code_count;
         while (trie->cells.count < cell_count) {
@@ -2432,13 +2288,15 @@ static void load_cells(Trie *trie, const uint32_t *tokens_before) {
             trie->cell_tokens.items[cell] = own - 1;
         }
         for (size_t i = 0; i < children.count; i++) {
-            uint32_t child = children.items[i], place = next + trie->code.items[child];
+            uint32_t place = next + node_at(trie, children.items[i])->code;
             trie->cells.items[place].parent = cell + 1;
-            cell_of[child] = place;
+            cell_of[children.items[i]] = place;
             if (place >= used) used = place + 1;
         }
+        append(&waiting, children.items, children.count);
     }
     free(children.items);
+    free(waiting.items);
     free(cell_of);
 }
 
@@ -2478,34 +2336,34 @@ static void load_tokens(Trie *trie, const uint16_t *codes, const uint32_t *lengt
         tokens_before[trie->string_count + 1] = tokens_before[trie->string_count] + (here.token_plus_1 != 0);
         strings.items[trie->string_count++] = here;
     }
-    add_node(trie, 0, 0);
-    uint32_t place_count = trie->string_count;
-    trie->string_count = further;
-    trie->high.items[0] = place_count;
-    for (uint32_t node = 0, depth = 0, level_end = 1; node < trie->low.count; node++) {
-        if (node == level_end) {
-            depth++;
-            level_end = (uint32_t)trie->low.count;
+    *push(&trie->nodes) = (TrieNode){0};
+    Numbers open = {0}; /* the nodes on the way to a string */
+    *push(&open) = 0;
+    for (uint32_t place = 0; place < trie->string_count; place++) {
+        String here = strings.items[place];
+        uint32_t shared = 0;
+        while (shared + 1 < open.count && shared < here.length && node_at(trie, open.items[shared + 1])->code == here.codes[shared]) shared++;
+        while (open.count > shared + 1) trie->nodes.items[open.items[--open.count]].end = (uint32_t)trie->nodes.count;
+        for (; shared < here.length; shared++) {
+            if (shared == 0) trie->first_node[here.codes[0]] = (uint32_t)trie->nodes.count;
+            *push(&open) = (uint32_t)trie->nodes.count;
+            *push(&trie->nodes) = (TrieNode){.place = place, .code = here.codes[shared], .depth = (uint16_t)(shared + 1)};
         }
-        uint32_t at = trie->low.items[node], end = trie->high.items[node];
-        trie->first_children.items[node] = (uint32_t)trie->low.count;
-        trie->depth.items[node] = (uint8_t)depth;
-        if (at < end) trie->path.items[node] = (uint32_t)(strings.items[at].codes - trie->text.items);
-        if (at < end && strings.items[at].length == depth) trie->string_plus_1.items[node] = trie->order[at++] + 1;
-        while (at < end) {
-            uint16_t code = strings.items[at].codes[depth];
-            add_node(trie, code, at);
-            if (node == 0) trie->first_node[code] = (uint32_t)trie->low.count - 1;
-            while (at < end && strings.items[at].codes[depth] == code) at++;
-            trie->high.items[trie->high.count - 1] = at;
-        }
+        trie->nodes.items[open.items[here.length]].string_plus_1 = trie->order[place] + 1;
+        *push(&trie->path) = (uint32_t)(here.codes - trie->text.items);
     }
-    *push(&trie->first_children) = (uint32_t)trie->low.count;
+    trie->node_count = (uint32_t)trie->nodes.count;
+    while (open.count > 0) trie->nodes.items[open.items[--open.count]].end = trie->node_count;
+    *push(&trie->nodes) = (TrieNode){.end = trie->node_count, .place = trie->string_count};
+    *push(&trie->path) = 0;
+    trie->string_count = further;
     load_cells(trie, tokens_before);
+    free(open.items);
     free(tokens_before);
     free(strings.items);
-    for (uint32_t node = 1; node < trie->low.count && has_rests; node++) {
-        if (trie->code.items[node] < 256) continue;
+    reserve(&trie->rest_start, trie->node_count);
+    for (uint32_t node = 1; node < trie->node_count && has_rests; node++) {
+        if (node_at(trie, node)->code < 256) continue;
         trie->rest_start.items[node] = (uint32_t)trie->rests.count;
         collect_rests(trie, node, 0);
     }
@@ -2802,12 +2660,13 @@ static int is_open_named(const Machine *m, uint32_t frame) {
 static uint32_t mask_words(const Trie *trie) { return trie->string_count / 64 + 1; }
 
 static const uint16_t *path_of(const Trie *trie, uint32_t node, uint32_t *length) {
-    *length = trie->depth.items[node];
-    return trie->text.items + trie->path.items[node];
+    *length = node_at(trie, node)->depth;
+    return trie->text.items + trie->path.items[node_at(trie, node)->place];
 }
 
 static void put_config_key(Bytes *key, const Machine *m, const Config *c) {
-    uint32_t parts[] = {c->which, c->automaton, c->state, is_far_from_limits(m, c) ? 0 : c->units};
+    int is_far = is_far_from_limits(m, c);
+    uint32_t parts[] = {c->which, c->automaton, is_far ? m->engine->automata[c->automaton].alike[c->state] : c->state, is_far ? 0 : c->units};
     append(key, (const uint8_t *)parts, sizeof parts);
     *push(key) = is_strict(m) && c->last_end != c->last_begin; /* there is an owner of names */
     for (uint32_t at = c->stack; at != 0; at = m->stack.items[at].below) {
@@ -2822,8 +2681,7 @@ typedef struct {
     Machine *m;
     const Trie *trie;
     int is_closed_key; /* only some names are left for the key */
-    Numbers strings;   /* that end in it */
-    Numbers ends;      /* nodes that END leads to where it may end */
+    TextFacts found;   /* its pauses are those that are still to be read; its strings have gone to `inside` of the facts */
 } Reader;
 
 /* Whether an automaton decides alone about what it reads. */
@@ -2834,63 +2692,71 @@ static int reads_alone(Machine *m, const Config *c) {
 
 static void read_text(Reader *r, uint32_t node, const Config *c);
 
-static int read_child(Reader *r, uint32_t child, const Config *c) { /* 0: its code is not legal */
+static void note_inside(Engine *engine, uint32_t node) { /* a string that ends there, if one does, does so in the frame */
+    uint32_t string = node_at(engine->trie, node)->string_plus_1;
+    if (string) set_bit(engine->explored->inside, string - 1);
+}
+
+static void read_child(Reader *r, uint32_t child, const Config *c) {
     Machine *m = r->m;
     size_t stacked = m->stack.count, length = m->names.count;
-    uint32_t code = r->trie->code.items[child], string = r->trie->string_plus_1.items[child];
+    uint32_t code = node_at(r->trie, child)->code;
     Config next = *c;
-    int is_right = 0;
     m->engine->reading = child;
     m->at = (uint32_t)length - m->partial;
     if (code > 255) {
-        is_right = code == END && accepts_end(m, c);
-        if (is_right) *push(&r->ends) = child;
-        return is_right;
+        if (code == END && accepts_end(m, c)) *push(&r->found.ends) = child;
+        return;
     }
     if (is_strict(m) || r->is_closed_key) *push(&m->names) = (uint8_t)code;
-    is_right = move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL));
-    if (is_right && string) *push(&r->strings) = string - 1;
-    if (is_right && has_children(r->trie, child)) read_text(r, child, &next);
+    if (move(m, &next, code) && (!r->is_closed_key || spell(m, m->count - 2, &next, NULL))) {
+        note_inside(m->engine, child);
+        if (has_children(r->trie, child)) read_text(r, child, &next);
+    }
     m->names.count = length;
     m->stack.count = stacked;
-    return is_right;
 }
 
 typedef struct { /* what the facts about an automaton's strings are remembered by */
     uint32_t shape, state, node, is_strict, is_called;
 } TextKey;
-enum { MANY_STRINGS = 48 }; /* below a node: what is found out about them is kept */
+enum { MANY_NODES = 500 }; /* below a node: what is found out about their strings is kept */
 
 static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKey key);
 
+static void add_text_facts(TextFacts *to, const TextFacts *from) {
+    append(&to->strings, from->strings.items, from->strings.count);
+    append(&to->ends, from->ends.items, from->ends.count);
+    append(&to->pauses, from->pauses.items, from->pauses.count);
+}
+
 /* Reads the strings below a node of the trie, as far as that is the automaton's own matter. */
 static void read_alone(Engine *engine, TextFacts *facts, const Automaton *a, TextKey key) {
-    const Trie *trie = engine->trie;
-    const uint16_t *row = a->following + (size_t)key.state * a->class_count;
-    int may_end = a->accepting[key.is_strict][key.state], may_return = key.is_called && may_end;
-    for (uint32_t child = first_child(trie, key.node), last = first_child(trie, key.node + 1); child < last; child++) {
-        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child], next;
-        if (code > END) break;
-        if (code > 255) {
-            if (code == END && may_return) *push(&facts->pauses) = (Pause){child, key.state};
-            else if (code == END && may_end) *push(&facts->ends) = child;
+    const uint8_t *accepting = a->accepting[key.is_strict], *entries = a->entry[key.is_strict];
+    const TrieNode *nodes = engine->trie->nodes.items;
+    uint32_t states[MAX_TOKEN + 1], first = nodes[key.node].depth; /* states: on the way to a node */
+    states[0] = key.state;
+    for (uint32_t node = key.node + 1, next_node, end = nodes[key.node].end; node < end; node = next_node) {
+        const TrieNode *here = &nodes[node];
+        uint32_t depth = here->depth - first, state = states[depth - 1];
+        int may_return = key.is_called && accepting[state];
+        next_node = here->end;
+        if (here->code > 255) {
+            if (here->code == END && may_return) *push(&facts->pauses) = (Pause){node, state};
+            else if (here->code == END && accepting[state]) *push(&facts->ends) = node;
             continue;
         }
-        next = row[a->classes[code]];
-        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : a->entry[key.is_strict][next - 1];
-        if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){child, key.state};
+        uint32_t next = a->following[state * a->class_count + a->classes[here->code]];
+        uint32_t entry = next == 0 ? NEVER : next > a->state_count ? ASK : entries[next - 1];
+        if (entry == ASK || (entry == NEVER && may_return)) *push(&facts->pauses) = (Pause){node, state};
         if (entry != ALWAYS) continue;
-        if (string) *push(&facts->strings) = string - 1;
-        if (!has_children(trie, child)) continue;
-        TextKey below = {key.shape, next - 1, child, key.is_strict, key.is_called};
-        if (trie->high.items[child] - trie->low.items[child] <= MANY_STRINGS) {
-            read_alone(engine, facts, a, below);
-            continue;
+        if (here->string_plus_1) *push(&facts->strings) = here->string_plus_1 - 1;
+        if (next_node - node > MANY_NODES) {
+            add_text_facts(facts, text_facts_of(engine, a, (TextKey){key.shape, a->alike[next - 1], node, key.is_strict, key.is_called}));
+        } else {
+            states[depth] = next - 1;
+            next_node = node + 1;
         }
-        const TextFacts *known = text_facts_of(engine, a, below);
-        append(&facts->strings, known->strings.items, known->strings.count);
-        append(&facts->ends, known->ends.items, known->ends.count);
-        append(&facts->pauses, known->pauses.items, known->pauses.count);
     }
 }
 
@@ -2910,55 +2776,38 @@ static const TextFacts *text_facts_of(Engine *engine, const Automaton *a, TextKe
     return facts;
 }
 
-/* What the automaton of a configuration, which reads alone, does with the strings below a node of the trie. */
-static const TextFacts *text_facts_at(Machine *m, const Config *c, uint32_t node) {
-    const Automaton *a = &m->engine->automata[c->automaton];
-    return text_facts_of(m->engine, a, (TextKey){a->shape, c->state, node, is_strict(m), c->stack != 0});
-}
-
-static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from);
+static void read_pauses(Reader *r, size_t first, uint32_t node, const Config *from);
 
 /* Reads the strings below a node of the trie. */
 static void read_text(Reader *r, uint32_t node, const Config *c) {
-    const Trie *trie = r->trie;
-    const Automaton *a = &r->m->engine->automata[c->automaton];
-    int is_alone = !r->is_closed_key && reads_alone(r->m, c), mode = is_strict(r->m);
-    int may_return = c->stack != 0 && a->accepting[mode][c->state];
-    if (is_alone && trie->high.items[node] - trie->low.items[node] > MANY_STRINGS) {
-        const TextFacts *facts = text_facts_at(r->m, c, node);
-        append(&r->strings, facts->strings.items, facts->strings.count);
-        append(&r->ends, facts->ends.items, facts->ends.count);
-        read_pauses(r, facts, node, c);
+    Engine *engine = r->m->engine;
+    const Automaton *a = &engine->automata[c->automaton];
+    uint32_t end = node_at(r->trie, node)->end;
+    if (r->is_closed_key || !reads_alone(r->m, c)) {
+        for (uint32_t child = node + 1; child < end && node_at(r->trie, child)->code <= END; child = node_at(r->trie, child)->end) {
+            read_child(r, child, c);
+        }
         return;
     }
-    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
-        uint32_t code = trie->code.items[child], string = trie->string_plus_1.items[child];
-        if (code > END) break;
-        uint32_t next = is_alone && code < 256 ? a->following[c->state * a->class_count + a->classes[code]] : UINT32_MAX;
-        if (next <= a->state_count) {
-            uint32_t entry = next ? a->entry[mode][next - 1] : NEVER;
-            r->m->engine->reading = child;
-            if (entry == ASK) entry = may_enter(r->m, c, c->automaton, next - 1) ? ALWAYS : NEVER;
-            if (entry == NEVER && !may_return) continue;
-            if (entry == ALWAYS) {
-                Config after = *c;
-                after.state = next - 1;
-                if (c->stack) after.units += (code & 0xC0) != 0x80 ? 1 + (code >= 0xF0) : 0;
-                if (string) *push(&r->strings) = string - 1;
-                if (!has_children(trie, child)) continue;
-                if (mode) *push(&r->m->names) = (uint8_t)code;
-                read_text(r, child, &after);
-                if (mode) r->m->names.count--;
-                continue;
-            }
-        }
-        read_child(r, child, c);
+    TextKey key = {a->shape, a->alike[c->state], node, is_strict(r->m), c->stack != 0};
+    uint64_t *inside = engine->explored->inside;
+    size_t first = r->found.pauses.count;
+    if (end - node > MANY_NODES) {
+        const TextFacts *known = text_facts_of(engine, a, key);
+        for (uint32_t word = 0; known->inside && word < mask_words(r->trie); word++) inside[word] |= known->inside[word];
+        add_text_facts(&r->found, known);
+    } else {
+        read_alone(engine, &r->found, a, key);
     }
+    for (size_t i = 0; i < r->found.strings.count; i++) set_bit(inside, r->found.strings.items[i]);
+    r->found.strings.count = 0;
+    if (r->found.pauses.count > first) read_pauses(r, first, node, c);
+    r->found.pauses.count = first;
 }
 
 /* Goes on where others decide than the automaton alone. After a return, that depends on the code only, not on what was
    read before, unless conditions depend on that. */
-static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const Config *from) {
+static void read_pauses(Reader *r, size_t first, uint32_t node, const Config *from) {
     enum { UNKNOWN, ILLEGAL, LEGAL, NOTED /* legal under conditions, which are noted each time */ };
     Machine *m = r->m;
     Engine *engine = m->engine;
@@ -2967,23 +2816,23 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
     int spells_name = is_strict(m) && a->names != 0;
     uint8_t known[END + 1] = {UNKNOWN};
     Config after[END]; /* a code; what it has called stays on the stack up to the end of this function */
-    for (size_t i = 0; i < facts->pauses.count; i++) {
-        Pause pause = facts->pauses.items[i];
-        uint32_t code = r->trie->code.items[pause.node], string = r->trie->string_plus_1.items[pause.node], path_length;
+    for (size_t i = first, end = r->found.pauses.count; i < end; i++) {
+        Pause pause = r->found.pauses.items[i];
+        uint32_t code = node_at(r->trie, pause.node)->code, path_length;
         int returns = code == END || a->following[pause.state * a->class_count + a->classes[code]] == 0;
         if (engine->explored->is_volatile && spells_name) known[code] = UNKNOWN; /* the name may be an owner's */
         if (returns && known[code] == ILLEGAL) continue;
         Config c = *from;
         c.state = pause.state;
         const uint16_t *path = path_of(r->trie, pause.node, &path_length);
-        for (uint32_t j = r->trie->depth.items[node]; is_strict(m) && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
+        for (uint32_t j = node_at(r->trie, node)->depth; is_strict(m) && j + 1 < path_length; j++) *push(&m->names) = (uint8_t)path[j];
         m->at = (uint32_t)m->names.count - m->partial;
         engine->reading = pause.node;
         if (!returns) {
             read_child(r, pause.node, &c);
         } else if (code == END) {
             known[code] = known[code] == LEGAL || accepts_end(m, &c) ? LEGAL : ILLEGAL;
-            if (known[code] == LEGAL) *push(&r->ends) = pause.node;
+            if (known[code] == LEGAL) *push(&r->found.ends) = pause.node;
         } else {
             if (is_strict(m)) *push(&m->names) = (uint8_t)code;
             if (known[code] != LEGAL) {
@@ -2992,7 +2841,7 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
                 known[code] = !move(m, &after[code], code) ? ILLEGAL : conditions == engine->explored->conditions.count ? LEGAL : NOTED;
                 if (after[code].begin != from->begin) after[code].begin = UINT32_MAX; /* a call has begun here */
             }
-            if (known[code] != ILLEGAL && string) *push(&r->strings) = string - 1;
+            if (known[code] != ILLEGAL) note_inside(engine, pause.node);
             if (known[code] != ILLEGAL && has_children(r->trie, pause.node)) {
                 c = after[code];
                 if (c.begin == UINT32_MAX) c.begin = m->at;
@@ -3003,6 +2852,13 @@ static void read_pauses(Reader *r, const TextFacts *facts, uint32_t node, const 
         m->names.count = length;
     }
     m->stack.count = stacked;
+}
+
+static void free_text_facts(TextFacts *facts) {
+    free(facts->strings.items);
+    free(facts->inside);
+    free(facts->ends.items);
+    free(facts->pauses.items);
 }
 
 static void free_facts(Facts *facts) {
@@ -3039,11 +2895,10 @@ static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node,
 
 static void visit(Engine *engine, Facts *facts, uint32_t level, uint32_t node) { /* the machine of a level has read its path */
     const Machine *m = engine->walkers[level];
-    uint32_t string = engine->trie->string_plus_1.items[node];
     if (m->is_closed) {
         note_exit(facts, m->accepted, node);
     } else {
-        if (string) set_bit(facts->inside, string - 1);
+        note_inside(engine, node);
         if (has_children(engine->trie, node)) explore(engine, facts, level, node, 0);
     }
 }
@@ -3068,7 +2923,7 @@ static int hold_for_all(Reader *r, uint32_t node, size_t first) {
             while (same < count && memcmp(&facts->conditions.items[same], &condition, sizeof condition) != 0) same++;
             if (same < count || condition.config == config) continue;
             Config c = m->configs.items[condition.config];
-            uint32_t at = r->trie->depth.items[node];
+            uint32_t at = node_at(r->trie, node)->depth;
             for (; at < path_length; at++) {
                 m->at = (uint32_t)m->names.count - m->partial;
                 *push(&m->names) = (uint8_t)path[at];
@@ -3096,7 +2951,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     VECTOR(Ending) endings = {0};
     Reader reader = {.m = m, .trie = trie, .is_closed_key = is_closed_key};
     size_t conditions = facts->conditions.count;
-    engine->text_start = (int32_t)trie->depth.items[node] - (int32_t)(m->names.count - m->partial);
+    engine->text_start = (int32_t)node_at(trie, node)->depth - (int32_t)(m->names.count - m->partial);
     for (uint32_t i = 0; i < m->configs.count; i++) {
         Config c = m->configs.items[i];
         uint32_t kind = is_strict(m) ? engine->automata[c.automaton].names : 0;
@@ -3106,21 +2961,10 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
             Wanted w = wanted_by(m, &c, kind_to_find(m, kind), (uint32_t)m->names.count - m->partial);
             note_condition(m, &c, &w, 0);
         }
-        reader.ends.count = reader.strings.count = 0;
-        const Numbers *found = &reader.ends;
-        if (is_closed_key || !reads_alone(m, &c)) {
-            read_text(&reader, node, &c);
-        } else {
-            const TextFacts *text = text_facts_at(m, &c, node);
-            for (uint32_t word = 0; text->inside && word < mask_words(trie); word++) facts->inside[word] |= text->inside[word];
-            for (size_t j = 0; j < text->strings.count; j++) set_bit(facts->inside, text->strings.items[j]);
-            if (text->pauses.count == 0) found = &text->ends;
-            else copy_vector(&reader.ends, &text->ends);
-            read_pauses(&reader, text, node, &c);
-        }
-        for (size_t j = 0; j < reader.strings.count; j++) set_bit(facts->inside, reader.strings.items[j]);
-        for (size_t j = 0; j < found->count; j++) {
-            uint32_t end = found->items[j], *mark = &engine->marks.items[end];
+        reader.found.ends.count = 0;
+        read_text(&reader, node, &c);
+        for (size_t j = 0; j < reader.found.ends.count; j++) {
+            uint32_t end = reader.found.ends.items[j], *mark = &engine->marks.items[end];
             if (m->configs.count == 1 || *mark >= endings.count || endings.items[*mark].node != end) {
                 *mark = (uint32_t)endings.count;
                 *push(&endings) = (Ending){end, i, {0}};
@@ -3132,7 +2976,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
     engine->reading = 0;
     for (size_t i = 0; i < endings.count; i++) {
         const Ending *ending = &endings.items[i], *last = &endings.items[i ? i - 1 : 0];
-        uint32_t length, from = trie->depth.items[node];
+        uint32_t length, from = node_at(trie, node)->depth;
         const uint16_t *path = path_of(trie, ending->node, &length);
         uint8_t name[MAX_TOKEN];
         for (uint32_t j = from; j + 1 < length && (is_key || !is_same_after_all); j++) name[j - from] = (uint8_t)path[j];
@@ -3156,8 +3000,7 @@ static void explore_text(Engine *engine, Facts *facts, uint32_t level, uint32_t 
         visit(engine, facts, level + 1, ending->node);
     }
     free(endings.items);
-    free(reader.ends.items);
-    free(reader.strings.items);
+    free_text_facts(&reader.found);
 }
 
 static int may_come(const Machine *m, const Frame *f, uint32_t code) { /* a code of structure, as far as is quickly seen */
@@ -3174,9 +3017,8 @@ static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node,
     const Trie *trie = engine->trie;
     Machine *m = engine->walkers[level], *next;
     const Frame *f = top_of(m);
-    uint32_t child = first_child(trie, node), last = first_child(trie, node + 1);
-    if (child == last || level + 3 > MAX_LEVELS) return;
-    int has_text = trie->code.items[child] <= END;
+    if (!has_children(trie, node) || level + 3 > MAX_LEVELS) return;
+    int has_text = node_at(trie, node + 1)->code <= END;
     if (f->kind == SCALAR || f->kind == KEY_FRAME) {
         if (has_text) explore_text(engine, facts, level, node);
         return;
@@ -3189,8 +3031,8 @@ static void explore(Engine *engine, Facts *facts, uint32_t level, uint32_t node,
         int is_open = f->kind == OBJECT_FRAME ? open_key(next) : open_scalar(next, f->node->texts, f->node->text_count, 1);
         if (is_open) explore_text(engine, facts, level + 1, node);
     }
-    for (; child < last; child++) {
-        uint32_t code = trie->code.items[child];
+    for (uint32_t child = node + 1; child < node_at(trie, node)->end; child = node_at(trie, child)->end) {
+        uint32_t code = node_at(trie, child)->code;
         if (code <= END || code == barred || !may_come(m, f, code)) continue;
         next = next_walker(engine, level);
         if (!step(next, code)) continue;
@@ -3262,9 +3104,9 @@ static void find_facts(Machine *m, uint32_t base, uint32_t top, uint32_t depth, 
     facts->inside = allocate(mask_words(trie), sizeof *facts->inside);
     if (engine->walkers[0] == NULL) engine->walkers[0] = new_machine(engine);
     if (engine->marks.count == 0) {
-        reserve(&engine->marks, trie->low.count);
-        engine->marks.count = trie->low.count;
-        memset(engine->marks.items, 0, trie->low.count * sizeof *engine->marks.items);
+        reserve(&engine->marks, trie->node_count);
+        engine->marks.count = trie->node_count;
+        memset(engine->marks.items, 0, trie->node_count * sizeof *engine->marks.items);
     }
     Machine *walker = engine->walkers[0];
     walker->mode = m->mode;
@@ -3467,8 +3309,8 @@ static void bar_below(Engine *engine, Facts *facts, const Automaton *a, uint32_t
     size_t end = engine->spans.count;
     int is_name = 0;
     for (size_t i = first; i < end; i++) is_name |= engine->spans.items[i].length == length;
-    for (uint32_t child = first_child(trie, node), last = first_child(trie, node + 1); child < last; child++) {
-        uint32_t code = trie->code.items[child], next = code < 256 ? a->following[state * a->class_count + a->classes[code]] : 0;
+    for (uint32_t child = node + 1; child < node_at(trie, node)->end; child = node_at(trie, child)->end) {
+        uint32_t code = node_at(trie, child)->code, next = code < 256 ? a->following[state * a->class_count + a->classes[code]] : 0;
         if (code > END) break;
         if (next == 0 && is_name) continue; /* what follows the name is not its matter */
         for (size_t i = first; i < end && next != 0; i++) {
@@ -3502,10 +3344,10 @@ static void find_barred(Machine *m, Facts *facts) {
     for (size_t i = 0; i < facts->conditions.count; i++) {
         const Condition *condition = &facts->conditions.items[i];
         const Config *c = m->configs.count ? &m->configs.items[condition->config] : NULL;
-        uint32_t length, node = condition->node, low = trie->low.items[node];
+        uint32_t length, node = condition->node;
         uint32_t barred = facts->barred.count ? facts->barred.items[facts->barred.count - 1] : 0;
         const uint16_t *path = path_of(trie, node, &length);
-        if (barred && low >= trie->low.items[barred] && low < trie->high.items[barred]) continue;
+        if (barred && node >= barred && node < node_at(trie, barred)->end) continue;
         Wanted w = {.kind = condition->kind, .is_need = (int)condition->is_need, .speller = condition->speller};
         uint32_t own_count = 0;
         text->count = 0;
@@ -3614,15 +3456,15 @@ static uint32_t mask_at(Machine *m, uint32_t top) {
             for (size_t j = 0; j < nodes->count; j++) {
                 uint32_t node = nodes->items[j];
                 const Rest *rest = trie->rests.items + trie->rest_start.items[node];
-                for (uint32_t left = trie->high.items[node] - trie->low.items[node]; left > 0; left--, rest++) {
+                for (uint32_t left = strings_below(trie, node); left > 0; left--, rest++) {
                     if (bit_of(outer, rest->rest)) set_bit(bits, rest->string);
                 }
             }
         }
         for (size_t i = exits + 1; i < parts.count; i++) {
-            uint32_t node = parts.items[i];
-            for (uint32_t place = trie->low.items[node]; place < trie->high.items[node]; place++) {
-                bits[trie->order[place] / 64] &= ~((uint64_t)1 << trie->order[place] % 64);
+            const uint32_t *strings = trie->order + node_at(trie, parts.items[i])->place;
+            for (uint32_t left = strings_below(trie, parts.items[i]); left > 0; left--, strings++) {
+                bits[*strings / 64] &= ~((uint64_t)1 << *strings % 64);
             }
         }
         set_bit(bits, trie->string_count);
@@ -3641,10 +3483,7 @@ static void forget_masks(Engine *engine) {
         free(engine->packed.items[i]);
     }
     for (size_t i = 0; i < engine->texts.count; i++) {
-        free(engine->texts.items[i]->strings.items);
-        free(engine->texts.items[i]->inside);
-        free(engine->texts.items[i]->ends.items);
-        free(engine->texts.items[i]->pauses.items);
+        free_text_facts(engine->texts.items[i]);
         free(engine->texts.items[i]);
     }
     free_map(&engine->frame_facts);
@@ -3662,7 +3501,6 @@ static uint32_t mask_of(Machine *m) { /* its place among the masks that are reme
     m->engine->explored = NULL;
     if (m->is_closed) return mask_with_end(m->engine, 1);
     if (m->mask_plus_1 == 0 || m->mask_generation != m->engine->generation) {
-        own_calls(m);
         m->mask_plus_1 = mask_at(m, m->count - 1) + 1;
         m->mask_generation = m->engine->generation;
     }
@@ -3691,6 +3529,7 @@ typedef struct {
     const uint64_t *at;
     size_t left;
     uint32_t mask_words;
+    Map shapes, runs; /* of automata; of the bytes that some read: how many of a token follow each other, + 1 */
 } Loader;
 
 static uint64_t take_number(Loader *loader, uint64_t largest) {
@@ -3838,19 +3677,57 @@ static int find_distances(const Engine *engine, Automaton *a, int mode, uint32_t
     return has_changed;
 }
 
-static uint32_t longest_run(const Trie *trie, const Automaton *a) {
+static uint32_t longest_run(Loader *loader, const Automaton *a) {
+    const Trie *trie = loader->engine->trie;
     uint32_t longest = 0;
-    uint8_t is_read[256] = {0};
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        for (uint32_t state = 0; state < a->state_count; state++) is_read[byte] |= a->following[state * a->class_count + a->classes[byte]] != 0;
-    }
+    uint8_t reads[256] = {0}, is_read[256]; /* reads: by class */
+    for (size_t cell = 0; cell < (size_t)a->state_count * a->class_count; cell++) reads[cell % a->class_count] |= a->following[cell] != 0;
+    for (int byte = 0; byte < 256; byte++) is_read[byte] = reads[a->classes[byte]];
+    uint32_t *known = map_value(&loader->runs, is_read, sizeof is_read);
+    if (*known != 0) return *known - 1;
     for (uint32_t token = 0; token < trie->token_count; token++) {
         for (uint32_t i = trie->starts[token], run = 0; i < trie->starts[token + 1]; i++) {
             run = trie->text.items[i] < 256 && is_read[trie->text.items[i]] ? run + 1 : 0;
             if (run > longest) longest = run;
         }
     }
+    *known = longest + 1;
     return longest;
+}
+
+/* Finds the states whose differences are further away than a token reaches: states that count bytes, mostly. */
+static void find_alike(Loader *loader, Automaton *a) {
+    uint32_t *alike = keep(loader, a->state_count, sizeof *alike), *next = allocate(a->state_count, sizeof *next);
+    Bytes *key = &loader->engine->key;
+    int counts_bytes = a->longest_run != 0, has_changed = counts_bytes;
+    for (uint32_t state = 0; state < a->state_count; state++) alike[state] = counts_bytes ? 0 : state;
+    for (uint32_t round = 0; has_changed && round <= a->longest_run; round++) { /* those that differ after so many bytes */
+        Map rows = {0};
+        for (uint32_t state = 0; state < a->state_count; state++) {
+            uint64_t here[] = {alike[state], a->accepting[0][state], a->accepting[1][state], a->is_lenient[state], a->requires[state],
+                               a->plenty[state] ? 0 : state + 1}; /* `spell` asks what is left where there is not plenty */
+            key->count = 0;
+            append(key, (const uint8_t *)here, sizeof here);
+            for (uint32_t i = 0; i < a->class_count; i++) {
+                uint32_t to = a->following[(size_t)state * a->class_count + i], callee = 0;
+                if (to > a->state_count) {
+                    callee = a->calls[to - a->state_count - 1].callee + 1;
+                    to = a->calls[to - a->state_count - 1].return_state + 1;
+                }
+                if (to != 0) to = alike[to - 1] + 1;
+                append(key, (const uint8_t *)&to, sizeof to);
+                append(key, (const uint8_t *)&callee, sizeof callee);
+            }
+            uint32_t *number = map_value(&rows, key->items, key->count);
+            if (*number == 0) *number = state + 1;
+            next[state] = *number - 1;
+        }
+        has_changed = memcmp(alike, next, a->state_count * sizeof *alike) != 0;
+        memcpy(alike, next, a->state_count * sizeof *alike);
+        free_map(&rows);
+    }
+    a->alike = alike;
+    free(next);
 }
 
 static void find_plenty(Loader *loader, Automaton *a, const uint32_t *heads, const BackEdge *edges) {
@@ -3897,7 +3774,8 @@ static void find_plenty(Loader *loader, Automaton *a, const uint32_t *heads, con
     }
     a->plenty = endless;
     a->room = room;
-    if (waiting.count > 0) a->longest_run = longest_run(loader->engine->trie, a);
+    if (waiting.count > 0) a->longest_run = longest_run(loader, a);
+    find_alike(loader, a);
     free(strings);
     free(waiting.items);
     free(ways);
@@ -3956,7 +3834,7 @@ static void study_automata(Loader *loader) {
     }
 }
 
-static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
+static void find_entries(Loader *loader, Automaton *a) {
     Bytes *key = &loader->engine->key;
     uint32_t states = a->state_count, *number;
     key->count = 0;
@@ -3981,8 +3859,8 @@ static void find_entries(Loader *loader, Automaton *a, Map *shapes) {
     append(key, (const uint8_t *)&a->call_count, sizeof a->call_count);
     append(key, a->classes, sizeof a->classes);
     append(key, (const uint8_t *)a->following, (size_t)states * a->class_count * sizeof *a->following);
-    number = map_value(shapes, key->items, key->count);
-    if (*number == 0) *number = (uint32_t)shapes->count;
+    number = map_value(&loader->shapes, key->items, key->count);
+    if (*number == 0) *number = (uint32_t)loader->shapes.count;
     a->shape = *number;
 }
 
@@ -4303,12 +4181,12 @@ static void load_grammar(Loader *loader) {
     for (uint32_t i = 0; i < engine->node_count; i++) load_node(loader, &engine->nodes[i]);
     if (loader->left != 0) longjmp(*way_out, 2);
     study_automata(loader);
-    Map shapes = {0};
     for (uint32_t i = 0; i < engine->automaton_count; i++) {
         find_plain(loader, &engine->automata[i]);
-        find_entries(loader, &engine->automata[i], &shapes);
+        find_entries(loader, &engine->automata[i]);
     }
-    free_map(&shapes);
+    free_map(&loader->shapes);
+    free_map(&loader->runs);
     study_nodes(loader);
 }
 
@@ -4393,8 +4271,6 @@ EXPORT void engine_free(Engine *engine) {
     free_map(&engine->literal_numbers);
     free_map(&engine->implied_numbers);
     free(engine->spans.items);
-    forget_calls(engine);
-    free(engine->calls.items);
     for (size_t i = 0; i < MAX_LEVELS; i++) free_machine(engine->walkers[i]);
     free_machine(engine->machine);
     free_machine(engine->machine2);
@@ -4661,8 +4537,7 @@ EXPORT int machine_legal(Machine *m, uint8_t *legal) {
     if (engine->remembered > MAX_MASK_BYTES) forget_masks(engine);
     uint32_t mask = mask_of(m);
     const uint64_t *bits = engine->masks.items[mask];
-    uint32_t count = engine->trie->token_count;
-    uint32_t i = 0;
+    uint32_t count = engine->trie->token_count, i = 0;
     for (; i + 64 <= count; i += 64) {
         uint64_t word = bits[i / 64];
         for (uint32_t j = 0; j < 64; j += 8) memcpy(legal + i + j, engine->spread[word >> j & 255], 8);
