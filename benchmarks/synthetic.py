@@ -53,7 +53,8 @@ def main() -> None:
     before, after = measure(real), measure(synthetic)
     before = {name: value for name, value in before.items() if ": " not in name or value >= LEAST_SHARE}
     errors = [relative_errors(before, real), relative_errors(before, synthetic)]
-    differ, by_chance = [], []
+    differ: list[str] = []
+    by_chance: list[str] = []
     for name, value in before.items():
         ratio = after.get(name, 0.0) / value
         error = ratio * math.hypot(*[of_side[name] for of_side in errors])
