@@ -2,10 +2,12 @@
 
     python benchmarks/synthetic.py --corpus $NANOCHAT_TCT_CORPUS --documents 3000
 
-Prints a line for each quantity: real, synthetic, and their ratio; then the quantities that differ by more than 10%.
+Prints a line for each quantity: real, synthetic, their ratio, and its standard error by chance; then the quantities
+that differ by more than 10%, and which of those differ by less than two standard errors.
 """
 
 import argparse
+import math
 import os
 import random
 import statistics
@@ -23,8 +25,9 @@ from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
-LEAST_SHARE = 0.02  # rarer triggers and keys are left out: their counts are small
+LEAST_SHARE = 0.02  # triggers and keys that are rarer in real workflows are left out: their counts are small
 TOLERANCE = 0.1
+NUM_PARTS = 10  # of the documents: how much these differ tells the standard error of the whole
 
 
 def main() -> None:
@@ -48,13 +51,32 @@ def main() -> None:
         f"{len(real):,} documents each; {1000 * seconds / len(real):.2f} CPU seconds for 1,000 synthetic ones"
     )
     before, after = measure(real), measure(synthetic)
-    differ = []
+    before = {name: value for name, value in before.items() if ": " not in name or value >= LEAST_SHARE}
+    errors = [relative_errors(before, real), relative_errors(before, synthetic)]
+    differ: list[str] = []
+    by_chance: list[str] = []
     for name, value in before.items():
         ratio = after.get(name, 0.0) / value
-        print(f"{name:44} {value:9.3f} {after.get(name, 0.0):9.3f} {ratio:6.2f}")
+        error = ratio * math.hypot(*[of_side[name] for of_side in errors])
+        print(f"{name:44} {value:9.3f} {after.get(name, 0.0):9.3f} {ratio:6.2f} ± {error:.2f}")
         if abs(ratio - 1) > TOLERANCE:
-            differ.append(name)
-    print(f"{len(before) - len(differ)} of {len(before)} within {TOLERANCE:.0%}; not: {', '.join(differ)}")
+            (by_chance if abs(ratio - 1) < 2 * error else differ).append(name)
+    print(
+        f"{len(before) - len(differ) - len(by_chance)} of {len(before)} within {TOLERANCE:.0%}; "
+        f"not, but within two standard errors: {', '.join(by_chance) or 'none'}; "
+        f"neither: {', '.join(differ) or 'none'}"
+    )
+
+
+def relative_errors(names: Iterable[str], workflows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the standard error of each quantity as a share of it, from measuring parts of the workflows alone."""
+    parts = [measure(workflows[start::NUM_PARTS]) for start in range(NUM_PARTS)]
+    errors = {}
+    for name in names:
+        values = [part.get(name, 0.0) for part in parts]
+        mean = statistics.mean(values)
+        errors[name] = statistics.stdev(values) / math.sqrt(NUM_PARTS) / mean if mean else 0.0
+    return errors
 
 
 def read_real(corpus: Path, count: int, seed: int) -> list[dict[str, Any]]:
@@ -104,13 +126,9 @@ def measure(workflows: list[dict[str, Any]]) -> dict[str, float]:
     result["matrix with include"] = _share(
         matrices, lambda matrix: isinstance(matrix, dict) and "include" in matrix
     )
-    tokens: set[int] = set()
-    for workflow in workflows:
-        tokens.update(tokenizer.encode_value(workflow))
-    result["share of token ids that occur"] = len(tokens) / tokenizer.vocab_size()
-    result["bytes per token"] = sum(sizes) / sum(
-        len(tokenizer.encode_value(workflow)) for workflow in workflows
-    )
+    tokens = [token for workflow in workflows for token in tokenizer.encode_value(workflow)]
+    result["share of token ids that occur"] = len(set(tokens)) / tokenizer.vocab_size()
+    result["bytes per token"] = sum(sizes) / len(tokens)
     return result
 
 
@@ -139,8 +157,7 @@ def _share(values: list[Any], holds: Callable[[Any], bool]) -> float:
 def _shares(name: str, values: list[Any], parts: Callable[[Any], Iterable[str]]) -> dict[str, float]:
     """Return the shares of the values that have each part, by the name of the part."""
     counts = Counter(part for value in values for part in parts(value))
-    least = LEAST_SHARE * len(values)
-    return {f"{name}: {part}": count / len(values) for part, count in counts.most_common() if count >= least}
+    return {f"{name}: {part}": count / len(values) for part, count in counts.most_common()}
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Jobs and calls of reusable workflows, which wait for each other and pass on outputs."""
 
+from functools import partial
 from typing import Any
 
 from nanochat_tct.synthetic.library import ECOSYSTEMS, Axis, Part, compile_part, read
@@ -110,7 +111,13 @@ def _job_name(writer: Writer) -> str:
 
 
 def _job_runner(writer: Writer) -> Any:
-    return LEXICON.word(writer, "ubuntu" if writer.scope.exists("matrix.os") else "runner")
+    is_linux = writer.scope.exists("matrix.os") or writer.scope.names["service"]
+    return LEXICON.word(writer, "ubuntu" if is_linux else "runner")
+
+
+def _on_linux(writer: Writer, word: str) -> Any:
+    """Return what only jobs on Linux may have: nothing if the matrix chooses the system."""
+    return LEFT_OUT if writer.scope.exists("matrix.os") else LEXICON.word(writer, word)
 
 
 def _matrix(writer: Writer) -> Any:
@@ -125,11 +132,12 @@ def _matrix(writer: Writer) -> Any:
         values = LEXICON.word(writer, "components") if axis.word == "component" else axis.values
         matrix[axis.key] = writer.sample(values, writer.pick((1, 2, 2, 3, 3, 4, 5, 7)))
     keys = list(matrix)
-    if size > 150 and writer.chance(0.22):
-        matrix["include"] = [
-            {keys[0]: value, **LEXICON.word(writer, "matrix include")}
-            for value in writer.sample(matrix[keys[0]] * 4, writer.several(2 + size / 200, 16))
+    if size > 150 and writer.chance(min(0.5, 0.06 + size / 3000)):
+        include = [
+            {**{key: writer.pick(matrix[key]) for key in keys}, **LEXICON.word(writer, "matrix include")}
+            for _ in range(writer.several(2 + size / 200, 24))
         ]
+        matrix = {"include": include} if writer.chance(0.7) else {**matrix, "include": include}
     elif len(keys) > 1 and writer.chance(0.2):
         matrix["exclude"] = [{key: writer.pick(matrix[key]) for key in keys}]
     for axis in reversed(axes):  # of two dimensions for a word the first one counts
@@ -152,6 +160,8 @@ LEXICON.add(
         "job id": lambda writer: writer.facts["job id"],
         "job name": _job_name,
         "job runner": _job_runner,
+        "job container": partial(_on_linux, word="container"),
+        "job services": partial(_on_linux, word="services"),
         "matrix": _matrix,
     }
 )

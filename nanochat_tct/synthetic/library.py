@@ -36,6 +36,7 @@ class Ecosystem:
     """Steps of one language or tool, in the order of a job.
 
     Attributes:
+        title: its name as prose writes it.
         setup: steps that install the toolchain and the dependencies, after the checkout.
         jobs: for each kind of job (lint, test, build, ...) its own steps.
         axes: dimensions that a matrix may have.
@@ -45,6 +46,7 @@ class Ecosystem:
         image: a container image that its jobs may run in.
     """
 
+    title: str
     setup: list[Generator]
     jobs: dict[str, list[Generator]]
     axes: list[Axis]
@@ -71,7 +73,7 @@ def read(name: str) -> Any:
 def compile_part(template: dict[str, Any]) -> Part:
     """Compile a workflow or a job."""
     keys = [key for key in template if key not in ("jobs", "like", "steps")]
-    keys.sort(key=lambda key: key.split()[0] not in ("on", "needs", "strategy"))
+    keys.sort(key=lambda key: key.split()[0] not in ("on", "needs", "strategy", "container", "services"))
     return Part(
         compile_value({key: template[key] for key in keys}, part=True),
         [(compile_text(name), compile_part(job)) for name, job in template.get("jobs", {}).items()],
@@ -85,6 +87,7 @@ def _compile_ecosystem(template: dict[str, Any]) -> Ecosystem:
         key, _, word = text.partition(" = ")
         axes.append(Axis(key, word.strip("‹›"), values))
     return Ecosystem(
+        template["title"],
         [compile_value(step) for step in template["setup"]],
         {kind: [compile_value(step) for step in steps] for kind, steps in template["jobs"].items()},
         axes,
@@ -110,7 +113,11 @@ def _use(writer: Writer, name: str) -> str:
 
 def _components(writer: Writer) -> list[str]:
     """Return the few components that a workflow is about."""
-    return list(dict.fromkeys([writer.pick(_COMPONENTS) for _ in range(writer.number(3, 9))]))
+    components = [writer.pick(_COMPONENTS) for _ in range(writer.number(3, 9))]
+    for place, component in enumerate(components):
+        if writer.chance(0.75 * writer.detail - 0.1):
+            components[place] = f"{component}-{writer.pick(_COMPONENTS)}"
+    return list(dict.fromkeys(components))
 
 
 def _project(writer: Writer) -> str:
@@ -139,6 +146,7 @@ LEXICON.add(
         "flat": lambda writer: _project(writer).replace("-", ""),
         "pascal": lambda writer: _project(writer).title().replace("-", ""),
         "component": lambda writer: writer.pick(LEXICON.word(writer, "components")),
+        "Language": lambda writer: writer.facts["ecosystem"].title,
         "ecosystem path": lambda writer: writer.pick(writer.facts["ecosystem"].paths),
         "ecosystem env": lambda writer: writer.facts["ecosystem"].env(writer),
         "ecosystem image": lambda writer: writer.facts["job ecosystem"].image(writer),

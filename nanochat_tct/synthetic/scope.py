@@ -52,6 +52,9 @@ _REFERENCE = re.compile(
     r"(?<![\w.-])(?:github\.event\.inputs\.[\w-]+|github\.event\.\w+|job\.services\.[\w-]+|"
     r"(?:needs|steps)\.[\w-]+\.outputs\.[\w-]+|(?:needs|steps|inputs|matrix|env)\b(?:\.[\w-]+)?)"
 )
+_EVENT_NAME = re.compile(r"github\.event_name [!=]= '(\w+)'")
+# The triggers of workflows that may call another one.
+_CALLERS = frozenset("push pull_request schedule workflow_dispatch release merge_group".split())
 # The triggers that have a property of github.event, where not all have it; `labeled` is a type of some triggers.
 _EVENTS = _sets(
     {
@@ -117,6 +120,8 @@ class Scope:
             self._add("matrix key", "matrix", _matrix_keys(value["matrix"]))
         elif key == "services":
             self._add("service", "job.services", value)
+        elif key == "container":
+            self.names["service"] = ["job.container"]
 
     def set_steps(self, outputs: dict[str, list[str]]) -> None:
         """Let there be steps of these ids, with these names of outputs."""
@@ -150,6 +155,7 @@ class Scope:
                 events.update({"labeled"} & set(event.get("types", ())))
         self._add("input", "inputs", inputs)
         self._add("event", "github.event", [name for name, those in _EVENTS.items() if events & those])
+        self._add("event", "github.event_name", events | _CALLERS if "workflow_call" in events else events)
         if "workflow_dispatch" in events:
             self._add("event", "github.event.inputs", inputs)
 
@@ -157,11 +163,12 @@ class Scope:
 @lru_cache(maxsize=4096)
 def _parts(expression: str) -> tuple[frozenset[str], list[str]]:
     """Return the contexts and special functions that an expression uses, and the references that have to exist."""
+    events = [f"github.event_name.{name}" for name in _EVENT_NAME.findall(expression)]
     expression = _QUOTED.sub("''", expression)
     contexts = frozenset(
         context or function or "status" for context, function in _CONTEXT.findall(expression)
     )
-    return contexts, _REFERENCE.findall(expression)
+    return contexts, _REFERENCE.findall(expression) + events
 
 
 def _matrix_keys(matrix: Any) -> list[str]:

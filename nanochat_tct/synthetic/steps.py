@@ -24,33 +24,41 @@ class StepList:
     def __init__(self, writer: Writer, size: int) -> None:
         self.writer, self.left = writer, size
         self.sections: dict[str, list[Step]] = {section: [] for section in _SECTIONS}
-        self._ids: set[str] = set()
-        self._outputs: dict[str, dict[str, list[str]]] = {section: {} for section in _SECTIONS}
+        self._taken: set[str] = set()  # ids and names
+        self._outputs: dict[str, tuple[str, list[str]]] = {}  # by id: section and names of outputs
 
     def add(self, section: str, template: Generator, *, plain: bool = False) -> None:
-        """Add a step to the end of a section, unless its template leaves it out or another step has its id.
+        """Add a step to the end of a section, unless its template leaves it out or another step has its id or name.
 
-        The step may refer to those before it. A plain step gets nothing that the template does not have.
+        The step may refer to those before it. A plain step gets nothing that the template does not have. A script has
+        an id only if it sets outputs.
         """
         writer, scope = self.writer, self.writer.scope
         writer.forget("it")
         writer.size = self._step_size()
         scope.place = "step"
-        if self._ids:
+        if self._outputs:
             before = _SECTIONS[: _SECTIONS.index(section) + 1]
-            scope.set_steps({step: names for name in before for step, names in self._outputs[name].items()})
+            scope.set_steps(
+                {step: names for step, (where, names) in self._outputs.items() if where in before}
+            )
         step = template(writer)
-        if step is LEFT_OUT or not ("run" in step or "uses" in step) or step.get("id") in self._ids:
-            self.left -= 5  # so that filling a job ends
+        self.left -= 5  # so that filling a job ends
+        if step is LEFT_OUT or not ("run" in step or "uses" in step):
             return
-        if not plain and writer.chance(0.32):
-            more = LEXICON.word(writer, "run keys") if "run" in step else {}
-            step = {**LEXICON.word(writer, "step keys"), **more, **step}
+        if not plain and section in ("middle", "end") and writer.chance(0.3 * writer.detail**2):
+            step = {**LEXICON.word(writer, "script keys" if "run" in step else "action keys"), **step}
+        outputs = outputs_of(step) if "id" in step else []
+        if "run" in step and not outputs:
+            step.pop("id", None)
+        taken = {step[key] for key in ("id", "name") if key in step}
+        if not self._taken.isdisjoint(taken):
+            return
+        self._taken |= taken
         if "id" in step:
-            self._ids.add(step["id"])
-            self._outputs[section][step["id"]] = outputs_of(step)
+            self._outputs[step["id"]] = section, outputs
         step = styled(writer, "step", step)
-        self.left -= measure(step) + 1
+        self.left -= measure(step) - 4
         self.sections[section].append(step)
 
     def fill(self, ecosystem: Ecosystem, kind: str) -> None:
@@ -64,9 +72,10 @@ class StepList:
             for template in writer.sample(own, 1 + self.left // 1000):
                 if self.left > 60 or not self.sections["middle"]:
                     self.add("middle", template)
-        while self.left > 70 or not self.all():
+        middle, end = self.sections["middle"], self.sections["end"]
+        while self.left > 70 or not (middle or end):
             section = LEXICON.word(writer, "section")
-            if self.left < 230 and not (self.sections["middle"] or self.sections["end"]):
+            if self.left < 230 and not (middle or end):
                 self.add("middle", LEXICON.use("small step"))
             elif kind in ("script", "prepare"):
                 self.add("middle", LEXICON.use("script step"))
@@ -79,9 +88,9 @@ class StepList:
 
     def outputs(self) -> list[str]:
         """Return expressions for the outputs of a step that has any, after adding one if there is none."""
-        if not any(outputs for section in self._outputs.values() for outputs in section.values()):
+        if not any(names for _, names in self._outputs.values()):
             self.add("end", LEXICON.use("output step"), plain=True)
-        found = [item for section in self._outputs.values() for item in section.items() if item[1]]
+        found = [(step, names) for step, (_, names) in self._outputs.items() if names]
         step, names = self.writer.pick(found) if found else ("", [])
         return [
             f"steps.{step}.outputs.{name}" for name in self.writer.sample(names, self.writer.number(2, 9))
@@ -89,9 +98,12 @@ class StepList:
 
     def _step_size(self) -> int:
         """Return a length for a script, of which most is shorter than what is left."""
-        random = self.writer.random
-        wanted = int((60 + self.left / 40) * 2 ** (5.0 * random() * (0.55 + 0.45 * random())))
-        return max(20, min(wanted, int(0.5 * self.left)))
+        random = self.writer.random()
+        scale = (
+            0.65 if len(self.all()) < 6 else 2.0
+        )  # jobs with many steps have long ones, rather than still more
+        wanted = int(scale * (60 + self.left / 45) * 2 ** (5.3 * random**2))
+        return max(20, min(wanted, int(0.6 * self.left)))
 
 
 def outputs_of(step: Step) -> list[str]:

@@ -16,7 +16,7 @@ def styled(writer: Writer, part: str, value: dict[str, Any]) -> dict[str, Any]:
     value = dict(value)
     if "name" in value:
         what = part if part != "step" else "action" if "uses" in value else "script"
-        likes = writer.random() * 1000
+        likes = writer.random() ** writer.detail * 1000
         if likes >= LEXICON.word(writer, f"named {what}"):
             del value["name"]
         elif likes < LEXICON.word(writer, "emoji share"):

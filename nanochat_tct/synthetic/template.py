@@ -232,7 +232,7 @@ def _compile_dict(template: dict[str, Any], part: bool) -> Generator:
         filled: dict[str, Any] = {}
         scope, place, random = writer.scope, writer.scope.place, writer.random
         for name, make_name, make_value, is_required, chance, least, is_place in items:
-            if not is_required and (writer.size < least or random() >= chance):
+            if not is_required and (writer.size < least or random() ** writer.detail >= chance):
                 continue
             if is_place:
                 scope.enter(place, name)

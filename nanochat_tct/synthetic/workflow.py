@@ -12,6 +12,8 @@ from nanochat_tct.synthetic.writer import Writer
 def write_workflow(writer: Writer) -> dict[str, Any]:
     """Return a workflow with all choices made by the writer."""
     size = int(LEXICON.word(writer, "size"))
+    # As in real workflows: authors of long ones also name more steps and set more optional keys.
+    writer.detail = min(1.15, (size / 2000) ** 0.35)
     settle(writer, LEXICON.word(writer, "language"))
     if writer.chance(0.0 if size < 250 else 0.36 if size < 900 else 0.2 if size < 1400 else 0.0):
         return write_template(writer, writer.pick(list(WORKFLOWS.values())))
@@ -48,16 +50,16 @@ def _triggers(writer: Writer) -> Any:
     if on is LEFT_OUT or not on:
         on = {"push": None, "pull_request": None}
     on = {event: value or None for event, value in on.items()}
-    if not any(on.values()) and writer.chance(0.32 if len(on) == 1 else 0.75):
+    if not any(on.values()) and writer.chance(0.52 if len(on) == 1 else 0.68):
         return next(iter(on)) if len(on) == 1 else list(on)
     return on
 
 
 def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
     """Write jobs with about the given size in total."""
-    count = writer.several(1 + (max(size, 0) / 2700) ** 0.9, min(1 + size // 290, 61))
+    count = writer.several(1.13 + (max(size, 0) / 2900) ** 0.9, min(1 + size // 200, 61))
     shares = [0.2 + writer.random() ** 2.5 for _ in range(count)]
-    calls = 0.8 if writer.chance(0.36 if count > 1 else 0.27) else 0.05
+    calls = 0.8 if writer.chance(0.6 if size < 700 < 350 * count else 0.33 if count > 1 else 0.26) else 0.05
     if count == 1 and size > 900:
         calls = 0.0
     left, total = size, sum(shares)
@@ -76,14 +78,14 @@ def _write_jobs(writer: Writer, jobs: JobWriter, kind: str, size: int) -> None:
         if left < 80:
             break
     while left > 600:
-        jobs.write(LEXICON.word(writer, f"{kind} job"), min(left, writer.number(600, 3500)))
+        jobs.write(LEXICON.word(writer, f"{kind} job"), min(left, writer.number(600, 5000)))
         left = size - jobs.size
 
 
 def _publish_outputs(writer: Writer, on: Any) -> None:
     """Let a reusable workflow pass on outputs of its jobs."""
     outputs = [(job, name) for job, names in writer.scope.outputs.items() for name in names]
-    if outputs and "workflow_call" in on and isinstance(on, dict) and writer.chance(0.47):
+    if outputs and "workflow_call" in on and isinstance(on, dict) and writer.chance(0.56):
         call = on["workflow_call"] = on["workflow_call"] or {}
         call["outputs"] = {
             name: {**LEXICON.word(writer, "output keys"), "value": f"${{{{ jobs.{job}.outputs.{name} }}}}"}

@@ -18,16 +18,18 @@ class Writer:
     Attributes:
         facts: the values of words that are fixed for this workflow (see `Lexicon`), by name.
         size: the planned size of the part being written, in characters of compact JSON.
+        detail: how much the author writes where less would do. 1 is usual; with less, optional keys are rarer.
         scope: what exists in this workflow, for expressions to refer to.
     """
 
-    __slots__ = ("facts", "random", "scope", "size")
+    __slots__ = ("detail", "facts", "random", "scope", "size")
 
     def __init__(self, index: int, seed: int) -> None:
         digest = hashlib.sha256(f"nanochat-tct workflow {index} of seed {seed}".encode()).digest()
         self.random = random.Random(int.from_bytes(digest[:8], "big")).random
         self.facts: dict[str, Any] = {}
         self.size = 1000
+        self.detail = 1.0
         self.scope = Scope()
 
     def chance(self, probability: float) -> bool:
