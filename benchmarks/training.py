@@ -532,6 +532,7 @@ def play_ray(options: argparse.Namespace) -> None:
             yield Lines(open_gate(options), options.iters, options.rounds, actor)
 
     ray_driver.driver_channel = lines_through_gate
+    ray_driver.start_ray_to_train()
     ray_driver.train_on_ray(make_plan(config))
 
 

@@ -1,6 +1,8 @@
 """`nanochat-tct train`, and what every start of a run has in common, on Ray and under torchrun."""
 
 import dataclasses
+import importlib
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -25,8 +27,14 @@ def train(config: TrainConfig) -> int:
         name = check_settings(config).run_name  # nothing is prepared for a run that cannot be
         config = dataclasses.replace(config, data_dir=prepare_bundled(config.tokenizer), run_name=name)
     plan = make_plan(config)
-    from nanochat_tct.training.ray_driver import train_on_ray
+    from nanochat_tct.training.ray_driver import start_ray_to_train, train_on_ray
 
+    if not plan.is_finished:
+        # Both take seconds. Ray starts in the main thread, where Python handles signals.
+        importing = threading.Thread(target=importlib.import_module, args=("torch",))
+        importing.start()
+        start_ray_to_train()
+        importing.join()
     return launch(plan, train_on_ray)
 
 

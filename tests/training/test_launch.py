@@ -138,7 +138,9 @@ for process in processes:
         if connection.status == psutil.CONN_LISTEN:
             print("listens", connection.laddr.ip, connection.laddr.port)
 print("it is started", file=sys.stderr)
-sys.exit(main(sys.argv[1:]))
+code = main(sys.argv[1:])
+print("actors", *{actor["ActorClassName"] for actor in ray._private.state.actors().values()})
+sys.exit(code)
 """
 
 
@@ -154,6 +156,16 @@ def test_started_here_on_loopback_with_a_bounded_store(short: Undisturbed) -> No
     assert float(store) <= 2 * 2**30
     while_starting, marker, _ = short.result.stderr.partition("it is started\n")
     assert marker and "WARNING" not in while_starting
+    assert re.fullmatch(r"starting Ray \.\.\. \d+\.\d s\n", while_starting), while_starting
+    assert re.search(r"^starting 2 workers \.\.\.\nworkers started in \d+\.\d s$", short.result.stdout, re.M)
+
+
+def test_a_run_has_no_more_processes_than_it_needs(short: Undisturbed) -> None:
+    """Ray Train would start six actors for two workers, each of which imports it."""
+    *_, actors = short.result.stdout.splitlines()
+    assert sorted(actors.split()) == sorted(
+        ["actors", "DriverChannel", "RayTrainWorker", "SynchronizationActor"]
+    )
 
 
 # What `ray start --head` needs: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
