@@ -16,6 +16,7 @@ from nanochat_tct.config import to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.ray_session import start_ray, wait_for_gpus, watch_workers
+from nanochat_tct.threads import in_thread
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.driver_channel import DriverChannel
@@ -161,20 +162,6 @@ def make_trainer(
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
-
-
-def in_thread(do: Callable[[], Result]) -> Future[Result]:
-    """Start `do` in a thread that does not keep this process alive."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(do())
-        except BaseException as error:  # raised again by `future.result`
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def fit(trainer: Any, poll: Callable[[], None]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A sweep's trials as a study of Optuna, in a file that optuna-dashboard opens."""
 
 import datetime
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ def write_study(results: Results, name: str, path: Path) -> None:
     with replacing(path, sync=False) as partial:
         storage = JournalStorage(JournalFileBackend(str(partial)))
         study = optuna.create_study(storage=storage, study_name=name, direction="minimize")
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            study.set_metric_names(["bits per byte"])
         for trial in trials:
             frozen = optuna.trial.create_trial(
                 state=states.get(trial.status, optuna.trial.TrialState.PRUNED),
