@@ -17,7 +17,7 @@ import torch
 from nanochat_tct.cli import main
 from nanochat_tct.data.store import TOKENS
 from nanochat_tct.errors import UserError, exit_code
-from nanochat_tct.model.checkpoint import latest_checkpoint, latest_step, load_checkpoint
+from nanochat_tct.model.checkpoint import exclusive, latest_checkpoint, latest_step, load_checkpoint
 from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import torchrun
@@ -314,6 +314,15 @@ def test_a_closed_output_saves_and_ends(data_dir: Path, tmp_path: Path) -> None:
     assert process.wait(60) == 141, errors
     assert b"Traceback" not in errors and b"Exception ignored" not in errors
     assert latest_step(run_dir(tmp_path)) >= 2
+
+
+def test_a_run_of_another_job_is_refused_before_ray_starts(
+    data_dir: Path, tmp_path: Path, run_here: Callable[..., Finished]
+) -> None:
+    with exclusive(run_dir(tmp_path)):
+        result = run_here(*arguments(data_dir, tmp_path))
+    assert_user_error(result, "another job trains under this name")
+    assert "starting" not in result.stderr
 
 
 @pytest.mark.slow  # five Pythons with torch
