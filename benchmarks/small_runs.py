@@ -48,6 +48,9 @@ class Documents:
         self.vocab_size, self.pad_token = vocab_size, pad_token
         self.mask_ids, self.masks = mask_ids, masks
 
+    def need(self, indices: np.ndarray) -> None:
+        pass
+
     def split(self, name: str, columns: Sequence[str]) -> pa.Table:
         return self.splits[name].select(columns)
 

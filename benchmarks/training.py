@@ -423,6 +423,12 @@ class Lines:
         self.gate, self.iters, self.rounds, self.actor = gate, iters, rounds, actor
         self.put = self
 
+    def __getattr__(self, name: str) -> Any:
+        """The actor's other methods."""
+        if self.__dict__.get("actor") is None:
+            raise AttributeError(name)
+        return getattr(self.actor, name)
+
     def remote(self, line: str | dict[str, Any]) -> None:
         if self.actor is not None:
             self.actor.put.remote(line)
@@ -532,6 +538,7 @@ def play_ray(options: argparse.Namespace) -> None:
             yield Lines(open_gate(options), options.iters, options.rounds, actor)
 
     ray_driver.driver_channel = lines_through_gate
+    ray_driver.start_ray_to_train()
     ray_driver.train_on_ray(make_plan(config))
 
 

@@ -20,19 +20,27 @@ PROGRESS_LOGGER = "ray.data._internal.progress"
 
 
 @contextmanager
-def free_agent_port() -> Iterator[None]:
-    """Let a Ray that is started in this context choose the port of its dashboard agent.
+def local_processes(with_dashboard: bool) -> Iterator[None]:
+    """Let a Ray that is started in this context have no more processes than one machine needs.
 
-    A cluster of `ray start` wants the fixed one, and never takes a job without it. `ray.init` has no argument for it.
+    - It chooses the port of its dashboard agent: a cluster of `ray start` wants the fixed one, and never takes a job
+      without it.
+    - It has no autoscaler.
+    - Without a dashboard it has no process for one either, for which `ray.init` would wait before it starts the others.
+
+    `ray.init` has no arguments for these.
     """
-    from ray._private import parameter
+    from ray._private import parameter, services
 
-    original = parameter.RayParams
-    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)  # type: ignore[misc,assignment]
+    parameters, dashboard = parameter.RayParams, services.start_api_server
+    parameter.RayParams = functools.partial(parameters, dashboard_agent_listen_port=0, no_monitor=True)  # type: ignore[misc,assignment]
+    if not with_dashboard:
+        services.start_api_server = lambda *args, **kwargs: ("", None)
     try:
         yield
     finally:
-        parameter.RayParams = original  # type: ignore[misc]
+        parameter.RayParams = parameters  # type: ignore[misc]
+        services.start_api_server = dashboard
 
 
 def end_half_started(error: Exception) -> None:
@@ -100,6 +108,81 @@ def validated_cluster(content: dict[str, Any]) -> dict[str, Any]:
 
 
 # -- Ray Train
+
+
+@functools.cache
+def local_trainer() -> type[Any]:
+    """Ray's TorchTrainer for the Ray that this process has started, with fewer processes than on a cluster.
+
+    Each process imports pandas, Ray Data and Ray Train, and no setting leaves one out. On one machine these are of no
+    use: the controller as a process of its own, which would also start the workers with variables that they inherit
+    anyway, for which Ray starts Python twice; and the actors that ask an autoscaler for machines, serve data sets of
+    Ray Data, and free the workers' resources when only the controller has died.
+    """
+    import asyncio
+
+    import ray
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+    from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+    from ray.train.v2._internal.execution.controller import TrainController
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+    from ray.train.v2._internal.execution.worker_group import WorkerGroup
+
+    class LocalWorkers(WorkerGroup):
+        """Workers without an actor that controls them, and without variables of their own."""
+
+        @staticmethod
+        def _get_worker_runtime_env(custom_runtime_env: Any) -> Any:
+            return custom_runtime_env
+
+        def _init_train_context_on_workers(
+            self, workers: Any, sync_actor: Any, train_context_args: Any
+        ) -> None:
+            begun = [
+                worker.actor.init_train_context.remote(
+                    train_run_context=self._train_run_context,
+                    distributed_context=worker.distributed_context,
+                    synchronization_actor=sync_actor,
+                    storage_context=self._storage_context,
+                    worker_callbacks=self._worker_callbacks_to_propagate,
+                    controller_actor=None,
+                    **{name: values[index] for name, values in train_context_args.items()},
+                )
+                for index, worker in enumerate(workers)
+            ]
+            ray.get(begun)
+            self._decorate_worker_log_file_paths(workers)
+
+    class LocalController(TrainController):
+        worker_group_cls = LocalWorkers
+
+    class SameWorkers(FixedScalingPolicy):
+        """A number of workers that no autoscaler is told."""
+
+        def after_controller_start(self, train_run_context: Any) -> None:
+            pass
+
+        def _maybe_send_resource_request(self) -> None:
+            pass
+
+    class LocalTrainer(TorchTrainer):
+        controller_cls, scaling_policy_cls = LocalController, SameWorkers
+
+        def _create_default_callbacks(self) -> list[Any]:
+            useless = (DatasetsCallback, PlacementGroupCleanerCallback)
+            callbacks = super()._create_default_callbacks()  # type: ignore[misc]
+            return [each for each in callbacks if not isinstance(each, useless)]
+
+        def _initialize_and_run_controller(self, **controller_init_kwargs: Any) -> Any:
+            scaling: Any = self.scaling_config
+            if not scaling.elasticity_enabled:
+                controller_init_kwargs["scaling_policy"] = self.scaling_policy_cls(scaling)
+            controller = self.controller_cls(**controller_init_kwargs)
+            asyncio.run(controller.run())
+            return controller.get_result()
+
+    return LocalTrainer
 
 
 def is_lost_worker(error: Exception) -> bool:

@@ -32,15 +32,15 @@ MAX_CAUSES = 10  # how deep to look into the causes of an error
 OBJECT_STORE_BYTES = 2 * 2**30  # at most; Ray alone would take 30% of memory
 
 
-def start_ray(num_cpus: int | None = None, with_dashboard: bool = True) -> str | None:
+def start_ray(num_cpus: int | None = None, with_dashboard: bool = False) -> str | None:
     """Join the cluster of the running job or of ``RAY_ADDRESS``, else start Ray here, on loopback only.
 
     Does nothing when this process has Ray already.
 
     Args:
         num_cpus: of a Ray started here; None for all of the machine. A joined cluster keeps its own.
-        with_dashboard: False leaves out the dashboard of a Ray started here, and with it the jobs and state APIs,
-            which Ray Train and Tune need.
+        with_dashboard: give a Ray that is started here a dashboard, with the jobs and state APIs. These are two more
+            processes, and only people and Ray Tune ask them.
 
     Returns:
         The address (host:port) of the dashboard of a Ray that was started now; None where there is none.
@@ -68,10 +68,23 @@ def start_ray(num_cpus: int | None = None, with_dashboard: bool = True) -> str |
     # Otherwise it warns that a token guards this Ray, as it should.
     logging.getLogger(ray_compat.AUTHENTICATION_LOGGER).setLevel(logging.ERROR)
     if is_local:
-        return _start(num_cpus, with_dashboard)
+        with _timed("starting Ray"):
+            return _start(num_cpus, with_dashboard)
     with _same_sigterm_handler():
         _join(address)
     return None
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    """Print on stderr what begins, and behind it at the end how many seconds it took: "starting Ray ... 5.2 s"."""
+    begin = time.monotonic()
+    print(f"{what} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+        print(f" {time.monotonic() - begin:.1f} s", end="", file=sys.stderr)
+    finally:
+        print(file=sys.stderr, flush=True)
 
 
 def _start(num_cpus: int | None, with_dashboard: bool) -> str | None:
@@ -92,7 +105,7 @@ def _start(num_cpus: int | None, with_dashboard: bool) -> str | None:
         # shell submits jobs to, or whichever Ray of this machine they find first.
         os.environ["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{port}"
         try:
-            with _address_for_workers(), ray_compat.free_agent_port(), _without_sigterm():
+            with _address_for_workers(), ray_compat.local_processes(with_dashboard), _without_sigterm():
                 context = ray.init(
                     address="local",
                     num_cpus=num_cpus,
@@ -113,7 +126,7 @@ def _start(num_cpus: int | None, with_dashboard: bool) -> str | None:
                     f"Ray did not start {attempt} times, within the 30 s that it gives itself: this machine is "
                     "too busy; run again when it is not"
                 ) from error
-            print("Ray did not start within its 30 s: this machine is busy; once more", file=sys.stderr)
+            print("\nRay did not start within its 30 s: this machine is busy; once more", file=sys.stderr)
     raise AssertionError("the last try returns or raises")
 
 

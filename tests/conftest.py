@@ -202,7 +202,7 @@ def ray_session() -> Any:
     """Ray in this process, started once for the whole run of pytest."""
     from nanochat_tct.ray_session import start_ray
 
-    start_ray(num_cpus=2, with_dashboard=False)
+    start_ray(num_cpus=2)
     import ray
 
     yield ray

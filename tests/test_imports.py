@@ -10,11 +10,12 @@ from nanochat_tct.cli import COMMANDS
 from tests.support.commands import run_python
 
 PACKAGE = Path(nanochat_tct.__file__).parent
-BASE = {"errors", "storage", "documents", "config", "foreign_names", "limits", "tracking"}
+BASE = {"errors", "storage", "documents", "config", "foreign_names", "limits", "threads", "tracking"}
 RAY = {"ray_session", "ray_compat"}
 # What a package or module may import of ours, besides itself; "evaluation.loss" is that module alone.
 MAY_IMPORT = {
     "errors": set(),
+    "threads": set(),
     "storage": {"errors"},
     "compiled": {"errors"},
     "tokenizer": {"errors", "compiled"},

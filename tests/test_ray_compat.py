@@ -39,16 +39,21 @@ def names_in(function: Callable[..., Any]) -> set[str]:
     return names
 
 
-def test_the_agents_port_is_a_parameter_that_init_makes() -> None:
-    """`ray.init` looks RayParams up in its module when it is called, and takes none that are not known."""
+def test_processes_are_left_out_by_names_that_init_looks_up() -> None:
+    """`ray.init` looks them up in their modules when it is called, and takes no parameters that are not known."""
     import ray
-    from ray._private import parameter
+    from ray._private import node, parameter, services
 
-    original = parameter.RayParams
-    with ray_compat.free_agent_port():
-        assert parameter.RayParams().dashboard_agent_listen_port == 0
-    assert parameter.RayParams is original and original().dashboard_agent_listen_port != 0
+    parameters, dashboard = parameter.RayParams, services.start_api_server
+    with ray_compat.local_processes(with_dashboard=False):
+        assert parameter.RayParams().dashboard_agent_listen_port == 0 and parameter.RayParams().no_monitor
+        assert services.start_api_server is not dashboard
+    assert parameter.RayParams is parameters and services.start_api_server is dashboard
+    assert parameters().dashboard_agent_listen_port != 0 and not parameters().no_monitor
+    with ray_compat.local_processes(with_dashboard=True):
+        assert services.start_api_server is dashboard
     assert "RayParams" in names_in(ray.init)
+    assert "start_api_server" in names_in(node.Node.start_api_server)
 
 
 def test_the_node_in_a_traceback_is_ended() -> None:
@@ -130,6 +135,24 @@ def test_how_long_a_reservation_holds(monkeypatch: pytest.MonkeyPatch) -> None:
         for _, method in inspect.getmembers(each, inspect.isfunction)
     ]
     assert any("AUTOSCALING_REQUESTS_EXPIRE_TIME_S" in names_in(method) for method in methods)
+
+
+def test_a_local_trainer_overrides_methods_that_there_are() -> None:
+    """With the same arguments. tests/training/test_launch.py shows which actors a run has."""
+    trainer = ray_compat.local_trainer()
+    controller = trainer.controller_cls
+    for ours in (trainer, controller, controller.worker_group_cls, trainer.scaling_policy_cls):
+        (theirs,) = ours.__bases__
+        for name, method in inspect.getmembers(ours, inspect.isfunction):
+            if method.__module__ == ray_compat.__name__:
+                assert arguments(method) == arguments(getattr(theirs, name)), name
+    assert "worker_group_cls" in names_in(controller._start_worker_group)
+    assert "_initialize_and_run_controller" in names_in(trainer.fit)
+
+
+def arguments(method: Callable[..., Any]) -> list[str]:
+    """The names of a method's arguments, with the asterisks of those that stand for several."""
+    return [str(each).partition(":")[0] for each in inspect.signature(method).parameters.values()]
 
 
 def test_rank_0_is_asked_for_the_address_by_our_function(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -334,7 +334,7 @@ def test_a_full_object_store_is_told() -> None:
 
 ASK_ITSELF = """
 from nanochat_tct.ray_session import start_ray
-start_ray(num_cpus=1)
+start_ray(num_cpus=1, with_dashboard=True)
 import ray
 from ray.util.state import list_nodes
 

@@ -19,6 +19,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,9 @@ import pyarrow.parquet
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.files import FileRecord, find_damage
-from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path, locked_copy
+from nanochat_tct.storage.growing_copy import BEGUN, GrowingCopy
+from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
+from nanochat_tct.threads import in_thread
 
 MANIFEST = "manifest.json"
 TOKENS = "tokens.bin"
@@ -38,6 +41,7 @@ REJECTED = "rejected.parquet"
 METADATA = "metadata.json"
 MASK_IDS = "mask_ids.bin"
 MASKS = "masks.bin"
+GROWING = (TOKENS, MASK_IDS)  # two bytes for each token
 REQUIRED_FILES = (TOKENS, DOCUMENTS, REJECTED, METADATA)
 ROW_GROUP = 65_536  # documents of DOCUMENTS that are written, and read, at a time
 FORMAT = "nanochat-tct token store"
@@ -73,12 +77,16 @@ class TokenStore:
         documents: the whole table of documents (pyarrow), see DOCUMENT_SCHEMA.
         mask_ids, masks: masks[mask_ids[n]] has a bit for each token, set if it is legal at the position of tokens[n].
             uint16 (num_tokens,) and uint8 (num_masks, ceil(vocab_size / 8)), memory-mapped; None without masks.
+        copy: of a remote store that is not all on this machine: `tokens` and `mask_ids` hold what `need` was called
+            for. None: they hold everything.
     """
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], copy: GrowingCopy | None = None) -> None:
         """Map the files of a folder whose manifest has been checked. Others call `TokenStore.open`."""
         self.folder = folder
         self.manifest = manifest
+        self.copy = copy
+        self._completing: Future[None] | None = None
         tokenizer = manifest["tokenizer"]
         self.tokenizer_name: str = tokenizer["name"]
         self.tokenizer_fingerprint: str = tokenizer["fingerprint"]
@@ -93,24 +101,32 @@ class TokenStore:
             self.masks = np.memmap(folder / MASKS, dtype="u1", mode="r").reshape(-1, mask_bytes)
 
     @classmethod
-    def open(cls, data_dir: str | Path, verify: bool = True) -> "TokenStore":
+    def open(cls, data_dir: str | Path, verify: bool = True, is_whole: bool = True) -> "TokenStore":
         """Open a finished store. A remote store is downloaded to this machine first, once.
 
         Args:
             data_dir: a folder, or its URI in object storage.
             verify: compare the SHA-256 of every file, which takes about a second for each GB, and not only its size.
+                A remote store is verified as it is downloaded.
+            is_whole: False: a remote store may be opened before its tokens are there; see `need` and `complete`.
 
         Raises:
             UserError: the store is missing, unfinished, damaged or of another version, or the storage refuses.
         """
-        folder = fetch_store(str(data_dir)) if is_remote(data_dir) else Path(data_dir)
-        manifest = _read_manifest(folder)
-        for record in _records(folder, manifest):
-            if (damage := find_damage(folder, record, verify)) is not None:
+        folder, copy = local_path(data_dir), None
+        if is_remote(data_dir):
+            copy = GrowingCopy.begin(str(data_dir), MANIFEST, _records, GROWING)
+        is_new = copy is not None  # and verified when it is complete
+        if copy is not None and is_whole:
+            copy.complete()
+            copy = None
+        manifest = _read_manifest(folder / (MANIFEST if copy is None else f"{MANIFEST}{BEGUN}"))
+        for record in _file_records(folder, manifest):
+            if (damage := find_damage(folder, record, verify and not is_new)) is not None:
                 raise UserError(f"{folder / record.name}: {damage}; run prepare again")
         try:
-            store = cls(folder, manifest)
-            store._check_content(verify)
+            store = cls(folder, manifest, copy)
+            store._check_content(verify and copy is None)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{folder} cannot be read ({reason}); run prepare again") from error
@@ -133,6 +149,27 @@ class TokenStore:
             raise UserError(
                 f"{self.folder / TOKENS} holds tokens beyond the vocabulary of {self.vocab_size}; run prepare again"
             )
+
+    def need(self, indices: np.ndarray) -> None:
+        """Wait until `tokens` and `mask_ids` at these indices are on this machine. Raises: StorageError."""
+        if (copy := self.copy) is not None:  # the thread of `complete` removes it
+            for file in copy.files.values():
+                file.fetch(indices * self.tokens.itemsize)
+
+    def complete(self) -> Future[None]:
+        """Download the rest of the store in a thread, and verify it.
+
+        Returns: the end of that; UserError when a file differs from the manifest, so that what was read may be wrong.
+        """
+        if self._completing is None:
+            self._completing = in_thread(self._complete)
+        return self._completing
+
+    def _complete(self) -> None:
+        if self.copy is not None:
+            is_own = self.copy.complete()
+            self.copy = None
+            self._check_content(verify=is_own)
 
     @functools.cached_property
     def documents(self) -> pa.Table:
@@ -178,24 +215,12 @@ class TokenStore:
 
     def document_tokens(self, index: int) -> np.ndarray:
         """The token ids of one document, uint16 (length,)."""
-        start = self.documents.column("start")[index].as_py()
-        return self.tokens[start : start + self.documents.column("length")[index].as_py()]
+        return self.token_range(*(self.documents.column(name)[index].as_py() for name in ("start", "length")))
 
-
-def fetch_store(uri: str) -> Path:
-    """This machine's copy of a remote store, verified and up to date.
-
-    Raises:
-        UserError: the folder holds no finished store, or a damaged one; the storage refuses.
-    """
-    folder = local_path(uri)
-    with locked_copy(folder):
-        found = RemoteFolder(uri).download_folder(
-            folder, MANIFEST, lambda partial: _records(partial, _read_manifest(partial))
-        )
-    if not found:
-        raise UserError(f"{uri} holds no finished token store ({MANIFEST} is missing): run prepare first")
-    return folder
+    def token_range(self, start: int, length: int) -> np.ndarray:
+        """The token ids of a document that the table of documents says begins at `start`, uint16 (length,)."""
+        self.need(np.arange(start, start + length))
+        return self.tokens[start : start + length]
 
 
 def upload_store(folder: Path, uri: str) -> bool:
@@ -204,7 +229,7 @@ def upload_store(folder: Path, uri: str) -> bool:
     Raises:
         UserError: the storage refuses.
     """
-    return RemoteFolder(uri).upload_folder(folder, _read_manifest(folder)["files"], MANIFEST)
+    return RemoteFolder(uri).upload_folder(folder, _read_manifest(folder / MANIFEST)["files"], MANIFEST)
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:
@@ -213,10 +238,10 @@ def manifest_sha256(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> dict[str, Any]:
+    folder = path.parent
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: run prepare with --output {folder} first")
-    path = folder / MANIFEST
     if not path.is_file():
         raise UserError(f"{folder} holds no finished token store ({MANIFEST} is missing): run prepare first")
     try:
@@ -244,7 +269,12 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _records(folder: Path, manifest: dict[str, Any]) -> list[FileRecord]:
+def _records(path: Path) -> list[FileRecord]:
+    """The files of a store by its manifest at `path`. Raises: UserError for a wrong manifest."""
+    return _file_records(path.parent, _read_manifest(path))
+
+
+def _file_records(folder: Path, manifest: dict[str, Any]) -> list[FileRecord]:
     """The files of a store. Raises: UserError when the manifest names one outside its folder."""
     files = manifest["files"]
     for name in files:

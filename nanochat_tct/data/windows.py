@@ -68,6 +68,7 @@ class Windows:
         self.vocab_size = store.vocab_size
         self.pad_token = store.pad_token
         self.num_bytes = int(json_bytes.sum())
+        self._store = store
         self._tokens = store.tokens
         self._mask_ids = store.mask_ids
         self._stride = stride or context_size
@@ -102,7 +103,9 @@ class Windows:
 
     def _rows_from(self, sources: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """The rows that `_locate` describes."""
-        rows = self._tokens[np.maximum(sources, 0)].astype(np.int64)
+        indices = np.maximum(sources, 0)
+        self._store.need(indices)
+        rows = self._tokens[indices].astype(np.int64)
         return np.where(
             sources >= 0, rows, np.where(positions >= 0, self.vocab_size + positions, self.pad_token)
         )

@@ -152,7 +152,7 @@ def held_out_cuts(store: TokenStore, tokenizer: Tokenizer, count: int, seed: int
 
     def value_of(index: int) -> Any:
         start, length = documents[index]["start"], documents[index]["length"]
-        return tokenizer.decode_value(store.tokens[start : start + length].tolist())
+        return tokenizer.decode_value(store.token_range(start, length).tolist())
 
     repositories = [document["repo"] or document["source"] for document in documents]
     return choose_cuts(repositories, value_of, count, seed)

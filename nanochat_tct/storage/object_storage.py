@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.storage.files import PARTIAL, FileRecord, find_damage, locked
@@ -75,12 +75,12 @@ def local_path(path_or_uri: str | Path) -> Path:
     return Path(root).expanduser() / "copies" / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 
-def locked_copy(folder: Path) -> AbstractContextManager[None]:
-    """Lock the copy `folder`, which need not exist yet, for this process.
+def locked_copy(folder: Path, what: str = "") -> AbstractContextManager[None]:
+    """Lock the copy `folder`, which need not exist yet, for this process; or something of it, with a lock of its own.
 
     Raises: UserError when another process holds the lock for LOCK_SECONDS.
     """
-    path = folder.parent / f".{folder.name}.lock"
+    path = folder.parent / f".{folder.name}{what}.lock"
     busy = f"another process has held {path} for {LOCK_SECONDS / 60:.0f} minutes; end it, and run again"
     return locked(path, busy, LOCK_SECONDS)
 
@@ -232,7 +232,7 @@ class RemoteFolder:
         try:
             (partial / manifest).write_bytes(content)
             for record in read_manifest(partial):
-                self._download(record, partial, prefix)
+                self.download(record, partial, prefix)
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
         finally:
@@ -240,7 +240,12 @@ class RemoteFolder:
         return True
 
     @_persistent
-    def _download(self, record: FileRecord, folder: Path, prefix: str) -> None:
+    def open_file(self, name: str) -> Any:
+        """A file to read ranges of, with pyarrow's `size()` and `read_at(length, offset)`."""
+        return self._filesystem.open_input_file(f"{self._path}/{name}")
+
+    @_persistent
+    def download(self, record: FileRecord, folder: Path, prefix: str = "") -> None:
         """Download a file into `folder`. Raises: DamagedError when it differs from `record` twice."""
         with (
             self._filesystem.open_input_file(f"{self._path}/{prefix}{record.name}") as source,

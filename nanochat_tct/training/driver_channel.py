@@ -1,5 +1,6 @@
 """The actor between rank 0 and the driver. Its process imports this module, which therefore imports no other."""
 
+import time
 from typing import Any
 
 
@@ -10,9 +11,17 @@ class DriverChannel:
         self.reason: str | None = None  # why the run should save and stop
         self.lines: list[str | dict[str, Any]] = []
         self.starts = 0
+        self.begun = time.monotonic()
+
+    def begin(self, num_workers: int) -> None:
+        """Say that workers are being started."""
+        self.begun = time.monotonic()
+        self.put(f"starting {num_workers} worker{'s' * (num_workers > 1)} ...")
 
     def count_start(self) -> int:
-        """Count a start of the workers; return the number of earlier starts."""
+        """Say how long the first start of the workers took, and count it; return the number of earlier starts."""
+        if not self.starts:
+            self.put(f"workers started in {time.monotonic() - self.begun:.1f} s")
         self.starts += 1
         return self.starts - 1
 

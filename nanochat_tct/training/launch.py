@@ -1,6 +1,8 @@
 """`nanochat-tct train`, and what every start of a run has in common, on Ray and under torchrun."""
 
 import dataclasses
+import importlib
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
@@ -25,9 +27,16 @@ def train(config: TrainConfig) -> int:
         name = check_settings(config).run_name  # nothing is prepared for a run that cannot be
         config = dataclasses.replace(config, data_dir=prepare_bundled(config.tokenizer), run_name=name)
     plan = make_plan(config)
-    from nanochat_tct.training.ray_driver import train_on_ray
+    from nanochat_tct.training.ray_driver import start_ray_to_train, train_on_ray
 
-    return launch(plan, train_on_ray)
+    def get_ready() -> None:
+        """Start Ray and import PyTorch, which both takes seconds."""
+        importing = threading.Thread(target=importlib.import_module, args=("torch",))
+        importing.start()
+        start_ray_to_train()  # in the main thread, where Python handles signals
+        importing.join()
+
+    return launch(plan, train_on_ray, get_ready=get_ready)
 
 
 def launch(
@@ -35,6 +44,7 @@ def launch(
     train: Callable[[Plan], dict[str, Any]],
     is_first: bool = True,
     together: Callable[[], AbstractContextManager[None]] = nullcontext,
+    get_ready: Callable[[], None] = lambda: None,
 ) -> int:
     """Train a run from where it stands to its end, alone in its folder. Returns the exit code.
 
@@ -43,6 +53,7 @@ def launch(
         is_first: whether this is the first of the processes that call this together; that one holds the folder and
             prints.
         together: a context that raises a UserError of any of them on all.
+        get_ready: called before the plan of a run is printed that is not finished.
     Raises: UserError, on all of them when another job holds the folder.
     """
 
@@ -50,12 +61,14 @@ def launch(
         if is_first:
             print(line, flush=True)
 
-    if is_first:
-        say("\n".join(describe(plan)))
     with ExitStack() as held:
         with together():
             if is_first:
                 held.enter_context(exclusive(plan.run_dir))
+        if not plan.is_finished:
+            get_ready()
+        if is_first:
+            say("\n".join(describe(plan)))
         if plan.is_finished:
             say(f"run {plan.config.run_name} was finished at iter {plan.step}: nothing to do")
         else:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_nodes(data_dir: str, worker: "Worker") -> None:
-    """Compare the machines of all workers with the first worker's. A remote store is downloaded to each machine.
+    """Compare the machines of all workers with the first worker's. The download of a remote store begins.
 
     Raises: StoppedTogether, on every worker, which names the machine and what it lacks.
     """
@@ -38,7 +38,7 @@ def check_node(data_dir: str, head: Sequence[Any]) -> None:
     """
     host = socket.gethostname()
     try:
-        TokenStore.open(data_dir, verify=False)
+        TokenStore.open(data_dir, verify=False, is_whole=False)
     except StorageError:
         raise
     except UserError as error:

@@ -144,7 +144,7 @@ def make_plan(config: TrainConfig) -> Plan:
     Raises: UserError for everything that would certainly make the run fail later.
     """
     resolved = check_settings(config)
-    store = TokenStore.open(resolved.data_dir)
+    store = TokenStore.open(resolved.data_dir, is_whole=False)
     tokenizer = load_tokenizer(config.tokenizer, store.tokenizer_fingerprint)
     store.check_tokenizer(tokenizer)
     settings = store.manifest["settings"]

@@ -11,11 +11,12 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from nanochat_tct import ray_compat
 from nanochat_tct.config import to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import checkpoint, remote_run
-from nanochat_tct.ray_compat import is_lost_worker
 from nanochat_tct.ray_session import start_ray, wait_for_gpus, watch_workers
+from nanochat_tct.threads import in_thread
 from nanochat_tct.tracking.terminal import Terminal
 from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.driver_channel import DriverChannel
@@ -31,8 +32,16 @@ class WorkersLost(UserError):
     """Workers were lost more often than `max_failures` without a new checkpoint in between."""
 
 
+def start_ray_to_train() -> None:
+    """Join a cluster, or start Ray here. Raises: UserError as `start_ray` does."""
+    if not os.environ.get("RAY_ADDRESS"):
+        # Nobody preempts this machine; the watcher would only print a complaint.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    start_ray()
+
+
 def train_on_ray(plan: Plan) -> dict[str, Any]:
-    """Train a run on Ray Train's workers; lost ones are replaced, or done without.
+    """Train a run on the workers of Ray Train, on the Ray of this process; lost ones are replaced, or done without.
 
     SIGTERM and Ctrl-C make the workers save and stop.
 
@@ -40,15 +49,11 @@ def train_on_ray(plan: Plan) -> dict[str, Any]:
     Raises: UserError of a worker; WorkersLost; what else went wrong there as Ray Train's WorkerGroupError.
     """
     config = plan.config
-    if not os.environ.get("RAY_ADDRESS"):
-        # Nobody preempts this machine; the watcher would only print a complaint.
-        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    start_ray()
     if config.use_gpu and os.environ.get("RAY_ADDRESS"):
         wait_for_gpus(config.least_workers, config.wait_minutes, functools.partial(print, flush=True))
-    from nanochat_tct.training.ray_worker import train_worker
-
     with StopSignals() as signals, driver_channel(config.max_iters) as channel:
+        channel.begin.remote(config.num_workers)
+        from nanochat_tct.training.ray_worker import train_worker
 
         def start() -> dict[str, Any]:
             settings = {"config": to_dict(config), "channel": channel}
@@ -108,7 +113,7 @@ def with_retries(
                 say(f"workers were lost several times, but iter {latest} was reached: going on")
                 continue
             # What others raise after a loss is a consequence of it.
-            if not any(is_lost_worker(each) or isinstance(each, Preempted) for each in failures):
+            if not any(ray_compat.is_lost_worker(each) or isinstance(each, Preempted) for each in failures):
                 raise
             raise WorkersLost(
                 f"workers were lost more than --max-failures {config.max_failures} times in a row; the "
@@ -138,7 +143,9 @@ def make_trainer(
     from nanochat_tct.training.ray_worker import StoppableTorchConfig
 
     is_elastic = config.least_workers < config.num_workers
-    return TorchTrainer(
+    is_local = os.environ.get("RAY_ADDRESS", "") in ("", "local")
+    trainer = ray_compat.local_trainer() if is_local else TorchTrainer
+    return trainer(
         worker,  # type: ignore[arg-type]  # Ray's signature lacks what the function returns
         train_loop_config=settings,
         torch_config=StoppableTorchConfig(),
@@ -155,20 +162,6 @@ def make_trainer(
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
-
-
-def in_thread(do: Callable[[], Result]) -> Future[Result]:
-    """Start `do` in a thread that does not keep this process alive."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(do())
-        except BaseException as error:  # raised again by `future.result`
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def fit(trainer: Any, poll: Callable[[], None]) -> dict[str, Any]:

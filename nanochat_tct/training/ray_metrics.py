@@ -24,15 +24,18 @@ OF_SWEEPS = {
 
 
 class RayGauges:
-    """Gauges with one tag, the name of a run, trial or sweep."""
+    """Gauges with one tag, the name of a run, trial or sweep. Each is made when it is set first."""
 
     def __init__(self, run: str, descriptions: Mapping[str, str] = OF_RUNS) -> None:
-        self._gauges = {name: Gauge(PREFIX + name, text, ("run",)) for name, text in descriptions.items()}
-        for gauge in self._gauges.values():
-            gauge.set_default_tags({"run": run})
+        self._run, self._descriptions = run, descriptions
+        self._gauges: dict[str, Gauge] = {}
 
     def set(self, metrics: Mapping[str, Any]) -> None:
-        """Show those metrics that have a gauge and a value."""
-        for name, gauge in self._gauges.items():
-            if metrics.get(name) is not None:
-                gauge.set(float(metrics[name]))
+        """Show those metrics that have a description and a value."""
+        for name, text in self._descriptions.items():
+            if metrics.get(name) is None:
+                continue
+            if name not in self._gauges:
+                self._gauges[name] = Gauge(PREFIX + name, text, ("run",))
+                self._gauges[name].set_default_tags({"run": self._run})
+            self._gauges[name].set(float(metrics[name]))

@@ -79,7 +79,8 @@ def print_completions(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
     if not isinstance(tokenizer, Tokenizer):
         print("no workflow is completed: the wheel's tokenizer cannot continue half-written ones")
         return []
-    cuts = held_out_cuts(TokenStore.open(config.data_dir, verify=False), tokenizer, NUM_LINES, config.seed)
+    store = TokenStore.open(config.data_dir, verify=False, is_whole=False)  # a few of its documents are read
+    cuts = held_out_cuts(store, tokenizer, NUM_LINES, config.seed)
     if not cuts:
         return []
     before, after = (_guessed(each, tokenizer, cuts) for each in (GPT(model.config, config.seed), model))

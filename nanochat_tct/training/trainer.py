@@ -211,9 +211,14 @@ class Trainer:
             )
 
     def open_data(self) -> None:
-        """Open tokenizer, store, the windows of both splits and their order. The caller has verified the store."""
+        """Open tokenizer, store, the windows of both splits and their order.
+
+        The caller has verified a local store. A remote one is downloaded meanwhile, and verified before the first
+        checkpoint is written.
+        """
         config = self.config
-        self.store = TokenStore.open(config.data_dir, verify=False)
+        self.store = TokenStore.open(config.data_dir, verify=False, is_whole=False)
+        self.download = self.store.complete()
         self.tokenizer = load_tokenizer(config.tokenizer, self.store.tokenizer_fingerprint)
         self.store.check_tokenizer(self.tokenizer)
         self.training = open_windows(self.store, config, "train")
@@ -409,7 +414,12 @@ class Trainer:
         return None if num_stopping else loss_figures(totals, windows, num_rows)
 
     def save(self) -> None:
-        """Copy the state for a checkpoint, which is written while training continues."""
+        """Copy the state for a checkpoint, which is written while training continues.
+
+        Raises: StoppedTogether when the store, which is all here by now, is damaged; NotSaved.
+        """
+        with together(self.worker):
+            self.download.result()
         self.charge("checkpoint", 0)
         weights, optimizer_state = full_state(self.trained, self.optimizers)
         random_states = gather(random_state(self.worker.device), self.worker)

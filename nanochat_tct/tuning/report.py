@@ -4,6 +4,7 @@ python -m nanochat_tct.tuning.report sweeps/sweep
 """
 
 import base64
+import importlib.util
 import io
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.budget import show_amount
 from nanochat_tct.tuning.fit import Fit, fit_trials, on_whole_split
 from nanochat_tct.tuning.ledger import Ledger
+from nanochat_tct.tuning.optuna_study import STUDY, write_study
 from nanochat_tct.tuning.records import (
     LEDGER,
     OUTCOME,
@@ -95,6 +97,8 @@ def equal_cost_tokens(trials: Sequence[Trial], outcome: Outcome) -> dict[str, in
 def write_report(folder: str | Path) -> Path:
     """Write `report/index.html` and its pictures from what the sweep has left so far. Returns the page's path.
 
+    Where Optuna is installed, write the trials as a study beside it, too.
+
     Raises: UserError when the folder holds no sweep.
     """
     report, output = Report.read(Path(folder)), Path(folder) / REPORT_DIR
@@ -106,6 +110,8 @@ def write_report(folder: str | Path) -> Path:
         pictures[name] = f"data:image/png;base64,{base64.b64encode(image).decode()}"
     path = output / "index.html"
     path.write_text(_page(report, pictures), encoding="utf-8")
+    if importlib.util.find_spec("optuna") is not None:
+        write_study(report.results, report.name, output / STUDY)
     return path
 
 

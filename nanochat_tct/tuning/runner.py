@@ -66,7 +66,7 @@ def run_on_ray(sweep: Scheduler, console: Console, signals: StopSignals) -> int:
     began = time.monotonic()
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    if dashboard := start_ray():
+    if dashboard := start_ray(with_dashboard=True):
         print(f"Ray's dashboard: http://{dashboard} (its token: ray get-auth-token)", flush=True)
     import ray
     from ray import tune

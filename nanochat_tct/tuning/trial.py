@@ -16,6 +16,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError
 from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.storage.object_storage import join, local_path
+from nanochat_tct.tracking.tracker import QUALITY
 from nanochat_tct.training.config import ResolvedConfig, resolve
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.signals import PREEMPTED
@@ -83,7 +84,7 @@ def work(
 
     Args:
         preemption: why this worker should save and leave; None: it should not.
-        progress: takes the metrics of a log line, on the first worker.
+        progress: takes the metrics of a log line, and the bits per byte of an evaluation, on the first worker.
     Returns: what `train_to_the_end` does; of a probe also `seconds`, of a final run `whole_split`.
     """
     import torch
@@ -98,10 +99,17 @@ def work(
     os.environ["WANDB_RUN_GROUP"] = settings["group"]
     log_dir = Path(config.log_dir) / config.run_name
     log_dir.mkdir(parents=True, exist_ok=True)
+    early_stopping = EarlyStopping(meter)
+
+    def report(metrics: dict[str, Any]) -> None:
+        early_stopping.look_at(metrics)
+        if worker.is_first:
+            progress({QUALITY: metrics[QUALITY]})  # the loss among its metrics is that of validation
+
     with meter.log, open(log_dir / "log.txt", "a", buffering=1, encoding="utf-8") as lines:
         reporter = Reporter(
             say=lambda line: print(line, file=lines),
-            report=EarlyStopping(meter).look_at,
+            report=report,
             stop_reason=lambda: meter.stop_reason() or preemption(),
             charge=meter.charge,
             progress=progress,

@@ -103,7 +103,7 @@ def prepare(config: SweepConfig) -> tuple[Scheduler, Path]:
     data_dir = config.train.data_dir or prepare_bundled(config.train.tokenizer)
     given = {**settings, **folders_in(folder), "data_dir": data_dir, "run_name": "base"}
     base = make_train_plan(TrainConfig(**given)).config
-    store = TokenStore.open(data_dir, verify=False)
+    store = TokenStore.open(data_dir, verify=False, is_whole=False)
     tokenizer = load_tokenizer(config.train.tokenizer, store.tokenizer_fingerprint)
     terms = config.terms(store.fingerprint, tokenizer.fingerprint)
     if ledger is not None:

@@ -11,7 +11,7 @@ import pytest
 
 from nanochat_tct.data.store import MANIFEST, TOKENS, TokenStore, upload_store
 from nanochat_tct.errors import UserError
-from nanochat_tct.storage import object_storage
+from nanochat_tct.storage import growing_copy, object_storage
 from nanochat_tct.storage.files import FileRecord
 from nanochat_tct.storage.object_storage import (
     RemoteFolder,
@@ -112,7 +112,9 @@ def test_a_large_file_comes_in_several_ranges_at_once(
 ) -> None:
     """The server answers a request for one only when it has a second one."""
     upload_store(made, STORE)
-    monkeypatch.setattr(object_storage, "RANGE_BYTES", -(-(made / TOKENS).stat().st_size // 4))
+    quarter = -(-(made / TOKENS).stat().st_size // 4)
+    monkeypatch.setattr(object_storage, "RANGE_BYTES", quarter)
+    monkeypatch.setattr(growing_copy, "PIECE_BYTES", quarter)
     two, in_pairs = threading.Barrier(2, timeout=30), []
 
     def answer_two(method: str, path: str) -> None:
@@ -212,13 +214,13 @@ def test_a_full_disk_is_told_as_such(
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full on this system")
     upload_store(made, STORE)
-    download = RemoteFolder._download
+    download = RemoteFolder.download
 
-    def download_to_full_disk(remote: RemoteFolder, record: FileRecord, folder: Path, prefix: str) -> None:
+    def download_to_full_disk(remote: RemoteFolder, record: FileRecord, folder: Path) -> None:
         (folder / record.name).symlink_to("/dev/full")
-        download(remote, record, folder, prefix)
+        download(remote, record, folder)
 
-    monkeypatch.setattr(RemoteFolder, "_download", download_to_full_disk)
+    monkeypatch.setattr(RemoteFolder, "download", download_to_full_disk)
     with pytest.raises(OSError, match="No space left"):
         TokenStore.open(STORE)
     assert not list(local_path(STORE).parent.glob(".partial*"))

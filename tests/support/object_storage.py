@@ -16,6 +16,7 @@ class ObjectStorage:
 
     Attributes:
         refuse: called with a request's method and path; an HTTP status answers it, None lets it through.
+        before: called with the path and the header `Range` of each request ("" without one), before it is answered.
         requests: (method, path) of each request.
     """
 
@@ -25,6 +26,7 @@ class ObjectStorage:
 
         logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line for each request
         self.refuse: Callable[[str, str], int | None] = lambda method, path: None
+        self.before: Callable[[str, str], None] = lambda path, byte_range: None
         self.requests: list[tuple[str, str]] = []
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
@@ -69,6 +71,7 @@ class ObjectStorage:
     def _answer(self, environment: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         method, path = environment["REQUEST_METHOD"], environment["PATH_INFO"]
         self.requests.append((method, path))
+        self.before(path, environment.get("HTTP_RANGE", ""))
         status = self.refuse(method, path)
         if status is None:
             return self._moto(environment, start_response)

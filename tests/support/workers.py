@@ -83,7 +83,7 @@ SMALL: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 16, "context_size"
 SMALL |= {"run_name": "run", "wandb": "off", "tensorboard": False}
 
 
-def places(data_dir: Path, folder: Path) -> dict[str, str]:
+def places(data_dir: Path | str, folder: Path) -> dict[str, str]:
     """The settings for what a run reads and writes, the latter in `folder`."""
     return {
         "data_dir": str(data_dir),
@@ -92,7 +92,7 @@ def places(data_dir: Path, folder: Path) -> dict[str, str]:
     }
 
 
-def small_config(data_dir: Path, folder: Path, **changes: Any) -> ResolvedConfig:
+def small_config(data_dir: Path | str, folder: Path, **changes: Any) -> ResolvedConfig:
     """The config of a model that trains in a second."""
     length = {"max_iters": 12, "eval_interval": 6, "save_interval": 4, "log_interval": 1, "eval_iters": 2}
     settings = {**SMALL, **length, "num_workers": 1, "learning_rate": 0.01, **places(data_dir, folder)}

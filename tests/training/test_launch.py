@@ -17,7 +17,7 @@ import torch
 from nanochat_tct.cli import main
 from nanochat_tct.data.store import TOKENS
 from nanochat_tct.errors import UserError, exit_code
-from nanochat_tct.model.checkpoint import latest_checkpoint, latest_step, load_checkpoint
+from nanochat_tct.model.checkpoint import exclusive, latest_checkpoint, latest_step, load_checkpoint
 from nanochat_tct.ray_session import SESSION_BYTES, SOCKET_PATH_BYTES
 from nanochat_tct.tracking.tracker import read_metrics
 from nanochat_tct.training import torchrun
@@ -138,7 +138,9 @@ for process in processes:
         if connection.status == psutil.CONN_LISTEN:
             print("listens", connection.laddr.ip, connection.laddr.port)
 print("it is started", file=sys.stderr)
-sys.exit(main(sys.argv[1:]))
+code = main(sys.argv[1:])
+print("actors", *{actor["ActorClassName"] for actor in ray._private.state.actors().values()})
+sys.exit(code)
 """
 
 
@@ -154,6 +156,16 @@ def test_started_here_on_loopback_with_a_bounded_store(short: Undisturbed) -> No
     assert float(store) <= 2 * 2**30
     while_starting, marker, _ = short.result.stderr.partition("it is started\n")
     assert marker and "WARNING" not in while_starting
+    assert re.fullmatch(r"starting Ray \.\.\. \d+\.\d s\n", while_starting), while_starting
+    assert re.search(r"^starting 2 workers \.\.\.\nworkers started in \d+\.\d s$", short.result.stdout, re.M)
+
+
+def test_a_run_has_no_more_processes_than_it_needs(short: Undisturbed) -> None:
+    """Ray Train would start six actors for two workers, each of which imports it."""
+    *_, actors = short.result.stdout.splitlines()
+    assert sorted(actors.split()) == sorted(
+        ["actors", "DriverChannel", "RayTrainWorker", "SynchronizationActor"]
+    )
 
 
 # What `ray start --head` needs: the GCS, the dashboard, its agent, the Ray client server, two exporters of metrics
@@ -302,6 +314,15 @@ def test_a_closed_output_saves_and_ends(data_dir: Path, tmp_path: Path) -> None:
     assert process.wait(60) == 141, errors
     assert b"Traceback" not in errors and b"Exception ignored" not in errors
     assert latest_step(run_dir(tmp_path)) >= 2
+
+
+def test_a_run_of_another_job_is_refused_before_ray_starts(
+    data_dir: Path, tmp_path: Path, run_here: Callable[..., Finished]
+) -> None:
+    with exclusive(run_dir(tmp_path)):
+        result = run_here(*arguments(data_dir, tmp_path))
+    assert_user_error(result, "another job trains under this name")
+    assert "starting" not in result.stderr
 
 
 @pytest.mark.slow  # five Pythons with torch

@@ -226,9 +226,13 @@ def test_a_trial_that_is_preempted_saves(tmp_path: Path) -> None:
     result = work(sweep.folder, sweep.ledger, name, worker, preemption=preemption)
     assert result["status"] == PREEMPTED and 0 < result["iters"] < PROBE_ITERS
     assert sweep.ledger.accounts[name].is_open
-    assert work(sweep.folder, sweep.ledger, name, worker)["status"] == "finished"
-    done = [entry["iter"] for entry in read_metrics(sweep.folder / "runs" / name) if entry["kind"] == "train"]
+    shown: list[dict[str, Any]] = []
+    assert work(sweep.folder, sweep.ledger, name, worker, progress=shown.append)["status"] == "finished"
+    metrics = read_metrics(sweep.folder / "runs" / name)
+    done = [entry["iter"] for entry in metrics if entry["kind"] == "train"]
     assert done == list(range(1, PROBE_ITERS + 1))
+    evaluated = [entry["bits_per_byte"] for entry in metrics if entry["kind"] == "validation"]
+    assert {"bits_per_byte": evaluated[-1]} in shown  # as the gauges of Ray show it
     log = (sweep.folder / "logs" / name / "log.txt").read_text().splitlines()
     iters = [int(line.split()[1]) for line in log if line.startswith("iter ")]
     assert iters == sorted(set(iters))

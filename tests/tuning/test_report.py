@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import html.parser
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -115,7 +116,7 @@ def made_up_sweep(unit: str) -> tuple[tuple[Trial, ...], Outcome]:
     return tuple(trials), outcome
 
 
-def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome) -> None:
+def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome, points: Sequence[Point] = ()) -> None:
     folder.mkdir(exist_ok=True)
     entries = [
         Entry(
@@ -131,7 +132,7 @@ def write_sweep(folder: Path, trials: list[Trial], outcome: Outcome) -> None:
     ]
     idle: Purpose = "idle"
     entries.append(Entry(2000.0, idle, "", "idle", 0.01 * outcome.budget, 1.0, 0.0))
-    Results(outcome, trials, entries, []).write(folder)
+    Results(outcome, trials, entries, list(points)).write(folder)
 
 
 def test_page_holds_everything_and_needs_nothing(tmp_path: Path) -> None:
@@ -244,6 +245,34 @@ def test_command(tmp_path: Path) -> None:
     assert result.code == 0, result.stderr
     assert Path(result.stdout.strip()).is_file()
     assert exit_code(lambda: command([str(tmp_path)])) == 2
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_optuna_reads_the_trials(tmp_path: Path) -> None:
+    optuna = pytest.importorskip("optuna")
+    trials, outcome = finished_sweep(tmp_path / "sweep")
+    (longer,) = (index for index, each in enumerate(trials) if each.trial == "longer")
+    trials[longer] = dataclasses.replace(trials[longer], dropout=0.25, weight_decay=None)
+    points = [Point("longer", iters, 100 * iters, None, bits) for iters, bits in ((10, 2.5), (20, 2.0))]
+    write_sweep(tmp_path / "sweep", trials, outcome, [*points, Point("longer", 15, 1500, 2.2, None)])
+    for _ in range(2):  # the second report replaces the study
+        write_report(tmp_path / "sweep")
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "sweep/report/optuna.log"))
+    study = optuna.load_study(study_name="sweep", storage=optuna.storages.JournalStorage(backend))
+    measured = [each for each in trials if each.purpose != "probe" and each.bits_per_byte]
+    assert len(study.trials) == len(measured) > 5
+    for found, expected in zip(study.trials, measured, strict=True):
+        assert found.value == expected.bits_per_byte
+        assert found.params["size"] == expected.size
+        assert found.params["learning_rate"] == expected.learning_rate
+        assert found.params["dropout"] == expected.dropout
+        assert found.user_attrs["trial"] == expected.trial and found.user_attrs["flops"] == expected.flops
+        assert found.state.name == "COMPLETE"
+    assert study.best_value == min(each.bits_per_byte or 9 for each in measured)
+    (found,) = (each for each in study.trials if each.user_attrs["trial"] == "longer")
+    assert found.intermediate_values == {10: 2.5, 20: 2.0}
+    assert found.params["weight_decay"] is None  # as `train` derives it
+    assert "optimizer" not in found.params, "it was not varied"
 
 
 @pytest.mark.usefixtures("no_pictures")
