@@ -141,6 +141,9 @@ class TextMatcher:
     def possible(self) -> np.ndarray:
         return self.legal()
 
+    def fitting(self) -> np.ndarray:
+        return self.legal()
+
     def unfinished(self) -> list[int]:
         return []
 
@@ -249,9 +252,7 @@ class FreeMatcher(TokenMatcher):
         return np.arange(self._tokenizer.vocab_size()) > 0
 
     def legal(self) -> np.ndarray:
-        if self._expected:  # the end of the prompt, which its last token takes back
-            return super().legal()
-        return self.possible()
+        return self.possible() & self.fitting()  # the end of the prompt, which its last token takes back
 
     @property
     def is_complete(self) -> bool:

@@ -1,9 +1,11 @@
 """What the language server costs while a workflow of 300 lines is typed: CPU milliseconds on one core.
 
-    python benchmarks/editor.py [--corpus DIR]
+    python benchmarks/editor.py [--corpus DIR] [--checkpoint DIR]
 
 Each document is cut at some of its lines and in the middle of a word, as it is while somebody writes it. The floor is
-reading the text alone, once, with the YAML parser; `check_text` is what `nanochat-tct check` does with it.
+reading the text alone, once, with the YAML parser; `check_text` is what `nanochat-tct check` does with it. With a
+checkpoint a line of each document is also typed key by key, as an editor asks for suggestions: before its first key,
+where the model has to read the document, and after each.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from nanochat_tct.tokenizer.tokenizer import Tokenizer
 LINES = (280, 320)
 DOCUMENTS = 40
 CUTS = 5  # of each document
+MOST_KEYS = 30  # of a line that is typed
 
 
 def documents(corpus: Path | None) -> list[str]:
@@ -82,31 +85,54 @@ def measured(language: Language, document: EditorText, offset: int) -> dict[str,
     }
 
 
+def suggesting(checkpoint: str, texts: list[str], rng: random.Random) -> dict[str, list[float]]:
+    """CPU milliseconds of suggestions while a line of each document is typed."""
+    import torch
+
+    from nanochat_tct.generation import Completer
+
+    torch.set_num_threads(1)
+    completer = Completer(checkpoint)
+    costs: dict[str, list[float]] = {"suggestion, at first": [], "suggestion, a key": []}
+    for text in texts:
+        begin = rng.choice([match.end() for match in re.finditer(r"\n *(?=[^ #\n])", text)])
+        line = text[begin:].partition("\n")[0]
+        for offset in range(begin, begin + min(len(line), MOST_KEYS) + 1):
+            before = time.process_time()
+            completer.complete(text, offset)
+            name = "suggestion, at first" if offset == begin else "suggestion, a key"
+            costs[name].append(1000 * (time.process_time() - before))
+    return costs
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--corpus", type=Path, help="folder with workflows.parquet; without it: synthetic ones"
     )
-    corpus = parser.parse_args().corpus
+    parser.add_argument("--checkpoint", help="whose suggestions are timed, too")
+    arguments = parser.parse_args()
     begin = time.process_time()
     language = Language(Tokenizer())
     print(f"loading the rules, once: {1000 * (time.process_time() - begin):.0f} ms")
     rng = random.Random(1)
     costs: dict[str, list[float]] = {}
-    for source in documents(corpus):
-        text = re.sub("\r\n?", "\n", source)
+    texts = [re.sub("\r\n?", "\n", source) for source in documents(arguments.corpus)]
+    for text in texts:
         for kind in ["whole", *["cut"] * CUTS]:
             offset = rng.randrange(len(text))
             typed = text if kind == "whole" else text[:offset] + text[text.find("\n", offset) :]
             document = EditorText(typed, PositionCodec())
             for name, milliseconds in measured(language, document, offset).items():
                 costs.setdefault(name, []).append(milliseconds)
+    if arguments.checkpoint is not None:
+        costs |= suggesting(arguments.checkpoint, texts, rng)
     floor = statistics.median(costs["reading the YAML"])
-    print(f"{'':<18} {'median ms':>10} {'99% ms':>8} {'most ms':>8} {'x reading':>10}")
+    print(f"{'':<20} {'median ms':>10} {'99% ms':>8} {'most ms':>8} {'x reading':>10}")
     for name, times in costs.items():
         ordered = sorted(times)
         median, high = statistics.median(times), ordered[int(0.99 * len(times))]
-        print(f"{name:<18} {median:>10.1f} {high:>8.1f} {ordered[-1]:>8.1f} {median / floor:>10.1f}")
+        print(f"{name:<20} {median:>10.1f} {high:>8.1f} {ordered[-1]:>8.1f} {median / floor:>10.1f}")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ class Completion:
 
     Attributes:
         text: the rest of the line, or, where nothing is missing there, a line break and the next line.
-        probability: that of the model's document going on with just these lines, among all valid documents that go on
-            from the text. Those of different completions are of different events; they sum to at most 1.
+        probability: that of the model's document going on with just these lines, among all that GitHub accepts and that
+            go on from the text, also those that its language service warns of: these are not suggested, and keep their
+            share. Those of different completions are of different events; they sum to at most 1.
     """
 
     text: str

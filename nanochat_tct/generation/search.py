@@ -172,7 +172,7 @@ class Search:
         found, all_logits, at, total = [document], [logits], 0, 0.0
         while at < len(found):
             before = found[at]
-            probabilities = self.probabilities(before.matcher, all_logits[at])
+            probabilities = self.probabilities(before.matcher, all_logits[at]) * before.matcher.fitting()
             for token in before.matcher.unfinished():
                 if len(found) < BEAM and probabilities[token] > 0:
                     probability = before.probability * float(probabilities[token])
@@ -190,14 +190,15 @@ class Search:
         return found, torch.cat(all_logits)
 
     def probabilities(self, matcher: TokenMatcher, logits: Tensor) -> np.ndarray:
-        """The probability of each token, 0 for those that are not legal: float64 (vocab_size,)."""
-        possible, legal = matcher.possible(), matcher.legal()
-        if not legal.any():
-            return np.zeros(len(legal))
+        """The probability of each token: float64 (vocab_size,).
+
+        Tokens that are possible, but not legal, keep what the model gives them: where few tokens are legal, none of
+        them becomes probable for that.
+        """
         tile = torch.zeros(self.completer.decoder.tile, logits.size(1), device=logits.device)
         tile[0] = logits[0]
-        allowed = torch.from_numpy(possible).expand(len(tile), -1).to(logits.device)
-        return masked_log_probs(tile, allowed)[0].exp().cpu().double().numpy() * legal
+        allowed = torch.from_numpy(matcher.possible()).expand(len(tile), -1).to(logits.device)
+        return masked_log_probs(tile, allowed)[0].exp().cpu().double().numpy()
 
     def nth_best(self) -> float:
         """The probability of the n-th best insertion, as far as it is found."""
@@ -275,8 +276,12 @@ class _Step:
         self.share = beginning.probability / beginning.weight
         completer = search.completer
         self.trie = completer.trie
-        probabilities = search.probabilities(beginning.matcher, logits)
+        probabilities = search.probabilities(beginning.matcher, logits) * beginning.matcher.legal()
         probabilities[beginning.matcher.unfinished()] = 0  # `ends_of_text` has these
+        legal = probabilities.sum()
+        if beginning.is_hidden and legal > 0:
+            # What is below a header is not suggested, so it may be illegal: the legal tokens stand for all of it.
+            probabilities, self.share = probabilities / legal, self.share * legal
         self.weights = beginning.weight * probabilities[self.trie.order]
         self.is_hidden = np.full(len(self.weights), beginning.is_hidden)
         self.open_tokens: list[int] = []
@@ -286,9 +291,8 @@ class _Step:
     @property
     def least(self) -> float:
         """What is less than this has no part in the result that would count."""
-        if self.share < 1:  # what it would add to an insertion that is not hidden is less still
-            return LEAST_DRAWN
-        return max(LEAST_PROBABILITY, self.search.nth_best() / 8)
+        least = max(LEAST_PROBABILITY, self.search.nth_best() / 8)
+        return least if self.share == 1 else min(LEAST_DRAWN, least / self.share)
 
     def probability_of(self, index: int) -> float:
         """The probability of the beginning with a token, given as its index in the order of the trie."""

@@ -305,6 +305,7 @@ class TokenMatcher:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._matcher: Matcher = tokenizer.engine.matcher_in(PROMPT if tokenizer.is_github else LENIENT)
+        self._lenient = self._matcher  # which stays lenient in the generated part
         self._expected: tuple[str, ...] = ()
         self._is_waiting = False  # for the end of a text that cannot end in strict mode
 
@@ -323,11 +324,8 @@ class TokenMatcher:
         if not self._is_waiting:
             return
         strict = self._matcher.copy()
-        if not strict.generate():
-            return
-        allowed = tuple(beginning for beginning in self._expected if strict.allows(beginning))
-        if allowed or not self._expected:
-            self._matcher, self._expected, self._is_waiting = strict, allowed, False
+        if strict.generate() and (not self._expected or any(map(strict.allows, self._expected))):
+            self._matcher, self._is_waiting = strict, False
 
     @property
     def is_complete(self) -> bool:
@@ -335,27 +333,29 @@ class TokenMatcher:
         return self._matcher.is_complete
 
     def possible(self) -> np.ndarray:
-        """The tokens with which some valid document continues, expected or not: bool (vocab_size,)."""
+        """The tokens with which some valid document continues, expected or not: bool (vocab_size,).
+
+        As in training, GitHub's language service may complain about the document.
+        """
+        return self._lenient.legal()
+
+    def fitting(self) -> np.ndarray:
+        """The tokens that a document may have where it goes on as is expected: bool (vocab_size,)."""
+        return self._fitting(self._expected)
+
+    def legal(self) -> np.ndarray:
+        """The tokens with which what is expected can be generated, and the rest of a document: bool (vocab_size,)."""
         mask = self._matcher.legal()
         if self._is_waiting:
             mask &= self._tokenizer.stays_in_text
-        return mask
-
-    def legal(self) -> np.ndarray:
-        """The tokens with which some valid document continues as is expected: bool (vocab_size,)."""
-        mask = self.possible()
-        if self._expected:
-            fitting = np.zeros_like(mask)
-            fitting[list(self._firsts())] = True
-            for each in self._expected:
-                fitting[self._tokenizer.tokens_from(each)] = True
-            mask &= fitting
-        return mask
+        return mask & self._fitting(self._allowed) if self._expected else mask
 
     def unfinished(self) -> list[int]:
         """The legal tokens behind which something is still expected."""
-        expansions = self._tokenizer.expansions
-        return [token for token in self._firsts() if not expansions[token].startswith(self._expected)]
+        if not self._expected:
+            return []
+        expansions, allowed, legal = self._tokenizer.expansions, self._allowed, self.legal()
+        return [t for t in self._firsts(allowed) if legal[t] and not expansions[t].startswith(allowed)]
 
     def allows(self, token: int) -> bool:
         """Whether some valid document continues with this token."""
@@ -371,6 +371,8 @@ class TokenMatcher:
         """
         if not (self._fits(token) and self._matcher.advance_token(token)):
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
+        if self._lenient is not self._matcher:
+            assert self._lenient.advance_token(token)
         if self._expected:
             text = self._tokenizer.expansions[token]
             is_written = any(text.startswith(expected) for expected in self._expected)
@@ -382,6 +384,8 @@ class TokenMatcher:
         """A new matcher that has also accepted a token; see ``advance``."""
         matcher = copy(self)
         matcher._matcher = self._matcher.copy()
+        is_strict = self._lenient is not self._matcher
+        matcher._lenient = self._lenient.copy() if is_strict else matcher._matcher
         matcher.advance(token)
         return matcher
 
@@ -389,25 +393,40 @@ class TokenMatcher:
         """The tokens that complete the document with the fewest base tokens."""
         if not self._expected and not self._is_waiting:
             return self._matcher.closing()
-        written = self._expected[0] if self._expected else ""
+        written = self._allowed[0] if self._expected else ""
         matcher = self._matcher.copy()
         assert matcher.advance(written)
         rest = _strict_end(matcher) if self._is_waiting else matcher.complete()
         return self._tokenizer.segmenter.encode(written + rest)
 
+    @property
+    def _allowed(self) -> tuple[str, ...]:
+        """The expected strings that can be generated."""
+        return tuple(filter(self._matcher.allows, self._expected))
+
     def _fits(self, token: int) -> bool:
         """Whether a token fits one of the expected strings."""
         if not self._expected or not 0 <= token < self._tokenizer.vocab_size():
             return not self._expected
-        return self._tokenizer.expansions[token].startswith(self._expected) or token in self._firsts()
+        allowed = self._allowed
+        return self._tokenizer.expansions[token].startswith(allowed) or token in self._firsts(allowed)
 
-    def _firsts(self) -> set[int]:
-        """The tokens that a document has where it goes on as is expected, unless it has one that covers all of that.
+    def _fitting(self, expected: tuple[str, ...]) -> np.ndarray:
+        """The tokens that fit one of some strings; all if there are none: bool (vocab_size,)."""
+        mask = np.full(self._tokenizer.vocab_size(), not expected)
+        mask[list(self._firsts(expected))] = True
+        for each in expected:
+            mask[self._tokenizer.tokens_from(each)] = True
+        return mask
+
+    def _firsts(self, expected: tuple[str, ...]) -> set[int]:
+        """The tokens that a document has where it goes on with one of some strings, unless it has one that covers all
+        of that.
 
         They are the longest ones: a model has never seen a shorter one there, so it says nothing about what follows.
         """
         encode = self._tokenizer.segmenter.encode
-        return {encode(each)[0] for each in self._expected}
+        return {encode(each)[0] for each in expected}
 
 
 def _strict_end(matcher: Matcher) -> str:

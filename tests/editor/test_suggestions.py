@@ -97,3 +97,42 @@ def test_of_many_questions_the_last_one_is_answered_and_problems_do_not_wait(ses
         assert any(isinstance(each, Exception) for each in answers[:-1])
 
     session.run(test)
+
+
+JOB = "on: push\njobs:\n  a:\n    runs-on: x\n"
+HOSTILE = {
+    "nesting": "on: push\njobs: " + "{a: " * 3000,
+    "sequences": "on: " + "- " * 20_000,
+    "a script of 100,000 lines": JOB + "    steps:\n      - run: |\n" + "          make\n" * 100_000,
+    "anchors": "a: &a [x]\n"
+    + "".join(f"a{i}: &a [{', '.join(['*a'] * 9)}]\n" for i in range(12))
+    + "on: *a\n",
+    "half characters": "on: push\nname: \ud800 ${{ a\njobs:\n  a: \udfff\n",
+    "an expression without an end": JOB + "    if: ${{ " + "github.ref == 'a' && (" * 20_000,
+    "parentheses": JOB + "    if: ${{ " + "(" * 50_000,
+    "a key of 1 MB": "on: push\njobs:\n  " + "k" * 1_000_000 + ":\n    runs-on: x\n",
+    "a text of 1 MB": 'on: push\nname: "' + "v\\n" * 340_000,
+    "a line of 1 MB": "on: [" + "push, " * 160_000,
+    "60,000 keys": JOB + "".join(f"    key{index}: x\n" for index in range(60_000)),
+    "3,000 jobs": "on: push\njobs:\n"
+    + "".join(f"  j{i}: {{runs-on: x, needs: [j{i // 2}], steps: [run: x]}}\n" for i in range(3000)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_document_is_answered_and_so_is_the_next_one(session: Session, text: str) -> None:
+    async def test(client: Editor) -> None:
+        uri = "file:///repository/.github/workflows/hostile.yml"
+        client.open(text, uri)
+        assert await client.problems()
+        line = text.count("\n")
+        for position in ((line, len(text.rpartition("\n")[2])), (line // 2, 3)):
+            await client.complete(*position, uri)
+            await client.hover(*position, uri)
+            await client.suggest(*position, uri=uri)
+        client.open(BEGUN)
+        await client.problems()
+        assert await client.suggest(LINE, COLUMN)
+
+    session.run(test)

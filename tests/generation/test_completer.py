@@ -202,6 +202,36 @@ def test_a_line_is_as_probable_as_all_that_may_stand_below_it(
     assert found[line] == pytest.approx(share, abs=0.12)
 
 
+def needs_a_later_job(index: int) -> dict[str, Any]:
+    """A workflow whose first job needs one that stands below it."""
+    first = {"needs": ["second"], "runs-on": "ubuntu-latest", "steps": [{"run": f"make {index}"}]}
+    second = {"runs-on": "ubuntu-latest", "steps": [{"run": "make second"}]}
+    return {"on": "push", "jobs": {"first": first, "second": second}}
+
+
+def test_what_the_model_does_not_want_is_not_probable_where_little_else_may_be_suggested() -> None:
+    """Only a job that stands above can be needed in a suggestion: in a first job `needs: []` is all that is left."""
+    model = model_that_knows([needs_a_later_job(index) for index in range(3)], TOKENIZER)
+    completer = Completer.from_model(model, TOKENIZER)
+    text = "on: push\njobs:\n  first:\n"
+    for begun in ("", "    ne", "    needs:", "    needs: ["):
+        assert all(each.probability < 0.1 for each in completer.complete(text + begun)), begun
+    assert completer.complete(text + "    needs: [second]\n")[0].probability > 0.8, "what it wants behind it"
+
+
+def test_what_may_stand_below_a_header_counts_though_it_could_not_be_suggested() -> None:
+    """The script of a step has a step's output that no suggestion may have; its header shows nothing of that."""
+
+    def reads_an_output(index: int) -> dict[str, Any]:
+        script = f"echo ${{{{ steps.a{index}.outputs.b }}}}\nmake\n"
+        return {"on": "push", "jobs": {"a": {"runs-on": "ubuntu-latest", "steps": [{"run": script}]}}}
+
+    model = model_that_knows([reads_an_output(index) for index in range(3)], TOKENIZER)
+    text = "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - "
+    (found, *_) = Completer.from_model(model, TOKENIZER).complete(text)
+    assert found.text == "run: |" and found.probability > 0.3
+
+
 def test_a_checkpoint_is_opened(tmp_path: Path) -> None:
     checkpoint = save(untrained_model(), tmp_path)
     by_path = Completer(checkpoint)
