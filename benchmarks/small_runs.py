@@ -119,7 +119,7 @@ def train(
     return {
         "bits_per_byte": curve[-1][1],
         "curve": curve,
-        "tokens_per_document": validation.num_targets / len(documents.split("val")),
+        "tokens_per_document": validation.num_targets / len(documents.splits["val"]),
         "epochs": config.max_iters * config.global_batch / len(training),
         "tokens_per_second": config.max_iters * config.global_batch * context_size / seconds,
     }
