@@ -35,7 +35,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 from benchmarks.byte_pairs import END, BytePairs
-from benchmarks.learning import Corpus, add_model_arguments, config_of, settings_of
+from benchmarks.learning import VOCAB_SIZE, Corpus, add_model_arguments, config_of, settings_of
 from benchmarks.small_runs import FinishedRuns, add_arguments, train
 from nanochat_tct.documents import to_yaml
 from nanochat_tct.errors import UserError, exit_code
@@ -58,6 +58,7 @@ from nanochat_tct.generation.search import Beginning, Search
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import TokenizerError
 from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
+from nanochat_tct.training.config import resolve
 
 VARIANTS = ("lines", "bpe", "free", "ours")
 DATA = {
@@ -372,7 +373,7 @@ def trained(
         )
         about.parent.mkdir(parents=True, exist_ok=True)
         about.write_text(json.dumps(train(documents, config, parts, weights=weights)))
-    model = GPT(config.model(), seed)
+    model = GPT(resolve(config, VOCAB_SIZE).model(), seed)
     model.load_state_dict(torch.load(weights, weights_only=True))
     return model, {"bits_per_byte": json.loads(about.read_text())["bits_per_byte"]}
 

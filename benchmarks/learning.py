@@ -113,7 +113,7 @@ def config_of(arguments: argparse.Namespace, seed: int) -> TrainConfig:
     given = {name: getattr(arguments, name) for name in ("preset", "batch_size", *SHAPE)}
     context_size = resolve(TrainConfig(**given), VOCAB_SIZE).model().context_size
     iters = arguments.tokens // (arguments.batch_size * context_size)
-    return resolve(TrainConfig(num_workers=1, seed=seed, max_iters=iters, **given), VOCAB_SIZE)
+    return TrainConfig(num_workers=1, seed=seed, max_iters=iters, **given)
 
 
 class Corpus:

@@ -28,14 +28,14 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.model.config import PRESETS
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.config import TrainConfig, resolve
+from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.training.token_parts import token_parts
 
 PRESET, BATCH_SIZE = "demo", 8
 RECIPES = {"product": "muon", "adamw": "adamw", "parts": "adamw"}  # and their optimizers
 
 
-def config_of(recipe: str, tokens: int, seed: int, vocab_size: int) -> TrainConfig:
+def config_of(recipe: str, tokens: int, seed: int) -> TrainConfig:
     """The config of `parts learning_rate=0.03`. Raises: UserError."""
     name, *changes = recipe.split()
     if name not in RECIPES or not all("=" in change for change in changes):
@@ -50,7 +50,7 @@ def config_of(recipe: str, tokens: int, seed: int, vocab_size: int) -> TrainConf
         **{key.replace("_", "-"): value for key, value in (change.split("=", 1) for change in changes)},
     }
     arguments = [part for flag, value in flags.items() for part in (f"--{flag}", str(value))]
-    return resolve(parse_arguments(TrainConfig, arguments, "train", ""), vocab_size)
+    return parse_arguments(TrainConfig, arguments, "train", "")
 
 
 def some_of(documents: pa.Table, tokens: int | None) -> pa.Table:
@@ -81,7 +81,7 @@ def compare(arguments: argparse.Namespace) -> None:
     recipes = [recipe.strip() for recipe in arguments.recipes.split(";")]
     tokenizer, finished = load_tokenizer(), FinishedRuns(arguments.output)
     configs = {
-        (recipe, seed): config_of(recipe, arguments.tokens, seed, tokenizer.vocab_size())
+        (recipe, seed): config_of(recipe, arguments.tokens, seed)
         for recipe in recipes
         for seed in map(int, arguments.seeds.split(","))
     }

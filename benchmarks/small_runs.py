@@ -18,7 +18,7 @@ from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.evaluation import loss
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask
-from nanochat_tct.training.config import TrainConfig, own_rate
+from nanochat_tct.training.config import TrainConfig, for_epochs, own_rate, resolve
 from nanochat_tct.training.optim import make_optimizers, set_learning_rate
 from nanochat_tct.training.token_parts import TokenParts
 
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser, cache: str) -> None:
 
 def train(
     documents: Documents,
-    config: TrainConfig,
+    given: TrainConfig,
     parts: TokenParts | None,
     evaluations: int = 1,
     adamw_has_parts: bool = False,
@@ -76,16 +76,18 @@ def train(
     """Train a model and measure it on the validation documents.
 
     Args:
-        config: resolved; for one worker on a CPU.
+        given: for one worker on a CPU; what it leaves open is what `train` would take.
         evaluations: over the run, evenly spaced; the last one is at the end.
         adamw_has_parts: let tokens share what their parts learn under plain AdamW too.
         weights: the file to save the trained weights in; None: they are not kept.
     """
-    torch.manual_seed(config.seed)  # for dropout
-    model = GPT(config.model(), config.seed)
-    context_size = config.model().context_size
+    config = resolve(given, documents.vocab_size)
+    context_size = config.context_size
     training = Windows(documents, "train", context_size)  # type: ignore[arg-type]
     validation = Windows(documents, "val", context_size)  # type: ignore[arg-type]
+    config = for_epochs(config, given, len(training), config.global_batch)
+    torch.manual_seed(config.seed)  # for dropout
+    model = GPT(config.model(), config.seed)
     own = own_rate(config, len(training), config.global_batch)
     optimizers = make_optimizers(model, config, parts, own)
     if adamw_has_parts:
@@ -122,7 +124,8 @@ def train(
     return {
         "bits_per_byte": curve[-1][1],
         "curve": curve,
-        "tokens_per_document": validation.num_targets / len(documents.split("val")),
+        "tokens_per_document": validation.num_targets / len(documents.splits["val"]),
+        "weight_decay": config.weight_decay,
         "epochs": config.max_iters * config.global_batch / len(training),
         "tokens_per_second": config.max_iters * config.global_batch * context_size / seconds,
     }

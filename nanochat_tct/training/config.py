@@ -28,6 +28,7 @@ MATHEMATICS = (
     *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
+MOST_DECAY = 0.1  # weight decay times learning rate, in runs of several epochs
 # Windows of an iter with `batch_size: auto`, as in configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
 
@@ -81,7 +82,8 @@ class TrainConfig:
     )
     weight_decay: float | None = option(
         None,
-        "of matrices; none: 1.2 / (learning_rate x lr_decay_iters), from 0.1 to 2; adamw, train_samples: 0.1",
+        "of matrices; none: 1.2 / (learning_rate x lr_decay_iters), from 0.1 to 2, times the epochs; "
+        "adamw, train_samples: 0.1",
         least=0,
     )
     beta1: float = option(0.9, "AdamW")
@@ -228,7 +230,8 @@ class ResolvedConfig(TrainConfig):
 def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
     """Fill in the settings that were left open.
 
-    `windowing` and `stride` depend on the store (`plan.make_plan`); here they are those of the bundled data.
+    `windowing` and `stride` depend on the store (`plan.make_plan`); here they are those of the bundled data. The
+    weight decay is that of a single epoch; `for_epochs` raises it.
 
     Args:
         vocab_size: the tokenizer's.
@@ -287,6 +290,23 @@ def default_weight_decay(config: TrainConfig, moved: float) -> float:
     if config.optimizer == "adamw" or config.train_samples is not None or not moved:
         return 0.1
     return float(f"{min(max(0.1, 1.2 / moved), 2.0):.2g}")
+
+
+def for_epochs(
+    resolved: ResolvedConfig, config: TrainConfig, num_windows: int, global_batch: int
+) -> ResolvedConfig:
+    """The resolved config of a run over some data, where `config` leaves the weight decay open.
+
+    Weights decay as much in each epoch as in a run of a single one. With less, a model memorizes what is repeated, as
+    measured for 9 and 30 epochs (docs/LOG.md).
+
+    Args: as of `own_rate`.
+    """
+    if config.weight_decay is not None or config.optimizer == "adamw" or not resolved.learning_rate:
+        return resolved
+    repeated = resolved.weight_decay / own_rate(resolved, num_windows, global_batch)
+    most = max(resolved.weight_decay, MOST_DECAY / resolved.learning_rate)
+    return dataclasses.replace(resolved, weight_decay=float(f"{min(repeated, most):.2g}"))
 
 
 def default_run_name(config: TrainConfig) -> str:

@@ -22,6 +22,7 @@ from nanochat_tct.tracking.tracker import wandb_mode
 from nanochat_tct.training.config import (
     ResolvedConfig,
     TrainConfig,
+    for_epochs,
     largest_micro_batch,
     max_shard_size,
     own_rate,
@@ -172,7 +173,8 @@ def make_plan(config: TrainConfig) -> Plan:
         refuse_other_run(resolved, store.fingerprint, tokenizer.fingerprint, previous.state)
     elif config.resume:
         raise UserError(f"--resume, but {run_dir} holds no checkpoint; leave --resume out to start anew")
-    return Plan(resolved, num_windows, previous)
+    global_batch = previous.state["global_batch"] if previous else resolved.global_batch
+    return Plan(for_epochs(resolved, config, num_windows["train"], global_batch), num_windows, previous)
 
 
 def count_windows(store: TokenStore, config: ResolvedConfig) -> dict[str, int]:

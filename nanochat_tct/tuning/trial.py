@@ -17,7 +17,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.storage.object_storage import join, local_path
 from nanochat_tct.tracking.tracker import QUALITY
-from nanochat_tct.training.config import ResolvedConfig, resolve
+from nanochat_tct.training.config import ResolvedConfig, for_epochs, resolve
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices, seconds_of
@@ -316,7 +316,7 @@ def with_length(config: ResolvedConfig, max_iters: int, settings: dict[str, Any]
     """A final run of another length: the learning rate decays over it, and evaluations stay as many.
 
     Args:
-        settings: of the trial; they say how weight decay and warm-up follow from the length.
+        settings: of the trial; they say how weight decay and warm-up follow from the length, and how long an epoch is.
     """
     interval = max(1, math.ceil(max_iters / (FINAL_EVALUATIONS - 1)))
     share = settings.get("varied", {}).get("warmup_share")
@@ -328,7 +328,8 @@ def with_length(config: ResolvedConfig, max_iters: int, settings: dict[str, Any]
         eval_interval=interval,
         save_interval=interval,
     )
-    return resolve(length, config.vocab_size)
+    num_windows = settings["unique_tokens"] // config.context_size
+    return for_epochs(resolve(length, config.vocab_size), length, num_windows, config.global_batch)
 
 
 class Losers:

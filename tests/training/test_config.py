@@ -1,11 +1,12 @@
 """The settings of a run: what is refused, what follows from the rest, how a run is named."""
 
 import typing
+from typing import Any
 
 import pytest
 
 from nanochat_tct.config import to_dict
-from nanochat_tct.training.config import ResolvedConfig, TrainConfig, default_run_name, resolve
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, default_run_name, for_epochs, resolve
 
 
 @pytest.mark.parametrize("given", [TrainConfig(), TrainConfig(train_samples=3, min_workers=1, stride=5)])
@@ -40,6 +41,21 @@ def test_what_is_left_open_follows_from_the_rest() -> None:
         assert resolve(TrainConfig(preset="small", **changes), 8192).weight_decay == expected
     assert resolve(TrainConfig(weight_decay=0.3), 8192).weight_decay == 0.3
     assert config.precision == "fp32" and config.run_name.startswith("small-")
+
+
+def test_weights_decay_as_much_in_each_epoch_as_in_a_run_of_one() -> None:
+    def decay(num_windows: int, **changes: Any) -> float:
+        given = TrainConfig(num_workers=1, **{"max_iters": 1000} | changes)  # 8 windows an iter
+        return for_epochs(resolve(given, 8192), given, num_windows, 8).weight_decay
+
+    assert decay(10**6) == decay(8000) == 0.12  # 1.2 / (0.01 * 1000): an epoch at most
+    assert decay(800) == 1.2  # ten epochs
+    assert decay(80) == 10.0  # a hundred: 0.1 / 0.01 at the most
+    assert decay(800, max_iters=10, learning_rate=0.001) == 2.0
+    assert decay(800, lr_decay_iters=100) == 1.2  # an epoch, whatever follows at the lowest rate
+    assert decay(80, weight_decay=0.3) == 0.3
+    assert decay(80, optimizer="adamw") == decay(80, train_samples=80) == 0.1
+    assert decay(80, learning_rate=0.0) == 0.1
 
 
 def test_a_run_is_named_after_what_changes_its_numbers() -> None:

@@ -30,7 +30,7 @@ from nanochat_tct.training.config import ResolvedConfig, TrainConfig
 from nanochat_tct.training.distributed import StoppedTogether, Worker
 from nanochat_tct.training.micro_batch import MicroSteps
 from nanochat_tct.training.optim import set_learning_rate
-from nanochat_tct.training.plan import make_plan
+from nanochat_tct.training.plan import describe, make_plan
 from nanochat_tct.training.trainer import Reporter
 from tests.support.models import untrained_model
 from tests.support.workers import (
@@ -425,6 +425,16 @@ def test_per_document_windowing(data_dir: Path, tmp_path: Path) -> None:
     config = small_config(data_dir, tmp_path, windowing="per-document", stride=8, max_iters=3, eval_iters=0)
     assert dataclasses.asdict(config)["stride"] == 8
     assert train_alone(config)["last_evaluation"]["bits_per_byte"] > 0
+
+
+def test_a_plan_says_the_weight_decay_of_several_epochs(data_dir: Path, tmp_path: Path) -> None:
+    settings = small_config(data_dir, tmp_path).reopened(
+        max_iters=400, lr_decay_iters=None, weight_decay=None
+    )
+    plan = make_plan(settings)
+    epochs = 400 * plan.config.global_batch / plan.num_windows["train"]
+    assert epochs > 10 and plan.config.weight_decay == pytest.approx(1.2 / (0.01 * 400) * epochs, rel=0.02)
+    assert any(f"weight decay {plan.config.weight_decay:g}; " in line for line in describe(plan))
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
-from nanochat_tct.training.config import ResolvedConfig, TrainConfig, resolve
+from nanochat_tct.training.config import ResolvedConfig, TrainConfig, for_epochs, resolve
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Terms
 from nanochat_tct.tuning.config import DECIDED, DIFFERENT, SweepConfig
 from nanochat_tct.tuning.continuing import refuse_other_sweep
@@ -118,7 +118,9 @@ def test_each_trial_derives_its_own_weight_decay(done: Scheduler) -> None:
             learning_rate=config.learning_rate,
             max_iters=config.max_iters,
         )
-        expected = resolve(alone, load_tokenizer("builtin").vocab_size())
+        num_windows = account.settings["unique_tokens"] // config.context_size
+        resolved = resolve(alone, load_tokenizer("builtin").vocab_size())
+        expected = for_epochs(resolved, alone, num_windows, config.global_batch)
         for name in ("weight_decay", "warmup_iters", "min_lr", "lr_decay_iters"):
             assert getattr(config, name) == getattr(expected, name), name
         decays.add(config.weight_decay)
@@ -133,7 +135,10 @@ def test_a_final_run_of_another_length_derives_it_again(done: Scheduler) -> None
     config = ResolvedConfig(**account.settings["config"])
     shorter = with_length(config, 30, account.settings)
     assert (shorter.max_iters, shorter.lr_decay_iters, shorter.warmup_iters) == (30, 30, 1)
-    assert shorter.weight_decay == min(2.0, float(f"{1.2 / (30 * config.learning_rate):.2g}"))  # type: ignore[operator]
+    epochs = 30 * config.global_batch * config.context_size / account.settings["unique_tokens"]
+    assert 1 < epochs < 2, "this one is longer than an epoch"
+    expected = epochs * min(2.0, 1.2 / (30 * config.learning_rate))
+    assert shorter.weight_decay == pytest.approx(expected, rel=0.05)
     assert shorter.weight_decay != config.weight_decay
     given = {**account.settings, "derives_weight_decay": False}
     assert with_length(config, 30, given).weight_decay == config.weight_decay
