@@ -99,9 +99,8 @@ class StepList:
     def _step_size(self) -> int:
         """Return a length for a script, of which most is shorter than what is left."""
         random = self.writer.random()
-        scale = (
-            0.65 if len(self.all()) < 6 else 2.0
-        )  # jobs with many steps have long ones, rather than still more
+        count = sum(map(len, self.sections.values()))
+        scale = 0.6 if count < 6 else 1.9  # jobs with many steps have long ones, rather than still more
         wanted = int(scale * (60 + self.left / 45) * 2 ** (5.3 * random**2))
         return max(20, min(wanted, int(0.6 * self.left)))
 

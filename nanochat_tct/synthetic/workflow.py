@@ -50,7 +50,7 @@ def _triggers(writer: Writer) -> Any:
     if on is LEFT_OUT or not on:
         on = {"push": None, "pull_request": None}
     on = {event: value or None for event, value in on.items()}
-    if not any(on.values()) and writer.chance(0.52 if len(on) == 1 else 0.68):
+    if not any(on.values()) and writer.chance(0.42 if len(on) == 1 else 0.68):
         return next(iter(on)) if len(on) == 1 else list(on)
     return on
 
