@@ -3600,7 +3600,7 @@ static void load_automaton(Loader *loader, Automaton *a) {
         accepting[state] = (uint8_t)take_number(loader, 1);
         strict[state] = (uint8_t)take_number(loader, 1);
         is_lenient[state] = (uint8_t)take_number(loader, 1);
-        requires[state] = take_number(loader, UINT64_MAX);
+        requires[state] = take_number(loader, INT64_MAX); /* kinds are below 63 here */
         for (uint32_t i = 0; i < classes; i++) row[i] = (uint16_t)take_number(loader, (uint64_t)states + calls);
     }
     for (uint32_t i = 0; i < calls; i++) {

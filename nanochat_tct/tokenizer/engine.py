@@ -9,6 +9,7 @@ import ctypes
 import weakref
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,14 @@ LENIENT, STRICT, GENERATING, PROMPT = range(4)  # modes of matchers
 MAX_MASKS = 8_000  # that are kept as Python's bytes
 SOURCE = Path(__file__).with_name("engine.c")
 CONSTANTS = {"null": NULL, "true": TRUE, "false": FALSE}
+KIND_CODES = {
+    **CONSTANTS,
+    "text": END,
+    "number": NUMBER,
+    "array": ARRAY,
+    "object": OBJECT,
+    "enum": chr(FIRST_LITERAL),
+}
 
 
 def grammar_numbers(grammar: dict[str, Any]) -> array[int]:
@@ -111,6 +120,22 @@ def automaton_of(description: dict[str, Any]) -> Automaton:
     return Automaton(tuple(map(bool, description["accepting"])), tuple(rows))
 
 
+@dataclass
+class _Alternatives:
+    """The numbers of a node's alternatives by their kind, and the places of its known keys."""
+
+    known: dict[str, int]
+    listed: list[int] = field(default_factory=list)
+    constants: dict[str, int] = field(default_factory=lambda: dict.fromkeys(CONSTANTS, 0))
+    texts: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    members: dict[str, int] = field(default_factory=dict)
+    arrays: list[int] = field(default_factory=list)
+    array_count: int = 0
+    objects: list[int] = field(default_factory=list)
+    object_count: int = 0
+
+
 class _Packer:
     """Writes the nodes of a grammar; adds the automata of enumerations beside texts, and of classes of keys."""
 
@@ -149,60 +174,55 @@ class _Packer:
         kinds = {kind for kind, *_ in alternatives}
         groups = [{"null", "true", "false"}, {"number"}, {"text", "enum"}, {"array"}, {"object"}]
         opens = sum(bool(kinds & group) for group in groups) > 1
-        constants = {"null": 0, "true": 0, "false": 0}
-        forms: dict[str, list[int]] = {"text": [], "number": []}
-        members: dict[str, int] = {}
-        arrays: list[int] = []
-        objects: list[int] = []
-        known = {name: index for index, name in enumerate(description.get("known", {}))}
-        listed: list[int] = []
+        parts = _Alternatives({name: place for place, name in enumerate(description.get("known", {}))})
         for index, (kind, *details) in enumerate(alternatives):
-            here: tuple[str, int] = (kind, 0)
-            if kind in constants:
-                constants[kind] |= 1 << index
-            elif kind == "enum" and "text" not in kinds:
-                for value in details[0]:
-                    members[value] = members.get(value, 0) | 1 << index
-                here = (
-                    "enum",
-                    self.literals[next(value for value, mask in members.items() if mask >> index & 1)],
-                )
-            elif kind in ("text", "number", "enum"):
-                automaton = self.automaton(from_strings(details[0])) if kind == "enum" else details[0]
-                here = ("number" if kind == "number" else "text", automaton)
-                forms[here[0]] += [index, automaton]
-            elif kind == "array":
-                here = (kind, len(arrays) // (3 + self.mask_words))
-                minimum, maximum, items = details
-                arrays += [index, minimum, UNBOUNDED if maximum is None else maximum, *self.mask(items)]
-            else:
-                here = (kind, sum(1 for earlier, *_ in alternatives[:index] if earlier == "object"))
-                required, minimum, maximum = details
-                objects += [index, minimum, UNBOUNDED if maximum is None else maximum]
-                objects += [len(required), *(known[name] for name in required)]
-            codes = {
-                "text": END,
-                "number": NUMBER,
-                "array": ARRAY,
-                "object": OBJECT,
-                "enum": chr(FIRST_LITERAL),
-            }
-            listed += [ord((codes | CONSTANTS)[here[0]]), here[1]]
-        packed = [opens, len(alternatives), *listed]
-        for mask in constants.values():
+            self.alternative(index, kind, details, parts, has_text="text" in kinds)
+        packed = [opens, len(alternatives), *parts.listed]
+        for mask in parts.constants.values():
             packed += self.mask(mask)
         packed += self.mask(sum(1 << index for index in description.get("lenient", [])))
-        for form in forms.values():
+        for form in (parts.texts, parts.numbers):
             packed += [len(form) // 2, *form]
-        packed.append(len(members))
-        for value, mask in members.items():
+        packed.append(len(parts.members))
+        for value, mask in parts.members.items():
             packed += [self.literals[value], *self.mask(mask)]
-        packed += [len(arrays) // (3 + self.mask_words), *arrays]
-        if arrays:
+        packed += [parts.array_count, *parts.arrays]
+        if parts.array_count:
             packed.append(description["item"])
-        if "object" not in kinds:
-            return [*packed, 0, 0, 0, *self.definitions(description)]
-        packed += [len(known), sum(kind == "object" for kind, *_ in alternatives), *objects]
+        packed += self.keys(description, parts) if "object" in kinds else [0, 0, 0]
+        return packed + self.definitions(description)
+
+    def alternative(
+        self, index: int, kind: str, details: list[Any], parts: _Alternatives, has_text: bool
+    ) -> None:
+        """Add an alternative to the parts of its node; beside texts, an enumeration is a text too."""
+        detail = 0  # of the kind: its automaton, first literal, or place among those of its kind
+        if kind in CONSTANTS:
+            parts.constants[kind] |= 1 << index
+        elif kind == "enum" and not has_text:
+            for value in details[0]:
+                parts.members[value] = parts.members.get(value, 0) | 1 << index
+            detail = self.literals[next(value for value, mask in parts.members.items() if mask >> index & 1)]
+        elif kind in ("text", "number", "enum"):
+            detail = self.automaton(from_strings(details[0])) if kind == "enum" else details[0]
+            kind = "number" if kind == "number" else "text"
+            (parts.numbers if kind == "number" else parts.texts).extend([index, detail])
+        elif kind == "array":
+            detail = parts.array_count
+            minimum, maximum, items = details
+            parts.arrays += [index, minimum, UNBOUNDED if maximum is None else maximum, *self.mask(items)]
+            parts.array_count += 1
+        else:
+            detail = parts.object_count
+            required, minimum, maximum = details
+            parts.objects += [index, minimum, UNBOUNDED if maximum is None else maximum]
+            parts.objects += [len(required), *(parts.known[name] for name in required)]
+            parts.object_count += 1
+        parts.listed += [ord(KIND_CODES[kind]), detail]
+
+    def keys(self, description: dict[str, Any], parts: _Alternatives) -> list[int]:
+        """The keys of an object."""
+        packed = [len(parts.known), parts.object_count, *parts.objects]
         for name, target in description["known"].items():
             packed += [self.literals[name], *self.key(target)]
         names = self.names(description["patterns"])
@@ -211,7 +231,7 @@ class _Packer:
         for found, target in free:
             if found is not None:
                 packed += [self.automaton(found), *self.key(target)]
-        return packed + self.definitions(description)
+        return packed
 
     def definitions(self, description: dict[str, Any]) -> list[int]:
         """What a node's keys and texts define, and the kinds of names that it has in scope or closes."""
