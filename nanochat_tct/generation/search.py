@@ -25,6 +25,7 @@ SAMPLES = 8  # beginnings that are drawn besides, for texts that an insertion do
 LEAST_PROBABILITY = 1e-3  # of a completion
 LEAST_PART = 1 / 8  # of a completion's probability: what has less is not looked at
 PATIENCE = 10  # steps after which no more are drawn if no header was found
+MOST_DRAWN = 24  # steps after which no more are drawn
 LEAST_DRAWN = 0.04  # of all beginnings that are drawn together; what is less is left out
 
 _ENDING = re.compile(
@@ -150,7 +151,7 @@ class Search:
         decoder = self.completer.decoder
         beginnings, all_logits = self.ends_of_text(document, logits)
         for step in range(self.completer.max_steps - len(beginnings)):
-            is_drawing = step < PATIENCE or self.found_headers > LEAST_DRAWN
+            is_drawing = step < (MOST_DRAWN if self.found_headers > LEAST_DRAWN else PATIENCE)
             beginnings = self.following(beginnings, all_logits, is_drawing)
             if not beginnings:
                 break
