@@ -50,11 +50,11 @@ from nanochat_tct.evaluation.completion import (
     evaluate_completion,
 )
 from nanochat_tct.evaluation.measures import normal_line
-from nanochat_tct.generation.completer import Completer
+from nanochat_tct.generation.completer import Completer, Completion
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.engine import continue_prompts
 from nanochat_tct.generation.insertion import Insertion, Written
-from nanochat_tct.generation.search import Beginning, Search
+from nanochat_tct.generation.search import LEAST_PROBABILITY, Beginning, Search
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import TokenizerError
 from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
@@ -93,25 +93,28 @@ class LineCounts:
             for at, line in enumerate(lines):
                 for length in range(min(3, at) + 1):
                     self.followers.setdefault(tuple(lines[at - length : at]), Counter())[line] += 1
-        self.best: dict[tuple[str, ...], list[str]] = {}
+        self.best: dict[tuple[str, ...], list[Completion]] = {}
 
     @staticmethod
     def lines_of(text: str) -> list[str]:
         return [sys.intern(normal_line(line)) for line in text.split("\n") if line.strip()]
 
-    def after(self, lines: Sequence[str]) -> list[str]:
+    def after(self, lines: Sequence[str]) -> list[Completion]:
         """The most frequent lines after some others, best first; equally frequent ones by their text."""
-        found: list[str] = []
+        found: list[Completion] = []
         for length in range(min(3, len(lines)), -1, -1):
             context = tuple(lines[len(lines) - length :])
             if context not in self.best:
                 counts = self.followers.get(context, Counter())
                 ordered = sorted(counts, key=lambda line: (-counts[line], line))
-                self.best[context] = ordered[:NUM_SUGGESTIONS]
-            found += [line for line in self.best[context] if line not in found]
+                total = max(1, counts.total())
+                best = [Completion(line, counts[line] / total) for line in ordered[:NUM_SUGGESTIONS]]
+                self.best[context] = best
+            known = {each.text for each in found}
+            found += [each for each in self.best[context] if each.text not in known]
         return found[:NUM_SUGGESTIONS]
 
-    def next_lines(self, before: str) -> list[str]:
+    def next_lines(self, before: str) -> list[Completion]:
         return self.after(self.lines_of(before))
 
     def continuations(
@@ -120,7 +123,7 @@ class LineCounts:
         for index, (before, block) in enumerate(zip(befores, blocks, strict=True)):
             lines, new = self.lines_of(before), []
             while len(new) < MOST_LINES and not block.is_over(new):
-                new.append(self.after([*lines[-3:], *new[-3:]])[0])
+                new.append(self.after([*lines[-3:], *new[-3:]])[0].text)
             yield index, new
 
 
@@ -219,13 +222,14 @@ class TextSuggester(Completer):
         self.text = tokenizer
 
     @torch.inference_mode()
-    def next_lines(self, before: str) -> list[str]:
+    def next_lines(self, before: str) -> list[Completion]:
         tokens = self.text.encode(before)
         matcher: Any = self.text.matcher()
         matcher.expect()
-        search = TextSearch(self, [], NUM_SUGGESTIONS, 1)
+        search = TextSearch(self, [], NUM_SUGGESTIONS, 1, LEAST_PROBABILITY)
         found = search.run(Beginning("", matcher), self.read(tokens))
-        return sorted(found, key=lambda line: -found[line])[:NUM_SUGGESTIONS]
+        best = sorted(found, key=lambda line: -found[line])[:NUM_SUGGESTIONS]
+        return [Completion(line, found[line]) for line in best]
 
     def continuations(
         self, befores: Sequence[str], blocks: Sequence[Block]
@@ -303,8 +307,8 @@ class FreeSearch(Search):
 class FreeCompleter(Completer):
     """Completions of a model of our tokens without the constraint."""
 
-    def search(self, insertions: list[Insertion], n: int, max_lines: int) -> Search:
-        return FreeSearch(self, insertions, n, max_lines)
+    def search(self, insertions: list[Insertion], n: int, max_lines: int, least: float) -> Search:
+        return FreeSearch(self, insertions, n, max_lines, least)
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ from pygls.workspace import PositionCodec
 from nanochat_tct.check import check_text
 from nanochat_tct.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.editor.completion import complete
+from nanochat_tct.editor.config import LspConfig
 from nanochat_tct.editor.diagnostics import diagnostics
 from nanochat_tct.editor.hover import hover
 from nanochat_tct.editor.language import Language
@@ -99,7 +100,7 @@ def suggesting(checkpoint: str, texts: list[str], rng: random.Random) -> dict[st
         line = text[begin:].partition("\n")[0]
         for offset in range(begin, begin + min(len(line), MOST_KEYS) + 1):
             before = time.process_time()
-            completer.complete(text, offset)
+            completer.complete(text, offset, least=LspConfig().threshold)
             name = "suggestion, at first" if offset == begin else "suggestion, a key"
             costs[name].append(1000 * (time.process_time() - before))
     return costs

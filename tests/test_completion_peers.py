@@ -23,10 +23,15 @@ TEXTS = ["a:\n- x\n- y\n- z\n", "b:\n- x\n- y\n- w\n", "c:\n- x\n- y\n- w\n", "b
 
 def test_counts_of_lines_back_off_from_three_lines_to_none() -> None:
     counts = LineCounts(TEXTS)
-    assert counts.next_lines("a:\n- x\n- y\n") == ["- z", "- w", "- x", "- y", "b:"]
-    assert counts.next_lines("new:\n- x\n- y\n")[:2] == ["- w", "- z"]
-    assert counts.next_lines("never: seen\n")[:3] == ["- x", "- y", "- w"]
-    assert counts.next_lines("b:\n")[:2] == ["- q", "- x"]  # as frequent, so in the order of their texts
+
+    def next_lines(before: str) -> list[str]:
+        return [each.text for each in counts.next_lines(before)]
+
+    assert next_lines("a:\n- x\n- y\n") == ["- z", "- w", "- x", "- y", "b:"]
+    assert next_lines("new:\n- x\n- y\n")[:2] == ["- w", "- z"]
+    assert next_lines("never: seen\n")[:3] == ["- x", "- y", "- w"]
+    assert next_lines("b:\n")[:2] == ["- q", "- x"]  # as frequent, so in the order of their texts
+    assert [each.probability for each in counts.next_lines("c:\n- x\n- y\n")[:2]] == [1, 1 / 3]
 
 
 def test_counts_of_lines_go_on_to_the_end_of_a_block() -> None:
@@ -49,7 +54,7 @@ def test_a_model_of_byte_pairs_goes_on_line_by_line() -> None:
 
     model = GPT(GPTConfig(vocab_size=264, context_size=48, n_layer=1, n_head=2, n_embd=16))
     suggester = TextSuggester(model, tokenizer)
-    assert all("\n" not in line and line.strip() for line in suggester.next_lines(before))
+    assert all("\n" not in each.text and each.text.strip() for each in suggester.next_lines(before))
     found = dict(suggester.continuations([before, texts[0]], [Block(0, False)] * 2))
     assert sorted(found) == [0, 1]
 

@@ -178,21 +178,23 @@ class WorkflowServer(LanguageServer):
         except asyncio.CancelledError:
             task.cancel()
             raise
-        return [each for each in found if each.text and each.probability >= self.config.threshold]
+        return [each for each in found if each.text]
 
     def _suggest(self, text: str, offset: int, max_lines: int) -> list[Completion]:
         """Return the most probable lines; the first is extended by lines while it stays probable enough."""
         from nanochat_tct.generation import Completion
 
-        found = self.completer.complete(text, offset, MAX_SUGGESTIONS)
+        least = self.config.threshold
+        found = self.completer.complete(text, offset, MAX_SUGGESTIONS, least=least)
         for _ in range(max_lines - 1):
             if not found:
                 break
-            more = self.completer.complete(text[:offset] + found[0].text, n=1)
-            probability = found[0].probability * (more[0].probability if more else 0)
-            if not more or probability < self.config.threshold:
+            more = self.completer.complete(
+                text[:offset] + found[0].text, n=1, least=least / found[0].probability
+            )
+            if not more:
                 break
-            found[0] = Completion(found[0].text + more[0].text, probability)
+            found[0] = Completion(found[0].text + more[0].text, found[0].probability * more[0].probability)
         return found
 
 

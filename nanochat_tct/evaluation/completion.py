@@ -19,7 +19,7 @@ from nanochat_tct.check import check_text
 from nanochat_tct.documents import to_yaml
 from nanochat_tct.documents.positions import Positions
 from nanochat_tct.errors import UserError
-from nanochat_tct.evaluation.measures import compare, with_intervals
+from nanochat_tct.evaluation.measures import compare, normal_line, reliability, with_intervals
 from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nanochat_tct.data.store import TokenStore
-    from nanochat_tct.generation.completer import Completer
+    from nanochat_tct.generation.completer import Completer, Completion
 
 NUM_SUGGESTIONS = 5
 BLOCK_TOKENS = 128  # of a continuation of a step or job
@@ -94,7 +94,7 @@ class Cut:
 class Suggester(Protocol):
     """What suggests lines, given nothing but the text before a cut."""
 
-    def next_lines(self, before: str) -> list[str]:
+    def next_lines(self, before: str) -> list[Completion]:
         """At most NUM_SUGGESTIONS ways in which the text goes on for one line, best first."""
         ...
 
@@ -114,8 +114,8 @@ class ModelSuggester:
     def __init__(self, completer: Completer) -> None:
         self.completer = completer
 
-    def next_lines(self, before: str) -> list[str]:
-        return [each.text for each in self.completer.complete(before, n=NUM_SUGGESTIONS)]
+    def next_lines(self, before: str) -> list[Completion]:
+        return self.completer.complete(before, n=NUM_SUGGESTIONS)
 
     def continuations(
         self, befores: Sequence[str], blocks: Sequence[Block]
@@ -300,7 +300,8 @@ def evaluate_completion(
 
     Returns:
         cuts, repositories: numbers; next_line, rest_of_step, rest_of_job: see `with_intervals`, and `cuts`; by_kind:
-        the same as next_line for each kind of line. A kind without cuts is left out.
+        the same as next_line for each kind of line, a kind without cuts left out; reliability: of all suggestions for
+        next lines, see `measures.reliability`.
 
         `accepted` means of a next line: the text up to its end begins a workflow that GitHub accepts; of a block: the
         text up to its end is a workflow that GitHub accepts, among those cuts where something is suggested and this
@@ -314,14 +315,17 @@ def evaluate_completion(
         compared.setdefault(name, []).append((cut.repository, compare(guesses, author, accepted)))
 
     in_jobs = [cut for cut in cuts if with_blocks and cut.job is not None]
+    suggested: list[tuple[float, bool, str]] = []  # probability, whether it is right, repository
     for cut in with_progress(cuts, len(cuts), "completing line {} of {}"):
-        guesses = suggester.next_lines(cut.before)
+        found = suggester.next_lines(cut.before)
+        guesses, wanted = [each.text for each in found], normal_line(cut.after[0])
+        suggested += [(each.probability, normal_line(each.text) == wanted, cut.repository) for each in found]
         accepted = begins_workflow(cut.before + guesses[0] + "\n", judge) if guesses else None
         for name in ("next_line", cut.kind):
             add(name, cut, [[guess] for guess in guesses], cut.after[:1], accepted)
     blocks = [cut.job for cut in in_jobs if cut.job is not None]
-    found = suggester.continuations([cut.before for cut in in_jobs], blocks)
-    for index, lines in with_progress(found, len(in_jobs), "completing job {} of {}"):
+    continued = suggester.continuations([cut.before for cut in in_jobs], blocks)
+    for index, lines in with_progress(continued, len(in_jobs), "completing job {} of {}"):
         cut = in_jobs[index]
         for name, block in (("rest_of_step", cut.step), ("rest_of_job", cut.job)):
             if block is not None:
@@ -340,4 +344,5 @@ def evaluate_completion(
         "repositories": len({cut.repository for cut in cuts}),
         **{name: results[name] for name in ("next_line", "rest_of_step", "rest_of_job") if name in results},
         "by_kind": {name: results[name] for name in KINDS if name in results},
+        "reliability": reliability(suggested),
     }

@@ -198,4 +198,17 @@ def completion_table(result: dict[str, Any]) -> list[str]:
             value, low, high = (100 * each for each in row.get(column, [0, 0, 0]))
             cells.append(f"{value:.1f} ({low:.0f} to {high:.0f})" if column in row else "")
         lines.append(f"{name:<14} {row['cuts']:>5,} " + " ".join(f"{cell:>15}" for cell in cells))
+    return lines + reliability_table(result["reliability"])
+
+
+def reliability_table(rows: list[dict[str, Any]]) -> list[str]:
+    """Format the result of `reliability` for people."""
+    lines = [f"{'probability':<14} {'lines':>5} {'expected':>15} {'right':>15}"]
+    for row in rows:
+        low, high = row["probabilities"]
+        value, least, most = (100 * each for each in row["right"])
+        lines.append(
+            f"{f'{low:.0%} to {high:.0%}':<14} {row['suggestions']:>5,} {100 * row['expected']:>15.1f}"
+            f" {f'{value:.1f} ({least:.0f} to {most:.0f})':>15}"
+        )
     return lines

@@ -8,9 +8,11 @@ authors write paths, URLs and versions; nothing is replaced here, so that a vers
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ _FIRST_TOKEN = re.compile(r"[ ]*(?:- +)*(?:[\w-]+|[^\s\w])?")
 ORDERS = 4  # of the n-grams of BLEU
 RESAMPLES = 1000
 CONFIDENCE = 0.95
+BINS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)  # of probabilities; most suggestions have a low one
 
 # What is summed over cuts. Everything that is reported follows from these sums.
 SUMS = (
@@ -180,15 +183,52 @@ def with_intervals(
     Returns:
         By name of the measure: [value, low, high].
     """
-    names = {group: index for index, group in enumerate(dict.fromkeys(groups))}
-    sums = np.zeros((len(names), len(SUMS)))
-    np.add.at(sums, [names[group] for group in groups], np.array(compared))
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    values, resampled = figures(sums.sum(0)), figures(drawn @ sums)
-    tail = 50 * (1 - CONFIDENCE)
+    totals, resampled = _bootstrap(compared, groups, seed)
+    values, drawn = figures(totals), figures(resampled)
     return {
-        name: [float(value), *map(float, np.nanpercentile(resampled[name], [tail, 100 - tail]))]
+        name: _with_interval(float(value), drawn[name])
         for name, value in values.items()
         if not np.isnan(value)
     }
+
+
+def reliability(suggestions: Sequence[tuple[float, bool, str]], seed: int = 0) -> list[dict[str, Any]]:
+    """Compare the probabilities of suggestions with the share of them that is right.
+
+    Args:
+        suggestions: of each its probability, whether it is what the author wrote, and the repository.
+
+    Returns:
+        For each bin of probabilities that has suggestions: probabilities, its bounds; suggestions, how many there are;
+        expected, their mean probability; right, the share that is right, as [value, low, high] (see `with_intervals`).
+    """
+    rows = []
+    for low, high in itertools.pairwise(BINS):
+        inside = [each for each in suggestions if low <= each[0] < high or each[0] == high == 1]
+        if inside:
+            sums = [np.array([1.0, is_right]) for _, is_right, _ in inside]
+            (count, right), resampled = _bootstrap(sums, [group for _, _, group in inside], seed)
+            rows.append(
+                {
+                    "probabilities": [low, high],
+                    "suggestions": len(inside),
+                    "expected": float(sum(probability for probability, _, _ in inside) / count),
+                    "right": _with_interval(right / count, resampled[:, 1] / resampled[:, 0]),
+                }
+            )
+    return rows
+
+
+def _bootstrap(sums: Sequence[np.ndarray], groups: Sequence[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the total (N,) of some sums, and those of groups that are drawn with replacement (RESAMPLES, N)."""
+    names = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    of_groups = np.zeros((len(names), len(sums[0])))
+    np.add.at(of_groups, [names[group] for group in groups], np.array(sums))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    return of_groups.sum(0), drawn @ of_groups
+
+
+def _with_interval(value: float, resampled: np.ndarray) -> list[float]:
+    tail = 50 * (1 - CONFIDENCE)
+    return [float(value), *map(float, np.nanpercentile(resampled, [tail, 100 - tail]))]

@@ -14,7 +14,7 @@ from nanochat_tct.generation.engine import window_start
 from nanochat_tct.generation.generate import load
 from nanochat_tct.generation.insertion import Insertion, Unwritable
 from nanochat_tct.generation.prompt import encode_prompt
-from nanochat_tct.generation.search import BEAM, SAMPLES, Beginning, Search, TokenTrie
+from nanochat_tct.generation.search import BEAM, LEAST_PROBABILITY, SAMPLES, Beginning, Search, TokenTrie
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import Tokenizer as AnyTokenizer
@@ -83,7 +83,12 @@ class Completer:
 
     @torch.inference_mode()
     def complete(
-        self, text: str, position: int | None = None, n: int = 3, max_lines: int = 1
+        self,
+        text: str,
+        position: int | None = None,
+        n: int = 3,
+        max_lines: int = 1,
+        least: float = LEAST_PROBABILITY,
     ) -> list[Completion]:
         """Return the n most probable ways to go on at a position, the best one first.
 
@@ -93,9 +98,10 @@ class Completer:
         Args:
             text: YAML or JSON.
             position: index of a character of the text, before which to insert; None: its end.
-            n: at most so many completions; fewer if no others have a probability of 0.1% or more.
+            n: at most so many completions; fewer if no others are as probable as `least`.
             max_lines: lines of a completion; with more than one, each completion ends after so many, or with the
                 document.
+            least: the probability that a completion must have, 0.1% or more; a higher one takes less time.
 
         Returns:
             No completions if the text before the position does not begin a workflow, or is a whole one.
@@ -124,16 +130,17 @@ class Completer:
         tokens, taken_back = self.tokenizer.heal(prompt.tokens)
         matcher = self._matcher_after(tokens)
         matcher.expect(*(taken_back + ending for ending in prompt.endings or ("",)))
-        search = self.search(insertions, n, max_lines)
+        search = self.search(insertions, n, max_lines, least)
         base = self.tokenizer.segmenter.decode(tokens)
         found = search.run(Beginning(base, matcher), self.read(tokens))
         newline = "\r\n" if "\r\n" in text else "\n"
-        best = sorted(found.items(), key=lambda each: -each[1])[:n]
-        return [Completion(each.replace("\n", newline), probability) for each, probability in best]
+        completions = [Completion(each.replace("\n", newline), found[each]) for each in found]
+        completions.sort(key=lambda each: -each.probability)
+        return [each for each in completions[:n] if each.probability >= least]
 
-    def search(self, insertions: list[Insertion], n: int, max_lines: int) -> Search:
+    def search(self, insertions: list[Insertion], n: int, max_lines: int, least: float) -> Search:
         """The search for completions; a benchmark puts another one here."""
-        return Search(self, insertions, n, max_lines)
+        return Search(self, insertions, n, max_lines, least)
 
     def _matcher_after(self, tokens: list[int]) -> TokenMatcher:
         """A matcher that has read the document's tokens."""

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 BEAM = 8  # beginnings of insertions that are followed at the same time
 SAMPLES = 8  # beginnings that are drawn besides, for texts that an insertion does not show
-LEAST_PROBABILITY = 1e-3  # of a beginning that is followed
+LEAST_PROBABILITY = 1e-3  # of a completion
+LEAST_PART = 1 / 8  # of a completion's probability: what has less is not looked at
 PATIENCE = 10  # steps after which no more are drawn if no header was found
+MOST_DRAWN = 24  # steps after which no more are drawn
 LEAST_DRAWN = 0.04  # of all beginnings that are drawn together; what is less is left out
 
 _ENDING = re.compile(
@@ -128,9 +130,13 @@ class Search:
     probability of a header is an estimate without bias.
     """
 
-    def __init__(self, completer: Completer, insertions: list[Insertion], n: int, max_lines: int) -> None:
+    def __init__(
+        self, completer: Completer, insertions: list[Insertion], n: int, max_lines: int, least: float
+    ) -> None:
         self.completer, self.insertions = completer, insertions
         self.n, self.max_lines = n, max_lines
+        self.least = least  # probability of an insertion
+        self.least_part = max(LEAST_PROBABILITY, LEAST_PART * least)  # of a beginning that is followed
         self.found: dict[str, float] = {}
         self.found_headers = 0.0  # their probability in all
         self.random = np.random.default_rng(0)
@@ -145,7 +151,7 @@ class Search:
         decoder = self.completer.decoder
         beginnings, all_logits = self.ends_of_text(document, logits)
         for step in range(self.completer.max_steps - len(beginnings)):
-            is_drawing = step < PATIENCE or self.found_headers > LEAST_DRAWN
+            is_drawing = step < (MOST_DRAWN if self.found_headers > LEAST_DRAWN else PATIENCE)
             beginnings = self.following(beginnings, all_logits, is_drawing)
             if not beginnings:
                 break
@@ -215,12 +221,13 @@ class Search:
             (step.probability_of(index), step, index) for step in steps for index in step.open_tokens
         ]
         candidates.sort(key=lambda each: -each[0])
-        least = max(LEAST_PROBABILITY, self.nth_best())
+        least = max(self.least_part, self.nth_best())
         kept = [(step, index) for probability, step, index in candidates[:BEAM] if probability > least]
+        headers = self.found_headers + sum(float(step.weights @ step.is_hidden) for step in steps)  # at most
         followed = [step.beginning_after(index, float(step.weights[index])) for step, index in kept]
         for step, index in kept:
             step.is_hidden[index] = False  # none of those that are drawn stands for it
-        drawn = self.drawn(steps) if is_drawing else []
+        drawn = self.drawn(steps) if is_drawing and headers >= self.least else []
         return [each for each in followed if each is not None] + drawn
 
     def drawn(self, steps: list[_Step]) -> list[Beginning]:
@@ -291,7 +298,7 @@ class _Step:
     @property
     def least(self) -> float:
         """What is less than this has no part in the result that would count."""
-        least = max(LEAST_PROBABILITY, self.search.nth_best() / 8)
+        least = max(self.search.least_part, LEAST_PART * self.search.nth_best())
         return least if self.share == 1 else min(LEAST_DRAWN, least / self.share)
 
     def probability_of(self, index: int) -> float:

@@ -306,7 +306,7 @@ class TokenMatcher:
         self._tokenizer = tokenizer
         self._matcher: Matcher = tokenizer.engine.matcher_in(PROMPT if tokenizer.is_github else LENIENT)
         self._lenient = self._matcher  # which stays lenient in the generated part
-        self._expected: tuple[str, ...] = ()
+        self._expected = self._allowed = _Expected(tokenizer, ())  # allowed: what of it can be generated
         self._is_waiting = False  # for the end of a text that cannot end in strict mode
 
     def expect(self, *beginnings: str) -> None:
@@ -315,17 +315,20 @@ class TokenMatcher:
         Each string must be legal here, and the first must lead to the shortest document. The last token may reach
         beyond the string. An empty string, or no string, allows anything.
         """
-        self._expected = beginnings if all(beginnings) else ()
         self._is_waiting = self._tokenizer.is_github
-        self._end_waiting()
+        self._expect(beginnings if all(beginnings) else ())
 
-    def _end_waiting(self) -> None:
-        """Switch to strict mode, if the text that the prompt has begun allows it."""
-        if not self._is_waiting:
-            return
-        strict = self._matcher.copy()
-        if strict.generate() and (not self._expected or any(map(strict.allows, self._expected))):
-            self._matcher, self._is_waiting = strict, False
+    def _expect(self, expected: tuple[str, ...]) -> None:
+        """Note what must come next; switch to strict mode if this and the text that the prompt has begun allow it."""
+        if self._is_waiting:
+            strict = self._matcher.copy()
+            if strict.generate() and (not expected or any(map(strict.allows, expected))):
+                self._matcher, self._is_waiting = strict, False
+        if expected or self._expected.strings:
+            self._expected = self._allowed = _Expected(self._tokenizer, expected)
+            allowed = tuple(filter(self._matcher.allows, expected))
+            if allowed != expected:
+                self._allowed = _Expected(self._tokenizer, allowed)
 
     @property
     def is_complete(self) -> bool:
@@ -341,21 +344,20 @@ class TokenMatcher:
 
     def fitting(self) -> np.ndarray:
         """The tokens that a document may have where it goes on as is expected: bool (vocab_size,)."""
-        return self._fitting(self._expected)
+        return self._expected.fitting
 
     def legal(self) -> np.ndarray:
         """The tokens with which what is expected can be generated, and the rest of a document: bool (vocab_size,)."""
         mask = self._matcher.legal()
         if self._is_waiting:
             mask &= self._tokenizer.stays_in_text
-        return mask & self._fitting(self._allowed) if self._expected else mask
+        return mask & self._allowed.fitting if self._expected.strings else mask
 
     def unfinished(self) -> list[int]:
         """The legal tokens behind which something is still expected."""
-        if not self._expected:
-            return []
-        expansions, allowed, legal = self._tokenizer.expansions, self._allowed, self.legal()
-        return [t for t in self._firsts(allowed) if legal[t] and not expansions[t].startswith(allowed)]
+        expansions, strings = self._tokenizer.expansions, self._allowed.strings
+        found = [token for token in self._allowed.firsts if not expansions[token].startswith(strings)]
+        return [token for token in found if self.allows(token)]
 
     def allows(self, token: int) -> bool:
         """Whether some valid document continues with this token."""
@@ -373,12 +375,9 @@ class TokenMatcher:
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
         if self._lenient is not self._matcher:
             assert self._lenient.advance_token(token)
-        if self._expected:
-            text = self._tokenizer.expansions[token]
-            is_written = any(text.startswith(expected) for expected in self._expected)
-            rests = [each[len(text) :] for each in self._expected if each.startswith(text)]
-            self._expected = () if is_written else tuple(rests)
-        self._end_waiting()
+        expected, text = self._expected.strings, self._tokenizer.expansions[token]
+        rests = tuple(each[len(text) :] for each in expected if each.startswith(text))
+        self._expect(() if text.startswith(expected) else rests)
 
     def after(self, token: int) -> TokenMatcher:
         """A new matcher that has also accepted a token; see ``advance``."""
@@ -391,42 +390,45 @@ class TokenMatcher:
 
     def closing(self) -> list[int]:
         """The tokens that complete the document with the fewest base tokens."""
-        if not self._expected and not self._is_waiting:
+        if not self._expected.strings and not self._is_waiting:
             return self._matcher.closing()
-        written = self._allowed[0] if self._expected else ""
+        written = self._allowed.strings[0] if self._expected.strings else ""
         matcher = self._matcher.copy()
         assert matcher.advance(written)
         rest = _strict_end(matcher) if self._is_waiting else matcher.complete()
         return self._tokenizer.segmenter.encode(written + rest)
 
-    @property
-    def _allowed(self) -> tuple[str, ...]:
-        """The expected strings that can be generated."""
-        return tuple(filter(self._matcher.allows, self._expected))
-
     def _fits(self, token: int) -> bool:
         """Whether a token fits one of the expected strings."""
-        if not self._expected or not 0 <= token < self._tokenizer.vocab_size():
-            return not self._expected
-        allowed = self._allowed
-        return self._tokenizer.expansions[token].startswith(allowed) or token in self._firsts(allowed)
+        if not self._expected.strings or not 0 <= token < self._tokenizer.vocab_size():
+            return not self._expected.strings
+        return bool(self._allowed.fitting[token])
 
-    def _fitting(self, expected: tuple[str, ...]) -> np.ndarray:
-        """The tokens that fit one of some strings; all if there are none: bool (vocab_size,)."""
-        mask = np.full(self._tokenizer.vocab_size(), not expected)
-        mask[list(self._firsts(expected))] = True
-        for each in expected:
-            mask[self._tokenizer.tokens_from(each)] = True
-        return mask
 
-    def _firsts(self, expected: tuple[str, ...]) -> set[int]:
-        """The tokens that a document has where it goes on with one of some strings, unless it has one that covers all
-        of that.
+class _Expected:
+    """Strings of base tokens, one of which must come next; anything may if there are none."""
+
+    def __init__(self, tokenizer: Tokenizer, strings: tuple[str, ...]) -> None:
+        self._tokenizer = tokenizer
+        self.strings = strings
+
+    @cached_property
+    def firsts(self) -> set[int]:
+        """The tokens that a document has where it goes on as is expected, unless it has one that covers all of that.
 
         They are the longest ones: a model has never seen a shorter one there, so it says nothing about what follows.
         """
         encode = self._tokenizer.segmenter.encode
-        return {encode(each)[0] for each in expected}
+        return {encode(each)[0] for each in self.strings}
+
+    @cached_property
+    def fitting(self) -> np.ndarray:
+        """The tokens that fit one of the strings: bool (vocab_size,)."""
+        mask = np.full(self._tokenizer.vocab_size(), not self.strings)
+        mask[list(self.firsts)] = True
+        for each in self.strings:
+            mask[self._tokenizer.tokens_from(each)] = True
+        return mask
 
 
 def _strict_end(matcher: Matcher) -> str:

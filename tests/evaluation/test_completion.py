@@ -20,7 +20,7 @@ from nanochat_tct.evaluation.completion import (
     evaluate_completion,
     is_accepted,
 )
-from nanochat_tct.generation import Completer
+from nanochat_tct.generation import Completer, Completion
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.models import model_that_knows, save, untrained_model, workflow
 
@@ -151,9 +151,9 @@ class Knows:
         self.after = {cut.before: cut.after if always is None else [always] for cut in cuts}
         self.given: set[str] = set()
 
-    def next_lines(self, before: str) -> list[str]:
+    def next_lines(self, before: str) -> list[Completion]:
         self.given.add(before)
-        return self.after[before][:1]
+        return [Completion(line, 0.9) for line in self.after[before][:1]]
 
     def continuations(
         self, befores: Sequence[str], blocks: Sequence[Block]
@@ -177,6 +177,9 @@ def test_who_knows_everything_is_always_right(cuts: dict[str, Cut]) -> None:
             assert row[name] == [1, 1, 1], name
     assert result["next_line"]["bleu"] == [1, 1, 1]
     assert 0.9 < result["next_line"]["keystrokes_saved"][0] < 1
+    (row,) = result["reliability"]
+    assert row["suggestions"] == len(every) and row["expected"] == pytest.approx(0.9)
+    assert row["right"] == [1, 1, 1]
 
 
 def test_who_always_says_the_same(cuts: dict[str, Cut]) -> None:
@@ -248,7 +251,7 @@ def test_the_command(run: tuple[Path, Path], capsys: pytest.CaptureFixture[str])
     printed = capsys.readouterr().out
     assert "completion     12 lines of " in printed
     rows = [line.split()[:2] for line in printed.splitlines()]
-    assert ["next", "line"] in rows and ["rest", "of"] in rows
+    assert ["next", "line"] in rows and ["rest", "of"] in rows and ["probability", "lines"] in rows
     assert evaluate(run) == 0
     assert "completion" not in capsys.readouterr().out
     assert evaluate(run, "--completion", "-1") == 2

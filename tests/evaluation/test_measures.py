@@ -16,6 +16,7 @@ from nanochat_tct.evaluation.measures import (
     first_token,
     keystrokes,
     normal_line,
+    reliability,
     with_intervals,
 )
 
@@ -134,3 +135,13 @@ def test_intervals_are_over_repositories() -> None:
     assert apart[0] == 0.5 and 0.38 < apart[1] < 0.43 and 0.57 < apart[2] < 0.62  # +- 1.96 sqrt(0.25 / 100)
     assert with_intervals([right], ["one"])["right"] == [1, 1, 1]
     assert "accepted" not in with_intervals([compare([], ["a"], None)], ["one"])
+
+
+def test_probabilities_are_compared_with_the_share_that_is_right() -> None:
+    probabilities, right = [0.2, 0.25, 0.22, 0.21, 1.0, 0.0], [True, False, False, False, True, False]
+    groups = ["one", "one", "two", "two", "one", "two"]
+    rows = reliability(list(zip(probabilities, right, groups, strict=True)))
+    assert [row["probabilities"] for row in rows] == [[0.0, 0.05], [0.2, 0.3], [0.7, 1.0]]
+    assert [row["suggestions"] for row in rows] == [1, 4, 1]
+    assert [row["expected"] for row in rows] == pytest.approx([0, 0.22, 1])
+    assert [row["right"] for row in rows] == [[0, 0, 0], [0.25, 0, 0.5], [1, 1, 1]]

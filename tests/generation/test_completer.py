@@ -80,6 +80,8 @@ def test_completions_are_the_most_probable_first(completer: Completer) -> None:
     assert [each.probability for each in found] == sorted((each.probability for each in found), reverse=True)
     assert 0.8 < sum(each.probability for each in found) <= 1
     assert completer.complete("name: bu", n=1) == found[:1]
+    between = (found[0].probability + found[1].probability) / 2
+    assert [each.text for each in completer.complete("name: bu", least=between)] == [found[0].text]
 
 
 def test_several_lines(completer: Completer) -> None:
