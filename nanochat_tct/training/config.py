@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,7 +29,9 @@ MATHEMATICS = (
     *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
-MOST_DECAY = 0.1  # weight decay times learning rate, in runs of several epochs
+# Weight decay x learning rate x sqrt(n_embd) in runs of several epochs: 13% of a matrix's weights in an iter of Muon,
+# the most that was measured (docs/LOG.md).
+MOST_DECAY = 0.64
 # Windows of an iter with `batch_size: auto`, as in configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
 
@@ -298,15 +301,16 @@ def for_epochs(
     """The resolved config of a run over some data, where `config` leaves the weight decay open.
 
     Weights decay as much in each epoch as in a run of a single one. With less, a model memorizes what is repeated, as
-    measured for 9 and 30 epochs (docs/LOG.md).
+    measured for 3, 9 and 28 epochs (docs/LOG.md).
 
     Args: as of `own_rate`.
     """
     if config.weight_decay is not None or config.optimizer == "adamw" or not resolved.learning_rate:
         return resolved
     repeated = resolved.weight_decay / own_rate(resolved, num_windows, global_batch)
-    most = max(resolved.weight_decay, MOST_DECAY / resolved.learning_rate)
-    return dataclasses.replace(resolved, weight_decay=float(f"{min(repeated, most):.2g}"))
+    most = MOST_DECAY / (resolved.learning_rate * math.sqrt(resolved.n_embd))
+    decay = min(repeated, max(resolved.weight_decay, most))
+    return dataclasses.replace(resolved, weight_decay=float(f"{decay:.2g}"))
 
 
 def default_run_name(config: TrainConfig) -> str:

@@ -50,7 +50,7 @@ def test_weights_decay_as_much_in_each_epoch_as_in_a_run_of_one() -> None:
 
     assert decay(10**6) == decay(8000) == 0.12  # 1.2 / (0.01 * 1000): an epoch at most
     assert decay(800) == 1.2  # ten epochs
-    assert decay(80) == 10.0  # a hundred: 0.1 / 0.01 at the most
+    assert decay(80) == 6.5  # a hundred: 0.64 / (0.01 * sqrt(96)) at the most
     assert decay(800, max_iters=10, learning_rate=0.001) == 2.0
     assert decay(800, lr_decay_iters=100) == 1.2  # an epoch, whatever follows at the lowest rate
     assert decay(80, weight_decay=0.3) == 0.3
