@@ -140,6 +140,8 @@ def test_places_are_those_of_the_yaml(
         (b"\x89PNG\r\n\x1a\n\0\0", "1:1", "not valid UTF-8"),
         (b"", "1:1", "the file holds no value"),
         (b"just a text", "1:1", "the document is a string, not a mapping"),
+        (b"on: push\njobs:\n  a:\n    runs-on: x\n    if: !cancelled()", "5:9", "begins with '!' in quotes"),
+        (b"on: push\njobs: !x {a: {runs-on: x}}", "2:10", "begins with '!' in quotes"),
         (b"on: push\non: push\njobs: {a: {uses: ./.github/workflows/b.yml}}", "2:1", "stands twice"),
         (b"on: push\n---\non: push", "2:1", "a second document begins"),
         (b"a: " + b"x" * (1 << 20), "1:1", "more than the limit"),

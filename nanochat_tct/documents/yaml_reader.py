@@ -158,7 +158,7 @@ class _YamlReader:
         tag, anchor = properties
         is_mapping = isinstance(value, dict)
         if tag is not None and tag not in ("!", CORE_TAG + ("map" if is_mapping else "seq")):
-            self.fail("unknown-tag", f"the tag {shortened(tag)} is not known here", position)
+            self.refuse_tag(tag, position)
         if self.stack and self.stack[-1].wants_key:
             self.fail("bad-key", f"a key is a {kind_of(value)}, not text", position)
         if len(self.stack) >= self.max_depth:
@@ -249,12 +249,17 @@ class _YamlReader:
             return self.tagged(text, tag, position)
         return self.resolved(text, position) if is_plain and _PLAIN_SPECIAL.match(text) else text
 
+    def refuse_tag(self, tag: str, position: int) -> NoReturn:
+        # Conditions such as `if: !cancelled()` are the usual cause.
+        what = f"{shortened(tag)} is a tag that YAML does not know; put a text that begins with '!' in quotes"
+        self.fail("unknown-tag", what, position)
+
     def tagged(self, text: str, tag: str, position: int) -> Any:
         if tag in ("!", CORE_TAG + "str"):
             return text
         kind = tag.removeprefix(CORE_TAG)
         if not tag.startswith(CORE_TAG) or kind not in _TYPES_BY_TAG:
-            self.fail("unknown-tag", f"the tag {shortened(tag)} is not known here", position)
+            self.refuse_tag(tag, position)
         value = self.resolved(text, position)
         if type(value) not in _TYPES_BY_TAG[kind]:
             self.fail("unknown-tag", f"{shortened(text)} is not of the type !!{kind}", position)

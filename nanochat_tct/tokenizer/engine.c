@@ -1420,13 +1420,28 @@ static int is_used_up(const Machine *m, const Definition *definition, const Byte
     return 0;
 }
 
-/* As shortest_text, but a name that must be unique is another one than those that are there. */
-static void shortest_new_text(Machine *m, Config c, const Definition *definition, Bytes *out) {
+/* Texts that are not wanted: names of a kind that stand already, or (definition: NULL) the keys of an object. */
+typedef struct {
+    const Definition *definition;
+    uint32_t frame;
+} Unwanted;
+
+static int is_unwanted(const Machine *m, const Unwanted *unwanted, const Bytes *rest, size_t from) {
+    if (unwanted->definition) return is_used_up(m, unwanted->definition, rest, from);
+    Bytes key = {0};
+    append(&key, m->names.items + m->partial, m->names.count - m->partial);
+    append(&key, rest->items + from, rest->count - from);
+    int is_there = is_taken(m, unwanted->frame, key.items, key.count) ||
+                   is_known(m->engine, m->frames[unwanted->frame].node, key.items, key.count);
+    free(key.items);
+    return is_there;
+}
+
+/* Appends the end of a text that goes on behind the shortest one, which is not wanted. Returns whether there is one. */
+static int longer_text(Machine *m, Config c, const Unwanted *unwanted, Bytes *out) {
     size_t from = out->count, names = m->names.count;
-    shortest_text(m, c, out);
-    if (!must_be_unique(m, definition) || !is_used_up(m, definition, out, from)) return;
     Bytes text = {0};
-    append(&text, out->items + from, out->count - from);
+    shortest_text(m, c, &text);
     for (size_t written = 0;;) { /* `text` is read, then each byte that may follow is tried */
         for (; written < text.count; written++) {
             m->at = (uint32_t)(m->names.count - m->partial);
@@ -1450,7 +1465,7 @@ static void shortest_new_text(Machine *m, Config c, const Definition *definition
                 shortest_text(m, next, out);
             }
             m->names.count = names;
-            if (moves && is_used_up(m, definition, out, from)) out->count = from;
+            if (moves && is_unwanted(m, unwanted, out, from)) out->count = from;
             m->names.count = read;
         }
         if (out->count > from || follows < 0) break;
@@ -1458,6 +1473,16 @@ static void shortest_new_text(Machine *m, Config c, const Definition *definition
     }
     m->names.count = names;
     free(text.items);
+    return out->count > from;
+}
+
+/* As shortest_text, but a name that must be unique is another one than those that are there. */
+static void shortest_new_text(Machine *m, Config c, const Definition *definition, Bytes *out) {
+    size_t from = out->count;
+    shortest_text(m, c, out);
+    if (!must_be_unique(m, definition) || !is_used_up(m, definition, out, from)) return;
+    out->count = from;
+    longer_text(m, c, &(Unwanted){.definition = definition}, out);
 }
 
 typedef struct {
@@ -1480,6 +1505,10 @@ static int spell(Machine *m, uint32_t frame, const Config *c, Bytes *out) {
     VECTOR(Spelled) nodes = {0}; /* breadth first; a state need be kept once more than there are exclusions */
     uint32_t *seen = found ? NULL : allocate(a->state_count, sizeof *seen);
     if (!found && c->stack == 0) *push(&nodes) = (Spelled){c->state, 0, 0};
+    if (!found && c->stack != 0) { /* inside an expression, behind which a text may go on */
+        text.count = prefix;
+        found = longer_text(m, *c, &(Unwanted){.frame = frame}, &text);
+    }
     for (size_t at = 0; at < nodes.count && !found; at++) {
         Spelled here = nodes.items[at];
         if (a->accepting[is_strict(m)][here.state]) {

@@ -333,6 +333,8 @@ def _workflow() -> Rule:
     """The rule of `uses` in a job: a workflow of the repository, or a version of a workflow elsewhere."""
     remote = from_pattern(f"^{_OWNER}/{_OWNER}/{_FILE}@{_VERSION}$")
     remote = difference(difference(remote, from_pattern(r"\.lock(?:/|$)")), _SHORT_HASH)
+    # GitHub takes the first folder of workflows for the file's, even if it is the end of an owner and a repository.
+    remote = difference(remote, from_pattern(r"^[^/]*\.github/workflows(?:-lab)?/"))
     remote = difference(remote, _LOCAL)
     return marked(("workflow",), _USED, union(from_pattern(rf"^[.$]/{_FILE}$"), remote))
 

@@ -291,8 +291,11 @@ class WorkflowNames:
 
 def _step_index(path: Path) -> int | None:
     """The index of the step that a path leads into."""
-    index = path[3] if path[2:3] == ("steps",) and len(path) > 3 else None
-    return index if isinstance(index, int) else None  # `steps` may be a mapping by mistake
+    match path:
+        case ("jobs", str(), "steps", int(index), *_):
+            return index
+        case _:  # outside of steps, or jobs or steps are in the wrong place
+            return None
 
 
 def needs_of(job: Any) -> list[tuple[Path, str]]:

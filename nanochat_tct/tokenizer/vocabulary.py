@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,9 @@ def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
     """Read and check a vocabulary file.
 
     Returns:
-        The content as in ``save_vocabulary``, and its fingerprint, the SHA-256 (hex) of everything that decides token
-        ids.
+        The content as in ``save_vocabulary``, and its fingerprint: equal ones mean equal token ids. It is the SHA-256
+        (hex) of the content, or what the file names as ``same_ids_as``: the fingerprint of an earlier file whose
+        grammar allows more or less to be generated, but which has the same tokens.
 
     Raises:
         UserError: the file is missing, or is not a vocabulary that this version reads.
@@ -69,7 +71,7 @@ def load_vocabulary(path: Path) -> tuple[dict[str, Any], str]:
     problem = "" if path.parent == BUILTIN.parent else _problem(content)
     if problem:
         raise UserError(f"{path}: not a vocabulary file of format 1 or 2: {problem}")
-    fingerprint = _sha256(content)
+    fingerprint = content.pop("same_ids_as", None) or _sha256(content)
     automata = content["grammar"]["automata"]
     for index, automaton in enumerate(automata):
         if _sha256(automaton) == _EARLIER_NUMBERS:  # token ids do not depend on it
@@ -113,6 +115,8 @@ def _problem(content: Any) -> str:
         isinstance(text, str) and 1 < len(text) <= MAX_TOKEN for text in tokens
     ):
         return f"tokens are not strings of 2 to {MAX_TOKEN} base tokens"
+    if not re.fullmatch("[0-9a-f]{64}", str(content.get("same_ids_as", "0" * 64))):
+        return "same_ids_as is not a SHA-256"
     if content.get("vocab_size") != base + len(tokens) or content["vocab_size"] > MAX_IDS or base >= 0xD800:
         return "vocab_size is not the number of base tokens and further tokens"
     if len(set(tokens)) != len(tokens):

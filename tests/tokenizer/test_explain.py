@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from nanochat_tct.documents import read_workflow
-from nanochat_tct.tokenizer import load_tokenizer
+from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
 from tests.tokenizer.test_github import BAD, COMPLAINTS, GOOD, condition, job, step
 
 
@@ -193,6 +194,51 @@ def test_names_in_a_document_of_another_shape() -> None:
     assert [p[1] for p in of(missing)] == ["/jobs/a/needs", "/jobs"]
     mapping = "on: push\njobs: {a: {runs-on: x, steps: {b: {run: '${{ env.C }} ${{ steps.d.outcome }}'}}}}"
     assert [p[1] for p in of(mapping)] == ["/jobs/a/steps", *["/jobs/a/steps/b/run"] * 2]
+
+
+EVERYTHING = """
+on: {workflow_call: {inputs: {f: {type: string}}}, push: {branches: [main]}}
+env: {A: x}
+jobs:
+  a:
+    runs-on: x
+    outputs: {b: "${{ steps.s.outputs.b }}"}
+    steps: [{id: s, run: "${{ env.A }} ${{ inputs.f }}"}, {parallel: [{run: "${{ steps.s.outcome }}"}]}]
+  b:
+    needs: [a]
+    runs-on: "${{ matrix.c }}"
+    strategy: {matrix: {c: [x], include: [{d: 1}]}}
+    services: {e: {image: "${{ inputs.f }}"}}
+    steps: [{uses: g/h@v1, if: env.B, env: {B: "${{ needs.a.outputs.b }}"}, with: {i: "${{ job.services.e.id }}"}}]
+  c: {needs: a, uses: ./.github/workflows/d.yml, with: {f: "${{ needs.a.result }}"}}
+"""
+
+
+def misplaced(value: Any) -> Iterator[Any]:
+    """The value with one part at a time under another key, wrapped, or of another kind."""
+    yield from ([value], {"a": value}, None, "a", 1)
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            others = {name: each for name, each in value.items() if name != key}
+            yield {**others, f"{key}s": inner}
+            yield from ({**others, key: other} for other in misplaced(inner))
+    if isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from ([*value[:index], other, *value[index + 1 :]] for other in misplaced(inner))
+
+
+def test_a_document_with_a_part_in_the_wrong_place_has_an_error_exactly_if_it_is_refused() -> None:
+    tokenizer = load_tokenizer()
+    verdicts = set()
+    for value in misplaced(read_workflow(EVERYTHING, "yaml")):
+        try:
+            tokenizer.encode_value(value)
+            is_refused = False
+        except TokenizerError:
+            is_refused = True
+        assert is_refused == any(kind == "error" for kind, *_ in problems(value)), value
+        verdicts.add(is_refused)
+    assert verdicts == {True, False}
 
 
 def test_all_problems_of_a_document_are_found() -> None:

@@ -171,7 +171,31 @@ def test_a_name_that_must_be_unique_goes_on(prompt: str, end: Any) -> None:
     assert TOKENIZER.decode_value(tokens + matcher.closing())["jobs"]["b"] == end
 
 
+def test_a_key_with_a_reference_goes_on_behind_it_if_it_is_there_already() -> None:
+    prompt = """on: push
+jobs:
+  b:
+    runs-on: x
+    steps:
+      - id: c
+        run: a
+      - uses: a/b@v1
+        with:
+          ${{ steps.c}}: x
+          ${{ steps."""
+    tokens, matcher = behind(prompt)
+    value = TOKENIZER.decode_value(tokens + matcher.closing())
+    assert value["jobs"]["b"]["steps"][1]["with"] == {"${{ steps.c}}": "x", "${{ steps.c}}a": None}
+
+
 def test_local_references_begin_at_the_root() -> None:
-    for uses, is_fine in {"./.github/workflows/a.yml": True, "./a/.github/workflows/b.yml@v1": False}.items():
+    # GitHub takes the first "/.github/workflows/" that it finds for the folder, also where an owner's name ends so.
+    for uses, is_fine in {
+        "./.github/workflows/a.yml": True,
+        "./a/.github/workflows/b.yml@v1": False,
+        "a.github/workflows/.github/workflows/b.yml@v1": False,
+        "a.github/workflows-lab/.github/workflows/b.yml@v1": False,
+        "a.github/b.github/.github/workflows/workflows.yml@v1": True,
+    }.items():
         value = {"on": "push", "jobs": {"a": {"uses": uses}}}
         assert is_strict(value) == is_fine

@@ -28,6 +28,19 @@ def test_builtin_file_is_small_and_has_exactly_8192_ids() -> None:
     assert fingerprint == load_tokenizer().fingerprint
 
 
+def test_a_grammar_that_is_mended_keeps_the_fingerprint_of_its_ids(tmp_path: Path) -> None:
+    content, fingerprint = load_vocabulary(BUILTIN)
+    ids = hashlib.sha256(json.dumps([content["grammar"]["literals"], content["tokens"]]).encode()).hexdigest()
+    assert (fingerprint[:16], ids[:16]) == ("50ab21d362c736c2", "ac6285b5dac88048")
+    mended = tmp_path / "mended.json"
+    mended.write_text(json.dumps({**content, "same_ids_as": "0" * 64}))
+    assert load_tokenizer(str(mended)).fingerprint == "0" * 64
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text(json.dumps({**content, "same_ids_as": "0" * 63}))
+    with pytest.raises(UserError, match="same_ids_as is not a SHA-256"):
+        load_tokenizer(str(wrong))
+
+
 def test_stores_and_checkpoints_of_earlier_versions_find_their_vocabulary() -> None:
     for name, fingerprint in EARLIER.items():
         earlier = load_tokenizer("builtin", fingerprint)
