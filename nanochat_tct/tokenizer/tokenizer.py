@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from nanochat_tct.tokenizer.engine import DONE, END, LENIENT, PAD, PROMPT, STRICT, Engine, Matcher, base_name
+from nanochat_tct.tokenizer.engine import (
+    DONE,
+    END,
+    LENIENT,
+    PAD,
+    PROMPT,
+    STRICT,
+    Engine,
+    Matcher,
+    base_name,
+    library,
+)
 from nanochat_tct.tokenizer.errors import Problem, TokenizerError, pointer_of
 from nanochat_tct.tokenizer.explain import Explainer
 from nanochat_tct.tokenizer.json_text import Pairs
@@ -38,6 +49,7 @@ class Tokenizer:
         path = builtin_path(name) or Path(name)
         content, self.fingerprint = load_vocabulary(path)
         self.name = name
+        library()  # whose absence is no fault of the file
         try:
             self.engine = Engine(content["grammar"], content["tokens"])
         except (KeyError, IndexError, TypeError, ValueError) as error:

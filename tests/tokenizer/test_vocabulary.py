@@ -10,6 +10,7 @@ from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tokenizer.train import train_vocabulary
 from nanochat_tct.tokenizer.vocabulary import BUILTIN, EARLIER, builtin_path, load_vocabulary, save_vocabulary
+from tests.support.commands import REPOSITORY, run_cli
 from tests.support.grammars import NAMED
 
 SCHEMA = {
@@ -249,6 +250,15 @@ def test_what_is_not_a_vocabulary_is_refused(tmp_path: Path, content: bytes) -> 
         load_tokenizer(str(path))
     with pytest.raises(UserError, match="no such vocabulary file"):
         load_tokenizer(str(tmp_path / "missing.json"))
+
+
+def test_a_library_of_another_version_is_not_taken_for_a_damaged_file(tmp_path: Path) -> None:
+    package = shutil.copytree(REPOSITORY / "nanochat_tct", tmp_path / "nanochat_tct")
+    with (package / "tokenizer" / "engine.c").open("a") as source:
+        source.write("/* changed */\n")
+    found = run_cli("check", REPOSITORY / ".github", env={"PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+    assert found.code == 2
+    assert found.stderr.startswith("error: the compiled part of engine.c is missing: "), found.stderr
 
 
 @pytest.mark.parametrize("name", ["builtin", "builtin-1"])
