@@ -8,7 +8,6 @@ Whether a file is what the manifest says is known when all of it is there. Only 
 which makes it a complete one, like a copy of `RemoteFolder.download_folder`.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ import numpy as np
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage import object_storage
 from nanochat_tct.storage.files import PARTIAL, FileRecord, find_damage
-from nanochat_tct.storage.object_storage import DamagedError, RemoteFolder, local_path, locked_copy, persist
+from nanochat_tct.storage.object_storage import RemoteFolder, local_path, locked_copy, persist
 
 PIECE_BYTES = 64 << 10  # some windows of training; a request for less takes as long
 BEGUN = ".begun"  # what the manifest is called until the copy is complete
@@ -46,7 +45,7 @@ class GrowingFile:
         Raises: DamagedError when the remote file has another size.
         """
         if remote.open_file(record.name).size() != record.size:
-            raise damaged(remote, record.name)
+            raise remote.damaged(record.name)
         for name, size in (
             (record.name, record.size),
             (f"{record.name}{PIECES}", -(-record.size // PIECE_BYTES)),
@@ -77,10 +76,8 @@ class GrowingFile:
     def _fetch_range(self, pieces: np.ndarray) -> None:
         start = int(pieces[0]) * PIECE_BYTES
         end = min(self.record.size, (int(pieces[-1]) + 1) * PIECE_BYTES)
-        block = memoryview(persist(self._uri, lambda: self._source.read_at(end - start, start)))
-        while block:  # a nearly full disk takes a part
-            written = os.pwrite(self._file.fileno(), block, start)
-            block, start = block[written:], start + written
+        content = persist(self._uri, lambda: self._source.read_at(end - start, start))
+        object_storage.write_at(self._file.fileno(), content, start)
         self._is_there[pieces] = True
 
 
@@ -157,19 +154,12 @@ class GrowingCopy:
                     with locked_copy(self.folder):
                         if _holds(begun, self._content):
                             shutil.rmtree(self.folder)
-                    raise damaged(self.remote, name)
+                    raise self.remote.damaged(name)
             with locked_copy(self.folder):
                 for name in self.files:
                     (self.folder / f"{name}{PIECES}").unlink()
                 begun.rename(self.folder / self.manifest)
         return True
-
-
-def damaged(remote: RemoteFolder, name: str) -> DamagedError:
-    """The error for a file that differs from the manifest."""
-    return DamagedError(
-        f"{remote.uri}: {name} is not what the manifest says (size or SHA-256); it is damaged, or was changed"
-    )
 
 
 def _holds(path: Path, content: bytes) -> bool:

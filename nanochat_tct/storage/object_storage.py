@@ -75,6 +75,14 @@ def local_path(path_or_uri: str | Path) -> Path:
     return Path(root).expanduser() / "copies" / f"{name}-{hashlib.sha256(uri.encode()).hexdigest()[:12]}"
 
 
+def write_at(descriptor: int, content: bytes, offset: int) -> None:
+    """Write all of some bytes into an open file; a nearly full disk takes a part of them at a time."""
+    rest = memoryview(content)
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
 def locked_copy(folder: Path, what: str = "") -> AbstractContextManager[None]:
     """Lock the copy `folder`, which need not exist yet, for this process; or something of it, with a lock of its own.
 
@@ -255,18 +263,18 @@ class RemoteFolder:
             size = source.size()
 
             def copy(start: int) -> None:
-                block = memoryview(source.read_at(min(RANGE_BYTES, record.size - start), start))
-                while block:  # a nearly full disk takes a part
-                    written = os.pwrite(file.fileno(), block, start)
-                    block, start = block[written:], start + written
+                write_at(file.fileno(), source.read_at(min(RANGE_BYTES, record.size - start), start), start)
 
             if size == record.size:
                 list(pool.map(copy, range(0, size, RANGE_BYTES)))
         if find_damage(folder, record) is not None:
-            raise DamagedError(
-                f"{self.uri}: {prefix}{record.name} is not what the manifest says (size or SHA-256); it is damaged, or "
-                "was changed"
-            )
+            raise self.damaged(f"{prefix}{record.name}")
+
+    def damaged(self, name: str) -> DamagedError:
+        """The error for a file that differs from the manifest."""
+        return DamagedError(
+            f"{self.uri}: {name} is not what the manifest says (size or SHA-256); it is damaged, or was changed"
+        )
 
     @_persistent
     def delete(self, name: str) -> None:

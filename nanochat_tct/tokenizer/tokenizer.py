@@ -49,7 +49,7 @@ class Tokenizer:
         path = builtin_path(name) or Path(name)
         content, self.fingerprint = load_vocabulary(path)
         self.name = name
-        library()  # whose absence is no fault of the file
+        library()  # A missing library is no fault of the file.
         try:
             self.engine = Engine(content["grammar"], content["tokens"])
         except (KeyError, IndexError, TypeError, ValueError) as error:
