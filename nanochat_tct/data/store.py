@@ -18,7 +18,7 @@ documents only the columns are read that are asked for.
 import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
@@ -136,14 +136,16 @@ class TokenStore:
         """Refuse files that match their manifest but cannot have been written by `prepare`."""
         if not pyarrow.parquet.read_schema(self.folder / DOCUMENTS).equals(DOCUMENT_SCHEMA):
             raise UserError(f"{self.folder / DOCUMENTS} has other columns than a store's; run prepare again")
-        table = self.read_documents(["start", "length"])
-        starts, lengths = (column.to_numpy() for column in table.columns)
-        if (
-            any(column.null_count for column in table.columns)
-            or lengths.sum() != len(self.tokens)
-            or (lengths < 1).any()
-            or (starts != np.cumsum(lengths) - lengths).any()
-        ):
+        end, is_right = 0, True
+        for batch in self._batches(["start", "length"]):
+            if any(column.null_count for column in batch.columns):
+                is_right = False
+                break
+            starts, lengths = (column.to_numpy() for column in batch.columns)
+            ends = end + np.cumsum(lengths)
+            is_right = is_right and bool((lengths >= 1).all() and (starts == ends - lengths).all())
+            end += int(lengths.sum())
+        if not is_right or end != len(self.tokens):
             raise UserError(f"{self.folder / TOKENS} does not hold what {DOCUMENTS} says; run prepare again")
         if verify and len(self.tokens) and int(self.tokens.max()) >= self.vocab_size:
             raise UserError(
@@ -179,6 +181,12 @@ class TokenStore:
         """Some columns of the table of documents."""
         return pyarrow.parquet.ParquetFile(self.folder / DOCUMENTS).read(columns)
 
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Some columns of the table of documents, a group of rows at a time, so that little of it is in memory."""
+        return pyarrow.parquet.ParquetFile(self.folder / DOCUMENTS).iter_batches(
+            ROW_GROUP, columns=columns, use_threads=False
+        )
+
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of tokenizer and content, in hex; it does not depend on where the store is."""
@@ -195,10 +203,9 @@ class TokenStore:
     ) -> pa.Table:
         """Some columns of the documents in a split, in the store's order."""
         assert name in ("train", "val"), name
-        file = pyarrow.parquet.ParquetFile(self.folder / DOCUMENTS)
         batches = [
             batch.filter(pyarrow.compute.equal(batch.column("split"), name)).select(columns)
-            for batch in file.iter_batches(ROW_GROUP, columns=[*columns, *({"split"} - set(columns))])
+            for batch in self._batches([*columns, *({"split"} - set(columns))])
         ]
         return pa.Table.from_batches(
             batches, pa.schema([DOCUMENT_SCHEMA.field(column) for column in columns])
