@@ -139,7 +139,7 @@ def persist(uri: str, do: Callable[[], Result]) -> Result:
         uri: for messages.
     Raises: StorageError when the storage refuses, or fails TRIES times; DamagedError when the content is wrong twice.
     """
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, ArrowInvalid
 
     pause = FIRST_PAUSE_SECONDS
     for attempt in range(1, TRIES + 1):
@@ -150,7 +150,7 @@ def persist(uri: str, do: Callable[[], Result]) -> Result:
                 raise
         except (OSError, ArrowException) as error:
             reason = " ".join(str(error).split())
-            if isinstance(error, PermissionError) or REFUSALS.search(reason):
+            if isinstance(error, PermissionError | ArrowInvalid) or REFUSALS.search(reason):
                 raise StorageError(
                     f"{uri}: refused ({reason[:300]}); check the name, and what this machine may do there"
                 ) from error

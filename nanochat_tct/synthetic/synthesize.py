@@ -15,7 +15,7 @@ from typing import Any
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_folder
-from nanochat_tct.storage.files import PARTIAL, write_atomic
+from nanochat_tct.storage.files import PARTIAL, write_atomic, writing_to
 from nanochat_tct.synthetic.config import SynthesizeConfig
 from nanochat_tct.synthetic.workflow import write_workflow
 from nanochat_tct.synthetic.writer import Writer
@@ -57,10 +57,18 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
         return Synthesized(config.count, before["bytes"], written=False)
     refuse_folder(config.output, "--output")
     _refuse_more_than_fits(config, output)
-    if before is not None:
-        _remove_files(output)
-    output.mkdir(parents=True, exist_ok=True)
-    _write_marker(output, {**settings, "bytes": None})
+    with writing_to(output):
+        if before is not None:
+            _remove_files(output)
+        output.mkdir(parents=True, exist_ok=True)
+        _write_marker(output, {**settings, "bytes": None})
+        num_bytes = _write_all(output, config)
+        _write_marker(output, {**settings, "bytes": num_bytes})
+    return Synthesized(config.count, num_bytes, written=True)
+
+
+def _write_all(output: Path, config: SynthesizeConfig) -> int:
+    """Write all workflows, in several processes if there are many; return their bytes."""
     parts = [
         (str(output), config, start, min(start + FOLDER_SIZE, config.count))
         for start in range(0, config.count, FOLDER_SIZE)
@@ -68,12 +76,9 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
     usual = (os.cpu_count() or 1) if config.count > _SERIAL_COUNT else 1
     processes = min(config.concurrency or usual, len(parts))
     if processes == 1:
-        num_bytes = sum(map(_write_part, parts))
-    else:
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            num_bytes = sum(pool.imap_unordered(_write_part, parts))
-    _write_marker(output, {**settings, "bytes": num_bytes})
-    return Synthesized(config.count, num_bytes, written=True)
+        return sum(map(_write_part, parts))
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return sum(pool.imap_unordered(_write_part, parts))
 
 
 def run(config: SynthesizeConfig) -> None:

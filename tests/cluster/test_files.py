@@ -278,7 +278,7 @@ def test_doctor_is_content_with_a_filled_one(name: str, doctor: Doctor, tmp_path
     ("name", "old", "new", "check", "told"),
     [
         ("a100", "us-east-1a", "eu-west-1a", "fields", "availability_zone eu-west-1a is not in us-east-1"),
-        ("a100", "sg-0123", "group-0123", "fields", "security_group is 'group-0123456789abcdef0'; it must look"),
+        ("a100", "sg-0123", "group-0123", "fields", "security_group is 'group-0123456789abcdef0'; it must"),
         (
             "a100",
             "2.60.0-py311-gpu",

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -310,3 +311,15 @@ def test_wrong_use_is_one_line(
     monkeypatch.chdir(tmp_path)
     assert_user_error(run_here("synthesize", *arguments), *parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_that_names_the_output(
+    run_here: Callable[..., Finished], tmp_path: Path
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (250, before[1]))  # bytes a file of this process may have
+        result = run_here("synthesize", "--count", 20, "--output", tmp_path / "made")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert_user_error(result, f"no space left to write {tmp_path / 'made'}")
