@@ -128,7 +128,7 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
         flags = [argument.split("=")[0] for argument in unknown if argument.startswith("-")]
         what = f"unexpected argument {unknown[0]!r}"
         if flags and unknown[0].startswith("-"):
-            what = _unknown("flag", flags, "", [_flag(name) for name in settings], reasons)
+            what = _unknown("flag", flags, "", [flag_of(name) for name in settings], reasons)
         raise UserError(f"{what} (see {parser.prog} --help)")
 
     values: dict[str, Any] = {}
@@ -142,13 +142,13 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
             values |= _read(name, value, settings[name], f"'{name}' in {given.config}")
     for name, setting in settings.items():
         if hasattr(given, name):
-            where = name if setting.metadata.get("positional") else _flag(name)
+            where = name if setting.metadata.get("positional") else flag_of(name)
             value = getattr(given, name)
             value = value.removeprefix("\0") if isinstance(value, str) else value
             values |= _read(name, value, setting, where)
     for name, setting in settings.items():
         if name not in values and setting.default is MISSING:
-            what = name.upper() if setting.metadata.get("positional") else _flag(name)
+            what = name.upper() if setting.metadata.get("positional") else flag_of(name)
             raise UserError(f"{what} is missing: {setting.metadata['help']} (see {parser.prog} --help)")
     for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
         if "without" in field.metadata:
@@ -241,7 +241,7 @@ def _with_texts_joined(argv: list[str], settings: Mapping[str, Setting]) -> list
 
     Otherwise argparse would mistake the text for a flag. A NUL cannot occur in an argument, so it can be removed later.
     """
-    texts = {_flag(name) for name, setting in settings.items() if setting.hint in (str, str | None)}
+    texts = {flag_of(name) for name, setting in settings.items() if setting.hint in (str, str | None)}
     joined: list[str] = []
     for argument in argv:
         if joined and joined[-1] in texts and re.match(r"-(?!-?[A-Za-z])", argument):
@@ -280,7 +280,7 @@ def _add_argument(parser: Any, name: str, setting: Setting) -> None:
     default = "required" if setting.default is MISSING else f"default: {_show(setting.default)}"
     arguments: dict[str, Any] = {"help": f"{setting.metadata['help']}{unit} ({default})".replace("%", "%%")}
     if typing.get_origin(setting.hint) is dict:
-        parser.add_argument(_flag(name), dest=name, nargs="+", metavar="NAME=VALUE,VALUE", **arguments)
+        parser.add_argument(flag_of(name), dest=name, nargs="+", metavar="NAME=VALUE,VALUE", **arguments)
         return
     kind, is_list, _, words = _inspect(setting.hint)
     choices, is_positional = setting.metadata.get("choices"), setting.metadata.get("positional")
@@ -292,9 +292,9 @@ def _add_argument(parser: Any, name: str, setting: Setting) -> None:
     if is_positional:  # it may stand in the file: whether it is missing is checked later
         parser.add_argument(name, nargs="*" if is_list else "?", **arguments)
     elif is_list:
-        parser.add_argument(_flag(name), dest=name, nargs="+", **arguments)
+        parser.add_argument(flag_of(name), dest=name, nargs="+", **arguments)
     else:
-        parser.add_argument(_flag(name), dest=name, **arguments)
+        parser.add_argument(flag_of(name), dest=name, **arguments)
 
 
 def _show(value: Any) -> str:
@@ -307,7 +307,8 @@ def _show(value: Any) -> str:
     return str(value) or "empty"
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
     return "--" + name.replace("_", "-")
 
 

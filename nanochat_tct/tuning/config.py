@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nanochat_tct.config import convert, option, passed_on, settings_of, suggest, to_dict
+from nanochat_tct.config import convert, flag_of, option, passed_on, settings_of, suggest, to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
 from nanochat_tct.training.config import TrainConfig
@@ -146,7 +146,7 @@ class SweepConfig:
                 value = getattr(self, name)
                 if value is not None and not is_right(value):
                     text = f"{value:g}" if isinstance(value, float) else str(value)
-                    raise UserError(f"{_flag(name)} is {text}: it must be {must}")
+                    raise UserError(f"{flag_of(name)} is {text}: it must be {must}")
         if not self.sizes:
             raise UserError("--sizes is empty: name at least one preset, or layers x width such as 6x192")
         for rate in self.add_rates:
@@ -186,7 +186,7 @@ class SweepConfig:
                 varied[name] = read_range(name, read, where)
                 continue
             if len(values) < 2 or None in read or len(set(read)) < len(values):
-                advice = f"; for a single one use {_flag(name)}" if name not in COMPOSED else ""
+                advice = f"; for a single one use {flag_of(name)}" if name not in COMPOSED else ""
                 raise UserError(f"{where} must be two or more values, each once, or a range{advice}")
             varied[name] = read
         return varied
@@ -253,7 +253,3 @@ def flag_words(value: Any, show: Callable[[Any], str] = str) -> list[str]:
     if isinstance(value, dict):
         return [f"{name}={','.join(flag_words(values, show))}" for name, values in value.items()]
     return [show(item) for item in (value if isinstance(value, list | tuple) else [value])]
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
