@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +20,9 @@ from nanochat_tct.synthetic.workflow import write_workflow
 from nanochat_tct.synthetic.writer import Writer
 
 FOLDER_SIZE = 1000  # files in a sub-folder; fewer files need no sub-folders
-MARKER = (
-    "SYNTHESIZED"  # a file in the output folder with the settings of what was, or is being, written there
-)
+MARKER = "SYNTHESIZED"  # a file in the output folder with the settings of what is written there
 LEAST_BYTES = 300  # a low estimate of the mean size of a workflow
 _SERIAL_COUNT = 3000  # up to this count, more processes take longer to start than they save
-
-
-@dataclass(frozen=True)
-class Synthesized:
-    """The result of `synthesize_folder`: the number of files, their bytes, and False if all of them existed before."""
-
-    count: int
-    num_bytes: int
-    written: bool
 
 
 def synthesize(index: int, seed: int) -> dict[str, Any]:
@@ -42,9 +30,10 @@ def synthesize(index: int, seed: int) -> dict[str, Any]:
     return write_workflow(Writer(index, seed))
 
 
-def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
+def synthesize_folder(config: SynthesizeConfig) -> tuple[int, bool]:
     """Write the workflows as files. A second run does nothing, or with other settings replaces its files.
 
+    Returns: the bytes of all files, and whether they were written now.
     Raises:
         UserError: the output folder holds anything else.
     """
@@ -54,7 +43,7 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
         refuse_folder(config.output, "--output")
     before = _check_output(output)
     if before and before["bytes"] and before == {**settings, "bytes": before["bytes"]}:
-        return Synthesized(config.count, before["bytes"], written=False)
+        return before["bytes"], False
     refuse_folder(config.output, "--output")
     _refuse_more_than_fits(config, output)
     with writing_to(output):
@@ -64,7 +53,7 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
         _write_marker(output, {**settings, "bytes": None})
         num_bytes = _write_all(output, config)
         _write_marker(output, {**settings, "bytes": num_bytes})
-    return Synthesized(config.count, num_bytes, written=True)
+    return num_bytes, True
 
 
 def _write_all(output: Path, config: SynthesizeConfig) -> int:
@@ -84,12 +73,10 @@ def _write_all(output: Path, config: SynthesizeConfig) -> int:
 def run(config: SynthesizeConfig) -> None:
     """Write the workflows, and print what was written."""
     start = time.monotonic()
-    done = synthesize_folder(config)
+    num_bytes, is_new = synthesize_folder(config)
     seconds = time.monotonic() - start
-    what = (
-        f"{done.count:,} workflows, {done.num_bytes:,} bytes of {config.format.upper()}, seed {config.seed}"
-    )
-    if done.written:
+    what = f"{config.count:,} workflows, {num_bytes:,} bytes of {config.format.upper()}, seed {config.seed}"
+    if is_new:
         print(f"{what}: written to {config.output} in {seconds:.1f} s")
     else:
         print(f"{what}: already in {config.output}")
@@ -120,8 +107,8 @@ def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
     free = shutil.disk_usage(there).free
     if least > free:
         raise UserError(
-            f"--count {config.count}: so many workflows take {least // 10**9:,} GB at least, and the disk of {output} "
-            f"has {free // 10**9:,} GB free"
+            f"--count {config.count}: so many workflows take {least:,} bytes at least, and the disk of {output} has "
+            f"{free:,} free"
         )
 
 

@@ -395,14 +395,15 @@ class Scheduler:
         if terms.capacity - self.committed >= least:
             return None
         margin = RESERVE if self.is_timed and is_priced else 1.0  # workers also start, and wait
-        what = f"{len(probes)} probes, " if probes else ""
-        what += f"{number} trials of {MIN_ITERS} iters and a final run" if number else "a final run"
+        probed = f"{len(probes)} probe{'s' * (len(probes) != 1)}, " if probes else ""
+        tried = f"{number} trial{'s' * (number != 1)} of {MIN_ITERS} iters and " if number else ""
         before = (
             f", with the {terms.amount(self.ledger.spent):.3g} that is spent," if self.ledger.spent else ""
         )
         return (
-            f"{terms.flag} is too small: {what} take{before} {terms.rounded_up(self.committed + margin * least)} "
-            "at least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
+            f"{terms.flag} is too small: {probed}{tried}a final run take{before} "
+            f"{terms.rounded_up(self.committed + margin * least)} at least; raise it, or take fewer or smaller "
+            "--sizes, or less of --num-rates and --vary"
         )
 
     def trials_left(self) -> int:
