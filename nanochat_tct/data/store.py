@@ -55,10 +55,7 @@ DOCUMENT_SCHEMA = pa.schema(
         ("content_hash", pa.binary(32)),  # SHA-256 of the compact JSON
         ("source", pa.string()),
         ("repo", pa.string()),  # null if unknown
-        (
-            "split",
-            pa.string(),
-        ),  # train, val, or near-duplicate: would be val, but is very similar to one of train
+        ("split", pa.string()),  # train, val, or near-duplicate: of a document of train, so not validated on
     ]
 )
 REJECTED_SCHEMA = pa.schema(

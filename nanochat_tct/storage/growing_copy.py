@@ -89,7 +89,7 @@ class GrowingFile:
 
 
 class GrowingCopy:
-    """A copy that is not complete yet, in `folder`, the place of the complete one."""
+    """A copy that is not complete yet, in `folder`, where the complete one will be."""
 
     def __init__(self, uri: str, remote: RemoteFolder, manifest: str, records: list[FileRecord]) -> None:
         """Open a copy that `begin` has made. Args: records: of the files that grow."""

@@ -101,13 +101,13 @@ def _write_part(part: tuple[str, SynthesizeConfig, int, int]) -> int:
 
 
 def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
-    """Raises: UserError when the disk is too small for so many workflows."""
+    """Raises: UserError when the disk is too small for that many workflows."""
     least = config.count * LEAST_BYTES
     there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if least > free:
         raise UserError(
-            f"--count {config.count}: so many workflows take {least:,} bytes at least, and the disk of {output} has "
+            f"--count {config.count}: that many workflows take {least:,} bytes at least, and the disk of {output} has "
             f"{free:,} free"
         )
 

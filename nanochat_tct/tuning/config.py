@@ -65,7 +65,7 @@ DECIDED = {
         ("checkpoint_dir", "log_dir", "run_name", "wandb_run_name"), "is a folder or name in --output"
     ),
     "resume": "is what the same command does",
-    "min_workers": "is --num-workers: the price of a trial is that of so many",
+    "min_workers": "is --num-workers: a trial is priced for that many",
     "cpu_hourly_usd": "is --gpu-hourly-usd here, whatever the workers are",
     "num_samples": "is 0: the budget is for training",
 }
@@ -115,7 +115,7 @@ class SweepConfig:
     )
     follow_up_factor: float = option(6.0, "cost of a longer run at most, in first trials")
     hopeless: float = option(
-        1.3, "stop a trial whose bits per byte half-way are so many times the best of its size and length"
+        1.3, "stop a trial whose bits per byte half-way exceed the best of its size and length by this factor"
     )
 
     # what a sweep is continued with; a higher budget is given as the budget
