@@ -191,15 +191,6 @@ def _unknown(what: str, names: list[str], where: str, known: list[str], reasons:
     return f"unknown {what}s{where}: {', '.join(listed)}"
 
 
-def convert(config_class: Any, name: str, value: Any, where: str) -> Any:
-    """Convert a value of a file or of the command line to the type of the setting `name` of a config dataclass.
-
-    Raises:
-        UserError: it has another type, or is not among the choices; the message begins with `where`.
-    """
-    return _convert(value, settings_of(config_class)[name], where)
-
-
 def read_config_file(path: str | Path) -> dict[str, Any]:
     """Read the keys and values of a flat YAML file, or of a ``.py`` file of literal assignments (not executed)."""
     try:
@@ -252,7 +243,7 @@ def _with_texts_joined(argv: list[str], settings: Mapping[str, Setting]) -> list
 
 
 def _build_parser(settings: Mapping[str, Setting], command: str, description: str) -> argparse.ArgumentParser:
-    """The parser returns strings; ``_convert`` converts them, like the values of a file."""
+    """The parser returns strings; ``convert`` converts them, like the values of a file."""
     parser = _Parser(
         prog=f"nanochat-tct {command}",
         description=description,
@@ -376,18 +367,22 @@ def _read(name: str, value: Any, setting: Setting, where: str) -> dict[str, Any]
     """The values of a setting and, if it takes a range, of the setting for the lower end."""
     low = setting.metadata.get("low")
     if not low:
-        return {name: _convert(value, setting, where)}
+        return {name: convert(value, setting, where)}
     ends = value.split(":") if isinstance(value, str) else value
     if not isinstance(ends, list | tuple):
         ends = [value]
     if len(ends) not in (1, 2):
         raise UserError(f"{where} must be a number, or the two ends of a range, not {value!r}")
-    converted = [_convert(end, setting, where) for end in ends]
+    converted = [convert(end, setting, where) for end in ends]
     return {low: converted[0] if len(ends) == 2 else None, name: converted[-1]}
 
 
-def _convert(value: Any, setting: Setting, where: str) -> Any:
-    """Convert a value of a file or of the command line to the type of its setting; a UserError names ``where``."""
+def convert(value: Any, setting: Setting, where: str) -> Any:
+    """Convert a value of a file or of the command line to the type of its setting.
+
+    Raises:
+        UserError: it has another type, or is not among the choices; the message begins with `where`.
+    """
     if typing.get_origin(setting.hint) is dict:
         return _to_lists(value, where)
     kind, is_list, optional, words = _inspect(setting.hint)

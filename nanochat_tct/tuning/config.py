@@ -194,7 +194,7 @@ class SweepConfig:
     def _value(self, name: str, value: Any, where: str) -> Any:
         """A value of a varied setting, as its type; what `train` or the other settings refuse is refused here."""
         of_kind = {"global_batch": "batch_size", "warmup_share": "grad_clip", "min_lr_share": "grad_clip"}
-        value = convert(TrainConfig, of_kind.get(name, name), value, where)
+        value = convert(value, settings_of(TrainConfig)[of_kind.get(name, name)], where)
         if name in COMPOSED:
             least, most = COMPOSED[name]
             if not isinstance(value, int | float) or not least <= value <= most:
