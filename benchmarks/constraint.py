@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +22,11 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
-from benchmarks.held_out import read_documents
+from benchmarks.held_out import some_workflows
 from benchmarks.peers import AnyOrder, Llguidance, Peer, Repeating, Xgrammar, byte_level_bpe, compact
 from nanochat_tct.generation.generate import generate_workflows, untrained
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.schema import workflow_schema
-
-
-def some_documents(corpus: Path, number: int) -> list[Any]:
-    """Valid real workflows, drawn with a fixed seed."""
-    documents = read_documents(corpus, Tokenizer(), shuffle_seed=0)
-    return [json.loads(document.compact) for document in islice(documents, number)]
 
 
 def row(name: str, load: float, seconds: list[float], accepted: int, documents: int, note: str = "") -> None:
@@ -110,7 +103,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=300, help="workflows to walk through")
     parser.add_argument("--samples", type=int, default=200, help="random documents to draw")
     arguments = parser.parse_args()
-    documents = some_documents(arguments.corpus, arguments.documents)
+    documents = some_workflows(arguments.corpus, arguments.documents)
     print(f"{len(documents)} valid workflows; microseconds a mask; the second half is with warm caches")
     print(f"{'':12} {'load, s':>8} {'mean':>8} {'median':>8} {'99%':>9}  {'2nd half':>8} {'accepted':>9}")
     ours(documents, arguments.samples)

@@ -4,8 +4,9 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow.parquet
 
@@ -60,6 +61,12 @@ def read_documents(
         if document.compact not in seen:
             seen.add(document.compact)
             yield document
+
+
+def some_workflows(corpus: str | Path | None, number: int, seed: int = 0) -> list[Any]:
+    """Values of valid workflows of a corpus, drawn at random."""
+    documents = islice(read_documents(corpus, load_tokenizer(), shuffle_seed=seed), number)
+    return [json.loads(document.compact) for document in documents]
 
 
 def is_held_out(repo: str) -> bool:

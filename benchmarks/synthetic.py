@@ -9,20 +9,19 @@ that differ by more than 10%, and which of those differ by less than two standar
 import argparse
 import math
 import os
-import random
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
-
-from nanochat_tct.documents import DocumentError, read_workflow, to_json
-from nanochat_tct.errors import UserError
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
+from benchmarks.held_out import some_workflows
+from nanochat_tct.documents import to_json
 from nanochat_tct.synthetic.synthesize import synthesize
-from nanochat_tct.tokenizer import TokenizerError, load_tokenizer
+from nanochat_tct.tokenizer import load_tokenizer
 
 PERCENTILES = (5, 25, 50, 75, 90, 95, 99)
 LEAST_SHARE = 0.02  # triggers and keys that are rarer in real workflows are left out: their counts are small
@@ -41,9 +40,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=3000, help="of each side")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if not options.corpus:
-        raise UserError("--corpus: name a folder with workflows.parquet, or set NANOCHAT_TCT_CORPUS")
-    real = read_real(Path(options.corpus), options.documents, options.seed)
+    real = some_workflows(options.corpus, options.documents, options.seed)
     start = time.process_time()
     synthetic = [synthesize(index, options.seed) for index in range(len(real))]
     seconds = time.process_time() - start
@@ -77,25 +74,6 @@ def relative_errors(names: Iterable[str], workflows: list[dict[str, Any]]) -> di
         mean = statistics.mean(values)
         errors[name] = statistics.stdev(values) / math.sqrt(NUM_PARTS) / mean if mean else 0.0
     return errors
-
-
-def read_real(corpus: Path, count: int, seed: int) -> list[dict[str, Any]]:
-    """Return `count` valid workflows, drawn at random."""
-    texts = (
-        pyarrow.parquet.read_table(corpus / "workflows.parquet", columns=["text"]).column("text").to_pylist()
-    )
-    tokenizer = load_tokenizer()
-    workflows: list[dict[str, Any]] = []
-    for text in random.Random(seed).sample(texts, len(texts)):
-        if len(workflows) == count:
-            break
-        try:
-            workflow = read_workflow(text, "yaml")
-            tokenizer.encode_value(workflow)
-        except (DocumentError, TokenizerError):
-            continue
-        workflows.append(workflow)
-    return workflows
 
 
 def measure(workflows: list[dict[str, Any]]) -> dict[str, float]:

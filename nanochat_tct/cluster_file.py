@@ -39,12 +39,12 @@ def read_cluster_file(path: str | Path) -> dict[str, Any]:
     Raises: UserError when it does not exist, or is not valid YAML.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(Path(path).read_bytes())
     except OSError as error:
         raise UserError(f"--cluster {path}: {(error.strerror or str(error)).lower()}") from error
     except yaml.YAMLError as error:
         raise UserError(f"--cluster {path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not content.keys() & {"provider", "items"}:
         raise UserError(f"--cluster {path} is not a cluster file; take one of cluster/ as it is")
     return content
 
@@ -85,7 +85,7 @@ def check_fields(content: dict[str, Any]) -> str:
             raise UserError(f'{name} is {value}, which is not text in YAML: put it in quotes, as in "4711"')
         pattern, example = PATTERNS.get(name, (".+", "a name"))
         if not all(re.fullmatch(pattern, text) for text in strings(value)) or not list(strings(value)):
-            raise UserError(f"{name} is {value!r}; it looks like {example}")
+            raise UserError(f"{name} is {value!r}; it must look like {example}")
     if "region" in fields and not fields["availability_zone"].startswith(fields["region"]):
         raise UserError(f"availability_zone {fields['availability_zone']} is not in {fields['region']}")
     return f"{len(fields)} fields filled in"

@@ -128,7 +128,7 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
         flags = [argument.split("=")[0] for argument in unknown if argument.startswith("-")]
         what = f"unexpected argument {unknown[0]!r}"
         if flags and unknown[0].startswith("-"):
-            what = _unknown("flag", flags, "", [_flag(name) for name in settings], reasons)
+            what = _unknown("flag", flags, "", [flag_of(name) for name in settings], reasons)
         raise UserError(f"{what} (see {parser.prog} --help)")
 
     values: dict[str, Any] = {}
@@ -142,13 +142,13 @@ def parse_arguments(config_class: type[Config], argv: list[str], command: str, d
             values |= _read(name, value, settings[name], f"'{name}' in {given.config}")
     for name, setting in settings.items():
         if hasattr(given, name):
-            where = name if setting.metadata.get("positional") else _flag(name)
+            where = name if setting.metadata.get("positional") else flag_of(name)
             value = getattr(given, name)
             value = value.removeprefix("\0") if isinstance(value, str) else value
             values |= _read(name, value, setting, where)
     for name, setting in settings.items():
         if name not in values and setting.default is MISSING:
-            what = name.upper() if setting.metadata.get("positional") else _flag(name)
+            what = name.upper() if setting.metadata.get("positional") else flag_of(name)
             raise UserError(f"{what} is missing: {setting.metadata['help']} (see {parser.prog} --help)")
     for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
         if "without" in field.metadata:
@@ -189,15 +189,6 @@ def _unknown(what: str, names: list[str], where: str, known: list[str], reasons:
         return f"unknown {what} {names[0]}{where}{hint(names[0])}"
     listed = [name + hint(name).replace("; did you mean", ": did you mean") for name in names]
     return f"unknown {what}s{where}: {', '.join(listed)}"
-
-
-def convert(config_class: Any, name: str, value: Any, where: str) -> Any:
-    """Convert a value of a file or of the command line to the type of the setting `name` of a config dataclass.
-
-    Raises:
-        UserError: it has another type, or is not among the choices; the message begins with `where`.
-    """
-    return _convert(value, settings_of(config_class)[name], where)
 
 
 def read_config_file(path: str | Path) -> dict[str, Any]:
@@ -241,7 +232,7 @@ def _with_texts_joined(argv: list[str], settings: Mapping[str, Setting]) -> list
 
     Otherwise argparse would mistake the text for a flag. A NUL cannot occur in an argument, so it can be removed later.
     """
-    texts = {_flag(name) for name, setting in settings.items() if setting.hint in (str, str | None)}
+    texts = {flag_of(name) for name, setting in settings.items() if setting.hint in (str, str | None)}
     joined: list[str] = []
     for argument in argv:
         if joined and joined[-1] in texts and re.match(r"-(?!-?[A-Za-z])", argument):
@@ -252,7 +243,7 @@ def _with_texts_joined(argv: list[str], settings: Mapping[str, Setting]) -> list
 
 
 def _build_parser(settings: Mapping[str, Setting], command: str, description: str) -> argparse.ArgumentParser:
-    """The parser returns strings; ``_convert`` converts them, like the values of a file."""
+    """The parser returns strings; ``convert`` converts them, like the values of a file."""
     parser = _Parser(
         prog=f"nanochat-tct {command}",
         description=description,
@@ -280,7 +271,7 @@ def _add_argument(parser: Any, name: str, setting: Setting) -> None:
     default = "required" if setting.default is MISSING else f"default: {_show(setting.default)}"
     arguments: dict[str, Any] = {"help": f"{setting.metadata['help']}{unit} ({default})".replace("%", "%%")}
     if typing.get_origin(setting.hint) is dict:
-        parser.add_argument(_flag(name), dest=name, nargs="+", metavar="NAME=VALUE,VALUE", **arguments)
+        parser.add_argument(flag_of(name), dest=name, nargs="+", metavar="NAME=VALUE,VALUE", **arguments)
         return
     kind, is_list, _, words = _inspect(setting.hint)
     choices, is_positional = setting.metadata.get("choices"), setting.metadata.get("positional")
@@ -292,9 +283,9 @@ def _add_argument(parser: Any, name: str, setting: Setting) -> None:
     if is_positional:  # it may stand in the file: whether it is missing is checked later
         parser.add_argument(name, nargs="*" if is_list else "?", **arguments)
     elif is_list:
-        parser.add_argument(_flag(name), dest=name, nargs="+", **arguments)
+        parser.add_argument(flag_of(name), dest=name, nargs="+", **arguments)
     else:
-        parser.add_argument(_flag(name), dest=name, **arguments)
+        parser.add_argument(flag_of(name), dest=name, **arguments)
 
 
 def _show(value: Any) -> str:
@@ -307,7 +298,8 @@ def _show(value: Any) -> str:
     return str(value) or "empty"
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
     return "--" + name.replace("_", "-")
 
 
@@ -375,18 +367,22 @@ def _read(name: str, value: Any, setting: Setting, where: str) -> dict[str, Any]
     """The values of a setting and, if it takes a range, of the setting for the lower end."""
     low = setting.metadata.get("low")
     if not low:
-        return {name: _convert(value, setting, where)}
+        return {name: convert(value, setting, where)}
     ends = value.split(":") if isinstance(value, str) else value
     if not isinstance(ends, list | tuple):
         ends = [value]
     if len(ends) not in (1, 2):
         raise UserError(f"{where} must be a number, or the two ends of a range, not {value!r}")
-    converted = [_convert(end, setting, where) for end in ends]
+    converted = [convert(end, setting, where) for end in ends]
     return {low: converted[0] if len(ends) == 2 else None, name: converted[-1]}
 
 
-def _convert(value: Any, setting: Setting, where: str) -> Any:
-    """Convert a value of a file or of the command line to the type of its setting; a UserError names ``where``."""
+def convert(value: Any, setting: Setting, where: str) -> Any:
+    """Convert a value of a file or of the command line to the type of its setting.
+
+    Raises:
+        UserError: it has another type, or is not among the choices; the message begins with `where`.
+    """
     if typing.get_origin(setting.hint) is dict:
         return _to_lists(value, where)
     kind, is_list, optional, words = _inspect(setting.hint)

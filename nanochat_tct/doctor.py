@@ -217,7 +217,7 @@ def check_store(config: DoctorConfig) -> str:
 
     store = TokenStore.open(config.data_dir)
     store.check_tokenizer(_tokenizer(config))
-    return f"{config.data_dir}: {store.documents.num_rows:,} documents, {len(store.tokens):,} tokens"
+    return f"{config.data_dir}: {store.manifest['counts']['documents']:,} documents, {len(store.tokens):,} tokens"
 
 
 def check_training(config: DoctorConfig) -> str:

@@ -60,8 +60,8 @@ def exit_code(job: Callable[[], object]) -> int:
         if isinstance(original, OSError):
             if original.errno not in ADVICE:
                 raise
-            place = f"{original.filename}: " if original.filename else ""
-            original = f"{place}{os.strerror(original.errno).lower()}; {ADVICE[original.errno]}"
+            where = f"{original.filename}: " if original.filename else ""
+            original = f"{where}{os.strerror(original.errno).lower()}; {ADVICE[original.errno]}"
         print(f"error: {original}", file=sys.stderr)
         code = 2
     return _flush(code)

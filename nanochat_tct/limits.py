@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from nanochat_tct.config import flag_of
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import is_remote
 
@@ -24,7 +25,7 @@ def refuse_absurd(config: Any, largest: float = LARGEST_FLOAT, any_bytes: tuple[
     Raises: UserError.
     """
     for field in dataclasses.fields(config):
-        value, flag = getattr(config, field.name), "--" + field.name.replace("_", "-")
+        value, flag = getattr(config, field.name), flag_of(field.name)
         if isinstance(value, int) and abs(value) > LARGEST_INTEGER:
             raise UserError(f"{flag} is {_short(value)}: it must be less than 2**63")
         if isinstance(value, float) and not abs(value) <= largest:

@@ -158,7 +158,7 @@ def local_trainer() -> type[Any]:
         worker_group_cls = LocalWorkers
 
     class SameWorkers(FixedScalingPolicy):
-        """A number of workers that no autoscaler is told."""
+        """A fixed number of workers, for which no autoscaler is asked."""
 
         def after_controller_start(self, train_run_context: Any) -> None:
             pass

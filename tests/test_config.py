@@ -15,6 +15,7 @@ from nanochat_tct.config import (
     option,
     parse_arguments,
     read_config_file,
+    settings_of,
     to_dict,
     write_yaml,
 )
@@ -80,9 +81,9 @@ def test_lists_by_name(tmp_path: Path) -> None:
     for wrong in ("betas", "7"):
         with pytest.raises(UserError, match="--vary must be name=value,value"):
             parse("a", "--vary", wrong)
-    assert convert(Example, "learning_rate", "1e-3", "here") == 1e-3
+    assert convert("1e-3", settings_of(Example)["learning_rate"], "here") == 1e-3
     with pytest.raises(UserError, match="here must be one of ddp, fsdp, not 'dp'; did you mean ddp"):
-        convert(Example, "parallel", "dp", "here")
+        convert("dp", settings_of(Example)["parallel"], "here")
 
 
 def test_a_range_sets_two_fields(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_home_is_expanded_in_flags_and_files(tmp_path: Path, monkeypatch: pytest
         assert given.folders == [f"{tmp_path}/c", str(tmp_path), "s3://bucket/~/d", "e~/f"]
     assert parse("a", "--output=~/x").output == f"{tmp_path}/x"
     assert parse("a", "--output", "~root/x").output == "/root/x"
-    assert convert(Example, "output", "~/x", "there") == f"{tmp_path}/x"
+    assert convert("~/x", settings_of(Example)["output"], "there") == f"{tmp_path}/x"
     (tmp_path / "config.py").write_text("output = '~/y'\n")
     assert parse("a", "--config", "config.py").output == f"{tmp_path}/y"
     with pytest.raises(

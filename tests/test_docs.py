@@ -42,10 +42,21 @@ def test_commands_and_flags_exist(capsys: pytest.CaptureFixture[str]) -> None:
     assert unknown == []
 
 
+def titles_of(page: Path) -> set[str]:
+    """The titles of a page, as links name them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_exist(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
-    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+def test_links_lead_to_a_file_or_title(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]*)(?:#([^)]+))?\)", page.read_text())
+    targets = [(page.parent / path if path else page, title) for path, title in links if "://" not in path]
+    missing = [
+        f"{path}#{title}"
+        for path, title in targets
+        if not path.exists() or (title and title not in titles_of(path))
+    ]
     assert missing == []
 
 
@@ -56,11 +67,3 @@ def test_how_long_workers_wait_for_each_other() -> None:
     minutes = StoppableTorchConfig().timeout_s // 60
     page = (REPOSITORY / "docs/clusters.md").read_text()
     assert f"the others waited {minutes} minutes (Ray Train's limit" in page
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_places_on_the_same_page_exist(page: Path) -> None:
-    text = page.read_text()
-    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
-    places = {re.sub(r"[^a-z0-9 _-]", "", title.lower()).replace(" ", "-") for title in titles}
-    assert [place for place in re.findall(r"\]\(#([^)]+)\)", text) if place not in places] == []

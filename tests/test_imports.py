@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "documents": {"errors"},
     "foreign_names": set(),
     "config": {"errors", "documents", "foreign_names"},
-    "limits": {"errors", "storage"},
+    "limits": {"errors", "config", "storage"},
     "tracking": {"errors", "storage", "config"},
     "ray_compat": {"errors"},
     "ray_session": {"errors", "ray_compat"},

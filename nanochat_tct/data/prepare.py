@@ -28,11 +28,12 @@ from nanochat_tct.data.parts import Part, plan_parts
 from nanochat_tct.data.repository import owner_of
 from nanochat_tct.data.sources import Source, find_sources, sources_fingerprint
 from nanochat_tct.data.store import METADATA, REJECTED, TokenStore, upload_store
-from nanochat_tct.data.store_writer import StoreWriter, writing_to
+from nanochat_tct.data.store_writer import StoreWriter
 from nanochat_tct.errors import StorageError, UserError
 from nanochat_tct.limits import refuse_folder
 from nanochat_tct.ray_compat import PROGRESS_LOGGER
 from nanochat_tct.ray_session import start_ray, user_errors
+from nanochat_tct.storage.files import writing_to
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, local_path
 from nanochat_tct.tokenizer import load_tokenizer
 from nanochat_tct.tracking.terminal import with_progress

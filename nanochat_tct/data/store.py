@@ -55,10 +55,7 @@ DOCUMENT_SCHEMA = pa.schema(
         ("content_hash", pa.binary(32)),  # SHA-256 of the compact JSON
         ("source", pa.string()),
         ("repo", pa.string()),  # null if unknown
-        (
-            "split",
-            pa.string(),
-        ),  # train, val, or near-duplicate: would be val, but is very similar to one of train
+        ("split", pa.string()),  # train, val, or near-duplicate: of a document of train, so not validated on
     ]
 )
 REJECTED_SCHEMA = pa.schema(
@@ -220,10 +217,6 @@ class TokenStore:
                 f"({tokenizer.fingerprint[:12]}): prepare it again, or use that tokenizer"
             )
 
-    def document_tokens(self, index: int) -> np.ndarray:
-        """The token ids of one document, uint16 (length,)."""
-        return self.token_range(*(self.documents.column(name)[index].as_py() for name in ("start", "length")))
-
     def token_range(self, start: int, length: int) -> np.ndarray:
         """The token ids of a document that the table of documents says begins at `start`, uint16 (length,)."""
         self.need(np.arange(start, start + length))
@@ -247,6 +240,8 @@ def manifest_sha256(manifest: dict[str, Any]) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     folder = path.parent
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: give the folder of a token store, the --output of prepare")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: run prepare with --output {folder} first")
     if not path.is_file():

@@ -5,13 +5,11 @@ an older manifest is deleted before the first move. A killed run leaves `.partia
 run that fails does not change an older store.
 """
 
-import errno
 import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,10 +28,9 @@ from nanochat_tct.data.split import NEAR_DUPLICATE, TRAIN, VAL, split_documents
 from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.windows import Windowing, Windows, check_windowing
 from nanochat_tct.errors import UserError
-from nanochat_tct.storage.files import fsync, locked, record_of
+from nanochat_tct.storage.files import fsync, locked, record_of, writing_to
 
 PARTIAL = ".partial"
-OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXPORT_ROWS = 4096  # windows built at a time
 MASK_FILES = (layout.MASK_IDS, layout.MASKS)
 SPOOLED = ".arrow"  # of a table on disk that grows while parts arrive
@@ -341,23 +338,6 @@ def _spooled(partial: Path, name: str) -> pa.Table:
     """A spooled table, memory-mapped."""
     with pa.ipc.open_file(pa.memory_map(str(partial / f"{name}{SPOOLED}"))) as file:
         return file.read_all()
-
-
-@contextmanager
-def writing_to(output: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only file system into UserErrors that name --output."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in OUT_OF_SPACE:
-            raise UserError(
-                f"no space left to write {output}: free some, or choose another --output"
-            ) from error
-        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError):
-            raise UserError(f"cannot write to {output}: {error.strerror}; choose another --output") from error
-        if error.errno == errno.EROFS:
-            raise UserError(f"cannot write to {output}: read-only; choose another --output") from error
-        raise
 
 
 def _check_output(output: Path) -> None:

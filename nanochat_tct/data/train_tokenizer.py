@@ -32,7 +32,7 @@ def train_tokenizer(config: TrainTokenizerConfig) -> None:
         except (OSError, ValueError, RecursionError) as error:
             raise SchemaError(f"--schema {config.schema}: cannot be read as JSON: {error}") from error
         if schema is None:
-            raise SchemaError(f"--schema {config.schema}: null is no JSON Schema")
+            raise SchemaError(f"--schema {config.schema}: null is not a JSON Schema")
     output = Path(config.output)
     if output.is_dir():
         raise UserError(f"--output {output} is a folder: name a file")

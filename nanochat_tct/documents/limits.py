@@ -19,8 +19,8 @@ class DocumentError(UserError):
     """
 
     def __init__(self, reason: str, problem: str, line: int = 0, column: int = 0) -> None:
-        place = f"line {line}, column {column}: " if column else f"line {line}: " if line else ""
-        super().__init__(place + problem)
+        where = f"line {line}, column {column}: " if column else f"line {line}: " if line else ""
+        super().__init__(where + problem)
         self.reason = reason
         self.problem = problem
         self.line, self.column = max(line, 1), max(column, 1)

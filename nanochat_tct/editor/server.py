@@ -122,7 +122,7 @@ class WorkflowServer(LanguageServer):
             found = await self.rules.call(ANSWERING, lambda: complete(self.language, document.text, offset))
         except TimeoutError:
             found = Completions(offset, [])
-        place = types.Range(document.position_at(found.start), document.position_at(offset))
+        word_range = types.Range(document.position_at(found.start), document.position_at(offset))
         items = [
             types.CompletionItem(
                 each.label,
@@ -130,7 +130,7 @@ class WorkflowServer(LanguageServer):
                 documentation=each.description,
                 sort_text=f"{number:04}",
                 filter_text=each.text,
-                text_edit=types.TextEdit(place, each.text),
+                text_edit=types.TextEdit(word_range, each.text),
             )
             for number, each in enumerate(found.suggestions)
         ]
@@ -146,7 +146,7 @@ class WorkflowServer(LanguageServer):
                     detail=f"{suggestion.probability:.0%}",
                     sort_text=f" {number}",
                     filter_text=word + suggestion.text,
-                    text_edit=types.TextEdit(place, word + suggestion.text),
+                    text_edit=types.TextEdit(word_range, word + suggestion.text),
                     insert_text_mode=types.InsertTextMode.AsIs,
                 )
             )

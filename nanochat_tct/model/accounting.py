@@ -84,9 +84,8 @@ def memory_bytes(
     block = 2 * stream + (2 + 3 + 2 + 2 + 2 + 8) * size * tokens * config.n_embd
     blocks = config.n_layer * stream + block if checkpoint_activations else config.n_layer * block
     mask = batch_size * config.context_size**2
-    head = (
-        2 * stream + 4 * config.vocab_size * config.n_embd
-    )  # including its gradient, computed in the forward pass
+    # Including its gradient, which is computed in the forward pass
+    head = 2 * stream + 4 * config.vocab_size * config.n_embd
     bf16_copies = 2 * matmul_parameter_count(config) if precision == "bf16" else 0
     return MemoryEstimate(
         weights=(4 * parameters + bf16_copies) // num_shards,

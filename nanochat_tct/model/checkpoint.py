@@ -311,7 +311,7 @@ def find_checkpoint(path_or_run_dir: str | Path) -> Checkpoint:
     latest = latest_checkpoint(path)
     if latest is None:
         runs = sorted(child.name for child in path.iterdir() if child.is_dir() and list_checkpoints(child))
-        hint = f"; runs in it: {', '.join(runs[:8])}" if runs else "; train one with jobs/train.py"
+        hint = f"; runs in it: {', '.join(runs[:8])}" if runs else "; train one with nanochat-tct train"
         raise CheckpointError(f"{path}: no usable checkpoint{hint}")
     return load_checkpoint(latest, verify=False)
 

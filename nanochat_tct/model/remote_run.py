@@ -7,6 +7,7 @@ has its manifest, which is transferred last in both directions. Only files with 
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from nanochat_tct.model import checkpoint
@@ -17,6 +18,7 @@ from nanochat_tct.storage.object_storage import (
     is_remote,
     local_path,
     locked_copy,
+    replace_copy,
 )
 
 # Files of the run besides its checkpoints that a resumed run needs
@@ -101,16 +103,19 @@ def _try_checkpoint(remote: RemoteFolder, run_dir: Path, step: int) -> bool:
 def _pull_checkpoint(remote: RemoteFolder, path: Path, prefix: str) -> None:
     """Download one checkpoint. Raises: CheckpointError when it is damaged."""
 
-    def records(folder: Path) -> list[FileRecord]:
+    def records(manifest: Path) -> list[FileRecord]:
         try:
-            return checkpoint.read_manifest(folder)[1]
-        except (OSError, *checkpoint.MANIFEST_ERRORS) as error:
-            where = f"{remote.uri}/{prefix}{checkpoint.MANIFEST}"
+            return checkpoint.read_manifest(manifest.parent)[1]
+        except checkpoint.MANIFEST_ERRORS as error:
+            where = f"{remote.uri}/{prefix}{manifest.name}"
             raise checkpoint.CheckpointError(
                 f"{where}: damaged, so this is not a whole checkpoint"
             ) from error
 
+    content = remote.read(prefix + checkpoint.MANIFEST)
+    if content is None:  # deleted since the folder was listed
+        return
     try:
-        remote.download_folder(path, checkpoint.MANIFEST, records, prefix)
+        replace_copy(path / checkpoint.MANIFEST, content, records, partial(remote.download, prefix=prefix))
     except DamagedError as error:
         raise checkpoint.CheckpointError(str(error)) from error

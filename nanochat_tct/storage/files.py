@@ -4,6 +4,7 @@ A file or folder is whole or absent, whenever the process or the machine stops. 
 with `PARTIAL`, so that a later run recognizes what a killed run left.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from nanochat_tct.errors import UserError
 
 PARTIAL = ".partial-"
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class FileRecord(NamedTuple):
@@ -117,6 +119,23 @@ def clear_partial(folder: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             leftover.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_to(output: Path) -> Iterator[None]:
+    """Turn the errors of a full or read-only file system into UserErrors that name --output."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in OUT_OF_SPACE:
+            raise UserError(
+                f"no space left to write {output}: free some, or choose another --output"
+            ) from error
+        if isinstance(error, PermissionError | NotADirectoryError | FileExistsError | FileNotFoundError):
+            raise UserError(f"cannot write to {output}: {error.strerror}; choose another --output") from error
+        if error.errno == errno.EROFS:
+            raise UserError(f"cannot write to {output}: read-only; choose another --output") from error
+        raise
 
 
 @contextmanager

@@ -5,7 +5,7 @@ in a file beside each says for every piece whether it is there, for all processe
 fetch the same piece at once, which does no harm: it has the same bytes.
 
 Whether a file is what the manifest says is known when all of it is there. Only then does the copy get its manifest,
-which makes it a complete one, like a copy of `RemoteFolder.download_folder`.
+which makes it a complete one.
 """
 
 import shutil
@@ -17,8 +17,15 @@ import numpy as np
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage import object_storage
-from nanochat_tct.storage.files import PARTIAL, FileRecord, find_damage
-from nanochat_tct.storage.object_storage import RemoteFolder, local_path, locked_copy, persist
+from nanochat_tct.storage.files import FileRecord, find_damage
+from nanochat_tct.storage.object_storage import (
+    RemoteFolder,
+    holds,
+    local_path,
+    locked_copy,
+    persist,
+    replace_copy,
+)
 
 PIECE_BYTES = 64 << 10  # some windows of training; a request for less takes as long
 BEGUN = ".begun"  # what the manifest is called until the copy is complete
@@ -82,7 +89,7 @@ class GrowingFile:
 
 
 class GrowingCopy:
-    """A copy that is not complete yet, in `folder`, the place of the complete one."""
+    """A copy that is not complete yet, in `folder`, where the complete one will be."""
 
     def __init__(self, uri: str, remote: RemoteFolder, manifest: str, records: list[FileRecord]) -> None:
         """Open a copy that `begin` has made. Args: records: of the files that grow."""
@@ -110,30 +117,23 @@ class GrowingCopy:
             UserError: the storage has no manifest there, or refuses; DamagedError: a small file is damaged.
         """
         folder, remote = local_path(uri), RemoteFolder(uri)
+
+        def bring(record: FileRecord, to: Path) -> None:
+            if record.name in growing:
+                GrowingFile.create(remote, record, to)
+            else:
+                remote.download(record, to)
+
         with locked_copy(folder):
             content = remote.read(manifest)
             if content is None:
                 raise UserError(
                     f"{uri} holds no finished token store ({manifest} is missing): run prepare first"
                 )
-            begun = folder / f"{manifest}{BEGUN}"
-            if _holds(folder / manifest, content):
+            if holds(folder / manifest, content):
                 return None
-            if not _holds(begun, content):
-                partial = folder.with_name(f"{PARTIAL}{folder.name}")
-                shutil.rmtree(partial, ignore_errors=True)
-                partial.mkdir(parents=True)
-                try:
-                    (partial / begun.name).write_bytes(content)
-                    for record in read_manifest(partial / begun.name):
-                        if record.name in growing:
-                            GrowingFile.create(remote, record, partial)
-                        else:
-                            remote.download(record, partial)
-                    shutil.rmtree(folder, ignore_errors=True)
-                    partial.rename(folder)
-                finally:
-                    shutil.rmtree(partial, ignore_errors=True)
+            begun = folder / f"{manifest}{BEGUN}"
+            replace_copy(begun, content, read_manifest, bring)
             return cls(uri, remote, manifest, [each for each in read_manifest(begun) if each.name in growing])
 
     def complete(self) -> bool:
@@ -144,15 +144,14 @@ class GrowingCopy:
         """
         begun = self.folder / f"{self.manifest}{BEGUN}"
         with locked_copy(self.folder, "-rest"):
-            if _holds(self.folder / self.manifest, self._content):
+            if holds(self.folder / self.manifest, self._content):
                 return False
             for name, file in self.files.items():
                 file.fetch_all()
-                if (
-                    find_damage(self.folder, file.record) is not None
-                ):  # missing, if another process has found this
+                # Missing, if another process has found this
+                if find_damage(self.folder, file.record) is not None:
                     with locked_copy(self.folder):
-                        if _holds(begun, self._content):
+                        if holds(begun, self._content):
                             shutil.rmtree(self.folder)
                     raise self.remote.damaged(name)
             with locked_copy(self.folder):
@@ -160,7 +159,3 @@ class GrowingCopy:
                     (self.folder / f"{name}{PIECES}").unlink()
                 begun.rename(self.folder / self.manifest)
         return True
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == content

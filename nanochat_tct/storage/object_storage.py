@@ -93,6 +93,41 @@ def locked_copy(folder: Path, what: str = "") -> AbstractContextManager[None]:
     return locked(path, busy, LOCK_SECONDS)
 
 
+def holds(path: Path, content: bytes) -> bool:
+    """Whether there is a file with this content."""
+    return path.is_file() and path.read_bytes() == content
+
+
+def replace_copy(
+    manifest: Path,
+    content: bytes,
+    read_manifest: Callable[[Path], list[FileRecord]],
+    bring: Callable[[FileRecord, Path], None],
+) -> None:
+    """Make the folder of a manifest a copy with this manifest, unless it is one. The caller holds its lock.
+
+    The copy is made aside, and replaces the folder when all files are there.
+
+    Args:
+        read_manifest: reads the records in the manifest at a path; raises an error for a wrong manifest.
+        bring: brings a file into a folder.
+    """
+    if holds(manifest, content):
+        return
+    folder = manifest.parent
+    partial = folder.with_name(f"{PARTIAL}{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        (partial / manifest.name).write_bytes(content)
+        for record in read_manifest(partial / manifest.name):
+            bring(record, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 class DamagedError(UserError):
     """A file differs from its entry in the manifest."""
 
@@ -104,7 +139,7 @@ def persist(uri: str, do: Callable[[], Result]) -> Result:
         uri: for messages.
     Raises: StorageError when the storage refuses, or fails TRIES times; DamagedError when the content is wrong twice.
     """
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, ArrowInvalid
 
     pause = FIRST_PAUSE_SECONDS
     for attempt in range(1, TRIES + 1):
@@ -115,7 +150,7 @@ def persist(uri: str, do: Callable[[], Result]) -> Result:
                 raise
         except (OSError, ArrowException) as error:
             reason = " ".join(str(error).split())
-            if isinstance(error, PermissionError) or REFUSALS.search(reason):
+            if isinstance(error, PermissionError | ArrowInvalid) or REFUSALS.search(reason):
                 raise StorageError(
                     f"{uri}: refused ({reason[:300]}); check the name, and what this machine may do there"
                 ) from error
@@ -210,41 +245,6 @@ class RemoteFolder:
             self.delete(prefix + manifest)
         for name in (*names, manifest):
             self.upload(folder / name, prefix + name)
-        return True
-
-    def download_folder(
-        self,
-        folder: Path,
-        manifest: str,
-        read_manifest: Callable[[Path], list[FileRecord]],
-        prefix: str = "",
-    ) -> bool:
-        """Make `folder` a verified copy of a finished folder; return False if the storage has no manifest.
-
-        A folder with the same manifest stays; any other is replaced once all files are downloaded.
-
-        Args:
-            read_manifest: reads the records in the manifest of a folder; raises an error for a wrong manifest.
-            prefix: of all names in the storage.
-
-        Raises: DamagedError when a file differs from the manifest.
-        """
-        content = self.read(prefix + manifest)
-        if content is None:
-            return False
-        if (folder / manifest).is_file() and (folder / manifest).read_bytes() == content:
-            return True
-        partial = folder.with_name(f"{PARTIAL}{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            (partial / manifest).write_bytes(content)
-            for record in read_manifest(partial):
-                self.download(record, partial, prefix)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return True
 
     @_persistent

@@ -114,9 +114,9 @@ def _use(writer: Writer, name: str) -> str:
 def _components(writer: Writer) -> list[str]:
     """Return the few components that a workflow is about."""
     components = [writer.pick(_COMPONENTS) for _ in range(writer.number(3, 9))]
-    for place, component in enumerate(components):
+    for index, component in enumerate(components):
         if writer.chance(0.75 * writer.detail - 0.1):
-            components[place] = f"{component}-{writer.pick(_COMPONENTS)}"
+            components[index] = f"{component}-{writer.pick(_COMPONENTS)}"
     return list(dict.fromkeys(components))
 
 

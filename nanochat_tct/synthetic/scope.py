@@ -34,6 +34,7 @@ INNER = {place.partition(".")[2] for place in PLACES}  # keys that may lead to a
 # The words of templates that stand for a reference to something that exists.
 REFERENCES = (
     "input",
+    "boolean input",
     "env name",
     "job reference",
     "job output",
@@ -148,12 +149,14 @@ class Scope:
 
     def _set_triggers(self, on: Any) -> None:
         events = {on} if isinstance(on, str) else set(on)
-        inputs: dict[str, None] = {}
+        inputs: dict[str, Any] = {}
         for event in on.values() if isinstance(on, dict) else ():
             if isinstance(event, dict):
-                inputs.update(dict.fromkeys(event.get("inputs", ())))
+                inputs.update(event.get("inputs", {}))
                 events.update({"labeled"} & set(event.get("types", ())))
         self._add("input", "inputs", inputs)
+        booleans = [name for name, each in inputs.items() if each.get("type") == "boolean"]
+        self._add("boolean input", "inputs", booleans)
         self._add("event", "github.event", [name for name, those in _EVENTS.items() if events & those])
         self._add("event", "github.event_name", events | _CALLERS if "workflow_call" in events else events)
         if "workflow_dispatch" in events:

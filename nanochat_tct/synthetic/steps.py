@@ -108,18 +108,28 @@ class StepList:
 def outputs_of(step: Step) -> list[str]:
     """Return the known names of a step's outputs."""
     if "run" in step:
-        return list(dict.fromkeys(_OUTPUT_LINE.findall(step["run"]) + _OUTPUT_BLOCK.findall(step["run"])))
+        return _outputs_in(step["run"])
     action = str(step["uses"]).split("@")[0]
     if action == "actions/github-script":
-        return list(dict.fromkeys(_SCRIPT_OUTPUT.findall(step["with"]["script"])))
+        return _outputs_in(step["with"]["script"])
     if action == "dorny/paths-filter":
         return re.findall(r"^([\w-]+):", step["with"]["filters"], re.M)
     return ACTIONS[action].outputs if action in ACTIONS else []
 
 
+def _outputs_in(script: str) -> list[str]:
+    """Return the names of the outputs that a script sets."""
+    found = (pattern.findall(script) for pattern in (_OUTPUT_LINE, _OUTPUT_BLOCK, _SCRIPT_OUTPUT))
+    return list(dict.fromkeys(name for names in found for name in names))
+
+
 def _script(writer: Writer, language: str) -> str:
-    """Return blocks of the language, one after the other, with about the planned number of characters."""
+    """Return blocks of the language, one after the other, with about the planned number of characters.
+
+    No block sets an output that one before it has set.
+    """
     size, script = writer.size, ""
+    outputs: set[str] = set()
     blocks = list(SCRIPTS[language])
     while blocks and len(script) < size:
         if writer.chance(0.5):
@@ -128,8 +138,9 @@ def _script(writer: Writer, language: str) -> str:
         if language != "bash":
             blocks.remove(template)  # these blocks declare names: each may be there once
         block = template(writer)
-        if block is LEFT_OUT:
+        if block is LEFT_OUT or not outputs.isdisjoint(names := _outputs_in(block)):
             continue
+        outputs.update(names)
         if script and size > 250 and writer.chance(0.25):
             script += "\n"
         script += block.rstrip("\n") + "\n"

@@ -8,33 +8,21 @@ import multiprocessing
 import os
 import shutil
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import refuse_folder
-from nanochat_tct.storage.files import PARTIAL, write_atomic
+from nanochat_tct.storage.files import PARTIAL, write_atomic, writing_to
 from nanochat_tct.synthetic.config import SynthesizeConfig
 from nanochat_tct.synthetic.workflow import write_workflow
 from nanochat_tct.synthetic.writer import Writer
 
 FOLDER_SIZE = 1000  # files in a sub-folder; fewer files need no sub-folders
-MARKER = (
-    "SYNTHESIZED"  # a file in the output folder with the settings of what was, or is being, written there
-)
+MARKER = "SYNTHESIZED"  # a file in the output folder with the settings of what is written there
 LEAST_BYTES = 300  # a low estimate of the mean size of a workflow
 _SERIAL_COUNT = 3000  # up to this count, more processes take longer to start than they save
-
-
-@dataclass(frozen=True)
-class Synthesized:
-    """The result of `synthesize_folder`: the number of files, their bytes, and False if all of them existed before."""
-
-    count: int
-    num_bytes: int
-    written: bool
 
 
 def synthesize(index: int, seed: int) -> dict[str, Any]:
@@ -42,9 +30,10 @@ def synthesize(index: int, seed: int) -> dict[str, Any]:
     return write_workflow(Writer(index, seed))
 
 
-def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
+def synthesize_folder(config: SynthesizeConfig) -> tuple[int, bool]:
     """Write the workflows as files. A second run does nothing, or with other settings replaces its files.
 
+    Returns: the bytes of all files, and whether they were written now.
     Raises:
         UserError: the output folder holds anything else.
     """
@@ -54,13 +43,21 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
         refuse_folder(config.output, "--output")
     before = _check_output(output)
     if before and before["bytes"] and before == {**settings, "bytes": before["bytes"]}:
-        return Synthesized(config.count, before["bytes"], written=False)
+        return before["bytes"], False
     refuse_folder(config.output, "--output")
     _refuse_more_than_fits(config, output)
-    if before is not None:
-        _remove_files(output)
-    output.mkdir(parents=True, exist_ok=True)
-    _write_marker(output, {**settings, "bytes": None})
+    with writing_to(output):
+        if before is not None:
+            _remove_files(output)
+        output.mkdir(parents=True, exist_ok=True)
+        _write_marker(output, {**settings, "bytes": None})
+        num_bytes = _write_all(output, config)
+        _write_marker(output, {**settings, "bytes": num_bytes})
+    return num_bytes, True
+
+
+def _write_all(output: Path, config: SynthesizeConfig) -> int:
+    """Write all workflows, in several processes if there are many; return their bytes."""
     parts = [
         (str(output), config, start, min(start + FOLDER_SIZE, config.count))
         for start in range(0, config.count, FOLDER_SIZE)
@@ -68,23 +65,18 @@ def synthesize_folder(config: SynthesizeConfig) -> Synthesized:
     usual = (os.cpu_count() or 1) if config.count > _SERIAL_COUNT else 1
     processes = min(config.concurrency or usual, len(parts))
     if processes == 1:
-        num_bytes = sum(map(_write_part, parts))
-    else:
-        with multiprocessing.get_context("spawn").Pool(processes) as pool:
-            num_bytes = sum(pool.imap_unordered(_write_part, parts))
-    _write_marker(output, {**settings, "bytes": num_bytes})
-    return Synthesized(config.count, num_bytes, written=True)
+        return sum(map(_write_part, parts))
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return sum(pool.imap_unordered(_write_part, parts))
 
 
 def run(config: SynthesizeConfig) -> None:
     """Write the workflows, and print what was written."""
     start = time.monotonic()
-    done = synthesize_folder(config)
+    num_bytes, is_new = synthesize_folder(config)
     seconds = time.monotonic() - start
-    what = (
-        f"{done.count:,} workflows, {done.num_bytes:,} bytes of {config.format.upper()}, seed {config.seed}"
-    )
-    if done.written:
+    what = f"{config.count:,} workflows, {num_bytes:,} bytes of {config.format.upper()}, seed {config.seed}"
+    if is_new:
         print(f"{what}: written to {config.output} in {seconds:.1f} s")
     else:
         print(f"{what}: already in {config.output}")
@@ -109,14 +101,14 @@ def _write_part(part: tuple[str, SynthesizeConfig, int, int]) -> int:
 
 
 def _refuse_more_than_fits(config: SynthesizeConfig, output: Path) -> None:
-    """Raises: UserError when the disk is too small for so many workflows."""
+    """Raises: UserError when the disk is too small for that many workflows."""
     least = config.count * LEAST_BYTES
     there = next(folder for folder in (output.absolute(), *output.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if least > free:
         raise UserError(
-            f"--count {config.count}: so many workflows take {least // 10**9:,} GB at least, and the disk of {output} "
-            f"has {free // 10**9:,} GB free"
+            f"--count {config.count}: that many workflows take {least:,} bytes at least, and the disk of {output} has "
+            f"{free:,} free"
         )
 
 

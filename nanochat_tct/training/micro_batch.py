@@ -49,7 +49,7 @@ def fit_micro_batch(
     Args:
         config: with batch_size `auto`, halving starts with a worker's whole part of the global batch.
         run_dir: an earlier start of the run may have noted there what did not fit (`out_of_memory`).
-        try_micro_batch: makes a forward and backward pass of so many windows.
+        try_micro_batch: makes a forward and backward pass of that many windows.
     Returns: the windows of a micro-batch.
     Raises: StoppedTogether when not even one window fits.
     """
@@ -100,7 +100,7 @@ def out_of_memory(micro_batch: int, run_dir: Path) -> UserError:
 
 
 def ran_out_of_memory(micro_batch: int, run_dir: Path) -> bool:
-    """Whether some worker has noted since the start that so many windows do not fit.
+    """Whether some worker has noted since the start that this many windows do not fit.
 
     The others only see a closed connection, and would raise that error instead.
     """
@@ -272,10 +272,8 @@ class MicroSteps:
             stream = torch.cuda.current_stream(self.worker.device)
             stream.wait_event(batch.arrival)
             for tensor in (batch.tokens, batch.targets, batch.mask_ids):
-                if tensor is not None:
-                    tensor.record_stream(
-                        stream
-                    )  # so that its memory is not reused before this stream is done
+                if tensor is not None:  # so that its memory is not reused before this stream is done
+                    tensor.record_stream(stream)
         num_targets = (batch.targets != -1).sum().to(torch.float64)
         with record_function("communication"):
             sum_over_workers(num_targets, self.worker)

@@ -230,9 +230,7 @@ class PartsAdamW(torch.optim.AdamW):
         self.found_inf = None if self.is_good is None else (~self.is_good).float()
         with_parts = [group for group in self.param_groups if group["has_parts"]]
         usual = [(group["lr"], group["weight_decay"]) for group in with_parts]
-        for (
-            group
-        ) in with_parts:  # E's rate; AdamW decays by the product of rate and decay, which must not change
+        for group in with_parts:  # E's rate. AdamW decays by rate times decay, which must not change.
             group["lr"] *= self.own_rate
             group["weight_decay"] /= self.own_rate
         loss = super().step(closure)

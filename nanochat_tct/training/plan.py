@@ -4,6 +4,7 @@ Wrong settings are found before PyTorch is imported, which takes seconds.
 """
 
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,9 +114,8 @@ def refuse_beyond_memory(config: ResolvedConfig, trials: int = 1) -> None:
     there = MOST_BYTES
     if is_here:
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        local_workers = int(
-            os.environ.get("LOCAL_WORLD_SIZE", config.num_workers)
-        )  # torchrun's, on this machine
+        # torchrun says how many are on this machine.
+        local_workers = int(os.environ.get("LOCAL_WORLD_SIZE", config.num_workers))
         needed *= min(config.num_workers, local_workers) * trials
     if needed > there:
         at_a_time = f"{trials} trials of " if trials > 1 else ""
@@ -172,7 +172,7 @@ def make_plan(config: TrainConfig) -> Plan:
             )
         refuse_other_run(resolved, store.fingerprint, tokenizer.fingerprint, previous.state)
     elif config.resume:
-        raise UserError(f"--resume, but {run_dir} holds no checkpoint; leave --resume out to start anew")
+        raise UserError(f"--resume, but {run_dir} holds no checkpoint; leave --resume out to start a new run")
     global_batch = previous.state["global_batch"] if previous else resolved.global_batch
     return Plan(for_epochs(resolved, config, num_windows["train"], global_batch), num_windows, previous)
 
@@ -197,10 +197,10 @@ def count_windows(store: TokenStore, config: ResolvedConfig) -> dict[str, int]:
 
 
 def evaluations_left(config: ResolvedConfig, done: int) -> int:
-    """The number of evaluations still to come after iter `done`; a new run begins with one."""
-    left = config.max_iters // config.eval_interval - done // config.eval_interval
-    is_last_extra = config.max_iters % config.eval_interval > 0 and done < config.max_iters
-    return max(0, left) + is_last_extra + (done == 0)
+    """Evaluations still to come: at multiples of the interval (also one that a kill cut off), and at the end."""
+    first = math.ceil(done / config.eval_interval)
+    last = config.max_iters // config.eval_interval
+    return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
 
 
 def describe(plan: Plan) -> list[str]:
@@ -251,12 +251,11 @@ def estimate(config: ResolvedConfig, global_batch: int, num_validation: int, don
     device = torch.device("cuda" if config.use_gpu else "cpu")
     if config.use_gpu and not torch.cuda.is_available():
         return []
-    peak = peak_of(device) * (
-        config.num_workers if config.use_gpu else 1
-    )  # the workers share the cores of a CPU
+    devices = config.num_workers if config.use_gpu else 1  # the workers share the cores of a CPU
+    peak = devices * peak_of(device)
     measured = min(num_validation, config.eval_iters * global_batch or num_validation)
     trained = max(0, config.max_iters - done) * global_batch
-    evaluated = evaluations_left(config, done) * measured / 3  # without a backward pass
+    evaluated = evaluations_left(config, done) * measured / 3 if trained else 0  # without a backward pass
     flops = (trained + evaluated) * config.context_size * flops_per_token(config.model())
     seconds = flops / (peak * EXPECTED_UTILIZATION[device.type])
     dollars = seconds / 3600 * config.hourly_usd * config.num_workers

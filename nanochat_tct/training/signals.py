@@ -13,14 +13,15 @@ PREEMPTED = "preempted"  # reasons that begin so let Ray start the workers again
 class StopSignals:
     """A context in which the first SIGTERM or Ctrl-C is a reason to stop; the same signal again ends the process.
 
-    `tell` is called with the reason, in the middle of whatever the main thread is doing, so it must be quick. With
-    `at_once`, when there is nothing to save, the first signal raises KeyboardInterrupt too.
-
+    `tell` is called with the reason, in the middle of whatever the main thread is doing, so it must be quick.
     Python handles signals only in the main thread; in another thread there is never a reason.
+
+    Attributes:
+        at_once: there is nothing to save, so the first signal raises KeyboardInterrupt too.
     """
 
-    def __init__(self, tell: Callable[[str], None] = lambda reason: None, at_once: bool = False) -> None:
-        self.tell, self.at_once = tell, at_once
+    def __init__(self, tell: Callable[[str], None] = lambda reason: None) -> None:
+        self.tell, self.at_once = tell, False
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 

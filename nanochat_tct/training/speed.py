@@ -17,15 +17,16 @@ def peak_of(device: torch.device) -> float:
 
 
 @functools.cache
-def measured_flops(device: torch.device, threads: int, size: int = 1024, repeats: int = 5) -> float:
-    """FLOPs a second of the fastest of a few float32 (size, size) matrix products, measured once in a process.
+def measured_flops(device: torch.device, threads: int) -> float:
+    """FLOPs a second of the fastest of a few float32 matrix products, measured once in a process.
 
     Args:
         threads: those of torch, which the result depends on.
     """
+    size = 1024
     matrix = torch.ones(size, size, device=device)
     fastest = float("inf")
-    for _ in range(repeats):
+    for _ in range(5):
         start = time.perf_counter()
         float((matrix @ matrix)[0, 0])  # waits for the device
         fastest = min(fastest, time.perf_counter() - start)

@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nanochat_tct.config import flag_of, parse_arguments
 from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.config import SweepConfig, flag_words
 from nanochat_tct.tuning.fit import SizeFit, fit_trials
@@ -63,7 +64,6 @@ class Sweep:
             settings: those of `nanochat-tct tune`, by their keys in a config file; `from_` is `from`.
         Raises: UserError for what the command refuses before it spends anything.
         """
-        from nanochat_tct.config import parse_arguments
         from nanochat_tct.tuning import tune
 
         config = parse_arguments(SweepConfig, arguments_of(settings), "tune", "")
@@ -153,7 +153,7 @@ def arguments_of(settings: dict[str, Any]) -> list[str]:
     """Settings by their keys as arguments of the command line."""
     arguments = []
     for name, value in settings.items():
-        flag = "--" + name.removesuffix("_").replace("_", "-")
+        flag = flag_of(name.removesuffix("_"))
         if isinstance(value, bool):
             arguments.append(flag if value else f"--no-{flag[2:]}")
         elif isinstance(value, list | tuple | dict):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from nanochat_tct.config import convert, option, passed_on, settings_of, suggest, to_dict
+from nanochat_tct.config import convert, flag_of, option, passed_on, settings_of, suggest, to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LARGEST_FLOAT, refuse_absurd
 from nanochat_tct.training.config import TrainConfig
@@ -65,7 +65,7 @@ DECIDED = {
         ("checkpoint_dir", "log_dir", "run_name", "wandb_run_name"), "is a folder or name in --output"
     ),
     "resume": "is what the same command does",
-    "min_workers": "is --num-workers: the price of a trial is that of so many",
+    "min_workers": "is --num-workers: a trial is priced for that many",
     "cpu_hourly_usd": "is --gpu-hourly-usd here, whatever the workers are",
     "num_samples": "is 0: the budget is for training",
 }
@@ -115,7 +115,7 @@ class SweepConfig:
     )
     follow_up_factor: float = option(6.0, "cost of a longer run at most, in first trials")
     hopeless: float = option(
-        1.3, "stop a trial whose bits per byte half-way are so many times the best of its size and length"
+        1.3, "stop a trial whose bits per byte half-way exceed the best of its size and length by this factor"
     )
 
     # what a sweep is continued with; a higher budget is given as the budget
@@ -146,7 +146,7 @@ class SweepConfig:
                 value = getattr(self, name)
                 if value is not None and not is_right(value):
                     text = f"{value:g}" if isinstance(value, float) else str(value)
-                    raise UserError(f"{_flag(name)} is {text}: it must be {must}")
+                    raise UserError(f"{flag_of(name)} is {text}: it must be {must}")
         if not self.sizes:
             raise UserError("--sizes is empty: name at least one preset, or layers x width such as 6x192")
         for rate in self.add_rates:
@@ -186,7 +186,7 @@ class SweepConfig:
                 varied[name] = read_range(name, read, where)
                 continue
             if len(values) < 2 or None in read or len(set(read)) < len(values):
-                advice = f"; for a single one use {_flag(name)}" if name not in COMPOSED else ""
+                advice = f"; for a single one use {flag_of(name)}" if name not in COMPOSED else ""
                 raise UserError(f"{where} must be two or more values, each once, or a range{advice}")
             varied[name] = read
         return varied
@@ -194,7 +194,7 @@ class SweepConfig:
     def _value(self, name: str, value: Any, where: str) -> Any:
         """A value of a varied setting, as its type; what `train` or the other settings refuse is refused here."""
         of_kind = {"global_batch": "batch_size", "warmup_share": "grad_clip", "min_lr_share": "grad_clip"}
-        value = convert(TrainConfig, of_kind.get(name, name), value, where)
+        value = convert(value, settings_of(TrainConfig)[of_kind.get(name, name)], where)
         if name in COMPOSED:
             least, most = COMPOSED[name]
             if not isinstance(value, int | float) or not least <= value <= most:
@@ -253,7 +253,3 @@ def flag_words(value: Any, show: Callable[[Any], str] = str) -> list[str]:
     if isinstance(value, dict):
         return [f"{name}={','.join(flag_words(values, show))}" for name, values in value.items()]
     return [show(item) for item in (value if isinstance(value, list | tuple) else [value])]
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

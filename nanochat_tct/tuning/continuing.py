@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from nanochat_tct.config import to_dict
+from nanochat_tct.config import flag_of, to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.storage.object_storage import absolute, shown
 from nanochat_tct.training.config import TrainConfig
@@ -96,12 +96,12 @@ def difference_of(was: Terms, now: Terms) -> str | None:
 
 def shown_setting(name: str, value: Any) -> str:
     """A setting and its value, as the command line has them."""
-    flag = name.replace("_", "-")
+    flag = flag_of(name)
     if isinstance(value, bool):
-        return f"--{flag}" if value else f"--no-{flag}"
+        return flag if value else f"--no-{flag[2:]}"
     if value is None or value in ([], {}):
-        return f"no --{flag}"
-    return f"--{flag} {' '.join(flag_words(value, show_value))}"
+        return f"no {flag}"
+    return f"{flag} {' '.join(flag_words(value, show_value))}"
 
 
 # ----------------------------------------------------------------------------- other sweeps

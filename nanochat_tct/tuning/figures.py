@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nanochat_tct.tuning.budget import count, show_amount, unit_name
-from nanochat_tct.tuning.fit import Fit, SizeFit
+from nanochat_tct.tuning.fit import CONFIDENCE, Fit, SizeFit
 from nanochat_tct.tuning.records import Entry, Outcome, Point, Trial, cost, last_final
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _draw_size(axis: "Axes", fit: Fit, size: SizeFit, look: Look, top: float, ou
     rates = [trial.learning_rate for trial in trials]
     grid = np.geomspace(min(rates) / 1.8, max(rates) * 1.8, 200)
     low, _, high = size.learning_rate
-    label = f"best rate, {fit.confidence:.0%}"
+    label = f"best rate, {CONFIDENCE:.0%}"
     axis.axvspan(low, high, color=GREY, alpha=0.12, linewidth=0, label=label)
     _draw_lengths(axis, fit, size.size, trials, grid, look)
     # At the loss they had; at the top where that is higher, or they had none.

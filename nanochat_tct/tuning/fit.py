@@ -55,6 +55,8 @@ SHARES = 1.5  # of E, A and B, around those of Hoffmann's constants
 MOST_NATS_OF_PARAMETERS, MOST_NATS_OF_TOKENS = 3.0, 4.0
 LEVEL = 0.3
 
+CONFIDENCE = 0.9  # of all intervals
+QUANTILES = ((1 - CONFIDENCE) / 2, 0.5, (1 + CONFIDENCE) / 2)
 DEGREES_OF_FREEDOM = 4.0  # of Student's t, so that an outlier does not dominate the fit
 TRUST_IN_PARABOLA = 0.25  # a point that lies 10% above the best of its size may miss the parabola by 2.5%
 EXTRAPOLATION = 0.01  # relative error of the law itself for each factor of e beyond the trials
@@ -106,10 +108,7 @@ class Fit:
         decision: the choice and its reasons in two sentences.
     """
 
-    def __init__(
-        self, trials: Sequence[Trial], final_tokens: Mapping[str, int], confidence: float, seed: int
-    ) -> None:
-        self.confidence = confidence
+    def __init__(self, trials: Sequence[Trial], final_tokens: Mapping[str, int], seed: int) -> None:
         self._model = model = _LossModel(trials)
         self._z = sample_posterior(model.log_likelihood, model.dimensions, seed)
         rng = np.random.default_rng(seed)
@@ -161,7 +160,7 @@ class Fit:
         """Bits per byte over learning rates at the chosen values: (3, n) float64, low, middle and high of the mean
         over seeds."""
         losses = np.exp(self._log_losses(size, tokens, learning_rates))
-        return np.quantile(losses, self._quantiles, axis=0) * self._model.unit
+        return np.quantile(losses, QUANTILES, axis=0) * self._model.unit
 
     def _log_losses(self, size: str, tokens: int, learning_rates: np.ndarray) -> np.ndarray:
         """Samples (P, n) of the log loss over learning rates at the chosen values, with the law's own error."""
@@ -227,15 +226,11 @@ class Fit:
             edge=edge,
         )
 
-    @property
-    def _quantiles(self) -> tuple[float, float, float]:
-        return (1 - self.confidence) / 2, 0.5, (1 + self.confidence) / 2
-
     def _interval(self, samples: np.ndarray) -> Interval:
-        return Interval(*(float(value) for value in np.quantile(samples, self._quantiles)))
+        return Interval(*(float(value) for value in np.quantile(samples, QUANTILES)))
 
     def _decide(self) -> str:
-        best, sure = self.best, f"{self.confidence:.0%} interval"
+        best, sure = self.best, f"{CONFIDENCE:.0%} interval"
         rate, bits = best.learning_rate, best.bits_per_byte
         why = "it is the only size that was tried"
         if len(self.sizes) > 1:
@@ -258,7 +253,6 @@ class Fit:
 def fit_trials(
     trials: Sequence[Trial],
     final_tokens: Mapping[str, int] | None = None,
-    confidence: float = 0.9,
     seed: int = 0,
 ) -> Fit:
     """Fit the model to a sweep's trials.
@@ -268,11 +262,10 @@ def fit_trials(
             bad; probes, final runs, and trials that were cut or failed say nothing.
         final_tokens: size -> tokens of a final run of that size for the money that is left; sizes that are left out
             are compared at the length of their longest trial.
-        confidence: of all intervals.
         seed: of the samples; the same trials and seed give the same fit.
     Raises: UserError when no trial finished.
     """
-    return Fit(trials, final_tokens or {}, confidence, seed)
+    return Fit(trials, final_tokens or {}, seed)
 
 
 def sampling_error(trials: Sequence[Trial]) -> float:

@@ -365,7 +365,7 @@ class Ledger:
             os.ftruncate(self._file, self._offset + whole)
         try:
             self._take_in(data[:whole])
-        except ValueError as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise UserError(
                 f"{self.path} is damaged near byte {self._offset}; begin again with --fresh"
             ) from error

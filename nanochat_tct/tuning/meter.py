@@ -30,7 +30,7 @@ REPAIR = 1.1  # times the forecast is reserved when a trial has to repeat work, 
 MOST_EXTENDED = 2.0  # times its forecast is what a trial that takes longer may cost in all
 RECENT = 200  # charges by which the time of an iter is measured
 FIRST_LOOK = 0.1  # of a final run on a budget of time, before its length is checked for the first time
-LAST_ITERS = 4  # a final run that can no longer afford more than so many ends with the next one
+LAST_ITERS = 4  # a final run that can afford no more than this many ends with the next one
 STOPPING_SECONDS = 3.0  # to end a run and its processes, besides its checkpoint
 
 
@@ -98,7 +98,7 @@ class WorkerCharger(Repeating):
             os._exit(OUT_OF_MONEY)
 
     def charge_ahead(self, seconds: float, kind: str | None) -> bool:
-        """Charge up to so many seconds from now. Returns False when the reserve is used up.
+        """Charge up to `seconds` from now. Returns False when the reserve is used up.
 
         A busy machine may stop this process for longer than that between its look at the clock and the ledger's lock.
         Then nothing is charged though there is money, and it tries again.
@@ -149,7 +149,7 @@ class WorkerMeter:
         return self.ledger.accounts[self.trial]
 
     def begin(self, iters_left: int, windows_left: int) -> None:
-        """A run of the loop begins, with so many iters, and so many windows in all its evaluations."""
+        """A run of the loop begins: the iters it has left, and the windows of all its evaluations."""
         self.iters_left, self.windows_left, self.stop = iters_left, windows_left, None
         self.next_resize = int(iters_left * (1 - FIRST_LOOK))
 

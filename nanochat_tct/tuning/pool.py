@@ -160,7 +160,7 @@ class Pool:
         return sum(len(slot.starting) for slot in self.slots)
 
     def has_free(self, workers: int) -> bool:
-        """Whether so many workers are free."""
+        """Whether that many workers are free."""
         return sum(slot.is_free for slot in self.slots) * self.base.num_workers >= workers
 
     def _start(self) -> Slot:

@@ -4,15 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+PARTICLES = 1000
+MOVES = 20  # of each particle on each rung; four times as many on the last one
 TARGET_ACCEPTANCE = 0.25  # of random-walk moves in many dimensions (Roberts, Gelman and Gilks 1997)
 
 
 def sample_posterior(
-    log_likelihood: Callable[[np.ndarray], np.ndarray],
-    dimensions: int,
-    seed: int = 0,
-    particles: int = 1000,
-    moves: int = 20,
+    log_likelihood: Callable[[np.ndarray], np.ndarray], dimensions: int, seed: int = 0
 ) -> np.ndarray:
     """Draw from prior times likelihood by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006).
 
@@ -22,8 +20,7 @@ def sample_posterior(
 
     Args:
         log_likelihood: of particles (P, dimensions) float64, (P,) float64; -inf and nan mean impossible.
-        moves: of each particle on each rung; four times as many on the last one.
-    Returns: (particles, dimensions) float64.
+    Returns: (PARTICLES, dimensions) float64.
     """
     rng = np.random.default_rng(seed)
 
@@ -31,7 +28,7 @@ def sample_posterior(
         with np.errstate(all="ignore"):
             return np.nan_to_num(log_likelihood(z), nan=-1e9, neginf=-1e9, posinf=-1e9)
 
-    z = rng.standard_normal((particles, dimensions))  # (P, dimensions)
+    z = rng.standard_normal((PARTICLES, dimensions))  # (P, dimensions)
     current = likelihood(z)  # (P,)
     temperature, scale = 0.0, 2.38 / np.sqrt(dimensions)
     while temperature < 1:
@@ -40,12 +37,12 @@ def sample_posterior(
         chosen = _resample(weights / weights.sum(), rng)
         z, current, temperature = z[chosen], current[chosen], rung
         root = np.linalg.cholesky(np.cov(z, rowvar=False).reshape(dimensions, -1) + 1e-9 * np.eye(dimensions))
-        for _ in range(moves if temperature < 1 else 4 * moves):
+        for _ in range(MOVES if temperature < 1 else 4 * MOVES):
             proposed = z + scale * rng.standard_normal(z.shape) @ root.T
             proposed_likelihood = likelihood(proposed)
             gain = temperature * (proposed_likelihood - current)
             gain += ((z**2).sum(1) - (proposed**2).sum(1)) / 2
-            is_taken = np.log(rng.random(particles)) < gain
+            is_taken = np.log(rng.random(PARTICLES)) < gain
             z[is_taken], current[is_taken] = proposed[is_taken], proposed_likelihood[is_taken]
             scale *= np.exp(is_taken.mean() - TARGET_ACCEPTANCE)
     return z

@@ -57,9 +57,7 @@ class Trial:
     started_at: float  # seconds since 1970
     ended_at: float
     # Files of earlier versions have none of what follows.
-    standard_error: float | None = (
-        None  # of bits_per_byte as an estimate of the whole split; 0: measured on it
-    )
+    standard_error: float | None = None  # of bits_per_byte as an estimate of the split; 0: of all of it
     whole_split: float | None = None  # of a final run that is done: bits per byte on Outcome.actual_share
     whole_split_error: float | None = None  # standard error of whole_split; 0 on the whole split
     global_batch: int | None = None  # windows; this and the next two: VARIABLE

@@ -17,7 +17,7 @@ from nanochat_tct.config import option, parse_arguments
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.tuning import figures
 from nanochat_tct.tuning.budget import show_amount
-from nanochat_tct.tuning.fit import Fit, fit_trials, on_whole_split
+from nanochat_tct.tuning.fit import CONFIDENCE, Fit, fit_trials, on_whole_split
 from nanochat_tct.tuning.ledger import Ledger
 from nanochat_tct.tuning.optuna_study import STUDY, write_study
 from nanochat_tct.tuning.records import (
@@ -134,6 +134,7 @@ def _page(report: Report, pictures: dict[str, str]) -> str:
         measured_on=measured_on(outcome),
         swept=swept,
         fit=report.fit,
+        sure=f"{CONFIDENCE:.0%}",
         runs=list(zip(FACTORS, report.outlook.outlook(FACTORS), strict=True)) if report.outlook else [],
         pictures=pictures,
         has_curves=bool(report.results.points),

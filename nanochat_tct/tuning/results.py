@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from nanochat_tct.errors import UserError
 from nanochat_tct.storage.files import replacing, write_atomic
 from nanochat_tct.storage.object_storage import RemoteFolder, is_remote, join, local_path
 from nanochat_tct.tracking.tracker import read_metrics
@@ -31,6 +32,7 @@ from nanochat_tct.tuning.records import (
     BEST,
     CURVES,
     ENTRIES,
+    LEDGER,
     OUTCOME,
     REPORT_DIR,
     TRIALS,
@@ -71,11 +73,19 @@ class Results:
 
     @classmethod
     def read(cls, folder: Path) -> "Results":
-        """What `write` left in a folder; a table that is missing is empty."""
-        outcome: dict[str, Any] = json.loads((folder / OUTCOME).read_text())
-        outcome["predicted"] = outcome["predicted"] and Interval(*outcome["predicted"])
-        trials, entries = read_rows(folder / TRIALS, Trial), read_rows(folder / ENTRIES, Entry)
-        return cls(Outcome(**outcome), trials, entries, read_rows(folder / CURVES, Point))
+        """What `write` left in a folder; a table that is missing is empty.
+
+        Raises: UserError when a file is damaged.
+        """
+        try:
+            outcome: dict[str, Any] = json.loads((folder / OUTCOME).read_bytes())
+            outcome["predicted"] = outcome["predicted"] and Interval(*outcome["predicted"])
+            trials, entries = read_rows(folder / TRIALS, Trial), read_rows(folder / ENTRIES, Entry)
+            return cls(Outcome(**outcome), trials, entries, read_rows(folder / CURVES, Point))
+        except (ValueError, TypeError, LookupError) as error:  # pyarrow's are ValueErrors
+            raise UserError(
+                f"the results in {folder} are damaged; {LEDGER} beside them is enough to write them again"
+            ) from error
 
     def write(self, folder: Path) -> None:
         """Write the three tables and outcome.json; readers see the old file or the new one."""

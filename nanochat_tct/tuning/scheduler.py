@@ -59,7 +59,7 @@ TOKENS_PER_PARAMETER = 20  # of a model that is trained to the rule of thumb
 NEAR_THE_RULE = 5.0  # times as many tokens as that at most, or as few
 FAR_FROM_IT = 20.0  # times as many or as few: such a size loses to one that is near
 WIDENINGS = 2  # of a size's range, at most
-EDGE_STEP = 3.0  # a rate beyond the edge is so many times the last one
+EDGE_STEP = 3.0  # the factor between a rate beyond the edge and the last one
 LEAST_ODDS = 0.05  # of being the best size, for which more trials of it are worth their money
 START_SECONDS = 3.0  # less than the start of a worker takes
 LEAST_SECONDS = 1.0  # less than a trial takes on a worker that has started
@@ -395,14 +395,15 @@ class Scheduler:
         if terms.capacity - self.committed >= least:
             return None
         margin = RESERVE if self.is_timed and is_priced else 1.0  # workers also start, and wait
-        what = f"{len(probes)} probes, " if probes else ""
-        what += f"{number} trials of {MIN_ITERS} iters and a final run" if number else "a final run"
+        probed = f"{len(probes)} probe{'s' * (len(probes) != 1)}, " if probes else ""
+        tried = f"{number} trial{'s' * (number != 1)} of {MIN_ITERS} iters and " if number else ""
         before = (
             f", with the {terms.amount(self.ledger.spent):.3g} that is spent," if self.ledger.spent else ""
         )
         return (
-            f"{terms.flag} is too small: {what} take{before} {terms.rounded_up(self.committed + margin * least)} "
-            "at least; raise it, or take fewer or smaller --sizes, or less of --num-rates and --vary"
+            f"{terms.flag} is too small: {probed}{tried}a final run take{before} "
+            f"{terms.rounded_up(self.committed + margin * least)} at least; raise it, or take fewer or smaller "
+            "--sizes, or less of --num-rates and --vary"
         )
 
     def trials_left(self) -> int:

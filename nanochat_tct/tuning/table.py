@@ -53,7 +53,7 @@ def make_forecast(sweep: Scheduler, plan: Plan) -> Forecast:
     number, rows = config.trials_of_a_size, [ForecastRow("probes (done)", len(sweep.sizes), 0, 0.0, spent)]
     trials = number * len(plan.iters)
     rounds = math.ceil(trials / sweep.slots) / trials  # the last one may not be full
-    # A run on all workers is so many times as fast.
+    # How many times as fast a run on all workers is.
     full_speed = spread(sweep.base, sweep.slots).num_workers // sweep.base.num_workers
     rest, paces = float(terms.capacity - spent), []
     if plan.has_trials:

@@ -18,7 +18,7 @@ from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.storage.object_storage import join, local_path
 from nanochat_tct.tracking.tracker import QUALITY
 from nanochat_tct.training.config import ResolvedConfig, for_epochs, resolve
-from nanochat_tct.training.plan import open_windows
+from nanochat_tct.training.plan import evaluations_left, open_windows
 from nanochat_tct.training.signals import PREEMPTED
 from nanochat_tct.tuning.budget import FINAL_EVALUATIONS, Prices, seconds_of
 from nanochat_tct.tuning.ledger import Ledger, OverBudget
@@ -257,26 +257,17 @@ def cut(config: ResolvedConfig, ledger: Ledger, is_here: bool = False) -> dict[s
         result |= reached(config, is_here)
     except (UserError, OSError) as error:  # the loop may be writing a checkpoint just now
         return result | {"why": f"{RESERVE_USED}; its checkpoint cannot be read: {error}"}
-    if (
-        result["iters"] == config.max_iters
-    ):  # the reserve lacks a last evaluation, or the end of the processes
+    if result["iters"] == config.max_iters:  # the last evaluation, or the end of the processes, is missing
         result |= {"status": "finished", "why": None}
     return result
 
 
 def price_of_rest(config: ResolvedConfig, done: int, prices: Prices, settings: dict[str, Any]) -> float:
-    """Quanta of the rest of a run of which so many iters are done, once its workers have started."""
+    """Quanta of the rest of a run that has made `done` iters, once its workers have started."""
     evaluation = settings["windows"] * prices.window + prices.checkpoint
     price = prices.warm_up + evaluations_left(config, done) * evaluation
     price += settings["whole_windows"] * prices.window
     return price + (config.max_iters - done) * prices.iter
-
-
-def evaluations_left(config: ResolvedConfig, done: int) -> int:
-    """Evaluations still to come: at multiples of the interval (also one that a kill cut off), and at the end."""
-    first = math.ceil(done / config.eval_interval)
-    last = config.max_iters // config.eval_interval
-    return max(0, last - first + 1) + (config.max_iters % config.eval_interval > 0)
 
 
 def fit_length(config: ResolvedConfig, meter: WorkerMeter, done: int) -> ResolvedConfig:

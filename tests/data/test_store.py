@@ -40,7 +40,7 @@ def test_holds_every_document(made: Path) -> None:
     assert store.tokenizer_fingerprint == tokenizer.fingerprint
     assert (store.vocab_size, store.pad_token) == (tokenizer.vocab_size(), tokenizer.pad_token())
     for index, row in enumerate(store.documents.to_pylist()):
-        tokens = store.document_tokens(index)
+        tokens = store.token_range(row["start"], row["length"])
         assert tokenizer.decode_value(tokens.tolist()) == workflow(index)
         assert row["length"] == len(tokens)
         assert row["json_bytes"] == len(json_bytes(workflow(index)))
@@ -96,6 +96,9 @@ def test_a_missing_or_cut_file_is_noticed_without_hashing(copy: Path, name: str)
 def test_no_store(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="there is no folder"):
         TokenStore.open(tmp_path / "nothing")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is a file: give the folder"):
+        TokenStore.open(tmp_path / "file")
     with pytest.raises(UserError, match=r"manifest\.json is missing"):
         TokenStore.open(tmp_path)
 

@@ -76,6 +76,8 @@ def test_a_bucket_that_refuses(storage: ObjectStorage, made: Path) -> None:
     storage.refuse = lambda method, path: None
     with pytest.raises(UserError, match=r"s3://nobody/store: refused \(.*NO_SUCH_BUCKET"):
         upload_store(made, "s3://nobody/store")
+    with pytest.raises(UserError, match=r"refused .Path cannot start with a separator"):
+        TokenStore.open("s3://")
 
 
 def test_a_refusal_is_one_line_for_the_jobs(

@@ -77,7 +77,7 @@ def test_what_is_wrong_is_refused_before_anything_starts(tmp_path: Path) -> None
     store = str(small_store(tmp_path / "store"))
     for settings, message in (
         ({"budget_flop": 1e12}, "unknown flag --budget-flop; did you mean --budget-flops"),
-        ({"budget_flops": 1e9}, "is too small: 1 probes, 4 trials"),
+        ({"budget_flops": 1e9}, "is too small: 1 probe, 4 trials"),
         ({"budget_flops": 3e11, "vary": {"dropout": [0, 2]}}, "--dropout is 2.0"),
     ):
         with pytest.raises(UserError, match=message):

@@ -214,10 +214,11 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     Ledger.create(tmp_path, FLOPS)
     with pytest.raises(FileExistsError):
         Ledger.create(tmp_path, FLOPS)
-    with open(tmp_path / LEDGER, "a") as file:
-        file.write("nonsense\n")
-    with pytest.raises(UserError, match="damaged"):
-        Ledger(tmp_path)
+    content = (tmp_path / LEDGER).read_text()
+    for line in ("nonsense", "[1]", '{"terms": 3}', '{"settle": [1, "no such trial", {}]}'):
+        (tmp_path / LEDGER).write_text(f"{content}{line}\n")
+        with pytest.raises(UserError, match="damaged"):
+            Ledger(tmp_path)
     (tmp_path / LEDGER).write_text("")
     with pytest.raises(UserError, match="empty"):
         Ledger(tmp_path)

@@ -334,7 +334,8 @@ def test_a_worker_that_is_out_of_money_ends_its_trial(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_before_anything_has_begun_ends_at_once(number: signal.Signals) -> None:
-    with pytest.raises(KeyboardInterrupt), StopSignals(at_once=True) as signals:
+    with pytest.raises(KeyboardInterrupt), StopSignals() as signals:
+        signals.at_once = True
         os.kill(os.getpid(), number)
         time.sleep(60)
     assert signals.exit_code == 128 + number

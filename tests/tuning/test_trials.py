@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from nanochat_tct.errors import UserError
 from nanochat_tct.tuning.records import TRIALS, Entry, Outcome, Trial
 from nanochat_tct.tuning.results import Results, read_rows, write_rows
 
@@ -43,3 +46,8 @@ def test_the_outcome_comes_back(tmp_path: Path) -> None:
     ):
         Results(outcome, [TRIAL], [], []).write(tmp_path)
         assert Results.read(tmp_path).outcome == outcome
+    for name, content in (("outcome.json", b"{}"), (TRIALS, b"half"), ("outcome.json", b"\xff")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=r"the results in .* are damaged"):
+            Results.read(tmp_path)
+        Results(outcome, [TRIAL], [], []).write(tmp_path)
