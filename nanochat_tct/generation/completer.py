@@ -14,10 +14,11 @@ from nanochat_tct.generation.engine import window_start
 from nanochat_tct.generation.generate import load
 from nanochat_tct.generation.insertion import Insertion, Unwritable
 from nanochat_tct.generation.prompt import encode_prompt
-from nanochat_tct.generation.search import BEAM, LEAST_PROBABILITY, SAMPLES, Beginning, Search, TokenTrie
+from nanochat_tct.generation.search import BEAM, LEAST_PROBABILITY, SAMPLES, Beginning, Search
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import Tokenizer as AnyTokenizer
+from nanochat_tct.tokenizer.token_trie import TokenTrie
 from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
 
 MAX_STEPS = 64  # tokens of a completion
