@@ -57,6 +57,7 @@ from nanochat_tct.generation.insertion import Insertion, Written
 from nanochat_tct.generation.search import LEAST_PROBABILITY, Beginning, Search
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import TokenizerError
+from nanochat_tct.tokenizer.token_trie import TokenTrie
 from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
 from nanochat_tct.training.config import resolve
 
@@ -142,9 +143,6 @@ class TextMatcher:
     def legal(self) -> np.ndarray:
         return (self.first if self.is_first else self.all).copy()
 
-    def possible(self) -> np.ndarray:
-        return self.legal()
-
     def fitting(self) -> np.ndarray:
         return self.legal()
 
@@ -168,6 +166,7 @@ class TextTokenizer:
 
     Attributes:
         expansions: the bytes of each token, one character a byte.
+        trie: the same as a tree.
     """
 
     def __init__(self, byte_pairs: BytePairs) -> None:
@@ -175,6 +174,7 @@ class TextTokenizer:
         byte_of = bytes_of_letters()
         padding, end, *tokens = byte_pairs.expansions()
         self.expansions = [padding, end, *("".join(byte_of[letter] for letter in token) for token in tokens)]
+        self.trie = TokenTrie(self.expansions)
 
     def vocab_size(self) -> int:
         return len(self.expansions)
@@ -227,7 +227,7 @@ class TextSuggester(Completer):
         matcher: Any = self.text.matcher()
         matcher.expect()
         search = TextSearch(self, [], NUM_SUGGESTIONS, 1, LEAST_PROBABILITY)
-        found = search.run(Beginning("", matcher), self.read(tokens))
+        found = search.run(Beginning("", matcher, matcher), self.read(tokens))
         best = sorted(found, key=lambda line: -found[line])[:NUM_SUGGESTIONS]
         return [Completion(line, found[line]) for line in best]
 
@@ -253,11 +253,9 @@ class FreeMatcher(TokenMatcher):
 
     is_broken = False
 
-    def possible(self) -> np.ndarray:
-        return np.arange(self._tokenizer.vocab_size()) > 0
-
     def legal(self) -> np.ndarray:
-        return self.possible() & self.fitting()  # the end of the prompt, which its last token takes back
+        # but for the end of the prompt, which its last token takes back
+        return (np.arange(self._tokenizer.vocab_size()) > 0) & self.fitting()
 
     @property
     def is_complete(self) -> bool:

@@ -18,7 +18,6 @@ from nanochat_tct.generation.search import BEAM, LEAST_PROBABILITY, SAMPLES, Beg
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import Tokenizer as AnyTokenizer
-from nanochat_tct.tokenizer.token_trie import TokenTrie
 from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
 
 MAX_STEPS = 64  # tokens of a completion
@@ -80,7 +79,6 @@ class Completer:
         self._start = -1  # of its window
         self._matcher = tokenizer.matcher()  # after the first tokens of the document
         self._matched: list[int] = []
-        self.trie = TokenTrie(tokenizer.expansions)
 
     @torch.inference_mode()
     def complete(
@@ -129,11 +127,12 @@ class Completer:
             except Unwritable:
                 continue
         tokens, taken_back = self.tokenizer.heal(prompt.tokens)
-        matcher = self._matcher_after(tokens)
+        lenient = self._matcher_after(tokens)
+        matcher = lenient.copy()
         matcher.expect(*(taken_back + ending for ending in prompt.endings or ("",)))
         search = self.search(insertions, n, max_lines, least)
         base = self.tokenizer.segmenter.decode(tokens)
-        found = search.run(Beginning(base, matcher), self.read(tokens))
+        found = search.run(Beginning(base, matcher, lenient), self.read(tokens))
         newline = "\r\n" if "\r\n" in text else "\n"
         completions = [Completion(each.replace("\n", newline), found[each]) for each in found]
         completions.sort(key=lambda each: -each.probability)
@@ -151,10 +150,8 @@ class Completer:
         for token in stable[len(self._matched) :]:
             self._matcher.advance(token)
         self._matched = stable
-        if len(tokens) == len(stable):
-            return self.tokenizer.matcher()
-        matcher = self._matcher.after(tokens[len(stable)])
-        for token in tokens[len(stable) + 1 :]:
+        matcher = self._matcher.copy()
+        for token in tokens[len(stable) :]:
             matcher.advance(token)
         return matcher
 

@@ -36,6 +36,7 @@ class Beginning:
     Attributes:
         base: the base tokens of the document up to there.
         matcher: after them.
+        lenient: the same without `expect`: legal is what some valid document has here, as in training.
         probability: of these tokens behind the text.
         weight: the probability of all those beginnings for which this one stands; more than its own if it was drawn.
         is_hidden: see `Written`.
@@ -47,13 +48,15 @@ class Beginning:
         self,
         base: str,
         matcher: TokenMatcher,
+        lenient: TokenMatcher,
         probability: float = 1.0,
         weight: float = 1.0,
         is_hidden: bool = False,
         row: int = 0,
         token: int | None = None,
     ) -> None:
-        self.base, self.matcher, self.probability, self.weight = base, matcher, probability, weight
+        self.base, self.matcher, self.lenient = base, matcher, lenient
+        self.probability, self.weight = probability, weight
         self.is_hidden, self.row, self.token = is_hidden, row, token
 
 
@@ -119,13 +122,13 @@ class Search:
         found, all_logits, at, total = [document], [logits], 0, 0.0
         while at < len(found):
             before = found[at]
-            probabilities = self.probabilities(before.matcher, all_logits[at]) * before.matcher.fitting()
+            probabilities = self.probabilities(before, all_logits[at]) * before.matcher.fitting()
             for token in before.matcher.unfinished():
                 if len(found) < BEAM and probabilities[token] > 0:
                     probability = before.probability * float(probabilities[token])
                     base, row = before.base + self.completer.tokenizer.expansions[token], len(found)
-                    matcher = before.matcher.after(token)
-                    found.append(Beginning(base, matcher, probability, probability, row=row))
+                    matchers = before.matcher.after(token), before.lenient.after(token)
+                    found.append(Beginning(base, *matchers, probability, probability, row=row))
                     decoder.copy_row(before.row, row)
                     all_logits.append(decoder.extend([(row, [token])]))
                 probabilities[token] = 0
@@ -136,15 +139,15 @@ class Search:
                 each.probability = each.weight = each.probability / total
         return found, torch.cat(all_logits)
 
-    def probabilities(self, matcher: TokenMatcher, logits: Tensor) -> np.ndarray:
-        """The probability of each token: float64 (vocab_size,).
+    def probabilities(self, beginning: Beginning, logits: Tensor) -> np.ndarray:
+        """The probability of each token behind a beginning: float64 (vocab_size,).
 
         Tokens that are possible, but not legal, keep what the model gives them: where few tokens are legal, none of
         them becomes probable for that.
         """
         tile = torch.zeros(self.completer.decoder.tile, logits.size(1), device=logits.device)
         tile[0] = logits[0]
-        allowed = torch.from_numpy(matcher.possible()).expand(len(tile), -1).to(logits.device)
+        allowed = torch.from_numpy(beginning.lenient.legal()).expand(len(tile), -1).to(logits.device)
         return masked_log_probs(tile, allowed)[0].exp().cpu().double().numpy()
 
     def nth_best(self) -> float:
@@ -222,9 +225,8 @@ class _Step:
     def __init__(self, search: Search, beginning: Beginning, logits: Tensor) -> None:
         self.search, self.beginning = search, beginning
         self.share = beginning.probability / beginning.weight
-        completer = search.completer
-        self.trie = completer.trie
-        probabilities = search.probabilities(beginning.matcher, logits) * beginning.matcher.legal()
+        self.trie = search.completer.tokenizer.trie
+        probabilities = search.probabilities(beginning, logits) * beginning.matcher.legal()
         probabilities[beginning.matcher.unfinished()] = 0  # `ends_of_text` has these
         legal = probabilities.sum()
         if beginning.is_hidden and legal > 0:
@@ -253,7 +255,8 @@ class _Step:
         if matcher.is_complete:
             return None
         base, probability = before.base + self.trie.texts[index], self.probability_of(index)
-        return Beginning(base, matcher, probability, weight, bool(self.is_hidden[index]), before.row, token)
+        lenient, is_hidden = before.lenient.after(token), bool(self.is_hidden[index])
+        return Beginning(base, matcher, lenient, probability, weight, is_hidden, before.row, token)
 
     def write(self, text: str, length: int, is_hidden: bool) -> Written | None:
         """See `Search.write`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class TokenTrie:
         self.order = np.array(sorted(range(len(texts)), key=texts.__getitem__))
         self.texts = [texts[token] for token in self.order]
         self.root = TrieNode(self, 0, len(texts), "")
+
+    def beginning_with(self, text: str) -> np.ndarray:
+        """The tokens whose texts begin with some text: int64 (N,)."""
+        begin, end = (bisect_left(self.texts, each) for each in (text, text + chr(sys.maxunicode)))
+        return self.order[begin:end]
 
 
 @dataclass(eq=False)

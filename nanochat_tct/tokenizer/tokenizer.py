@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from array import array
-from bisect import bisect_left
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,6 +28,7 @@ from nanochat_tct.tokenizer.errors import Problem, TokenizerError, pointer_of
 from nanochat_tct.tokenizer.explain import Explainer
 from nanochat_tct.tokenizer.json_text import Pairs
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
+from nanochat_tct.tokenizer.token_trie import TokenTrie
 from nanochat_tct.tokenizer.vocabulary import GITHUB_FORMAT, builtin_path, load_vocabulary
 
 
@@ -250,14 +249,9 @@ class Tokenizer:
         return TokenMatcher(self)
 
     @cached_property
-    def _sorted_expansions(self) -> list[tuple[str, int]]:
-        return sorted((text, token) for token, text in enumerate(self.expansions))
-
-    def tokens_from(self, beginning: str) -> list[int]:
-        """The tokens whose base tokens begin with some."""
-        texts = self._sorted_expansions
-        low, high = (bisect_left(texts, (each,)) for each in (beginning, beginning + chr(sys.maxunicode)))
-        return [token for _, token in texts[low:high]]
+    def trie(self) -> TokenTrie:
+        """The base tokens of all tokens."""
+        return TokenTrie(self.expansions)
 
     @cached_property
     def stays_in_text(self) -> np.ndarray:
@@ -317,7 +311,6 @@ class TokenMatcher:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._matcher: Matcher = tokenizer.engine.matcher_in(PROMPT if tokenizer.is_github else LENIENT)
-        self._lenient = self._matcher  # which stays lenient in the generated part
         self._expected = self._allowed = _Expected(tokenizer, ())  # allowed: what of it can be generated
         self._is_waiting = False  # for the end of a text that cannot end in strict mode
 
@@ -346,13 +339,6 @@ class TokenMatcher:
     def is_complete(self) -> bool:
         """Whether the document is complete, so that no token may follow."""
         return self._matcher.is_complete
-
-    def possible(self) -> np.ndarray:
-        """The tokens with which some valid document continues, expected or not: bool (vocab_size,).
-
-        As in training, GitHub's language service may complain about the document.
-        """
-        return self._lenient.legal()
 
     def fitting(self) -> np.ndarray:
         """The tokens that a document may have where it goes on as is expected: bool (vocab_size,)."""
@@ -385,18 +371,19 @@ class TokenMatcher:
         """
         if not (self._fits(token) and self._matcher.advance_token(token)):
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
-        if self._lenient is not self._matcher:
-            assert self._lenient.advance_token(token)
         expected, text = self._expected.strings, self._tokenizer.expansions[token]
         rests = tuple(each[len(text) :] for each in expected if each.startswith(text))
         self._expect(() if text.startswith(expected) else rests)
 
-    def after(self, token: int) -> TokenMatcher:
-        """A new matcher that has also accepted a token; see ``advance``."""
+    def copy(self) -> Self:
+        """A new matcher that has accepted the same tokens."""
         matcher = copy(self)
         matcher._matcher = self._matcher.copy()
-        is_strict = self._lenient is not self._matcher
-        matcher._lenient = self._lenient.copy() if is_strict else matcher._matcher
+        return matcher
+
+    def after(self, token: int) -> Self:
+        """A new matcher that has also accepted a token; see ``advance``."""
+        matcher = self.copy()
         matcher.advance(token)
         return matcher
 
@@ -439,7 +426,7 @@ class _Expected:
         mask = np.full(self._tokenizer.vocab_size(), not self.strings)
         mask[list(self.firsts)] = True
         for each in self.strings:
-            mask[self._tokenizer.tokens_from(each)] = True
+            mask[self._tokenizer.trie.beginning_with(each)] = True
         return mask
 
 
