@@ -291,10 +291,6 @@ class FreeSuggester(ModelSuggester):
 class FreeSearch(Search):
     """Searches among all tokens. One that the grammar forbids gives a suggestion that cannot be used."""
 
-    def run(self, document: Beginning, logits: torch.Tensor) -> dict[str, float]:
-        self.document = document.base
-        return super().run(document, logits)
-
     def write(self, base: str) -> Written | None:
         _, _, consumed = self.completer.tokenizer.engine.read(base, checks_graph=False)
         return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from nanochat_tct.generation.insertion import Insertion, Unwritable, Written
 from nanochat_tct.generation.sampling import masked_log_probs
+from nanochat_tct.tokenizer.engine import END, Matcher
 from nanochat_tct.tokenizer.token_trie import TrieNode
 from nanochat_tct.tokenizer.tokenizer import TokenMatcher
 
@@ -93,6 +95,7 @@ class Search:
             logits: (1, vocab_size) of the token after it.
         """
         decoder = self.completer.decoder
+        self.document = document.base
         beginnings, all_logits = self.ends_of_text(document, logits)
         for step in range(self.completer.max_steps - len(beginnings)):
             is_drawing = step < (MOST_DRAWN if self.found_headers > LEAST_DRAWN else PATIENCE)
@@ -145,10 +148,10 @@ class Search:
         Tokens that are possible, but not legal, keep what the model gives them: where few tokens are legal, none of
         them becomes probable for that.
         """
-        tile = torch.zeros(self.completer.decoder.tile, logits.size(1), device=logits.device)
-        tile[0] = logits[0]
-        allowed = torch.from_numpy(beginning.lenient.legal()).expand(len(tile), -1).to(logits.device)
-        return masked_log_probs(tile, allowed)[0].exp().cpu().double().numpy()
+        tile = self.completer.decoder.tile
+        allowed = torch.from_numpy(beginning.lenient.legal()).to(logits.device)
+        log_probs = masked_log_probs(logits.expand(tile, -1), allowed.expand(tile, -1))
+        return log_probs[0].exp().cpu().double().numpy()
 
     def nth_best(self) -> float:
         """The probability of the n-th best insertion, as far as it is found."""
@@ -196,15 +199,27 @@ class Search:
         if written.is_hidden:
             self.found_headers += float(probability)
 
+    @cached_property
+    def read_once(self) -> tuple[int, str, Matcher]:
+        """What all insertions have in common: the document's base tokens up to its last key or value, where it is not
+        in a number; how many they are, their JSON, and a matcher behind them."""
+        engine, base = self.completer.tokenizer.engine, self.document
+        length = next((at for at in reversed(range(len(base))) if base[at] > END), 0)
+        matcher = engine.matcher()
+        assert matcher.advance(base[:length])
+        return length, engine.read(base[:length])[1], matcher
+
     def write(self, base: str) -> Written | None:
         """Return the insertion for a document that begins with base tokens; None: it cannot be written."""
-        _, json_text, consumed = self.completer.tokenizer.engine.read(base, checks_graph=False)
-        if consumed != len(base):
+        length, before, matcher = self.read_once
+        engine, rest = self.completer.tokenizer.engine, base[length:]
+        _, json_text, consumed = engine.read(rest, checks_graph=False, behind=matcher)
+        if consumed != len(rest):
             return None
         is_short = False
         for insertion in self.insertions:
             try:
-                written = insertion.write(json_text, self.max_lines)
+                written = insertion.write(before + json_text, self.max_lines)
             except Unwritable:
                 continue
             if written is not None:

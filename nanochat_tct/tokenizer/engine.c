@@ -4356,15 +4356,21 @@ EXPORT int64_t engine_encode(Engine *engine, const uint8_t *text, size_t length,
 }
 
 /* Reads codes into JSON. Returns DONE, OPEN (they are cut off), FAILED or NO_MEMORY; *consumed: codes that were read.
-   `checks_graph`: jobs must need jobs that are there. */
-EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int checks_graph, const uint8_t **json, size_t *length,
-                       size_t *consumed) {
+   `from`: stands behind what comes before them, and not in a number; NULL: nothing does. `checks_graph`: jobs must need
+   jobs that are there. */
+EXPORT int engine_read(Engine *engine, const Machine *from, const uint16_t *codes, size_t count, int checks_graph, const uint8_t **json,
+                       size_t *length, size_t *consumed) {
     GUARD(NO_MEMORY);
     Machine *m = engine->machine;
     engine->json.count = 0;
     reserve(&engine->json, 3 * count + 64);
     *consumed = 0;
-    if (!start(m, 0, LENIENT, &engine->json)) return FAILED;
+    if (from == NULL && !start(m, 0, LENIENT, &engine->json)) return FAILED;
+    if (from != NULL) {
+        engine->explored = NULL;
+        copy_machine(m, from);
+        m->json = &engine->json;
+    }
     *consumed = walk(m, codes, count);
     *json = engine->json.items;
     *length = engine->json.count;
