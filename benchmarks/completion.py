@@ -41,7 +41,6 @@ from nanochat_tct.documents import to_yaml
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.completion import (
     BLOCK_TOKENS,
-    LARGE,
     NUM_SUGGESTIONS,
     Block,
     ModelSuggester,
@@ -152,11 +151,14 @@ class TextMatcher:
     def closing(self) -> None:
         return None
 
+    def copy(self) -> "TextMatcher":
+        return copy(self)
+
     def advance(self, token: int) -> None:
         self.is_first, self.is_complete = False, token == END
 
     def after(self, token: int) -> "TextMatcher":
-        matcher = copy(self)
+        matcher = self.copy()
         matcher.advance(token)
         return matcher
 
@@ -179,7 +181,7 @@ class TextTokenizer:
     def vocab_size(self) -> int:
         return len(self.expansions)
 
-    def matcher(self) -> TextMatcher:
+    def matcher(self, tokens: Sequence[int] = ()) -> TextMatcher:
         return TextMatcher(self.expansions)
 
     def heal(self, tokens: list[int]) -> tuple[list[int], str]:
@@ -241,7 +243,7 @@ class TextSuggester(Completer):
             is_line = bool(new) and "\n" in self.text.expansions[new[-1]]
             return len(new) >= BLOCK_TOKENS or (is_line and blocks[index].is_over(self.text.lines(new)))
 
-        sampling = SamplingConfig(temperature=0, max_tokens=LARGE)
+        sampling = SamplingConfig(temperature=0, max_tokens=None)
         starts: list[tuple[list[int], tuple[str, ...]]] = [(prompt, ()) for prompt in prompts]
         text: Any = self.text
         for index, generated in continue_prompts(self.model, text, starts, sampling, stops):
@@ -274,8 +276,8 @@ class FreeMatcher(TokenMatcher):
 class FreeTokenizer(Tokenizer):
     """Ours without the constraint."""
 
-    def matcher(self) -> TokenMatcher:
-        return FreeMatcher(self)
+    def matcher(self, tokens: Sequence[int] = ()) -> TokenMatcher:
+        return FreeMatcher(self, tokens)
 
 
 class FreeSuggester(ModelSuggester):

@@ -5,6 +5,7 @@ results do not depend on the batch (see decoder.py), what is drawn on the device
 own random stream.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,19 +57,32 @@ def window_start(length: int, capacity: int) -> int:
     return max(0, -(-(length - capacity + 1) // half)) * half
 
 
-def unread(tokens: list[int], start: int, num_read: int, decoder: Decoder) -> tuple[int, list[int]]:
-    """Return where the window of a document begins, and what a row of the decoder has to read of it.
+def num_common(before: Sequence[int], tokens: Sequence[int]) -> int:
+    """Return how many tokens two documents have in common at their beginning."""
+    pairs = zip(before, tokens, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(before), len(tokens)))
+
+
+def unread(
+    decoder: Decoder, row: int, start: int, num_read: int, tokens: list[int], spare: int = 0
+) -> tuple[int, list[int]]:
+    """Find what a row of the decoder has to read of a document; whatever else it has read is taken back.
 
     Args:
         start: where the row's window begins; -1: the row is empty.
-        num_read: tokens of the document that it has read.
+        num_read: tokens that the row has read, and with which the document begins.
+        tokens: of the document.
+        spare: how many more the window must have space for.
 
     Returns:
-        (start of the window, tokens); if the window begins anew, the first one is a position token.
+        (start of the window, tokens), at least one; if the window begins anew, the first one is a position token.
     """
-    new_start = window_start(len(tokens), decoder.capacity)
-    if new_start == start:
+    new_start = window_start(len(tokens) + spare, decoder.capacity)
+    num_read = min(num_read, len(tokens) - 1)  # the last one again, for its logits
+    if new_start == start and num_read >= start:
+        decoder.lengths[row] = num_read - start + 1
         return start, tokens[num_read:]
+    decoder.lengths[row] = 0
     return new_start, [decoder.vocab_size + new_start, *tokens[new_start:]]
 
 
@@ -123,7 +137,7 @@ class _Row:
 
     Attributes:
         legal: which tokens may come next, bool (vocab_size,).
-        closing: the shortest ending of the document; None: the tokenizer has none.
+        closing: the shortest ending of the document; None: there is no limit, or the tokenizer has none.
         logits: (1, vocab_size) of the next token.
     """
 
@@ -133,9 +147,8 @@ class _Row:
         self,
         index: int,
         prompt: list[int],
-        endings: tuple[str, ...],
         matcher: TokenMatcher,
-        max_tokens: int,
+        max_tokens: int | None,
         seed: int,
         stops: Callable[[int, list[int]], bool] | None,
     ) -> None:
@@ -143,13 +156,10 @@ class _Row:
         self.tokens = list(prompt)
         self.log_probs: list[float] = []
         self.matcher = matcher
-        for token in prompt:
-            matcher.advance(token)
-        matcher.expect(*endings)
         self.random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
-        self.max_tokens = max_tokens
+        self.max_tokens = math.inf if max_tokens is None else max_tokens
         self.ended_by_limit = False
-        self.closing = matcher.closing()
+        self.closing = None if max_tokens is None else matcher.closing()
         self.slot = self.num_read = 0  # in the decoder
         self.start = -1
 
@@ -181,12 +191,16 @@ class _Row:
 
     def take(self, token: int, log_prob: float) -> bool:
         """Append a legal token, unless the document cannot end within max_tokens behind it."""
-        matcher = self.matcher.after(token)
-        closing = matcher.closing()
-        if closing is not None and len(self.tokens) + 1 + len(closing) > self.max_tokens:
-            self.ended_by_limit = True
-            return False
-        self.matcher, self.closing = matcher, closing
+        if self.closing is None:
+            self.matcher.advance(token)
+        else:
+            matcher = self.matcher.after(token)
+            closing = matcher.closing()
+            assert closing is not None
+            if len(self.tokens) + 1 + len(closing) > self.max_tokens:
+                self.ended_by_limit = True
+                return False
+            self.matcher, self.closing = matcher, closing
         self.tokens.append(token)
         self.log_probs.append(log_prob)
         return True
@@ -216,45 +230,44 @@ class _Batch:
         self.prompts, self.sampling, self.stops = prompts, sampling, stops
 
     def new_row(self, index: int) -> _Row:
-        prompt, endings, is_open = self.healed(index)
-        matcher, max_tokens = self.tokenizer.matcher(), self.sampling.max_tokens
-        row = _Row(index, prompt, endings, matcher, max_tokens, self.sampling.seed, self.stops)
-        shortest = len(prompt) + len(row.closing or [])
-        if is_open and row.closing is not None and shortest > max_tokens:
-            raise UserError(
-                f"max_tokens is {max_tokens}: the shortest workflow that goes on from here has {shortest} tokens"
-            )
+        if index == 0 or self.prompts[index] is not self.prompts[index - 1]:
+            self.healed, self.matcher = self.heal(*self.prompts[index])
+        max_tokens = self.sampling.max_tokens
+        row = _Row(index, self.healed, self.matcher.copy(), max_tokens, self.sampling.seed, self.stops)
+        if row.closing is not None and not row.matcher.is_complete:
+            shortest = len(row.tokens) + len(row.closing)
+            if shortest > row.max_tokens:
+                raise UserError(
+                    f"max_tokens is {max_tokens}: the shortest workflow that goes on from here has {shortest} tokens"
+                )
         return row
 
-    def healed(self, index: int) -> tuple[list[int], tuple[str, ...], bool]:
+    def heal(self, prompt: list[int], endings: tuple[str, ...]) -> tuple[list[int], TokenMatcher]:
         """A prompt without the tokens at its end that the model may choose again, as they may reach from an open prompt
-        into what follows; what must follow; and whether the prompt is open."""
-        prompt, endings = self.prompts[index]
-        if index == 0 or self.prompts[index] is not self.prompts[index - 1]:
-            matcher = self.tokenizer.matcher()
-            for token in prompt:
-                matcher.advance(token)
-            is_open = not matcher.is_complete
-            tokens, taken_back = self.tokenizer.heal(prompt) if is_open else (prompt, "")
-            self._healed = tokens, tuple(taken_back + ending for ending in endings or ("",)), is_open
-        return self._healed
+        into what follows, and a matcher behind it that expects them."""
+        matcher = self.tokenizer.matcher(prompt)
+        taken_back = ""
+        if not matcher.is_complete:
+            prompt, taken_back = self.tokenizer.heal(prompt)
+            matcher = self.tokenizer.matcher(prompt)
+        matcher.expect(*(taken_back + ending for ending in endings or ("",)))
+        return prompt, matcher
 
     def run(self) -> Iterator[tuple[int, Generated]]:
         size = min(len(self.prompts), MAX_ROWS)
         decoder = Decoder(self.model, size + 1)
-        prompt: list[int] | None = None  # that a row of its own has read, which others copy
-        start = 0
+        prompt: list[int] = []  # that a row of its own has read, which others copy
+        start = -1
         waiting = iter(range(len(self.prompts)))
         free = list(range(size))
         rows: list[_Row] = []
         while True:
             while free and (index := next(waiting, None)) is not None:
                 row = self.new_row(index)
-                if row.tokens != prompt:
-                    prompt = list(row.tokens)
-                    start, window = unread(prompt, -1, 0, decoder)
-                    decoder.lengths[size] = 0
-                    prompt_logits = decoder.extend([(size, window)])
+                if row.tokens != prompt or start < 0:
+                    num_read, prompt = num_common(prompt, row.tokens), list(row.tokens)
+                    start, chunk = unread(decoder, size, start, num_read, prompt)
+                    prompt_logits = decoder.extend([(size, chunk)])
                 row.look()
                 if row.is_done:
                     yield row.generated
@@ -283,11 +296,9 @@ class _Batch:
         """Have the decoder read what is new in some rows; return the logits (len(rows), vocab_size) behind it."""
         chunks = []
         for row in rows:
-            start, tokens = unread(row.tokens, row.start, row.num_read, decoder)
-            if start != row.start:
-                decoder.lengths[row.slot] = 0
-            row.start, row.num_read = start, len(row.tokens)
-            chunks.append((row.slot, tokens))
+            row.start, chunk = unread(decoder, row.slot, row.start, row.num_read, row.tokens)
+            row.num_read = len(row.tokens)
+            chunks.append((row.slot, chunk))
         return decoder.extend(chunks)
 
     @torch.inference_mode()

@@ -244,9 +244,13 @@ class Tokenizer:
             raise TokenizerError("", f"no window from {start} to {end} in {len(tokens)} tokens")
         return [start, *tokens[start:end]]
 
-    def matcher(self) -> TokenMatcher:
-        """Return a matcher before the first token of a document."""
-        return TokenMatcher(self)
+    def matcher(self, tokens: Sequence[int] = ()) -> TokenMatcher:
+        """Return a matcher behind the first tokens of a document.
+
+        Raises:
+            TokenizerError: no valid document begins with them.
+        """
+        return TokenMatcher(self, tokens)
 
     @cached_property
     def trie(self) -> TokenTrie:
@@ -308,9 +312,12 @@ class TokenMatcher:
     complain about the prompt; a text that the prompt has begun is ended first.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, tokens: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._matcher: Matcher = tokenizer.engine.matcher_in(PROMPT if tokenizer.is_github else LENIENT)
+        legal = self._matcher.advance_tokens(array("I", tokens))
+        if legal < len(tokens):
+            raise TokenizerError("", f"no valid workflow has the token {tokens[legal]} at this place")
         self._expected = self._allowed = _Expected(tokenizer, ())  # allowed: what of it can be generated
         self._is_waiting = False  # for the end of a text that cannot end in strict mode
 
