@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from nanochat_tct.tokenizer.engine import ARRAY_END, END, FALSE, NULL, NUMBER, OBJECT_END, TRUE, Matcher
 from nanochat_tct.tokenizer.errors import TokenizerError, pointer_of
 from nanochat_tct.tokenizer.explain import Explainer
@@ -107,8 +109,8 @@ def _endings(matcher: Matcher, text: str, avoided: frozenset[str]) -> list[str]:
         return []
     if not avoided:
         return [text]
-    every = map(chr, range(matcher.engine.base_size))
-    return [text + character for character in every if character not in avoided and here.allows(character)]
+    following = map(chr, np.flatnonzero(here.legal()[: matcher.engine.base_size]).tolist())
+    return [text + character for character in following if character not in avoided]
 
 
 class _Opened:

@@ -42,6 +42,7 @@ class Tokenizer:
         name: the same.
         fingerprint: SHA-256 (hex) of the vocabulary. Equal fingerprints mean equal token ids.
         expansions: the base tokens of each token.
+        longest: base tokens of a token.
     """
 
     def __init__(self, name: str = "builtin") -> None:
@@ -58,6 +59,7 @@ class Tokenizer:
         self.is_github = content["format"] == GITHUB_FORMAT
         self.segmenter = self.engine.segmenter
         self.expansions = self.segmenter.expansions
+        self.longest = max(map(len, self.expansions))
         self.explainer = Explainer(self.engine)
 
     def vocab_size(self) -> int:
@@ -174,13 +176,14 @@ class Tokenizer:
         Returns:
             The tokens that remain, whatever follows, and the base tokens of the rest.
         """
-        texts = [self.expansions[token] for token in tokens]
-        rest = "".join(texts)
-        for index, text in enumerate(texts):
+        remaining, rest, index = len(tokens), "", len(tokens)
+        taken_back = ""
+        while index > 0 and len(rest) < self.longest:
+            index -= 1
+            rest = self.expansions[tokens[index]] + rest
             if self.segmenter.begins_longer_token(rest):
-                return list(tokens[:index]), rest
-            rest = rest[len(text) :]
-        return list(tokens), ""
+                remaining, taken_back = index, rest
+        return list(tokens[:remaining]), taken_back
 
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
         """Decode the document with which tokens begin.
