@@ -102,7 +102,7 @@ class Search:
             beginnings = self.following(beginnings, all_logits, is_drawing)
             if not beginnings:
                 break
-            free = [row for row in range(1, self.completer.rows) if all(row != b.row for b in beginnings)]
+            free = list(set(range(1, self.completer.rows)) - {each.row for each in beginnings})
             taken = {0}
             for each in beginnings:
                 if each.row in taken:
@@ -125,7 +125,8 @@ class Search:
         found, all_logits, at, total = [document], [logits], 0, 0.0
         while at < len(found):
             before = found[at]
-            probabilities = self.probabilities(before, all_logits[at]) * before.matcher.fitting()
+            probabilities = self.probabilities([before], all_logits[at])[0].astype(np.float64)
+            probabilities *= before.matcher.fitting()
             for token in before.matcher.unfinished():
                 if len(found) < BEAM and probabilities[token] > 0:
                     probability = before.probability * float(probabilities[token])
@@ -142,16 +143,14 @@ class Search:
                 each.probability = each.weight = each.probability / total
         return found, torch.cat(all_logits)
 
-    def probabilities(self, beginning: Beginning, logits: Tensor) -> np.ndarray:
-        """The probability of each token behind a beginning: float64 (vocab_size,).
+    def probabilities(self, beginnings: list[Beginning], logits: Tensor) -> np.ndarray:
+        """The probability of each token behind some beginnings, float32 (N, vocab_size), by their logits.
 
         Tokens that are possible, but not legal, keep what the model gives them: where few tokens are legal, none of
         them becomes probable for that.
         """
-        tile = self.completer.decoder.tile
-        allowed = torch.from_numpy(beginning.lenient.legal()).to(logits.device)
-        log_probs = masked_log_probs(logits.expand(tile, -1), allowed.expand(tile, -1))
-        return log_probs[0].exp().cpu().double().numpy()
+        possible = torch.from_numpy(np.stack([each.lenient.legal() for each in beginnings]))
+        return masked_log_probs(logits, possible.to(logits.device)).exp_().cpu().numpy()
 
     def nth_best(self) -> float:
         """The probability of the n-th best insertion, as far as it is found."""
@@ -160,21 +159,20 @@ class Search:
 
     def following(self, beginnings: list[Beginning], all_logits: Tensor, is_drawing: bool) -> list[Beginning]:
         """Keep what one more token completes, and return the beginnings to follow."""
-        steps = [
-            _Step(self, beginning, logits)
-            for beginning, logits in zip(beginnings, all_logits.split(1), strict=True)
-        ]
+        probabilities = self.probabilities(beginnings, all_logits)
+        steps = [_Step(self, *each) for each in zip(beginnings, probabilities, strict=True)]
         candidates = [
             (step.probability_of(index), step, index) for step in steps for index in step.open_tokens
         ]
         candidates.sort(key=lambda each: -each[0])
         least = max(self.least_part, self.nth_best())
         kept = [(step, index) for probability, step, index in candidates[:BEAM] if probability > least]
-        headers = self.found_headers + sum(float(step.weights @ step.is_hidden) for step in steps)  # at most
+        hidden = [step for step in steps if step.is_hidden.any()]
+        headers = self.found_headers + sum(float(step.weights @ step.is_hidden) for step in hidden)  # at most
         followed = [step.beginning_after(index, float(step.weights[index])) for step, index in kept]
         for step, index in kept:
             step.is_hidden[index] = False  # none of those that are drawn stands for it
-        drawn = self.drawn(steps) if is_drawing and headers >= self.least else []
+        drawn = self.drawn(hidden) if hidden and is_drawing and headers >= self.least else []
         return [each for each in followed if each is not None] + drawn
 
     def drawn(self, steps: list[_Step]) -> list[Beginning]:
@@ -237,11 +235,11 @@ class _Step:
         open_tokens: those that complete no insertion, and are probable enough to be followed.
     """
 
-    def __init__(self, search: Search, beginning: Beginning, logits: Tensor) -> None:
+    def __init__(self, search: Search, beginning: Beginning, probabilities: np.ndarray) -> None:
         self.search, self.beginning = search, beginning
         self.share = beginning.probability / beginning.weight
         self.trie = search.completer.tokenizer.trie
-        probabilities = search.probabilities(beginning, logits) * beginning.matcher.legal()
+        probabilities = probabilities.astype(np.float64) * beginning.matcher.legal()
         probabilities[beginning.matcher.unfinished()] = 0  # `ends_of_text` has these
         legal = probabilities.sum()
         if beginning.is_hidden and legal > 0:
@@ -290,8 +288,8 @@ class _Step:
         Args:
             length: of what its parent has of its text.
         """
-        weight = self.summed[node.end] - self.summed[node.begin]
-        if weight < self.least:
+        weight, least = self.summed[node.end] - self.summed[node.begin], self.least
+        if weight < least:
             return
         children = node.children
         begins, ends = node.bounds
@@ -311,8 +309,9 @@ class _Step:
             self.is_hidden[here] = written.is_hidden
             if node.is_token and self.weights[node.begin] > 0:
                 self.open_tokens.append(node.begin)
-        for index in np.argsort(-weights)[: (weights >= self.least).sum()].tolist():
-            self.visit(children[index], len(node.text))
+        if count := int((weights >= least).sum()):
+            for index in np.argsort(-weights)[:count].tolist():
+                self.visit(children[index], len(node.text))
 
     def drawn(self, index: int, weight: float) -> Beginning | None:
         """The beginning with a token that was drawn, if it may still come to be the header of a text.

@@ -217,11 +217,19 @@ static void attend(const Model *m, int64_t layer, int64_t head, const float *que
         sums += weights;
     }
     float inverse = 1 / total(sums);
-    memset(out, 0, 4 * (size_t)D);
-    for (int64_t j = 0; j < count; j++) {
-        for (int64_t i = 0; i < D; i++) out[i] += scores[j] * values[j * D + i];
+    int64_t i = 0;
+    for (; i + 4 * LANES <= D; i += 4 * LANES) {
+        Vector mixed[4] = {{0}};
+        for (int64_t j = 0; j < count; j++) {
+            UNROLL for (int part = 0; part < 4; part++) mixed[part] += scores[j] * load(values + j * D + i + part * LANES);
+        }
+        UNROLL for (int part = 0; part < 4; part++) store(out + i + part * LANES, mixed[part] * inverse);
     }
-    for (int64_t i = 0; i < D; i++) out[i] *= inverse;
+    for (; i < D; i++) {
+        float sum = 0;
+        for (int64_t j = 0; j < count; j++) sum += scores[j] * values[j * D + i];
+        out[i] = sum * inverse;
+    }
 }
 
 static void embed(const Model *m, int64_t token, float *out) {
