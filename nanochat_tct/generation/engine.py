@@ -158,7 +158,7 @@ class _Row:
         self.matcher = matcher
         self.random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
         self.max_tokens = math.inf if max_tokens is None else max_tokens
-        self.ended_by_limit = False
+        self.ended_by_limit = self.is_done = False
         self.closing = None if max_tokens is None else matcher.closing()
         self.slot = self.num_read = 0  # in the decoder
         self.start = -1
@@ -168,18 +168,18 @@ class _Row:
         log_probs = tuple(self.log_probs)
         return self.index, Generated(self.tokens, self.matcher.is_complete, self.ended_by_limit, log_probs)
 
-    @property
-    def is_done(self) -> bool:
+    def ends(self) -> bool:
+        """Whether no token may follow, or no more are wanted."""
         if self.matcher.is_complete or len(self.tokens) >= self.max_tokens:
             return True
         return self.stops is not None and self.stops(self.index, self.tokens)
 
     def look(self) -> None:
         """Find the legal tokens; take the shortest ending where no other fits, and a token that is the only one."""
-        while not self.is_done:
+        while not self.ends():
             if self.closing is not None and len(self.tokens) + len(self.closing) >= self.max_tokens:
                 self.end()
-                return
+                break
             self.legal = self.matcher.legal()
             if np.count_nonzero(self.legal) != 1:
                 assert self.legal.any(), (
@@ -188,6 +188,7 @@ class _Row:
                 return
             if not self.take(int(self.legal.argmax()), 0.0):
                 self.end()
+        self.is_done = True
 
     def take(self, token: int, log_prob: float) -> bool:
         """Append a legal token, unless the document cannot end within max_tokens behind it."""
@@ -304,12 +305,9 @@ class _Batch:
     @torch.inference_mode()
     def choose(self, rows: list[_Row], decoder: Decoder) -> None:
         """Append one token to each row; the tensors have `decoder.tile` rows, whatever their number."""
-        logits = torch.zeros(decoder.tile, decoder.vocab_size, device=decoder.device)
-        legal = torch.ones(decoder.tile, decoder.vocab_size, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            logits[i] = row.logits[0]
-            legal[i] = torch.from_numpy(row.legal)
-        log_probs = masked_log_probs(logits, legal.to(decoder.device))
+        tile = rows + rows[-1:] * (decoder.tile - len(rows))
+        legal = torch.from_numpy(np.stack([row.legal for row in tile])).to(decoder.device)
+        log_probs = masked_log_probs(torch.cat([row.logits for row in tile]), legal)
         left = log_probs  # without the tokens that were rejected
         waiting = dict(enumerate(rows))
         for _ in range(MAX_REJECTED):
