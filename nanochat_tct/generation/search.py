@@ -177,7 +177,9 @@ class Search:
 
     def drawn(self, steps: list[_Step]) -> list[Beginning]:
         """Draw beginnings of texts that an insertion does not show from those that are not followed anyway."""
-        weights = np.concatenate([step.weights * step.is_hidden for step in steps])
+        weights = np.empty((len(steps), len(steps[0].weights)))
+        for step, row in zip(steps, weights, strict=True):
+            np.multiply(step.weights, step.is_hidden, out=row)
         summed = weights.cumsum()
         if summed[-1] < LEAST_DRAWN:
             return []
@@ -239,16 +241,19 @@ class _Step:
         self.search, self.beginning = search, beginning
         self.share = beginning.probability / beginning.weight
         self.trie = search.completer.tokenizer.trie
-        probabilities = probabilities.astype(np.float64) * beginning.matcher.legal()
-        probabilities[beginning.matcher.unfinished()] = 0  # `ends_of_text` has these
-        legal = probabilities.sum()
-        if beginning.is_hidden and legal > 0:
+        probabilities = probabilities * beginning.matcher.legal()
+        if unfinished := beginning.matcher.unfinished():
+            probabilities[unfinished] = 0  # `ends_of_text` has these
+        self.weights = probabilities[self.trie.order].astype(np.float64)
+        if beginning.is_hidden and (legal := probabilities.astype(np.float64).sum()) > 0:
             # What is below a header is not suggested, so it may be illegal: the legal tokens stand for all of it.
-            probabilities, self.share = probabilities / legal, self.share * legal
-        self.weights = beginning.weight * probabilities[self.trie.order]
+            self.weights /= legal
+            self.share *= legal
+        self.weights *= beginning.weight
         self.is_hidden = np.full(len(self.weights), beginning.is_hidden)
         self.open_tokens: list[int] = []
-        self.summed = np.concatenate([[0.0], self.weights.cumsum()])
+        self.summed = np.zeros(len(self.weights) + 1)  # of the weights before each
+        self.weights.cumsum(out=self.summed[1:])
         self.visit(self.trie.root)
 
     @property

@@ -383,8 +383,9 @@ class TokenMatcher:
         if not (self._fits(token) and self._matcher.advance_token(token)):
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
         expected, text = self._expected.strings, self._tokenizer.expansions[token]
-        rests = tuple(each[len(text) :] for each in expected if each.startswith(text))
-        self._expect(() if text.startswith(expected) else rests)
+        if expected or self._is_waiting:
+            rests = tuple(each[len(text) :] for each in expected if each.startswith(text))
+            self._expect(() if text.startswith(expected) else rests)
 
     def copy(self) -> Self:
         """A new matcher that has accepted the same tokens."""
