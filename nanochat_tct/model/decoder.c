@@ -97,10 +97,12 @@ INLINE Vector totals(const Vector *v) {
         float found[R * F];                                                                                           \
         if (R * F == LANES) store(found, totals(&sums[0][0]));                                                        \
         else UNROLL for (int i = 0; i < R * F; i++) found[i] = total(sums[i / F][i % F]);                             \
+        for (; k < size; k++) {                                                                                       \
+            UNROLL for (int i = 0; i < R * F; i++) found[i] += x[i / F * size + k] * w[i % F * size + k];             \
+        }                                                                                                             \
         UNROLL for (int r = 0; r < R; r++) {                                                                          \
             UNROLL for (int f = 0; f < F; f++) {                                                                      \
                 float sum = found[r * F + f];                                                                         \
-                for (int64_t rest = k; rest < size; rest++) sum += x[r * size + rest] * w[f * size + rest];           \
                 out[r * stride + f] = adds ? out[r * stride + f] + sum : sum;                                         \
             }                                                                                                         \
         }                                                                                                             \
