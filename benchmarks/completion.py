@@ -41,7 +41,6 @@ from nanochat_tct.documents import to_yaml
 from nanochat_tct.errors import UserError, exit_code
 from nanochat_tct.evaluation.completion import (
     BLOCK_TOKENS,
-    LARGE,
     NUM_SUGGESTIONS,
     Block,
     ModelSuggester,
@@ -57,6 +56,7 @@ from nanochat_tct.generation.insertion import Insertion, Written
 from nanochat_tct.generation.search import LEAST_PROBABILITY, Beginning, Search
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import TokenizerError
+from nanochat_tct.tokenizer.token_trie import TokenTrie
 from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
 from nanochat_tct.training.config import resolve
 
@@ -142,9 +142,6 @@ class TextMatcher:
     def legal(self) -> np.ndarray:
         return (self.first if self.is_first else self.all).copy()
 
-    def possible(self) -> np.ndarray:
-        return self.legal()
-
     def fitting(self) -> np.ndarray:
         return self.legal()
 
@@ -154,11 +151,14 @@ class TextMatcher:
     def closing(self) -> None:
         return None
 
+    def copy(self) -> "TextMatcher":
+        return copy(self)
+
     def advance(self, token: int) -> None:
         self.is_first, self.is_complete = False, token == END
 
     def after(self, token: int) -> "TextMatcher":
-        matcher = copy(self)
+        matcher = self.copy()
         matcher.advance(token)
         return matcher
 
@@ -168,6 +168,7 @@ class TextTokenizer:
 
     Attributes:
         expansions: the bytes of each token, one character a byte.
+        trie: the same as a tree.
     """
 
     def __init__(self, byte_pairs: BytePairs) -> None:
@@ -175,11 +176,12 @@ class TextTokenizer:
         byte_of = bytes_of_letters()
         padding, end, *tokens = byte_pairs.expansions()
         self.expansions = [padding, end, *("".join(byte_of[letter] for letter in token) for token in tokens)]
+        self.trie = TokenTrie(self.expansions)
 
     def vocab_size(self) -> int:
         return len(self.expansions)
 
-    def matcher(self) -> TextMatcher:
+    def matcher(self, tokens: Sequence[int] = ()) -> TextMatcher:
         return TextMatcher(self.expansions)
 
     def heal(self, tokens: list[int]) -> tuple[list[int], str]:
@@ -227,7 +229,7 @@ class TextSuggester(Completer):
         matcher: Any = self.text.matcher()
         matcher.expect()
         search = TextSearch(self, [], NUM_SUGGESTIONS, 1, LEAST_PROBABILITY)
-        found = search.run(Beginning("", matcher), self.read(tokens))
+        found = search.run(Beginning("", matcher, matcher), self.read(tokens))
         best = sorted(found, key=lambda line: -found[line])[:NUM_SUGGESTIONS]
         return [Completion(line, found[line]) for line in best]
 
@@ -241,7 +243,7 @@ class TextSuggester(Completer):
             is_line = bool(new) and "\n" in self.text.expansions[new[-1]]
             return len(new) >= BLOCK_TOKENS or (is_line and blocks[index].is_over(self.text.lines(new)))
 
-        sampling = SamplingConfig(temperature=0, max_tokens=LARGE)
+        sampling = SamplingConfig(temperature=0, max_tokens=None)
         starts: list[tuple[list[int], tuple[str, ...]]] = [(prompt, ()) for prompt in prompts]
         text: Any = self.text
         for index, generated in continue_prompts(self.model, text, starts, sampling, stops):
@@ -253,11 +255,9 @@ class FreeMatcher(TokenMatcher):
 
     is_broken = False
 
-    def possible(self) -> np.ndarray:
-        return np.arange(self._tokenizer.vocab_size()) > 0
-
     def legal(self) -> np.ndarray:
-        return self.possible() & self.fitting()  # the end of the prompt, which its last token takes back
+        # but for the end of the prompt, which its last token takes back
+        return (np.arange(self._tokenizer.vocab_size()) > 0) & self.fitting()
 
     @property
     def is_complete(self) -> bool:
@@ -276,8 +276,8 @@ class FreeMatcher(TokenMatcher):
 class FreeTokenizer(Tokenizer):
     """Ours without the constraint."""
 
-    def matcher(self) -> TokenMatcher:
-        return FreeMatcher(self)
+    def matcher(self, tokens: Sequence[int] = ()) -> TokenMatcher:
+        return FreeMatcher(self, tokens)
 
 
 class FreeSuggester(ModelSuggester):
@@ -292,10 +292,6 @@ class FreeSuggester(ModelSuggester):
 
 class FreeSearch(Search):
     """Searches among all tokens. One that the grammar forbids gives a suggestion that cannot be used."""
-
-    def run(self, document: Beginning, logits: torch.Tensor) -> dict[str, float]:
-        self.document = document.base
-        return super().run(document, logits)
 
     def write(self, base: str) -> Written | None:
         _, _, consumed = self.completer.tokenizer.engine.read(base, checks_graph=False)

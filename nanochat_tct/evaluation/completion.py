@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 NUM_SUGGESTIONS = 5
 BLOCK_TOKENS = 128  # of a continuation of a step or job
 CHECK_EVERY = 32  # tokens, whether it has come to the end of the block
-LARGE = 1 << 30
 KINDS = ("uses", "run", "with", "if", "triggers", "the rest")
 
 KeyPath = tuple[str | int, ...]
@@ -133,7 +132,7 @@ class ModelSuggester:
             return is_checked and blocks[index].is_over(self.lines_after(befores[index], tokens))
 
         starts = [(prompt.tokens, prompt.endings) for prompt in prompts]
-        sampling = SamplingConfig(temperature=0, max_tokens=LARGE)
+        sampling = SamplingConfig(temperature=0, max_tokens=None)
         for index, generated in continue_prompts(self.completer.model, tokenizer, starts, sampling, stops):
             yield index, self.lines_after(befores[index], generated.tokens)
 

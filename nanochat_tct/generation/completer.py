@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,18 +9,17 @@ import torch
 from torch import Tensor
 
 from nanochat_tct.errors import UserError
-from nanochat_tct.generation.engine import window_start
+from nanochat_tct.generation.engine import num_common, unread
 from nanochat_tct.generation.generate import load
 from nanochat_tct.generation.insertion import Insertion, Unwritable
 from nanochat_tct.generation.prompt import encode_prompt
-from nanochat_tct.generation.search import BEAM, LEAST_PROBABILITY, SAMPLES, Beginning, Search, TokenTrie
+from nanochat_tct.generation.search import BEAM, LEAST_PROBABILITY, SAMPLES, Beginning, Search
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import Tokenizer as AnyTokenizer
-from nanochat_tct.tokenizer.tokenizer import Tokenizer, TokenMatcher
+from nanochat_tct.tokenizer.tokenizer import Tokenizer
 
 MAX_STEPS = 64  # tokens of a completion
-NEAR = 32  # last tokens of a document that may change as it goes on
 
 
 @dataclass(frozen=True)
@@ -77,9 +75,6 @@ class Completer:
         self.max_steps = min(MAX_STEPS, self.decoder.capacity // 4)  # for which the window has to have space
         self._tokens: list[int] = []  # that row 0 has read
         self._start = -1  # of its window
-        self._matcher = tokenizer.matcher()  # after the first tokens of the document
-        self._matched: list[int] = []
-        self.trie = TokenTrie(tokenizer.expansions)
 
     @torch.inference_mode()
     def complete(
@@ -128,11 +123,12 @@ class Completer:
             except Unwritable:
                 continue
         tokens, taken_back = self.tokenizer.heal(prompt.tokens)
-        matcher = self._matcher_after(tokens)
+        lenient = self.tokenizer.matcher(tokens)
+        matcher = lenient.copy()
         matcher.expect(*(taken_back + ending for ending in prompt.endings or ("",)))
         search = self.search(insertions, n, max_lines, least)
         base = self.tokenizer.segmenter.decode(tokens)
-        found = search.run(Beginning(base, matcher), self.read(tokens))
+        found = search.run(Beginning(base, matcher, lenient), self.read(tokens))
         newline = "\r\n" if "\r\n" in text else "\n"
         completions = [Completion(each.replace("\n", newline), found[each]) for each in found]
         completions.sort(key=lambda each: -each.probability)
@@ -142,31 +138,11 @@ class Completer:
         """The search for completions; a benchmark puts another one here."""
         return Search(self, insertions, n, max_lines, least)
 
-    def _matcher_after(self, tokens: list[int]) -> TokenMatcher:
-        """A matcher that has read the document's tokens."""
-        stable = tokens[: max(0, len(tokens) - NEAR)]
-        if stable[: len(self._matched)] != self._matched:
-            self._matcher, self._matched = self.tokenizer.matcher(), []
-        for token in stable[len(self._matched) :]:
-            self._matcher.advance(token)
-        self._matched = stable
-        if len(tokens) == len(stable):
-            return self.tokenizer.matcher()
-        matcher = self._matcher.after(tokens[len(stable)])
-        for token in tokens[len(stable) + 1 :]:
-            matcher.advance(token)
-        return matcher
-
     def read(self, tokens: list[int]) -> Tensor:
         """Have the decoder read the document, as far as it has not; return the logits (1, vocab_size) behind it."""
-        start = window_start(len(tokens) + self.max_steps, self.decoder.capacity)
-        pairs = zip(self._tokens, tokens, strict=False)
-        common = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-        common = min(common, len(tokens) - 1)  # the last one again, for its logits
-        is_kept = start == self._start and common >= start
-        chunk = tokens[common:] if is_kept else [self.decoder.vocab_size + start, *tokens[start:]]
-        self.decoder.lengths[0] = common - start + 1 if is_kept else 0
-        self._tokens, self._start = tokens, start
+        num_read = num_common(self._tokens, tokens)
+        self._start, chunk = unread(self.decoder, 0, self._start, num_read, tokens, self.max_steps)
+        self._tokens = tokens
         return self.decoder.extend([(0, chunk)])
 
 

@@ -14,14 +14,14 @@ class SamplingConfig:
     temperature: float = 1.0  # 0: always the most probable token
     top_p: float = 1.0  # sample from the smallest set of most probable tokens with this total probability
     seed: int = 0
-    max_tokens: int = 2048  # per document, including the prompt
+    max_tokens: int | None = 2048  # per document, including the prompt; None: no limit
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.temperature < float("inf"):
             raise UserError(f"temperature is {self.temperature}: it must be 0 or more")
         if not 0.0 < self.top_p <= 1.0:
             raise UserError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
-        if self.max_tokens < 1:
+        if self.max_tokens is not None and self.max_tokens < 1:
             raise UserError(f"max_tokens is {self.max_tokens}: it must be at least 1")
         if not 0 <= self.seed < 1 << 64:
             raise UserError(f"seed is {self.seed}: it must be 0 or more, and less than 2^64")

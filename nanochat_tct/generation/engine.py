@@ -5,6 +5,7 @@ results do not depend on the batch (see decoder.py), what is drawn on the device
 own random stream.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -56,19 +57,32 @@ def window_start(length: int, capacity: int) -> int:
     return max(0, -(-(length - capacity + 1) // half)) * half
 
 
-def unread(tokens: list[int], start: int, num_read: int, decoder: Decoder) -> tuple[int, list[int]]:
-    """Return where the window of a document begins, and what a row of the decoder has to read of it.
+def num_common(before: Sequence[int], tokens: Sequence[int]) -> int:
+    """Return how many tokens two documents have in common at their beginning."""
+    pairs = zip(before, tokens, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(before), len(tokens)))
+
+
+def unread(
+    decoder: Decoder, row: int, start: int, num_read: int, tokens: list[int], spare: int = 0
+) -> tuple[int, list[int]]:
+    """Find what a row of the decoder has to read of a document; whatever else it has read is taken back.
 
     Args:
         start: where the row's window begins; -1: the row is empty.
-        num_read: tokens of the document that it has read.
+        num_read: tokens that the row has read, and with which the document begins.
+        tokens: of the document.
+        spare: how many more the window must have space for.
 
     Returns:
-        (start of the window, tokens); if the window begins anew, the first one is a position token.
+        (start of the window, tokens), at least one; if the window begins anew, the first one is a position token.
     """
-    new_start = window_start(len(tokens), decoder.capacity)
-    if new_start == start:
+    new_start = window_start(len(tokens) + spare, decoder.capacity)
+    num_read = min(num_read, len(tokens) - 1)  # the last one again, for its logits
+    if new_start == start and num_read >= start:
+        decoder.lengths[row] = num_read - start + 1
         return start, tokens[num_read:]
+    decoder.lengths[row] = 0
     return new_start, [decoder.vocab_size + new_start, *tokens[new_start:]]
 
 
@@ -123,7 +137,7 @@ class _Row:
 
     Attributes:
         legal: which tokens may come next, bool (vocab_size,).
-        closing: the shortest ending of the document; None: the tokenizer has none.
+        closing: the shortest ending of the document; None: there is no limit, or the tokenizer has none.
         logits: (1, vocab_size) of the next token.
     """
 
@@ -133,9 +147,8 @@ class _Row:
         self,
         index: int,
         prompt: list[int],
-        endings: tuple[str, ...],
         matcher: TokenMatcher,
-        max_tokens: int,
+        max_tokens: int | None,
         seed: int,
         stops: Callable[[int, list[int]], bool] | None,
     ) -> None:
@@ -143,13 +156,10 @@ class _Row:
         self.tokens = list(prompt)
         self.log_probs: list[float] = []
         self.matcher = matcher
-        for token in prompt:
-            matcher.advance(token)
-        matcher.expect(*endings)
         self.random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
-        self.max_tokens = max_tokens
-        self.ended_by_limit = False
-        self.closing = matcher.closing()
+        self.max_tokens = math.inf if max_tokens is None else max_tokens
+        self.ended_by_limit = self.is_done = False
+        self.closing = None if max_tokens is None else matcher.closing()
         self.slot = self.num_read = 0  # in the decoder
         self.start = -1
 
@@ -158,18 +168,18 @@ class _Row:
         log_probs = tuple(self.log_probs)
         return self.index, Generated(self.tokens, self.matcher.is_complete, self.ended_by_limit, log_probs)
 
-    @property
-    def is_done(self) -> bool:
+    def ends(self) -> bool:
+        """Whether no token may follow, or no more are wanted."""
         if self.matcher.is_complete or len(self.tokens) >= self.max_tokens:
             return True
         return self.stops is not None and self.stops(self.index, self.tokens)
 
     def look(self) -> None:
         """Find the legal tokens; take the shortest ending where no other fits, and a token that is the only one."""
-        while not self.is_done:
+        while not self.ends():
             if self.closing is not None and len(self.tokens) + len(self.closing) >= self.max_tokens:
                 self.end()
-                return
+                break
             self.legal = self.matcher.legal()
             if np.count_nonzero(self.legal) != 1:
                 assert self.legal.any(), (
@@ -178,15 +188,20 @@ class _Row:
                 return
             if not self.take(int(self.legal.argmax()), 0.0):
                 self.end()
+        self.is_done = True
 
     def take(self, token: int, log_prob: float) -> bool:
         """Append a legal token, unless the document cannot end within max_tokens behind it."""
-        matcher = self.matcher.after(token)
-        closing = matcher.closing()
-        if closing is not None and len(self.tokens) + 1 + len(closing) > self.max_tokens:
-            self.ended_by_limit = True
-            return False
-        self.matcher, self.closing = matcher, closing
+        if self.closing is None:
+            self.matcher.advance(token)
+        else:
+            matcher = self.matcher.after(token)
+            closing = matcher.closing()
+            assert closing is not None
+            if len(self.tokens) + 1 + len(closing) > self.max_tokens:
+                self.ended_by_limit = True
+                return False
+            self.matcher, self.closing = matcher, closing
         self.tokens.append(token)
         self.log_probs.append(log_prob)
         return True
@@ -216,45 +231,44 @@ class _Batch:
         self.prompts, self.sampling, self.stops = prompts, sampling, stops
 
     def new_row(self, index: int) -> _Row:
-        prompt, endings, is_open = self.healed(index)
-        matcher, max_tokens = self.tokenizer.matcher(), self.sampling.max_tokens
-        row = _Row(index, prompt, endings, matcher, max_tokens, self.sampling.seed, self.stops)
-        shortest = len(prompt) + len(row.closing or [])
-        if is_open and row.closing is not None and shortest > max_tokens:
-            raise UserError(
-                f"max_tokens is {max_tokens}: the shortest workflow that goes on from here has {shortest} tokens"
-            )
+        if index == 0 or self.prompts[index] is not self.prompts[index - 1]:
+            self.healed, self.matcher = self.heal(*self.prompts[index])
+        max_tokens = self.sampling.max_tokens
+        row = _Row(index, self.healed, self.matcher.copy(), max_tokens, self.sampling.seed, self.stops)
+        if row.closing is not None and not row.matcher.is_complete:
+            shortest = len(row.tokens) + len(row.closing)
+            if shortest > row.max_tokens:
+                raise UserError(
+                    f"max_tokens is {max_tokens}: the shortest workflow that goes on from here has {shortest} tokens"
+                )
         return row
 
-    def healed(self, index: int) -> tuple[list[int], tuple[str, ...], bool]:
+    def heal(self, prompt: list[int], endings: tuple[str, ...]) -> tuple[list[int], TokenMatcher]:
         """A prompt without the tokens at its end that the model may choose again, as they may reach from an open prompt
-        into what follows; what must follow; and whether the prompt is open."""
-        prompt, endings = self.prompts[index]
-        if index == 0 or self.prompts[index] is not self.prompts[index - 1]:
-            matcher = self.tokenizer.matcher()
-            for token in prompt:
-                matcher.advance(token)
-            is_open = not matcher.is_complete
-            tokens, taken_back = self.tokenizer.heal(prompt) if is_open else (prompt, "")
-            self._healed = tokens, tuple(taken_back + ending for ending in endings or ("",)), is_open
-        return self._healed
+        into what follows, and a matcher behind it that expects them."""
+        matcher = self.tokenizer.matcher(prompt)
+        taken_back = ""
+        if not matcher.is_complete:
+            prompt, taken_back = self.tokenizer.heal(prompt)
+            matcher = self.tokenizer.matcher(prompt)
+        matcher.expect(*(taken_back + ending for ending in endings or ("",)))
+        return prompt, matcher
 
     def run(self) -> Iterator[tuple[int, Generated]]:
         size = min(len(self.prompts), MAX_ROWS)
         decoder = Decoder(self.model, size + 1)
-        prompt: list[int] | None = None  # that a row of its own has read, which others copy
-        start = 0
+        prompt: list[int] = []  # that a row of its own has read, which others copy
+        start = -1
         waiting = iter(range(len(self.prompts)))
         free = list(range(size))
         rows: list[_Row] = []
         while True:
             while free and (index := next(waiting, None)) is not None:
                 row = self.new_row(index)
-                if row.tokens != prompt:
-                    prompt = list(row.tokens)
-                    start, window = unread(prompt, -1, 0, decoder)
-                    decoder.lengths[size] = 0
-                    prompt_logits = decoder.extend([(size, window)])
+                if row.tokens != prompt or start < 0:
+                    num_read, prompt = num_common(prompt, row.tokens), list(row.tokens)
+                    start, chunk = unread(decoder, size, start, num_read, prompt)
+                    prompt_logits = decoder.extend([(size, chunk)])
                 row.look()
                 if row.is_done:
                     yield row.generated
@@ -283,22 +297,17 @@ class _Batch:
         """Have the decoder read what is new in some rows; return the logits (len(rows), vocab_size) behind it."""
         chunks = []
         for row in rows:
-            start, tokens = unread(row.tokens, row.start, row.num_read, decoder)
-            if start != row.start:
-                decoder.lengths[row.slot] = 0
-            row.start, row.num_read = start, len(row.tokens)
-            chunks.append((row.slot, tokens))
+            row.start, chunk = unread(decoder, row.slot, row.start, row.num_read, row.tokens)
+            row.num_read = len(row.tokens)
+            chunks.append((row.slot, chunk))
         return decoder.extend(chunks)
 
     @torch.inference_mode()
     def choose(self, rows: list[_Row], decoder: Decoder) -> None:
         """Append one token to each row; the tensors have `decoder.tile` rows, whatever their number."""
-        logits = torch.zeros(decoder.tile, decoder.vocab_size, device=decoder.device)
-        legal = torch.ones(decoder.tile, decoder.vocab_size, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            logits[i] = row.logits[0]
-            legal[i] = torch.from_numpy(row.legal)
-        log_probs = masked_log_probs(logits, legal.to(decoder.device))
+        tile = rows + rows[-1:] * (decoder.tile - len(rows))
+        legal = torch.from_numpy(np.stack([row.legal for row in tile])).to(decoder.device)
+        log_probs = masked_log_probs(torch.cat([row.logits for row in tile]), legal)
         left = log_probs  # without the tokens that were rejected
         waiting = dict(enumerate(rows))
         for _ in range(MAX_REJECTED):

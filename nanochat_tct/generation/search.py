@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,6 +12,8 @@ from torch import Tensor
 
 from nanochat_tct.generation.insertion import Insertion, Unwritable, Written
 from nanochat_tct.generation.sampling import masked_log_probs
+from nanochat_tct.tokenizer.engine import END, Matcher
+from nanochat_tct.tokenizer.token_trie import TrieNode
 from nanochat_tct.tokenizer.tokenizer import TokenMatcher
 
 if TYPE_CHECKING:
@@ -33,68 +32,13 @@ _ENDING = re.compile(
 )  # a base token that may end a line: a newline, or no byte at all
 
 
-class TokenTrie:
-    """A vocabulary's texts as a tree in which texts with a common beginning share a node.
-
-    Args:
-        texts: of each token.
-
-    Attributes:
-        order: the tokens, sorted by their texts.
-        root: the node of all of them.
-    """
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        self.order = np.array(sorted(range(len(texts)), key=texts.__getitem__))
-        self.texts = [texts[token] for token in self.order]
-        self.root = TrieNode(self, 0, len(texts), "")
-
-
-@dataclass(eq=False)
-class TrieNode:
-    """Those tokens of a trie whose texts begin with `text`: `order[begin:end]`."""
-
-    trie: TokenTrie
-    begin: int
-    end: int
-    text: str
-
-    @property
-    def is_token(self) -> bool:
-        """Whether the text of the first of them is just `text`."""
-        return self.trie.texts[self.begin] == self.text
-
-    @cached_property
-    def children(self) -> list[TrieNode]:
-        """One for each character that may follow, with all that its tokens have in common."""
-        texts, found = self.trie.texts, []
-        begin = self.begin + self.is_token
-        while begin < self.end:
-            character = texts[begin][: len(self.text) + 1]
-            after = character[:-1] + chr(ord(character[-1]) + 1)
-            end = bisect_left(texts, after, begin, self.end)
-            found.append(TrieNode(self.trie, begin, end, _common(texts[begin], texts[end - 1])))
-            begin = end
-        return found
-
-    @cached_property
-    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """Where the children begin and end."""
-        return np.array([c.begin for c in self.children]), np.array([c.end for c in self.children])
-
-
-def _common(first: str, second: str) -> str:
-    """What two texts begin with."""
-    length = next((at for at, letter in enumerate(first) if not second.startswith(letter, at)), len(first))
-    return first[:length]
-
-
 class Beginning:
     """An insertion that is not complete.
 
     Attributes:
         base: the base tokens of the document up to there.
         matcher: after them.
+        lenient: the same without `expect`: legal is what some valid document has here, as in training.
         probability: of these tokens behind the text.
         weight: the probability of all those beginnings for which this one stands; more than its own if it was drawn.
         is_hidden: see `Written`.
@@ -106,13 +50,15 @@ class Beginning:
         self,
         base: str,
         matcher: TokenMatcher,
+        lenient: TokenMatcher,
         probability: float = 1.0,
         weight: float = 1.0,
         is_hidden: bool = False,
         row: int = 0,
         token: int | None = None,
     ) -> None:
-        self.base, self.matcher, self.probability, self.weight = base, matcher, probability, weight
+        self.base, self.matcher, self.lenient = base, matcher, lenient
+        self.probability, self.weight = probability, weight
         self.is_hidden, self.row, self.token = is_hidden, row, token
 
 
@@ -149,13 +95,14 @@ class Search:
             logits: (1, vocab_size) of the token after it.
         """
         decoder = self.completer.decoder
+        self.document = document.base
         beginnings, all_logits = self.ends_of_text(document, logits)
         for step in range(self.completer.max_steps - len(beginnings)):
             is_drawing = step < (MOST_DRAWN if self.found_headers > LEAST_DRAWN else PATIENCE)
             beginnings = self.following(beginnings, all_logits, is_drawing)
             if not beginnings:
                 break
-            free = [row for row in range(1, self.completer.rows) if all(row != b.row for b in beginnings)]
+            free = list(set(range(1, self.completer.rows)) - {each.row for each in beginnings})
             taken = {0}
             for each in beginnings:
                 if each.row in taken:
@@ -178,13 +125,14 @@ class Search:
         found, all_logits, at, total = [document], [logits], 0, 0.0
         while at < len(found):
             before = found[at]
-            probabilities = self.probabilities(before.matcher, all_logits[at]) * before.matcher.fitting()
+            probabilities = self.probabilities([before], all_logits[at])[0].astype(np.float64)
+            probabilities *= before.matcher.fitting()
             for token in before.matcher.unfinished():
                 if len(found) < BEAM and probabilities[token] > 0:
                     probability = before.probability * float(probabilities[token])
                     base, row = before.base + self.completer.tokenizer.expansions[token], len(found)
-                    matcher = before.matcher.after(token)
-                    found.append(Beginning(base, matcher, probability, probability, row=row))
+                    matchers = before.matcher.after(token), before.lenient.after(token)
+                    found.append(Beginning(base, *matchers, probability, probability, row=row))
                     decoder.copy_row(before.row, row)
                     all_logits.append(decoder.extend([(row, [token])]))
                 probabilities[token] = 0
@@ -195,16 +143,14 @@ class Search:
                 each.probability = each.weight = each.probability / total
         return found, torch.cat(all_logits)
 
-    def probabilities(self, matcher: TokenMatcher, logits: Tensor) -> np.ndarray:
-        """The probability of each token: float64 (vocab_size,).
+    def probabilities(self, beginnings: list[Beginning], logits: Tensor) -> np.ndarray:
+        """The probability of each token behind some beginnings, float32 (N, vocab_size), by their logits.
 
         Tokens that are possible, but not legal, keep what the model gives them: where few tokens are legal, none of
         them becomes probable for that.
         """
-        tile = torch.zeros(self.completer.decoder.tile, logits.size(1), device=logits.device)
-        tile[0] = logits[0]
-        allowed = torch.from_numpy(matcher.possible()).expand(len(tile), -1).to(logits.device)
-        return masked_log_probs(tile, allowed)[0].exp().cpu().double().numpy()
+        possible = torch.from_numpy(np.stack([each.lenient.legal() for each in beginnings]))
+        return masked_log_probs(logits, possible.to(logits.device)).exp_().cpu().numpy()
 
     def nth_best(self) -> float:
         """The probability of the n-th best insertion, as far as it is found."""
@@ -213,26 +159,27 @@ class Search:
 
     def following(self, beginnings: list[Beginning], all_logits: Tensor, is_drawing: bool) -> list[Beginning]:
         """Keep what one more token completes, and return the beginnings to follow."""
-        steps = [
-            _Step(self, beginning, logits)
-            for beginning, logits in zip(beginnings, all_logits.split(1), strict=True)
-        ]
+        probabilities = self.probabilities(beginnings, all_logits)
+        steps = [_Step(self, *each) for each in zip(beginnings, probabilities, strict=True)]
         candidates = [
             (step.probability_of(index), step, index) for step in steps for index in step.open_tokens
         ]
         candidates.sort(key=lambda each: -each[0])
         least = max(self.least_part, self.nth_best())
         kept = [(step, index) for probability, step, index in candidates[:BEAM] if probability > least]
-        headers = self.found_headers + sum(float(step.weights @ step.is_hidden) for step in steps)  # at most
+        hidden = [step for step in steps if step.is_hidden.any()]
+        headers = self.found_headers + sum(float(step.weights @ step.is_hidden) for step in hidden)  # at most
         followed = [step.beginning_after(index, float(step.weights[index])) for step, index in kept]
         for step, index in kept:
             step.is_hidden[index] = False  # none of those that are drawn stands for it
-        drawn = self.drawn(steps) if is_drawing and headers >= self.least else []
+        drawn = self.drawn(hidden) if hidden and is_drawing and headers >= self.least else []
         return [each for each in followed if each is not None] + drawn
 
     def drawn(self, steps: list[_Step]) -> list[Beginning]:
         """Draw beginnings of texts that an insertion does not show from those that are not followed anyway."""
-        weights = np.concatenate([step.weights * step.is_hidden for step in steps])
+        weights = np.empty((len(steps), len(steps[0].weights)))
+        for step, row in zip(steps, weights, strict=True):
+            np.multiply(step.weights, step.is_hidden, out=row)
         summed = weights.cumsum()
         if summed[-1] < LEAST_DRAWN:
             return []
@@ -252,15 +199,27 @@ class Search:
         if written.is_hidden:
             self.found_headers += float(probability)
 
+    @cached_property
+    def read_once(self) -> tuple[int, str, Matcher]:
+        """What all insertions have in common: the document's base tokens up to its last key or value, where it is not
+        in a number; how many they are, their JSON, and a matcher behind them."""
+        engine, base = self.completer.tokenizer.engine, self.document
+        length = next((at for at in reversed(range(len(base))) if base[at] > END), 0)
+        matcher = engine.matcher()
+        assert matcher.advance(base[:length])
+        return length, engine.read(base[:length])[1], matcher
+
     def write(self, base: str) -> Written | None:
         """Return the insertion for a document that begins with base tokens; None: it cannot be written."""
-        _, json_text, consumed = self.completer.tokenizer.engine.read(base, checks_graph=False)
-        if consumed != len(base):
+        length, before, matcher = self.read_once
+        engine, rest = self.completer.tokenizer.engine, base[length:]
+        _, json_text, consumed = engine.read(rest, checks_graph=False, behind=matcher)
+        if consumed != len(rest):
             return None
         is_short = False
         for insertion in self.insertions:
             try:
-                written = insertion.write(json_text, self.max_lines)
+                written = insertion.write(before + json_text, self.max_lines)
             except Unwritable:
                 continue
             if written is not None:
@@ -278,21 +237,23 @@ class _Step:
         open_tokens: those that complete no insertion, and are probable enough to be followed.
     """
 
-    def __init__(self, search: Search, beginning: Beginning, logits: Tensor) -> None:
+    def __init__(self, search: Search, beginning: Beginning, probabilities: np.ndarray) -> None:
         self.search, self.beginning = search, beginning
         self.share = beginning.probability / beginning.weight
-        completer = search.completer
-        self.trie = completer.trie
-        probabilities = search.probabilities(beginning.matcher, logits) * beginning.matcher.legal()
-        probabilities[beginning.matcher.unfinished()] = 0  # `ends_of_text` has these
-        legal = probabilities.sum()
-        if beginning.is_hidden and legal > 0:
+        self.trie = search.completer.tokenizer.trie
+        probabilities = probabilities * beginning.matcher.legal()
+        if unfinished := beginning.matcher.unfinished():
+            probabilities[unfinished] = 0  # `ends_of_text` has these
+        self.weights = probabilities[self.trie.order].astype(np.float64)
+        if beginning.is_hidden and (legal := probabilities.astype(np.float64).sum()) > 0:
             # What is below a header is not suggested, so it may be illegal: the legal tokens stand for all of it.
-            probabilities, self.share = probabilities / legal, self.share * legal
-        self.weights = beginning.weight * probabilities[self.trie.order]
+            self.weights /= legal
+            self.share *= legal
+        self.weights *= beginning.weight
         self.is_hidden = np.full(len(self.weights), beginning.is_hidden)
         self.open_tokens: list[int] = []
-        self.summed = np.concatenate([[0.0], self.weights.cumsum()])
+        self.summed = np.zeros(len(self.weights) + 1)  # of the weights before each
+        self.weights.cumsum(out=self.summed[1:])
         self.visit(self.trie.root)
 
     @property
@@ -312,7 +273,8 @@ class _Step:
         if matcher.is_complete:
             return None
         base, probability = before.base + self.trie.texts[index], self.probability_of(index)
-        return Beginning(base, matcher, probability, weight, bool(self.is_hidden[index]), before.row, token)
+        lenient, is_hidden = before.lenient.after(token), bool(self.is_hidden[index])
+        return Beginning(base, matcher, lenient, probability, weight, is_hidden, before.row, token)
 
     def write(self, text: str, length: int, is_hidden: bool) -> Written | None:
         """See `Search.write`.
@@ -331,8 +293,8 @@ class _Step:
         Args:
             length: of what its parent has of its text.
         """
-        weight = self.summed[node.end] - self.summed[node.begin]
-        if weight < self.least:
+        weight, least = self.summed[node.end] - self.summed[node.begin], self.least
+        if weight < least:
             return
         children = node.children
         begins, ends = node.bounds
@@ -352,8 +314,9 @@ class _Step:
             self.is_hidden[here] = written.is_hidden
             if node.is_token and self.weights[node.begin] > 0:
                 self.open_tokens.append(node.begin)
-        for index in np.argsort(-weights)[: (weights >= self.least).sum()].tolist():
-            self.visit(children[index], len(node.text))
+        if count := int((weights >= least).sum()):
+            for index in np.argsort(-weights)[:count].tolist():
+                self.visit(children[index], len(node.text))
 
     def drawn(self, index: int, weight: float) -> Beginning | None:
         """The beginning with a token that was drawn, if it may still come to be the header of a text.

@@ -48,8 +48,32 @@ typedef struct {
 INLINE Vector load(const float *x) { return *(const Unaligned *)x; }
 INLINE void store(float *x, Vector value) { *(Unaligned *)x = value; }
 
+INLINE Vector all(float value) { return (Vector){0} + value; }
+
+INLINE Vector choose(Integers mask, Vector yes, Vector no) { /* of each lane */
+    return (Vector)(((Integers)yes & mask) | ((Integers)no & ~mask));
+}
+
 INLINE float total(Vector v) {
     return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
+/* The totals of LANES vectors, each added in the same order. */
+INLINE Vector totals(const Vector *v) {
+#ifdef __AVX2__
+#define PAIRS(a, b) (_mm256_shuffle_ps(a, b, 0x44) + _mm256_shuffle_ps(a, b, 0xee)) /* lanes 0 and 2, 1 and 3 */
+    __m256 halves[4]; /* of v[i], then of v[i + 4]: lanes i and i + 4 together */
+    for (int i = 0; i < 4; i++) {
+        __m256 a = (__m256)v[i], b = (__m256)v[i + 4];
+        halves[i] = _mm256_permute2f128_ps(a, b, 0x20) + _mm256_permute2f128_ps(a, b, 0x31);
+    }
+    __m256 first = PAIRS(halves[0], halves[1]), second = PAIRS(halves[2], halves[3]);
+    return (Vector)(_mm256_shuffle_ps(first, second, 0x88) + _mm256_shuffle_ps(first, second, 0xdd));
+#else
+    Vector found;
+    for (int i = 0; i < LANES; i++) found[i] = total(v[i]);
+    return found;
+#endif
 }
 
 /* R rows times F features, with their R * F sums in registers. A row's results are in `out`, `stride` numbers after those
@@ -58,7 +82,7 @@ INLINE float total(Vector v) {
     INLINE void tile_##R##_##F(const float *x, const float *w, float *out, int64_t size, int64_t stride, int adds) { \
         Vector sums[R][F], inputs[R];                                                                                 \
         int64_t k = 0;                                                                                                \
-        memset(sums, 0, sizeof sums);                                                                                 \
+        UNROLL for (int i = 0; i < R * F; i++) sums[i / F][i % F] = all(0);                                           \
         for (; k + LANES <= size; k += LANES) {                                                                       \
             UNROLL for (int r = 0; r < R; r++) {                                                                      \
                 inputs[r] = load(x + r * size + k);                                                                   \
@@ -70,10 +94,15 @@ INLINE float total(Vector v) {
                 UNROLL for (int r = 0; r < R; r++) sums[r][f] = FMA(inputs[r], weights, sums[r][f]);                  \
             }                                                                                                         \
         }                                                                                                             \
+        float found[R * F];                                                                                           \
+        if (R * F == LANES) store(found, totals(&sums[0][0]));                                                        \
+        else UNROLL for (int i = 0; i < R * F; i++) found[i] = total(sums[i / F][i % F]);                             \
+        for (; k < size; k++) {                                                                                       \
+            UNROLL for (int i = 0; i < R * F; i++) found[i] += x[i / F * size + k] * w[i % F * size + k];             \
+        }                                                                                                             \
         UNROLL for (int r = 0; r < R; r++) {                                                                          \
             UNROLL for (int f = 0; f < F; f++) {                                                                      \
-                float sum = total(sums[r][f]);                                                                        \
-                for (int64_t rest = k; rest < size; rest++) sum += x[r * size + rest] * w[f * size + rest];           \
+                float sum = found[r * F + f];                                                                         \
                 out[r * stride + f] = adds ? out[r * stride + f] + sum : sum;                                         \
             }                                                                                                         \
         }                                                                                                             \
@@ -127,10 +156,10 @@ INLINE void normalize(const float *x, float *out, int64_t size) {
 /* e^x, x in (-87, 88), to about two units in the last place: Cephes's polynomial. */
 INLINE Vector exponential(Vector x) {
     Vector whole = x * 1.44269504f + 12582912.0f - 12582912.0f; /* rounded */
-    Vector rest = FMA(whole, (Vector){0} + 2.12194440e-4f, FMA(whole, (Vector){0} - 0.693359375f, x));
-    Vector sum = (Vector){0} + 1.9875691500e-4f;
+    Vector rest = FMA(whole, all(2.12194440e-4f), FMA(whole, all(-0.693359375f), x));
+    Vector sum = all(1.9875691500e-4f);
     const float terms[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 0.5f, 1.0f, 1.0f};
-    for (int i = 0; i < 7; i++) sum = FMA(sum, rest, (Vector){0} + terms[i]);
+    for (int i = 0; i < 7; i++) sum = FMA(sum, rest, all(terms[i]));
     return sum * (Vector)((__builtin_convertvector(whole, Integers) + 127) << 23);
 }
 
@@ -141,7 +170,8 @@ INLINE void soft_cap(float *x, int64_t size, float cap) {
         int64_t count = size - i < LANES ? size - i : LANES;
         memcpy(part, x + i, 4 * (size_t)count);
         Vector twice = load(part) / (cap / 2);
-        for (int j = 0; j < LANES; j++) twice[j] = fminf(fmaxf(twice[j], -40), 40);
+        twice = choose(twice > -40, twice, all(-40));
+        twice = choose(twice < 40, twice, all(40));
         store(part, cap - 2 * cap / (exponential(twice) + 1));
         memcpy(x + i, part, 4 * (size_t)count);
     }
@@ -180,20 +210,28 @@ static void attend(const Model *m, int64_t layer, int64_t head, const float *que
     }
     for (int64_t j = count; j < count + LANES; j++) scores[j] = -INFINITY;
     Vector sums = {0};
+    const Integers lanes = {0, 1, 2, 3, 4, 5, 6, 7};
     for (int64_t j = 0; j < count; j += LANES) {
         Vector below = load(scores + j) - largest;
-        for (int i = 0; i < LANES; i++) below[i] = below[i] > -87 ? below[i] : -87;
-        Vector weights = exponential(below);
-        for (int i = 0; i < LANES; i++) weights[i] = j + i < count ? weights[i] : 0;
+        Vector weights = exponential(choose(below > -87, below, all(-87)));
+        if (j + LANES > count) weights = choose(lanes < (int32_t)(count - j), weights, all(0));
         store(scores + j, weights);
         sums += weights;
     }
     float inverse = 1 / total(sums);
-    memset(out, 0, 4 * (size_t)D);
-    for (int64_t j = 0; j < count; j++) {
-        for (int64_t i = 0; i < D; i++) out[i] += scores[j] * values[j * D + i];
+    int64_t i = 0;
+    for (; i + 4 * LANES <= D; i += 4 * LANES) {
+        Vector mixed[4] = {{0}};
+        for (int64_t j = 0; j < count; j++) {
+            UNROLL for (int part = 0; part < 4; part++) mixed[part] += scores[j] * load(values + j * D + i + part * LANES);
+        }
+        UNROLL for (int part = 0; part < 4; part++) store(out + i + part * LANES, mixed[part] * inverse);
     }
-    for (int64_t i = 0; i < D; i++) out[i] *= inverse;
+    for (; i < D; i++) {
+        float sum = 0;
+        for (int64_t j = 0; j < count; j++) sum += scores[j] * values[j * D + i];
+        out[i] = sum * inverse;
+    }
 }
 
 static void embed(const Model *m, int64_t token, float *out) {

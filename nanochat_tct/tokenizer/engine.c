@@ -4356,15 +4356,21 @@ EXPORT int64_t engine_encode(Engine *engine, const uint8_t *text, size_t length,
 }
 
 /* Reads codes into JSON. Returns DONE, OPEN (they are cut off), FAILED or NO_MEMORY; *consumed: codes that were read.
-   `checks_graph`: jobs must need jobs that are there. */
-EXPORT int engine_read(Engine *engine, const uint16_t *codes, size_t count, int checks_graph, const uint8_t **json, size_t *length,
-                       size_t *consumed) {
+   `from`: stands behind what comes before them, and not in a number; NULL: nothing does. `checks_graph`: jobs must need
+   jobs that are there. */
+EXPORT int engine_read(Engine *engine, const Machine *from, const uint16_t *codes, size_t count, int checks_graph, const uint8_t **json,
+                       size_t *length, size_t *consumed) {
     GUARD(NO_MEMORY);
     Machine *m = engine->machine;
     engine->json.count = 0;
     reserve(&engine->json, 3 * count + 64);
     *consumed = 0;
-    if (!start(m, 0, LENIENT, &engine->json)) return FAILED;
+    if (from == NULL && !start(m, 0, LENIENT, &engine->json)) return FAILED;
+    if (from != NULL) {
+        engine->explored = NULL;
+        copy_machine(m, from);
+        m->json = &engine->json;
+    }
     *consumed = walk(m, codes, count);
     *json = engine->json.items;
     *length = engine->json.count;
@@ -4502,13 +4508,30 @@ EXPORT int machine_advance_token(Machine *m, uint32_t token, int is_trial) {
     return machine_advance(m, codes, count, is_trial);
 }
 
-/* How many ids of a document's beginning are legal, one after the other. */
-EXPORT int64_t machine_advance_tokens(Machine *m, const uint32_t *ids, size_t count) {
+/* How many ids are legal, one after the other. Behind one that is not, the machine is of no more use. */
+static size_t walk_tokens(Machine *m, const uint32_t *ids, size_t count) {
     for (size_t i = 0; i < count; i++) {
-        int moved = m->is_closed ? 0 : machine_advance_token(m, ids[i], 0);
-        if (moved != 1) return moved == NO_MEMORY ? -1 : (int64_t)i;
+        size_t length;
+        if (m->is_closed || ids[i] >= m->engine->trie->token_count) return i;
+        const uint16_t *codes = codes_of(m->engine->trie, ids[i], &length);
+        if (walk(m, codes, length) != length) return i;
     }
-    return (int64_t)count;
+    return count;
+}
+
+/* Reads ids as far as they are legal, and returns how many; -1: memory has run out. */
+EXPORT int64_t machine_advance_tokens(Machine *m, const uint32_t *ids, size_t count) {
+    GUARD(-1);
+    Machine *moved = m->engine->machine2;
+    m->engine->explored = NULL;
+    copy_machine(moved, m);
+    size_t legal = walk_tokens(moved, ids, count);
+    if (legal < count) { /* again, up to there */
+        copy_machine(moved, m);
+        walk_tokens(moved, ids, legal);
+    }
+    copy_machine(m, moved);
+    return (int64_t)legal;
 }
 
 /* The fewest codes that make a whole document of what was read, in engine_codes. 0: there are none, which cannot be. */

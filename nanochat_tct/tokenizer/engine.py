@@ -402,11 +402,15 @@ class Engine:
             return 0, ""
         return int.from_bytes(self._accepted, "little"), _base(self.library, self.pointer)
 
-    def read(self, base: str, checks_graph: bool = True) -> tuple[int, str, int]:
+    def read(
+        self, base: str, checks_graph: bool = True, behind: Matcher | None = None
+    ) -> tuple[int, str, int]:
         """Base tokens to JSON.
 
         Args:
             checks_graph: jobs must need jobs that are there, without cycles, where the grammar asks for that.
+            behind: a lenient matcher that has read the beginning of the document, up to a position outside a number:
+                the base tokens and the JSON are the rest.
 
         Returns:
             DONE, OPEN (they are cut off) or FAILED; the JSON, cut off as well if they are; and how many base tokens
@@ -415,6 +419,7 @@ class Engine:
         json, length, consumed = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t()
         result = self.library.engine_read(
             self.pointer,
+            behind.pointer if behind else None,
             codes_of(base),
             len(base),
             checks_graph,
@@ -605,7 +610,7 @@ def _declared(found: ctypes.CDLL) -> ctypes.CDLL:
         "engine_encode": (ctypes.c_int64, [pointer, ctypes.c_char_p, size, pointer]),
         "engine_read": (
             ctypes.c_int,
-            [pointer, ctypes.c_char_p, size, ctypes.c_int, pointer, pointer, pointer],
+            [pointer, pointer, ctypes.c_char_p, size, ctypes.c_int, pointer, pointer, pointer],
         ),
         "engine_decode": (ctypes.c_int, [pointer, ctypes.c_char_p, size, pointer, pointer, pointer]),
         "machine_advance_tokens": (ctypes.c_int64, [pointer, ctypes.c_char_p, size]),

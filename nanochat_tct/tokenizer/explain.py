@@ -93,11 +93,11 @@ class Explainer:
         wrong = {(error.path, error.of_key, error.offset) for error in errors}
         return [each for each in found if (each.path, each.of_key, each.offset) not in wrong]
 
-    def accepted(self, number: int, value: Any, depth: int) -> int:
-        """The alternatives of a node that accept a value inside `depth` arrays and objects, as a mask.
+    def accepted_json(self, number: int, value: Any, depth: int) -> str:
+        """The JSON of a value that a node accepts inside `depth` arrays and objects.
 
         Raises:
-            Mismatch: none does.
+            Mismatch: the node does not accept it.
         """
         text = json_text(value)
         accepted, _ = self.engine.write(text.encode("utf-8"), number, depth)
@@ -106,7 +106,7 @@ class Explainer:
             search.check(number, value, depth, ())
             first = search.problems[0]
             raise Mismatch(first.message, *first.path)
-        return accepted
+        return text
 
     def read_error(self, base: str, consumed: int, result: int) -> TokenizerError:
         """The error for base tokens that are not a document; the engine has read `consumed` of them."""

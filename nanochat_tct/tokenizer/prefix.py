@@ -10,10 +10,12 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from nanochat_tct.tokenizer.engine import ARRAY_END, END, FALSE, NULL, NUMBER, OBJECT_END, TRUE, Matcher
 from nanochat_tct.tokenizer.errors import TokenizerError, pointer_of
 from nanochat_tct.tokenizer.explain import Explainer
-from nanochat_tct.tokenizer.json_text import Mismatch, json_text, scalar_text, utf8
+from nanochat_tct.tokenizer.json_text import Mismatch, scalar_text, utf8
 from nanochat_tct.tokenizer.node import Node
 
 
@@ -107,8 +109,8 @@ def _endings(matcher: Matcher, text: str, avoided: frozenset[str]) -> list[str]:
         return []
     if not avoided:
         return [text]
-    every = map(chr, range(matcher.engine.base_size))
-    return [text + character for character in every if character not in avoided and here.allows(character)]
+    following = map(chr, np.flatnonzero(here.legal()[: matcher.engine.base_size]).tolist())
+    return [text + character for character in following if character not in avoided]
 
 
 class _Opened:
@@ -132,11 +134,10 @@ class _Opened:
             return self._write_object(node, value, depth, pointer, is_item)
         if isinstance(value, list) and node.arrays and is_cut(value):
             return self._write_array(node, value, depth, pointer)
-        # A whole value, or one of a wrong kind, for which `accepted` raises the error.
+        # A whole value, or one of a wrong kind, for which `accepted_json` raises the error.
         if is_cut(value):
             value = {} if isinstance(value, dict) else []
-        self.explainer.accepted(node.number, value, depth)
-        self.text.append(json_text(value))
+        self.text.append(self.explainer.accepted_json(node.number, value, depth))
         return [("", NOTHING)]
 
     def _write_object(
@@ -158,8 +159,7 @@ class _Opened:
                 if is_cut(child):
                     below = pointer + pointer_of([name])
                     return self.write(self.explainer.node(key.node), child, depth + 1, below)
-                self.explainer.accepted(key.node, child, depth + 1)
-                self.text.append(json_text(child))
+                self.text.append(self.explainer.accepted_json(key.node, child, depth + 1))
             except Mismatch as error:
                 error.path.append(name)
                 raise
@@ -176,8 +176,7 @@ class _Opened:
                 if is_cut(item):
                     below = f"{pointer}/{index}"
                     return self.write(self.explainer.node(node.item), item, depth + 1, below, is_item=True)
-                self.explainer.accepted(node.item, item, depth + 1)
-                self.text.append(json_text(item))
+                self.text.append(self.explainer.accepted_json(node.item, item, depth + 1))
             except Mismatch as error:
                 error.path.append(index)
                 raise

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -30,6 +28,7 @@ from nanochat_tct.tokenizer.errors import Problem, TokenizerError, pointer_of
 from nanochat_tct.tokenizer.explain import Explainer
 from nanochat_tct.tokenizer.json_text import Pairs
 from nanochat_tct.tokenizer.prefix import beginnings, cut_at_end
+from nanochat_tct.tokenizer.token_trie import TokenTrie
 from nanochat_tct.tokenizer.vocabulary import GITHUB_FORMAT, builtin_path, load_vocabulary
 
 
@@ -43,6 +42,7 @@ class Tokenizer:
         name: the same.
         fingerprint: SHA-256 (hex) of the vocabulary. Equal fingerprints mean equal token ids.
         expansions: the base tokens of each token.
+        longest: base tokens of a token.
     """
 
     def __init__(self, name: str = "builtin") -> None:
@@ -59,6 +59,7 @@ class Tokenizer:
         self.is_github = content["format"] == GITHUB_FORMAT
         self.segmenter = self.engine.segmenter
         self.expansions = self.segmenter.expansions
+        self.longest = max(map(len, self.expansions))
         self.explainer = Explainer(self.engine)
 
     def vocab_size(self) -> int:
@@ -148,7 +149,8 @@ class Tokenizer:
             if not base.startswith(shortest[-1]):
                 shortest.append(base)
         first, last = shortest[0], shortest[-1]  # they are sorted, so all have what these two have in common
-        length = next((i for i, one in enumerate(first) if not last.startswith(one, i)), len(first))
+        lengths = range(1, len(first) + 1)
+        length = bisect_left(lengths, True, key=lambda length: not last.startswith(first[:length]))
         certain = first[:length]
         if len(shortest) == 1:
             return self.segmenter.encode(certain), ()
@@ -175,13 +177,14 @@ class Tokenizer:
         Returns:
             The tokens that remain, whatever follows, and the base tokens of the rest.
         """
-        texts = [self.expansions[token] for token in tokens]
-        rest = "".join(texts)
-        for index, text in enumerate(texts):
+        remaining, rest, index = len(tokens), "", len(tokens)
+        taken_back = ""
+        while index > 0 and len(rest) < self.longest:
+            index -= 1
+            rest = self.expansions[tokens[index]] + rest
             if self.segmenter.begins_longer_token(rest):
-                return list(tokens[:index]), rest
-            rest = rest[len(text) :]
-        return list(tokens), ""
+                remaining, taken_back = index, rest
+        return list(tokens[:remaining]), taken_back
 
     def decode(self, tokens: Sequence[int]) -> tuple[str, int, int]:
         """Decode the document with which tokens begin.
@@ -245,19 +248,18 @@ class Tokenizer:
             raise TokenizerError("", f"no window from {start} to {end} in {len(tokens)} tokens")
         return [start, *tokens[start:end]]
 
-    def matcher(self) -> TokenMatcher:
-        """Return a matcher before the first token of a document."""
-        return TokenMatcher(self)
+    def matcher(self, tokens: Sequence[int] = ()) -> TokenMatcher:
+        """Return a matcher behind the first tokens of a document.
+
+        Raises:
+            TokenizerError: no valid document begins with them.
+        """
+        return TokenMatcher(self, tokens)
 
     @cached_property
-    def _sorted_expansions(self) -> list[tuple[str, int]]:
-        return sorted((text, token) for token, text in enumerate(self.expansions))
-
-    def tokens_from(self, beginning: str) -> list[int]:
-        """The tokens whose base tokens begin with some."""
-        texts = self._sorted_expansions
-        low, high = (bisect_left(texts, (each,)) for each in (beginning, beginning + chr(sys.maxunicode)))
-        return [token for _, token in texts[low:high]]
+    def trie(self) -> TokenTrie:
+        """The base tokens of all tokens."""
+        return TokenTrie(self.expansions)
 
     @cached_property
     def stays_in_text(self) -> np.ndarray:
@@ -314,10 +316,12 @@ class TokenMatcher:
     complain about the prompt; a text that the prompt has begun is ended first.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, tokens: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._matcher: Matcher = tokenizer.engine.matcher_in(PROMPT if tokenizer.is_github else LENIENT)
-        self._lenient = self._matcher  # which stays lenient in the generated part
+        legal = self._matcher.advance_tokens(array("I", tokens))
+        if legal < len(tokens):
+            raise TokenizerError("", f"no valid workflow has the token {tokens[legal]} at this place")
         self._expected = self._allowed = _Expected(tokenizer, ())  # allowed: what of it can be generated
         self._is_waiting = False  # for the end of a text that cannot end in strict mode
 
@@ -346,13 +350,6 @@ class TokenMatcher:
     def is_complete(self) -> bool:
         """Whether the document is complete, so that no token may follow."""
         return self._matcher.is_complete
-
-    def possible(self) -> np.ndarray:
-        """The tokens with which some valid document continues, expected or not: bool (vocab_size,).
-
-        As in training, GitHub's language service may complain about the document.
-        """
-        return self._lenient.legal()
 
     def fitting(self) -> np.ndarray:
         """The tokens that a document may have where it goes on as is expected: bool (vocab_size,)."""
@@ -385,18 +382,21 @@ class TokenMatcher:
         """
         if not (self._fits(token) and self._matcher.advance_token(token)):
             raise TokenizerError("", f"no valid workflow has the token {token} at this place")
-        if self._lenient is not self._matcher:
-            assert self._lenient.advance_token(token)
         expected, text = self._expected.strings, self._tokenizer.expansions[token]
-        rests = tuple(each[len(text) :] for each in expected if each.startswith(text))
-        self._expect(() if text.startswith(expected) else rests)
+        if expected or self._is_waiting:
+            rests = tuple(each[len(text) :] for each in expected if each.startswith(text))
+            self._expect(() if text.startswith(expected) else rests)
 
-    def after(self, token: int) -> TokenMatcher:
-        """A new matcher that has also accepted a token; see ``advance``."""
-        matcher = copy(self)
+    def copy(self) -> Self:
+        """A new matcher that has accepted the same tokens."""
+        matcher = self.__class__.__new__(self.__class__)  # which is much faster than copy.copy
+        matcher.__dict__ |= self.__dict__
         matcher._matcher = self._matcher.copy()
-        is_strict = self._lenient is not self._matcher
-        matcher._lenient = self._lenient.copy() if is_strict else matcher._matcher
+        return matcher
+
+    def after(self, token: int) -> Self:
+        """A new matcher that has also accepted a token; see ``advance``."""
+        matcher = self.copy()
         matcher.advance(token)
         return matcher
 
@@ -439,7 +439,7 @@ class _Expected:
         mask = np.full(self._tokenizer.vocab_size(), not self.strings)
         mask[list(self.firsts)] = True
         for each in self.strings:
-            mask[self._tokenizer.tokens_from(each)] = True
+            mask[self._tokenizer.trie.beginning_with(each)] = True
         return mask
 
 

@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import json
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,11 @@ class WheelTokenizer:
     def describe(self, token: int) -> str:
         return f"‹{token}›"
 
-    def matcher(self) -> WheelCursor:
-        return WheelCursor(self)
+    def matcher(self, tokens: Sequence[int] = ()) -> WheelCursor:
+        matcher = WheelCursor(self)
+        for token in tokens:
+            matcher.advance(token)
+        return matcher
 
 
 class WheelCursor:
@@ -133,9 +137,13 @@ class WheelCursor:
     def closing(self) -> None:
         """The wheel does not know; ``decode_prefix`` completes the document."""
 
-    def after(self, token: int) -> WheelCursor:
-        matcher = WheelCursor(self._tokenizer)
+    def copy(self) -> WheelCursor:
+        matcher = copy(self)
         matcher._tokens = list(self._tokens)
+        return matcher
+
+    def after(self, token: int) -> WheelCursor:
+        matcher = self.copy()
         matcher.advance(token)
         return matcher
 

@@ -35,6 +35,13 @@ from tests.support.grammars import ANY_TEXT, NAMED, NESTED
 from tests.support.schemas import SCHEMAS, values
 
 WORKFLOWS = [synthesize(index, seed=3) for index in range(150)]
+NUMBERS_IN_A_JOB = {
+    "runs-on": "x",
+    "timeout-minutes": 1.5,
+    "env": {"A": 1e21, "B": -0.25, "é": 12},
+    "strategy": {"max-parallel": 3, "matrix": {"a": [1, 2.5, "x", [3, -4]]}},
+    "steps": [{"run": "make\n", "timeout-minutes": 120}],
+}
 MORE_SCHEMAS: dict[str, Any] = {
     "arrays": {
         "oneOf": [
@@ -611,6 +618,24 @@ def test_names_of_documents() -> None:
             assert engine.matcher(is_strict=True).advance(base) == is_fine, jobs
             counts[is_fine] += 1
     assert min(counts.values()) > 100
+
+
+@pytest.mark.parametrize("value", [*WORKFLOWS[:20], {"on": "push", "jobs": {"a": NUMBERS_IN_A_JOB}}])
+def test_the_rest_of_a_document_is_read_behind_a_matcher(value: Any) -> None:
+    engine = load_tokenizer().engine  # type: ignore[attr-defined]
+    base = load_tokenizer().write(value)  # type: ignore[attr-defined]
+    cuts = [cut for cut, character in enumerate(base) if character > END]
+    assert len(cuts) > 5
+    for cut in cuts:
+        matcher = engine.matcher()
+        assert matcher.advance(base[:cut])
+        (_, before, _), (result, rest, consumed) = (
+            engine.read(base[:cut]),
+            engine.read(base[cut:], True, matcher),
+        )
+        assert (before + rest, result, consumed) == (to_json(value), DONE, len(base) - cut)
+        result, rest, consumed = engine.read(base[cut:-1], True, matcher)  # and the matcher stays where it is
+        assert (before + rest, consumed) == (engine.read(base[:-1])[1], len(base) - 1 - cut)
 
 
 @pytest.mark.parametrize("is_strict", [False, True])

@@ -210,11 +210,10 @@ def test_what_is_expected_is_written_in_the_tokens_that_a_document_has() -> None
         matcher = TOKENIZER.matcher()
         for token in tokens[:index]:
             matcher.advance(token)
+        possible = np.flatnonzero(matcher.legal())
         matcher.expect(text + following[:1])
         reaching = [
-            token
-            for token in np.flatnonzero(matcher.possible())
-            if TOKENIZER.expansions[token].startswith(text + following[:1])
+            token for token in possible if TOKENIZER.expansions[token].startswith(text + following[:1])
         ]
         assert matcher.unfinished() == [tokens[index]]
         assert sorted(np.flatnonzero(matcher.legal())) == sorted([tokens[index], *reaching])

@@ -203,6 +203,20 @@ def test_a_prompt_is_kept_and_left_open() -> None:
     assert TOKENIZER.encode_prefix(None) == []
 
 
+def test_a_matcher_begins_behind_the_first_tokens_of_a_document() -> None:
+    tokens = TOKENIZER.encode_value(LARGE)
+    matcher = TOKENIZER.matcher()
+    for count, token in enumerate(tokens):
+        behind = TOKENIZER.matcher(tokens[:count])
+        assert (behind.legal() == matcher.legal()).all()
+        assert behind.closing() == matcher.closing()
+        matcher.advance(token)
+    assert TOKENIZER.matcher(tokens).is_complete
+    for illegal in ([*tokens[:5], TOKENIZER.pad_token()], [*tokens, tokens[-1]], [TOKENIZER.vocab_size()]):
+        with pytest.raises(TokenizerError, match=f"has the token {illegal[-1]} at this place"):
+            TOKENIZER.matcher(illegal)
+
+
 def test_healing_gives_back_the_tokens_that_documents_have() -> None:
     """Cut a document's text anywhere: what stays of the prefix's tokens are the document's own first tokens."""
     tokens = TOKENIZER.encode_value(LARGE)
