@@ -359,7 +359,7 @@ class TokenMatcher:
         """The tokens with which what is expected can be generated, and the rest of a document: bool (vocab_size,)."""
         mask = self._matcher.legal()
         if self._is_waiting:
-            mask &= self._tokenizer.stays_in_text
+            mask &= self._allowed.while_waiting
         return mask & self._allowed.fitting if self._expected.strings else mask
 
     def unfinished(self) -> list[int]:
@@ -372,7 +372,7 @@ class TokenMatcher:
         """Whether some valid document continues with this token."""
         if not self._fits(token) or not self._matcher.advance_token(token, is_trial=True):
             return False
-        return not self._is_waiting or bool(self._tokenizer.stays_in_text[token])
+        return not self._is_waiting or bool(self._allowed.while_waiting[token])
 
     def advance(self, token: int) -> None:
         """Accept a token.
@@ -440,6 +440,16 @@ class _Expected:
         mask[list(self.firsts)] = True
         for each in self.strings:
             mask[self._tokenizer.trie.beginning_with(each)] = True
+        return mask
+
+    @cached_property
+    def while_waiting(self) -> np.ndarray:
+        """The tokens that may come before the text of the prompt has ended: bool (vocab_size,).
+
+        What is generated does not go on behind that text yet; what the prompt has itself may.
+        """
+        mask = self._tokenizer.stays_in_text.copy()
+        mask[list(self.firsts)] = True
         return mask
 
 

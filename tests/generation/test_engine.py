@@ -292,6 +292,26 @@ def test_what_a_prompt_has_closed_stays_closed(model: GPT, text: str, begins: st
         list(generate_tokens(model, TOKENIZER, prompt.tokens, 1, few, prompt.endings))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "outputs: {a: '${{ steps.check.outputs.version_changed }}'}, st",
+        "outputs: {a: '${{ steps.check.outputs.version_changed }}'}, steps: [",
+        "steps: [{if: inputs.none, run: ",
+        'steps: [{if: inputs.none, run: "x',
+    ],
+)
+def test_a_token_may_reach_beyond_a_text_that_is_complained_of(model: GPT, text: str) -> None:
+    """Where the prompt goes on behind such a text, the last tokens that it has are chosen again, as everywhere."""
+    text = f"on: push\njobs: {{a: {{runs-on: x, {text}"
+    prompt = encode_prompt(text, TOKENIZER)
+    assert not prompt.dropped
+    sampling = SamplingConfig(max_tokens=len(prompt.tokens) + 60)
+    for _, generated in generate_tokens(model, TOKENIZER, prompt.tokens, 4, sampling, prompt.endings):
+        assert TOKENIZER.decode(generated.tokens)[2] == len(generated.tokens)
+        assert TOKENIZER.decode(generated.tokens)[0].startswith('{"on":"push","jobs":{"a":{"runs-on":"x",')
+
+
 def test_a_whole_document_as_prompt_comes_back(model: GPT) -> None:
     prompt = TOKENIZER.encode('{"on":"push","jobs":{"a":{"uses":"./.github/workflows/a.yml"}}}')
     assert generate(model, 2, prompt) == [Generated(prompt, True)] * 2
