@@ -119,9 +119,8 @@ class Windows:
         Row k counts the stream's elements from 1 + k * stride + overlap up to 1 + k * stride + context_size, and the
         first row also those before.
         """
-        late = self._row_starts(indices) - (
-            1 + indices * self._stride
-        )  # 1 if a document begins there, else 0
+        # Elements behind the row's usual start; a row that begins with a document begins one later.
+        late = self._row_starts(indices) - 1 - indices * self._stride
         element = late[:, None] + np.arange(self.context_size)
         return ((element < self._overlap) & (indices > 0)[:, None]) | (element >= self.context_size)
 
@@ -129,8 +128,8 @@ class Windows:
         """The index in the stream of each row's first token, behind its position token: int64 (n,)."""
         if self._overlap == 0:
             return _stream_row_starts(indices, self._shifts, self.context_size)
-        # A document that begins exactly there: its position token is that of the row, which has one element of context
-        # less. The rows behind need not shift.
+        # If a document begins exactly there, its position token is that of the row, which has one element of context
+        # less. The rows behind it need not shift.
         starts = 1 + indices * self._stride
         return starts + (self._bounds[np.searchsorted(self._bounds, starts)] == starts)
 
