@@ -100,7 +100,7 @@ def train(
     model.train()
     for step in range(config.max_iters):
         set_learning_rate(optimizers, step, config)
-        rows, mask_ids = training.get_masked(sampler.indices(step, config.global_batch))
+        rows, mask_ids, _ = training.get_masked(sampler.indices(step, config.global_batch))
         targets = targets_of(rows, documents.vocab_size, documents.pad_token)
         num_targets = int((targets != -1).sum())
         legal = None if masks is None or mask_ids is None else TokenMask(torch.from_numpy(mask_ids), masks)

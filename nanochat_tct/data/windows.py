@@ -7,6 +7,9 @@ tokens of the document that come before the row. Model input is `row[:-1]`, targ
 that begins inside a document begins with the position token of its first token. So every token of the split is a
 target exactly once, and only the last row is padded.
 
+The rows of a stream can overlap, for an evaluation: a row repeats the last `overlap` elements of the row before, as
+context for those behind them. Still every token of the split is counted exactly once.
+
 `per-document` makes a row of every context_size tokens at the given stride inside one document, and drops shorter
 documents.
 """
@@ -30,10 +33,13 @@ class MaskedRows(NamedTuple):
         rows: int64 (n, context_size + 1).
         mask_ids: int64 (n, context_size): for each target rows[:, 1:] the index in the store's `masks` of the tokens
             that are legal there; 0 (all tokens) where there is no target. None if the store has no masks.
+        is_context: bool (n, context_size): where rows overlap, the elements of rows[:, 1:] that another row counts as
+            targets. None where they do not.
     """
 
     rows: np.ndarray
     mask_ids: np.ndarray | None = None
+    is_context: np.ndarray | None = None
 
 
 class Windows:
@@ -51,16 +57,19 @@ class Windows:
         context_size: int,
         windowing: Windowing = "stream",
         stride: int | None = None,
+        overlap: int = 0,
     ) -> None:
         """Find where each row starts.
 
         Args:
             stride: of per-document windows, in tokens; None for context_size.
+            overlap: of the rows of a stream, in elements, less than context_size. For evaluations only.
 
         Raises:
             UserError: no rows can have this context size or stride.
         """
         check_windowing(context_size, windowing, stride)
+        assert 0 <= overlap < context_size and (overlap == 0 or windowing == "stream"), (overlap, windowing)
         documents = store.split(split, ["start", "length", "json_bytes"])
         self._starts, lengths, json_bytes = (column.to_numpy() for column in documents.columns)
         self.context_size = context_size
@@ -71,12 +80,14 @@ class Windows:
         self._store = store
         self._tokens = store.tokens
         self._mask_ids = store.mask_ids
-        self._stride = stride or context_size
+        self._stride = stride or context_size - overlap
+        self._overlap = overlap
         if windowing == "stream":
             # The index in the stream of each document's position token, and the end of the stream.
             self._bounds = _bounds(lengths + 1)
             self._shifts = _shifts(self._bounds, context_size)
-            self._num_rows = max(0, -(-(int(self._bounds[-1]) - 1 - len(self._shifts)) // context_size))
+            counted = int(self._bounds[-1]) - 1 - (len(self._shifts) if overlap == 0 else overlap)
+            self._num_rows = max(min(1, len(lengths)), -(-counted // self._stride))
             self.num_targets = int(lengths.sum())
         else:
             # The number of each document's first row, and the number of rows.
@@ -95,11 +106,32 @@ class Windows:
         """The rows `indices` and, if the store has masks, the legal tokens of each target."""
         sources, positions = self._locate(indices)
         rows = self._rows_from(sources, positions)
+        is_context = self._is_context(indices) if self._overlap else None
         if self._mask_ids is None:
-            return MaskedRows(rows)
+            return MaskedRows(rows, None, is_context)
         mask_ids = self._mask_ids[np.maximum(sources[:, 1:], 0)].astype(np.int64)
         mask_ids[(sources[:, 1:] < 0) | (rows[:, 1:] == self.pad_token)] = 0
-        return MaskedRows(rows, mask_ids)
+        return MaskedRows(rows, mask_ids, is_context)
+
+    def _is_context(self, indices: np.ndarray) -> np.ndarray:
+        """The elements of overlapping rows that other rows count: bool (n, context_size).
+
+        Row k counts the stream's elements from 1 + k * stride + overlap up to 1 + k * stride + context_size, and the
+        first row also those before.
+        """
+        # Elements behind the row's usual start; a row that begins with a document begins one later.
+        late = self._row_starts(indices) - 1 - indices * self._stride
+        element = late[:, None] + np.arange(self.context_size)
+        return ((element < self._overlap) & (indices > 0)[:, None]) | (element >= self.context_size)
+
+    def _row_starts(self, indices: np.ndarray) -> np.ndarray:
+        """The index in the stream of each row's first token, behind its position token: int64 (n,)."""
+        if self._overlap == 0:
+            return _stream_row_starts(indices, self._shifts, self.context_size)
+        # If a document begins exactly there, its position token is that of the row, which has one element of context
+        # less. The rows behind it need not shift.
+        starts = 1 + indices * self._stride
+        return starts + (self._bounds[np.searchsorted(self._bounds, starts)] == starts)
 
     def _rows_from(self, sources: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """The rows that `_locate` describes."""
@@ -124,7 +156,7 @@ class Windows:
             element = np.arange(self.context_size + 1)
             source = np.where(element > 0, self._starts[document][:, None] + offset + element - 1, -1)
             return source, np.where(element > 0, -1, offset)
-        starts = _stream_row_starts(indices, self._shifts, self.context_size)  # (n,)
+        starts = self._row_starts(indices)  # (n,)
         # The document in which each row begins, and how many more documents begin inside the row.
         first = np.searchsorted(self._bounds, starts, side="right") - 1
         count = np.searchsorted(self._bounds[:-1], starts + self.context_size, side="left") - 1 - first

@@ -14,6 +14,12 @@ class EvaluateConfig:
     checkpoint: str = option(REQUIRED, "checkpoint, or the directory of a run: its best", is_path=True)
     data_dir: str = option(REQUIRED, "token store; its validation split is what is measured on", is_path=True)
     batch_size: int = option(16, "at a time", unit="windows", least=1)
+    stride: int | None = option(
+        None,
+        "between windows; fewer than the context overlap, so that each token has more context; none: the context",
+        unit="tokens",
+        least=1,
+    )
     precision: str = option("fp32", "of the loss", choices=("fp32", "bf16"))
     num_samples: int = option(10, "workflows to generate and check; 0: none", unit="workflows", least=0)
     completion: int = option(

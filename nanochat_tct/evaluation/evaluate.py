@@ -123,7 +123,13 @@ def evaluate(config: EvaluateConfig) -> None:
 
         completer = Completer.from_model(model, tokenizer)
     device = model.head.weight.device
-    windows = Windows(store, "val", model.config.context_size)
+    context_size = model.config.context_size
+    stride = config.stride or context_size
+    if stride > context_size:
+        raise UserError(
+            f"--stride {stride} is more than the model's context of {context_size} tokens: it would skip tokens"
+        )
+    windows = Windows(store, "val", context_size, overlap=context_size - stride)
     # As in training: a model trained without illegal tokens has learned nothing about them.
     masks = store.masks if state["config"].get("mask_illegal") else None
     result: dict[str, Any] = {
@@ -132,6 +138,8 @@ def evaluate(config: EvaluateConfig) -> None:
         "data_dir": config.data_dir,
         "documents": store.split("val", ["split"]).num_rows,
         "mask_illegal": masks is not None,
+        "stride": stride,
+        "context_size": context_size,
         **evaluate_loss(model, windows, config.batch_size, device, config.precision, True, masks),
     }
     if config.num_samples:
@@ -153,7 +161,12 @@ def as_text(result: dict[str, Any]) -> str:
         f"validation     {result['documents']:,} workflows of {result['data_dir']}:"
         f" {result['targets']:,} tokens, {result['bytes']:,} bytes",
         f"bits per byte  {result['bits_per_byte']:.4f}"
-        + (", illegal tokens left out" if result["mask_illegal"] else ""),
+        + (", illegal tokens left out" if result["mask_illegal"] else "")
+        + (
+            f", windows of {result['context_size']} tokens every {result['stride']}"
+            if result["stride"] < result["context_size"]
+            else ""
+        ),
         f"loss           {result['loss']:.4f} nats a token, perplexity {result['perplexity']:.2f}",
     ]
     samples = result.get("samples")

@@ -64,8 +64,10 @@ def batch_sums(
         nats x targets, targets^2.
     """
     sums = torch.zeros(6, dtype=torch.float64, device=device)
-    for rows, mask_ids in batches:
+    for rows, mask_ids, is_context in batches:
         targets = targets_of(rows, vocab_size, pad_token)  # (n, context_size), -1 where there is none
+        if is_context is not None:
+            targets[is_context] = -1
         number = int((targets != -1).sum())
         tokens = torch.as_tensor(rows[:, :-1]).to(device)
         legal = None

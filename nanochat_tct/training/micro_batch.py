@@ -220,7 +220,7 @@ class MicroSteps:
         return self._send(padded(windows, largest, self.pad_token))
 
     def _send(self, windows: MaskedRows) -> Batch:
-        rows, mask_ids = windows
+        rows, mask_ids, _ = windows
         tokens = torch.from_numpy(np.ascontiguousarray(rows[:, :-1]))
         targets = torch.from_numpy(targets_of(rows, self.vocab_size, self.pad_token))
         ids = None if self.masks is None or mask_ids is None else torch.from_numpy(mask_ids)
@@ -344,7 +344,7 @@ class MicroSteps:
 
 def padded(windows: MaskedRows, count: int, pad_token: int) -> MaskedRows:
     """Pad with empty rows to at least `count` rows."""
-    rows, mask_ids = windows
+    rows, mask_ids, _ = windows
     if len(rows) >= count:  # nearly always; saves a copy
         return windows
     missing = ((0, count - len(rows)), (0, 0))

@@ -80,6 +80,30 @@ def test_stream_rows(tmp_path: Path, context_size: int) -> None:
     assert (rows[:-1] != PAD).all(), "only the last row is padded"
 
 
+@pytest.mark.parametrize(
+    ("context_size", "overlap"), [(2, 1), (7, 3), (8, 1), (8, 4), (8, 7), (16, 8), (512, 256)]
+)
+def test_overlapping_rows_count_every_token_once_and_with_context(
+    tmp_path: Path, context_size: int, overlap: int
+) -> None:
+    lengths = [5, 1, 1, 7, 30, 2, 16, 15, 14, 6, 13]
+    store = store_of_lengths(tmp_path / "store", lengths)
+    windows = Windows(store, "train", context_size, overlap=overlap)
+    rows, _, is_context = windows.get_masked(np.arange(len(windows)))
+    assert is_context is not None and is_context.shape == rows[:, 1:].shape
+    targets = targets_of(rows, VOCAB_SIZE, PAD)
+    targets[is_context] = -1
+    flat = [token for index in range(len(lengths)) for token in store.document_tokens(index).tolist()]
+    assert targets[targets != -1].tolist() == flat
+    assert windows.num_targets == sum(lengths)
+    # A token's place in its document, and the tokens before it in its row.
+    places = np.array(flat) % 100
+    before = np.argwhere(targets != -1)[:, 1]
+    assert (before >= np.minimum(places, overlap - 1)).all()
+    # Rows begin as without an overlap: at a document, or with the position of their first token.
+    assert (rows[:, 0] - VOCAB_SIZE == rows[:, 1] % 100).all()
+
+
 def test_each_split_is_a_stream_of_its_own(tmp_path: Path) -> None:
     store = store_of_lengths(tmp_path / "store", list(range(1, 60)), train_split=0.5)
     seen = []
@@ -118,6 +142,7 @@ def test_empty_split(tmp_path: Path) -> None:
         windows = Windows(store, "val", 4, windowing)  # type: ignore[arg-type]
         assert len(windows) == windows.num_targets == windows.num_bytes == 0
         assert windows.get(np.arange(0)).shape == (0, 5)
+    assert len(Windows(store, "val", 4, overlap=2)) == 0
 
 
 @pytest.mark.parametrize(
@@ -138,7 +163,7 @@ def test_masks_are_those_of_the_targets(tmp_path: Path, windowing: Any) -> None:
     ]
     store = write_store(tmp_path / "store", values, load_tokenizer(), StoreSettings(train_split=1.0))
     windows = Windows(store, "train", 11, windowing)
-    rows, mask_ids = windows.get_masked(np.arange(len(windows)))
+    rows, mask_ids, _ = windows.get_masked(np.arange(len(windows)))
     assert (rows == windows.get(np.arange(len(windows)))).all()
     assert mask_ids is not None and store.masks is not None and mask_ids.shape == rows[:, 1:].shape
     targets = targets_of(rows, store.vocab_size, store.pad_token)

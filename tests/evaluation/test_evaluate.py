@@ -32,6 +32,13 @@ def checkpoint(model: GPT, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(model, tmp_path_factory.mktemp("checkpoints") / "run")
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a model that knows some of the workflows."""
+    model = model_that_knows([workflow(index) for index in range(8)], TOKENIZER)
+    return save(model, tmp_path_factory.mktemp("checkpoints") / "learned")
+
+
 def evaluate(checkpoint: Path, data_dir: Path, *arguments: str) -> int:
     return main(["evaluate", "--checkpoint", str(checkpoint), "--data-dir", str(data_dir), *arguments])
 
@@ -56,9 +63,8 @@ def test_text(checkpoint: Path, data_dir: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_model_that_has_learned_is_better_and_ends_its_documents(
-    data_dir: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    data_dir: Path, checkpoint: Path, learned: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    learned = save(model_that_knows([workflow(index) for index in range(8)], TOKENIZER), tmp_path / "learned")
     figures = []
     for path in (checkpoint, learned):
         assert evaluate(path, data_dir, "--num-samples", "4", "--max-tokens", "200", "--json") == 0
@@ -66,6 +72,22 @@ def test_a_model_that_has_learned_is_better_and_ends_its_documents(
     assert figures[1]["bits_per_byte"] < figures[0]["bits_per_byte"] / 2
     assert figures[1]["samples"]["completed_by_itself"] == 1.0
     assert figures[1]["samples"]["valid"] == 1.0
+
+
+def test_overlapping_windows_give_the_same_tokens_more_context(
+    data_dir: Path, learned: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {}
+    for stride in (48, 8):
+        arguments = ("--num-samples", "0", "--stride", str(stride), "--json")
+        assert evaluate(learned, data_dir, *arguments) == 0
+        figures[stride] = json.loads(capsys.readouterr().out)
+    assert evaluate(learned, data_dir, "--num-samples", "0", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == figures[48]
+    assert figures[8]["targets"] == figures[48]["targets"]
+    assert figures[8]["bits_per_byte"] < figures[48]["bits_per_byte"]
+    assert evaluate(learned, data_dir, "--num-samples", "0", "--stride", "8") == 0
+    assert "windows of 48 tokens every 8" in capsys.readouterr().out
 
 
 def test_wrong_use(
@@ -81,6 +103,9 @@ def test_wrong_use(
     assert "--data-dir is missing" in error_of(main(["evaluate", "--checkpoint", str(checkpoint)]))
     assert "--num-samples is -1" in error_of(evaluate(checkpoint, data_dir, "--num-samples", "-1"))
     assert "--batch-size is 0" in error_of(evaluate(checkpoint, data_dir, "--batch-size", "0"))
+    assert "--stride 49 is more than the model's context of 48" in error_of(
+        evaluate(checkpoint, data_dir, "--stride", "49")
+    )
     assert str(tmp_path / "none") in error_of(evaluate(checkpoint, tmp_path / "none"))
     assert str(tmp_path / "none") in error_of(evaluate(tmp_path / "none", data_dir))
 

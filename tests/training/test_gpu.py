@@ -53,7 +53,7 @@ def test_loss_and_gradients_are_those_of_a_cpu(data_dir: Path, is_masked: bool) 
     """float32, compiled, attention by flex; on the CPU by a dense mask."""
     store, tokenizer = TokenStore.open(data_dir), load_tokenizer()
     windows = Windows(store, "train", 256)
-    rows, mask_ids = windows.get_masked(np.arange(4))
+    rows, mask_ids, _ = windows.get_masked(np.arange(4))
     assert (rows[:, 1:] >= store.vocab_size).any(), "documents begin inside rows"
     tokens = torch.from_numpy(rows[:, :-1].copy())
     targets = torch.from_numpy(targets_of(rows, store.vocab_size, tokenizer.pad_token()))

@@ -87,7 +87,7 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
     result = train_alone(config)
     store, tokenizer = TokenStore.open(data_dir), load_tokenizer()
     windows = Windows(store, "val", 32)
-    rows, mask_ids = windows.get_masked(np.arange(len(windows)))
+    rows, mask_ids, _ = windows.get_masked(np.arange(len(windows)))
     assert mask_ids is not None and store.masks is not None
     legal = TokenMask(torch.from_numpy(mask_ids), masks_on(CPU, store.masks))
     model = GPT(config.model())
