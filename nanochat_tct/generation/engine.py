@@ -230,7 +230,7 @@ class _Batch:
         """A prompt without the tokens at its end that the model may choose again, as they may reach from an open prompt
         into what follows; what must follow; and whether the prompt is open."""
         prompt, endings = self.prompts[index]
-        if index == 0 or self.prompts[index] is not self.prompts[index - 1]:
+        if index == 0 or self.prompts[index] != self.prompts[index - 1]:
             matcher = self.tokenizer.matcher()
             for token in prompt:
                 matcher.advance(token)
