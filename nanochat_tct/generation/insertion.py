@@ -340,7 +340,7 @@ class _Writer:
         self.space()
         self.is_inline = False
         if isinstance(content, str) and "\n" in content and not self.is_flow:
-            self.new_block(content)
+            self.new_block(content if is_closed else content.rstrip("\n") + "\n")  # most end so
         elif content is None and not self.is_json:
             self.out = self.out.removesuffix(" ") if not self.levels[-1].is_sequence else self.out + "null"
         elif token in ("{}", "[]"):

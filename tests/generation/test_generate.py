@@ -85,6 +85,61 @@ def test_prints_yaml(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(capsys.readouterr().out) == read_workflow(alone, "yaml")
 
 
+def test_the_prompt_stays_to_the_letter(checkpoint: Path, tmp_path: Path) -> None:
+    prompt = "# ours\nname: 'CI'\n\non: [push]  # always\nenv: &env\n    A: \"b\"\njobs:\n    a:\n        env: *env\n"
+    file = tmp_path / "half.yml"
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--prompt", str(file), "--num-samples", "4"]
+    for text in (
+        prompt,
+        prompt.replace("\n", "\r\n"),
+        prompt + '        runs-on: "u',
+        prompt + "        # a job",
+    ):
+        file.write_bytes(text.encode())
+        folder = tmp_path / "written"
+        assert main([*arguments, "--max-tokens", "90", "--output", str(folder)]) == 0
+        assert main([*arguments, "--max-tokens", "90", "--output", str(folder), "--format", "json"]) == 0
+        for index in range(1, 5):
+            written = (folder / f"workflow_000{index}.yml").read_bytes().decode()
+            assert written.startswith(text) and written.endswith("\r\n" if "\r" in text else "\n")
+            value = json.loads((folder / f"workflow_000{index}.json").read_text())
+            assert (
+                read_workflow(written, "yaml") == value and yaml.safe_load(written)["jobs"] == value["jobs"]
+            )
+
+
+def test_a_json_prompt_is_written_as_yaml(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "generate",
+        "--checkpoint",
+        str(checkpoint),
+        "--max-tokens",
+        "60",
+        "--prompt",
+        '{"name": "a"',
+    ]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out == to_yaml(read_workflow(captured.out)) and captured.err == ""
+
+
+def test_what_cannot_follow_the_prompt_is_written_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = save(model_that_knows([workflow(1)], TOKENIZER), tmp_path)
+    prompt = (
+        to_yaml(workflow(1)).partition("make 1")[0].replace("|\n          ", "mak")
+    )  # it has several lines
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--temperature", "0", "--prompt", prompt]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out == to_yaml(workflow(1))
+    assert (
+        captured.err
+        == "workflow 1 cannot go on from the prompt's text to the letter: all of it is written anew\n"
+    )
+
+
 def test_writes_a_file_a_sample(checkpoint: Path, tmp_path: Path) -> None:
     prompt = tmp_path / "partial.yml"
     prompt.write_text("name: from a file\n")
