@@ -183,10 +183,9 @@ class Completer:
         Raises:
             UserError: the shortest document has more than max_tokens.
         """
-        starts = [(prompt.tokens, prompt.endings) for prompt in prompts]
         done: dict[int, Generated] = {}
         next_index = 0
-        for index, generated in continue_prompts(self.model, self.any_tokenizer, starts, sampling, stops):
+        for index, generated in continue_prompts(self.model, self.any_tokenizer, prompts, sampling, stops):
             done[index] = generated
             while next_index in done:
                 yield Sample(prompts[next_index], done.pop(next_index), self.any_tokenizer)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.config import SamplingConfig
+from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.generation.sampling import draw, masked_log_probs
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
@@ -72,42 +73,24 @@ def unread(tokens: list[int], start: int, num_read: int, decoder: Decoder) -> tu
     return new_start, [decoder.vocab_size + new_start, *tokens[new_start:]]
 
 
-def generate_tokens(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt: list[int],
-    num_samples: int,
-    sampling: SamplingConfig,
-    endings: tuple[str, ...] = (),
-) -> Iterator[tuple[int, Generated]]:
-    """Continue a prompt num_samples times, on the model's device.
-
-    Args:
-        prompt: content tokens of an unfinished document, without a position token; may be empty.
-        endings: strings of base tokens, one of which must follow the prompt (``Tokenizer.encode_cut``); empty:
-            anything may follow.
-
-    Yields:
-        (index of the sample, its tokens) in order of completion: whole documents of at most max_tokens.
-
-    Raises:
-        UserError: the shortest whole document has more than max_tokens.
-    """
-    yield from continue_prompts(model, tokenizer, [(prompt, endings)] * num_samples, sampling)
-
-
 def continue_prompts(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: Sequence[tuple[list[int], tuple[str, ...]]],
+    prompts: Sequence[Prompt],
     sampling: SamplingConfig,
     stops: Callable[[int, list[int]], bool] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
-    """Continue each of several prompts once; the arguments and results are those of `generate_tokens`.
+    """Continue each of several prompts once, on the model's device.
 
     Args:
-        prompts: (content tokens, endings) of each.
+        prompts: `Prompt()` for a document from scratch.
         stops: given the index of a prompt and all tokens of its document so far, whether no more are needed.
+
+    Yields:
+        (index of the prompt, its tokens) in order of completion: whole documents of at most max_tokens.
+
+    Raises:
+        UserError: the shortest whole document has more than max_tokens.
     """
     assert tokenizer.vocab_size() == model.config.vocab_size
     was_training = model.training
@@ -208,7 +191,7 @@ class _Batch:
         self,
         model: GPT,
         tokenizer: Tokenizer,
-        prompts: Sequence[tuple[list[int], tuple[str, ...]]],
+        prompts: Sequence[Prompt],
         sampling: SamplingConfig,
         stops: Callable[[int, list[int]], bool] | None,
     ) -> None:
@@ -229,14 +212,14 @@ class _Batch:
     def healed(self, index: int) -> tuple[list[int], tuple[str, ...], bool]:
         """A prompt without the tokens at its end that the model may choose again, as they may reach from an open prompt
         into what follows; what must follow; and whether the prompt is open."""
-        prompt, endings = self.prompts[index]
-        if index == 0 or self.prompts[index] != self.prompts[index - 1]:
+        prompt = self.prompts[index]
+        if index == 0 or prompt is not self.prompts[index - 1]:
             matcher = self.tokenizer.matcher()
-            for token in prompt:
+            for token in prompt.tokens:
                 matcher.advance(token)
             is_open = not matcher.is_complete
-            tokens, taken_back = self.tokenizer.heal(prompt) if is_open else (prompt, "")
-            self._healed = tokens, tuple(taken_back + ending for ending in endings or ("",)), is_open
+            tokens, taken_back = self.tokenizer.heal(prompt.tokens) if is_open else (prompt.tokens, "")
+            self._healed = tokens, tuple(taken_back + ending for ending in prompt.endings or ("",)), is_open
         return self._healed
 
     def run(self) -> Iterator[tuple[int, Generated]]:
