@@ -120,9 +120,12 @@ class ModelSuggester:
 
         def stops(index: int, tokens: list[int]) -> bool:
             length = len(tokens) - len(prompts[index].tokens)
-            if length >= BLOCK_TOKENS or length <= 0 or length % CHECK_EVERY:
-                return length >= BLOCK_TOKENS
-            return blocks[index].is_over(completer.text_after(prompts[index], tokens).split("\n"))
+            if length >= BLOCK_TOKENS:
+                return True
+            is_checked = length > 0 and length % CHECK_EVERY == 0
+            return is_checked and blocks[index].is_over(
+                completer.text_after(prompts[index], tokens).split("\n")
+            )
 
         sampling = SamplingConfig(temperature=0, max_tokens=LARGE)
         for sample in completer.generate(prompts, sampling, stops):

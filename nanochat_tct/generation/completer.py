@@ -48,7 +48,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated workflow.
+    """One generated workflow. What nobody asks for is not computed.
 
     Attributes:
         prompt: that it goes on from.
@@ -226,24 +226,25 @@ class Completer:
             No completions if the text before the position does not begin a workflow, or is a whole one.
 
         Raises:
-            UserError: the position is outside the text, or n or max_lines is less than 1.
+            UserError: the position is outside the text, n or max_lines is less than 1, or the tokenizer is a wheel's.
         """
         position = len(text) if position is None else position
         if not 0 <= position <= len(text):
             raise UserError(f"position is {position}: the text has {len(text)} characters")
         if n < 1 or max_lines < 1:
             raise UserError(f"n is {n} and max_lines is {max_lines}: both must be at least 1")
+        tokenizer = self.tokenizer
         try:
-            prompt = encode_prompt(text[:position], self.tokenizer, "the text")
+            prompt = encode_prompt(text[:position], tokenizer, "the text")
         except UserError:
             return []
         if prompt.dropped or prompt.reason or prompt.is_whole:
             return []
-        tokens, taken_back = self.tokenizer.heal(prompt.tokens)
+        tokens, taken_back = tokenizer.heal(prompt.tokens)
         matcher = self._matcher_after(tokens)
         matcher.expect(*(taken_back + ending for ending in prompt.endings or ("",)))
         search = self.search(prompt.insertions, n, max_lines, least)
-        base = self.tokenizer.segmenter.decode(tokens)
+        base = tokenizer.segmenter.decode(tokens)
         found = search.run(Beginning(base, matcher), self.read(tokens))
         newline = "\r\n" if "\r\n" in text else "\n"
         completions = [Completion(each.replace("\n", newline), found[each]) for each in found]

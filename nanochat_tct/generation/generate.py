@@ -54,18 +54,15 @@ def generate(config: GenerateConfig) -> int:
             f"{name} has {len(prompt.tokens)} tokens, --max-tokens is {config.limit}: it must be more"
         )
     if prompt.text.lstrip().startswith("{"):
-        prompt = replace(
-            prompt, text="", readings=()
-        )  # JSON: its content counts, and --format says how it is written
+        # JSON: only its content counts, and --format says how the workflow is written.
+        prompt = replace(prompt, text="", readings=())
     from nanochat_tct.generation.completer import Completer
 
     device = _device(config.device)
     model = untrained(tokenizer, config.seed).to(device) if checkpoint is None else checkpoint.model(device)
     all_valid = True
-    samples = Completer.from_model(model, tokenizer).generate(
-        [prompt] * config.num_samples, config.sampling()
-    )
-    for index, sample in enumerate(samples):
+    completer = Completer.from_model(model, tokenizer)
+    for index, sample in enumerate(completer.generate([prompt] * config.num_samples, config.sampling())):
         show(index, sample, config, folder)
         all_valid = all_valid and sample.valid
     return 0 if all_valid else 1

@@ -61,7 +61,7 @@ class Prompt:
 
         Returns:
             Of a whole document: with the text, it reads back as just that document, and ends with a line break. Of one
-            that is cut off: its complete lines, without the last line break.
+            that is cut off: its complete lines, without line breaks at their end.
         """
         if self.is_whole:
             return "" if self.text.endswith("\n") else "\n"
@@ -72,7 +72,7 @@ class Prompt:
                 if written is None:
                     return ""
                 if not written.is_complete:
-                    return written.text.rpartition("\n")[0].replace("\n", newline)
+                    return written.text.rpartition("\n")[0].rstrip("\n").replace("\n", newline)
                 value = read_workflow(_with_newlines(self.text) + written.text)
             except (Unwritable, DocumentError):
                 continue

@@ -218,10 +218,11 @@ def test_the_lines_that_a_documents_tokens_have_written(cuts: dict[str, Cut]) ->
         prompt = encode_prompt(cut.before, TOKENIZER)
         assert completer.text_after(prompt, tokens) == "".join(f"{line}\n" for line in cut.after)
         written = [
-            completer.text_after(prompt, tokens[:end]) for end in range(len(prompt.tokens), len(tokens), 5)
+            completer.text_after(prompt, tokens[:end]) for end in range(len(prompt.tokens), len(tokens), 3)
         ]
         assert len(written[0]) < 40 and (len(cut.after) < 9 or written[-1].count("\n") > len(cut.after) - 8)
         for text in written:
+            assert not text.endswith("\n")
             lines = text.split("\n") if text else []
             assert lines == cut.after[: len(lines)]
 
