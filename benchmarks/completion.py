@@ -51,8 +51,8 @@ from nanochat_tct.evaluation.completion import (
 from nanochat_tct.evaluation.measures import normal_line
 from nanochat_tct.generation.completer import Completer, Completion
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import continue_prompts
 from nanochat_tct.generation.insertion import Insertion, Written
+from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.generation.search import LEAST_PROBABILITY, Beginning, Search
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import TokenizerError
@@ -117,14 +117,12 @@ class LineCounts:
     def next_lines(self, before: str) -> list[Completion]:
         return self.after(self.lines_of(before))
 
-    def continuations(
-        self, befores: Sequence[str], blocks: Sequence[Block]
-    ) -> Iterator[tuple[int, list[str]]]:
-        for index, (before, block) in enumerate(zip(befores, blocks, strict=True)):
+    def continuations(self, befores: Sequence[str], blocks: Sequence[Block]) -> Iterator[str]:
+        for before, block in zip(befores, blocks, strict=True):
             lines, new = self.lines_of(before), []
             while len(new) < MOST_LINES and not block.is_over(new):
                 new.append(self.after([*lines[-3:], *new[-3:]])[0].text)
-            yield index, new
+            yield "\n".join(new)
 
 
 class TextMatcher:
@@ -191,10 +189,11 @@ class TextTokenizer:
         """The tokens of a text without its last line break, which the next token begins with."""
         return self.byte_pairs.encode(before.removesuffix("\n"))
 
-    def lines(self, tokens: Sequence[int]) -> list[str]:
-        """The lines after the first line break."""
+    def text_after(self, tokens: Sequence[int]) -> str:
+        """The complete lines after the first line break, and a last one if the text ends."""
         text = "".join(self.expansions[token] for token in tokens if token != END)
-        return text.encode("latin-1").decode("utf-8", "replace").split("\n")[1:]
+        text = text.encode("latin-1").decode("utf-8", "replace").partition("\n")[2]
+        return text + "\n" if END in tokens else text.rpartition("\n")[0]
 
 
 def bytes_of_letters() -> dict[str, str]:
@@ -220,8 +219,9 @@ class TextSuggester(Completer):
     """Suggestions of a model of byte pairs."""
 
     def __init__(self, model: GPT, tokenizer: TextTokenizer) -> None:
-        self._set_up(model, tokenizer)  # type: ignore[arg-type]
         self.text = tokenizer
+        self.tokenizer: Any = tokenizer
+        self._set_up(model, self.tokenizer)
 
     @torch.inference_mode()
     def next_lines(self, before: str) -> list[Completion]:
@@ -233,21 +233,20 @@ class TextSuggester(Completer):
         best = sorted(found, key=lambda line: -found[line])[:NUM_SUGGESTIONS]
         return [Completion(line, found[line]) for line in best]
 
-    def continuations(
-        self, befores: Sequence[str], blocks: Sequence[Block]
-    ) -> Iterator[tuple[int, list[str]]]:
-        prompts = [self.text.encode(before) for before in befores]
+    def continuations(self, befores: Sequence[str], blocks: Sequence[Block]) -> Iterator[str]:
+        prompts = [Prompt(self.text.encode(before)) for before in befores]
+
+        def new_text(index: int, tokens: list[int]) -> str:
+            return self.text.text_after(tokens[len(prompts[index].tokens) :])
 
         def stops(index: int, tokens: list[int]) -> bool:
-            new = tokens[len(prompts[index]) :]
-            is_line = bool(new) and "\n" in self.text.expansions[new[-1]]
-            return len(new) >= BLOCK_TOKENS or (is_line and blocks[index].is_over(self.text.lines(new)))
+            is_line = "\n" in self.text.expansions[tokens[-1]] and len(tokens) > len(prompts[index].tokens)
+            is_long = len(tokens) - len(prompts[index].tokens) >= BLOCK_TOKENS
+            return is_long or (is_line and blocks[index].is_over(new_text(index, tokens).split("\n")))
 
         sampling = SamplingConfig(temperature=0, max_tokens=None)
-        starts: list[tuple[list[int], tuple[str, ...]]] = [(prompt, ()) for prompt in prompts]
-        text: Any = self.text
-        for index, generated in continue_prompts(self.model, text, starts, sampling, stops):
-            yield index, self.text.lines(generated.tokens[len(prompts[index]) :])
+        for index, sample in enumerate(self.generate(prompts, sampling, stops)):
+            yield new_text(index, sample.tokens)
 
 
 class FreeMatcher(TokenMatcher):
@@ -280,16 +279,6 @@ class FreeTokenizer(Tokenizer):
         return FreeMatcher(self, tokens)
 
 
-class FreeSuggester(ModelSuggester):
-    """Suggestions of a model of our tokens without the constraint."""
-
-    def lines_after(self, before: str, tokens: list[int]) -> list[str]:
-        matcher = FreeMatcher(self.completer.tokenizer)
-        for token in tokens:
-            matcher.advance(token)
-        return super().lines_after(before, tokens) + [UNUSABLE] * matcher.is_broken
-
-
 class FreeSearch(Search):
     """Searches among all tokens. One that the grammar forbids gives a suggestion that cannot be used."""
 
@@ -305,6 +294,13 @@ class FreeCompleter(Completer):
 
     def search(self, insertions: list[Insertion], n: int, max_lines: int, least: float) -> Search:
         return FreeSearch(self, insertions, n, max_lines, least)
+
+    def text_after(self, prompt: Prompt, tokens: list[int]) -> str:
+        matcher = FreeMatcher(self.tokenizer)
+        for token in tokens:
+            matcher.advance(token)
+        text = super().text_after(prompt, tokens)
+        return f"{text.removesuffix(chr(10))}\n{UNUSABLE}" if matcher.is_broken else text
 
 
 def main() -> int:
@@ -355,7 +351,7 @@ def suggester_of(
         return TextSuggester(model, TextTokenizer(corpus.byte_pairs(DATA[variant]))), about
     vocabulary = corpus.tokenizer().name
     if variant == "free":
-        return FreeSuggester(FreeCompleter.from_model(model, FreeTokenizer(vocabulary))), about
+        return ModelSuggester(FreeCompleter.from_model(model, FreeTokenizer(vocabulary))), about
     return ModelSuggester(Completer.from_model(model, corpus.tokenizer())), about
 
 

@@ -24,7 +24,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # benchmarks/ is not installed
 from benchmarks.held_out import some_workflows
 from benchmarks.peers import AnyOrder, Llguidance, Peer, Repeating, Xgrammar, byte_level_bpe, compact
-from nanochat_tct.generation.generate import generate_workflows, untrained
+from nanochat_tct.generation.completer import Completer
+from nanochat_tct.generation.config import SamplingConfig
+from nanochat_tct.generation.generate import untrained
+from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.schema import workflow_schema
 
@@ -71,7 +74,8 @@ def valid_samples(tokenizer: Tokenizer, samples: int) -> str:
     """How many documents of tokens drawn evenly among the legal ones are valid."""
     model = untrained(tokenizer, seed=0)
     torch.nn.init.zeros_(model.head.weight)  # every legal token is as probable
-    written = generate_workflows(model, tokenizer, num_samples=samples, max_tokens=64)
+    sampling = SamplingConfig(max_tokens=64)
+    written = Completer.from_model(model, tokenizer).generate([Prompt()] * samples, sampling)
     return f"{sum(sample.valid for sample in written)} of {samples} random samples valid"
 
 

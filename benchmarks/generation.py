@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import generate_tokens
+from nanochat_tct.generation.engine import continue_prompts
+from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.model.config import PRESETS
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
@@ -67,7 +68,8 @@ class Unconstrained(Tokenizer):
 def tokens_per_second(model: GPT, tokenizer: Tokenizer, samples: int, sampling: SamplingConfig) -> float:
     started = time.perf_counter()
     tokens = sum(
-        len(generated.tokens) for _, generated in generate_tokens(model, tokenizer, [], samples, sampling)
+        len(generated.tokens)
+        for _, generated in continue_prompts(model, tokenizer, [Prompt()] * samples, sampling)
     )
     return tokens / (time.perf_counter() - started)
 
@@ -83,7 +85,9 @@ def measure(preset: str, device: str, samples: int, max_tokens: int) -> None:
         sampling = SamplingConfig(max_tokens=len(start) + max_tokens)
         for _ in range(2):  # the first run is a warm-up
             cpu, clock = time.process_time(), time.perf_counter()
-            generated = [each for _, each in generate_tokens(model, tokenizer, start, count, sampling)]
+            generated = [
+                each for _, each in continue_prompts(model, tokenizer, [Prompt(start)] * count, sampling)
+            ]
             seconds = (time.process_time() - cpu, time.perf_counter() - clock)
         tokens = sum(len(each.tokens) - len(start) for each in generated)
         results += [1000 * each / tokens for each in seconds]
@@ -99,7 +103,8 @@ def compare(other: Path, arguments: argparse.Namespace) -> None:
         found: dict[Path, list[float]] = {}
         for tree in (here, other) if index % 2 else (other, here):
             settings = [arguments.preset, arguments.device, str(arguments.samples), str(arguments.max_tokens)]
-            command = [sys.executable, __file__, "--measure", *settings]
+            script = tree / "benchmarks" / Path(__file__).name  # each checkout knows its own engine
+            command = [sys.executable, str(script), "--measure", *settings]
             environment = {**os.environ, "PYTHONPATH": str(tree)}
             output = subprocess.run(
                 command, env=environment, check=True, capture_output=True, text=True

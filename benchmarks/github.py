@@ -24,8 +24,10 @@ from typing import Any
 
 from nanochat_tct.check import check_text, find_files
 from nanochat_tct.documents import to_yaml
-from nanochat_tct.generation.generate import generate_workflows, load, untrained
-from nanochat_tct.generation.prompt import encode_prompt
+from nanochat_tct.generation.completer import Completer
+from nanochat_tct.generation.config import SamplingConfig
+from nanochat_tct.generation.generate import load, untrained
+from nanochat_tct.generation.prompt import Prompt, encode_prompt
 from nanochat_tct.synthetic.synthesize import synthesize
 from nanochat_tct.tokenizer import load_tokenizer
 
@@ -35,8 +37,11 @@ PROBLEMS = 5  # that are printed of each row
 
 def sampled(model: Any, tokenizer: Any, count: int, temperature: float, max_tokens: int) -> list[str]:
     """Workflows of a model, as YAML."""
-    samples = generate_workflows(model, tokenizer, None, count, temperature, max_tokens=max_tokens)
-    return [to_yaml(sample.value) for sample in samples]
+    sampling = SamplingConfig(temperature, max_tokens=max_tokens)
+    return [
+        sample.text
+        for sample in Completer.from_model(model, tokenizer).generate([Prompt()] * count, sampling)
+    ]
 
 
 def spread(folder: str, count: int) -> list[str]:
@@ -47,22 +52,18 @@ def spread(folder: str, count: int) -> list[str]:
 
 
 def completed(model: Any, tokenizer: Any, texts: list[str], arguments: argparse.Namespace) -> list[str]:
-    """Workflows that begin as one of the texts does, each cut off before a random line, as YAML."""
+    """Workflows that begin as one of the texts does, each cut off before a random line."""
     choose = random.Random(arguments.seed)
-    results = []
+    completer, results = Completer.from_model(model, tokenizer), []
     for index, text in enumerate(texts):
         lines = text.splitlines(keepends=True)
         prompt = encode_prompt("".join(lines[: choose.randrange(len(lines))]), tokenizer)
-        (sample,) = generate_workflows(
-            model,
-            tokenizer,
-            prompt.tokens,
-            temperature=choose.choice(arguments.temperatures),
+        sampling = SamplingConfig(
+            choose.choice(arguments.temperatures),
             seed=index,
             max_tokens=len(prompt.tokens) + arguments.cut_tokens,
-            endings=prompt.endings,
         )
-        results.append(to_yaml(sample.value))
+        results += [sample.text for sample in completer.generate([prompt], sampling)]
     return results
 
 

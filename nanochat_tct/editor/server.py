@@ -72,7 +72,9 @@ class WorkflowServer(LanguageServer):
         from nanochat_tct.generation import Completer
 
         assert self.config.checkpoint is not None
-        return Completer(self.config.checkpoint)
+        completer = Completer(self.config.checkpoint)
+        completer.complete("")  # makes what is made at the first call, or says that it cannot be made
+        return completer
 
     def load(self) -> None:
         """Begin to load the rules and the checkpoint, each in its own thread."""

@@ -9,7 +9,6 @@ store are enough, and that a document counts as unseen by the same rule that kep
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -97,18 +96,16 @@ class Suggester(Protocol):
         """At most NUM_SUGGESTIONS ways in which the text goes on for one line, best first."""
         ...
 
-    def continuations(
-        self, befores: Sequence[str], blocks: Sequence[Block]
-    ) -> Iterator[tuple[int, list[str]]]:
-        """For each text its index and the lines that follow, greedily, at least to the end of its block.
+    def continuations(self, befores: Sequence[str], blocks: Sequence[Block]) -> Iterator[str]:
+        """For each text what follows, greedily, at least to the end of its block, in complete lines.
 
-        The blocks only say how far to go on.
+        It ends with a line break if the workflow ends there. The blocks only say how far to go on.
         """
         ...
 
 
 class ModelSuggester:
-    """Suggestions of a model: the next lines by `Completer`, blocks by the engine of `generate` at temperature 0."""
+    """Suggestions of a `Completer`: its most probable next lines, and for blocks what it generates at temperature 0."""
 
     def __init__(self, completer: Completer) -> None:
         self.completer = completer
@@ -116,33 +113,22 @@ class ModelSuggester:
     def next_lines(self, before: str) -> list[Completion]:
         return self.completer.complete(before, n=NUM_SUGGESTIONS)
 
-    def continuations(
-        self, befores: Sequence[str], blocks: Sequence[Block]
-    ) -> Iterator[tuple[int, list[str]]]:
-        from nanochat_tct.generation.engine import continue_prompts
-
-        tokenizer = self.completer.tokenizer
-        prompts = [encode_prompt(before, tokenizer) for before in befores]
+    def continuations(self, befores: Sequence[str], blocks: Sequence[Block]) -> Iterator[str]:
+        completer = self.completer
+        prompts = [encode_prompt(before, completer.tokenizer) for before in befores]
 
         def stops(index: int, tokens: list[int]) -> bool:
             length = len(tokens) - len(prompts[index].tokens)
             if length >= BLOCK_TOKENS:
                 return True
             is_checked = length > 0 and length % CHECK_EVERY == 0
-            return is_checked and blocks[index].is_over(self.lines_after(befores[index], tokens))
+            return is_checked and blocks[index].is_over(
+                completer.text_after(prompts[index], tokens).split("\n")
+            )
 
-        starts = [(prompt.tokens, prompt.endings) for prompt in prompts]
         sampling = SamplingConfig(temperature=0, max_tokens=None)
-        for index, generated in continue_prompts(self.completer.model, tokenizer, starts, sampling, stops):
-            yield index, self.lines_after(befores[index], generated.tokens)
-
-    def lines_after(self, before: str, tokens: list[int]) -> list[str]:
-        """The lines of a document behind a text that it begins with.
-
-        Of a document that is cut off, what it needs to be complete stands behind what the model wrote.
-        """
-        text = to_yaml(json.loads(self.completer.tokenizer.decode_prefix(tokens)[0]))
-        return text.split("\n")[before.count("\n") : -1]
+        for sample in completer.generate(prompts, sampling, stops):
+            yield completer.text_after(sample.prompt, sample.tokens)
 
 
 def held_out_cuts(store: TokenStore, tokenizer: Tokenizer, count: int, seed: int) -> list[Cut]:
@@ -302,9 +288,11 @@ def evaluate_completion(
         the same as next_line for each kind of line, a kind without cuts left out; reliability: of all suggestions for
         next lines, see `measures.reliability`.
 
-        `accepted` means of a next line: the text up to its end begins a workflow that GitHub accepts; of a block: the
-        text up to its end is a workflow that GitHub accepts, among those cuts where something is suggested and this
-        is so of the author's.
+        `accepted` means of a next line: the text up to its end begins a workflow that GitHub accepts; of a block, among
+        those cuts where something is suggested and the text up to the end of the author's is a workflow that GitHub
+        accepts: so it is up to the end of what is suggested, or, where BLOCK_TOKENS ended that inside the block, it
+        begins one with the lines that were complete by then. What cannot follow the text to the letter is no
+        suggestion.
     """
     compared: dict[str, list[tuple[str, np.ndarray]]] = {}
 
@@ -324,14 +312,18 @@ def evaluate_completion(
             add(name, cut, [[guess] for guess in guesses], cut.after[:1], accepted)
     blocks = [cut.job for cut in in_jobs if cut.job is not None]
     continued = suggester.continuations([cut.before for cut in in_jobs], blocks)
-    for index, lines in with_progress(continued, len(in_jobs), "completing job {} of {}"):
-        cut = in_jobs[index]
+    for cut, text in zip(
+        in_jobs, with_progress(continued, len(in_jobs), "completing job {} of {}"), strict=True
+    ):
+        lines = text.removesuffix("\n").split("\n")
         for name, block in (("rest_of_step", cut.step), ("rest_of_job", cut.job)):
             if block is not None:
                 guess, author = block.of(lines), block.of(cut.after)
+                whole = cut.before + "\n".join(guess) + "\n"
+                is_ended = text.endswith("\n") or block.is_over(lines)
+                accepts = is_accepted if is_ended else begins_workflow
                 is_judged = bool(guess) and is_accepted(cut.before + "\n".join(author) + "\n", judge)
-                accepted = is_accepted(cut.before + "\n".join(guess) + "\n", judge) if is_judged else None
-                add(name, cut, [guess], author, accepted)
+                add(name, cut, [guess], author, accepts(whole, judge) if is_judged else None)
     results: dict[str, dict[str, Any]] = {}
     for name, rows in compared.items():
         measured = with_intervals([row for _, row in rows], [repository for repository, _ in rows])

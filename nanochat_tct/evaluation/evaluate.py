@@ -11,7 +11,8 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.errors import UserError
 from nanochat_tct.evaluation.config import EvaluateConfig
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.generate import in_order, load
+from nanochat_tct.generation.generate import load
+from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 from nanochat_tct.tokenizer.errors import Problem
 from nanochat_tct.tracking.terminal import with_progress
@@ -86,12 +87,10 @@ def evaluate_samples(
         without_warning (nor does GitHub's language service complain), completed_by_itself (the model ended them before
         max_tokens) and distinct; mean_tokens; problems: a message for each sample that is not valid.
     """
-    from nanochat_tct.generation.engine import generate_tokens
+    from nanochat_tct.generation.completer import Completer
 
-    samples = in_order(tokenizer, generate_tokens(model, tokenizer, [], num_samples, sampling))
-    if show_progress:
-        samples = with_progress(samples, num_samples, "generating {} of {}")
-    done = [sample for _, sample in samples]
+    samples = Completer.from_model(model, tokenizer).generate([Prompt()] * num_samples, sampling)
+    done = list(with_progress(samples, num_samples, "generating {} of {}") if show_progress else samples)
     return {
         "num_samples": num_samples,
         "valid": sum(sample.valid for sample in done) / num_samples,
@@ -116,12 +115,14 @@ def evaluate(config: EvaluateConfig) -> None:
     store = TokenStore.open(config.data_dir)
     model, tokenizer, state = load(config.checkpoint, config.tokenizer, config.device)
     store.check_tokenizer(tokenizer)
-    completer = None
     if config.completion:
         from nanochat_tct.evaluation.completion import ModelSuggester, evaluate_completion, held_out_cuts
         from nanochat_tct.generation.completer import Completer
 
         completer = Completer.from_model(model, tokenizer)
+        cuts = held_out_cuts(store, completer.tokenizer, config.completion, config.seed)
+        if not cuts:
+            raise UserError("there is no held-out workflow to complete: prepare with a smaller --train-split")
     device = model.head.weight.device
     context_size = model.config.context_size
     stride = config.stride or context_size
@@ -146,10 +147,7 @@ def evaluate(config: EvaluateConfig) -> None:
         result["samples"] = evaluate_samples(
             model, tokenizer, config.num_samples, config.sampling(), show_progress=True
         )
-    if completer is not None:
-        cuts = held_out_cuts(store, completer.tokenizer, config.completion, config.seed)
-        if not cuts:
-            raise UserError("there is no held-out workflow to complete: prepare with a smaller --train-split")
+    if config.completion:
         result["completion"] = evaluate_completion(ModelSuggester(completer), cuts, completer.tokenizer)
     print(json.dumps(result) if config.json else as_text(result))
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.config import SamplingConfig
+from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.generation.sampling import draw, masked_log_probs
 from nanochat_tct.model.decoder import Decoder
 from nanochat_tct.model.gpt import GPT
@@ -86,42 +87,24 @@ def unread(
     return new_start, [decoder.vocab_size + new_start, *tokens[new_start:]]
 
 
-def generate_tokens(
-    model: GPT,
-    tokenizer: Tokenizer,
-    prompt: list[int],
-    num_samples: int,
-    sampling: SamplingConfig,
-    endings: tuple[str, ...] = (),
-) -> Iterator[tuple[int, Generated]]:
-    """Continue a prompt num_samples times, on the model's device.
-
-    Args:
-        prompt: content tokens of an unfinished document, without a position token; may be empty.
-        endings: strings of base tokens, one of which must follow the prompt (``Tokenizer.encode_cut``); empty:
-            anything may follow.
-
-    Yields:
-        (index of the sample, its tokens) in order of completion: whole documents of at most max_tokens.
-
-    Raises:
-        UserError: the shortest whole document has more than max_tokens.
-    """
-    yield from continue_prompts(model, tokenizer, [(prompt, endings)] * num_samples, sampling)
-
-
 def continue_prompts(
     model: GPT,
     tokenizer: Tokenizer,
-    prompts: Sequence[tuple[list[int], tuple[str, ...]]],
+    prompts: Sequence[Prompt],
     sampling: SamplingConfig,
     stops: Callable[[int, list[int]], bool] | None = None,
 ) -> Iterator[tuple[int, Generated]]:
-    """Continue each of several prompts once; the arguments and results are those of `generate_tokens`.
+    """Continue each of several prompts once, on the model's device.
 
     Args:
-        prompts: (content tokens, endings) of each.
+        prompts: `Prompt()` for a document from scratch.
         stops: given the index of a prompt and all tokens of its document so far, whether no more are needed.
+
+    Yields:
+        (index of the prompt, its tokens) in order of completion: whole documents of at most max_tokens.
+
+    Raises:
+        UserError: the shortest whole document has more than max_tokens.
     """
     assert tokenizer.vocab_size() == model.config.vocab_size
     was_training = model.training
@@ -223,7 +206,7 @@ class _Batch:
         self,
         model: GPT,
         tokenizer: Tokenizer,
-        prompts: Sequence[tuple[list[int], tuple[str, ...]]],
+        prompts: Sequence[Prompt],
         sampling: SamplingConfig,
         stops: Callable[[int, list[int]], bool] | None,
     ) -> None:
@@ -232,7 +215,7 @@ class _Batch:
 
     def new_row(self, index: int) -> _Row:
         if index == 0 or self.prompts[index] is not self.prompts[index - 1]:
-            self.healed, self.matcher = self.heal(*self.prompts[index])
+            self.healed, self.matcher = self.heal(self.prompts[index])
         max_tokens = self.sampling.max_tokens
         row = _Row(index, self.healed, self.matcher.copy(), max_tokens, self.sampling.seed, self.stops)
         if row.closing is not None and not row.matcher.is_complete:
@@ -243,16 +226,16 @@ class _Batch:
                 )
         return row
 
-    def heal(self, prompt: list[int], endings: tuple[str, ...]) -> tuple[list[int], TokenMatcher]:
-        """A prompt without the tokens at its end that the model may choose again, as they may reach from an open prompt
-        into what follows, and a matcher behind it that expects them."""
-        matcher = self.tokenizer.matcher(prompt)
-        taken_back = ""
+    def heal(self, prompt: Prompt) -> tuple[list[int], TokenMatcher]:
+        """A prompt's tokens without those at its end that the model may choose again, as they may reach from an open
+        prompt into what follows; and a matcher behind them that expects what was taken back."""
+        tokens, taken_back = prompt.tokens, ""
+        matcher = self.tokenizer.matcher(tokens)
         if not matcher.is_complete:
-            prompt, taken_back = self.tokenizer.heal(prompt)
-            matcher = self.tokenizer.matcher(prompt)
-        matcher.expect(*(taken_back + ending for ending in endings or ("",)))
-        return prompt, matcher
+            tokens, taken_back = self.tokenizer.heal(tokens)
+            matcher = self.tokenizer.matcher(tokens)
+        matcher.expect(*(taken_back + ending for ending in prompt.endings or ("",)))
+        return tokens, matcher
 
     def run(self) -> Iterator[tuple[int, Generated]]:
         size = min(len(self.prompts), MAX_ROWS)

@@ -24,7 +24,7 @@ _LONE_HALF = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\Z")
 _KEY_AND_DASH = re.compile(r"^( *)(?:- +)?[^\s#-][^\n]*:[ \t]*\n( *)- ", re.MULTILINE)
 _INDENTED = re.compile(r"^[^\s#][^\n]*:[ \t]*\n( +)[^\s#-]", re.MULTILINE)
 _decoder = json.JSONDecoder()
-LONGEST = 1000  # characters of a scalar or key; YAML allows keys of 1024
+LONGEST = 1000  # characters of a key; YAML allows 1024
 
 # Whether it is an array; the complete children, those of objects with their keys
 _Part = tuple[bool, list[Any]]
@@ -35,7 +35,7 @@ class Written(NamedTuple):
 
     Attributes:
         text: the insertion, as far as the document goes.
-        is_complete: whether its lines are complete.
+        is_complete: whether its lines are complete; if all lines are written, whether the document is.
         is_hidden: it is complete, and its last line is the header of a block scalar, which shows nothing of the text;
             or, as long as it is not complete, that may come to be so.
     """
@@ -87,7 +87,7 @@ class Insertion:
         self.before = ""  # JSON up to what comes next, and one character of that
         self.levels: list[_Level] = []
         self.style, self.block_column, self.header = "", 0, ""
-        self.colon = ""  # what is missing behind a quoted key
+        self.missing = ""  # what has to stand between the text and what follows: a colon, or a line break
         self.is_on_line = True  # the value goes on where the text ends, with no comment between
         if reading is None:  # the text says nothing
             self.cut = Cut("value")
@@ -115,18 +115,20 @@ class Insertion:
                 self.header = whole[begin:end].split("#")[0].strip()
                 content = next(line for line in whole[end + 1 :].split("\n") if line.strip())
                 self.block_column = len(content) - len(content.lstrip(" "))
+                self.missing = "\n" * (reading.text.count("\n") - text.count("\n"))
         self.is_on_line = reading.text.startswith(text) or self.cut.kind in ("plain", "literal", "key")
         if self.cut.kind == "value" and reading.text.startswith(text + ":"):
-            self.colon = ":"
+            self.missing = ":"
         if not self.line.strip() and self.levels and self.cut.kind == "value":
             self.is_on_line = len(self.line) > self.levels[-1].column
 
-    def write(self, json_text: str, max_lines: int) -> Written | None:
+    def write(self, json_text: str, max_lines: int | None) -> Written | None:
         """Return what to insert for a document that begins with the text; None: it does not reach so far yet.
 
         Args:
             json_text: compact JSON of the document, which may be cut off.
-            max_lines: after so many lines with text the insertion ends.
+            max_lines: after so many lines with text the insertion ends, or with the header of a block scalar. None: it
+                has all lines, and ends with a line break if the document is whole.
 
         Raises:
             Unwritable: see the class.
@@ -139,7 +141,12 @@ class Insertion:
             writer.write(_TOKEN.findall(json_text[at:]))
         except _Done:
             return Written(writer.out, True, writer.is_hidden)
-        return Written(writer.out, not writer.levels and bool(writer.out.strip()), writer.is_hidden)
+        is_complete = not writer.levels
+        if max_lines is not None:
+            is_complete = is_complete and bool(writer.out.strip())
+        elif is_complete and (writer.out or self.line):
+            writer.out += "\n"
+        return Written(writer.out, is_complete, writer.is_hidden)
 
     def offset(self, json_text: str) -> int | None:
         """See `_offset`. Documents that begin alike have it at the same position."""
@@ -154,11 +161,11 @@ class Insertion:
 class _Writer:
     """Writes JSON tokens at an insertion, until the lines are complete or the tokens end."""
 
-    def __init__(self, insertion: Insertion, max_lines: int) -> None:
+    def __init__(self, insertion: Insertion, max_lines: int | None) -> None:
         self.at = insertion
         self.max_lines = max_lines
         self.levels = [_Level(*vars(level).values()) for level in insertion.levels]
-        self.out = insertion.colon
+        self.out = insertion.missing
         self.is_inline = False  # the next key or item goes on this line, behind a dash or a bracket
         self.is_json = bool(self.levels) and self.levels[0].is_flow
         self.is_hidden = False  # see `Written`
@@ -211,20 +218,36 @@ class _Writer:
         return bool(self.levels) and not self.levels[-1].is_flow
 
     @property
+    def is_flow(self) -> bool:
+        """Whether the innermost array or object is in brackets."""
+        return bool(self.levels) and self.levels[-1].is_flow
+
+    @property
     def current_line(self) -> str:
         """The line that is written, with what the text has of it."""
         return (self.at.line + self.out).rpartition("\n")[2]
 
+    @property
+    def num_lines(self) -> int:
+        """The lines with text that are written."""
+        return sum(bool(line.strip()) for line in self.out.split("\n"))
+
     def break_line(self, column: int) -> None:
         """Go to a column of a new line, or of this one if it is blank."""
-        if sum(bool(line.strip()) for line in self.out.split("\n")) >= self.max_lines:
-            raise _Done
-        if not self.out and not self.at.line.strip():
-            if column < len(self.at.line):
-                raise Unwritable
+        is_blank = not self.out and not self.at.line.strip()
+        if is_blank and column >= len(self.at.line):
             self.out = " " * (column - len(self.at.line))
+        elif is_blank and self.max_lines is not None:
+            raise Unwritable  # an insertion of lines leaves no blanks behind
         else:
-            self.out += "\n" + " " * column
+            self.new_line()
+            self.out += " " * column
+
+    def new_line(self) -> None:
+        """Begin a new line, unless those that were asked for are complete."""
+        if self.max_lines is not None and self.num_lines >= self.max_lines:
+            raise _Done
+        self.out += "\n"
 
     def end_of_line(self) -> None:
         """After a whole value in block style: this is the end of a line."""
@@ -241,10 +264,10 @@ class _Writer:
                 return  # the model has not come to the end of what is there
             raise Unwritable
         rest, style = text[len(cut.text) :], self.at.style
-        if style == "|":
+        if style and style in "|>":
             self.block_text(text, rest, is_closed)
             return
-        if style == ">" or "\n" in text or "\n" in self.at.line:
+        if "\n" in text and style != '"':
             raise Unwritable
         if style in ("'", '"'):
             rest = rest.replace("'", "''") if style == "'" else json.dumps(rest, ensure_ascii=False)[1:-1]
@@ -265,17 +288,15 @@ class _Writer:
             if newlines != (0 if "-" in self.at.header else 1) or "+" in self.at.header:
                 raise Unwritable
             rest = rest.removesuffix("\n") if newlines else rest
-        first, *lines = rest.split("\n")
-        if first:
-            self.out += " " * max(0, self.at.block_column - len(self.at.line)) + first
-        for line in lines:
+        above = text[: len(text) - len(rest)].rpartition("\n")[2]
+        for number, line in enumerate(rest.split("\n")):
+            if number:
+                self.new_line()
             if line:
-                self.break_line(self.at.block_column)
-            elif self.out.strip() and self.max_lines == 1:
-                raise _Done
-            else:
-                self.out += "\n"
-            self.out += line
+                if number and self.at.style == ">" and " " not in (above[:1], line[:1]):
+                    self.out += "\n"  # one line break alone would be read as a blank
+                self.out += " " * max(0, self.at.block_column - len(self.current_line)) + line
+                above = line if number else above + line
         if is_closed:
             self.end_of_line()
 
@@ -295,7 +316,12 @@ class _Writer:
         name, is_closed = _scalar_of(token)
         is_on = name == "on" and len(self.levels) == 1
         if is_closed:
-            self.out += f"{name if is_on and not self.is_json else self.written(name)}:"
+            text = name if is_on and not self.is_json else self.written(name)
+            if "\n" in text:
+                text = json.dumps(name, ensure_ascii=False)  # keys are not block scalars
+            if len(text) > LONGEST:
+                raise Unwritable
+            self.out += f"{text}:"
 
     def item(self) -> None:
         level = self.begin_child()
@@ -306,16 +332,16 @@ class _Writer:
         content, is_closed = _scalar_of(token) if token not in ("{}", "[]") else (token, True)
         is_closed = is_closed or is_whole
         if not self.at.is_on_line and not self.out:
-            raise Unwritable
+            if token == "null" and self.is_block:
+                return  # nothing stands for it
+            if self.max_lines is not None or not self.is_block:
+                raise Unwritable
+            self.break_line(self.levels[-1].column + self.at.step)
         self.space()
         self.is_inline = False
-        if isinstance(content, str) and "\n" in content:
-            if self.levels and self.levels[-1].is_flow:
-                raise Unwritable
-            self.out += "|"
-            self.is_hidden = True
-            raise _Done  # the text is in the lines below
-        if content is None and not self.is_json:
+        if isinstance(content, str) and "\n" in content and not self.is_flow:
+            self.new_block(content if is_closed else content.rstrip("\n") + "\n")  # most end so
+        elif content is None and not self.is_json:
             self.out = self.out.removesuffix(" ") if not self.levels[-1].is_sequence else self.out + "null"
         elif token in ("{}", "[]"):
             self.out += token
@@ -324,11 +350,20 @@ class _Writer:
             self.is_hidden = self.is_block and isinstance(content, str)
             return
         else:
-            text = self.written(content)
-            if self.levels and self.levels[-1].is_flow and not self.reads_back(text, content):
-                text = json.dumps(content, ensure_ascii=False)
-            self.out += text
+            self.out += self.written(content)
         self.after_value()
+
+    def new_block(self, content: str) -> None:
+        """Write a text of several lines."""
+        if self.max_lines is not None:
+            self.out += "|"
+            self.is_hidden = True
+            raise _Done  # the text is in the lines below
+        indent = min(self.at.step, 9)  # a header can say one digit
+        header, *lines = self.written(content).split("\n")
+        self.out += header.replace("2", str(indent)) if lines else header
+        pad = " " * (self.levels[-1].column + indent)
+        self.out += "".join(f"\n{pad}{line[2:]}" if line else "\n" for line in lines)
 
     def space(self) -> None:
         """A blank behind the colon or dash."""
@@ -337,7 +372,7 @@ class _Writer:
             self.out += " "
 
     def after_value(self) -> None:
-        if self.is_json or not (self.levels and self.levels[-1].is_flow):
+        if self.is_json or not self.is_flow:
             self.end_of_line()
 
     def open(self, token: str) -> None:
@@ -374,24 +409,20 @@ class _Writer:
             self.after_value()
 
     def written(self, value: Any) -> str:
-        """A scalar of one line."""
+        """A scalar or key; on one line, unless it is a text of several lines in block style."""
+        in_json = json.dumps(value, ensure_ascii=False)
         if self.is_json:
-            return json.dumps(value, ensure_ascii=False)
+            return in_json
         text = to_yaml({"": value}).removesuffix("\n").partition(": ")[2]
-        if "\n" in text or len(text) > LONGEST:
-            raise Unwritable
-        return text
+        return in_json if self.is_flow and not self.reads_back(text, value) else text
 
     def reads_back(self, text: str, content: Any) -> bool:
-        """Whether a scalar without quotes, or with those it has, means that value here."""
-        is_flow = bool(self.levels) and self.levels[-1].is_flow
+        """Whether a scalar as it is written means that value here."""
         try:
-            return bool(
-                read_workflow(f"x: [{text}]" if is_flow else f"x: {text}")
-                == {"x": [content] if is_flow else content}
-            )
+            found = read_workflow(f"x: [{text}]" if self.is_flow else f"x: {text}")
         except DocumentError:
             return False
+        return found == {"x": [content] if self.is_flow else content}
 
 
 def _path_to_cut(value: Any, path: list[_Part]) -> Cut:

@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from nanochat_tct.documents import DEFAULT_LIMITS, read_workflow
+from nanochat_tct.documents import DEFAULT_LIMITS, DocumentError, read_workflow, to_json
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation.cut import CutText, Reading
+from nanochat_tct.generation.insertion import Insertion, Unwritable
 from nanochat_tct.tokenizer import Tokenizer
 
 NEAR = 20  # lines (YAML) or values (JSON) at the end that are dropped one by one
@@ -29,14 +31,54 @@ class Prompt:
         reason: why it is left out; without `dropped`, why the end of the last line does not count.
         is_whole: the document is complete, and nothing can be added.
         readings: the ways to read the end of the text that are possible, with the values of their texts.
+        text: what was given, to the letter, without what is dropped.
     """
 
-    tokens: list[int]
-    endings: tuple[str, ...]
-    dropped: str
-    reason: str
+    tokens: list[int] = field(default_factory=list)
+    endings: tuple[str, ...] = ()
+    dropped: str = ""
+    reason: str = ""
     is_whole: bool = False
     readings: tuple[tuple[Reading, Any], ...] = field(default=(), compare=False)
+    text: str = field(default="", compare=False)
+
+    @cached_property
+    def insertions(self) -> list[Insertion]:
+        """The positions at the end of the text, by each way to read it; none where nothing can be inserted."""
+        found = []
+        for reading, value in self.readings or ((None, None),):
+            try:
+                found.append(Insertion(_with_newlines(self.text), reading, value))
+            except Unwritable:
+                continue
+        return found
+
+    def rest(self, json_text: str) -> str | None:
+        """What follows the text for a document, or None if it cannot follow to the letter.
+
+        Args:
+            json_text: compact JSON of a document that begins with the prompt, which may be cut off.
+
+        Returns:
+            Of a whole document: with the text, it reads back as just that document, and ends with a line break. Of one
+            that is cut off: its complete lines, without line breaks at their end.
+        """
+        if self.is_whole:
+            return "" if self.text.endswith("\n") else "\n"
+        newline = "\r\n" if "\r\n" in self.text else "\n"
+        for insertion in self.insertions:
+            try:
+                written = insertion.write(json_text, max_lines=None)
+                if written is None:
+                    return ""
+                if not written.is_complete:
+                    return written.text.rpartition("\n")[0].rstrip("\n").replace("\n", newline)
+                value = read_workflow(_with_newlines(self.text) + written.text)
+            except (Unwritable, DocumentError):
+                continue
+            if to_json(value) == to_json(json.loads(json_text)):
+                return written.text.replace("\n", newline)
+        return None
 
 
 def read_prompt(prompt: str) -> tuple[str | bytes, str]:
@@ -79,13 +121,14 @@ def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prom
         UserError: no part of the text is the beginning of a workflow.
     """
     text = decode(text, name) if isinstance(text, bytes) else _without_half(text, name)
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    original = text.removeprefix("\ufeff")
+    text = _with_newlines(original)
     size = len(text.encode("utf-8"))
     if size > DEFAULT_LIMITS.max_bytes:
         raise UserError(f"{name} has {size} bytes, more than the limit of {DEFAULT_LIMITS.max_bytes}")
     whole = CutText(text)
     if whole.says_nothing:
-        return Prompt([], (), "", "")
+        return Prompt(text=original)
     errors: list[UserError] = []
 
     def attempt(cut: CutText) -> Prompt | None:
@@ -98,7 +141,8 @@ def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prom
             return None
         dropped = text[len(cut.text) :].strip()
         is_whole = all(reading.cut is None for group in cut.readings for reading in group)
-        return Prompt(tokens, endings, dropped, str(errors[0]) if errors else "", is_whole, readings)
+        reason = str(errors[0]) if errors else ""
+        return Prompt(tokens, endings, dropped, reason, is_whole, readings, _as_written(original, cut.text))
 
     found = attempt(whole)
     if found is None and text.endswith("\n"):  # an invalid last line may be the beginning of a valid one
@@ -108,6 +152,18 @@ def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prom
     if found is None:
         raise UserError(f"{name} is not the beginning of a workflow: {errors[0]}")
     return found
+
+
+def _with_newlines(text: str) -> str:
+    """A text whose lines all end with "\\n"."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _as_written(original: str, beginning: str) -> str:
+    """What of a text makes up a beginning of it `_with_newlines`."""
+    lines = re.findall(r"[^\r\n]*(?:\r\n|\r|\n|\Z)", original)
+    *whole, last = beginning.split("\n")
+    return "".join(lines[: len(whole)]) + last
 
 
 def _ends(whole: CutText) -> list[int]:

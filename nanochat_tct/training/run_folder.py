@@ -17,12 +17,9 @@ import pyarrow.parquet
 
 from nanochat_tct.config import write_yaml
 from nanochat_tct.data.store import TokenStore
-from nanochat_tct.documents import to_yaml
 from nanochat_tct.evaluation.completion import Cut, ModelSuggester, evaluate_completion, held_out_cuts
-from nanochat_tct.generation.completer import Completer
+from nanochat_tct.generation.completer import Completer, Sample
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import continue_prompts
-from nanochat_tct.generation.generate import Sample, in_order
 from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.model import checkpoint, remote_run
 from nanochat_tct.model.gpt import GPT
@@ -94,16 +91,14 @@ def print_completions(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
     prompts = [encode_prompt(cut.before, tokenizer) for cut in shown]
     longest = max(len(prompt.tokens) for prompt in prompts)
     sampling = SamplingConfig(temperature=0.5, seed=config.seed, max_tokens=longest + NEW_TOKENS)
-    starts = [(prompt.tokens, prompt.endings) for prompt in prompts]
-    generated = continue_prompts(model, tokenizer, starts, sampling)
-    samples = [sample for _, sample in in_order(tokenizer, generated)]
-    for cut, prompt, sample in zip(shown, prompts, samples, strict=True):
+    samples = list(Completer.from_model(model, tokenizer).generate(prompts, sampling))
+    for prompt, sample in zip(prompts, samples, strict=True):
         verdict = "valid" if sample.valid else f"not valid: {sample.problem}"
         length = len(sample.tokens) - len(prompt.tokens)
         closed = "" if sample.completed_by == "model" else ", ended by the limit"
-        print(f"a half-written workflow:\n\n{cut.before}")
+        print(f"a half-written workflow:\n\n{prompt.text}")
         print(f"the model's completion ({verdict}; {length} tokens{closed}):\n")
-        print(to_yaml(sample.value).removeprefix(cut.before), flush=True)
+        print(sample.text.removeprefix(prompt.text), flush=True)
     return samples
 
 
@@ -127,4 +122,4 @@ def write_run_folder(run_dir: Path, config: ResolvedConfig, samples: list[Sample
         (run_dir / SAMPLES).mkdir()
         for number, sample in enumerate(samples, 1):
             path = run_dir / SAMPLES / f"{number:02d}.yml"
-            path.write_text(to_yaml(sample.value), encoding="utf-8")
+            path.write_text(sample.text, encoding="utf-8")

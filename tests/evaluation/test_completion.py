@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nanochat_tct.evaluation.completion import (
     is_accepted,
 )
 from nanochat_tct.generation import Completer, Completion
+from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.tokenizer.tokenizer import Tokenizer
 from tests.support.models import model_that_knows, save, untrained_model, workflow
 
@@ -155,11 +157,9 @@ class Knows:
         self.given.add(before)
         return [Completion(line, 0.9) for line in self.after[before][:1]]
 
-    def continuations(
-        self, befores: Sequence[str], blocks: Sequence[Block]
-    ) -> Iterator[tuple[int, list[str]]]:
-        for index, before in enumerate(befores):
-            yield index, self.after[before]
+    def continuations(self, befores: Sequence[str], blocks: Sequence[Block]) -> Iterator[str]:
+        for before in befores:
+            yield "".join(f"{line}\n" for line in self.after[before])
 
 
 def test_who_knows_everything_is_always_right(cuts: dict[str, Cut]) -> None:
@@ -190,6 +190,43 @@ def test_who_always_says_the_same(cuts: dict[str, Cut]) -> None:
     assert 0 < result["next_line"]["accepted"][0] < 0.5
 
 
+class Stops(Knows):
+    """Knows what the authors wrote, and stops after two lines, or says that the workflow ends there."""
+
+    end = ""
+
+    def continuations(self, befores: Sequence[str], blocks: Sequence[Block]) -> Iterator[str]:
+        for before in befores:
+            yield "\n".join(self.after[before][:2]) + self.end
+
+
+def test_lines_after_which_a_block_would_go_on_begin_an_accepted_workflow(cuts: dict[str, Cut]) -> None:
+    cut = cuts["- name: Test"]
+    stops = Stops([replace(cut, after=["      - name: Test", "        env:", "          A: 1"])])
+    result = evaluate_completion(stops, [cut], TOKENIZER)
+    assert result["rest_of_step"]["accepted"][0] == result["rest_of_job"]["accepted"][0] == 1
+    stops.end = "\n"
+    result = evaluate_completion(stops, [cut], TOKENIZER)
+    assert result["rest_of_step"]["accepted"][0] == result["rest_of_job"]["accepted"][0] == 0
+
+
+def test_the_lines_that_a_documents_tokens_have_written(cuts: dict[str, Cut]) -> None:
+    """At each token they are the first ones of the author's."""
+    completer = Completer.from_model(untrained_model(), TOKENIZER)
+    tokens = TOKENIZER.encode_value(VALUE)
+    for cut in cuts.values():
+        prompt = encode_prompt(cut.before, TOKENIZER)
+        assert completer.text_after(prompt, tokens) == "".join(f"{line}\n" for line in cut.after)
+        written = [
+            completer.text_after(prompt, tokens[:end]) for end in range(len(prompt.tokens), len(tokens), 3)
+        ]
+        assert len(written[0]) < 40 and (len(cut.after) < 9 or written[-1].count("\n") > len(cut.after) - 8)
+        for text in written:
+            assert not text.endswith("\n")
+            lines = text.split("\n") if text else []
+            assert lines == cut.after[: len(lines)]
+
+
 def test_what_is_accepted() -> None:
     assert begins_workflow("on: push\njobs:\n  a:\n    runs-on: x\n", TOKENIZER)
     assert not begins_workflow("on: push\njobs:\n  a:\n    runs_on: x\n", TOKENIZER)
@@ -217,10 +254,9 @@ def test_continuations_do_not_depend_on_what_else_is_continued() -> None:
         cut for cut in choose_cuts(["a", "b", "c"], values.__getitem__, 24, seed=0) if cut.job is not None
     ]
     befores, blocks = [cut.before for cut in cuts], [cut.job for cut in cuts if cut.job is not None]
-    together = dict(suggester.continuations(befores, blocks))
-    for index, (before, block) in enumerate(zip(befores, blocks, strict=True)):
-        ((_, alone),) = suggester.continuations([before], [block])
-        assert alone == together[index]
+    together = list(suggester.continuations(befores, blocks))
+    for before, block, text in zip(befores, blocks, together, strict=True):
+        assert list(suggester.continuations([before], [block])) == [text]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from nanochat_tct.documents import read_workflow
 from nanochat_tct.errors import UserError
 from nanochat_tct.generation import Completer
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import generate_tokens
+from nanochat_tct.generation.engine import continue_prompts
 from nanochat_tct.generation.prompt import encode_prompt
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
@@ -154,9 +154,7 @@ def test_probabilities_are_those_of_samples(half_trained: GPT, text: str) -> Non
     sampling = SamplingConfig(max_tokens=150)
     counts: Counter[str] = Counter()
     longer = {each.text: encode_prompt(text + each.text + "\n", TOKENIZER) for each in found}
-    for _, generated in generate_tokens(
-        half_trained, TOKENIZER, prompt.tokens, count, sampling, prompt.endings
-    ):
+    for _, generated in continue_prompts(half_trained, TOKENIZER, [prompt] * count, sampling):
         value = TOKENIZER.decode_value(generated.tokens)
         for each in found:
             counts[each.text] += leads_to(longer[each.text], value, TOKENIZER)
@@ -198,7 +196,7 @@ def test_a_line_is_as_probable_as_all_that_may_stand_below_it(
     found = {each.text: each.probability for each in Completer.from_model(model, TOKENIZER).complete(text)}
     prompt = encode_prompt(text, TOKENIZER)
     count, sampling = 150, SamplingConfig(max_tokens=40)
-    samples = generate_tokens(model, TOKENIZER, prompt.tokens, count, sampling, prompt.endings)
+    samples = continue_prompts(model, TOKENIZER, [prompt] * count, sampling)
     share = sum(is_so(json.loads(TOKENIZER.decode_prefix(each.tokens)[0])) for _, each in samples) / count
     assert share > 0.3
     assert found[line] == pytest.approx(share, abs=0.12)

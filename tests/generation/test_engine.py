@@ -10,10 +10,9 @@ from nanochat_tct.generation.engine import (
     MAX_ROWS,
     Generated,
     continue_prompts,
-    generate_tokens,
     window_start,
 )
-from nanochat_tct.generation.prompt import encode_prompt
+from nanochat_tct.generation.prompt import Prompt, encode_prompt
 from nanochat_tct.generation.sampling import draw, masked_log_probs
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
@@ -31,7 +30,7 @@ def generate(
     model: GPT, num_samples: int, prompt: list[int] | None = None, **sampling: float
 ) -> list[Generated]:
     config = SamplingConfig(**sampling)  # type: ignore[arg-type]
-    generated = dict(generate_tokens(model, TOKENIZER, prompt or [], num_samples, config))
+    generated = dict(continue_prompts(model, TOKENIZER, [Prompt(prompt or [])] * num_samples, config))
     assert sorted(generated) == list(range(num_samples))
     return [generated[index] for index in range(num_samples)]
 
@@ -187,14 +186,12 @@ def test_samples_do_not_depend_on_the_batch(
 
 def test_several_prompts_go_on_as_each_does_alone(model: GPT) -> None:
     texts = ["name: a\non: pu", "", "on: push\njobs:\n  build:\n    ", "name: a\non: pu"] * (MAX_ROWS // 3)
-    prompts = [
-        (prompt.tokens, prompt.endings) for prompt in (encode_prompt(text, TOKENIZER) for text in texts)
-    ]
+    prompts = [encode_prompt(text, TOKENIZER) for text in texts]
     sampling = SamplingConfig(temperature=0, max_tokens=40)
     together = dict(continue_prompts(model, TOKENIZER, prompts, sampling))
     assert sorted(together) == list(range(len(texts)))
     for index in range(4):
-        alone = dict(generate_tokens(model, TOKENIZER, prompts[index][0], 1, sampling, prompts[index][1]))
+        alone = dict(continue_prompts(model, TOKENIZER, [prompts[index]], sampling))
         assert alone[0] == together[index]
 
 
@@ -213,10 +210,10 @@ def test_without_a_limit_a_document_ends_as_with_one_that_is_far_away(model: GPT
 
 def test_a_document_stops_where_no_more_of_it_is_needed(model: GPT) -> None:
     sampling = SamplingConfig(temperature=0, max_tokens=200)
-    whole = dict(continue_prompts(model, TOKENIZER, [([], ())] * 2, sampling))
+    whole = dict(continue_prompts(model, TOKENIZER, [Prompt()] * 2, sampling))
     cut = dict(
         continue_prompts(
-            model, TOKENIZER, [([], ())] * 2, sampling, lambda index, tokens: index == 1 and len(tokens) >= 9
+            model, TOKENIZER, [Prompt()] * 2, sampling, lambda index, tokens: index == 1 and len(tokens) >= 9
         )
     )
     assert cut[0] == whole[0]
@@ -285,11 +282,11 @@ def test_every_document_ends_within_its_limit(model: GPT, temperature: float) ->
 def test_what_a_prompt_has_closed_stays_closed(model: GPT, text: str, begins: str) -> None:
     prompt = encode_prompt(text, TOKENIZER)
     config = SamplingConfig(temperature=1.5, max_tokens=60)
-    for _, generated in generate_tokens(model, TOKENIZER, prompt.tokens, 5, config, prompt.endings):
+    for _, generated in continue_prompts(model, TOKENIZER, [prompt] * 5, config):
         assert begins in TOKENIZER.decode(generated.tokens)[0]
     with pytest.raises(UserError, match="the shortest workflow that goes on from here has"):
         few = SamplingConfig(max_tokens=1)
-        list(generate_tokens(model, TOKENIZER, prompt.tokens, 1, few, prompt.endings))
+        list(continue_prompts(model, TOKENIZER, [prompt], few))
 
 
 @pytest.mark.parametrize(
@@ -307,7 +304,7 @@ def test_a_token_may_reach_beyond_a_text_that_is_complained_of(model: GPT, text:
     prompt = encode_prompt(text, TOKENIZER)
     assert not prompt.dropped
     sampling = SamplingConfig(max_tokens=len(prompt.tokens) + 60)
-    for _, generated in generate_tokens(model, TOKENIZER, prompt.tokens, 4, sampling, prompt.endings):
+    for _, generated in continue_prompts(model, TOKENIZER, [prompt] * 4, sampling):
         assert TOKENIZER.decode(generated.tokens)[2] == len(generated.tokens)
         assert TOKENIZER.decode(generated.tokens)[0].startswith('{"on":"push","jobs":{"a":{"runs-on":"x",')
 

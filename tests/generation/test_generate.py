@@ -12,7 +12,9 @@ import yaml
 
 from nanochat_tct.cli import main
 from nanochat_tct.documents import read_workflow, to_yaml
-from nanochat_tct.generation.generate import generate_workflows
+from nanochat_tct.generation import Completer
+from nanochat_tct.generation.config import SamplingConfig
+from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
 from tests.support.models import model_that_knows, save, untrained_model, workflow
@@ -34,14 +36,12 @@ def checkpoint(model: GPT, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("max_tokens", [15, 40, 150])
 def test_every_output_of_an_untrained_model_is_valid(model: GPT, max_tokens: int) -> None:
-    samples = generate_workflows(
-        model, TOKENIZER, num_samples=10, temperature=1.5, seed=1, max_tokens=max_tokens
-    )
-    for sample in samples:
+    sampling = SamplingConfig(temperature=1.5, seed=1, max_tokens=max_tokens)
+    for sample in Completer.from_model(model, TOKENIZER).generate([Prompt()] * 10, sampling):
         assert sample.valid, sample.problem
         assert len(sample.tokens) <= max_tokens
         assert TOKENIZER.decode_value(TOKENIZER.encode(sample.json)) == sample.value
-        assert read_workflow(to_yaml(sample.value), "yaml") == sample.value
+        assert sample.text == to_yaml(sample.value) and read_workflow(sample.text, "yaml") == sample.value
         assert sample.completed_by in ("model", "limit")
         assert TOKENIZER.decode_value(sample.tokens) == sample.value
 
@@ -52,8 +52,9 @@ def test_continues_a_prompt(model: GPT) -> None:
         "on": "push",
         "jobs": {"a": {"runs-on": "ubuntu-latest", "steps": [{"run": "make"}]}},
     }
-    prompt = TOKENIZER.encode_prefix(partial)
-    for sample in generate_workflows(model, TOKENIZER, prompt, num_samples=4, max_tokens=len(prompt) + 30):
+    prompt = Prompt(TOKENIZER.encode_prefix(partial))
+    sampling = SamplingConfig(max_tokens=len(prompt.tokens) + 30)
+    for sample in Completer.from_model(model, TOKENIZER).generate([prompt] * 4, sampling):
         assert sample.valid
         assert list(sample.value)[:2] == ["name", "on"]
         assert sample.value["name"] == "deploy"
@@ -61,12 +62,11 @@ def test_continues_a_prompt(model: GPT) -> None:
 
 
 def test_a_model_writes_what_it_learned_and_ends_it_by_itself() -> None:
-    model = model_that_knows([workflow(1)], TOKENIZER)
-    (sample,) = generate_workflows(model, TOKENIZER, temperature=0, max_tokens=500)
-    assert sample.completed_by == "model"
-    assert sample.value == workflow(1)
-    prompt = TOKENIZER.encode_prefix({"name": "build 1"}, False)
-    assert generate_workflows(model, TOKENIZER, prompt, temperature=0)[0].value == workflow(1)
+    completer = Completer.from_model(model_that_knows([workflow(1)], TOKENIZER), TOKENIZER)
+    prompts = [Prompt(), Prompt(TOKENIZER.encode_prefix({"name": "build 1"}, False))]
+    for sample in completer.generate(prompts, SamplingConfig(temperature=0, max_tokens=500)):
+        assert sample.completed_by == "model"
+        assert sample.value == workflow(1)
 
 
 # ------------------------------------------------------------------------------------------------
@@ -83,6 +83,61 @@ def test_prints_yaml(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert read_workflow(alone, "yaml")["name"] == "CI"
     assert main([*arguments, "--prompt", '{"name": "CI", "on": "push"}', "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == read_workflow(alone, "yaml")
+
+
+def test_the_prompt_stays_to_the_letter(checkpoint: Path, tmp_path: Path) -> None:
+    prompt = "# ours\nname: 'CI'\n\non: [push]  # always\nenv: &env\n    A: \"b\"\njobs:\n    a:\n        env: *env\n"
+    file = tmp_path / "half.yml"
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--prompt", str(file), "--num-samples", "4"]
+    for text in (
+        prompt,
+        prompt.replace("\n", "\r\n"),
+        prompt + '        runs-on: "u',
+        prompt + "        # a job",
+    ):
+        file.write_bytes(text.encode())
+        folder = tmp_path / "written"
+        assert main([*arguments, "--max-tokens", "90", "--output", str(folder)]) == 0
+        assert main([*arguments, "--max-tokens", "90", "--output", str(folder), "--format", "json"]) == 0
+        for index in range(1, 5):
+            written = (folder / f"workflow_000{index}.yml").read_bytes().decode()
+            assert written.startswith(text) and written.endswith("\r\n" if "\r" in text else "\n")
+            value = json.loads((folder / f"workflow_000{index}.json").read_text())
+            assert (
+                read_workflow(written, "yaml") == value and yaml.safe_load(written)["jobs"] == value["jobs"]
+            )
+
+
+def test_a_json_prompt_is_written_as_yaml(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [
+        "generate",
+        "--checkpoint",
+        str(checkpoint),
+        "--max-tokens",
+        "60",
+        "--prompt",
+        '{"name": "a"',
+    ]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out == to_yaml(read_workflow(captured.out)) and captured.err == ""
+
+
+def test_what_cannot_follow_the_prompt_is_written_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = save(model_that_knows([workflow(1)], TOKENIZER), tmp_path)
+    prompt = (
+        to_yaml(workflow(1)).partition("make 1")[0].replace("|\n          ", "mak")
+    )  # it has several lines
+    arguments = ["generate", "--checkpoint", str(checkpoint), "--temperature", "0", "--prompt", prompt]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert captured.out == to_yaml(workflow(1))
+    assert (
+        captured.err
+        == "workflow 1 cannot go on from the prompt's text to the letter: all of it is written anew\n"
+    )
 
 
 def test_writes_a_file_a_sample(checkpoint: Path, tmp_path: Path) -> None:

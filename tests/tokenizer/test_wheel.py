@@ -9,8 +9,12 @@ import pytest
 
 from nanochat_tct import tokenizer as tokenizers
 from nanochat_tct.errors import UserError
+from nanochat_tct.generation import Completer
+from nanochat_tct.generation.config import SamplingConfig
+from nanochat_tct.generation.prompt import Prompt, encode_prompt
 from nanochat_tct.tokenizer import TokenizerError, load_tokenizer, wheel
 from nanochat_tct.tokenizer.wheel import WheelTokenizer
+from tests.support.models import untrained_model
 
 
 def stand_in() -> types.ModuleType:
@@ -65,6 +69,19 @@ def test_config_name_wheel_uses_the_installed_module(monkeypatch: pytest.MonkeyP
         assert matcher.allows(token) and not matcher.is_complete
         matcher.advance(token)
     assert matcher.is_complete and not matcher.allows(1)
+
+
+def test_a_model_of_the_wheel_generates_and_does_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, wheel.MODULE, stand_in())
+    completer = Completer.from_model(untrained_model(), load_tokenizer("wheel"))
+    prompts = [Prompt(), encode_prompt("# ours\n", load_tokenizer("wheel"))]
+    samples = list(completer.generate(prompts, SamplingConfig(max_tokens=5)))
+    assert [sample.completed_by for sample in samples] == ["decode_prefix"] * 2
+    assert [sample.text for sample in samples] == ["jobs: {}\non: push\n", "# ours\njobs: {}\non: push\n"]
+    with pytest.raises(
+        UserError, match="completions need a built-in tokenizer or a vocabulary file, not 'wheel'"
+    ):
+        completer.complete("on: push\n")
 
 
 def test_errors_of_the_module_become_ours(monkeypatch: pytest.MonkeyPatch) -> None:

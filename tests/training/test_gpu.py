@@ -15,7 +15,8 @@ from nanochat_tct.data.store import TokenStore
 from nanochat_tct.data.store_writer import write_store
 from nanochat_tct.data.windows import Windows, targets_of
 from nanochat_tct.generation.config import SamplingConfig
-from nanochat_tct.generation.engine import generate_tokens
+from nanochat_tct.generation.engine import continue_prompts
+from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.model.config import GPTConfig
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask, masks_on
@@ -181,7 +182,9 @@ def test_generation_is_that_of_a_cpu() -> None:
     model = untrained_model(GPTConfig(context_size=128, n_layer=2, n_head=2, n_embd=64), std=0.1)
     written = []
     for device in (CPU, GPU):
-        samples = dict(generate_tokens(model.to(device), tokenizer, [], 20, SamplingConfig(max_tokens=60)))
+        samples = dict(
+            continue_prompts(model.to(device), tokenizer, [Prompt()] * 20, SamplingConfig(max_tokens=60))
+        )
         assert all(sample.is_complete for sample in samples.values())
         written.append([samples[index].tokens for index in range(20)])
     same = sum(one == other for one, other in zip(*written, strict=True))
