@@ -197,12 +197,13 @@ def test_several_prompts_go_on_as_each_does_alone(model: GPT) -> None:
 
 def test_without_a_limit_a_document_ends_as_with_one_that_is_far_away(model: GPT) -> None:
     prompt = encode_prompt("on: push\njobs:\n  build:\n    ", TOKENIZER)
-    starts = [(prompt.tokens, prompt.endings)] * 2
 
     def first_tokens(max_tokens: int | None) -> dict[int, Generated]:
         sampling = SamplingConfig(temperature=0.5, max_tokens=max_tokens)
         return dict(
-            continue_prompts(model, TOKENIZER, starts, sampling, lambda index, tokens: len(tokens) >= 60)
+            continue_prompts(
+                model, TOKENIZER, [prompt] * 2, sampling, lambda index, tokens: len(tokens) >= 60
+            )
         )
 
     assert first_tokens(None) == first_tokens(5000)
