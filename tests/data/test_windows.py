@@ -93,7 +93,7 @@ def test_overlapping_rows_count_every_token_once_and_with_context(
     assert is_context is not None and is_context.shape == rows[:, 1:].shape
     targets = targets_of(rows, VOCAB_SIZE, PAD)
     targets[is_context] = -1
-    flat = [token for index in range(len(lengths)) for token in store.document_tokens(index).tolist()]
+    flat = store.tokens.tolist()
     assert targets[targets != -1].tolist() == flat
     assert windows.num_targets == sum(lengths)
     # A token's place in its document, and the tokens before it in its row.
