@@ -1,4 +1,4 @@
-"""One model's ways to go on with a text: the most probable next lines, and whole documents that are drawn."""
+"""Continue texts with one model: the most probable next lines, or whole sampled documents."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sample:
-    """One generated workflow. What nobody asks for is not computed.
+    """One generated workflow, whose values are computed on first use.
 
     Attributes:
-        prompt: that it goes on from.
+        prompt: the prompt that it continues.
         generated: its tokens and their probabilities.
-        tokenizer: of these tokens.
+        tokenizer: the tokenizer of these tokens.
     """
 
     prompt: Prompt
@@ -103,7 +103,7 @@ class Sample:
 
 
 class Completer:
-    """Goes on with texts by one model, and keeps what it has read of the last one that it has completed.
+    """Continues texts with one model, and keeps the state of the last text that `complete` was given.
 
     A call of `complete` whose text differs from that of the call before in its last part only runs the model on that
     part. It is not made for several threads.

@@ -118,7 +118,7 @@ class GrowingCopy:
         """
         folder, remote = local_path(uri), RemoteFolder(uri)
 
-        def bring(record: FileRecord, to: Path) -> None:
+        def copy_file(record: FileRecord, to: Path) -> None:
             if record.name in growing:
                 GrowingFile.create(remote, record, to)
             else:
@@ -133,7 +133,7 @@ class GrowingCopy:
             if holds(folder / manifest, content):
                 return None
             begun = folder / f"{manifest}{BEGUN}"
-            replace_copy(begun, content, read_manifest, bring)
+            replace_copy(begun, content, read_manifest, copy_file)
             return cls(uri, remote, manifest, [each for each in read_manifest(begun) if each.name in growing])
 
     def complete(self) -> bool:

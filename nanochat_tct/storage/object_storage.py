@@ -102,15 +102,15 @@ def replace_copy(
     manifest: Path,
     content: bytes,
     read_manifest: Callable[[Path], list[FileRecord]],
-    bring: Callable[[FileRecord, Path], None],
+    copy_file: Callable[[FileRecord, Path], None],
 ) -> None:
-    """Make the folder of a manifest a copy with this manifest, unless it is one. The caller holds its lock.
+    """Replace a local folder by a copy that has this manifest, unless it has it already. The caller holds its lock.
 
-    The copy is made aside, and replaces the folder when all files are there.
+    The copy is written beside the folder, and takes its place when all files are there.
 
     Args:
         read_manifest: reads the records in the manifest at a path; raises an error for a wrong manifest.
-        bring: brings a file into a folder.
+        copy_file: copies a file of the remote folder into a local one.
     """
     if holds(manifest, content):
         return
@@ -121,7 +121,7 @@ def replace_copy(
     try:
         (partial / manifest.name).write_bytes(content)
         for record in read_manifest(partial / manifest.name):
-            bring(record, partial)
+            copy_file(record, partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
     finally:
