@@ -243,7 +243,8 @@ def test_a_trial_that_is_preempted_saves(tmp_path: Path) -> None:
 @pytest.mark.timeout(1200)
 def test_a_preempted_trial_saves_and_goes_on(tmp_path: Path) -> None:
     """SIGTERM to a worker, twice, though no failure is allowed: nothing is done again, as in a run of `train`."""
-    changes = {"sizes": ["1x32"], "num_rates": 1, "budget_flops": 6e10, "concurrency": 1, "max_failures": 0}
+    # Money for some 20 s of the first trial: a worker waits 2 s before it answers a SIGTERM.
+    changes = {"sizes": ["1x32"], "num_rates": 1, "budget_flops": 2e11, "concurrency": 1, "max_failures": 0}
     changes |= {"sweep_share": 0.9, "follow_up_share": 0.1}  # the first trial is the longest
     sweep = RunningSweep(tmp_path, sweep_arguments(tmp_path, **changes), on_ray=True)
     lines: list[str] = []
