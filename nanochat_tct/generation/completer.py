@@ -227,10 +227,10 @@ class Completer:
             raise UserError(f"n is {n} and max_lines is {max_lines}: both must be at least 1")
         tokenizer = self.tokenizer
         try:
-            prompt = encode_prompt(text[:position], tokenizer, "the text")
+            prompt = encode_prompt(text[:position], tokenizer, "the text", may_drop=False)
         except UserError:
             return []
-        if prompt.dropped or prompt.reason or prompt.is_whole:
+        if prompt.is_whole:
             return []
         tokens, taken_back = tokenizer.heal(prompt.tokens)
         lenient = tokenizer.matcher(tokens)

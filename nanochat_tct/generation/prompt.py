@@ -110,15 +110,19 @@ def read_prompt(prompt: str) -> tuple[str | bytes, str]:
     return prompt, "the prompt"
 
 
-def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prompt") -> Prompt:
+def encode_prompt(
+    text: str | bytes, tokenizer: Tokenizer, name: str = "the prompt", may_drop: bool = True
+) -> Prompt:
     """Return the tokens of the unfinished document that a text begins, and what may follow them.
 
     The text may be cut off anywhere: in the middle of a character, a word, a string or a list. What it closes stays
-    closed, what is open at its end continues there, and required keys may be missing. If its end is not valid, as
-    little as possible is dropped from the end.
+    closed, what is open at its end continues there, and required keys may be missing.
+
+    Args:
+        may_drop: if the end of the text is not valid, as little as possible is dropped from it.
 
     Raises:
-        UserError: no part of the text is the beginning of a workflow.
+        UserError: the text is not the beginning of a workflow; with `may_drop`, no part of it is.
     """
     text = decode(text, name) if isinstance(text, bytes) else _without_half(text, name)
     original = text.removeprefix("\ufeff")
@@ -145,9 +149,9 @@ def encode_prompt(text: str | bytes, tokenizer: Tokenizer, name: str = "the prom
         return Prompt(tokens, endings, dropped, reason, is_whole, readings, _as_written(original, cut.text))
 
     found = attempt(whole)
-    if found is None and text.endswith("\n"):  # an invalid last line may be the beginning of a valid one
+    if found is None and may_drop and text.endswith("\n"):  # an invalid last line may be the beginning of a valid one
         found = attempt(CutText(text.rstrip()))
-    if found is None:
+    if found is None and may_drop:
         found = _longest(text, _ends(whole), attempt)
     if found is None:
         raise UserError(f"{name} is not the beginning of a workflow: {errors[0]}")
