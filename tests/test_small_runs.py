@@ -17,6 +17,6 @@ def test_a_small_run_learns_a_pattern_and_counts_what_it_was_measured_on() -> No
     assert [done for done, _ in result["curve"]] == [20, 40, 60]
     assert result["tokens_per_document"] == 8
     assert result["epochs"] == 60 * 2 / 12  # 32 documents of a position and 8 tokens fill twelve windows
-    assert result["weight_decay"] == 3.8  # 0.67 for one epoch; 0.64 / (0.03 * sqrt(32)) at the most
+    assert result["weight_decay"] == 3.8  # 0.97 for one epoch; 0.64 / (0.03 * sqrt(32)) at the most
     guessing = np.log2(16) * 8 / 16
     assert result["curve"][-1][1] == result["bits_per_byte"] < guessing / 4

@@ -149,7 +149,9 @@ def encode_prompt(
         return Prompt(tokens, endings, dropped, reason, is_whole, readings, _as_written(original, cut.text))
 
     found = attempt(whole)
-    if found is None and may_drop and text.endswith("\n"):  # an invalid last line may be the beginning of a valid one
+    if (
+        found is None and may_drop and text.endswith("\n")
+    ):  # an invalid last line may be the beginning of a valid one
         found = attempt(CutText(text.rstrip()))
     if found is None and may_drop:
         found = _longest(text, _ends(whole), attempt)

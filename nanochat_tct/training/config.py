@@ -29,6 +29,8 @@ MATHEMATICS = (
     *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
+# Weight decay in a run of an epoch at most: the most that was measured in short runs (docs/LOG.md).
+MOST_DECAY_ONCE = 2.0
 # Weight decay x learning rate x sqrt(n_embd) in runs of several epochs: 13% of a matrix's weights in an iter of Muon,
 # the most that was measured (docs/LOG.md).
 MOST_DECAY = 0.64
@@ -85,8 +87,7 @@ class TrainConfig:
     )
     weight_decay: float | None = option(
         None,
-        "of matrices; none: 1.2 / (learning_rate x lr_decay_iters), from 0.1 to 2, times the epochs; "
-        "adamw, train_samples: 0.1",
+        "of matrices; none: the shorter an epoch, the more (docs/training.md); adamw, train_samples: 0.1",
         least=0,
     )
     beta1: float = option(0.9, "AdamW")
@@ -258,7 +259,7 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
     warmup_iters = min(200, lr_decay_iters // 20) if config.warmup_iters is None else config.warmup_iters
     weight_decay = config.weight_decay
     if weight_decay is None:
-        weight_decay = default_weight_decay(config, learning_rate * lr_decay_iters)
+        weight_decay = min(default_weight_decay(config, learning_rate * lr_decay_iters), MOST_DECAY_ONCE)
     decided = {
         **shape,
         "vocab_size": vocab_size,
@@ -285,14 +286,14 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
 
 
 def default_weight_decay(config: TrainConfig, moved: float) -> float:
-    """A weight decay with the same effect in short and long runs, as measured for 30 to 122 iters (docs/LOG.md).
+    """The weight decay for runs and epochs of some length, as measured for 16 to 1,240 iters an epoch (docs/LOG.md).
 
     Args:
-        moved: learning rate times the iters over which it falls.
+        moved: the peak learning rate times the iters of an epoch, or of the run if that is shorter.
     """
     if config.optimizer == "adamw" or config.train_samples is not None or not moved:
         return 0.1
-    return float(f"{min(max(0.1, 1.2 / moved), 2.0):.2g}")
+    return float(f"{1.3 / min(moved, math.sqrt(moved)):.2g}")
 
 
 def for_epochs(
@@ -300,17 +301,19 @@ def for_epochs(
 ) -> ResolvedConfig:
     """The resolved config of a run over some data, where `config` leaves the weight decay open.
 
-    Weights decay as much in each epoch as in a run of a single one. With less, a model memorizes what is repeated, as
-    measured for 3, 9 and 28 epochs (docs/LOG.md).
+    It follows from the length of an epoch, in place of the run's. With less, a model memorizes what is repeated, as
+    measured for 1.2 to 28 epochs (docs/LOG.md).
 
     Args: as of `own_rate`.
     """
     if config.weight_decay is not None or config.optimizer == "adamw" or not resolved.learning_rate:
         return resolved
-    repeated = resolved.weight_decay / own_rate(resolved, num_windows, global_batch)
-    most = MOST_DECAY / (resolved.learning_rate * math.sqrt(resolved.n_embd))
-    decay = min(repeated, max(resolved.weight_decay, most))
-    return dataclasses.replace(resolved, weight_decay=float(f"{decay:.2g}"))
+    epochs = 1 / own_rate(resolved, num_windows, global_batch)
+    if epochs == 1:
+        return resolved
+    decay = default_weight_decay(config, resolved.learning_rate * resolved.lr_decay_iters / epochs)
+    most = float(f"{MOST_DECAY / (resolved.learning_rate * math.sqrt(resolved.n_embd)):.2g}")
+    return dataclasses.replace(resolved, weight_decay=min(decay, max(resolved.weight_decay, most)))
 
 
 def default_run_name(config: TrainConfig) -> str:

@@ -31,10 +31,10 @@ def test_what_is_left_open_follows_from_the_rest() -> None:
     assert (config.n_embd, config.n_layer, config.vocab_size) == (512, 3, 8192)
     assert config.lr_decay_iters == 1000 and config.warmup_iters == 50
     assert config.min_lr == pytest.approx(config.learning_rate / 10)
-    assert config.weight_decay == 0.63  # 1.2 / (0.0019 * 1000)
+    assert config.weight_decay == 0.94  # 1.3 / sqrt(0.0019 * 1000)
     for changes, expected in (
         ({"max_iters": 30}, 2.0),
-        ({"max_iters": 10**5}, 0.1),
+        ({"max_iters": 10**5}, 0.094),
         ({"optimizer": "adamw"}, 0.1),
         ({"train_samples": 9}, 0.1),
     ):
@@ -43,16 +43,17 @@ def test_what_is_left_open_follows_from_the_rest() -> None:
     assert config.precision == "fp32" and config.run_name.startswith("small-")
 
 
-def test_weights_decay_as_much_in_each_epoch_as_in_a_run_of_one() -> None:
+def test_weight_decay_follows_from_the_length_of_an_epoch() -> None:
     def decay(num_windows: int, **changes: Any) -> float:
         given = TrainConfig(num_workers=1, **{"max_iters": 1000} | changes)  # 8 windows an iter
         return for_epochs(resolve(given, 8192), given, num_windows, 8).weight_decay
 
-    assert decay(10**6) == decay(8000) == 0.12  # 1.2 / (0.01 * 1000): an epoch at most
-    assert decay(800) == 1.2  # ten epochs
-    assert decay(80) == 6.5  # a hundred: 0.64 / (0.01 * sqrt(96)) at the most
+    assert decay(10**6) == decay(8000) == 0.41  # 1.3 / sqrt(0.01 * 1000): an epoch at most
+    assert decay(800) == decay(800, max_iters=100) == 1.3  # epochs of 100 iters, ten and one
+    assert decay(400) == 2.6  # of fifty: 1.3 / (0.01 * 50)
+    assert decay(80) == decay(8) == 6.5  # of ten, and one: 0.64 / (0.01 * sqrt(96)) at the most
     assert decay(800, max_iters=10, learning_rate=0.001) == 2.0
-    assert decay(800, lr_decay_iters=100) == 1.2  # an epoch, whatever follows at the lowest rate
+    assert decay(800, lr_decay_iters=100) == 1.3  # an epoch, whatever follows at the lowest rate
     assert decay(80, weight_decay=0.3) == 0.3
     assert decay(80, optimizer="adamw") == decay(80, train_samples=80) == 0.1
     assert decay(80, learning_rate=0.0) == 0.1

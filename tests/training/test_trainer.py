@@ -433,7 +433,7 @@ def test_a_plan_says_the_weight_decay_of_several_epochs(data_dir: Path, tmp_path
     )
     plan = make_plan(settings)
     epochs = 400 * plan.config.global_batch / plan.num_windows["train"]
-    assert epochs > 10 and plan.config.weight_decay == pytest.approx(1.2 / (0.01 * 400) * epochs, rel=0.02)
+    assert epochs > 10 and plan.config.weight_decay == pytest.approx(1.3 * epochs / (0.01 * 400), rel=0.02)
     assert any(f"weight decay {plan.config.weight_decay:g}; " in line for line in describe(plan))
 
 

@@ -137,11 +137,12 @@ def test_a_final_run_of_another_length_derives_it_again(done: Scheduler) -> None
     assert (shorter.max_iters, shorter.lr_decay_iters, shorter.warmup_iters) == (30, 30, 1)
     epochs = 30 * config.global_batch * config.context_size / account.settings["unique_tokens"]
     assert 1 < epochs < 2, "this one is longer than an epoch"
-    expected = epochs * min(2.0, 1.2 / (30 * config.learning_rate))
+    expected = 1.3 / (30 * config.learning_rate / epochs)  # epochs are short
     assert shorter.weight_decay == pytest.approx(expected, rel=0.05)
-    assert shorter.weight_decay != config.weight_decay
+    other = dataclasses.replace(config, weight_decay=0.07)
+    assert with_length(other, 30, account.settings).weight_decay == shorter.weight_decay
     given = {**account.settings, "derives_weight_decay": False}
-    assert with_length(config, 30, given).weight_decay == config.weight_decay
+    assert with_length(other, 30, given).weight_decay == 0.07
 
 
 def test_the_best_config_has_what_the_final_run_had(done: Scheduler) -> None:
