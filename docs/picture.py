@@ -24,7 +24,8 @@ def color_of(line: str) -> str:
 
 
 def draw(session: Path, run_dir: Path, output: Path) -> None:
-    lines = [line[:WIDTH] for line in session.read_text(encoding="utf-8").rstrip().splitlines()]
+    printed = session.read_text(encoding="utf-8").rstrip().splitlines()
+    lines = [line[at : at + WIDTH] for line in printed for at in range(0, len(line) or 1, WIDTH)]
     metrics = read_metrics(run_dir)
     figure = pyplot.figure(figsize=(15, 0.165 * len(lines) + 0.5), facecolor=BACKGROUND)
     left, column = figure.add_axes((0.01, 0.01, 0.63, 0.98)), 0.68
