@@ -149,12 +149,10 @@ def encode_prompt(
         return Prompt(tokens, endings, dropped, reason, is_whole, readings, _as_written(original, cut.text))
 
     found = attempt(whole)
-    if (
-        found is None and may_drop and text.endswith("\n")
-    ):  # an invalid last line may be the beginning of a valid one
-        found = attempt(CutText(text.rstrip()))
     if found is None and may_drop:
-        found = _longest(text, _ends(whole), attempt)
+        if text.endswith("\n"):  # an invalid last line may be the beginning of a valid one
+            found = attempt(CutText(text.rstrip()))
+        found = found or _longest(text, _ends(whole), attempt)
     if found is None:
         raise UserError(f"{name} is not the beginning of a workflow: {errors[0]}")
     return found
