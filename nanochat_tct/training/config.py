@@ -29,10 +29,9 @@ MATHEMATICS = (
     *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
-# Weight decay in a run of an epoch at most: the most that was measured in short runs (docs/LOG.md).
-MOST_DECAY_ONCE = 2.0
-# Weight decay x learning rate x sqrt(n_embd) in runs of several epochs: 13% of a matrix's weights in an iter of Muon,
-# the most that was measured (docs/LOG.md).
+# The most weight decay for each epoch of a run, and the most times learning rate x sqrt(n_embd) however many: 13% of a
+# matrix's weights in an iter of Muon. More was not measured (docs/LOG.md).
+MOST_DECAY_OF_EPOCH = 2.0
 MOST_DECAY = 0.64
 # Windows of an iter with `batch_size: auto`, as in configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
@@ -235,7 +234,7 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
     """Fill in the settings that were left open.
 
     `windowing` and `stride` depend on the store (`plan.make_plan`); here they are those of the bundled data. The
-    weight decay is that of a single epoch; `for_epochs` raises it.
+    weight decay is that of a single epoch; `for_epochs` knows how many there are.
 
     Args:
         vocab_size: the tokenizer's.
@@ -259,7 +258,7 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
     warmup_iters = min(200, lr_decay_iters // 20) if config.warmup_iters is None else config.warmup_iters
     weight_decay = config.weight_decay
     if weight_decay is None:
-        weight_decay = min(default_weight_decay(config, learning_rate * lr_decay_iters), MOST_DECAY_ONCE)
+        weight_decay = default_weight_decay(config, learning_rate, shape["n_embd"], lr_decay_iters)
     decided = {
         **shape,
         "vocab_size": vocab_size,
@@ -285,15 +284,23 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
     return resolved
 
 
-def default_weight_decay(config: TrainConfig, moved: float) -> float:
-    """The weight decay for runs and epochs of some length, as measured for 16 to 1,240 iters an epoch (docs/LOG.md).
+def default_weight_decay(
+    config: TrainConfig, learning_rate: float, n_embd: int, iters: int, epochs: float = 1.0
+) -> float:
+    """The weight decay as measured for epochs of 16 to 1,240 iters, and for up to 28 epochs (docs/LOG.md).
+
+    It follows from the length of an epoch: with less, a model memorizes what is repeated.
 
     Args:
-        moved: the peak learning rate times the iters of an epoch, or of the run if that is shorter.
+        learning_rate: the peak.
+        iters: of all epochs.
+        epochs: at least 1; a run of less is an epoch.
     """
+    moved = learning_rate * iters / epochs
     if config.optimizer == "adamw" or config.train_samples is not None or not moved:
         return 0.1
-    return float(f"{1.3 / min(moved, math.sqrt(moved)):.2g}")
+    most = min(MOST_DECAY_OF_EPOCH * epochs, MOST_DECAY / (learning_rate * math.sqrt(n_embd)))
+    return float(f"{min(1.3 / min(moved, math.sqrt(moved)), most):.2g}")
 
 
 def for_epochs(
@@ -301,19 +308,14 @@ def for_epochs(
 ) -> ResolvedConfig:
     """The resolved config of a run over some data, where `config` leaves the weight decay open.
 
-    It follows from the length of an epoch, in place of the run's. With less, a model memorizes what is repeated, as
-    measured for 1.2 to 28 epochs (docs/LOG.md).
-
     Args: as of `own_rate`.
     """
-    if config.weight_decay is not None or config.optimizer == "adamw" or not resolved.learning_rate:
+    if config.weight_decay is not None:
         return resolved
     epochs = 1 / own_rate(resolved, num_windows, global_batch)
-    if epochs == 1:
-        return resolved
-    decay = default_weight_decay(config, resolved.learning_rate * resolved.lr_decay_iters / epochs)
-    most = float(f"{MOST_DECAY / (resolved.learning_rate * math.sqrt(resolved.n_embd)):.2g}")
-    return dataclasses.replace(resolved, weight_decay=min(decay, max(resolved.weight_decay, most)))
+    length = resolved.lr_decay_iters
+    decay = default_weight_decay(config, resolved.learning_rate, resolved.n_embd, length, epochs)
+    return dataclasses.replace(resolved, weight_decay=decay)
 
 
 def default_run_name(config: TrainConfig) -> str:

@@ -53,6 +53,7 @@ def test_weight_decay_follows_from_the_length_of_an_epoch() -> None:
     assert decay(400) == 2.6  # of fifty: 1.3 / (0.01 * 50)
     assert decay(80) == decay(8) == 6.5  # of ten, and one: 0.64 / (0.01 * sqrt(96)) at the most
     assert decay(800, max_iters=10, learning_rate=0.001) == 2.0
+    assert decay(80, max_iters=20) == 4.0 and decay(79, max_iters=10) == 2.0  # at most 2 for each epoch
     assert decay(800, lr_decay_iters=100) == 1.3  # an epoch, whatever follows at the lowest rate
     assert decay(80, weight_decay=0.3) == 0.3
     assert decay(80, optimizer="adamw") == decay(80, train_samples=80) == 0.1
