@@ -14,6 +14,7 @@ from nanochat_tct.limits import refuse_folder
 from nanochat_tct.model.checkpoint import Checkpoint, check_tokenizer, find_checkpoint
 from nanochat_tct.model.config import PRESETS
 from nanochat_tct.model.remote_run import pull
+from nanochat_tct.storage.files import write_atomic, writing_to
 from nanochat_tct.tokenizer import Tokenizer, load_tokenizer
 from nanochat_tct.tracking.terminal import print_document
 
@@ -121,9 +122,10 @@ def show(index: int, sample: Sample, config: GenerateConfig, folder: Path | None
             file=sys.stderr,
         )
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"workflow_{index + 1:04d}.{'yml' if is_yaml else 'json'}"
-        path.write_bytes(text.encode("utf-8"))
+        with writing_to(path):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, text, sync=False)
         print(f"{path}: {about}")
     elif is_yaml:
         if config.num_samples > 1:

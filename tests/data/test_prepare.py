@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -30,7 +29,7 @@ from nanochat_tct.data.windows import Windows
 from nanochat_tct.documents import to_json, to_yaml
 from nanochat_tct.errors import UserError
 from nanochat_tct.tokenizer import load_tokenizer
-from tests.support.commands import Finished, assert_user_error, flags, run_cli
+from tests.support.commands import Finished, assert_user_error, flags, full_disk, run_cli
 from tests.support.object_storage import BUCKET, NowAndThen, ObjectStorage
 
 pytestmark = pytest.mark.processes
@@ -312,13 +311,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert sizes["tokens.bin"] > 15_000, "the first limit is met there"
     assert sizes["tokens.bin"] < 45_000 < sizes["train.pt"], "and the second here"
     arguments = flags(input=folder, output=tmp_path / "out", context_size=64, export_pt=export_pt)
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # bytes a file of this process may have
+    with full_disk(limit):
         result = run_here("prepare", *arguments)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
     assert_user_error(result, str(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
 

@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nanochat_tct.generation.config import SamplingConfig
 from nanochat_tct.generation.prompt import Prompt
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.tokenizer import load_tokenizer
+from tests.support.commands import Finished, assert_user_error, full_disk
 from tests.support.models import model_that_knows, save, untrained_model, workflow
 
 TOKENIZER: Any = load_tokenizer()
@@ -153,6 +155,17 @@ def test_writes_a_file_a_sample(checkpoint: Path, tmp_path: Path) -> None:
     assert json.loads((output / "workflow_0001.json").read_text()) == read_workflow(
         files[0].read_text(), "yaml"
     )
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(
+    run_here: Callable[..., Finished], checkpoint: Path, tmp_path: Path
+) -> None:
+    with full_disk(8):
+        result = run_here(
+            "generate", "--checkpoint", checkpoint, "--max-tokens", 40, "--output", tmp_path / "out"
+        )
+    assert_user_error(result, f"no space left to write {tmp_path / 'out' / 'workflow_0001.yml'}")
+    assert list((tmp_path / "out").iterdir()) == [], "no half a workflow"
 
 
 def test_an_untrained_model_needs_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

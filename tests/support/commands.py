@@ -1,10 +1,13 @@
 """Helpers that several test files share."""
 
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,3 +81,15 @@ def assert_user_error(result: Finished, *parts: str) -> None:
     assert len(lines) == 1, result.stderr
     for part in parts:
         assert part in lines[0], (part, lines[0])
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """Let this process write at most `limit` bytes into a file; then writing fails, as on a full disk."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)

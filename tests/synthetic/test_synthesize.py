@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import re
-import resource
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from nanochat_tct.synthetic.config import SynthesizeConfig
 from nanochat_tct.synthetic.library import ECOSYSTEMS
 from nanochat_tct.synthetic.synthesize import MARKER, synthesize, synthesize_folder
 from nanochat_tct.tokenizer import load_tokenizer
-from tests.support.commands import Finished, assert_user_error
+from tests.support.commands import Finished, assert_user_error, full_disk
 
 COUNT = 1500
 # Of 10,051 real workflows as compact JSON: bytes at these percentiles. Ours may differ by a quarter.
@@ -315,10 +314,6 @@ def test_wrong_use_is_one_line(
 def test_a_full_disk_is_one_line_that_names_the_output(
     run_here: Callable[..., Finished], tmp_path: Path
 ) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (250, before[1]))  # bytes a file of this process may have
+    with full_disk(250):
         result = run_here("synthesize", "--count", 20, "--output", tmp_path / "made")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert_user_error(result, f"no space left to write {tmp_path / 'made'}")

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 import re
-import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from nanochat_tct.training.micro_batch import MicroSteps
 from nanochat_tct.training.optim import set_learning_rate
 from nanochat_tct.training.plan import describe, make_plan
 from nanochat_tct.training.trainer import Reporter
+from tests.support.commands import full_disk
 from tests.support.models import untrained_model
 from tests.support.workers import (
     CPU,
@@ -409,13 +409,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
     data_dir: Path, tmp_path: Path, limit: int
 ) -> None:
     config = small_config(data_dir, tmp_path, max_iters=8)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))  # bytes a file may have
-        with pytest.raises(StoppedTogether, match="checkpoint of iter 4 cannot be written"):
-            train_alone(config)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with full_disk(limit), pytest.raises(StoppedTogether, match="checkpoint of iter 4 cannot be written"):
+        train_alone(config)
     run_dir = tmp_path / "checkpoints" / "run"
     assert not list(run_dir.glob(".partial-*")) and not list(run_dir.glob("iter_*"))
     assert train_alone(config)["step"] == 8
