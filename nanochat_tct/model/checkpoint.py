@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 
 from nanochat_tct.errors import UserError
 from nanochat_tct.model.accounting import parameter_count
-from nanochat_tct.model.config import GPTConfig
+from nanochat_tct.model.config import BEFORE, GPTConfig
 from nanochat_tct.storage.files import (
     FileRecord,
     clear_partial,
@@ -119,7 +119,7 @@ class Checkpoint:
         self.tokenizer()
         weights = self.weights()
         try:
-            shape = GPTConfig(**self.state["model_config"])
+            shape = GPTConfig(**{**BEFORE, **self.state["model_config"]})
             if parameter_count(shape) > sum(tensor.numel() for tensor in weights.values()):
                 raise ValueError("the model is larger than its weights")  # before memory is allocated for it
             model = GPT(shape)

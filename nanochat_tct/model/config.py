@@ -5,10 +5,17 @@ from dataclasses import dataclass
 
 from nanochat_tct.errors import UserError
 
+BEFORE = {"shifted_keys": False}  # what models of earlier versions are, whose checkpoints do not say it
+
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a model. `context_size` counts the tokens of a row, including position tokens."""
+    """The shape of a model.
+
+    Attributes:
+        context_size: tokens of a row, including position tokens.
+        shifted_keys: whether half of the heads look for the token before the one that they read (`gpt.Attention`).
+    """
 
     vocab_size: int = 8192
     context_size: int = 512
@@ -16,6 +23,7 @@ class GPTConfig:
     n_head: int = 6
     n_embd: int = 384
     dropout: float = 0.0
+    shifted_keys: bool = True
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_size", "n_layer", "n_head", "n_embd"):
@@ -37,6 +45,11 @@ class GPTConfig:
     @property
     def head_dim(self) -> int:
         return self.n_embd // self.n_head
+
+    @property
+    def num_shifted(self) -> int:
+        """The heads whose keys are shifted, which are the last ones (`gpt.Attention`)."""
+        return self.n_head // 2 if self.shifted_keys else 0
 
 
 PRESETS: dict[str, GPTConfig] = {

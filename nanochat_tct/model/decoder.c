@@ -36,10 +36,10 @@ typedef struct {
 } Layer;
 
 typedef struct {
-    int64_t n_layer, n_head, n_embd, vocab_size, capacity, num_rows, num_buckets, threads;
+    int64_t n_layer, n_head, num_shifted, n_embd, vocab_size, capacity, num_rows, num_buckets, threads;
     const float *token_embedding, *position_embedding; /* (vocab_size, C), (num_buckets, C) */
     const int64_t *bucket_starts;                      /* (num_buckets,) */
-    const float *cosines, *sines;                      /* (capacity, head_dim / 2) */
+    const float *cosines, *sines;                      /* (capacity - 1, head_dim / 2) */
     const float *head;                                 /* (vocab_size, C) */
     const Layer *layers;
     float *keys, *values; /* (n_layer, num_rows, n_head, capacity, head_dim) */
@@ -177,7 +177,8 @@ INLINE void soft_cap(float *x, int64_t size, float cap) {
     }
 }
 
-/* Rotate and normalise the queries and keys of a token, and keep its keys and values. */
+/* Rotate and normalise the queries and keys of a token, and keep its keys and values: those of the last `num_shifted`
+   heads as the next token's keys. */
 static void place_heads(const Model *m, int64_t layer, float *qkv, int64_t row, int64_t position) {
     int64_t C = m->n_embd, D = C / m->n_head, half = D / 2;
     const float *cosines = m->cosines + position * half, *sines = m->sines + position * half;
@@ -192,7 +193,8 @@ static void place_heads(const Model *m, int64_t layer, float *qkv, int64_t row, 
     }
     for (int64_t head = 0; head < m->n_head; head++) {
         int64_t at = (((layer * m->num_rows + row) * m->n_head + head) * m->capacity + position) * D;
-        memcpy(m->keys + at, qkv + C + head * D, 4 * (size_t)D);
+        int64_t shift = head < m->n_head - m->num_shifted ? 0 : D;
+        memcpy(m->keys + at + shift, qkv + C + head * D, 4 * (size_t)D);
         memcpy(m->values + at, qkv + 2 * C + head * D, 4 * (size_t)D);
     }
 }

@@ -40,7 +40,8 @@ class Decoder:
         self.lengths = [0] * num_rows
         self.device = weight.device
         # in a spare row the tiles of PyTorch have their padding
-        shape = (config.n_layer, num_rows + 1, config.n_head, self.capacity, config.head_dim)
+        # A key stands where its value does: a shifted one (`gpt.Attention`) at the next position, behind zeros.
+        shape = (config.n_layer, num_rows + 1, config.n_head, self.capacity + 1, config.head_dim)
         self.keys = torch.zeros(shape, device=self.device)
         self.values = torch.zeros(shape, device=self.device)
         is_native = self.device.type == "cpu" and weight.dtype == torch.float32
@@ -78,7 +79,7 @@ class Decoder:
         """Make a row equal to another one."""
         length = self.lengths[target] = self.lengths[source]
         for each in (self.keys, self.values):
-            each[:, target, :, :length] = each[:, source, :, :length]
+            each[:, target, :, : length + 1] = each[:, source, :, : length + 1]
 
 
 class _Tiles:
@@ -105,7 +106,9 @@ class _Tiles:
             qkv = attention.c_qkv(norm(x)).view(TILE, 3, attention.n_head, attention.head_dim)
             q, k, v = qkv.unbind(1)  # each (TILE, n_head, head_dim)
             q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
-            self.keys[layer, rows, :, positions] = k.to(self.keys.dtype)
+            own = attention.n_head - attention.num_shifted
+            self.keys[layer, rows, :own, positions] = k[:, :own].to(self.keys.dtype)
+            self.keys[layer, rows, own:, positions + 1] = k[:, own:].to(self.keys.dtype)
             self.values[layer, rows, :, positions] = v.to(self.values.dtype)
             keys, values = self.keys[layer, rows].to(q.dtype), self.values[layer, rows].to(q.dtype)
             mask = allowed[:, None, None]
@@ -131,7 +134,10 @@ class _Layer(ctypes.Structure):
 
 
 class _Model(ctypes.Structure):
-    _sizes = ("n_layer", "n_head", "n_embd", "vocab_size", "capacity", "num_rows", "num_buckets", "threads")
+    _sizes = (
+        *("n_layer", "n_head", "num_shifted", "n_embd", "vocab_size", "capacity"),
+        *("num_rows", "num_buckets", "threads"),
+    )
     _addresses = (
         *("token_embedding", "position_embedding", "bucket_starts", "cosines", "sines"),
         *("head", "layers", "keys", "values"),
@@ -153,8 +159,8 @@ class _Native:
         self.layers = (_Layer * config.n_layer)(*layers)
         self.vocab_size = config.vocab_size
         self.model = _Model(
-            *(config.n_layer, config.n_head, config.n_embd, config.vocab_size, config.context_size),
-            *(keys.size(1), len(model.position_bucket_starts), torch.get_num_threads()),
+            *(config.n_layer, config.n_head, config.num_shifted, config.n_embd, config.vocab_size),
+            *(keys.size(3), keys.size(1), len(model.position_bucket_starts), torch.get_num_threads()),
             *map(_address, (model.token_embedding, model.position_embedding, model.position_bucket_starts)),
             *map(_address, (model.rotary_cos, model.rotary_sin, model.head)),
             *(ctypes.addressof(self.layers), keys.data_ptr(), values.data_ptr()),

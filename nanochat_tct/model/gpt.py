@@ -1,8 +1,8 @@
 """The model: a decoder-only transformer in the manner of nanochat, for packed documents and position tokens.
 
-It differs from GPT-2 in these points: rotary embeddings instead of learned positions, RMSNorm without
-parameters, normalised queries and keys, no biases, an untied head, relu(x)^2 in the MLP, zero-initialised
-output projections (each block starts as the identity), and logits soft-capped to (-15, 15).
+It differs from GPT-2 in these points: rotary embeddings instead of learned positions, RMSNorm without parameters,
+normalised queries and keys, keys of half of the heads shifted by a token, no biases, an untied head, relu(x)^2 in the
+MLP, zero-initialised output projections (each block starts as the identity), and logits soft-capped to (-15, 15).
 
 A row of tokens holds one or more documents. Each begins with a position token, whose id is
 `vocab_size + position`, where position counts the document's tokens before this row. Attention is causal and
@@ -114,18 +114,34 @@ def embedding(num_embeddings: int, dim: int) -> nn.Embedding:
     return nn.Embedding.from_pretrained(torch.empty(num_embeddings, dim), freeze=False)
 
 
+def of_token_before(x: Tensor, starts: Tensor) -> Tensor:
+    """Move each token's vectors (B, T, n_head, head_dim) to the next one; the first of a document gets zeros."""
+    return F.pad(x, (0, 0, 0, 0, 1, 0))[:, :-1].masked_fill(starts[..., None, None], 0.0)
+
+
 class Attention(nn.Module):
+    """Causal attention, in which the last `num_shifted` heads look for the token before the one that they read.
+
+    Their keys are those of the token before: a query that finds an earlier occurrence of its own token reads what
+    followed it. So one layer can copy from the document, for which two are needed otherwise, that find each other after
+    many more tokens (induction heads, Olsson et al. 2022). It is KV shifting attention (Xu et al. 2024) with its
+    learned mixture fixed, so that a cache of keys is all that generation needs.
+    """
+
     is_fused = False  # rotate and normalise queries and keys in one kernel (bf16)
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
+        self.num_shifted = config.num_shifted
         self.n_head = config.n_head
         self.head_dim = config.head_dim
         self.c_qkv = linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = linear(config.n_embd, config.n_embd)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None, starts: Tensor
+    ) -> Tensor:
         B, T, C = x.shape
         qkv = self.c_qkv(x).view(B, T, 3, self.n_head, self.head_dim)
         # Rotary attention depends only on differences of positions, so positions may count from the start of the
@@ -135,6 +151,8 @@ class Attention(nn.Module):
         else:
             q, k, v = qkv.unbind(2)
             q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
+        own, shifted = k.split((self.n_head - self.num_shifted, self.num_shifted), dim=2)
+        k = torch.cat((own, of_token_before(shifted, starts)), dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # each (B, n_head, T, head_dim)
         y = attend(q, k, v, mask)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
@@ -167,9 +185,10 @@ class Block(nn.Module):
         x: Tensor,
         cos: Tensor,
         sin: Tensor,
-        mask: Tensor | BlockMask | None = None,
+        mask: Tensor | BlockMask | None,
+        starts: Tensor,
     ) -> Tensor:
-        x = x + self.dropout(self.attention(norm(x), cos, sin, mask))
+        x = x + self.dropout(self.attention(norm(x), cos, sin, mask, starts))
         return x + self.dropout(self.mlp(norm(x)))
 
 
@@ -260,7 +279,7 @@ class GPT(nn.Module):
         mask = self.make_mask(tokens, self.config.vocab_size)
         # The embedding stays uncompiled: compiled, the order in which its gradient is summed varies.
         x = self.embed(tokens)
-        x = self.through_blocks(x, cos, sin, mask)  # (B, T, n_embd)
+        x = self.through_blocks(x, cos, sin, mask, tokens >= self.config.vocab_size)  # (B, T, n_embd)
         if targets is not None:
             if legal is not None:
                 legal = TokenMask(legal.mask_ids.flatten(), legal.masks)
@@ -268,14 +287,19 @@ class GPT(nn.Module):
             return soft_capped_nats(rows, weight, targets.flatten(), LOGIT_CAP, legal)
         return LOGIT_CAP * torch.tanh(self.head(x).float() / LOGIT_CAP)
 
-    def through_blocks(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None) -> Tensor:
-        """Apply the blocks to embedded tokens; input and output are (B, T, n_embd)."""
+    def through_blocks(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | BlockMask | None, starts: Tensor
+    ) -> Tensor:
+        """Apply the blocks to embedded tokens; input and output are (B, T, n_embd).
+
+        starts: (B, T) bool, whether a document begins with the token.
+        """
         x = norm(self.dropout(x))
         for block in self.blocks:
             if self.checkpoint_activations and torch.is_grad_enabled():
-                x = checkpoint(block, x, cos, sin, mask, use_reentrant=False)
+                x = checkpoint(block, x, cos, sin, mask, starts, use_reentrant=False)
             else:
-                x = block(x, cos, sin, mask)
+                x = block(x, cos, sin, mask, starts)
         return norm(x)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:

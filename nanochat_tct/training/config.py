@@ -11,6 +11,7 @@ from typing import Any, Literal
 from nanochat_tct.config import option, to_dict
 from nanochat_tct.errors import UserError
 from nanochat_tct.limits import LONGEST_NAME, refuse_absurd
+from nanochat_tct.model.config import BEFORE as MODELS_BEFORE
 from nanochat_tct.model.config import PRESETS, GPTConfig
 from nanochat_tct.storage.object_storage import is_remote, join
 
@@ -353,6 +354,8 @@ def refuse_other_run(
             f"{where} was trained on the data in {was['data_dir']} ({state['data']['fingerprint'][:12]}), "
             f"not on {config.data_dir} as it is now ({data_fingerprint[:12]}); {advice}"
         )
+    if {**MODELS_BEFORE, **state["model_config"]}["shifted_keys"] is not config.model().shifted_keys:
+        raise UserError(f"{where} was started by an earlier version, whose attention is another; {advice}")
     for name in FIXED:
         if name != "tokenizer" and was[name] != now[name]:
             raise UserError(f"{where} was started with {name} {was[name]}, not {now[name]}; {advice}")

@@ -1,5 +1,6 @@
 """Checkpoints: whole or not at all, verified, the last few and the best kept."""
 
+import dataclasses
 import json
 import os
 import stat
@@ -26,6 +27,7 @@ from nanochat_tct.model.checkpoint import (
 )
 from nanochat_tct.model.config import GPTConfig
 from nanochat_tct.model.gpt import GPT
+from tests.support.models import untrained_model
 
 SHAPE = GPTConfig(vocab_size=64, context_size=8, n_layer=1, n_head=1, n_embd=8)
 FILES = ("model.safetensors", "optimizer.pt", "state.json", "manifest.json")
@@ -60,6 +62,19 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path: Path) -> None:
     assert torch.equal(loaded.head.weight, model.head.weight)
     modes = {stat.S_IMODE(os.stat(checkpoint.path / name).st_mode) for name in FILES}
     assert len(modes) == 1  # whoever may read one may read all
+
+
+def test_a_model_of_an_earlier_version_computes_what_it_did(tmp_path: Path) -> None:
+    shape = GPTConfig(vocab_size=64, context_size=8, n_layer=1, n_head=2, n_embd=8, shifted_keys=False)
+    model = untrained_model(shape)
+    state = {"step": 1, "best": None, "tokenizer": {"name": "builtin", "fingerprint": "ab" * 32}}
+    state["model_config"] = {name: value for name, value in vars(shape).items() if name != "shifted_keys"}
+    save_checkpoint(tmp_path, model.state_dict(), {"optimizer": {}, "random": []}, state, 1)
+    tokens = torch.tensor([[64, 5, 6, 5]])
+    assert torch.equal(load_model(tmp_path)[0](tokens), model(tokens))
+    now = GPT(dataclasses.replace(shape, shifted_keys=True))
+    now.load_state_dict(model.state_dict())
+    assert not torch.equal(now(tokens), model(tokens))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -92,6 +92,30 @@ def test_rows_of_one_and_of_several_documents_mix_in_a_batch() -> None:
     torch.testing.assert_close(both[1:], model(several), rtol=1e-4, atol=1e-4)
 
 
+def copying_loss(shifted_keys: bool) -> float:
+    """The loss, in nats, of a random text's rotation behind that text, after some training on others."""
+    config = GPTConfig(VOCAB, context_size=32, n_layer=1, n_head=2, n_embd=32, shifted_keys=shifted_keys)
+    model, generator = GPT(config), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    for _ in range(200):
+        text = torch.rand(32, VOCAB, generator=generator).argsort(dim=1)[:, :15]  # no token twice
+        begin = torch.randint(0, 15, (32, 1), generator=generator)
+        rotated = text.gather(1, (begin + torch.arange(15)) % 15)
+        tokens = torch.cat([torch.full((32, 1), VOCAB), text, rotated], dim=1)  # (32, 31)
+        targets = tokens[:, 1:].clone()
+        targets[:, :16] = -1
+        loss = model(tokens[:, :-1], targets) / (targets != -1).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return loss.item()
+
+
+def test_one_layer_copies_by_shifted_keys() -> None:
+    without, with_shifted = copying_loss(False), copying_loss(True)
+    assert with_shifted < 1 < 3.5 < without, (with_shifted, without)
+
+
 def test_attention_mask() -> None:
     assert attention_mask(row((5, 6)), VOCAB) is None
     mask = attention_mask(row((5, 1), (0, 2)), VOCAB)

@@ -6,7 +6,15 @@ from typing import Any
 import pytest
 
 from nanochat_tct.config import to_dict
-from nanochat_tct.training.config import ResolvedConfig, TrainConfig, default_run_name, for_epochs, resolve
+from nanochat_tct.errors import UserError
+from nanochat_tct.training.config import (
+    ResolvedConfig,
+    TrainConfig,
+    default_run_name,
+    for_epochs,
+    refuse_other_run,
+    resolve,
+)
 
 
 @pytest.mark.parametrize("given", [TrainConfig(), TrainConfig(train_samples=3, min_workers=1, stride=5)])
@@ -58,6 +66,23 @@ def test_weight_decay_follows_from_the_length_of_an_epoch() -> None:
     assert decay(80, weight_decay=0.3) == 0.3
     assert decay(80, optimizer="adamw") == decay(80, train_samples=80) == 0.1
     assert decay(80, learning_rate=0.0) == 0.1
+
+
+def test_a_run_of_an_earlier_version_is_not_gone_on_with() -> None:
+    config = resolve(TrainConfig(), 8192)
+    shape = vars(config.model())
+    state = {
+        "step": 1,
+        "config": to_dict(config),
+        "model_config": shape,
+        "global_batch": config.global_batch,
+        "tokenizer": {"name": "builtin", "fingerprint": "t"},
+        "data": {"fingerprint": "d"},
+    }
+    refuse_other_run(config, "d", "t", state)
+    state["model_config"] = {name: value for name, value in shape.items() if name != "shifted_keys"}
+    with pytest.raises(UserError, match="started by an earlier version"):
+        refuse_other_run(config, "d", "t", state)
 
 
 def test_a_run_is_named_after_what_changes_its_numbers() -> None:
