@@ -78,10 +78,10 @@ def memory_bytes(
         moments -= 4 * config.n_layer * block_parameter_count(config)
     tokens = batch_size * config.context_size
     # Per token and channel of one block: the residual stream twice in float32; and in working precision the
-    # normalised stream twice, q, k, v, rotated q and k, normalised q and k, attention's output in its own and in
-    # the projection's layout, and the MLP's hidden layer after relu and after squaring (4 wide each).
+    # normalised stream twice, q, k, v, rotated q and k, normalised q and k, shifted k, attention's output in its own
+    # and in the projection's layout, and the MLP's hidden layer after relu and after squaring (4 wide each).
     stream = 4 * tokens * config.n_embd
-    block = 2 * stream + (2 + 3 + 2 + 2 + 2 + 8) * size * tokens * config.n_embd
+    block = 2 * stream + (2 + 3 + 2 + 2 + 1 + 2 + 8) * size * tokens * config.n_embd
     blocks = config.n_layer * stream + block if checkpoint_activations else config.n_layer * block
     mask = batch_size * config.context_size**2
     # Including its gradient, which is computed in the forward pass
