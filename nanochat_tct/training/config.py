@@ -15,14 +15,14 @@ from nanochat_tct.model.config import BEFORE as MODELS_BEFORE
 from nanochat_tct.model.config import PRESETS, GPTConfig
 from nanochat_tct.storage.object_storage import is_remote, join
 
-SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd")
+SHAPE = ("vocab_size", "context_size", "n_layer", "n_head", "n_embd", "shifted_keys")
 # Settings that a resumed run must not change: it would be another run.
 FIXED = (
     *SHAPE,
     *"dropout tokenizer train_samples windowing stride seed optimizer mask_illegal".split(),
 )
 # What earlier versions, without these settings, did.
-BEFORE = {"optimizer": "adamw", "mask_illegal": False}
+BEFORE = {"optimizer": "adamw", "mask_illegal": False, **MODELS_BEFORE}
 # Settings that change the results of a run, and with them its default name.
 MATHEMATICS = (
     *FIXED,
@@ -55,6 +55,7 @@ class TrainConfig:
     n_layer: int | None = option(None, "layers; none: the preset's", least=1)
     n_head: int | None = option(None, "attention heads; none: the preset's", least=1)
     n_embd: int | None = option(None, "width; none: the preset's", least=1)
+    shifted_keys: bool = option(True, "half of the heads look for the token before the one that they read")
     dropout: float | None = option(None, "share of activations dropped; none: the preset's")
     windowing: str | None = option(
         None, "how rows are cut; none: as prepare was told", choices=("stream", "per-document")
@@ -354,8 +355,6 @@ def refuse_other_run(
             f"{where} was trained on the data in {was['data_dir']} ({state['data']['fingerprint'][:12]}), "
             f"not on {config.data_dir} as it is now ({data_fingerprint[:12]}); {advice}"
         )
-    if {**MODELS_BEFORE, **state["model_config"]}["shifted_keys"] is not config.model().shifted_keys:
-        raise UserError(f"{where} was started by an earlier version, whose attention is another; {advice}")
     for name in FIXED:
         if name != "tokenizer" and was[name] != now[name]:
             raise UserError(f"{where} was started with {name} {was[name]}, not {now[name]}; {advice}")

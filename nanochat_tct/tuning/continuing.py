@@ -6,6 +6,7 @@ from typing import Any
 
 from nanochat_tct.config import flag_of, to_dict
 from nanochat_tct.errors import UserError
+from nanochat_tct.model.config import BEFORE as MODELS_BEFORE
 from nanochat_tct.storage.object_storage import absolute, shown
 from nanochat_tct.training.config import TrainConfig
 from nanochat_tct.tuning.budget import Terms
@@ -18,7 +19,7 @@ from nanochat_tct.tuning.space import Size
 # Settings that change a trial's loss and cannot be varied.
 MATTERS = (
     *("context_size", "windowing", "stride", "mask_illegal", "train_samples", "precision"),
-    *("max_grad_norm_ratio", "max_bad_iters"),
+    *("max_grad_norm_ratio", "max_bad_iters", "shifted_keys"),
 )
 
 
@@ -47,8 +48,8 @@ def with_additions(config: SweepConfig, before: dict[str, Any]) -> SweepConfig:
 
 def changes(was: Terms, now: Terms) -> dict[str, tuple[Any, Any]]:
     """The settings in which a sweep differs from what it was begun with: before and now."""
-    # A ledger of an earlier version lacks settings that came later: its trials had their defaults.
-    before = to_dict(SweepConfig()) | was.sweep
+    # A ledger of an earlier version lacks settings that came later: its trials had their defaults, but the old model.
+    before = to_dict(SweepConfig()) | MODELS_BEFORE | was.sweep
     return {name: (before[name], after) for name, after in now.sweep.items() if before[name] != after}
 
 
@@ -163,7 +164,7 @@ def why_not_comparable(
     """
     if has_other_windows(account):
         return "it was measured by an earlier version, on other validation windows"
-    config = account.settings["config"]
+    config = MODELS_BEFORE | account.settings["config"]
     for name in MATTERS:
         if name in config and config[name] != getattr(base, name):
             return f"{name} is {config[name]} there, not {getattr(base, name)}"

@@ -68,20 +68,17 @@ def test_weight_decay_follows_from_the_length_of_an_epoch() -> None:
     assert decay(80, learning_rate=0.0) == 0.1
 
 
-def test_a_run_of_an_earlier_version_is_not_gone_on_with() -> None:
-    config = resolve(TrainConfig(), 8192)
-    shape = vars(config.model())
+def test_a_run_of_an_earlier_version_goes_on_with_its_model() -> None:
+    config, old = (resolve(TrainConfig(shifted_keys=shifted), 8192) for shifted in (True, False))
     state = {
         "step": 1,
-        "config": to_dict(config),
-        "model_config": shape,
+        "config": {name: value for name, value in to_dict(old).items() if name != "shifted_keys"},
         "global_batch": config.global_batch,
         "tokenizer": {"name": "builtin", "fingerprint": "t"},
         "data": {"fingerprint": "d"},
     }
-    refuse_other_run(config, "d", "t", state)
-    state["model_config"] = {name: value for name, value in shape.items() if name != "shifted_keys"}
-    with pytest.raises(UserError, match="started by an earlier version"):
+    refuse_other_run(old, "d", "t", state)
+    with pytest.raises(UserError, match="was started with shifted_keys False, not True"):
         refuse_other_run(config, "d", "t", state)
 
 

@@ -210,6 +210,10 @@ def test_a_ledger_of_an_earlier_version() -> None:
     refuse_other_sweep(was, terms(weight_decay=0.1), "sweep")
     with pytest.raises(UserError, match="begun with --mask-illegal, not with --no-mask-illegal"):
         refuse_other_sweep(was, terms(weight_decay=0.1, mask_illegal=False), "sweep")
+    del was.sweep["shifted_keys"]
+    with pytest.raises(UserError, match="begun with --no-shifted-keys, not with --shifted-keys"):
+        refuse_other_sweep(was, terms(weight_decay=0.1), "sweep")
+    refuse_other_sweep(was, terms(weight_decay=0.1, shifted_keys=False), "sweep")
 
 
 def test_varied_settings_that_a_sweep_decides_are_refused_with_the_reason(
