@@ -57,7 +57,7 @@ _UNPRINTABLE = "\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _NOT_PRINTABLE = re.compile(f"[{_UNPRINTABLE}]")
 _USUAL = re.compile(r"[\t\n -~]*+")  # a fast check that most texts pass
-_UNUSUAL = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_UNPRINTABLE}]")
+UNUSUAL = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_UNPRINTABLE}]")  # what only double quotes can say
 
 
 def _plain_patterns(ends: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
@@ -146,7 +146,7 @@ class YamlParser:
             YamlError: the text is not valid YAML.
         """
         text = self.text
-        if _USUAL.match(text).end() < len(text) and (unusual := _UNUSUAL.search(text)):  # type: ignore[union-attr]
+        if _USUAL.match(text).end() < len(text) and (unusual := UNUSUAL.search(text)):  # type: ignore[union-attr]
             if control := _CONTROL.search(text, unusual.start()):
                 self._fail(f"the control character {control[0]!r} is not allowed", control.start())
             self.has_unprintable = True

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from nanochat_tct.documents import DocumentError, read_workflow, to_yaml
 from nanochat_tct.documents.positions import Positions
+from nanochat_tct.documents.yaml_parser import UNUSUAL
 from nanochat_tct.generation.cut import Reading
 from nanochat_tct.tokenizer.prefix import Cut
 
@@ -264,6 +265,8 @@ class _Writer:
                 return  # the model has not come to the end of what is there
             raise Unwritable
         rest, style = text[len(cut.text) :], self.at.style
+        if style != '"' and UNUSUAL.search(rest):
+            raise Unwritable
         if style and style in "|>":
             self.block_text(text, rest, is_closed)
             return

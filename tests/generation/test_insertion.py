@@ -76,6 +76,10 @@ def test_the_rest_stands_as_the_file_is_written(text: str, value: Any, rest: str
         (STEPS + "run: |-\n          a", steps({"run": "a\nb\n"})),
         (STEPS + "run: a", steps({"run": "a\nb"})),  # lines need another style from the beginning
         (STEPS + "run: a", steps({"run": "a: b"})),
+        (STEPS + "run: |\n          a\n", steps({"run": "a\n\x07b\n"})),  # only double quotes can say that
+        (STEPS + "run: >\n          a\n", steps({"run": "a \x7fb\n"})),
+        (STEPS + "run: 'a", steps({"run": "a\x07b"})),
+        (STEPS + "run: a", steps({"run": "a\x07b"})),
     ],
 )
 def test_what_needs_another_style_from_the_beginning_cannot_follow(text: str, value: Any) -> None:
@@ -99,6 +103,16 @@ def test_the_next_line_alone(text: str, value: Any, line: str) -> None:
         with contextlib.suppress(Unwritable):
             found.append(insertion.write(to_json(value), max_lines=1))
     assert found[0] is not None and found[0].is_complete and found[0].text == line
+
+
+def test_a_text_that_only_quotes_can_say_is_no_suggestion_while_it_is_written() -> None:
+    text = STEPS + "run: |\n          a\n"
+    prompt = encode_prompt(text, TOKENIZER)
+    json_text = to_json(steps({"run": "a\nb\x07c\nd\n"}))
+    beginning = json_text[: json_text.index("nd") + 2]
+    assert not prompt.rest(beginning)
+    with pytest.raises(Unwritable):
+        prompt.insertions[0].write(beginning, max_lines=1)
 
 
 def test_line_ends_stay_as_they_are() -> None:
