@@ -49,7 +49,10 @@ def config_of(recipe: str, tokens: int, seed: int) -> TrainConfig:
         "optimizer": RECIPES[name],
         **{key.replace("_", "-"): value for key, value in (change.split("=", 1) for change in changes)},
     }
-    arguments = [part for flag, value in flags.items() for part in (f"--{flag}", str(value))]
+    switches = {"true": "--", "false": "--no-"}
+    arguments = []
+    for flag, value in flags.items():
+        arguments += [switches[value] + flag] if value in switches else [f"--{flag}", str(value)]
     return parse_arguments(TrainConfig, arguments, "train", "")
 
 
