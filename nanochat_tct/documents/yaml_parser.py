@@ -57,7 +57,7 @@ _UNPRINTABLE = "\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff"
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _NOT_PRINTABLE = re.compile(f"[{_UNPRINTABLE}]")
 _USUAL = re.compile(r"[\t\n -~]*+")  # a fast check that most texts pass
-UNUSUAL = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_UNPRINTABLE}]")  # what only double quotes can say
+UNUSUAL = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f{_UNPRINTABLE}]")  # only double quotes can say all of these
 
 
 def _plain_patterns(ends: str) -> tuple[re.Pattern[str], re.Pattern[str]]:

@@ -177,8 +177,8 @@ INLINE void soft_cap(float *x, int64_t size, float cap) {
     }
 }
 
-/* Rotate and normalise the queries and keys of a token, and keep its keys and values: those of the last `num_shifted`
-   heads as the next token's keys. */
+/* Rotate and normalise the queries and keys of a token, and keep its keys and values. In the last `num_shifted` heads its
+   key is kept as the next token's. */
 static void place_heads(const Model *m, int64_t layer, float *qkv, int64_t row, int64_t position) {
     int64_t C = m->n_embd, D = C / m->n_head, half = D / 2;
     const float *cosines = m->cosines + position * half, *sines = m->sines + position * half;

@@ -40,7 +40,7 @@ class Decoder:
         self.lengths = [0] * num_rows
         self.device = weight.device
         # in a spare row the tiles of PyTorch have their padding
-        # A key stands where its value does: a shifted one (`gpt.Attention`) at the next position, behind zeros.
+        # Shifted keys (`gpt.Attention`) are kept at the next token's position; those at position 0 stay zero.
         shape = (config.n_layer, num_rows + 1, config.n_head, self.capacity + 1, config.head_dim)
         self.keys = torch.zeros(shape, device=self.device)
         self.values = torch.zeros(shape, device=self.device)

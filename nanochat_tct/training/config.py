@@ -30,8 +30,8 @@ MATHEMATICS = (
     *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
-# The most weight decay for each epoch of a run, and the most times learning rate x sqrt(n_embd) however many: 13% of a
-# matrix's weights in an iter of Muon. More was not measured (docs/LOG.md).
+# Two upper limits of the default, beyond which nothing was measured (docs/LOG.md): weight decay / epochs, and weight
+# decay x learning rate x sqrt(n_embd). With the second, an iter of Muon takes 13% of a matrix's weights.
 MOST_DECAY_OF_EPOCH = 2.0
 MOST_DECAY = 0.64
 # Windows of an iter with `batch_size: auto`, as in configs/*.yaml.

@@ -90,7 +90,7 @@ def print_completions(run_dir: Path, config: ResolvedConfig) -> list[Sample]:
     ]
     prompts = [encode_prompt(cut.before, tokenizer) for cut in shown]
     longest = max(len(prompt.tokens) for prompt in prompts)
-    # Below 0.7 a small model repeats lines that it has just written.
+    # At 0.5 the demo model repeated lines that it had just written.
     sampling = SamplingConfig(temperature=0.8, seed=config.seed, max_tokens=longest + NEW_TOKENS)
     samples = list(Completer.from_model(model, tokenizer).generate(prompts, sampling))
     for prompt, sample in zip(prompts, samples, strict=True):

@@ -48,7 +48,7 @@ def with_additions(config: SweepConfig, before: dict[str, Any]) -> SweepConfig:
 
 def changes(was: Terms, now: Terms) -> dict[str, tuple[Any, Any]]:
     """The settings in which a sweep differs from what it was begun with: before and now."""
-    # A ledger of an earlier version lacks settings that came later: its trials had their defaults, but the old model.
+    # A ledger of an earlier version lacks settings that came later: its trials had their defaults. Models differed.
     before = to_dict(SweepConfig()) | MODELS_BEFORE | was.sweep
     return {name: (before[name], after) for name, after in now.sweep.items() if before[name] != after}
 
