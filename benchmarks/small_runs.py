@@ -19,7 +19,8 @@ from nanochat_tct.evaluation import loss
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.model.loss import TokenMask
 from nanochat_tct.training.config import TrainConfig, for_epochs, own_rate, resolve
-from nanochat_tct.training.optim import make_optimizers, set_learning_rate
+from nanochat_tct.training.optim import WeightAverage, make_optimizers, set_learning_rate
+from nanochat_tct.training.parallel import averaged
 from nanochat_tct.training.token_parts import TokenParts
 
 EVAL_BATCH_SIZE = 16  # windows
@@ -90,6 +91,7 @@ def train(
     model = GPT(config.model(), config.seed)
     own = own_rate(config, len(training), config.global_batch)
     optimizers = make_optimizers(model, config, parts, own)
+    average = WeightAverage(optimizers, config.weight_average) if config.weight_average else None
     if adamw_has_parts:
         for group in optimizers[0].param_groups:
             group["has_parts"] = any(p is model.token_embedding.weight for p in group["params"])
@@ -107,6 +109,8 @@ def train(
         nats = model(torch.from_numpy(rows[:, :-1]), torch.from_numpy(targets), legal=legal)
         (nats / num_targets).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
+        if average is not None:
+            average.iters = step + 1
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -116,11 +120,13 @@ def train(
             reported = time.monotonic()
         if done % max(1, config.max_iters // evaluations) == 0 or done == config.max_iters:
             seconds += time.monotonic() - started
-            curve.append((done, bits_per_byte(model, validation, documents, masks)))
+            with averaged(model, average):
+                curve.append((done, bits_per_byte(model, validation, documents, masks)))
             started = time.monotonic()
     if weights is not None:
         weights.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(model.state_dict(), weights)
+        with averaged(model, average):
+            torch.save(model.state_dict(), weights)
     return {
         "bits_per_byte": curve[-1][1],
         "curve": curve,

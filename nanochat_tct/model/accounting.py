@@ -56,6 +56,7 @@ def memory_bytes(
     checkpoint_activations: bool = False,
     num_shards: int = 1,
     optimizer: str = "muon",
+    has_average: bool = False,
 ) -> MemoryEstimate:
     """Estimate the memory of training on one device.
 
@@ -65,6 +66,7 @@ def memory_bytes(
         checkpoint_activations: keep only the inputs of blocks, and the activations of one block at a time.
         num_shards: devices over which FSDP shards weights, gradients and optimizer state; 1 for DDP.
         optimizer: "muon" keeps one moment per parameter of the blocks, "adamw" two per parameter.
+        has_average: the optimizer also keeps a mean of each parameter.
 
     With bf16, the weights include their copies in bf16. The activations are those that autograd keeps, counted
     from the layers in gpt.py (the kernels of fused.py save a quarter). Workspaces of kernels, the allocator's
@@ -73,7 +75,7 @@ def memory_bytes(
     assert precision in ("bf16", "fp32"), precision
     size = 2 if precision == "bf16" else 4
     parameters = parameter_count(config)
-    moments = 8 * parameters
+    moments = (8 + 4 * has_average) * parameters
     if optimizer == "muon":
         moments -= 4 * config.n_layer * block_parameter_count(config)
     tokens = batch_size * config.context_size

@@ -26,14 +26,15 @@ BEFORE = {"optimizer": "adamw", "mask_illegal": False, **MODELS_BEFORE}
 # Settings that change the results of a run, and with them its default name.
 MATHEMATICS = (
     *FIXED,
-    *"batch_size gradient_accumulation num_workers precision learning_rate weight_decay beta1 beta2".split(),
-    *"grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
+    *"batch_size gradient_accumulation num_workers precision learning_rate weight_decay weight_average".split(),
+    *"beta1 beta2 grad_clip warmup_iters lr_decay_iters min_lr data_dir".split(),
 )
 BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-dir
 # Two upper limits of the default, beyond which nothing was measured (docs/LOG.md): weight decay / epochs, and weight
 # decay x learning rate x sqrt(n_embd). With the second, an iter of Muon takes 13% of a matrix's weights.
 MOST_DECAY_OF_EPOCH = 2.0
 MOST_DECAY = 0.64
+AVERAGE, AVERAGED_EPOCHS = 0.4, 3  # the default share, and the epochs from which on it applies (docs/LOG.md)
 # Windows of an iter with `batch_size: auto`, as in configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
 
@@ -89,6 +90,12 @@ class TrainConfig:
     weight_decay: float | None = option(
         None,
         "of matrices; none: the shorter an epoch, the more (docs/training.md); adamw, train_samples: 0.1",
+        least=0,
+    )
+    weight_average: float | None = option(
+        None,
+        "evaluate and save the mean weights of about this share of the iters so far; 0: the last ones; none: 0.4 in "
+        "runs of several epochs (docs/training.md)",
         least=0,
     )
     beta1: float = option(0.9, "AdamW")
@@ -214,6 +221,7 @@ class ResolvedConfig(TrainConfig):
     warmup_iters: int
     lr_decay_iters: int
     weight_decay: float
+    weight_average: float
     run_name: str
     precision: str
     wandb_run_name: str
@@ -236,7 +244,7 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
     """Fill in the settings that were left open.
 
     `windowing` and `stride` depend on the store (`plan.make_plan`); here they are those of the bundled data. The
-    weight decay is that of a single epoch; `for_epochs` knows how many there are.
+    weight decay and average are those of a single epoch; `for_epochs` knows how many there are.
 
     Args:
         vocab_size: the tokenizer's.
@@ -271,6 +279,7 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
         "warmup_iters": warmup_iters,
         "lr_decay_iters": lr_decay_iters,
         "weight_decay": weight_decay,
+        "weight_average": config.weight_average or 0.0,
         "precision": config.precision or ("bf16" if config.use_gpu else "fp32"),
         "run_name": run_name,
         "wandb_run_name": config.wandb_run_name or run_name,
@@ -281,6 +290,8 @@ def resolve(config: TrainConfig, vocab_size: int) -> ResolvedConfig:
         raise UserError(
             f"--min-lr {min_lr:g} is more than --learning-rate {learning_rate:g}, which falls to it"
         )
+    if resolved.weight_average > 1:
+        raise UserError(f"--weight-average {resolved.weight_average:g} is a share, from 0 to 1")
     if warmup_iters > lr_decay_iters:
         raise UserError(f"--warmup-iters {warmup_iters} is more than --lr-decay-iters {lr_decay_iters}")
     return resolved
@@ -308,16 +319,18 @@ def default_weight_decay(
 def for_epochs(
     resolved: ResolvedConfig, config: TrainConfig, num_windows: int, global_batch: int
 ) -> ResolvedConfig:
-    """The resolved config of a run over some data, where `config` leaves the weight decay open.
+    """The resolved config of a run over some data, with the weight decay and average that `config` leaves open.
 
     Args: as of `own_rate`.
     """
-    if config.weight_decay is not None:
-        return resolved
     epochs = 1 / own_rate(resolved, num_windows, global_batch)
-    length = resolved.lr_decay_iters
-    decay = default_weight_decay(config, resolved.learning_rate, resolved.n_embd, length, epochs)
-    return dataclasses.replace(resolved, weight_decay=decay)
+    decay, average = config.weight_decay, config.weight_average
+    if decay is None:
+        length = resolved.lr_decay_iters
+        decay = default_weight_decay(config, resolved.learning_rate, resolved.n_embd, length, epochs)
+    if average is None:
+        average = AVERAGE if config.optimizer == "muon" and epochs >= AVERAGED_EPOCHS else 0.0
+    return dataclasses.replace(resolved, weight_decay=decay, weight_average=average)
 
 
 def default_run_name(config: TrainConfig) -> str:

@@ -29,7 +29,7 @@ from nanochat_tct.training.distributed import StoppedTogether, Worker, gather, s
 from nanochat_tct.training.parallel import gradient_sync
 
 FILE = "micro_batch.json"  # in the run's folder: a micro-batch that did not fit while training
-ADAMW_BYTES = 8  # of AdamW's state, for each parameter
+ADAMW_BYTES, AVERAGE_BYTES = 8, 4  # of AdamW's state and of the mean weights, for each parameter
 ADVICE = "try --checkpoint-activations, a smaller model, or --parallel fsdp on more GPUs"
 
 
@@ -120,9 +120,10 @@ def _fits(
 ) -> bool:
     """Whether a forward and backward pass fits into this worker's memory, beside the future optimizer's state."""
     is_sharded = config.parallel == "fsdp" and worker.world_size > 1  # frees half of the memory or more
-    reserve = (
-        0 if is_sharded or worker.device.type == "cpu" else ADAMW_BYTES * parameter_count(config.model())
-    )
+    reserve = 0
+    if not is_sharded and worker.device.type != "cpu":
+        each = ADAMW_BYTES + (AVERAGE_BYTES if config.weight_average else 0)
+        reserve = each * parameter_count(config.model())
     try:
         held = torch.empty(reserve, dtype=torch.uint8, device=worker.device)
         try_micro_batch(micro_batch)
@@ -139,7 +140,14 @@ def _fits(
 
 def _estimate(config: ResolvedConfig, micro_batch: int) -> int:
     precision, checkpoints = config.precision, config.checkpoint_activations
-    return memory_bytes(config.model(), micro_batch, precision, checkpoints, optimizer=config.optimizer).total
+    return memory_bytes(
+        config.model(),
+        micro_batch,
+        precision,
+        checkpoints,
+        optimizer=config.optimizer,
+        has_average=config.weight_average > 0,
+    ).total
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ def orthogonalized(matrices: Tensor) -> Tensor:
     return (x.mT if is_tall else x).to(matrices.dtype)
 
 
+AVERAGE = "average"  # the name of a weight's mean in the state of its optimizer
 MUON_LR = 2.0  # the matrices' learning rate relative to the others', at the width MUON_WIDTH
 MUON_WIDTH = 96  # that of the demo, for which MUON_LR was measured
 
@@ -289,6 +290,64 @@ def step_if(is_good: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
         if steps:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+
+
+class WeightAverage:
+    """Keeps a mean of the weights over about the last `share` of all iters so far.
+
+    After iter t the mean moves to the weights by (n + 1) / (t + n) with n = 2 / share - 2, so that the weights of iter
+    t count in proportion to t^n (polynomial-decay averaging, Shamir and Zhang 2013). It does not depend on the length
+    of the run. It is part of the state of the optimizers, so checkpoints hold it and FSDP shards it.
+
+    Args:
+        optimizers: of the weights; after each step they move their means.
+        share: more than 0, at most 1.
+    """
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer], share: float) -> None:
+        self.optimizers, self.power = optimizers, 2 / share - 2
+        self.iters = 0  # with the step that comes next
+        for optimizer in optimizers:
+            optimizer.register_step_post_hook(self._move)
+
+    @torch.no_grad()
+    def _move(self, optimizer: torch.optim.Optimizer, *step: Any) -> None:
+        for weight, state in optimizer.state.items():
+            if AVERAGE not in state:
+                state[AVERAGE] = weight.detach().clone()
+        means = [state[AVERAGE] for state in optimizer.state.values()]
+        rate = (self.power + 1) / (max(1, self.iters) + self.power)
+        # A lerp would be one kernel, but FSDP of torch 2.11 has none.
+        torch._foreach_mul_(means, 1 - rate)
+        torch._foreach_add_(means, [weight.detach() for weight in optimizer.state], alpha=rate)
+
+    @torch.no_grad()
+    def exchange(self) -> None:
+        """Let the model have the means, and the state the weights, or back. Before the first step nothing changes."""
+        for optimizer in self.optimizers:
+            for weight, state in optimizer.state.items():
+                weights = weight.detach().clone()
+                weight.copy_(state[AVERAGE])
+                state[AVERAGE].copy_(weights)
+
+
+def exchanged(
+    weights: dict[str, Tensor], optimizer_state: dict[str, Any], share: float
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `WeightAverage.exchange` does, for the full state of a checkpoint, whose weights are the means.
+
+    Args:
+        share: 0: the state returned has no means, and the weights are those that were trained. Otherwise it has them,
+            and where there were none, the mean begins with the weights.
+    """
+    weights, states = dict(weights), {}
+    for name, state in optimizer_state["state"].items():
+        states[name] = dict(state)
+        trained = states[name].pop(AVERAGE, weights[name])
+        if share:
+            states[name][AVERAGE] = weights[name]
+        weights[name] = trained
+    return weights, {**optimizer_state, "state": states}
 
 
 def set_learning_rate(optimizers: list[torch.optim.Optimizer], step: int, config: ResolvedConfig) -> float:

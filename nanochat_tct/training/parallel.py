@@ -23,6 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nanochat_tct.model.gpt import GPT
 from nanochat_tct.training.distributed import Worker
+from nanochat_tct.training.optim import WeightAverage
 
 
 def distribute(model: GPT, worker: Worker, parallel: str, precision: str) -> nn.Module:
@@ -58,6 +59,22 @@ def gradient_sync(model: nn.Module, is_last: bool) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextmanager
+def averaged(model: nn.Module, average: WeightAverage | None) -> Iterator[None]:
+    """Let a model have the average of its weights, if there is one."""
+    if average is None:
+        yield
+        return
+    average.exchange()
+    try:
+        yield
+    finally:
+        for module in model.modules():  # FSDP keeps what it has gathered until a backward pass
+            if isinstance(module, FSDPModule):
+                module.reshard()
+        average.exchange()
 
 
 def full_state(

@@ -109,6 +109,7 @@ def refuse_beyond_memory(config: ResolvedConfig, trials: int = 1) -> None:
         config.checkpoint_activations,
         config.num_workers if config.parallel == "fsdp" else 1,
         config.optimizer,
+        config.weight_average > 0,
     ).total
     needed = PROCESS_BYTES + held + rows * (shape.context_size + 1) * ROW_ELEMENT_BYTES
     there = MOST_BYTES
@@ -222,6 +223,8 @@ def describe(plan: Plan) -> list[str]:
     own = ""
     if own_share < 1 and config.optimizer == "muon" and config.tokenizer != "wheel":
         own = f"; {own_share:.2g} of the rate for what tokens learn apart from their parts"
+    if config.weight_average:
+        own += f"; weights averaged over {config.weight_average:.0%} of the iters"
     at_least = f"{config.least_workers} to " if config.least_workers < config.num_workers else ""
     return [
         f"run        {config.run_name} ({start}), in {config.run_place}",

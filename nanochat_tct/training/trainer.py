@@ -55,8 +55,15 @@ from nanochat_tct.training.micro_batch import (
     padded,
     ran_out_of_memory,
 )
-from nanochat_tct.training.optim import Muon, make_optimizers, set_learning_rate, step_if
-from nanochat_tct.training.parallel import distribute, full_state, load_full_state
+from nanochat_tct.training.optim import (
+    Muon,
+    WeightAverage,
+    exchanged,
+    make_optimizers,
+    set_learning_rate,
+    step_if,
+)
+from nanochat_tct.training.parallel import averaged, distribute, full_state, load_full_state
 from nanochat_tct.training.plan import open_windows
 from nanochat_tct.training.saver import BackgroundSaver
 from nanochat_tct.training.speed import CostMeter, Speed, peak_of
@@ -263,6 +270,8 @@ class Trainer:
         self.trained = distribute(self.model, worker, config.parallel, config.precision)
         own = own_rate(config, self.num_windows, self.global_batch)
         self.optimizers = make_optimizers(self.trained, config, token_parts(self.tokenizer), own)
+        share = config.weight_average
+        self.average = WeightAverage(self.optimizers, share) if share else None
         pad_token = self.tokenizer.pad_token()
         self.micro = MicroSteps(
             self.trained, config, worker, self.global_batch, pad_token, micro_batch, self.say, self.masks
@@ -284,7 +293,8 @@ class Trainer:
     def restore(self, previous: checkpoint.Checkpoint) -> None:
         """Load weights, optimizer and random state of a checkpoint."""
         saved = previous.optimizer_state()
-        load_full_state(self.trained, self.optimizers, previous.weights(), saved["optimizer"])
+        state = exchanged(previous.weights(), saved["optimizer"], self.config.weight_average)
+        load_full_state(self.trained, self.optimizers, *state)
         if len(saved["random"]) == self.worker.world_size:
             set_random_state(saved["random"][self.worker.rank], self.worker.device)
 
@@ -324,6 +334,8 @@ class Trainer:
 
         # Loss and norm are those of the global batch, so all workers come to the same result.
         limit = norm_limit(progress.recent_grad_norms, self.config)
+        if self.average is not None:
+            self.average.iters = progress.step + 1
         outcome = self.micro.gradients(batch, extra_metrics, limit)
         step_if(outcome.is_good, self.optimizers)
         # Now, so that the thread that reads ahead works while this one waits for the device: two busy threads of Python
@@ -405,7 +417,7 @@ class Trainer:
 
         evaluated = self.trained if self.config.parallel == "fsdp" else self.model
         evaluated.eval()
-        with micro.autocast:
+        with micro.autocast, averaged(self.trained, self.average):
             sums = batch_sums(
                 evaluated, batches(), micro.vocab_size, micro.pad_token, worker.device, micro.masks
             )
@@ -422,6 +434,8 @@ class Trainer:
             self.download.result()
         self.charge("checkpoint", 0)
         weights, optimizer_state = full_state(self.trained, self.optimizers)
+        if self.average is not None and weights:
+            weights, optimizer_state = exchanged(weights, optimizer_state, self.config.weight_average)
         random_states = gather(random_state(self.worker.device), self.worker)
         both = {"optimizer": optimizer_state, "random": random_states}
         with together(self.worker, NotSaved):

@@ -1,6 +1,7 @@
 """The optimizer's groups and the learning rate's way."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ from nanochat_tct.training.optim import (
     MUON_LR,
     Muon,
     PartsAdamW,
+    WeightAverage,
+    exchanged,
     learning_rate,
     make_optimizers,
     orthogonalized,
@@ -196,3 +199,35 @@ def dense(matrix: SparseMatrix, num_columns: int) -> torch.Tensor:
     for row, (start, end) in enumerate(zip(matrix.starts.tolist(), ends, strict=True)):
         result[row, matrix.columns[start:end]] = matrix.values[start:end]
     return result
+
+
+@pytest.mark.parametrize(("share", "power"), [(0.4, 3), (1.0, 0)])
+def test_the_average_counts_the_weights_of_an_iter_by_a_power_of_its_number(share: float, power: int) -> None:
+    weight = torch.nn.Parameter(torch.zeros(5))
+    optimizer = torch.optim.Adam([weight], lr=1.0)
+    average = WeightAverage([optimizer], share)
+    average.exchange()  # before the first step, nothing
+    history = []
+    for number in range(1, 31):
+        weight.grad = torch.randn(5)
+        average.iters = number
+        optimizer.step()
+        history.append(weight.detach().clone())
+    average.exchange()
+    # Polynomial decay is exactly t (t + 1) ... (t + power - 1), which is t^power for large t.
+    counts = [math.prod(range(number, number + power)) for number in range(1, 31)]
+    expected = sum(count * each for count, each in zip(counts, history, strict=True)) / sum(counts)
+    torch.testing.assert_close(weight.detach(), expected)
+    average.exchange()
+    assert torch.equal(weight.detach(), history[-1])
+
+
+def test_exchanged_twice_is_the_same_and_without_an_average_is_what_was_trained() -> None:
+    trained, mean = torch.ones(2), torch.zeros(2)
+    state = {"state": {"w": {"step": 3, "average": mean}}, "param_groups": []}
+    weights, exchanged_state = exchanged({"w": trained}, state, 0.4)
+    assert weights["w"] is mean and exchanged_state["state"]["w"]["average"] is trained
+    again, _ = exchanged(weights, exchanged_state, 0.4)
+    assert again["w"] is trained
+    plain, without = exchanged(weights, exchanged_state, 0.0)
+    assert plain["w"] is trained and without["state"]["w"] == {"step": 3}

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,12 +103,19 @@ def test_validation_is_exact_over_the_whole_split(data_dir: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "stopped_at", "goes_on_at"), [("muon", 4, 5), ("muon", 7, 7), ("adamw", 4, 5)]
+    ("optimizer", "average", "stopped_at", "goes_on_at"),
+    [("muon", 0.0, 4, 5), ("muon", 0.4, 7, 7), ("adamw", 0.4, 4, 5)],
 )  # saved at 4; evaluated at 6: best
 def test_resumed_is_undisturbed_bit_for_bit(
-    undisturbed: Any, data_dir: Path, tmp_path: Path, optimizer: str, stopped_at: int, goes_on_at: int
+    undisturbed: Any,
+    data_dir: Path,
+    tmp_path: Path,
+    optimizer: str,
+    average: float,
+    stopped_at: int,
+    goes_on_at: int,
 ) -> None:
-    settings = {"dropout": 0.2, "gradient_accumulation": 2, "optimizer": optimizer}
+    settings = {"dropout": 0.2, "gradient_accumulation": 2, "optimizer": optimizer, "weight_average": average}
     whole = undisturbed(**settings)
 
     class Stop(Exception):
@@ -422,14 +430,41 @@ def test_per_document_windowing(data_dir: Path, tmp_path: Path) -> None:
     assert train_alone(config)["last_evaluation"]["bits_per_byte"] > 0
 
 
-def test_a_plan_says_the_weight_decay_of_several_epochs(data_dir: Path, tmp_path: Path) -> None:
+def test_the_average_is_what_is_evaluated_and_saved_and_training_does_not_change(
+    undisturbed: Any, data_dir: Path, tmp_path: Path
+) -> None:
+    last, averaged = undisturbed(), undisturbed(weight_average=0.5)
+    assert losses(averaged) == losses(last)
+    weights, others = checkpoint_of(averaged).weights(), checkpoint_of(last).weights()
+    states = checkpoint_of(averaged).optimizer_state()["optimizer"]["state"]
+    assert weights.keys() == others.keys() == states.keys()
+    for name, state in states.items():
+        assert torch.equal(state["average"], others[name]), "to go on with"
+        assert not torch.equal(weights[name], others[name])
+    # A run can be continued with and without an average, also one that had none.
+    longer = []
+    for run, average in ((averaged, 0.0), (last, 0.5), (last, 0.0)):
+        copy = changed(run, checkpoint_dir=str(tmp_path / f"{run.weight_average:g}-{average:g}"))
+        shutil.copytree(run.run_place, copy.run_place)
+        longer.append(changed(copy, max_iters=run.max_iters + 2, weight_average=average))
+        train_alone(longer[-1])
+    assert losses(longer[0]) == losses(longer[1]) == losses(longer[2])
+    assert_equal_weights(longer[0], longer[2])
+
+
+def test_a_plan_says_the_weight_decay_and_average_of_several_epochs(data_dir: Path, tmp_path: Path) -> None:
     settings = small_config(data_dir, tmp_path).reopened(
-        max_iters=400, lr_decay_iters=None, weight_decay=None
+        max_iters=400, lr_decay_iters=None, weight_decay=None, weight_average=None
     )
     plan = make_plan(settings)
     epochs = 400 * plan.config.global_batch / plan.num_windows["train"]
     assert epochs > 10 and plan.config.weight_decay == pytest.approx(1.3 * epochs / (0.01 * 400), rel=0.02)
     assert any(f"weight decay {plan.config.weight_decay:g}; " in line for line in describe(plan))
+    assert any(line.endswith("; weights averaged over 40% of the iters") for line in describe(plan))
+    assert make_plan(dataclasses.replace(settings, weight_average=0.0)).config.weight_average == 0.0
+    assert (
+        make_plan(dataclasses.replace(settings, max_iters=20)).config.weight_average == 0.0
+    )  # half an epoch
 
 
 @pytest.mark.slow
