@@ -51,7 +51,7 @@ def test_the_logits_are_those_of_the_model(
 @pytest.mark.parametrize(
     ("decoder_of", "config"),
     [(Decoder, config) for config in SHAPES] + [(tiled, config) for config in TILED_SHAPES],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_bits_however_tokens_are_grouped(
