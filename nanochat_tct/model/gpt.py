@@ -151,8 +151,9 @@ class Attention(nn.Module):
         else:
             q, k, v = qkv.unbind(2)
             q, k = norm(rotate(q, cos, sin)), norm(rotate(k, cos, sin))
-        own, shifted = k.split((self.n_head - self.num_shifted, self.num_shifted), dim=2)
-        k = torch.cat((own, of_token_before(shifted, starts)), dim=2)
+        if self.num_shifted:
+            own, shifted = k.split((self.n_head - self.num_shifted, self.num_shifted), dim=2)
+            k = torch.cat((own, of_token_before(shifted, starts)), dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # each (B, n_head, T, head_dim)
         y = attend(q, k, v, mask)
         return self.c_proj(y.transpose(1, 2).reshape(B, T, C))
