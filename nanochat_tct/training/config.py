@@ -34,7 +34,8 @@ BUNDLED_STORE = "data/demo"  # of synthetic workflows, for a run without --data-
 # decay x learning rate x sqrt(n_embd). With the second, an iter of Muon takes 13% of a matrix's weights.
 MOST_DECAY_OF_EPOCH = 2.0
 MOST_DECAY = 0.64
-AVERAGE, AVERAGED_EPOCHS = 0.4, 3  # the default share, and the epochs from which on it applies (docs/LOG.md)
+# The default of weight_average, and the number of epochs from which it applies (docs/LOG.md).
+AVERAGE_SHARE, AVERAGE_FROM_EPOCHS = 0.4, 3
 # Windows of an iter with `batch_size: auto`, as in configs/*.yaml.
 GLOBAL_BATCH = {"demo": 16, "baseline": 64, "small": 128, "medium": 128, "large": 256}
 
@@ -329,7 +330,7 @@ def for_epochs(
         length = resolved.lr_decay_iters
         decay = default_weight_decay(config, resolved.learning_rate, resolved.n_embd, length, epochs)
     if average is None:
-        average = AVERAGE if config.optimizer == "muon" and epochs >= AVERAGED_EPOCHS else 0.0
+        average = AVERAGE_SHARE if config.optimizer == "muon" and epochs >= AVERAGE_FROM_EPOCHS else 0.0
     return dataclasses.replace(resolved, weight_decay=decay, weight_average=average)
 
 

@@ -212,9 +212,12 @@ class Scheduler:
         interval = math.ceil(spec.iters / (evaluations - 1))
         others = {name: value for name, value in spec.varied.items() if name != "global_batch"}
         # Those that are open here follow from this trial's rate and length, not from those of `base`.
-        average = self.config.train.weight_average
-        derived = {"min_lr": None, "warmup_iters": None, "weight_average": average}
-        derived["weight_decay"] = self.weight_decay(spec)
+        derived = {
+            "min_lr": None,
+            "warmup_iters": None,
+            "weight_average": self.config.train.weight_average,
+            "weight_decay": self.weight_decay(spec),
+        }
         config = base.reopened(
             **self.sizes[spec.size].settings(),
             run_name=name,
